@@ -1,0 +1,231 @@
+"""Sizes of the Qwen3-VL family, read from and written to a Hugging Face ``config.json``.
+
+Both layouts of that file are read: transformers 5 (``rope_parameters``) and 4.57 (``rope_scaling`` and
+``rope_theta``).  The 4.57 layout is written, because vLLM and both versions of transformers read it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A ``config.json`` that this package cannot serve; the message names the field."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The vision tower: ``depth`` blocks of width ``hidden_size`` over 16x16x2 patches.
+
+    ``deepstack_layers`` are the blocks whose output is merged and added to the first language layers.
+    """
+
+    depth: int = 27
+    hidden_size: int = 1152
+    intermediate_size: int = 4304
+    num_heads: int = 16
+    patch_size: int = 16
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    in_channels: int = 3
+    out_hidden_size: int = 4096
+    num_position_embeddings: int = 2304
+    deepstack_layers: tuple[int, ...] = (8, 16, 24)
+    rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        _divides("vision hidden_size", self.hidden_size, "num_heads", self.num_heads)
+        if self.head_dim % 4:
+            raise ConfigError(f"vision head size {self.head_dim} must be a multiple of 4 (2-D rotary)")
+        side = round(self.num_position_embeddings**0.5)
+        if side * side != self.num_position_embeddings:
+            raise ConfigError(f"num_position_embeddings {self.num_position_embeddings} is not a square")
+        if any(not 0 <= layer < self.depth for layer in self.deepstack_layers):
+            raise ConfigError(f"deepstack_visual_indexes {self.deepstack_layers} outside depth {self.depth}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in one flattened patch: channels x temporal x side x side."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def grid_side(self) -> int:
+        """Side of the square table of learned position embeddings."""
+        return round(self.num_position_embeddings**0.5)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The decoder.  ``mrope_section`` splits half a head's frequencies over (time, height, width)."""
+
+    vocab_size: int = 151_936
+    hidden_size: int = 4096
+    intermediate_size: int = 12_288
+    num_layers: int = 36
+    num_heads: int = 32
+    num_kv_heads: int = 8
+    head_dim: int = 128
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 5_000_000.0
+    mrope_section: tuple[int, int, int] = (24, 20, 20)
+    max_position_embeddings: int = 262_144
+
+    def __post_init__(self) -> None:
+        _divides("num_attention_heads", self.num_heads, "num_key_value_heads", self.num_kv_heads)
+        if sum(self.mrope_section) != self.head_dim // 2:
+            raise ConfigError(f"mrope_section {self.mrope_section} must add up to half of head_dim {self.head_dim}")
+
+
+@dataclass(frozen=True)
+class Qwen3VLConfig:
+    """One member of the family; token ids are those of the placeholder and marker tokens."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    tie_word_embeddings: bool = False
+    image_token_id: int = 151_655
+    video_token_id: int = 151_656
+    vision_start_token_id: int = 151_652
+    vision_end_token_id: int = 151_653
+
+    def __post_init__(self) -> None:
+        if self.vision.out_hidden_size != self.text.hidden_size:
+            raise ConfigError(
+                f"vision out_hidden_size {self.vision.out_hidden_size} differs from text hidden_size "
+                f"{self.text.hidden_size}"
+            )
+        if len(self.vision.deepstack_layers) > self.text.num_layers:
+            raise ConfigError(
+                f"{len(self.vision.deepstack_layers)} DeepStack features need as many language layers, "
+                f"not {self.text.num_layers}"
+            )
+
+    @classmethod
+    def from_directory(cls, path: str | Path) -> "Qwen3VLConfig":
+        """Reads ``<path>/config.json``; raises ConfigError or FileNotFoundError naming the file."""
+        file = Path(path) / "config.json"
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file; is this a Hugging Face model directory?")
+        try:
+            return cls.from_hf(json.loads(file.read_text()))
+        except (ConfigError, json.JSONDecodeError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+
+    @classmethod
+    def from_hf(cls, hf: Mapping[str, Any]) -> "Qwen3VLConfig":
+        """From the parsed ``config.json`` of a dense Qwen3-VL, in either layout."""
+        if hf.get("model_type") != "qwen3_vl":
+            raise ConfigError(f"model_type {hf.get('model_type')!r} is not served; expected 'qwen3_vl'")
+        text, vision = hf["text_config"], hf["vision_config"]
+        rope = text.get("rope_parameters") or {
+            **(text.get("rope_scaling") or {}),
+            "rope_theta": text.get("rope_theta", 500_000.0),
+        }
+        _require(text, "hidden_act", "silu")
+        _require(text, "attention_bias", False)
+        _require(vision, "hidden_act", "gelu_pytorch_tanh")
+        if rope.get("rope_type", rope.get("type", "default")) not in ("default", "mrope"):
+            raise ConfigError(f"rope_type {rope.get('rope_type')!r} is not served; expected 'default'")
+        head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+        return cls(
+            text=TextConfig(
+                vocab_size=text["vocab_size"],
+                hidden_size=text["hidden_size"],
+                intermediate_size=text["intermediate_size"],
+                num_layers=text["num_hidden_layers"],
+                num_heads=text["num_attention_heads"],
+                num_kv_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
+                head_dim=head_dim,
+                rms_norm_eps=text.get("rms_norm_eps", 1e-6),
+                rope_theta=float(rope.get("rope_theta", 500_000.0)),
+                mrope_section=tuple(rope.get("mrope_section", (24, 20, 20))),
+                max_position_embeddings=text.get("max_position_embeddings", 262_144),
+            ),
+            vision=VisionConfig(
+                depth=vision["depth"],
+                hidden_size=vision["hidden_size"],
+                intermediate_size=vision["intermediate_size"],
+                num_heads=vision["num_heads"],
+                patch_size=vision.get("patch_size", 16),
+                temporal_patch_size=vision.get("temporal_patch_size", 2),
+                merge_size=vision.get("spatial_merge_size", 2),
+                in_channels=vision.get("in_channels", 3),
+                out_hidden_size=vision["out_hidden_size"],
+                num_position_embeddings=vision.get("num_position_embeddings", 2304),
+                deepstack_layers=tuple(vision.get("deepstack_visual_indexes", (8, 16, 24))),
+            ),
+            tie_word_embeddings=bool(hf.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+            image_token_id=hf.get("image_token_id", 151_655),
+            video_token_id=hf.get("video_token_id", 151_656),
+            vision_start_token_id=hf.get("vision_start_token_id", 151_652),
+            vision_end_token_id=hf.get("vision_end_token_id", 151_653),
+        )
+
+    def to_hf(self, *, dtype: str = "float32", **extra: Any) -> dict[str, Any]:
+        """The ``config.json`` (4.57 layout) as a dict; ``extra`` adds top-level keys such as token ids."""
+        text, vision = self.text, self.vision
+        return {
+            "architectures": ["Qwen3VLForConditionalGeneration"],
+            "model_type": "qwen3_vl",
+            "image_token_id": self.image_token_id,
+            "video_token_id": self.video_token_id,
+            "vision_start_token_id": self.vision_start_token_id,
+            "vision_end_token_id": self.vision_end_token_id,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "torch_dtype": dtype,
+            "text_config": {
+                "model_type": "qwen3_vl_text",
+                "vocab_size": text.vocab_size,
+                "hidden_size": text.hidden_size,
+                "intermediate_size": text.intermediate_size,
+                "num_hidden_layers": text.num_layers,
+                "num_attention_heads": text.num_heads,
+                "num_key_value_heads": text.num_kv_heads,
+                "head_dim": text.head_dim,
+                "hidden_act": "silu",
+                "attention_bias": False,
+                "attention_dropout": 0.0,
+                "rms_norm_eps": text.rms_norm_eps,
+                "rope_theta": text.rope_theta,
+                "rope_scaling": {
+                    "rope_type": "default",
+                    "mrope_interleaved": True,
+                    "mrope_section": list(text.mrope_section),
+                },
+                "max_position_embeddings": text.max_position_embeddings,
+                "use_cache": True,
+                "torch_dtype": dtype,
+            },
+            "vision_config": {
+                "model_type": "qwen3_vl",
+                "depth": vision.depth,
+                "hidden_size": vision.hidden_size,
+                "intermediate_size": vision.intermediate_size,
+                "num_heads": vision.num_heads,
+                "hidden_act": "gelu_pytorch_tanh",
+                "patch_size": vision.patch_size,
+                "temporal_patch_size": vision.temporal_patch_size,
+                "spatial_merge_size": vision.merge_size,
+                "in_channels": vision.in_channels,
+                "out_hidden_size": vision.out_hidden_size,
+                "num_position_embeddings": vision.num_position_embeddings,
+                "deepstack_visual_indexes": list(vision.deepstack_layers),
+            },
+            **extra,
+        }
+
+
+def _divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    if divisor <= 0 or value % divisor:
+        raise ConfigError(f"{name} {value} is not a multiple of {divisor_name} {divisor}")
+
+
+def _require(section: Mapping[str, Any], key: str, expected: Any) -> None:
+    if section.get(key, expected) != expected:
+        raise ConfigError(f"{key} {section[key]!r} is not served; expected {expected!r}")

@@ -1,0 +1,89 @@
+"""Qwen3-VL: the vision tower and the decoder joined.  Tokens and patches in, hidden states and logits out.
+
+Axis letters, used in every module: B rows of a batch, T tokens of a row, P patches of a row, M = P / 4
+merged visual tokens, N query heads, K key/value heads, H head size, D width, F feed-forward width,
+V vocabulary, L layers, G samples of one prompt, S prompt length in a cache, U generated length in a cache.
+
+A visual token *gathers* its feature through ``visual_index``; nothing is scattered, so rows of mixed images,
+videos and text need no special case, and image and video DeepStack features cannot overwrite each other.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.inputs import ModelInputs
+from onethinker_jax.model.layers import Linear
+from onethinker_jax.model.text import Decoder, KVCache, gather_visual
+from onethinker_jax.model.vision import VisionTower
+
+
+class Qwen3VL(nnx.Module):
+    """The policy.  ``remat`` recomputes each layer in the backward pass instead of keeping its activations."""
+
+    def __init__(
+        self, config: Qwen3VLConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, remat: bool = False
+    ):
+        text = config.text
+        self.visual = VisionTower(config.vision, rngs=rngs, dtype=dtype)
+        table = jax.random.normal(rngs.params(), (text.vocab_size, text.hidden_size), dtype)
+        self.embed = nnx.Param(0.02 * table)
+        self.decoder = Decoder(text, rngs=rngs, dtype=dtype)
+        self.lm_head = nnx.data(
+            None
+            if config.tie_word_embeddings
+            else Linear(text.hidden_size, text.vocab_size, bias=False, rngs=rngs, dtype=dtype)
+        )
+        self.config = config
+        self.remat = remat
+
+    def __call__(self, inputs: ModelInputs) -> Float[Array, "B T D"]:
+        """Final (normalised) hidden states of packed rows; ``logits`` or the chunked losses take them on."""
+        hidden, _ = self._forward(inputs, keep_kv=False)
+        return hidden
+
+    def prefill(self, inputs: ModelInputs) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
+        """The same, with the keys and values of every layer, each [L, B, T, K, H]."""
+        hidden, kv = self._forward(inputs, keep_kv=True)
+        assert kv is not None
+        return hidden, kv
+
+    def decode(
+        self,
+        tokens: Int[Array, "B G"],
+        positions: Int[Array, "B G"],
+        cache: KVCache,
+        prefix_mask: Int[Array, "B S"],
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, "B G D"], KVCache]:
+        """Hidden states of one new token of each sample; its keys enter the cache at suffix slot ``step``."""
+        return self.decoder.decode(self.embed[...][tokens], positions, cache, prefix_mask, step)
+
+    def head(self) -> Float[Array, "D V"]:
+        """The output projection: its own, or the embedding table transposed when the two are tied."""
+        return self.embed[...].T if self.lm_head is None else self.lm_head.kernel[...]
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Float32 logits.  For a few positions: losses use ``train.losses``, which never makes [B, T, V]."""
+        return jnp.matmul(hidden, self.head(), preferred_element_type=jnp.float32)
+
+    def _forward(
+        self, inputs: ModelInputs, *, keep_kv: bool
+    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
+        x = self.embed[...][inputs.tokens]
+        deepstack = None
+        if inputs.vision is not None:
+            features, deepstack = self.visual(inputs.vision, remat=self.remat)
+            x = gather_visual(features, inputs.visual_index, x)
+        return self.decoder(
+            x,
+            inputs.positions,
+            inputs.segment_ids,
+            inputs.branch_ids,
+            inputs.visual_index,
+            deepstack,
+            remat=self.remat,
+            keep_kv=keep_kv,
+        )

@@ -1,0 +1,97 @@
+"""The device mesh and where each parameter lies on it: logical axes -> mesh axes, one table to train, one to decode.
+
+The mesh is always ``("data", "fsdp", "tensor")``.  Training shards a kernel's width over ``fsdp`` and its
+heads, feed-forward or vocabulary axis over ``tensor``; decoding keeps only the ``tensor`` part, so that no
+weight is gathered at every token.  Batches are split over ``data`` and ``fsdp`` together.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+
+# parameter name (regular expression) -> logical axis of each dimension
+LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"embed", ("vocab", "embed")),
+    (r"lm_head\.kernel", ("embed", "vocab")),
+    (r"decoder\.layers\.[qkv]_proj\.kernel", ("layers", "embed", "heads")),
+    (r"decoder\.layers\.o_proj\.kernel", ("layers", "heads", "embed")),
+    (r"decoder\.layers\.(gate|up)_proj\.kernel", ("layers", "embed", "mlp")),
+    (r"decoder\.layers\.down_proj\.kernel", ("layers", "mlp", "embed")),
+    (r"visual\.pos_embed", (None, "embed")),
+    (r"visual\.patch_embed\.kernel", (None, "embed")),
+    (r"visual\.blocks\.(qkv|fc1)\.kernel", ("layers", "embed", "mlp")),
+    (r"visual\.blocks\.(proj|fc2)\.kernel", ("layers", "mlp", "embed")),
+    (r"visual\.merger\.fc1\.kernel", ("embed", "mlp")),
+    (r"visual\.merger\.fc2\.kernel", ("mlp", "embed")),
+    (r"visual\.deepstack_mergers\.fc1\.kernel", ("layers", "embed", "mlp")),
+    (r"visual\.deepstack_mergers\.fc2\.kernel", ("layers", "mlp", "embed")),
+)
+
+TRAIN_RULES: Mapping[str, str] = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
+DECODE_RULES: Mapping[str, str] = {"heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
+
+
+class ShardingError(ValueError):
+    """A dimension that the mesh does not divide; the message names both."""
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh over the first ``data * fsdp * tensor`` devices; raises ShardingError when there are fewer."""
+    needed = data * fsdp * tensor
+    devices = jax.devices()
+    if needed > len(devices):
+        raise ShardingError(f"mesh data={data} fsdp={fsdp} tensor={tensor} needs {needed} devices, not {len(devices)}")
+    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed])
+
+
+def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str]) -> PartitionSpec:
+    """Where the parameter ``name`` (dotted path) lies; norms and biases are replicated."""
+    for pattern, axes in LOGICAL_AXES:
+        if re.fullmatch(pattern, name):
+            mesh_axes = [None if axis is None else rules.get(axis) for axis in axes]
+            for size, axis, mesh_axis in zip(shape, axes, mesh_axes, strict=True):
+                if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+                    raise ShardingError(
+                        f"{name}: dimension {axis!r} of size {size} is not a multiple of mesh axis "
+                        f"{mesh_axis!r} of size {mesh.shape[mesh_axis]}"
+                    )
+            return PartitionSpec(*mesh_axes)
+    return PartitionSpec()
+
+
+def parameter_sharding(
+    name: str, shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str] = TRAIN_RULES
+) -> NamedSharding:
+    """``parameter_spec`` on its mesh."""
+    return NamedSharding(mesh, parameter_spec(name, shape, mesh, rules))
+
+
+def tree_shardings(tree: object, mesh: Mesh, rules: Mapping[str, str] = TRAIN_RULES) -> object:
+    """A tree like ``tree`` (parameters, or an optimiser state that holds trees like them) of shardings.
+
+    A leaf is matched by the end of its path, so Adam's moments lie where their parameters do.
+    """
+
+    def place(path: tuple[object, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        parts = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+        parts = [part for part in parts if part != "value"]
+        for start in range(len(parts)):
+            name = ".".join(parts[start:])
+            if any(re.fullmatch(p, name) and len(axes) == len(leaf.shape) for p, axes in LOGICAL_AXES):
+                return parameter_sharding(name, leaf.shape, mesh, rules)
+        return NamedSharding(mesh, PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
+    """Rows of a batch over ``data`` and ``fsdp``; raises ShardingError when they do not divide."""
+    shards = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    if rows % shards:
+        raise ShardingError(f"{rows} rows are not a multiple of the {shards} data shards of the mesh")
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

@@ -1,0 +1,117 @@
+"""The vision tower: flattened patches -> ViT -> merged visual tokens, and the DeepStack features.
+
+Everything has a fixed shape: a row holds P patches of any number of images and video frames, told apart by
+``frame_ids``; position embeddings are interpolated by four indices and weights a patch; the patch
+convolution is a matrix product.  Blocks are scanned, so compile time does not grow with depth.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from onethinker_jax.model.attention import attention
+from onethinker_jax.model.config import VisionConfig
+from onethinker_jax.model.inputs import VisionInputs
+from onethinker_jax.model.layers import LayerNorm, Linear, stack_layers
+from onethinker_jax.model.rope import rotate, vision_rope
+
+
+class VisionBlock(nnx.Module):
+    """Pre-norm attention within a frame, then an MLP with tanh GELU."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+        size = config.hidden_size
+        self.norm1 = LayerNorm(size, dtype=dtype)
+        self.norm2 = LayerNorm(size, dtype=dtype)
+        self.qkv = Linear(size, 3 * size, bias=True, rngs=rngs, dtype=dtype)
+        self.proj = Linear(size, size, bias=True, rngs=rngs, dtype=dtype)
+        self.fc1 = Linear(size, config.intermediate_size, bias=True, rngs=rngs, dtype=dtype)
+        self.fc2 = Linear(config.intermediate_size, size, bias=True, rngs=rngs, dtype=dtype)
+        self.num_heads = config.num_heads
+
+    def __call__(
+        self, x: Float[Array, "B P D"], frame_ids: Int[Array, "B P"], cos: Array, sin: Array
+    ) -> Float[Array, "B P D"]:
+        rows, count, size = x.shape
+        qkv = self.qkv(self.norm1(x)).reshape(rows, count, 3, self.num_heads, size // self.num_heads)
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        query = rotate(query.astype(jnp.float32), cos, sin).astype(x.dtype)
+        key = rotate(key.astype(jnp.float32), cos, sin).astype(x.dtype)
+        mixed = attention(query, key, value, frame_ids, causal=False)
+        x = x + self.proj(mixed.reshape(rows, count, size))
+        return x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=True))
+
+
+class PatchMerger(nnx.Module):
+    """Joins each 2x2 block of patches into one visual token of the decoder's width (exact GELU).
+
+    The main merger normalises each patch before joining; DeepStack mergers normalise the joined block.
+    """
+
+    def __init__(self, config: VisionConfig, *, norm_after_join: bool, rngs: nnx.Rngs, dtype: jnp.dtype):
+        self.block = config.merge_size**2
+        joined = config.hidden_size * self.block
+        self.norm = LayerNorm(joined if norm_after_join else config.hidden_size, dtype=dtype)
+        self.fc1 = Linear(joined, joined, bias=True, rngs=rngs, dtype=dtype)
+        self.fc2 = Linear(joined, config.out_hidden_size, bias=True, rngs=rngs, dtype=dtype)
+        self.norm_after_join = norm_after_join
+
+    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B M E"]:
+        rows, count, size = x.shape
+        if not self.norm_after_join:
+            x = self.norm(x)
+        x = x.reshape(rows, count // self.block, size * self.block)
+        if self.norm_after_join:
+            x = self.norm(x)
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    """Patches in, M = P / 4 merged visual tokens and n DeepStack features of the same shape out."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+        self.patch_embed = Linear(config.patch_values, config.hidden_size, bias=True, rngs=rngs, dtype=dtype)
+        table = jax.random.normal(rngs.params(), (config.num_position_embeddings, config.hidden_size), dtype)
+        self.pos_embed = nnx.Param(0.02 * table)
+        self.blocks = stack_layers(lambda r: VisionBlock(config, rngs=r, dtype=dtype), config.depth, rngs)
+        self.merger = PatchMerger(config, norm_after_join=False, rngs=rngs, dtype=dtype)
+        taps = len(config.deepstack_layers)
+        self.deepstack_mergers = nnx.data(
+            stack_layers(lambda r: PatchMerger(config, norm_after_join=True, rngs=r, dtype=dtype), taps, rngs)
+            if taps
+            else None
+        )
+        self.config = config
+
+    def __call__(
+        self, vision: VisionInputs, *, remat: bool = False
+    ) -> tuple[Float[Array, "B M D"], Float[Array, "n B M D"]]:
+        dtype = self.patch_embed.kernel.dtype
+        patches = vision.patches
+        if patches.dtype == jnp.uint8:  # (x / 255 - 0.5) / 0.5
+            patches = patches.astype(jnp.float32) / 127.5 - 1.0
+        x = self.patch_embed(patches.astype(dtype)) + self._positions(vision).astype(dtype)
+        cos, sin = vision_rope(vision.coords, self.config)
+        graphdef, blocks = nnx.split(self.blocks)
+        taken = jnp.array(self.config.deepstack_layers, jnp.int32).reshape(-1, 1, 1, 1)
+
+        def body(carry: tuple[Array, Array], layer: tuple[Array, nnx.State]) -> tuple[tuple[Array, Array], None]:
+            x, taps = carry
+            index, params = layer
+            x = nnx.merge(graphdef, params)(x, vision.frame_ids, cos, sin)
+            return (x, jnp.where(taken == index, x[None], taps)), None
+
+        taps = jnp.zeros((len(self.config.deepstack_layers), *x.shape), x.dtype)
+        layers = (jnp.arange(self.config.depth), blocks)
+        (x, taps), _ = jax.lax.scan(jax.checkpoint(body) if remat else body, (x, taps), layers)
+        merged = self.merger(x)
+        if self.deepstack_mergers is None:
+            return merged, jnp.zeros((0, *merged.shape), merged.dtype)
+        graphdef, mergers = nnx.split(self.deepstack_mergers)
+        return merged, jax.vmap(lambda params, tap: nnx.merge(graphdef, params)(tap))(mergers, taps)
+
+    def _positions(self, vision: VisionInputs) -> Float[Array, "B P D"]:
+        """Bilinear interpolation of the learned table, weights in float32."""
+        corners = self.pos_embed[...][vision.embed_index].astype(jnp.float32)  # [B, P, 4, D]
+        return jnp.einsum("bpcd,bpc->bpd", corners, vision.embed_weight)
