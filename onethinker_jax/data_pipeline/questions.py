@@ -1,0 +1,620 @@
+"""Questions of the Shapes world: for every task, a question on a scene, its true answer and a short chain of thought.
+
+Each builder takes a scene and a random generator and returns a `Question`, or None where the scene cannot carry one
+(then another kind of question, or another task, is asked). Answers are computed from the scene, never from a drawn
+label; what could be misread (two nearly equal sizes, a centre on a border line) is not asked. JSON answers have one
+fixed spacing, integer coordinates and times with one decimal; second s of a video means the frame at exactly s.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onethinker_jax.data_pipeline import scenes
+from onethinker_jax.data_pipeline.scenes import COLOURS, MIN_VISIBLE, SHAPES, WORDS, Scene, Shape
+
+MAX_TRACKED_SECONDS = 32
+NUMBER_WORDS = ("no", "one", "two", "three", "four", "five")
+
+
+@dataclass(frozen=True)
+class Question:
+    """`problem` without placeholder; `answer` without tags; `target`: the shape whose masks a record carries."""
+
+    problem: str
+    answer: str
+    thinking: str
+    options: tuple[str, ...] = ()
+    target: int | None = None
+
+
+Builder = Callable[[Scene, random.Random], Question | None]
+
+
+def ask_task(scene: Scene, problem_type: str, rng: random.Random) -> Question | None:
+    """A question of `problem_type` on `scene`, or None if the scene offers none."""
+    builders = list(BUILDERS[problem_type, scene.data_type, scene.kind])
+    while builders:
+        weights = [weight for weight, _ in builders]
+        pick = rng.choices(range(len(builders)), weights)[0]
+        question = builders.pop(pick)[1](scene, rng)
+        if question is not None:
+            return question
+    return None
+
+
+# ---------------------------------------------------------------- words for what is seen
+
+
+def _join(parts: Iterable[str]) -> str:
+    parts = list(parts)
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _where(scene: Scene, shape: Shape, time: float = 0.0) -> str:
+    spot = scenes.place(scene, shape, time)
+    return f"in the {spot}" if spot == "centre" else f"at the {spot}"
+
+
+def _clear_place(scene: Scene, shape: Shape, time: float = 0.0) -> bool:
+    """Whether the centre is off the lines between the ninths by 4% of the frame or more."""
+    x, y = shape.centre(time)
+    return all(abs(v - third) >= 0.04 for v in (x / scene.width, y / scene.height) for third in (1 / 3, 2 / 3))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _deeds(scene: Scene, shape: Shape) -> list[str]:
+    """What an object does, in the order of time: "appears", "moves left", "vanishes"; "stays still" if nothing."""
+    deeds = []
+    if shape.life[0] > 0:
+        deeds.append("appears")
+    if shape.moves:
+        deeds.append(f"moves {shape.direction}")
+    if shape.life[1] < scene.duration:
+        deeds.append("vanishes")
+    return deeds or ["stays still"]
+
+
+def _choice(rng: random.Random, stem: str, right: str, wrong: Iterable[str], thinking: str, count: int = 4) -> Question:
+    """A multiple-choice question with `count` lettered options in random order."""
+    others = [option for option in dict.fromkeys(wrong) if option != right]
+    options = [right, *rng.sample(others, min(count - 1, len(others)))]
+    rng.shuffle(options)
+    letter = "ABCD"[options.index(right)]
+    lettered = tuple(f"{a}. {option}" for a, option in zip("ABCD", options, strict=False))
+    return Question(stem, letter, f"{thinking} That is {letter}.", lettered)
+
+
+def _other_names(scene: Scene, rng: random.Random) -> list[str]:
+    """Names of the scene's objects first, then of objects that are not there."""
+    here = [shape.name for shape in scene.shapes]
+    absent = [f"{c} {s}" for c in COLOURS for s in SHAPES if f"{c} {s}" not in here]
+    return here + rng.sample(absent, 3)
+
+
+def _lone(scene: Scene, attribute: str) -> list[Shape]:
+    """Shapes whose colour (or shape) no other object of the scene shares."""
+    values = [getattr(shape, attribute) for shape in scene.shapes]
+    return [shape for shape in scene.shapes if values.count(getattr(shape, attribute)) == 1]
+
+
+def _extreme(scene: Scene, rng: random.Random) -> tuple[str, Shape] | None:
+    """A superlative and the object it singles out by a clear margin (pictures)."""
+    if len(scene.shapes) < 2:
+        return None
+    keys: list[tuple[str, Callable[[Shape], float], float]] = [
+        ("largest", lambda s: s.radius, 4),
+        ("smallest", lambda s: -s.radius, 4),
+        ("leftmost", lambda s: -s.origin[0], 10),
+        ("rightmost", lambda s: s.origin[0], 10),
+        ("topmost", lambda s: -s.origin[1], 10),
+        ("lowest", lambda s: s.origin[1], 10),
+    ]
+    rng.shuffle(keys)
+    for word, key, margin in keys:
+        first, second = sorted(scene.shapes, key=key, reverse=True)[:2]
+        if key(first) - key(second) >= margin:
+            return word, first
+    return None
+
+
+# ---------------------------------------------------------------- multiple choice
+
+
+def _choose_colour(scene: Scene, rng: random.Random) -> Question | None:
+    lone = _lone(scene, "shape")
+    if not lone:
+        return None
+    shape = rng.choice(lone)
+    seen = f"The {shape.shape} {_where(scene, shape, shape.life[0])} is {shape.colour}."
+    return _choice(rng, f"What colour is the {shape.shape}?", shape.colour, COLOURS, seen)
+
+
+def _choose_shape(scene: Scene, rng: random.Random) -> Question | None:
+    lone = _lone(scene, "colour")
+    if not lone:
+        return None
+    shape = rng.choice(lone)
+    seen = f"The {shape.colour} object {_where(scene, shape, shape.life[0])} is a {shape.shape}."
+    return _choice(rng, f"Which shape is {shape.colour}?", shape.shape, SHAPES, seen)
+
+
+def _choose_place(scene: Scene, rng: random.Random) -> Question | None:
+    clear = [shape for shape in scene.shapes if _clear_place(scene, shape)]
+    if not clear:
+        return None
+    shape = rng.choice(clear)
+    places = [f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "middle", "right")]
+    places[4] = "centre"
+    seen = f"I look for the {shape.name}. It is {_where(scene, shape)}."
+    return _choice(rng, f"Where is the {shape.name}?", scenes.place(scene, shape, 0.0), places, seen)
+
+
+def _choose_extreme(scene: Scene, rng: random.Random) -> Question | None:
+    found = _extreme(scene, rng)
+    if found is None:
+        return None
+    word, shape = found
+    here = [other.name for other in scene.shapes]
+    seen = f"I see a {_join(here)}. The {word} is the {shape.name}."
+    names = here if len(here) == 4 else (here + _other_names(scene, rng)[len(here) :])[:4]
+    return _choice(rng, f"Which object is the {word}?", shape.name, names, seen)
+
+
+def _choose_word(scene: Scene, rng: random.Random) -> Question | None:
+    words = [printed.text for printed in scene.prints if printed.text.isalpha()]
+    if not words:
+        return None
+    text = rng.choice(words)
+    return _choice(rng, "Which word is printed?", text, rng.sample(WORDS, 4), _spell(text))
+
+
+def _choose_turn(scene: Scene, rng: random.Random) -> Question | None:
+    turn = rng.choice((0, 1))
+    text, other = scene.prints[turn].text, scene.prints[1 - turn].text
+    wrong = [other, rng.choice(WORDS), str(rng.randint(10, 99))]
+    stem = f"Which text is shown {('first', 'last')[turn]}?"
+    return _choice(rng, stem, text, wrong, f"First {scene.prints[0].text}, then {scene.prints[1].text}.")
+
+
+def _choose_direction(scene: Scene, rng: random.Random) -> Question | None:
+    moving = [shape for shape in scene.shapes if shape.moves]
+    if not moving:
+        return None
+    shape = rng.choice(moving)
+    begin, end = _where(scene, shape, shape.life[0]), _where(scene, shape, shape.life[1])
+    seen = f"The {shape.name} begins {begin} and ends {end}."
+    wrong = ("left", "right", "up", "down")
+    return _choice(rng, f"Which way does the {shape.name} move?", shape.direction, wrong, seen)
+
+
+def _choose_event(scene: Scene, rng: random.Random) -> Question | None:
+    verb = rng.choice(("appears", "vanishes", "moves"))
+    doing = [s for s in scene.shapes if any(deed.startswith(verb.rstrip("s")) for deed in _deeds(scene, s))]
+    if len(doing) != 1:
+        return None
+    shape = doing[0]
+    seen = f"The {shape.name} {_join(_deeds(scene, shape))}."
+    here = [other.name for other in scene.shapes]
+    names = (here + _other_names(scene, rng)[len(here) :])[:4]
+    return _choice(rng, f"Which object {verb}?", shape.name, names, seen)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def _list_count(items: list[str], what: str) -> str:
+    if not items:
+        return f"I see {what}: none."
+    return f"I see {what}: " + ", ".join(f"{i + 1} {item}" for i, item in enumerate(items)) + "."
+
+
+def _count_all(scene: Scene, rng: random.Random) -> Question | None:
+    items = [shape.name for shape in scene.shapes]
+    return Question("How many objects are there?", str(len(items)), _list_count(items, "objects"))
+
+
+def _count_kind(scene: Scene, rng: random.Random) -> Question | None:
+    attribute = rng.choice(("colour", "shape"))
+    values = [getattr(shape, attribute) for shape in scene.shapes]
+    repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    draw = rng.random()
+    pool = list(COLOURS) if attribute == "colour" else list(SHAPES)
+    value = rng.choice(repeated) if repeated and draw < 0.7 else rng.choice(values if draw < 0.9 else pool)
+    items = [shape.name for shape in scene.shapes if getattr(shape, attribute) == value]
+    what = f"{value} objects" if attribute == "colour" else _plural(value)
+    return Question(f"How many {what} are there?", str(len(items)), _list_count(items, what))
+
+
+def _plural(shape: str) -> str:
+    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
+
+
+def _count_beside(scene: Scene, rng: random.Random) -> Question | None:
+    if len(scene.shapes) < 2:
+        return None
+    shape = rng.choice(scene.shapes)
+    axis, sign, words = rng.choice(
+        ((0, -1, "left of"), (0, 1, "right of"), (1, -1, "above"), (1, 1, "below"))
+    )
+    gaps = [(other.origin[axis] - shape.origin[axis]) * sign for other in scene.shapes if other is not shape]
+    if any(abs(gap) < 8 for gap in gaps):
+        return None
+    items = [o.name for o in scene.shapes if (o.origin[axis] - shape.origin[axis]) * sign > 0]
+    thinking = f"The {shape.name} is {_where(scene, shape)}. " + _list_count(items, words)
+    return Question(f"How many objects are {words} the {shape.name}?", str(len(items)), thinking)
+
+
+def _count_moment(scene: Scene, rng: random.Random) -> Question | None:
+    time = rng.choice((0.0, scene.duration - 0.5, *(float(s) for s in range(1, int(scene.duration)))))
+    if any(visible < 0.2 for visible in _shares_of_present(scene, time)):
+        return None
+    items = [shape.name for shape in scene.shapes if shape.present(time)]
+    thinking = _list_count(items, f"at {_seconds(time)} seconds")
+    return Question(f"How many objects are visible at {_seconds(time)} seconds?", str(len(items)), thinking)
+
+
+def _shares_of_present(scene: Scene, time: float) -> list[float]:
+    present = [i for i, shape in enumerate(scene.shapes) if shape.present(time)]
+    return [scenes.visible_share(scene, i, time) for i in present]
+
+
+def _count_moving(scene: Scene, rng: random.Random) -> Question | None:
+    items = [shape.name for shape in scene.shapes if shape.moves]
+    return Question("How many objects move?", str(len(items)), _list_count(items, "moving"))
+
+
+def _read_number(scene: Scene, rng: random.Random) -> Question | None:
+    numbers = [printed.text for printed in scene.prints if printed.text.isdigit()]
+    if len(numbers) != 1:
+        return None
+    thinking = f"The digits are {' '.join(numbers[0])}."
+    return Question("What number is shown?" if scene.duration else "What number is printed?", numbers[0], thinking)
+
+
+def _estimate_extent(scene: Scene, rng: random.Random) -> Question | None:
+    index = rng.randrange(len(scene.shapes))
+    if scenes.visible_share(scene, index, 0.0) < 1.0:
+        return None
+    shape, axis = scene.shapes[index], rng.choice((0, 1))
+    box = scenes.mask_box(scenes.visible_mask(scene, index, 0.0))
+    low, high = box[axis], box[axis + 2]
+    side, word = ("width", "wide") if axis == 0 else ("height", "tall")
+    problem = f"How {word} is the {shape.name} in percent of the image {side}?"
+    thinking = f"The {shape.name} is {shape.size}. It spans {low} to {high} of 1000."
+    return Question(problem, str(round((high - low) / 10)), thinking)
+
+
+def _estimate_position(scene: Scene, rng: random.Random) -> Question | None:
+    shape, axis = rng.choice(scene.shapes), rng.choice((0, 1))
+    side, edge = ("width", "left edge") if axis == 0 else ("height", "top")
+    share = (shape.origin[axis] + 0.5) / (scene.width, scene.height)[axis]
+    problem = f"How far is the {shape.name} from the {edge} in percent of the image {side}?"
+    return Question(problem, str(round(100 * share)), f"The {shape.name} is {_where(scene, shape)}.")
+
+
+def _estimate_stay(scene: Scene, rng: random.Random) -> Question | None:
+    spans = _life_spans(scene)
+    if not spans:
+        return None
+    what, (start, end), _ = rng.choice(spans)
+    thinking = f"{what.capitalize()} is seen from {_seconds(start)} to {_seconds(end)} seconds."
+    return Question(f"For how many seconds is {what} visible?", _seconds(end - start), thinking)
+
+
+def _estimate_way(scene: Scene, rng: random.Random) -> Question | None:
+    moving = [shape for shape in scene.shapes if shape.moves]
+    if not moving:
+        return None
+    shape = rng.choice(moving)
+    axis = 0 if shape.direction in ("left", "right") else 1
+    size = (scene.width, scene.height)[axis]
+    begin, end = (round(100 * (spot[axis] + 0.5) / size) for spot in (shape.origin, shape.target))
+    problem = f"How far does the {shape.name} move in percent of the frame {('width', 'height')[axis]}?"
+    return Question(problem, str(abs(end - begin)), f"It moves {shape.direction} from {begin} to {end}.")
+
+
+# ---------------------------------------------------------------- math and OCR
+
+
+def _price_shapes(scene: Scene, rng: random.Random) -> Question | None:
+    kind = rng.choice(scene.shapes).shape
+    price, other = rng.sample(range(1, 6), 2)
+    count = sum(shape.shape == kind for shape in scene.shapes)
+    rest = len(scene.shapes) - count
+    problem = f"Each {kind} is worth {price} and any other object {other}. What is the total?"
+    thinking = f"{count} {kind} gives {count * price}, {rest} other gives {rest * other}. "
+    thinking += f"{count * price} + {rest * other} = {count * price + rest * other}."
+    return Question(problem, str(count * price + rest * other), thinking)
+
+
+def _solve_print(scene: Scene, rng: random.Random) -> Question | None:
+    text = scene.prints[0].text
+    left, sign, right = text.split()
+    result = int(left) + int(right) if sign == "+" else int(left) - int(right)
+    return Question("What is the result of the printed sum?", str(result), f"It says {text} = {result}.")
+
+
+def _combine_numbers(scene: Scene, rng: random.Random) -> Question | None:
+    first, second = (int(printed.text) for printed in scene.prints)
+    thinking = f"First comes {first}, then {second}. "
+    if rng.random() < 0.3 and first >= second:
+        result = first - second
+        return Question("What is the first number minus the second?", str(result), f"{thinking}{first} - {second} = {result}.")
+    result = first + second
+    return Question("What is the sum of the numbers shown?", str(result), f"{thinking}{first} + {second} = {result}.")
+
+
+def _spell(text: str) -> str:
+    return f"The {'digits' if text.isdigit() else 'letters'} are {' '.join(text)}."
+
+
+def _read_print(scene: Scene, rng: random.Random) -> Question | None:
+    texts = [printed.text for printed in scene.prints]
+    if len(texts) > 1 and rng.random() < 0.4:
+        texts = [rng.choice(texts)]
+    what = "text" if len(texts) > 1 else "number" if texts[0].isdigit() else "word"
+    return Question(f"Read the printed {what}.", " ".join(texts), " ".join(_spell(text) for text in texts))
+
+
+def _read_sum(scene: Scene, rng: random.Random) -> Question | None:
+    left, sign, right = scene.prints[0].text.split()
+    word = "plus" if sign == "+" else "minus"
+    return Question("Read the printed sum.", scene.prints[0].text, f"It is {left} {word} {right}.")
+
+
+def _read_turns(scene: Scene, rng: random.Random) -> Question | None:
+    texts = [printed.text for printed in scene.prints]
+    draw = rng.random()
+    if draw < 0.5:
+        thinking = f"First {_spell(texts[0])[0].lower()}{_spell(texts[0])[1:]} Then {' '.join(texts[1])}."
+        return Question("Read the texts in the order shown.", " ".join(texts), thinking)
+    place = 0 if draw < 0.75 else 1
+    return Question(f"Read the text shown {('first', 'last')[place]}.", texts[place], _spell(texts[place]))
+
+
+# ---------------------------------------------------------------- open-ended
+
+
+def _caption_image(scene: Scene, rng: random.Random) -> Question | None:
+    if len(scene.shapes) > 3:
+        return None
+    order = sorted(scene.shapes, key=lambda shape: shape.origin)
+    items = [f"a {shape.size} {shape.name} {_where(scene, shape)}" for shape in order]
+    count = NUMBER_WORDS[len(items)]
+    thinking = f"From left to right there {'is' if len(items) == 1 else 'are'} {count}: {_join(s.name for s in order)}."
+    return Question("Describe the image.", _join(items).capitalize() + ".", thinking)
+
+
+def _name_place(scene: Scene, rng: random.Random) -> Question | None:
+    clear = [shape for shape in scene.shapes if _clear_place(scene, shape)]
+    spots = [scenes.place(scene, shape, 0.0) for shape in scene.shapes]
+    clear = [shape for shape in clear if spots.count(scenes.place(scene, shape, 0.0)) == 1]
+    if not clear:
+        return None
+    shape = rng.choice(clear)
+    where = _where(scene, shape)
+    thinking = f"The object {where} is {shape.colour} and {shape.size}, with the form of a {shape.shape}."
+    return Question(f"What object is {where}?", f"a {shape.size} {shape.name}", thinking)
+
+
+def _name_extreme(scene: Scene, rng: random.Random) -> Question | None:
+    found = _extreme(scene, rng)
+    if found is None:
+        return None
+    word, shape = found
+    thinking = f"I see a {_join(other.name for other in scene.shapes)}. The {word} is {_where(scene, shape)}."
+    return Question(f"What object is the {word}?", f"the {shape.size} {shape.name}", thinking)
+
+
+def _caption_video(scene: Scene, rng: random.Random) -> Question | None:
+    order = sorted(scene.shapes, key=lambda shape: (shape.life, shape.name))
+    if len(order) > 3:
+        return None
+    items = [f"the {shape.name} {_join(_deeds(scene, shape))}" for shape in order]
+    answer = "; ".join(items)
+    thinking = f"There are {NUMBER_WORDS[len(items)]} objects: {_join(shape.name for shape in order)}."
+    return Question("Describe what happens.", f"{answer[0].upper()}{answer[1:]}.", thinking)
+
+
+def _tell_deed(scene: Scene, rng: random.Random) -> Question | None:
+    shape = rng.choice(scene.shapes)
+    begin, end = _where(scene, shape, shape.life[0]), _where(scene, shape, shape.life[1])
+    thinking = f"The {shape.name} is first {begin} and last {end}."
+    return Question(f"What does the {shape.name} do?", f"it {_join(_deeds(scene, shape))}", thinking)
+
+
+# ---------------------------------------------------------------- grounding, tracking, segmentation
+
+
+def _life_spans(scene: Scene) -> list[tuple[str, tuple[float, float], str]]:
+    """(what, (start, end), verb) of everything that is there for a part of the video only, and is well seen."""
+    spans = [
+        (f"the {shape.name}", shape.life, "visible")
+        for index, shape in enumerate(scene.shapes)
+        if shape.life != (0.0, scene.duration) and _well_seen(scene, index, *shape.life)
+    ]
+    for printed in scene.prints:
+        if [other.text for other in scene.prints].count(printed.text) == 1:
+            spans.append((f"the {'number' if printed.text.isdigit() else 'word'} {printed.text}", printed.life, "shown"))
+    return spans
+
+
+def _well_seen(scene: Scene, index: int, start: float, end: float) -> bool:
+    """Whether at least MIN_VISIBLE of a shape is seen at every half second of the span that has a frame."""
+    halves = [h / 2 for h in range(round(2 * start), round(2 * end) + 1) if h / 2 < scene.duration]
+    return all(scenes.visible_share(scene, index, time) >= MIN_VISIBLE for time in halves)
+
+
+def _span_text(start: float, end: float) -> str:
+    return f"[{_seconds(start)}, {_seconds(end)}]"
+
+
+def _ground_life(scene: Scene, rng: random.Random) -> Question | None:
+    spans = _life_spans(scene)
+    if not spans:
+        return None
+    what, (start, end), verb = rng.choice(spans)
+    shown = f"{what.capitalize() if what.islower() else what[0].upper() + what[1:]}"
+    thinking = f"{shown} {'is there from the start' if start == 0 else 'is not there at the start'} and "
+    thinking += "stays to the end." if end == scene.duration else "goes before the end."
+    return Question(f"When is {what} {verb}?", f'{{"time": {_span_text(start, end)}}}', thinking)
+
+
+def _ground_motion(scene: Scene, rng: random.Random) -> Question | None:
+    moving = [s for s in scene.shapes if s.moves and s.role == "anchor" and s.move != (0.0, scene.duration)]
+    if not moving:
+        return None
+    shape = rng.choice(moving)
+    thinking = f"The {shape.name} rests {_where(scene, shape)}, moves {shape.direction}, then rests again."
+    if shape.move[0] == 0:
+        thinking = f"The {shape.name} moves {shape.direction} from the start, then rests."
+    elif shape.move[1] == scene.duration:
+        thinking = f"The {shape.name} rests {_where(scene, shape)}, then moves {shape.direction} to the end."
+    return Question(f"When does the {shape.name} move?", f'{{"time": {_span_text(*shape.move)}}}', thinking)
+
+
+def _box_at(scene: Scene, index: int, time: float) -> list[int]:
+    return scenes.mask_box(scenes.visible_mask(scene, index, time))
+
+
+def _ground_box(scene: Scene, rng: random.Random) -> Question | None:
+    found = _extreme(scene, rng) if rng.random() < 0.25 else None
+    shape = found[1] if found else rng.choice(scene.shapes)
+    index = scene.shapes.index(shape)
+    named = f"The {shape.name} is {shape.size} and lies {_where(scene, shape)}."
+    if found:
+        problem, thinking = f"Locate the {found[0]} object.", f"The {found[0]} is the {shape.name}. {named}"
+    else:
+        problem, thinking = f"Locate the {shape.name}.", named
+    return Question(problem, json.dumps({"boxes": _box_at(scene, index, 0.0)}), thinking)
+
+
+def _boxes(scene: Scene, index: int, seconds: Iterable[int]) -> dict[str, list[int]]:
+    return {str(second): _box_at(scene, index, float(second)) for second in seconds}
+
+
+def _way(scene: Scene, shape: Shape) -> str:
+    begin = _where(scene, shape, shape.life[0])
+    if not shape.moves:
+        return f"It stays {begin}"
+    return f"It moves {shape.direction} from {begin[begin.index('the') :]} to {_where(scene, shape, shape.life[1])[3:]}"
+
+
+def _ground_tube(scene: Scene, rng: random.Random) -> Question | None:
+    visitors = [
+        i
+        for i, shape in enumerate(scene.shapes)
+        if shape.life != (0.0, scene.duration) and _well_seen(scene, i, *shape.life)
+    ]
+    if not visitors:
+        return None
+    index = rng.choice(visitors)
+    shape = scene.shapes[index]
+    start, end = shape.life
+    seconds = [s for s in range(int(np.ceil(start)), int(np.floor(end)) + 1) if s < scene.duration]
+    boxes = json.dumps(_boxes(scene, index, seconds))
+    thinking = f"The {shape.name} is seen from {_seconds(start)} to {_seconds(end)} seconds. {_way(scene, shape)}."
+    answer = f'{{"time": {_span_text(start, end)}, "boxes": {boxes}}}'
+    return Question(f"When and where is the {shape.name} visible?", answer, thinking)
+
+
+def _track(scene: Scene, rng: random.Random) -> Question | None:
+    last = min(MAX_TRACKED_SECONDS, int(np.ceil(scene.duration)) - 1)
+    whole = (0.0, scene.duration)
+    actors = [i for i, s in enumerate(scene.shapes) if s.life == whole and _well_seen(scene, i, *whole)]
+    moving = [i for i in actors if scene.shapes[i].moves]
+    if not actors:
+        return None
+    index = rng.choice(moving or actors)
+    shape = scene.shapes[index]
+    problem = f"Track the object with the box {json.dumps(_box_at(scene, index, 0.0))} at 0 seconds."
+    thinking = f"It is the {shape.name}. {_way(scene, shape)}."
+    return Question(problem, json.dumps({"boxes": _boxes(scene, index, range(1, last + 1))}), thinking)
+
+
+def _mask_prompts(mask: np.ndarray) -> dict[str, list] | None:
+    """Box, three points on the object and three beside it; None if no three lie beside it in the frame."""
+    negative = scenes.negative_points(mask)
+    if len(negative) < 3:
+        return None
+    boxes = scenes.mask_box(mask)
+    return {"boxes": boxes, "positive_points": scenes.positive_points(mask), "negative_points": negative}
+
+
+def _segment_image(scene: Scene, rng: random.Random) -> Question | None:
+    index = rng.randrange(len(scene.shapes))
+    shape = scene.shapes[index]
+    prompts = _mask_prompts(scenes.visible_mask(scene, index, 0.0))
+    if prompts is None:
+        return None
+    thinking = f"The {shape.name} is {shape.size} and lies {_where(scene, shape)}."
+    return Question(f"Segment the {shape.name}.", json.dumps(prompts), thinking, target=index)
+
+
+def _segment_video(scene: Scene, rng: random.Random) -> Question | None:
+    """The key frame is the first whole second at which 95% of the object's best view is seen."""
+    index = rng.randrange(len(scene.shapes))
+    visitors = [i for i, shape in enumerate(scene.shapes) if shape.life[0] > 0]
+    if visitors and rng.random() < 0.6:
+        index = rng.choice(visitors)
+    shape = scene.shapes[index]
+    if not _well_seen(scene, index, *shape.life):
+        return None
+    seconds = [s for s in range(int(np.ceil(scene.duration))) if shape.present(s)]
+    areas = {second: int(scenes.visible_mask(scene, index, float(second)).sum()) for second in seconds}
+    key = next(second for second in seconds if areas[second] >= 0.95 * max(areas.values()))
+    prompts = _mask_prompts(scenes.visible_mask(scene, index, float(key)))
+    if prompts is None:
+        return None
+    thinking = f"The {shape.name} is well seen at {key} seconds, {_where(scene, shape, float(key))}."
+    return Question(f"Segment the {shape.name}.", json.dumps({"time": float(key), **prompts}), thinking, target=index)
+
+
+BUILDERS: dict[tuple[str, str, str], tuple[tuple[float, Builder], ...]] = {
+    ("multiple choice", "image", "shapes"): (
+        (1, _choose_colour),
+        (1, _choose_shape),
+        (1, _choose_place),
+        (1, _choose_extreme),
+    ),
+    ("multiple choice", "image", "words"): ((1, _choose_word),),
+    ("multiple choice", "video", "shapes"): (
+        (2, _choose_direction),
+        (2, _choose_event),
+        (1, _choose_colour),
+        (1, _choose_shape),
+    ),
+    ("multiple choice", "video", "words"): ((1, _choose_turn),),
+    ("numerical", "image", "shapes"): ((1, _count_all), (2, _count_kind), (2, _count_beside)),
+    ("numerical", "image", "words"): ((1, _read_number),),
+    ("numerical", "video", "shapes"): ((2, _count_moment), (1, _count_moving), (1, _count_kind)),
+    ("numerical", "video", "words"): ((1, _read_number),),
+    ("regression", "image", "shapes"): ((1, _estimate_extent), (1, _estimate_position)),
+    ("regression", "video", "shapes"): ((1, _estimate_stay), (1, _estimate_way)),
+    ("math", "image", "shapes"): ((1, _price_shapes),),
+    ("math", "image", "sum"): ((1, _solve_print),),
+    ("math", "video", "shapes"): ((1, _price_shapes),),
+    ("math", "video", "sum"): ((1, _combine_numbers),),
+    ("OCR", "image", "words"): ((1, _read_print),),
+    ("OCR", "image", "sum"): ((1, _read_sum),),
+    ("OCR", "video", "words"): ((1, _read_turns),),
+    ("OCR", "video", "sum"): ((1, _read_turns),),
+    ("open-ended", "image", "shapes"): ((1, _caption_image), (1, _name_place), (0.5, _name_extreme)),
+    ("open-ended", "video", "shapes"): ((1, _caption_video), (1, _tell_deed)),
+    ("temporal grounding", "video", "shapes"): ((2, _ground_life), (1, _ground_motion)),
+    ("temporal grounding", "video", "words"): ((1, _ground_life),),
+    ("temporal grounding", "video", "sum"): ((1, _ground_life),),
+    ("spatial grounding", "image", "shapes"): ((1, _ground_box),),
+    ("spatial-temporal grounding", "video", "shapes"): ((1, _ground_tube),),
+    ("tracking", "video", "shapes"): ((1, _track),),
+    ("segmentation", "image", "shapes"): ((1, _segment_image),),
+    ("segmentation", "video", "shapes"): ((1, _segment_video),),
+}
+"""(problem type, data type, kind of scene) -> (weight, builder)s."""

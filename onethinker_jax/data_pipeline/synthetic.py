@@ -1,0 +1,329 @@
+"""The Shapes world: a dataset in OneThinker's own JSON formats, with real PNG and H.264 files and true answers.
+
+`build_shapes_world` draws small pictures and videos of coloured shapes and printed text (`scenes`), asks several
+questions of different tasks about each (`questions`), and writes an RL file, an SFT file with chains of thought and
+an evaluation file, each on scenes of its own. Every scene has a random generator of its own, keyed by (seed, split,
+kind, number): the bytes of the JSON and the pixels depend on the settings alone, not on the number of processes.
+The folder appears whole or not at all; one made with the same settings is used again.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from onethinker_jax.data_pipeline import prompts, scenes
+from onethinker_jax.data_pipeline.questions import Question, ask_task
+from onethinker_jax.data_pipeline.scenes import Scene
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
+
+RECORDS_A_SCENE = {"shapes": 5, "words": 3, "sum": 2}
+"""How many records share one picture or video at most, by kind of scene."""
+
+MIX = {
+    "shapes": {
+        "multiple choice (image)": 7,
+        "multiple choice (video)": 6,
+        "numerical (image)": 5,
+        "numerical (video)": 4,
+        "regression (image)": 4,
+        "regression (video)": 4,
+        "math (image)": 2,
+        "math (video)": 2,
+        "open-ended (image)": 6,
+        "open-ended (video)": 5,
+        "temporal grounding (video)": 9,
+        "spatial grounding (image)": 6,
+        "spatial-temporal grounding (video)": 5,
+        "tracking (video)": 5,
+        "segmentation (image)": 5,
+        "segmentation (video)": 4,
+    },
+    "words": {
+        "multiple choice (image)": 1,
+        "multiple choice (video)": 1,
+        "numerical (image)": 1,
+        "numerical (video)": 1,
+        "OCR (image)": 4,
+        "OCR (video)": 3,
+        "temporal grounding (video)": 2,
+    },
+    "sum": {
+        "OCR (image)": 1,
+        "OCR (video)": 1,
+        "math (image)": 2,
+        "math (video)": 2,
+        "temporal grounding (video)": 1,
+    },
+}
+"""Shares in percent of the records, by kind of scene and task: near OneThinker-600k's, no task below 4%."""
+
+_MANIFEST = "manifest.json"
+_PATIENCE = 40  # scenes drawn, at most, until one carries all the tasks dealt to it
+
+
+class ShapesError(RuntimeError):
+    """The folder cannot be used, or a scene could not be made. One line naming what."""
+
+
+@dataclass(frozen=True)
+class ShapesSettings:
+    """All that the dataset depends on. `train_rl`, `train_sft`, `heldout`: records in the three files."""
+
+    seed: int
+    train_rl: int
+    train_sft: int
+    heldout: int
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        for name in ("train_rl", "train_sft", "heldout"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ShapesPaths:
+    """Where the three record files lie; media paths in them are relative to their folder."""
+
+    directory: Path
+    rl_json: Path
+    sft_json: Path
+    eval_json: Path
+
+    @classmethod
+    def under(cls, directory: Path) -> "ShapesPaths":
+        return cls(
+            directory,
+            directory / "onethinker_rl_train.json",
+            directory / "onethinker_sft.json",
+            directory / "eval_shapes.json",
+        )
+
+
+def build_shapes_world(
+    directory: str | Path,
+    *,
+    seed: int,
+    train_rl: int,
+    train_sft: int,
+    heldout: int,
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> ShapesPaths:
+    """Writes the dataset into `directory`, or finds it there, made with the same settings.
+
+    Args:
+        directory: made anew if it is missing, empty, or a Shapes world of other settings.
+        seed: of all scenes; the three files' scenes differ for any seed.
+        train_rl, train_sft, heldout: numbers of records.
+        processes: worker processes; 1 works in this one. The result does not depend on it.
+        progress: called with (scenes done, scenes in all) now and then.
+
+    Raises:
+        ShapesError: the folder holds something else.
+    """
+    settings = ShapesSettings(seed, train_rl, train_sft, heldout)
+    directory = Path(directory)
+    if _stands(directory, settings):
+        return ShapesPaths.under(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        _write_world(work, settings, processes, progress)
+        _put_in_place(work, directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    logger.info("Shapes world in %s: %.1f s", directory, time.monotonic() - begin)
+    return ShapesPaths.under(directory)
+
+
+def _stands(directory: Path, settings: ShapesSettings) -> bool:
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    manifest = directory / _MANIFEST
+    try:
+        found = json.loads(manifest.read_text())
+    except (OSError, ValueError):
+        raise ShapesError(f"{directory} holds something that is not a Shapes world: name another folder") from None
+    return found.get("settings") == asdict(settings)
+
+
+def _put_in_place(work: Path, directory: Path) -> None:
+    work.chmod(0o755)
+    if directory.exists():  # of other settings, or empty (`_stands` refused all else)
+        old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.old.", dir=directory.parent))
+        os.replace(directory, old)
+        shutil.rmtree(old)
+    os.replace(work, directory)
+
+
+def _write_world(
+    work: Path, settings: ShapesSettings, processes: int, progress: Callable[[int, int], None] | None
+) -> None:
+    (work / "images").mkdir()
+    (work / "videos").mkdir()
+    jobs = []
+    for split, count in (("sft", settings.train_sft), ("rl", settings.train_rl), ("eval", settings.heldout)):
+        jobs += _deal(split, count, settings.seed)
+    rows: dict[str, list[dict[str, Any]]] = {"sft": [], "rl": [], "eval": []}
+    for done, (job, made) in enumerate(zip(jobs, _run(work, jobs, processes), strict=True), 1):
+        rows[job.split] += made
+        if progress is not None and (done % 50 == 0 or done == len(jobs)):
+            progress(done, len(jobs))
+    paths = ShapesPaths.under(work)
+    for split, path in (("rl", paths.rl_json), ("sft", paths.sft_json), ("eval", paths.eval_json)):
+        random.Random(f"{settings.seed}/{split}/order").shuffle(rows[split])
+        _write_json(path, [{"problem_id": number, **row} for number, row in enumerate(rows[split], 1)])
+    counts = {split: len(made) for split, made in rows.items()}
+    manifest = {"settings": asdict(settings), "records": counts, "scenes": len(jobs)}
+    (work / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _write_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n")
+
+
+# ---------------------------------------------------------------- which scene carries which tasks
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One scene to make: its key, its kind, and the problem types asked about it."""
+
+    seed: int
+    split: str
+    data_type: str
+    kind: str
+    number: int
+    problem_types: tuple[str, ...]
+
+    @property
+    def media(self) -> str:
+        ending = "mp4" if self.data_type == "video" else "png"
+        return f"{self.data_type}s/{self.split}_{self.kind}_{self.number:05d}.{ending}"
+
+
+def task_counts(records: int) -> dict[tuple[str, str], int]:
+    """How many of `records` fall on each (kind of scene, task): largest remainders of `MIX`'s shares."""
+    shares = {(kind, task): share for kind, tasks in MIX.items() for task, share in tasks.items()}
+    total = sum(shares.values())
+    exact = {key: records * share / total for key, share in shares.items()}
+    counts = {key: int(value) for key, value in exact.items()}
+    rest = sorted(shares, key=lambda key: counts[key] - exact[key])
+    for key in rest[: records - sum(counts.values())]:
+        counts[key] += 1
+    return counts
+
+
+def _deal(split: str, records: int, seed: int) -> list[_Job]:
+    """Deals the tasks out to scenes, to each scene different ones."""
+    jobs = []
+    groups: dict[tuple[str, str], list[str]] = {}
+    for (kind, task), count in task_counts(records).items():
+        problem_type, data_type = task[:-1].rsplit(" (", 1)
+        groups.setdefault((data_type, kind), []).extend([problem_type] * count)
+    for (data_type, kind), problem_types in groups.items():
+        most = max(problem_types.count(problem_type) for problem_type in set(problem_types))
+        scenes_wanted = max(most, -(-len(problem_types) // RECORDS_A_SCENE[kind]))
+        for number in range(scenes_wanted):
+            # Equal tasks are neighbours in the list and at most `scenes_wanted`: a stride parts them.
+            dealt = tuple(problem_types[number::scenes_wanted])
+            jobs.append(_Job(seed, split, data_type, kind, number, dealt))
+    return jobs
+
+
+def _run(work: Path, jobs: list[_Job], processes: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows of each job, in the order of the jobs."""
+    if processes <= 1 or len(jobs) < 100:
+        for job in jobs:
+            yield _make(work, job)
+        return
+    # Not forked: the parent may hold threads (JAX, prefetching) that a fork would copy half-way.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(_make, [work] * len(jobs), jobs, chunksize=16)
+
+
+def _make(work: Path, job: _Job) -> list[dict[str, Any]]:
+    """Draws one scene that carries all its tasks, writes its file, returns its rows without problem_id."""
+    rng = random.Random(f"{job.seed}/{job.split}/{job.data_type}/{job.kind}/{job.number}")
+    draw = scenes.video_scene if job.data_type == "video" else scenes.image_scene
+    for _ in range(_PATIENCE):
+        scene = draw(rng, job.kind)
+        asked = _ask_all(scene, job.problem_types, rng)
+        if asked is not None:
+            write = scenes.write_mp4 if job.data_type == "video" else scenes.write_png
+            write(scene, work / job.media)
+            return [_row(job, scene, problem_type, question) for problem_type, question in asked]
+    raise ShapesError(f"no {job.kind} scene in {_PATIENCE} carries {', '.join(job.problem_types)}")
+
+
+def _ask_all(scene: Scene, problem_types: tuple[str, ...], rng: random.Random) -> list[tuple[str, Question]] | None:
+    """A question for every problem type; None if the scene carries none of one of them."""
+    asked: list[tuple[str, Question]] = []
+    for problem_type in problem_types:
+        question = ask_task(scene, problem_type, rng)
+        if question is None:
+            return None
+        asked.append((problem_type, question))
+    return asked
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _row(job: _Job, scene: Scene, problem_type: str, question: Question) -> dict[str, Any]:
+    problem = f"<{job.data_type}>{question.problem}"
+    answer = f"<answer>{question.answer}</answer>"
+    head = {
+        "problem": problem,
+        "data_type": job.data_type,
+        "problem_type": problem_type,
+        "options": list(question.options),
+        "data_source": f"shapes_{job.kind}",
+    }
+    media = {f"{job.data_type}s": [job.media]}
+    if job.split == "sft":
+        messages = [
+            {"role": "user", "content": prompts.ask(problem, question.options, problem_type, job.data_type)},
+            {"role": "assistant", "content": f"<think>{question.thinking}</think>\n{answer}"},
+        ]
+        return {**head, "answer": answer, "messages": messages, **media}
+    masks = _masks(scene, question.target) if question.target is not None else {}
+    if job.split == "rl":
+        return {**head, "answer": answer, **media, **masks}
+    return {**head, "solution": answer, "path": job.media, **masks}
+
+
+def _masks(scene: Scene, index: int) -> dict[str, Any]:
+    """Resolution, frame rate (videos) and COCO RLE masks of the visible part of a shape, one a frame."""
+    resolution = {"width": scene.width, "height": scene.height}
+    if not scene.duration:
+        rle = _rle(scenes.visible_mask(scene, index, 0.0))
+        return {"resolution": resolution, "segmentation_output": {"segmentation_rle": rle}}
+    frames = {f"{i:05d}": _rle(scenes.visible_mask(scene, index, t)) for i, t in enumerate(scene.times)}
+    output = {"frames": list(frames), "segmentation_rle": frames}
+    return {"resolution": resolution, "fps": scene.fps, "segmentation_output": output}
+
+
+def _rle(mask: np.ndarray) -> dict[str, Any]:
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
