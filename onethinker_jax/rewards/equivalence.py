@@ -89,13 +89,14 @@ class MathGrader:
         )
         if self._exchange(self._worker, b"", self.start_limit_s) is None:
             self._stop()
-            raise RuntimeError("the worker that compares mathematics did not start: is math-verify installed?")
+            raise RuntimeError("the worker that compares mathematics did not start: is math-verify there?")
         return self._worker
 
     @staticmethod
     def _exchange(worker: subprocess.Popen[bytes], request: bytes, limit_s: float) -> dict | None:
         """Sends a line, reads a line; None when the worker died or the limit passed."""
-        assert worker.stdin is not None and worker.stdout is not None
+        assert worker.stdin is not None
+        assert worker.stdout is not None
         try:
             if request:
                 worker.stdin.write(request)
@@ -134,18 +135,22 @@ def shared_grader() -> MathGrader:
     return grader
 
 
-@functools.lru_cache(maxsize=16_384)
 def math_equal(answer: str, truth: str) -> bool | None:
     """math-verify's verdict on two texts as they stand, `shared_grader` deciding.
 
     None when math-verify raised. Two plain numbers are compared here: equal when they agree to six
-    decimals, math-verify's own tolerance.
+    decimals, math-verify's own tolerance. An empty or over-long text equals nothing.
     """
     answer, truth = answer.strip(), truth.strip()
-    if _PLAIN_NUMBER.match(answer) and _PLAIN_NUMBER.match(truth):
-        return round(float(answer) - float(truth), 6) == 0.0
     if not answer or not truth or len(answer) > MAX_MATH_CHARS or len(truth) > MAX_MATH_CHARS:
         return False
+    if _PLAIN_NUMBER.match(answer) and _PLAIN_NUMBER.match(truth):
+        return round(float(answer) - float(truth), 6) == 0.0
+    return _remembered_verdict(answer, truth)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _remembered_verdict(answer: str, truth: str) -> bool | None:
     return shared_grader().equal(truth, answer)
 
 

@@ -13,7 +13,7 @@ import json
 import logging
 import resource
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 MEMORY_BYTES = 4 * 2**30
 CPU_SECONDS_A_REQUEST = 10
@@ -24,11 +24,19 @@ def compare(truth: str, answer: str) -> dict[str, bool | str]:
     from math_verify import parse, verify
 
     try:
-        parsed = [parse(text, parsing_timeout=None) for text in (truth, answer)]
-        return {"equal": bool(verify(parsed[0], parsed[1], timeout_seconds=None))}
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        return {"error": type(error).__name__}
-    except (MemoryError, NotImplementedError, AssertionError) as error:
+        no_limit: Any = None
+        parsed = [parse(text, parsing_timeout=no_limit) for text in (truth, answer)]
+        return {"equal": bool(verify(parsed[0], parsed[1], timeout_seconds=no_limit))}
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,  # NotImplementedError and RecursionError among them
+        TypeError,
+        ValueError,
+    ) as error:
         return {"error": type(error).__name__}
 
 
@@ -36,7 +44,8 @@ def _limit_cpu() -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = int(usage.ru_utime + usage.ru_stime) + CPU_SECONDS_A_REQUEST
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
 def serve(requests: TextIO, replies: TextIO) -> None:

@@ -175,28 +175,54 @@ def mean_rouge(predicted: str, reference: str) -> float:
 def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     """A COCO run-length encoding `{"size": [H, W], "counts": str | bytes | list}` as bool [H, W].
 
-    Raises ValueError when it is not one.
+    Raises ValueError when it is not one: pycocotools itself reads and writes beyond its buffers on runs
+    that do not add up.
     """
-    from pycocotools import mask as coco
+    from pycocotools import mask
 
+    coco: Any = mask
     size, counts = rle.get("size"), rle.get("counts")
-    whole = isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
-    if not whole or not isinstance(counts, (str, bytes, list)):
-        raise ValueError("not a COCO RLE: it needs size [H, W] and counts")
+    if not isinstance(size, (list, tuple)) or len(size) != 2:
+        raise ValueError(f"not a COCO RLE: its size is {size!r:.100}, not [H, W]")
     height, width = size
-    if isinstance(counts, list):
-        if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != height * width:
-            raise ValueError(f"not a COCO RLE: its counts do not add up to {height}×{width}")
-        encoded = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    if isinstance(counts, (str, bytes)):
+        runs = _run_lengths(counts.encode() if isinstance(counts, str) else counts)
+    elif isinstance(counts, list):
+        runs = counts
     else:
-        encoded = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+        raise ValueError(f"not a COCO RLE: its counts are {type(counts).__name__}")
+    whole = all(isinstance(number, int) and number >= 0 for number in (height, width, *runs))
+    if not whole or sum(runs) != height * width or not runs:
+        raise ValueError(f"not a COCO RLE: its counts do not add up to its size {height!r}×{width!r}")
+    encoded = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return coco.decode(encoded).astype(bool)
+
+
+def _run_lengths(counts: bytes) -> list[int]:
+    """The run lengths of COCO's packed string: 5 bits a character, from the third on a difference."""
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in counts:
+        bits = character - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("not a COCO RLE: its counts hold characters that are no run lengths")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            if bits & 0x10:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value, shift = 0, 0
+    if shift:
+        raise ValueError("not a COCO RLE: its counts end in the middle of a run length")
+    return runs
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     """bool [H, W] as a COCO RLE with a `str` of counts, ready for JSON."""
-    from pycocotools import mask as coco
+    from pycocotools import mask as coco_mask
 
+    coco: Any = coco_mask
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     height, width = mask.shape
     return {"size": [int(height), int(width)], "counts": encoded["counts"].decode("ascii")}

@@ -194,12 +194,14 @@ def _regression(answer: str, truth: str) -> float:
 
 
 def _temporal(answer: StructuredAnswer, truth: StructuredAnswer) -> float:
-    assert answer.span is not None and truth.span is not None
+    assert answer.span is not None
+    assert truth.span is not None
     return metrics.span_iou(answer.span, truth.span)
 
 
 def _spatial(answer: StructuredAnswer, truth: StructuredAnswer) -> float:
-    assert answer.box is not None and truth.box is not None
+    assert answer.box is not None
+    assert truth.box is not None
     return metrics.box_iou(answer.box, truth.box)
 
 
