@@ -1,0 +1,68 @@
+"""From JSON records and media files to fixed-shape batches.
+
+The way of the data: `records` (JSON -> `Record`), `prompts` (-> chat messages), `media` (files ->
+pixels), `processor` (-> `Example`), `packing` (-> `Batch`), `loader` (streams with exact resume). Names
+are imported on first use, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
+    from onethinker_jax.data_pipeline.media import MediaError, Video, load_image, load_video
+    from onethinker_jax.data_pipeline.packing import (
+        Batch,
+        GroupBatch,
+        PackingError,
+        pack_groups,
+        pack_rows,
+        stack_prompts,
+    )
+    from onethinker_jax.data_pipeline.processor import Example, Processor
+    from onethinker_jax.data_pipeline.records import (
+        PROBLEM_TYPES,
+        TASKS,
+        Record,
+        RecordError,
+        read_records,
+        task_of,
+    )
+
+_HOME = {
+    "records": ("PROBLEM_TYPES", "TASKS", "Record", "RecordError", "read_records", "task_of"),
+    "media": ("MediaError", "Video", "load_image", "load_video"),
+    "processor": ("Example", "Processor"),
+    "packing": ("Batch", "GroupBatch", "PackingError", "pack_groups", "pack_rows", "stack_prompts"),
+    "loader": ("RecordStream", "TrainingBatches"),
+}
+
+__all__ = [
+    "PROBLEM_TYPES",
+    "TASKS",
+    "Batch",
+    "Example",
+    "GroupBatch",
+    "MediaError",
+    "PackingError",
+    "Processor",
+    "Record",
+    "RecordError",
+    "RecordStream",
+    "TrainingBatches",
+    "Video",
+    "load_image",
+    "load_video",
+    "pack_groups",
+    "pack_rows",
+    "read_records",
+    "stack_prompts",
+    "task_of",
+]
+
+
+def __getattr__(name: str):
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,204 @@
+"""Image and video files -> uint8 RGB arrays, upright, with true presentation times.
+
+A video is sampled by time, not by frame number: for each sampling time the frame then on screen is
+taken, and its own presentation time is kept. Variable frame rates, offsets and long videos therefore
+give true timestamps, where OneThinker's released code assumes 2 frames a second whatever was sampled.
+Whatever cannot be decoded is a `MediaError` that names the file.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av import FFmpegError
+from av.container import InputContainer
+from PIL import Image, ImageOps
+
+# Container headers often promise a frame or two more than there are; more than that is a truncated file.
+_MISSING_FRAMES_TOLERATED = 0.05
+# Below this many source pixels a frame, starting decoder threads costs more than they save.
+_THREADED_PIXELS = 640 * 360
+# Jump to a key frame rather than decode up to it if that saves at least so many frames.
+_SEEK_WORTH_FRAMES = 16
+
+
+class MediaError(ValueError):
+    """A media file is missing, empty, truncated or not what it should be. One line, naming the file."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Sampled frames of one video. N frames, H x W pixels."""
+
+    frames: np.ndarray  # uint8 [N, H, W, 3]
+    timestamps: np.ndarray  # float64 [N], seconds since the first frame of the stream, increasing
+    duration: float  # seconds, from the first frame's start to the last frame's end
+    source_fps: float  # average frames a second of the file
+    path: Path
+
+
+def load_image(path: str | Path) -> np.ndarray:
+    """Reads an image file as uint8 RGB [H, W, 3].
+
+    EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits,
+    palettes, greys and CMYK are converted. Of an animation the first frame is taken.
+
+    Raises:
+        MediaError: missing, truncated or not an image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MediaError(f"{path}: no such image file")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode == "RGB" and "transparency" not in image.info and "exif" not in image.info:
+                return np.asarray(image)
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(_to_rgb(upright))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{path}: not a readable image ({_first_line(error)})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        if image.mode.startswith("I;16") or values.max(initial=0) > 255:
+            values = values / 257.0  # 65535 -> 255
+        return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def load_video(path: str | Path, *, fps: float, max_frames: int) -> Video:
+    """Samples a video file at `fps` frames a second, at most `max_frames` frames over its whole length.
+
+    Sampling times are 0, 1/fps, 2/fps ... while inside the video; if these are more than `max_frames`,
+    `max_frames` times spread evenly over the duration instead. A frame that would be taken twice (a
+    source slower than `fps`) is taken once.
+
+    Raises:
+        MediaError: missing, empty, truncated, undecodable, or without a video stream.
+    """
+    path = Path(path)
+    if fps <= 0 or max_frames < 1:
+        raise ValueError(f"fps must be positive and max_frames at least 1, got {fps} and {max_frames}")
+    if not path.is_file():
+        raise MediaError(f"{path}: no such video file")
+    try:
+        with av.open(str(path)) as container:
+            return _sample(container, path, fps, max_frames)
+    except (FFmpegError, EOFError) as error:
+        raise MediaError(f"{path}: not a readable video ({_first_line(error)})") from error
+
+
+def _sample(container: InputContainer, path: Path, fps: float, max_frames: int) -> Video:
+    if not container.streams.video:
+        raise MediaError(f"{path}: has no video stream")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise MediaError(f"{path}: no decoder for its video stream")
+    threaded = stream.codec_context.width * stream.codec_context.height > _THREADED_PIXELS
+    stream.thread_type = "AUTO" if threaded else "NONE"
+
+    times, keys, exact = _presentation_times(container, stream, path)
+    if len(times) == 0:
+        raise MediaError(f"{path}: holds no video frame")
+    seconds = (times - times[0]) * float(stream.time_base) if exact else times
+    spacing = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else 0.0
+    if spacing == 0.0:
+        spacing = float(1 / stream.average_rate) if stream.average_rate else 1.0 / fps
+    duration = float(seconds[-1] + spacing)
+
+    wanted = int(np.ceil(duration * fps - 1e-6))
+    moments = np.arange(min(wanted, max_frames)) * (
+        1 / fps if wanted <= max_frames else duration / max_frames
+    )
+    chosen = np.unique(np.maximum(np.searchsorted(seconds, moments + 1e-6, side="right") - 1, 0))
+    if len(chosen) == 0:
+        chosen = np.zeros(1, np.int64)
+    chosen_times, frames = _decode(container, stream, path, times, keys, chosen, exact)
+    return Video(np.stack(frames), chosen_times, duration, 1.0 / spacing, path)
+
+
+def _presentation_times(container, stream, path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Presentation times of all frames without decoding them: (sorted times, key frames' times, exact).
+
+    Times are in units of the stream's time base if `exact`; else packets carry none, the video is decoded
+    once and times are seconds since the first frame.
+    """
+    shown, keys, missing = [], [], False
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            continue  # the flushing packet at the end
+        if packet.is_corrupt:
+            raise MediaError(f"{path}: truncated or damaged after {len(shown)} frames")
+        if packet.is_discard:
+            continue
+        missing = missing or packet.pts is None
+        shown.append(packet.pts)
+        if packet.is_keyframe:
+            keys.append(packet.pts)
+    if stream.frames and len(shown) < stream.frames - _tolerated(stream.frames):
+        raise MediaError(f"{path}: truncated, {len(shown)} of {stream.frames} frames can be read")
+    if not missing:
+        return np.unique(np.array(shown, np.int64)), np.unique(np.array(keys, np.int64)), True
+    container.seek(0)
+    seconds = [frame.time for frame in container.decode(stream)]
+    if any(time is None for time in seconds) or np.any(np.diff(np.array(seconds, float)) <= 0):
+        seconds = np.arange(len(seconds)) / float(stream.average_rate or 25)
+    seconds = np.asarray(seconds, np.float64)
+    return seconds - seconds[:1], np.zeros(0, np.int64), False
+
+
+def _tolerated(frames: int) -> float:
+    return max(2, _MISSING_FRAMES_TOLERATED * frames)
+
+
+def _decode(
+    container, stream, path: Path, times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, exact: bool
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Decodes the chosen frames; returns their seconds since the first frame and their pixels.
+
+    With exact times it jumps to a later key frame where that skips enough; otherwise frames are counted.
+    """
+    container.seek(int(times[0]) if exact else 0, stream=stream)
+    decoder = container.decode(stream)
+    position = -1  # index of the last frame decoded
+    seconds, frames = [], []
+    for index in chosen.tolist():
+        if exact and len(keys):
+            key = keys[max(np.searchsorted(keys, times[index], side="right") - 1, 0)]
+            if np.searchsorted(times, key) - position >= _SEEK_WORTH_FRAMES:
+                container.seek(int(key), stream=stream)
+                decoder = container.decode(stream)
+        for frame in decoder:
+            position = (
+                int(np.searchsorted(times, frame.pts)) if exact and frame.pts is not None else position + 1
+            )
+            if position >= index:
+                break
+        else:
+            if frames and index >= len(times) - _tolerated(len(times)):
+                break  # a header that promised a little too much
+            raise MediaError(f"{path}: truncated, frame {index} of {len(times)} cannot be decoded")
+        if frame.is_corrupt:
+            raise MediaError(f"{path}: frame {index} of {len(times)} is damaged")
+        position = min(position, len(times) - 1)
+        seconds.append((times[position] - times[0]) * (float(stream.time_base) if exact else 1.0))
+        frames.append(_upright(frame))
+    return np.array(seconds, np.float64), frames
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4  # counterclockwise, from the container's display matrix
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

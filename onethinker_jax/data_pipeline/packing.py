@@ -1,0 +1,275 @@
+"""Examples -> batches of fixed shape: B rows of T tokens and P patches.
+
+Several examples share a row as segments that do not see each other; what is left of a row is padding.
+For reinforcement learning the samples of a group share their prompt in a row: the prompt is branch 0,
+each sample a branch of its own, so that a long prompt (and its images) is computed once, not G times.
+Segment s of a row has the ids s + 1; frame ids and visual indices count through the row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import jax
+import numpy as np
+
+from onethinker_jax.data_pipeline.processor import Example
+from onethinker_jax.model.inputs import ModelInputs, VisionInputs
+
+# Visual tokens are merged from 2 x 2 patches in all of the family.
+_PATCHES_A_TOKEN = 4
+
+
+class PackingError(ValueError):
+    """An example is larger than a row. Names the size and the limit."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """Rows to train on. The target of token t is token t + 1 of the same segment and branch."""
+
+    inputs: ModelInputs
+    targets: jax.Array | np.ndarray  # int32 [B, T], 0 where there is none
+    target_mask: jax.Array | np.ndarray  # bool [B, T], where the target counts in the loss
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GroupBatch:
+    """Rows of sampled completions, with the way back from each target to the sample it belongs to."""
+
+    batch: Batch
+    sample_index: jax.Array | np.ndarray  # int32 [B, T], completion number in the call, -1 none
+    sample_offset: jax.Array | np.ndarray  # int32 [B, T], the target's token number in it, -1 none
+
+
+def fill_of(batch: Batch) -> tuple[float, float]:
+    """Shares of the token places and of the patch places that are in use (the latter 0 without vision)."""
+    vision = batch.inputs.vision
+    patches = 0.0 if vision is None else float(np.mean(np.asarray(vision.frame_ids) > 0))
+    return float(np.mean(np.asarray(batch.inputs.segment_ids) > 0)), patches
+
+
+def pack_rows(
+    examples: Sequence[Example], *, rows: int, tokens: int, patches: int
+) -> tuple[Batch, list[Example]]:
+    """Packs examples into `rows` rows, each into the first row with room for its tokens and patches.
+
+    Args:
+        examples: in order of preference; none may be larger than a row.
+        rows, tokens, patches: B, T and P of the batch; with P = 0 the batch has no vision inputs.
+
+    Returns:
+        The batch, and the examples that found no room, in order.
+
+    Raises:
+        PackingError: an example has more tokens than T or more patches than P.
+    """
+    canvas = _Canvas(rows, tokens, patches)
+    places, left = first_fit([_size(e) for e in examples], rows=rows, tokens=tokens, patches=patches)
+    for row, number in places:
+        canvas.add_example(row, examples[number])
+    return canvas.batch(), [examples[number] for number in left]
+
+
+def first_fit(
+    sizes: Sequence[tuple[int, int]], *, rows: int, tokens: int, patches: int
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """First-fit placement of (tokens, patches) sizes: [(row, item number)] and the numbers left over.
+
+    Raises:
+        PackingError: an item is larger than a row.
+    """
+    room = [[tokens, patches] for _ in range(rows)]
+    places, left = [], []
+    for number, (need_tokens, need_patches) in enumerate(sizes):
+        _check_fits(need_tokens, need_patches, tokens, patches)
+        for row, free in enumerate(room):
+            if need_tokens <= free[0] and need_patches <= free[1]:
+                free[0] -= need_tokens
+                free[1] -= need_patches
+                places.append((row, number))
+                break
+        else:
+            left.append(number)
+    return places, left
+
+
+def stack_prompts(
+    examples: Sequence[Example], *, tokens: int, patches: int
+) -> tuple[ModelInputs, np.ndarray]:
+    """One prompt a row, at its left end: inputs of B = len(examples) rows, and lengths int32 [B].
+
+    Raises:
+        PackingError: a prompt has more tokens than T or more patches than P.
+    """
+    canvas = _Canvas(len(examples), tokens, patches)
+    for row, example in enumerate(examples):
+        _check_fits(*_size(example), tokens, patches)
+        canvas.add_example(row, example)
+    return canvas.batch().inputs, np.array([len(e.tokens) for e in examples], np.int32)
+
+
+def pack_groups(
+    groups: Sequence[tuple[Example, Sequence[np.ndarray]]], *, rows: int, tokens: int, patches: int
+) -> list[GroupBatch]:
+    """Packs prompts with their sampled completions, each prompt once for as many completions as fit a row.
+
+    A segment holds the prompt without its last token as branch 0, then for each completion a branch of
+    that last token and the completion without its own last token (whose successor is nobody's target).
+    The branch's tokens predict the completion, at positions that continue the prompt's. A group too long
+    for a row is spread over several, its prompt repeated. Groups are placed largest first.
+
+    Args:
+        groups: (prompt, completions), completions int [n] token ids; empty ones are left out.
+        rows, tokens, patches: shape of each batch.
+
+    Returns:
+        As many batches as are needed; places in the last one may be empty. `sample_index` numbers the
+        completions of all groups in order (empty ones are counted), `sample_offset` the token in each.
+
+    Raises:
+        PackingError: a prompt with one of its completions is larger than a row.
+    """
+    segments: list[tuple[Example, list[tuple[int, np.ndarray]], int]] = []
+    first = 0
+    for prompt, completions in groups:
+        numbered = [(first + i, np.asarray(c, np.int32)) for i, c in enumerate(completions)]
+        first += len(completions)
+        shared, part, used = len(prompt.tokens) - 1, [], len(prompt.tokens) - 1
+        for sample, completion in numbered:
+            if len(completion) == 0:
+                continue
+            _check_fits(shared + len(completion), len(prompt.patches), tokens, patches)
+            if part and used + len(completion) > tokens:
+                segments.append((prompt, part, used))
+                part, used = [], shared
+            part.append((sample, completion))
+            used += len(completion)
+        if part:
+            segments.append((prompt, part, used))
+    segments.sort(key=lambda s: s[2], reverse=True)  # stable: the same groups give the same rows
+
+    batches = []
+    while segments:
+        sizes = [(used, len(prompt.patches)) for prompt, _, used in segments]
+        places, left = first_fit(sizes, rows=rows, tokens=tokens, patches=patches)
+        canvas = _Canvas(rows, tokens, patches)
+        for row, number in places:
+            canvas.add_group(row, segments[number][0], segments[number][1])
+        batches.append(GroupBatch(canvas.batch(), canvas.sample_index, canvas.sample_offset))
+        segments = [segments[number] for number in left]
+    return batches
+
+
+def _size(example: Example) -> tuple[int, int]:
+    return len(example.tokens), len(example.patches)
+
+
+def _check_fits(need_tokens: int, need_patches: int, tokens: int, patches: int) -> None:
+    if need_tokens > tokens:
+        raise PackingError(f"{need_tokens} tokens do not fit in a row of {tokens}")
+    if need_patches > patches:
+        raise PackingError(f"{need_patches} patches do not fit in a row of {patches}")
+
+
+class _Canvas:
+    """Arrays of a batch being filled, row by row from the left."""
+
+    def __init__(self, rows: int, tokens: int, patches: int):
+        if rows < 1 or tokens < 1 or patches < 0 or patches % _PATCHES_A_TOKEN:
+            raise ValueError(
+                f"need rows and tokens >= 1 and patches a multiple of {_PATCHES_A_TOKEN}, "
+                f"got {rows}, {tokens}, {patches}"
+            )
+        self.tokens = np.zeros((rows, tokens), np.int32)
+        self.positions = np.zeros((rows, 3, tokens), np.int32)
+        self.segment_ids = np.zeros((rows, tokens), np.int32)
+        self.branch_ids = np.zeros((rows, tokens), np.int32)
+        self.visual_index = np.full((rows, tokens), -1, np.int32)
+        self.targets = np.zeros((rows, tokens), np.int32)
+        self.target_mask = np.zeros((rows, tokens), bool)
+        self.sample_index = np.full((rows, tokens), -1, np.int32)
+        self.sample_offset = np.full((rows, tokens), -1, np.int32)
+        self.patches: np.ndarray | None = None  # made with the first example, which knows a patch's size
+        self.patch_places = patches
+        self.frame_ids = np.zeros((rows, patches), np.int32)
+        self.coords = np.zeros((rows, patches, 2), np.int32)
+        self.embed_index = np.zeros((rows, patches, 4), np.int32)
+        self.embed_weight = np.zeros((rows, patches, 4), np.float32)
+        self.used = [0] * rows  # tokens
+        self.used_patches = [0] * rows
+        self.used_frames = [0] * rows
+        self.segments = [0] * rows
+
+    def add_example(self, row: int, example: Example) -> None:
+        """Appends a whole example as one segment, targets where its loss mask says."""
+        self.segments[row] += 1
+        start = self.used[row]
+        first_visual = self._add_patches(row, example)
+        end = self._add_tokens(row, example, len(example.tokens), first_visual)
+        self.targets[row, start : end - 1] = example.tokens[1:]
+        self.target_mask[row, start : end - 1] = example.loss_mask[1:]
+
+    def add_group(self, row: int, prompt: Example, completions: list[tuple[int, np.ndarray]]) -> None:
+        """Appends a prompt and, each in a branch, its (sample number, completion)s as one segment."""
+        self.segments[row] += 1
+        first_visual = self._add_patches(row, prompt)
+        self._add_tokens(row, prompt, len(prompt.tokens) - 1, first_visual)
+        for branch, (sample, completion) in enumerate(completions, 1):
+            start, length = self.used[row], len(completion)
+            place = slice(start, start + length)
+            self.tokens[row, start] = prompt.tokens[-1]
+            self.tokens[row, start + 1 : start + length] = completion[:-1]
+            self.positions[row, :, start] = prompt.positions[:, -1]
+            self.positions[row, :, start + 1 : start + length] = prompt.next_position + np.arange(length - 1)
+            self.segment_ids[row, place] = self.segments[row]
+            self.branch_ids[row, place] = branch
+            self.targets[row, place] = completion
+            self.target_mask[row, place] = True
+            self.sample_index[row, place] = sample
+            self.sample_offset[row, place] = np.arange(length)
+            self.used[row] += length
+
+    def _add_tokens(self, row: int, example: Example, count: int, first_visual: int) -> int:
+        start, end = self.used[row], self.used[row] + count
+        self.tokens[row, start:end] = example.tokens[:count]
+        self.positions[row, :, start:end] = example.positions[:, :count]
+        self.segment_ids[row, start:end] = self.segments[row]
+        visual = example.visual_index[:count]
+        self.visual_index[row, start:end] = np.where(visual >= 0, visual + first_visual, -1)
+        self.used[row] = end
+        return end
+
+    def _add_patches(self, row: int, example: Example) -> int:
+        """Appends an example's patches; returns the row's number of its first merged patch."""
+        start, count = self.used_patches[row], len(example.patches)
+        if count:
+            if self.patches is None:
+                shape = (*self.frame_ids.shape, example.patches.shape[1])
+                self.patches = np.zeros(shape, np.uint8)
+            place = slice(start, start + count)
+            self.patches[row, place] = example.patches
+            self.frame_ids[row, place] = example.frame_ids + self.used_frames[row]
+            self.coords[row, place] = example.coords
+            self.embed_index[row, place] = example.embed_index
+            self.embed_weight[row, place] = example.embed_weight
+            self.used_patches[row] += count
+            self.used_frames[row] += int(example.frame_ids[-1])
+        return start // _PATCHES_A_TOKEN
+
+    def batch(self) -> Batch:
+        vision = None
+        if self.patch_places:
+            if self.patches is None:
+                self.patches = np.zeros((*self.frame_ids.shape, 1536), np.uint8)
+            vision = VisionInputs(**{f.name: getattr(self, f.name) for f in fields(VisionInputs)})
+        inputs = ModelInputs(
+            tokens=self.tokens,
+            positions=self.positions,
+            segment_ids=self.segment_ids,
+            branch_ids=self.branch_ids,
+            visual_index=self.visual_index,
+            vision=vision,
+        )
+        return Batch(inputs, self.targets, self.target_mask)
