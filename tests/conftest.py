@@ -1,9 +1,11 @@
-"""Settings for every test: JAX on the CPU as eight virtual devices, with a compilation cache kept between runs."""
+"""Settings of every test: JAX on the CPU as eight virtual devices, compilations cached between runs."""
 
 import os
 from pathlib import Path
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onethinker_jax" / "test-compilations"
+CACHE = (
+    Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onethinker_jax" / "test-compilations"
+)
 
 # Before the first import of JAX. Eight virtual devices cost nothing where a test uses one. Child processes
 # that a test starts inherit all of it.
