@@ -1,9 +1,9 @@
 """From a record to chat messages: the only prompt templates of the project.
 
-One short instruction a task, in our own wording, put after the question (and after the options of a multiple-choice
-question). Training, rollouts, evaluation and the demo all come through here, so that a model is always asked in the
-words it was trained with. The placeholders <image> and <video> stay where the record's problem has them; a problem
-that has none (evaluation files) gets them in front, videos first.
+One short instruction a task, in our own wording, put after the question (and after the options of a
+multiple-choice question). Training, rollouts, evaluation and the demo all come through here, so that a
+model is always asked in the words it was trained with. The placeholders <image> and <video> stay where the
+record's problem has them; a problem that has none (evaluation files) gets them in front, videos first.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ ANSWER_FORMS = {
     "open-ended": "a short text",
     "temporal grounding": '{"time": [start, end]} in seconds',
     "spatial grounding": '{"boxes": [x1, y1, x2, y2]} from 0 to 1000',
-    "spatial-temporal grounding": '{"time": [start, end], "boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000',
+    "spatial-temporal grounding": (
+        '{"time": [start, end], "boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000'
+    ),
     "tracking": '{"boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000',
-    "segmentation": 'a box, 3 positive_points and 3 negative_points from 0 to 1000',
-    "segmentation (video)": 'a time, its box, 3 positive_points and 3 negative_points from 0 to 1000',
+    "segmentation": "a box, 3 positive_points and 3 negative_points from 0 to 1000",
+    "segmentation (video)": "a time, its box, 3 positive_points and 3 negative_points from 0 to 1000",
 }
 """What the answer of each problem type is; a key with the data type in brackets goes before the plain one."""
 
@@ -40,12 +42,14 @@ def instruction(problem_type: str, data_type: str) -> str:
 
 
 def ask(problem: str, options: tuple[str, ...], problem_type: str, data_type: str) -> str:
-    """The question as the model reads it: problem, options (a letter is put before those that have none), instruction."""
+    """The question as the model reads it: problem, options (lettered if they are not yet), instruction."""
     lines = [problem.strip()]
     if options and problem_type == "multiple choice":
         lettered = all(_LETTERED.match(option) for option in options)
         letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-        lines += options if lettered else [f"{a}. {option}" for a, option in zip(letters, options, strict=False)]
+        lines += (
+            options if lettered else [f"{a}. {option}" for a, option in zip(letters, options, strict=False)]
+        )
     lines.append(instruction(problem_type, data_type))
     return "\n".join(lines)
 

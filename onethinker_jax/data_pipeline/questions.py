@@ -1,37 +1,35 @@
-"""Questions of the Shapes world: for every task, a question on a scene, its true answer and a short chain of thought.
+"""Questions of the Shapes world: for every task, a question on a scene, its true answer and a short chain
+of thought.
 
-Each builder takes a scene and a random generator and returns a `Question`, or None where the scene cannot carry one
-(then another kind of question, or another task, is asked). Answers are computed from the scene, never from a drawn
-label; what could be misread (two nearly equal sizes, a centre on a border line) is not asked. JSON answers have one
-fixed spacing, integer coordinates and times with one decimal; second s of a video means the frame at exactly s.
+Each builder takes a scene and a random generator and returns a `Question`, or None where the scene cannot
+carry one (then another kind of question, or another scene, is taken). Answers are computed from the scene,
+never from a drawn label; what could be misread (two nearly equal sizes, a centre on a border line) is not
+asked. This file holds the tasks answered in text and the table of all builders; `groundings` holds the
+tasks answered in JSON.
 """
 
-import json
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-import numpy as np
-
-from onethinker_jax.data_pipeline import scenes
-from onethinker_jax.data_pipeline.scenes import COLOURS, MIN_VISIBLE, SHAPES, WORDS, Scene, Shape
-
-MAX_TRACKED_SECONDS = 32
-NUMBER_WORDS = ("no", "one", "two", "three", "four", "five")
-
-
-@dataclass(frozen=True)
-class Question:
-    """`problem` without placeholder; `answer` without tags; `target`: the shape whose masks a record carries."""
-
-    problem: str
-    answer: str
-    thinking: str
-    options: tuple[str, ...] = ()
-    target: int | None = None
-
+from onethinker_jax.data_pipeline import groundings, scenes
+from onethinker_jax.data_pipeline.phrases import (
+    Question,
+    clear_place,
+    counted,
+    deeds,
+    extreme,
+    life_spans,
+    listed,
+    lone_ones,
+    other_names,
+    seconds_text,
+    whereabouts,
+    with_article,
+)
+from onethinker_jax.data_pipeline.scenes import COLOURS, SHAPES, WORDS, Scene
 
 Builder = Callable[[Scene, random.Random], Question | None]
+NUMBER_WORDS = ("no", "one", "two", "three", "four")
 
 
 def ask_task(scene: Scene, problem_type: str, rng: random.Random) -> Question | None:
@@ -46,42 +44,9 @@ def ask_task(scene: Scene, problem_type: str, rng: random.Random) -> Question | 
     return None
 
 
-# ---------------------------------------------------------------- words for what is seen
-
-
-def _join(parts: Iterable[str]) -> str:
-    parts = list(parts)
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
-def _where(scene: Scene, shape: Shape, time: float = 0.0) -> str:
-    spot = scenes.place(scene, shape, time)
-    return f"in the {spot}" if spot == "centre" else f"at the {spot}"
-
-
-def _clear_place(scene: Scene, shape: Shape, time: float = 0.0) -> bool:
-    """Whether the centre is off the lines between the ninths by 4% of the frame or more."""
-    x, y = shape.centre(time)
-    return all(abs(v - third) >= 0.04 for v in (x / scene.width, y / scene.height) for third in (1 / 3, 2 / 3))
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f}"
-
-
-def _deeds(scene: Scene, shape: Shape) -> list[str]:
-    """What an object does, in the order of time: "appears", "moves left", "vanishes"; "stays still" if nothing."""
-    deeds = []
-    if shape.life[0] > 0:
-        deeds.append("appears")
-    if shape.moves:
-        deeds.append(f"moves {shape.direction}")
-    if shape.life[1] < scene.duration:
-        deeds.append("vanishes")
-    return deeds or ["stays still"]
-
-
-def _choice(rng: random.Random, stem: str, right: str, wrong: Iterable[str], thinking: str, count: int = 4) -> Question:
+def _choice(
+    rng: random.Random, stem: str, right: str, wrong: Iterable[str], thinking: str, count: int = 4
+) -> Question:
     """A multiple-choice question with `count` lettered options in random order."""
     others = [option for option in dict.fromkeys(wrong) if option != right]
     options = [right, *rng.sample(others, min(count - 1, len(others)))]
@@ -91,79 +56,54 @@ def _choice(rng: random.Random, stem: str, right: str, wrong: Iterable[str], thi
     return Question(stem, letter, f"{thinking} That is {letter}.", lettered)
 
 
-def _other_names(scene: Scene, rng: random.Random) -> list[str]:
-    """Names of the scene's objects first, then of objects that are not there."""
-    here = [shape.name for shape in scene.shapes]
-    absent = [f"{c} {s}" for c in COLOURS for s in SHAPES if f"{c} {s}" not in here]
-    return here + rng.sample(absent, 3)
-
-
-def _lone(scene: Scene, attribute: str) -> list[Shape]:
-    """Shapes whose colour (or shape) no other object of the scene shares."""
-    values = [getattr(shape, attribute) for shape in scene.shapes]
-    return [shape for shape in scene.shapes if values.count(getattr(shape, attribute)) == 1]
-
-
-def _extreme(scene: Scene, rng: random.Random) -> tuple[str, Shape] | None:
-    """A superlative and the object it singles out by a clear margin (pictures)."""
-    if len(scene.shapes) < 2:
-        return None
-    keys: list[tuple[str, Callable[[Shape], float], float]] = [
-        ("largest", lambda s: s.radius, 4),
-        ("smallest", lambda s: -s.radius, 4),
-        ("leftmost", lambda s: -s.origin[0], 10),
-        ("rightmost", lambda s: s.origin[0], 10),
-        ("topmost", lambda s: -s.origin[1], 10),
-        ("lowest", lambda s: s.origin[1], 10),
-    ]
-    rng.shuffle(keys)
-    for word, key, margin in keys:
-        first, second = sorted(scene.shapes, key=key, reverse=True)[:2]
-        if key(first) - key(second) >= margin:
-            return word, first
-    return None
-
-
 # ---------------------------------------------------------------- multiple choice
 
 
 def _choose_colour(scene: Scene, rng: random.Random) -> Question | None:
-    lone = _lone(scene, "shape")
+    lone = lone_ones(scene, "shape")
     if not lone:
         return None
     shape = rng.choice(lone)
-    seen = f"The {shape.shape} {_where(scene, shape, shape.life[0])} is {shape.colour}."
+    where = whereabouts(scene, shape, shape.life[0])
+    seen = f"The {shape.shape} {where} is {shape.colour}."
+    if rng.random() < 0.5:
+        seen = f"I find the {shape.shape} {where}. It is {shape.colour}."
     return _choice(rng, f"What colour is the {shape.shape}?", shape.colour, COLOURS, seen)
 
 
 def _choose_shape(scene: Scene, rng: random.Random) -> Question | None:
-    lone = _lone(scene, "colour")
+    lone = lone_ones(scene, "colour")
     if not lone:
         return None
     shape = rng.choice(lone)
-    seen = f"The {shape.colour} object {_where(scene, shape, shape.life[0])} is a {shape.shape}."
+    where = whereabouts(scene, shape, shape.life[0])
+    seen = f"The {shape.colour} object {where} is a {shape.shape}."
+    if rng.random() < 0.5:
+        seen = f"I find something {shape.colour} {where}. It is a {shape.shape}."
     return _choice(rng, f"Which shape is {shape.colour}?", shape.shape, SHAPES, seen)
 
 
 def _choose_place(scene: Scene, rng: random.Random) -> Question | None:
-    clear = [shape for shape in scene.shapes if _clear_place(scene, shape)]
+    clear = [shape for shape in scene.shapes if clear_place(scene, shape)]
     if not clear:
         return None
     shape = rng.choice(clear)
-    places = [f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "middle", "right")]
+    places = [
+        f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "middle", "right")
+    ]
     places[4] = "centre"
-    seen = f"I look for the {shape.name}. It is {_where(scene, shape)}."
+    seen = f"I look for the {shape.name}. It is {whereabouts(scene, shape)}."
     return _choice(rng, f"Where is the {shape.name}?", scenes.place(scene, shape, 0.0), places, seen)
 
 
 def _choose_extreme(scene: Scene, rng: random.Random) -> Question | None:
-    found = _extreme(scene, rng)
+    found = extreme(scene, rng)
     if found is None:
         return None
     word, shape = found
     here = [other.name for other in scene.shapes]
-    seen = f"I see a {_join(here)}. The {word} is the {shape.name}."
-    names = here if len(here) == 4 else (here + _other_names(scene, rng)[len(here) :])[:4]
+    seen = f"I see {listed(map(with_article, here))}. The {word} is the {shape.name}."
+    names = here if len(here) == 4 else (here + other_names(scene, rng)[len(here) :])[:4]
     return _choice(rng, f"Which object is the {word}?", shape.name, names, seen)
 
 
@@ -188,7 +128,7 @@ def _choose_direction(scene: Scene, rng: random.Random) -> Question | None:
     if not moving:
         return None
     shape = rng.choice(moving)
-    begin, end = _where(scene, shape, shape.life[0]), _where(scene, shape, shape.life[1])
+    begin, end = whereabouts(scene, shape, shape.life[0]), whereabouts(scene, shape, shape.life[1])
     seen = f"The {shape.name} begins {begin} and ends {end}."
     wrong = ("left", "right", "up", "down")
     return _choice(rng, f"Which way does the {shape.name} move?", shape.direction, wrong, seen)
@@ -196,13 +136,13 @@ def _choose_direction(scene: Scene, rng: random.Random) -> Question | None:
 
 def _choose_event(scene: Scene, rng: random.Random) -> Question | None:
     verb = rng.choice(("appears", "vanishes", "moves"))
-    doing = [s for s in scene.shapes if any(deed.startswith(verb.rstrip("s")) for deed in _deeds(scene, s))]
+    doing = [s for s in scene.shapes if any(deed.startswith(verb.rstrip("s")) for deed in deeds(scene, s))]
     if len(doing) != 1:
         return None
     shape = doing[0]
-    seen = f"The {shape.name} {_join(_deeds(scene, shape))}."
+    seen = f"The {shape.name} {listed(deeds(scene, shape))}."
     here = [other.name for other in scene.shapes]
-    names = (here + _other_names(scene, rng)[len(here) :])[:4]
+    names = (here + other_names(scene, rng)[len(here) :])[:4]
     return _choice(rng, f"Which object {verb}?", shape.name, names, seen)
 
 
@@ -228,12 +168,8 @@ def _count_kind(scene: Scene, rng: random.Random) -> Question | None:
     pool = list(COLOURS) if attribute == "colour" else list(SHAPES)
     value = rng.choice(repeated) if repeated and draw < 0.7 else rng.choice(values if draw < 0.9 else pool)
     items = [shape.name for shape in scene.shapes if getattr(shape, attribute) == value]
-    what = f"{value} objects" if attribute == "colour" else _plural(value)
+    what = f"{value} objects" if attribute == "colour" else counted(0, value)[2:]
     return Question(f"How many {what} are there?", str(len(items)), _list_count(items, what))
-
-
-def _plural(shape: str) -> str:
-    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
 
 
 def _count_beside(scene: Scene, rng: random.Random) -> Question | None:
@@ -247,7 +183,7 @@ def _count_beside(scene: Scene, rng: random.Random) -> Question | None:
     if any(abs(gap) < 8 for gap in gaps):
         return None
     items = [o.name for o in scene.shapes if (o.origin[axis] - shape.origin[axis]) * sign > 0]
-    thinking = f"The {shape.name} is {_where(scene, shape)}. " + _list_count(items, words)
+    thinking = f"The {shape.name} is {whereabouts(scene, shape)}. " + _list_count(items, words)
     return Question(f"How many objects are {words} the {shape.name}?", str(len(items)), thinking)
 
 
@@ -256,8 +192,10 @@ def _count_moment(scene: Scene, rng: random.Random) -> Question | None:
     if any(visible < 0.2 for visible in _shares_of_present(scene, time)):
         return None
     items = [shape.name for shape in scene.shapes if shape.present(time)]
-    thinking = _list_count(items, f"at {_seconds(time)} seconds")
-    return Question(f"How many objects are visible at {_seconds(time)} seconds?", str(len(items)), thinking)
+    thinking = _list_count(items, f"at {seconds_text(time)} seconds")
+    return Question(
+        f"How many objects are visible at {seconds_text(time)} seconds?", str(len(items)), thinking
+    )
 
 
 def _shares_of_present(scene: Scene, time: float) -> list[float]:
@@ -275,7 +213,9 @@ def _read_number(scene: Scene, rng: random.Random) -> Question | None:
     if len(numbers) != 1:
         return None
     thinking = f"The digits are {' '.join(numbers[0])}."
-    return Question("What number is shown?" if scene.duration else "What number is printed?", numbers[0], thinking)
+    return Question(
+        "What number is shown?" if scene.duration else "What number is printed?", numbers[0], thinking
+    )
 
 
 def _estimate_extent(scene: Scene, rng: random.Random) -> Question | None:
@@ -295,17 +235,17 @@ def _estimate_position(scene: Scene, rng: random.Random) -> Question | None:
     shape, axis = rng.choice(scene.shapes), rng.choice((0, 1))
     side, edge = ("width", "left edge") if axis == 0 else ("height", "top")
     share = (shape.origin[axis] + 0.5) / (scene.width, scene.height)[axis]
-    problem = f"How far is the {shape.name} from the {edge} in percent of the image {side}?"
-    return Question(problem, str(round(100 * share)), f"The {shape.name} is {_where(scene, shape)}.")
+    problem = f"How far is the centre of the {shape.name} from the {edge} in percent of the image {side}?"
+    return Question(problem, str(round(100 * share)), f"The {shape.name} is {whereabouts(scene, shape)}.")
 
 
 def _estimate_stay(scene: Scene, rng: random.Random) -> Question | None:
-    spans = _life_spans(scene)
+    spans = life_spans(scene)
     if not spans:
         return None
     what, (start, end), _ = rng.choice(spans)
-    thinking = f"{what.capitalize()} is seen from {_seconds(start)} to {_seconds(end)} seconds."
-    return Question(f"For how many seconds is {what} visible?", _seconds(end - start), thinking)
+    thinking = f"{what.capitalize()} is seen from {seconds_text(start)} to {seconds_text(end)} seconds."
+    return Question(f"For how many seconds is {what} visible?", seconds_text(end - start), thinking)
 
 
 def _estimate_way(scene: Scene, rng: random.Random) -> Question | None:
@@ -329,8 +269,8 @@ def _price_shapes(scene: Scene, rng: random.Random) -> Question | None:
     count = sum(shape.shape == kind for shape in scene.shapes)
     rest = len(scene.shapes) - count
     problem = f"Each {kind} is worth {price} and any other object {other}. What is the total?"
-    thinking = f"{count} {kind} gives {count * price}, {rest} other gives {rest * other}. "
-    thinking += f"{count * price} + {rest * other} = {count * price + rest * other}."
+    thinking = f"I see {counted(count, kind)} and {counted(rest, 'other')}. "
+    thinking += f"{count} * {price} + {rest} * {other} = {count * price + rest * other}."
     return Question(problem, str(count * price + rest * other), thinking)
 
 
@@ -346,9 +286,15 @@ def _combine_numbers(scene: Scene, rng: random.Random) -> Question | None:
     thinking = f"First comes {first}, then {second}. "
     if rng.random() < 0.3 and first >= second:
         result = first - second
-        return Question("What is the first number minus the second?", str(result), f"{thinking}{first} - {second} = {result}.")
+        return Question(
+            "What is the first number minus the second?",
+            str(result),
+            f"{thinking}{first} - {second} = {result}.",
+        )
     result = first + second
-    return Question("What is the sum of the numbers shown?", str(result), f"{thinking}{first} + {second} = {result}.")
+    return Question(
+        "What is the sum of the numbers shown?", str(result), f"{thinking}{first} + {second} = {result}."
+    )
 
 
 def _spell(text: str) -> str:
@@ -386,30 +332,32 @@ def _caption_image(scene: Scene, rng: random.Random) -> Question | None:
     if len(scene.shapes) > 3:
         return None
     order = sorted(scene.shapes, key=lambda shape: shape.origin)
-    items = [f"a {shape.size} {shape.name} {_where(scene, shape)}" for shape in order]
+    items = [f"{with_article(shape.size)} {shape.name} {whereabouts(scene, shape)}" for shape in order]
     count = NUMBER_WORDS[len(items)]
-    thinking = f"From left to right there {'is' if len(items) == 1 else 'are'} {count}: {_join(s.name for s in order)}."
-    return Question("Describe the image.", _join(items).capitalize() + ".", thinking)
+    verb = "is" if len(items) == 1 else "are"
+    thinking = f"From left to right there {verb} {count}: {listed(shape.name for shape in order)}."
+    return Question("Describe the image.", listed(items).capitalize() + ".", thinking)
 
 
 def _name_place(scene: Scene, rng: random.Random) -> Question | None:
-    clear = [shape for shape in scene.shapes if _clear_place(scene, shape)]
+    clear = [shape for shape in scene.shapes if clear_place(scene, shape)]
     spots = [scenes.place(scene, shape, 0.0) for shape in scene.shapes]
     clear = [shape for shape in clear if spots.count(scenes.place(scene, shape, 0.0)) == 1]
     if not clear:
         return None
     shape = rng.choice(clear)
-    where = _where(scene, shape)
+    where = whereabouts(scene, shape)
     thinking = f"The object {where} is {shape.colour} and {shape.size}, with the form of a {shape.shape}."
     return Question(f"What object is {where}?", f"a {shape.size} {shape.name}", thinking)
 
 
 def _name_extreme(scene: Scene, rng: random.Random) -> Question | None:
-    found = _extreme(scene, rng)
+    found = extreme(scene, rng)
     if found is None:
         return None
     word, shape = found
-    thinking = f"I see a {_join(other.name for other in scene.shapes)}. The {word} is {_where(scene, shape)}."
+    thinking = f"I see {listed(with_article(other.name) for other in scene.shapes)}. "
+    thinking += f"The {word} is {whereabouts(scene, shape)}."
     return Question(f"What object is the {word}?", f"the {shape.size} {shape.name}", thinking)
 
 
@@ -417,164 +365,17 @@ def _caption_video(scene: Scene, rng: random.Random) -> Question | None:
     order = sorted(scene.shapes, key=lambda shape: (shape.life, shape.name))
     if len(order) > 3:
         return None
-    items = [f"the {shape.name} {_join(_deeds(scene, shape))}" for shape in order]
+    items = [f"the {shape.name} {listed(deeds(scene, shape))}" for shape in order]
     answer = "; ".join(items)
-    thinking = f"There are {NUMBER_WORDS[len(items)]} objects: {_join(shape.name for shape in order)}."
+    thinking = f"There are {NUMBER_WORDS[len(items)]} objects: {listed(shape.name for shape in order)}."
     return Question("Describe what happens.", f"{answer[0].upper()}{answer[1:]}.", thinking)
 
 
 def _tell_deed(scene: Scene, rng: random.Random) -> Question | None:
     shape = rng.choice(scene.shapes)
-    begin, end = _where(scene, shape, shape.life[0]), _where(scene, shape, shape.life[1])
+    begin, end = whereabouts(scene, shape, shape.life[0]), whereabouts(scene, shape, shape.life[1])
     thinking = f"The {shape.name} is first {begin} and last {end}."
-    return Question(f"What does the {shape.name} do?", f"it {_join(_deeds(scene, shape))}", thinking)
-
-
-# ---------------------------------------------------------------- grounding, tracking, segmentation
-
-
-def _life_spans(scene: Scene) -> list[tuple[str, tuple[float, float], str]]:
-    """(what, (start, end), verb) of everything that is there for a part of the video only, and is well seen."""
-    spans = [
-        (f"the {shape.name}", shape.life, "visible")
-        for index, shape in enumerate(scene.shapes)
-        if shape.life != (0.0, scene.duration) and _well_seen(scene, index, *shape.life)
-    ]
-    for printed in scene.prints:
-        if [other.text for other in scene.prints].count(printed.text) == 1:
-            spans.append((f"the {'number' if printed.text.isdigit() else 'word'} {printed.text}", printed.life, "shown"))
-    return spans
-
-
-def _well_seen(scene: Scene, index: int, start: float, end: float) -> bool:
-    """Whether at least MIN_VISIBLE of a shape is seen at every half second of the span that has a frame."""
-    halves = [h / 2 for h in range(round(2 * start), round(2 * end) + 1) if h / 2 < scene.duration]
-    return all(scenes.visible_share(scene, index, time) >= MIN_VISIBLE for time in halves)
-
-
-def _span_text(start: float, end: float) -> str:
-    return f"[{_seconds(start)}, {_seconds(end)}]"
-
-
-def _ground_life(scene: Scene, rng: random.Random) -> Question | None:
-    spans = _life_spans(scene)
-    if not spans:
-        return None
-    what, (start, end), verb = rng.choice(spans)
-    shown = f"{what.capitalize() if what.islower() else what[0].upper() + what[1:]}"
-    thinking = f"{shown} {'is there from the start' if start == 0 else 'is not there at the start'} and "
-    thinking += "stays to the end." if end == scene.duration else "goes before the end."
-    return Question(f"When is {what} {verb}?", f'{{"time": {_span_text(start, end)}}}', thinking)
-
-
-def _ground_motion(scene: Scene, rng: random.Random) -> Question | None:
-    moving = [s for s in scene.shapes if s.moves and s.role == "anchor" and s.move != (0.0, scene.duration)]
-    if not moving:
-        return None
-    shape = rng.choice(moving)
-    thinking = f"The {shape.name} rests {_where(scene, shape)}, moves {shape.direction}, then rests again."
-    if shape.move[0] == 0:
-        thinking = f"The {shape.name} moves {shape.direction} from the start, then rests."
-    elif shape.move[1] == scene.duration:
-        thinking = f"The {shape.name} rests {_where(scene, shape)}, then moves {shape.direction} to the end."
-    return Question(f"When does the {shape.name} move?", f'{{"time": {_span_text(*shape.move)}}}', thinking)
-
-
-def _box_at(scene: Scene, index: int, time: float) -> list[int]:
-    return scenes.mask_box(scenes.visible_mask(scene, index, time))
-
-
-def _ground_box(scene: Scene, rng: random.Random) -> Question | None:
-    found = _extreme(scene, rng) if rng.random() < 0.25 else None
-    shape = found[1] if found else rng.choice(scene.shapes)
-    index = scene.shapes.index(shape)
-    named = f"The {shape.name} is {shape.size} and lies {_where(scene, shape)}."
-    if found:
-        problem, thinking = f"Locate the {found[0]} object.", f"The {found[0]} is the {shape.name}. {named}"
-    else:
-        problem, thinking = f"Locate the {shape.name}.", named
-    return Question(problem, json.dumps({"boxes": _box_at(scene, index, 0.0)}), thinking)
-
-
-def _boxes(scene: Scene, index: int, seconds: Iterable[int]) -> dict[str, list[int]]:
-    return {str(second): _box_at(scene, index, float(second)) for second in seconds}
-
-
-def _way(scene: Scene, shape: Shape) -> str:
-    begin = _where(scene, shape, shape.life[0])
-    if not shape.moves:
-        return f"It stays {begin}"
-    return f"It moves {shape.direction} from {begin[begin.index('the') :]} to {_where(scene, shape, shape.life[1])[3:]}"
-
-
-def _ground_tube(scene: Scene, rng: random.Random) -> Question | None:
-    visitors = [
-        i
-        for i, shape in enumerate(scene.shapes)
-        if shape.life != (0.0, scene.duration) and _well_seen(scene, i, *shape.life)
-    ]
-    if not visitors:
-        return None
-    index = rng.choice(visitors)
-    shape = scene.shapes[index]
-    start, end = shape.life
-    seconds = [s for s in range(int(np.ceil(start)), int(np.floor(end)) + 1) if s < scene.duration]
-    boxes = json.dumps(_boxes(scene, index, seconds))
-    thinking = f"The {shape.name} is seen from {_seconds(start)} to {_seconds(end)} seconds. {_way(scene, shape)}."
-    answer = f'{{"time": {_span_text(start, end)}, "boxes": {boxes}}}'
-    return Question(f"When and where is the {shape.name} visible?", answer, thinking)
-
-
-def _track(scene: Scene, rng: random.Random) -> Question | None:
-    last = min(MAX_TRACKED_SECONDS, int(np.ceil(scene.duration)) - 1)
-    whole = (0.0, scene.duration)
-    actors = [i for i, s in enumerate(scene.shapes) if s.life == whole and _well_seen(scene, i, *whole)]
-    moving = [i for i in actors if scene.shapes[i].moves]
-    if not actors:
-        return None
-    index = rng.choice(moving or actors)
-    shape = scene.shapes[index]
-    problem = f"Track the object with the box {json.dumps(_box_at(scene, index, 0.0))} at 0 seconds."
-    thinking = f"It is the {shape.name}. {_way(scene, shape)}."
-    return Question(problem, json.dumps({"boxes": _boxes(scene, index, range(1, last + 1))}), thinking)
-
-
-def _mask_prompts(mask: np.ndarray) -> dict[str, list] | None:
-    """Box, three points on the object and three beside it; None if no three lie beside it in the frame."""
-    negative = scenes.negative_points(mask)
-    if len(negative) < 3:
-        return None
-    boxes = scenes.mask_box(mask)
-    return {"boxes": boxes, "positive_points": scenes.positive_points(mask), "negative_points": negative}
-
-
-def _segment_image(scene: Scene, rng: random.Random) -> Question | None:
-    index = rng.randrange(len(scene.shapes))
-    shape = scene.shapes[index]
-    prompts = _mask_prompts(scenes.visible_mask(scene, index, 0.0))
-    if prompts is None:
-        return None
-    thinking = f"The {shape.name} is {shape.size} and lies {_where(scene, shape)}."
-    return Question(f"Segment the {shape.name}.", json.dumps(prompts), thinking, target=index)
-
-
-def _segment_video(scene: Scene, rng: random.Random) -> Question | None:
-    """The key frame is the first whole second at which 95% of the object's best view is seen."""
-    index = rng.randrange(len(scene.shapes))
-    visitors = [i for i, shape in enumerate(scene.shapes) if shape.life[0] > 0]
-    if visitors and rng.random() < 0.6:
-        index = rng.choice(visitors)
-    shape = scene.shapes[index]
-    if not _well_seen(scene, index, *shape.life):
-        return None
-    seconds = [s for s in range(int(np.ceil(scene.duration))) if shape.present(s)]
-    areas = {second: int(scenes.visible_mask(scene, index, float(second)).sum()) for second in seconds}
-    key = next(second for second in seconds if areas[second] >= 0.95 * max(areas.values()))
-    prompts = _mask_prompts(scenes.visible_mask(scene, index, float(key)))
-    if prompts is None:
-        return None
-    thinking = f"The {shape.name} is well seen at {key} seconds, {_where(scene, shape, float(key))}."
-    return Question(f"Segment the {shape.name}.", json.dumps({"time": float(key), **prompts}), thinking, target=index)
+    return Question(f"What does the {shape.name} do?", f"it {listed(deeds(scene, shape))}", thinking)
 
 
 BUILDERS: dict[tuple[str, str, str], tuple[tuple[float, Builder], ...]] = {
@@ -608,13 +409,13 @@ BUILDERS: dict[tuple[str, str, str], tuple[tuple[float, Builder], ...]] = {
     ("OCR", "video", "sum"): ((1, _read_turns),),
     ("open-ended", "image", "shapes"): ((1, _caption_image), (1, _name_place), (0.5, _name_extreme)),
     ("open-ended", "video", "shapes"): ((1, _caption_video), (1, _tell_deed)),
-    ("temporal grounding", "video", "shapes"): ((2, _ground_life), (1, _ground_motion)),
-    ("temporal grounding", "video", "words"): ((1, _ground_life),),
-    ("temporal grounding", "video", "sum"): ((1, _ground_life),),
-    ("spatial grounding", "image", "shapes"): ((1, _ground_box),),
-    ("spatial-temporal grounding", "video", "shapes"): ((1, _ground_tube),),
-    ("tracking", "video", "shapes"): ((1, _track),),
-    ("segmentation", "image", "shapes"): ((1, _segment_image),),
-    ("segmentation", "video", "shapes"): ((1, _segment_video),),
+    ("temporal grounding", "video", "shapes"): ((2, groundings.ground_life), (1, groundings.ground_motion)),
+    ("temporal grounding", "video", "words"): ((1, groundings.ground_life),),
+    ("temporal grounding", "video", "sum"): ((1, groundings.ground_life),),
+    ("spatial grounding", "image", "shapes"): ((1, groundings.ground_box),),
+    ("spatial-temporal grounding", "video", "shapes"): ((1, groundings.ground_tube),),
+    ("tracking", "video", "shapes"): ((1, groundings.track),),
+    ("segmentation", "image", "shapes"): ((1, groundings.segment_image),),
+    ("segmentation", "video", "shapes"): ((1, groundings.segment_video),),
 }
 """(problem type, data type, kind of scene) -> (weight, builder)s."""

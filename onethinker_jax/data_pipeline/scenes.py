@@ -1,10 +1,10 @@
 """Scenes of the Shapes world: what is in a picture or a video, where, and when.
 
-A scene is a flat background with a few coloured shapes, each unique by (colour, shape) in its scene, and perhaps
-printed words or numbers. An image is a scene of duration 0. Everything is drawn without antialiasing on whole
-pixels, so that the mask of an object is known exactly; later shapes lie on top of earlier ones and print lies on
-top of all. Boxes and masks are of the VISIBLE part of an object. Presence is closed at both ends: an object with
-the life [1.5, 4.0] is in every frame whose time t has 1.5 <= t <= 4.0.
+A scene is a flat background with a few coloured shapes, each unique by (colour, shape) in its scene, and
+perhaps printed words or numbers. An image is a scene of duration 0. Everything is drawn without
+antialiasing on whole pixels, so that the mask of an object is known exactly; later shapes lie on top of
+earlier ones and print lies on top of all. Boxes and masks are of the VISIBLE part of an object. Presence is
+closed at both ends: an object with the life [1.5, 4.0] is in every frame whose time t has 1.5 <= t <= 4.0.
 """
 
 import math
@@ -30,15 +30,18 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 SIZES = ("small", "medium", "large")
 IMAGE_RADII = {"small": (9, 11), "medium": (14, 16), "large": (20, 23)}
 VIDEO_RADII = {"small": (6, 7), "medium": (9, 10), "large": (13, 15)}
+# fmt: off
 WORDS = (
-    "LAMP TREE BOOK FISH MOON STAR RAIN SNOW ROAD SHIP DOOR CAKE BIRD KING WOLF ROSE "
-    "SALT WIND GOLD HAND LEAF MILK NEST DESK CORN FROG JUMP ZERO OVEN PARK VASE QUIZ"
-).split()
+    "LAMP", "TREE", "BOOK", "FISH", "MOON", "STAR", "RAIN", "SNOW", "ROAD", "SHIP", "DOOR", "CAKE",
+    "BIRD", "KING", "WOLF", "ROSE", "SALT", "WIND", "GOLD", "HAND", "LEAF", "MILK", "NEST", "DESK",
+    "CORN", "FROG", "JUMP", "ZERO", "OVEN", "PARK", "VASE", "QUIZ",
+)
+# fmt: on
 INK = (20, 20, 30)
 IMAGE_SIDES = (96, 112, 128, 144, 160)
 VIDEO_SIZES = ((96, 64), (96, 64), (96, 64), (64, 96), (64, 96), (96, 80), (112, 64), (96, 96), (128, 80))
 VIDEO_TEXT_SIZES = ((96, 64), (96, 64), (112, 64), (128, 80))
-VIDEO_RATES = (4, 6, 8)
+VIDEO_RATES = (4, 4, 6, 8)
 MIN_VISIBLE = 0.5  # a question is asked about an object only while at least this share of it is seen
 
 
@@ -46,9 +49,9 @@ MIN_VISIBLE = 0.5  # a question is asked about an object only while at least thi
 class Shape:
     """One object: what it is, when it is there (seconds, both ends included) and how it moves.
 
-    It stands at `origin` (x, y of its centre, pixels) until `move[0]`, goes straight to `target` until `move[1]`
-    and stays there. `role` says what the scene wanted it for: "anchor" (there throughout, moving), "visitor" (there
-    for a part of the video) or "still".
+    It stands at `origin` (x, y of its centre, pixels) until `move[0]`, goes straight to `target` until
+    `move[1]` and stays there. `role` says what the scene wanted it for: "anchor" (there throughout,
+    moving), "visitor" (there for a part of the video) or "still".
     """
 
     colour: str
@@ -154,9 +157,9 @@ def shape_stamp(shape: str, radius: int) -> np.ndarray:
 def text_stamp(text: str, height: int) -> np.ndarray:
     """bool [h, w]: the ink of `text` in Pillow's own font, cropped to the ink."""
     font = ImageFont.load_default(size=height)
-    left, top, right, bottom = font.getbbox(text)
-    image = Image.new("L", (int(right) + 2, int(bottom) + 2))
-    ImageDraw.Draw(image).text((0, 0), text, font=font, fill=255)
+    _, _, right, bottom = font.getbbox(text, stroke_width=0.5)
+    image = Image.new("L", (int(right) + 4, int(bottom) + 4))
+    ImageDraw.Draw(image).text((1, 1), text, font=font, fill=255, stroke_width=0.5)
     ink = np.asarray(image) >= 110
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -183,7 +186,7 @@ def render(scene: Scene, time: float) -> np.ndarray:
     palette[0], palette[255] = scene.background, INK
     for index, shape in enumerate(scene.shapes):
         palette[index + 1] = COLOURS[shape.colour]
-    return palette[label_map(scene, time)]
+    return np.take(palette, label_map(scene, time), axis=0)
 
 
 def visible_mask(scene: Scene, index: int, time: float) -> np.ndarray:
@@ -198,7 +201,7 @@ def visible_share(scene: Scene, index: int, time: float) -> float:
 
 
 def mask_box(mask: np.ndarray) -> list[int]:
-    """[x1, y1, x2, y2] in 0-1000 of the extent of a bool [H, W] mask that is not empty (right, bottom exclusive)."""
+    """[x1, y1, x2, y2] in 0-1000: extent of a bool [H, W] mask that is not empty; right, bottom exclusive."""
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [
@@ -210,7 +213,7 @@ def mask_box(mask: np.ndarray) -> list[int]:
 
 
 def positive_points(mask: np.ndarray) -> list[list[int]]:
-    """Three points in 0-1000 inside a bool [H, W] mask: the middle pixel of its columns at 1/4, 1/2, 3/4 across."""
+    """Three points in 0-1000 inside a bool [H, W] mask: the middle of its columns at 1/4, 1/2 and 3/4."""
     columns = np.flatnonzero(mask.any(0))
     points = []
     for share in (0.25, 0.5, 0.75):
@@ -221,9 +224,10 @@ def positive_points(mask: np.ndarray) -> list[list[int]]:
 
 
 def negative_points(mask: np.ndarray) -> list[list[int]]:
-    """Three points in 0-1000 outside a bool [H, W] mask, beside its box: left, right, above, below, then corners.
+    """Three points in 0-1000 outside a bool [H, W] mask: left, right, above, below its box, then corners.
 
-    The first three of these that fall inside the frame and off the object are taken, so that they can be learnt.
+    The first three of these inside the frame and off the object are taken, so that they can be learnt.
+    Fewer than three come back if there are no more.
     """
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -241,7 +245,7 @@ def _to_thousand(x: int, y: int, size: tuple[int, ...]) -> list[int]:
 
 
 def place(scene: Scene, shape: Shape, time: float) -> str:
-    """In words, which ninth of the frame holds the centre of `shape`: "upper left" … "centre" … "lower right"."""
+    """In words, which ninth of the frame holds the centre: "upper left" … "centre" … "lower right"."""
     x, y = shape.centre(time)
     column = min(2, 3 * x // scene.width)
     row = min(2, 3 * y // scene.height)
@@ -251,7 +255,7 @@ def place(scene: Scene, shape: Shape, time: float) -> str:
 
 
 def image_scene(rng: random.Random, kind: str) -> Scene:
-    """Draws a picture's scene: "shapes" (1-4 objects), "words" (a word, a number or both) or "sum" (a sum to do)."""
+    """Draws a picture: "shapes" (1-4 objects), "words" (a word, a number or both) or "sum" (a sum to do)."""
     while True:
         width, height = rng.choice(IMAGE_SIDES), rng.choice(IMAGE_SIDES)
         if max(width, height) <= 1.5 * min(width, height):
@@ -278,18 +282,20 @@ def image_scene(rng: random.Random, kind: str) -> Scene:
 
 
 def video_scene(rng: random.Random, kind: str) -> Scene:
-    """Draws a video's scene: "shapes" (an anchor, a visitor, 0-2 more), "words" or "sum" (two prints in turn)."""
+    """Draws a video: "shapes" (an anchor, a visitor, 0-2 more), "words" or "sum" (two prints in turn)."""
     width, height = rng.choice(VIDEO_SIZES if kind == "shapes" else VIDEO_TEXT_SIZES)
     duration, fps = rng.choice((4.0, 5.0, 5.0, 6.0)), rng.choice(VIDEO_RATES)
     background = _background(rng)
     if kind == "shapes":
-        roles = ["anchor", "visitor"] + rng.choices(("visitor", "still", "anchor"), k=rng.choice((0, 0, 1, 2)))
-        rng.shuffle(roles)
-        names = _names(rng, len(roles))
-        shapes = tuple(
-            _actor(rng, width, height, duration, *name, role) for name, role in zip(names, roles, strict=True)
-        )
-        return Scene(kind, width, height, background, shapes, (), duration, fps)
+        while True:
+            more = rng.choices(("visitor", "still", "anchor"), k=rng.choice((0, 0, 1, 2)))
+            roles = ["anchor", "visitor", *more]
+            rng.shuffle(roles)
+            actors = zip(_names(rng, len(roles)), roles, strict=True)
+            shapes = tuple(_actor(rng, width, height, duration, *name, role) for name, role in actors)
+            scene = Scene(kind, width, height, background, shapes, (), duration, fps)
+            if not _colours_touch(scene):
+                return scene
     if kind == "sum":
         texts = [str(rng.randint(1, 9)), str(rng.randint(1, 9))]
     else:
@@ -312,7 +318,7 @@ def _background(rng: random.Random) -> tuple[int, int, int]:
 
 
 def _names(rng: random.Random, count: int) -> list[tuple[str, str]]:
-    """`count` different (colour, shape); half of the scenes use few colours or few shapes, so that counts vary."""
+    """`count` different (colour, shape); often of few colours or few shapes, so that counts vary."""
     colours, shapes = list(COLOURS), list(SHAPES)
     draw = rng.random()
     if draw < 0.25:
@@ -332,7 +338,10 @@ def _scatter(rng: random.Random, width: int, height: int, count: int) -> tuple[S
             for _ in range(40):
                 size = rng.choice(SIZES)
                 radius = rng.randint(*IMAGE_RADII[size])
-                x, y = rng.randint(radius + 1, width - radius - 2), rng.randint(radius + 1, height - radius - 2)
+                x, y = (
+                    rng.randint(radius + 1, width - radius - 2),
+                    rng.randint(radius + 1, height - radius - 2),
+                )
                 room = (radius + 2) * (0.75 if overlap else 1.0)
                 if all(max(abs(x - o.origin[0]), abs(y - o.origin[1])) > room + o.radius for o in placed):
                     placed.append(Shape(colour, shape, size, radius, (0.0, 0.0), (x, y), (x, y), (0.0, 0.0)))
@@ -348,7 +357,7 @@ def _actor(
     halves = round(2 * duration)
     life = (0.0, duration)
     if role == "visitor":
-        length = rng.randint(3, halves - 2)
+        length = rng.randint(3, min(7, halves - 2))
         start = rng.choice((0, halves - length, rng.randint(0, halves - length)))
         life = (start / 2, (start + length) / 2)
     size = rng.choice(SIZES)
@@ -375,13 +384,25 @@ def _actor(
     return Shape(colour, shape, size, radius, life, origin, target, move, role)
 
 
+def _colours_touch(scene: Scene) -> bool:
+    """Whether two objects of one colour ever come so near that they could be taken for one."""
+    for time in scene.times:
+        present = [shape for shape in scene.shapes if shape.present(time)]
+        for number, one in enumerate(present):
+            for other in present[number + 1 :]:
+                gaps = (abs(a - b) for a, b in zip(one.centre(time), other.centre(time), strict=True))
+                if one.colour == other.colour and max(gaps) <= one.radius + other.radius + 2:
+                    return True
+    return False
+
+
 def write_png(scene: Scene, path: Path) -> None:
     """Writes an image scene as a PNG file."""
     Image.fromarray(render(scene, 0.0)).save(path, compress_level=4)
 
 
 def write_mp4(scene: Scene, path: Path) -> None:
-    """Writes a video scene as H.264 in MP4: one thread and fixed settings, so that the pixels are reproducible."""
+    """Writes a video scene as H.264 in MP4, with one thread and fixed settings: the same pixels each time."""
     options = {"crf": "16", "preset": "veryfast", "threads": "1", "g": "250"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=scene.fps, options=options)

@@ -1,10 +1,12 @@
-"""The Shapes world: a dataset in OneThinker's own JSON formats, with real PNG and H.264 files and true answers.
+"""The Shapes world: a dataset in OneThinker's own JSON formats, with real PNG and H.264 files and true
+answers.
 
-`build_shapes_world` draws small pictures and videos of coloured shapes and printed text (`scenes`), asks several
-questions of different tasks about each (`questions`), and writes an RL file, an SFT file with chains of thought and
-an evaluation file, each on scenes of its own. Every scene has a random generator of its own, keyed by (seed, split,
-kind, number): the bytes of the JSON and the pixels depend on the settings alone, not on the number of processes.
-The folder appears whole or not at all; one made with the same settings is used again.
+`build_shapes_world` draws small pictures and videos of coloured shapes and printed text (`scenes`), asks
+several questions of different tasks about each (`questions`), and writes an RL file, an SFT file with
+chains of thought and an evaluation file, each on scenes of its own. Every scene has a random generator of
+its own, keyed by (seed, split, kind, number): the bytes of the JSON and the pixels depend on the settings
+alone, not on the number of processes. The folder appears whole or not at all; one made with the same
+settings is used again.
 """
 
 import json
@@ -13,6 +15,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +28,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from onethinker_jax.data_pipeline import prompts, scenes
-from onethinker_jax.data_pipeline.questions import Question, ask_task
+from onethinker_jax.data_pipeline.phrases import Question
+from onethinker_jax.data_pipeline.questions import ask_task
 from onethinker_jax.data_pipeline.scenes import Scene
 
 logger = logging.getLogger(__name__)
@@ -74,7 +78,7 @@ MIX = {
 }
 """Shares in percent of the records, by kind of scene and task: near OneThinker-600k's, no task below 4%."""
 
-_MANIFEST = "manifest.json"
+_MANIFEST, _DATASET = "manifest.json", "onethinker_jax Shapes world"
 _PATIENCE = 40  # scenes drawn, at most, until one carries all the tasks dealt to it
 
 
@@ -156,14 +160,18 @@ def build_shapes_world(
 
 
 def _stands(directory: Path, settings: ShapesSettings) -> bool:
+    """Whether the folder holds this very dataset; ShapesError if it holds what is not ours to replace."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
-    manifest = directory / _MANIFEST
     try:
-        found = json.loads(manifest.read_text())
+        found = json.loads((directory / _MANIFEST).read_text())
     except (OSError, ValueError):
-        raise ShapesError(f"{directory} holds something that is not a Shapes world: name another folder") from None
-    return found.get("settings") == asdict(settings)
+        found = None
+    if not isinstance(found, dict) or found.get("dataset") != _DATASET:
+        raise ShapesError(f"{directory} holds something that is not a Shapes world: name another folder")
+    paths = ShapesPaths.under(directory)
+    files = (paths.rl_json, paths.sft_json, paths.eval_json)
+    return found.get("settings") == asdict(settings) and all(file.is_file() for file in files)
 
 
 def _put_in_place(work: Path, directory: Path) -> None:
@@ -193,7 +201,7 @@ def _write_world(
         random.Random(f"{settings.seed}/{split}/order").shuffle(rows[split])
         _write_json(path, [{"problem_id": number, **row} for number, row in enumerate(rows[split], 1)])
     counts = {split: len(made) for split, made in rows.items()}
-    manifest = {"settings": asdict(settings), "records": counts, "scenes": len(jobs)}
+    manifest = {"dataset": _DATASET, "settings": asdict(settings), "records": counts, "scenes": len(jobs)}
     (work / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
@@ -258,8 +266,12 @@ def _run(work: Path, jobs: list[_Job], processes: int) -> Iterator[list[dict[str
         return
     # Not forked: the parent may hold threads (JAX, prefetching) that a fork would copy half-way.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_interrupts) as pool:
         yield from pool.map(_make, [work] * len(jobs), jobs, chunksize=16)
+
+
+def _leave_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends the pool
 
 
 def _make(work: Path, job: _Job) -> list[dict[str, Any]]:
@@ -276,7 +288,9 @@ def _make(work: Path, job: _Job) -> list[dict[str, Any]]:
     raise ShapesError(f"no {job.kind} scene in {_PATIENCE} carries {', '.join(job.problem_types)}")
 
 
-def _ask_all(scene: Scene, problem_types: tuple[str, ...], rng: random.Random) -> list[tuple[str, Question]] | None:
+def _ask_all(
+    scene: Scene, problem_types: tuple[str, ...], rng: random.Random
+) -> list[tuple[str, Question]] | None:
     """A question for every problem type; None if the scene carries none of one of them."""
     asked: list[tuple[str, Question]] = []
     for problem_type in problem_types:
@@ -325,5 +339,5 @@ def _masks(scene: Scene, index: int) -> dict[str, Any]:
 
 
 def _rle(mask: np.ndarray) -> dict[str, Any]:
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    encoded: Any = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}

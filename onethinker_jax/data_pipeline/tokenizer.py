@@ -1,9 +1,10 @@
 """A small tokenizer of Qwen3-VL's kind, trained on the spot for a model that is trained from nothing.
 
-Byte-level BPE with Qwen2's split pattern (a digit is a token of its own) and NFC, Qwen3-VL's special tokens after the
-learnt vocabulary, and a chat template that writes the same text as Qwen3-VL-Instruct's for images, videos and text
-(tool calls are left out). The folder also gets the two preprocessor files, so that `transformers` and our own
-`Processor` load it like a released one. Real checkpoints bring their own files and never come here.
+Byte-level BPE with Qwen2's split pattern (a digit is a token of its own) and NFC, Qwen3-VL's special tokens
+after the learnt vocabulary, and a chat template that writes the same text as Qwen3-VL-Instruct's for
+images, videos and text (tool calls are left out). The folder also gets the two preprocessor files, so that
+`transformers` and our own `Processor` load it like a released one. Real checkpoints bring their own files
+and never come here.
 """
 
 import json
@@ -11,7 +12,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+from onethinker_jax.data_pipeline.prompts import question_text
+from onethinker_jax.data_pipeline.records import Record
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -30,8 +44,10 @@ PAD_TOKEN, END_OF_TURN = "<|endoftext|>", "<|im_end|>"
 BYTES = 256
 
 SPLIT_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+"""Qwen2's: contractions, words with the sign before them, single digits, runs of signs, line ends, spaces."""
 
 CHAT_TEMPLATE = """\
 {%- set seen = namespace(images=0, videos=0) -%}
@@ -74,8 +90,8 @@ def train_tokenizer(
         texts: what the model will read and write. The same texts give the same files.
         directory: made if it is missing; files of the same names are replaced.
         vocab_size: bytes, learnt merges and special tokens together; fewer come out if the texts are too few.
-        image_pixels, video_pixels: smallest and largest pixel count written into the preprocessor files, of an
-            image and of a whole video (Hugging Face's meaning of `size`).
+        image_pixels, video_pixels: smallest and largest pixel count, written into the preprocessor files, of
+            an image and of a whole video (Hugging Face's meaning of `size`).
 
     Raises:
         ValueError: `vocab_size` has no room for the bytes and the special tokens.
@@ -92,7 +108,9 @@ def train_tokenizer(
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, use_regex=False, trim_offsets=False)
+    tokenizer.post_processor = processors.ByteLevel(
+        add_prefix_space=False, use_regex=False, trim_offsets=False
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - added,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -100,7 +118,9 @@ def train_tokenizer(
         special_tokens=[],
     )
     tokenizer.train_from_iterator(_plain(texts), trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    )
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in THINK_TOKENS])
 
     directory = Path(directory)
@@ -112,12 +132,10 @@ def train_tokenizer(
     _write_json(directory / "video_preprocessor_config.json", _video_config(video_pixels))
 
 
-def record_texts(rows: Iterable[Any]) -> list[str]:
-    """Texts of records to train a tokenizer on: messages where a record has them, else question and answer."""
-    from onethinker_jax.data_pipeline.prompts import question_text
-
+def record_texts(records: Iterable[Record]) -> list[str]:
+    """Texts of records to train a tokenizer on: messages where there are any, else question and answer."""
     texts = []
-    for record in rows:
+    for record in records:
         if record.messages is not None:
             texts += [message["content"] for message in record.messages]
         else:
@@ -179,7 +197,13 @@ def _image_config(pixels: tuple[int, int]) -> dict[str, Any]:
 def _video_config(pixels: tuple[int, int]) -> dict[str, Any]:
     config = _image_config(pixels)
     del config["image_processor_type"]
-    return {**config, "fps": 2, "min_frames": 4, "max_frames": 768, "video_processor_type": "Qwen3VLVideoProcessor"}
+    return {
+        **config,
+        "fps": 2,
+        "min_frames": 4,
+        "max_frames": 768,
+        "video_processor_type": "Qwen3VLVideoProcessor",
+    }
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

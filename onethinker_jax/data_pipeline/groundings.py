@@ -1,0 +1,159 @@
+"""Questions of the Shapes world whose answer is JSON: when, where, when and where, tracks, and prompts of
+masks.
+
+One fixed spacing, integer coordinates of 0-1000, times with one decimal. Second s of a video means its
+frame at exactly s seconds; boxes are of the visible part.
+"""
+
+import json
+import math
+import random
+from collections.abc import Iterable
+
+import numpy as np
+
+from onethinker_jax.data_pipeline import scenes
+from onethinker_jax.data_pipeline.phrases import (
+    Question,
+    extreme,
+    finding,
+    life_spans,
+    seconds_text,
+    well_seen,
+    whereabouts,
+)
+from onethinker_jax.data_pipeline.scenes import Scene, Shape
+
+MAX_TRACKED_SECONDS = 32
+
+
+def _span_text(start: float, end: float) -> str:
+    return f"[{seconds_text(start)}, {seconds_text(end)}]"
+
+
+def ground_life(scene: Scene, rng: random.Random) -> Question | None:
+    spans = life_spans(scene)
+    if not spans:
+        return None
+    what, (start, end), verb = rng.choice(spans)
+    shown = f"{what.capitalize() if what.islower() else what[0].upper() + what[1:]}"
+    thinking = f"{shown} {'is there from the start' if start == 0 else 'is not there at the start'} and "
+    thinking += "stays to the end." if end == scene.duration else "goes before the end."
+    return Question(f"When is {what} {verb}?", f'{{"time": {_span_text(start, end)}}}', thinking)
+
+
+def ground_motion(scene: Scene, rng: random.Random) -> Question | None:
+    moving = [s for s in scene.shapes if s.moves and s.role == "anchor" and s.move != (0.0, scene.duration)]
+    if not moving:
+        return None
+    shape = rng.choice(moving)
+    thinking = (
+        f"The {shape.name} rests {whereabouts(scene, shape)}, moves {shape.direction}, then rests again."
+    )
+    if shape.move[0] == 0:
+        thinking = f"The {shape.name} moves {shape.direction} from the start, then rests."
+    elif shape.move[1] == scene.duration:
+        thinking = (
+            f"The {shape.name} rests {whereabouts(scene, shape)}, then moves {shape.direction} to the end."
+        )
+    return Question(f"When does the {shape.name} move?", f'{{"time": {_span_text(*shape.move)}}}', thinking)
+
+
+def _box_at(scene: Scene, index: int, time: float) -> list[int]:
+    return scenes.mask_box(scenes.visible_mask(scene, index, time))
+
+
+def ground_box(scene: Scene, rng: random.Random) -> Question | None:
+    found = extreme(scene, rng) if rng.random() < 0.25 else None
+    shape = found[1] if found else rng.choice(scene.shapes)
+    index = scene.shapes.index(shape)
+    named = finding(scene, shape, rng)
+    if found:
+        problem, thinking = f"Locate the {found[0]} object.", f"The {found[0]} is the {shape.name}. {named}"
+    else:
+        problem, thinking = f"Locate the {shape.name}.", named
+    return Question(problem, json.dumps({"boxes": _box_at(scene, index, 0.0)}), thinking)
+
+
+def _boxes(scene: Scene, index: int, seconds: Iterable[int]) -> dict[str, list[int]]:
+    return {str(second): _box_at(scene, index, float(second)) for second in seconds}
+
+
+def _way(scene: Scene, shape: Shape) -> str:
+    begin, end = (whereabouts(scene, shape, time) for time in shape.life)
+    if not shape.moves:
+        return f"It stays {begin}"
+    return f"It moves {shape.direction} from {begin[3:]} to {end[3:]}"
+
+
+def ground_tube(scene: Scene, rng: random.Random) -> Question | None:
+    visitors = [
+        i
+        for i, shape in enumerate(scene.shapes)
+        if shape.life != (0.0, scene.duration) and well_seen(scene, i, *shape.life)
+    ]
+    if not visitors:
+        return None
+    index = rng.choice(visitors)
+    shape = scene.shapes[index]
+    start, end = shape.life
+    seconds = [s for s in range((math.ceil(start)), (math.floor(end)) + 1) if s < scene.duration]
+    boxes = json.dumps(_boxes(scene, index, seconds))
+    thinking = f"The {shape.name} is seen from {seconds_text(start)} to {seconds_text(end)} seconds. "
+    thinking += f"{_way(scene, shape)}."
+    answer = f'{{"time": {_span_text(start, end)}, "boxes": {boxes}}}'
+    return Question(f"When and where is the {shape.name} visible?", answer, thinking)
+
+
+def track(scene: Scene, rng: random.Random) -> Question | None:
+    last = min(MAX_TRACKED_SECONDS, (math.ceil(scene.duration)) - 1)
+    whole = (0.0, scene.duration)
+    actors = [i for i, s in enumerate(scene.shapes) if s.life == whole and well_seen(scene, i, *whole)]
+    moving = [i for i in actors if scene.shapes[i].moves]
+    if not actors:
+        return None
+    index = rng.choice(moving or actors)
+    shape = scene.shapes[index]
+    problem = f"Track the object with the box {json.dumps(_box_at(scene, index, 0.0))} at 0 seconds."
+    thinking = f"It is the {shape.name}. {_way(scene, shape)}."
+    return Question(problem, json.dumps({"boxes": _boxes(scene, index, range(1, last + 1))}), thinking)
+
+
+def _mask_prompts(mask: np.ndarray) -> dict[str, list] | None:
+    """Box, three points on the object and three beside it; None if no three lie beside it in the frame."""
+    negative = scenes.negative_points(mask)
+    if len(negative) < 3:
+        return None
+    boxes = scenes.mask_box(mask)
+    return {"boxes": boxes, "positive_points": scenes.positive_points(mask), "negative_points": negative}
+
+
+def segment_image(scene: Scene, rng: random.Random) -> Question | None:
+    index = rng.randrange(len(scene.shapes))
+    shape = scene.shapes[index]
+    prompts = _mask_prompts(scenes.visible_mask(scene, index, 0.0))
+    if prompts is None:
+        return None
+    thinking = finding(scene, shape, rng)
+    return Question(f"Segment the {shape.name}.", json.dumps(prompts), thinking, target=index)
+
+
+def segment_video(scene: Scene, rng: random.Random) -> Question | None:
+    """The key frame is the first whole second at which 95% of the object's best view is seen."""
+    index = rng.randrange(len(scene.shapes))
+    visitors = [i for i, shape in enumerate(scene.shapes) if shape.life[0] > 0]
+    if visitors and rng.random() < 0.8:
+        index = rng.choice(visitors)
+    shape = scene.shapes[index]
+    if not well_seen(scene, index, *shape.life):
+        return None
+    seconds = [s for s in range(math.ceil(scene.duration)) if shape.present(s)]
+    areas = {second: int(scenes.visible_mask(scene, index, float(second)).sum()) for second in seconds}
+    key = next(second for second in seconds if areas[second] >= 0.95 * max(areas.values()))
+    prompts = _mask_prompts(scenes.visible_mask(scene, index, float(key)))
+    if prompts is None:
+        return None
+    thinking = f"The {shape.name} is well seen at {key} seconds, {whereabouts(scene, shape, float(key))}."
+    return Question(
+        f"Segment the {shape.name}.", json.dumps({"time": float(key), **prompts}), thinking, target=index
+    )
