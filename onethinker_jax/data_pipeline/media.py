@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av import FFmpegError
 from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
 # Container headers often promise a frame or two more than there are; more than that is a truncated file.
@@ -108,7 +109,8 @@ def _sample(container: InputContainer, path: Path, fps: float, max_frames: int) 
     times, keys, exact = _presentation_times(container, stream, path)
     if len(times) == 0:
         raise MediaError(f"{path}: holds no video frame")
-    seconds = (times - times[0]) * float(stream.time_base) if exact else times
+    tick = float(stream.time_base or 1) if exact else 1.0
+    seconds = (times - times[0]) * tick
     spacing = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else 0.0
     if spacing == 0.0:
         spacing = float(1 / stream.average_rate) if stream.average_rate else 1.0 / fps
@@ -168,6 +170,7 @@ def _decode(
     """
     container.seek(int(times[0]) if exact else 0, stream=stream)
     decoder = container.decode(stream)
+    converter = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
     position = -1  # index of the last frame decoded
     seconds, frames = [], []
     for index in chosen.tolist():
@@ -190,12 +193,12 @@ def _decode(
             raise MediaError(f"{path}: frame {index} of {len(times)} is damaged")
         position = min(position, len(times) - 1)
         seconds.append((times[position] - times[0]) * (float(stream.time_base) if exact else 1.0))
-        frames.append(_upright(frame))
+        frames.append(_upright(frame, converter))
     return np.array(seconds, np.float64), frames
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    pixels = frame.to_ndarray(format="rgb24")
+def _upright(frame: av.VideoFrame, converter: VideoReformatter) -> np.ndarray:
+    pixels = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     turns = round(frame.rotation / 90) % 4  # counterclockwise, from the container's display matrix
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 

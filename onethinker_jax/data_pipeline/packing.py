@@ -105,7 +105,7 @@ def stack_prompts(
     """
     canvas = _Canvas(len(examples), tokens, patches)
     for row, example in enumerate(examples):
-        _check_fits(*_size(example), tokens, patches)
+        check_fits(example, tokens=tokens, patches=patches)
         canvas.add_example(row, example)
     return canvas.batch().inputs, np.array([len(e.tokens) for e in examples], np.int32)
 
@@ -160,6 +160,11 @@ def pack_groups(
         batches.append(GroupBatch(canvas.batch(), canvas.sample_index, canvas.sample_offset))
         segments = [segments[number] for number in left]
     return batches
+
+
+def check_fits(example: Example, *, tokens: int, patches: int) -> None:
+    """Raises PackingError, naming size and limit, if the example is larger than a row."""
+    _check_fits(*_size(example), tokens, patches)
 
 
 def _size(example: Example) -> tuple[int, int]:
