@@ -1,0 +1,223 @@
+"""Every setting of a run, as frozen dataclasses that check themselves.  Imports no JAX: ``--help`` is instant.
+
+Lengths are tokens, sizes are patches of 16x16x2 pixels unless they say otherwise.  All device shapes follow
+from here: rows x tokens and rows x patches of a batch never change during a run.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class SettingError(ValueError):
+    """A setting that cannot work; the message names it."""
+
+
+def _positive(section: str, settings: object, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) <= 0:
+            raise SettingError(f"{section}.{name} {getattr(settings, name)} must be positive")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Where the policy comes from: ``init_from`` a Hugging Face directory, or fresh with these sizes."""
+
+    init_from: Path | None = None
+    vocab_size: int = 1024
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 32
+    vision_depth: int = 3
+    vision_hidden_size: int = 96
+    vision_intermediate_size: int = 192
+    vision_heads: int = 3
+    vision_grid: int = 16
+    """Side of the learned position table, in patches."""
+    deepstack_layers: tuple[int, ...] = (0, 1)
+    tie_word_embeddings: bool = True
+    remat: bool = False
+    """Recompute each layer in the backward pass: less memory, about a third more time."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Corpora in OneThinker's JSON; with none named, the Shapes world is made in the run's directory."""
+
+    sft_file: Path | None = None
+    rl_file: Path | None = None
+    heldout_file: Path | None = None
+    media_root: Path | None = None
+    """Folder the media paths are relative to; by default each JSON file's own."""
+    shapes_sft: int = 6000
+    shapes_rl: int = 3000
+    shapes_heldout: int = 320
+    shapes_seed: int = 0
+    image_min_pixels: int = 56 * 56
+    image_max_pixels: int = 128 * 128
+    video_fps: float = 2.0
+    video_max_frames: int = 16
+    video_min_pixels: int = 32 * 32
+    video_max_pixels: int = 64 * 96
+    cache_bytes: int = 512 * 2**20
+    """Processed examples kept in memory."""
+
+    def __post_init__(self) -> None:
+        named = [file is not None for file in (self.sft_file, self.rl_file, self.heldout_file)]
+        if any(named) and not all(named):
+            raise SettingError("data: name sft_file, rl_file and heldout_file together, or none of them")
+        _positive("data", self, "shapes_sft", "shapes_rl", "shapes_heldout", "video_fps", "video_max_frames")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with gradient clipping; warm-up is a share of all steps."""
+
+    learning_rate: float
+    schedule: str = "cosine"
+    """``cosine`` (to a tenth) or ``constant``."""
+    warmup: float = 0.02
+    weight_decay: float = 1e-2
+    beta1: float = 0.9
+    beta2: float = 0.999
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive("optimizer", self, "learning_rate", "max_grad_norm")
+        if self.schedule not in ("cosine", "constant"):
+            raise SettingError(f"optimizer.schedule {self.schedule!r} is neither 'cosine' nor 'constant'")
+        if not 0 <= self.warmup < 1:
+            raise SettingError(f"optimizer.warmup {self.warmup} is not in [0, 1)")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """The fixed shape of a packed micro-batch."""
+
+    rows: int = 16
+    tokens: int = 256
+    patches: int = 256
+
+    def __post_init__(self) -> None:
+        _positive("batch", self, "rows", "tokens", "patches")
+        if self.patches % 4:
+            raise SettingError(f"batch.patches {self.patches} is not a multiple of 4 (merge blocks)")
+
+
+@dataclass(frozen=True)
+class SFTSettings:
+    """Supervised cold start on chain-of-thought messages."""
+
+    steps: int = 600
+    batch: BatchSettings = BatchSettings()
+    accumulate: int = 1
+    """Micro-batches summed into one update."""
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-3, weight_decay=1e-6, beta2=0.98)
+    train_vision: bool = True
+    """False freezes the vision tower, as OneThinker's SFT of a pretrained model does."""
+    log_every: int = 10
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        _positive("sft", self, "accumulate", "log_every", "save_every")
+
+
+@dataclass(frozen=True)
+class RLSettings:
+    """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
+
+    steps: int = 60
+    prompts: int = 16
+    """Groups of one step; divided evenly over ``updates``."""
+    samples: int = 8
+    updates: int = 2
+    """Optimiser updates a rollout batch."""
+    max_rounds: int = 20
+    """Rounds of ``prompts`` prompts that may be drawn to fill a step."""
+    accuracy_low: float = 0.01
+    accuracy_high: float = 0.99
+    """A group is kept when its mean accuracy lies strictly between."""
+    prompt_tokens: int = 256
+    prompt_patches: int = 320
+    max_new_tokens: int = 192
+    temperature: float = 1.0
+    batch: BatchSettings = BatchSettings(rows=4, tokens=1024, patches=640)
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="constant", warmup=0.0)
+    method: str = "ema_grpo"
+    variant: str = "released"
+    """Which text of the method: ``paper`` or ``released`` (rewards and advantages)."""
+    decay: float = 0.99
+    clip_low: float = 0.2
+    clip_high: float = 0.3
+    dual_clip: float = 3.0
+    kl_coefficient: float = 0.0
+    """Weight of the k3 estimate of KL to the SFT model; 0 keeps no reference model."""
+    log_every: int = 1
+    save_every: int = 10
+
+    def __post_init__(self) -> None:
+        _positive(
+            "rl",
+            self,
+            "prompts",
+            "samples",
+            "updates",
+            "max_rounds",
+            "max_new_tokens",
+            "temperature",
+            "save_every",
+        )
+        if self.prompts % self.updates:
+            raise SettingError(f"rl.prompts {self.prompts} is not a multiple of rl.updates {self.updates}")
+        if self.samples < 2:
+            raise SettingError(f"rl.samples {self.samples}: a group needs at least 2 samples")
+        if self.variant not in ("paper", "released"):
+            raise SettingError(f"rl.variant {self.variant!r} is neither 'paper' nor 'released'")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Greedy evaluation on held-out records."""
+
+    rows: int = 64
+    prompt_tokens: int = 256
+    prompt_patches: int = 320
+    max_new_tokens: int = 192
+    gallery: int = 3
+    """Held-out records a task shown on the page."""
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    """How many devices along each axis of the mesh."""
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run: data, SFT, EMA-GRPO, evaluation and export, under ``out/name``."""
+
+    name: str = "shapes"
+    out: Path = Path("runs")
+    seed: int = 0
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    sft: SFTSettings = field(default_factory=SFTSettings)
+    rl: RLSettings = field(default_factory=RLSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    mesh: MeshSettings = field(default_factory=MeshSettings)
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise SettingError(f"name {self.name!r} must be a plain folder name")
+
+    @property
+    def directory(self) -> Path:
+        return self.out / self.name
+

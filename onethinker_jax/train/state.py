@@ -1,0 +1,132 @@
+"""TrainState: everything on the device that training remembers, and the two compiled halves of an update.
+
+An update is any number of equal-shaped micro-batches: ``accumulate`` adds a micro-batch's gradient *sum*,
+``apply`` divides by the update's token count and takes the AdamW step.  SFT and RL share both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from onethinker_jax.model.sharding import batch_sharding, tree_shardings
+from onethinker_jax.train.advantages import TaskMoments
+from onethinker_jax.train.config import OptimizerSettings
+
+Sums = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Parameters, optimiser state, update count, the reward moments of EMA-GRPO, and the reference policy."""
+
+    params: nnx.State
+    optimizer: optax.OptState
+    step: jax.Array  # int32 []
+    moments: TaskMoments
+    reference: nnx.State | None = None
+
+
+def make_optimizer(settings: OptimizerSettings, updates: int, *, train_vision: bool) -> optax.GradientTransformation:
+    """AdamW after clipping by global norm; weight decay on matrices only; frozen parameters keep no moments."""
+    warmup = round(settings.warmup * updates)
+    if settings.schedule == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0 if warmup else settings.learning_rate,
+            settings.learning_rate,
+            warmup,
+            max(updates, warmup + 1),
+            0.1 * settings.learning_rate,
+        )
+    else:
+        schedule = optax.join_schedules(
+            [optax.linear_schedule(0.0, settings.learning_rate, max(warmup, 1)), optax.constant_schedule(settings.learning_rate)],
+            [warmup],
+        )
+
+    def decayed(params: nnx.State) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: _names(path)[-1] in ("kernel", "embed"), params)
+
+    adamw = optax.chain(
+        optax.clip_by_global_norm(settings.max_grad_norm),
+        optax.adamw(
+            schedule, settings.beta1, settings.beta2, eps=1e-8, weight_decay=settings.weight_decay, mask=decayed
+        ),
+    )
+    if train_vision:
+        return adamw
+
+    def label(params: nnx.State) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "frozen" if _names(path)[0] == "visual" else "trained", params
+        )
+
+    return optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, label)
+
+
+def init_state(
+    params: nnx.State, optimizer: optax.GradientTransformation, moments: TaskMoments, mesh: Mesh, *, reference: bool
+) -> TrainState:
+    """A state at step 0 around ``params``, its optimiser moments lying where the parameters do."""
+    shapes = jax.eval_shape(optimizer.init, params)
+    opt_state = jax.jit(optimizer.init, out_shardings=tree_shardings(shapes, mesh))(params)
+    copy = jax.tree.map(jnp.copy, params) if reference else None
+    moments = jax.tree.map(jnp.copy, moments)  # donated with the state, so no two leaves may share a buffer
+    return TrainState(params, opt_state, jnp.zeros((), jnp.int32), moments, copy)
+
+
+@dataclass(frozen=True)
+class Update:
+    """The compiled halves of an update.
+
+    ``accumulate(params, reference, gradients, batch) -> (gradients, sums)`` and
+    ``apply(state, gradients, count) -> (state, gradient norm)``; ``zeros(params)`` starts an update.
+    """
+
+    accumulate: Callable[[nnx.State, nnx.State | None, nnx.State, Any], tuple[nnx.State, Sums]]
+    apply: Callable[[TrainState, nnx.State, jax.Array], tuple[TrainState, jax.Array]]
+    zeros: Callable[[nnx.State], nnx.State]
+
+
+def make_update(
+    loss: Callable[[nnx.State, nnx.State | None, Any], tuple[jax.Array, Sums]], optimizer: optax.GradientTransformation
+) -> Update:
+    """Compiles an update around ``loss(params, reference, batch) -> (summed loss, sums to report)``."""
+
+    def accumulate(
+        params: nnx.State, reference: nnx.State | None, gradients: nnx.State, batch: Any
+    ) -> tuple[nnx.State, Sums]:
+        (total, sums), new = jax.value_and_grad(loss, has_aux=True)(params, reference, batch)
+        return jax.tree.map(jnp.add, gradients, new), {"loss": total, **sums}
+
+    def apply(state: TrainState, gradients: nnx.State, count: jax.Array) -> tuple[TrainState, jax.Array]:
+        gradients = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradients)
+        updates, opt_state = optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return (
+            TrainState(params, opt_state, state.step + 1, state.moments, state.reference),
+            optax.global_norm(gradients),
+        )
+
+    return Update(
+        accumulate=jax.jit(accumulate, donate_argnums=2),
+        apply=jax.jit(apply, donate_argnums=0),
+        zeros=jax.jit(lambda params: jax.tree.map(jnp.zeros_like, params)),
+    )
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """The batch on the mesh, its rows split over the data axes."""
+    return jax.tree.map(lambda x: jax.device_put(x, batch_sharding(mesh, x.shape[0])), batch)
+
+
+def _names(path: tuple[Any, ...]) -> list[str]:
+    """The attribute names of a parameter's path."""
+    names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+    return [name for name in names if name != "value"]
