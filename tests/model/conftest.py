@@ -52,9 +52,10 @@ def open_in_transformers(directory: Any) -> Any:
     from transformers import Qwen3VLForConditionalGeneration
 
     torch.set_num_threads(1)
-    hf, info = Qwen3VLForConditionalGeneration.from_pretrained(
+    loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
         directory, dtype=torch.float32, output_loading_info=True
     )
+    hf, info = loaded
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
     return hf.eval()
 

@@ -107,7 +107,9 @@ def formula(name: str, shape: tuple[int, ...]) -> np.ndarray:
         values = 0.3 * values
     elif "norm" in name.split(".")[-2]:
         values = 1.0 + 0.3 * values
-    elif "embed_tokens" in name or "pos_embed" in name:
+    elif "embed_tokens" in name:  # small, or a tied model would only repeat what it reads
+        values = 0.2 * values
+    elif "pos_embed" in name:
         values = 0.5 * values
     else:
         values = values * np.sqrt(3.0 / np.prod(shape[1:]))
@@ -204,7 +206,7 @@ def rows(
     side: int = 8,
     branches: list[list[np.ndarray]] | None = None,
 ) -> ModelInputs:
-    """``batch`` rows of any number of examples, padded at the right or ``left``; position table of ``side``."""
+    """``batch`` rows of any number of examples, padded at the right or ``left``; ``side`` of the table."""
     packed = [*packed, *([] for _ in range(batch - len(packed)))]
     out = ModelInputs(
         tokens=np.zeros((batch, tokens), np.int32),
