@@ -26,6 +26,9 @@ PROBLEM_TYPES = TEXT_TYPES + STRUCTURED_TYPES
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 
+MAX_RESPONSE_CHARS = 250_000
+"""A longer response scores 0 unread: 4,096 tokens never come near it, and no answer may cost long."""
+
 MAX_JSON_CHARS = 100_000
 """Longer answers are not parsed: 32 boxes take about 1,500 characters."""
 
@@ -116,15 +119,8 @@ def tighten_tags(text: str) -> str:
     """Drops the white space around every `<`, `>` and `/`: what the released code does to a response."""
     for mark in "<>/":
         if mark in text:
-            pieces = text.split(mark)
-            last = len(pieces) - 1
-            for index, piece in enumerate(pieces):
-                if index > 0:
-                    piece = piece.lstrip()
-                if index < last:
-                    piece = piece.rstrip()
-                pieces[index] = piece
-            text = mark.join(pieces)
+            first, *middle, last = text.split(mark)
+            text = mark.join([first.rstrip(), *[piece.strip() for piece in middle], last.lstrip()])
     return text
 
 

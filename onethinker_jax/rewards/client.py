@@ -107,6 +107,10 @@ class RewardClient:
             f"the reward service at {self.address} was not ready in {timeout:g} s: {cause}"
         )
 
+    def describe(self) -> Any:
+        """The server's DescribeResponse: back ends, limits, version, process id."""
+        return self._call(self._service.Describe, reward_pb2.DescribeRequest())
+
     def score_text(self, items: Sequence[TextItem]) -> list[float]:
         """One score an item, in order; in [0, 1] for ROUGE. Split into calls of at most 256 items."""
         scores: list[float] = []
@@ -291,15 +295,15 @@ def _child_environment() -> dict[str, str]:
 
 
 def _wait_until_serving(server: RunningServer, log_start: int, timeout: float) -> None:
+    """Returns once the child itself serves; another server on its socket is not taken for it."""
     deadline = time.monotonic() + timeout
-    with RewardClient(server.address) as client:
+    with RewardClient(server.address, timeout=5.0) as client:
         while True:
-            try:
+            with contextlib.suppress(RewardUnavailable):
                 client.wait_ready(min(0.25, max(deadline - time.monotonic(), 0.01)))
-                if server.process.poll() is None:
+                if client.describe().process_id == server.process.pid:
                     return
-            except RewardUnavailable:
-                pass
+                time.sleep(0.05)
             status = server.process.poll()
             if status is not None or time.monotonic() > deadline:
                 what = f"was not ready in {timeout:g} s" if status is None else f"ended with status {status}"

@@ -40,7 +40,7 @@ class MathGrader:
     in the limit) and ends with this process, or at `close`.
     """
 
-    def __init__(self, *, time_limit_s: float = 3.0, start_limit_s: float = 60.0) -> None:
+    def __init__(self, *, time_limit_s: float = 2.0, start_limit_s: float = 60.0) -> None:
         self.time_limit_s = time_limit_s
         self.start_limit_s = start_limit_s
         self.timeouts = 0
@@ -160,6 +160,8 @@ def math_equivalent(answer: str, truth: str) -> bool:
     Equal text first; else math-verify with both read as LaTeX. The released code leaves a bare `x^2+1`
     unmarked, which math-verify then cannot see at all; here it is put between dollar signs.
     """
+    if len(answer) > MAX_MATH_CHARS or len(truth) > MAX_MATH_CHARS:
+        return False
     if plain_text(answer) == plain_text(truth):
         return bool(plain_text(truth))
     if _WORDS.match(answer) or _WORDS.match(truth):

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from onethinker_jax.rewards import metrics
 from onethinker_jax.rewards.answers import (
+    MAX_RESPONSE_CHARS,
     PROBLEM_TYPES,
     STRUCTURED_TYPES,
     StructuredAnswer,
@@ -123,6 +124,8 @@ def score_response(
     """
     _check_task(problem_type, variant)
     truth = unwrap_answer(ground_truth)
+    if len(response) > MAX_RESPONSE_CHARS:
+        response = ""
     if variant == "released":
         return _score_released(response, truth, problem_type, data_type, text_score)
     answer = extract_answer(response)

@@ -95,6 +95,7 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
             max_message_bytes=self._settings.max_message_bytes,
             max_items=self._settings.max_items,
             version=__version__,
+            process_id=os.getpid(),
         )
 
     def ScoreText(self, request: Any, context: grpc.ServicerContext) -> Any:

@@ -12,18 +12,20 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("text_backend", "mask_backend", "max_message_bytes", "max_items", "version")
+    __slots__ = ("text_backend", "mask_backend", "max_message_bytes", "max_items", "version", "process_id")
     TEXT_BACKEND_FIELD_NUMBER: _ClassVar[int]
     MASK_BACKEND_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     text_backend: str
     mask_backend: str
     max_message_bytes: int
     max_items: int
     version: str
-    def __init__(self, text_backend: _Optional[str] = ..., mask_backend: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_items: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+    process_id: int
+    def __init__(self, text_backend: _Optional[str] = ..., mask_backend: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_items: _Optional[int] = ..., version: _Optional[str] = ..., process_id: _Optional[int] = ...) -> None: ...
 
 class ItemError(_message.Message):
     __slots__ = ("code", "message")
