@@ -1,0 +1,136 @@
+"""The house rules on imports: who may import whom, and that the trainer's process stays free of torch."""
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "onethinker_jax"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if not path.stem.endswith(("_pb2", "_pb2_grpc"))
+}
+# Part of the package -> the other parts that it may import.
+ALLOWED = {
+    "model": set(),
+    "rewards": set(),
+    "data_pipeline": {"model", "rewards"},
+    "responses": {"model", "rewards", "data_pipeline"},
+    "evaluate": {"model", "rewards", "data_pipeline", "responses"},
+    "demo": {"model", "rewards", "data_pipeline", "responses", "evaluate"},
+    "train": {"model", "rewards", "data_pipeline", "responses", "evaluate"},
+}
+TORCH_ONLY = {"onethinker_jax.rewards.polar", "onethinker_jax.rewards.sam2"}
+NO_JAX = {"onethinker_jax.train.config", "onethinker_jax.train.presets"}
+
+
+def imports(name: str, *, whole: bool = True) -> Iterator[str]:
+    """Modules that module `name` names in import statements: all, or only those that run at import."""
+    path = MODULES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            parents = parents[: len(parents) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names if f"{base}.{alias.name}" in MODULES)
+        lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typing_only = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if whole or not (lazy or typing_only):
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def part(name: str) -> str:
+    pieces = name.split(".")
+    return pieces[1] if pieces[0] == "onethinker_jax" and len(pieces) > 1 else ""
+
+
+def reached(start: str) -> set[str]:
+    """Every module of the package that importing `start` runs or may run later."""
+    seen: set[str] = set()
+    pending = [start]
+    while pending:
+        name = pending.pop()
+        if name in seen or name not in MODULES:
+            continue
+        seen.add(name)
+        pending.extend(imports(name))
+        pending.append(name.rpartition(".")[0])
+    return seen
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_parts_import_only_what_they_may(name: str) -> None:
+    own = part(name)
+    if not own:
+        assert not [other for other in imports(name) if part(other)], (
+            "the package itself imports nothing of itself"
+        )
+        return
+    assert own in ALLOWED, f"{name} is in no part of the house: say in ALLOWED whom it may import"
+    wrong = {other for other in imports(name) if part(other) not in {"", own} | ALLOWED[own]}
+    assert not wrong, f"{name} imports {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_torch_and_tensorflow_stay_out(name: str) -> None:
+    roots = {other.split(".")[0] for other in imports(name)}
+    assert "tensorflow" not in roots
+    if name not in TORCH_ONLY:
+        assert not roots & {"torch", "torchvision", "transformers", "tensorboardX"}, (
+            "each of these imports torch"
+        )
+    if part(name) == "rewards":
+        assert not roots & {"jax", "jaxlib", "flax"}
+
+
+@pytest.mark.parametrize("name", sorted(NO_JAX & set(MODULES)))
+def test_settings_need_no_jax(name: str) -> None:
+    code = f"import sys, {name}; print('jax' in sys.modules or 'numpy' in sys.modules)"
+    assert run(code).stdout.strip() == "False"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_importing_the_trainer_imports_no_torch() -> None:
+    """Torch is installed beside it here: a library that looks for torch would find it."""
+    pytest.importorskip("torch")
+    names = set().union(*(reached(name) for name in MODULES if part(name) in ("train", "evaluate")))
+    names -= TORCH_ONLY
+    code = (
+        f"import importlib, json, sys\nfor name in {sorted(names)!r}: importlib.import_module(name)\n"
+        "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    )
+    loaded = set(json.loads(run(code).stdout.splitlines()[-1]))
+    assert not loaded & {"torch", "torchvision", "tensorflow", "transformers"}
+
+
+@pytest.mark.skipif("onethinker_jax.train.__main__" not in MODULES, reason="there is no trainer yet")
+def test_help_is_quick() -> None:
+    began = time.monotonic()
+    command = [sys.executable, "-X", "importtime", "-m", "onethinker_jax.train", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "usage" in result.stdout.lower()
+    modules = {
+        line.rpartition("|")[2].strip()
+        for line in result.stderr.splitlines()
+        if line.startswith("import time")
+    }
+    assert "jax" not in modules
+    assert time.monotonic() - began < 20
