@@ -44,6 +44,8 @@ class VisionConfig:
             raise ConfigError(f"num_position_embeddings {self.num_position_embeddings} is not a square")
         if any(not 0 <= layer < self.depth for layer in self.deepstack_layers):
             raise ConfigError(f"deepstack_visual_indexes {self.deepstack_layers} outside depth {self.depth}")
+        if sorted(set(self.deepstack_layers)) != list(self.deepstack_layers):
+            raise ConfigError(f"deepstack_visual_indexes {self.deepstack_layers} do not ascend")
 
     @property
     def head_dim(self) -> int:
@@ -79,7 +81,9 @@ class TextConfig:
     def __post_init__(self) -> None:
         _divides("num_attention_heads", self.num_heads, "num_key_value_heads", self.num_kv_heads)
         if sum(self.mrope_section) != self.head_dim // 2:
-            raise ConfigError(f"mrope_section {self.mrope_section} must add up to half of head_dim {self.head_dim}")
+            raise ConfigError(
+                f"mrope_section {self.mrope_section} must add up to half of head_dim {self.head_dim}"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,48 +123,21 @@ class Qwen3VLConfig:
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "Qwen3VLConfig":
-        """From the parsed ``config.json`` of a dense Qwen3-VL, in either layout."""
-        if hf.get("model_type") != "qwen3_vl":
-            raise ConfigError(f"model_type {hf.get('model_type')!r} is not served; expected 'qwen3_vl'")
-        text, vision = hf["text_config"], hf["vision_config"]
-        rope = text.get("rope_parameters") or {
-            **(text.get("rope_scaling") or {}),
-            "rope_theta": text.get("rope_theta", 500_000.0),
-        }
-        _require(text, "hidden_act", "silu")
-        _require(text, "attention_bias", False)
-        _require(vision, "hidden_act", "gelu_pytorch_tanh")
-        if rope.get("rope_type", rope.get("type", "default")) not in ("default", "mrope"):
-            raise ConfigError(f"rope_type {rope.get('rope_type')!r} is not served; expected 'default'")
-        head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+        """From the parsed ``config.json`` of a dense Qwen3-VL, in either layout; raises ConfigError."""
+        if not isinstance(hf, Mapping) or hf.get("model_type") != "qwen3_vl":
+            found = repr(hf.get("model_type")) if isinstance(hf, Mapping) else "of no JSON object"
+            raise ConfigError(f"model_type {found} is not served; expected 'qwen3_vl'")
+        if hf.get("quantization_config"):
+            raise ConfigError("quantization_config is not served; expected unquantised weights")
+        for section in ("text_config", "vision_config"):
+            if not isinstance(hf.get(section), Mapping):
+                raise ConfigError(f"{section} is missing")
         return cls(
-            text=TextConfig(
-                vocab_size=text["vocab_size"],
-                hidden_size=text["hidden_size"],
-                intermediate_size=text["intermediate_size"],
-                num_layers=text["num_hidden_layers"],
-                num_heads=text["num_attention_heads"],
-                num_kv_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
-                head_dim=head_dim,
-                rms_norm_eps=text.get("rms_norm_eps", 1e-6),
-                rope_theta=float(rope.get("rope_theta", 500_000.0)),
-                mrope_section=tuple(rope.get("mrope_section", (24, 20, 20))),
-                max_position_embeddings=text.get("max_position_embeddings", 262_144),
+            text=_text_config(hf["text_config"]),
+            vision=_vision_config(hf["vision_config"]),
+            tie_word_embeddings=bool(
+                hf.get("tie_word_embeddings", hf["text_config"].get("tie_word_embeddings", False))
             ),
-            vision=VisionConfig(
-                depth=vision["depth"],
-                hidden_size=vision["hidden_size"],
-                intermediate_size=vision["intermediate_size"],
-                num_heads=vision["num_heads"],
-                patch_size=vision.get("patch_size", 16),
-                temporal_patch_size=vision.get("temporal_patch_size", 2),
-                merge_size=vision.get("spatial_merge_size", 2),
-                in_channels=vision.get("in_channels", 3),
-                out_hidden_size=vision["out_hidden_size"],
-                num_position_embeddings=vision.get("num_position_embeddings", 2304),
-                deepstack_layers=tuple(vision.get("deepstack_visual_indexes", (8, 16, 24))),
-            ),
-            tie_word_embeddings=bool(hf.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
             image_token_id=hf.get("image_token_id", 151_655),
             video_token_id=hf.get("video_token_id", 151_656),
             vision_start_token_id=hf.get("vision_start_token_id", 151_652),
@@ -219,6 +196,61 @@ class Qwen3VLConfig:
             },
             **extra,
         }
+
+
+def _text_config(text: Mapping[str, Any]) -> TextConfig:
+    _need("text_config", text, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    _need("text_config", text, "num_attention_heads")
+    _require(text, "hidden_act", "silu")
+    _require(text, "attention_bias", False)
+    rope = text.get("rope_parameters") or {
+        **(text.get("rope_scaling") or {}),
+        "rope_theta": text.get("rope_theta", 500_000.0),
+    }
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "mrope"):
+        raise ConfigError(f"rope_type {kind!r} is not served; expected 'default'")
+    _require(rope, "mrope_interleaved", True)
+    return TextConfig(
+        vocab_size=text["vocab_size"],
+        hidden_size=text["hidden_size"],
+        intermediate_size=text["intermediate_size"],
+        num_layers=text["num_hidden_layers"],
+        num_heads=text["num_attention_heads"],
+        num_kv_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
+        head_dim=text.get("head_dim") or 128,  # transformers' default, whatever the width
+        rms_norm_eps=text.get("rms_norm_eps", 1e-6),
+        rope_theta=float(rope.get("rope_theta", 500_000.0)),
+        mrope_section=tuple(rope.get("mrope_section", (24, 20, 20))),
+        max_position_embeddings=text.get("max_position_embeddings", 262_144),
+    )
+
+
+def _vision_config(vision: Mapping[str, Any]) -> VisionConfig:
+    _need(
+        "vision_config", vision, "depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size"
+    )
+    _require(vision, "hidden_act", "gelu_pytorch_tanh")
+    return VisionConfig(
+        depth=vision["depth"],
+        hidden_size=vision["hidden_size"],
+        intermediate_size=vision["intermediate_size"],
+        num_heads=vision["num_heads"],
+        patch_size=vision.get("patch_size", 16),
+        temporal_patch_size=vision.get("temporal_patch_size", 2),
+        merge_size=vision.get("spatial_merge_size", 2),
+        in_channels=vision.get("in_channels", 3),
+        out_hidden_size=vision["out_hidden_size"],
+        num_position_embeddings=vision.get("num_position_embeddings", 2304),
+        deepstack_layers=tuple(vision.get("deepstack_visual_indexes", (8, 16, 24))),
+    )
+
+
+def _need(section: str, fields: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(fields.get(name), int):
+            found = f"is {fields[name]!r}, not a whole number" if name in fields else "is missing"
+            raise ConfigError(f"{section}.{name} {found}")
 
 
 def _divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
