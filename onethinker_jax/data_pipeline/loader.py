@@ -32,8 +32,8 @@ class RecordStream:
         Args:
             records: what to draw from; their order matters to the stream.
             seed: of the shuffles.
-            weights: share of each task (as `task_of` names it) in the stream, relative to the others; 0 leaves
-                a task out. Each task then has epochs of its own. Default: all records in common epochs.
+            weights: share of each task (as `task_of` names it) in the stream, relative to the others; 0 is
+                to leave it out. Each task then has epochs of its own. Default: one epoch of all records.
 
         Raises:
             ValueError: no records, a task without a weight, or a weight for a task that no record has.
@@ -185,13 +185,11 @@ class TrainingBatches:
         """
         self.close()
         self._stream.restore(state["stream"])
-        self._state, self._failure = (
-            {"stream": dict(state["stream"]), "pending": list(state["pending"])},
-            None,
-        )
+        self._state = {"stream": dict(state["stream"]), "pending": list(state["pending"])}
+        self._failure = None
 
     def close(self) -> None:
-        """Stops the thread, forgetting batches made ahead. `next` would go on after the last one handed out."""
+        """Stops the thread and forgets the batches made ahead; `next` goes on after the last handed out."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool, self._maker = None, None

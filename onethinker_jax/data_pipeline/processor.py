@@ -290,6 +290,11 @@ class Processor:
         ids = np.asarray(ids, np.int64).tolist()
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of the examples now in the cache."""
+        return self._cache.size
+
     def _process(self, record: Record, *, training: bool) -> Example:
         messages = chat_messages(record)
         while not training and messages and messages[-1]["role"] == "assistant":

@@ -265,9 +265,7 @@ def _count_placeholders(field: str, text: str, images: tuple, videos: tuple, *, 
     for kind, media in (("image", images), ("video", videos)):
         count = found.count(f"<{kind}>")
         if count != len(media):
-            raise RecordError(
-                f"{field}: {count} <{kind}> for {len(media)} {kind}{'' if len(media) == 1 else 's'}"
-            )
+            raise RecordError(f"{field}: {count} <{kind}> for {len(media)} {kind} files")
 
 
 def _answer(row: dict, problem_type: str, data_type: str, messages: Any, segmentation: Any) -> str:

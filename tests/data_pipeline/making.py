@@ -1,0 +1,98 @@
+"""Small media files, records and a tokenizer for the tests of the data pipeline."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from onethinker_jax.data_pipeline.tokenizer import train_tokenizer
+
+TICKS = 1000  # of the written videos' time base, a second
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """uint8 [H, W, 3]: a smooth ramp with noise."""
+    rng = np.random.default_rng(seed)
+    ramp = np.add.outer(np.arange(height), np.arange(width))[..., None] * np.array([1, 2, 3])
+    return ((ramp + rng.integers(0, 40, (height, width, 3))) % 256).astype(np.uint8)
+
+
+def write_image(path: Path, height: int = 64, width: int = 96, seed: int = 0) -> Path:
+    Image.fromarray(picture(height, width, seed)).save(path)
+    return path
+
+
+def write_video(
+    path: Path, times: list[float], *, size: tuple[int, int] = (64, 96), gap: int = 12, audio: bool = False
+) -> Path:
+    """H.264 whose frame i, shown at times[i], is grey of brightness 10 + 3 i (modulo 240)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
+        stream.options = {"crf": "10", "preset": "veryfast", "threads": "1", "g": str(gap)}
+        for number, time in enumerate(times):
+            pixels = np.full((*size, 3), brightness(number), np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def brightness(number: int) -> int:
+    return 10 + 3 * number % 240
+
+
+def frame_numbers(frames: np.ndarray) -> list[int]:
+    """Which frames of a written video these are (for up to 80 frames)."""
+    return [round((float(frame.mean()) - 10) / 3) for frame in frames]
+
+
+def write_tokenizer(directory: Path, **pixels: tuple[int, int]) -> Path:
+    texts = ["What is this? Think, then answer.", "<think>It is a red star.</think>\n<answer>A</answer>"] * 50
+    train_tokenizer(texts, directory, vocab_size=400, **pixels)
+    return directory
+
+
+def rl_row(**changes) -> dict:
+    """A good RL row; needs a.png beside the file."""
+    row = {
+        "problem_id": 7,
+        "problem": "<image>Which letter?",
+        "data_type": "image",
+        "problem_type": "multiple choice",
+        "options": ["A. one", "B. two"],
+        "data_source": "test",
+        "answer": "<answer>A</answer>",
+        "images": ["a.png"],
+    }
+    row.update(changes)
+    return {key: value for key, value in row.items() if value is not ...}
+
+
+def sft_row(question: str = "What is it?", answer: str = "A star.", **changes) -> dict:
+    messages = [
+        {"role": "user", "content": f"<image>{question}"},
+        {"role": "assistant", "content": f"<think>I look.</think>\n<answer>{answer}</answer>"},
+    ]
+    return {"messages": messages, "images": ["a.png"], **changes}
+
+
+def write_rows(path: Path, rows: list, *, lines: bool = False) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows) if lines else json.dumps(rows))
+    return path

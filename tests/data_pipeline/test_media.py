@@ -1,0 +1,144 @@
+"""Images in every mode come out upright in RGB; videos are sampled by their true presentation times."""
+
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
+from tests.data_pipeline.making import frame_numbers, picture, write_audio, write_image, write_video
+
+
+def test_plain_image(tmp_path):
+    np.testing.assert_array_equal(load_image(write_image(tmp_path / "a.png", 20, 30)), picture(20, 30))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16", "I", "F", "CMYK", "palette-alpha"])
+def test_image_modes_become_rgb(tmp_path, mode):
+    grey = np.full((8, 6), 120, np.uint8)
+    if mode in ("I;16", "I"):
+        image, name = Image.fromarray(grey.astype(np.uint16) * 257), "a.png"
+    elif mode == "F":
+        image, name = Image.fromarray(grey.astype(np.float32)), "a.tiff"
+    elif mode == "palette-alpha":
+        image, name = Image.fromarray(grey).convert("P"), "a.png"
+        image.info["transparency"] = image.getpixel((0, 0))
+    else:
+        image = Image.fromarray(np.repeat(grey[..., None], 3, 2)).convert(mode, dither=Image.Dither.NONE)
+        name = "a.tiff" if mode == "CMYK" else "a.png"
+    image.save(tmp_path / name)
+    pixels = load_image(tmp_path / name)
+    assert pixels.shape == (8, 6, 3) and pixels.dtype == np.uint8
+    expected = {"1": 0, "palette-alpha": 255}.get(mode, 120)
+    tolerance = {"P": 20, "CMYK": 3}.get(mode, 0)  # 120 is not in the palette
+    assert np.abs(pixels.astype(int) - expected).max() <= tolerance
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0] = (10, 20, 30, 255)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png").tolist() == [[[10, 20, 30]] * 2, [[255] * 3] * 2]
+
+
+def test_exif_orientation(tmp_path):
+    image = Image.fromarray(picture(16, 24))
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
+    image.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png"), np.rot90(picture(16, 24), -1))
+
+
+def test_bad_images(tmp_path):
+    good = write_image(tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("hello")
+    for name in ("cut.png", "empty.png", "text.png", "none.png"):
+        with pytest.raises(MediaError, match=name) as caught:
+            load_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+def test_regular_video(tmp_path, suffix):
+    path = write_video(tmp_path / f"a.{suffix}", [i / 8 for i in range(40)])
+    video = load_video(path, fps=2.0, max_frames=128)
+    assert video.frames.shape == (10, 64, 96, 3) and video.frames.dtype == np.uint8
+    np.testing.assert_allclose(video.timestamps, np.arange(10) / 2, atol=1e-3)
+    assert frame_numbers(video.frames) == list(range(0, 40, 4))
+    assert video.duration == pytest.approx(5, abs=1e-2) and video.source_fps == pytest.approx(8, rel=1e-2)
+
+
+def test_variable_rate_takes_the_frame_on_screen(tmp_path):
+    times = [0.0, 0.1, 0.9, 1.6, 3.0, 3.1]
+    video = load_video(write_video(tmp_path / "a.mp4", times), fps=2.0, max_frames=128)
+    # Asked for 0, 0.5 ... 3.5: on screen are frames 0, 1, 2, 2, 3, 3, 4 and 5; none is taken twice.
+    assert frame_numbers(video.frames) == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(video.timestamps, times, atol=1e-6)
+
+
+def test_times_count_from_the_first_frame(tmp_path):
+    video = load_video(write_video(tmp_path / "a.mkv", [2 + i / 10 for i in range(20)]), fps=2, max_frames=99)
+    np.testing.assert_allclose(video.timestamps, [0, 0.5, 1.0, 1.5], atol=1e-6)
+    assert frame_numbers(video.frames) == [0, 5, 10, 15]
+
+
+def test_long_video_is_spread_over_max_frames(tmp_path):
+    """80 frames of 8 s, 5 wanted: every 16th; the key frames every 4 make the reader jump."""
+    path = write_video(tmp_path / "a.mp4", [i / 10 for i in range(80)], gap=4)
+    video = load_video(path, fps=2.0, max_frames=5)
+    assert frame_numbers(video.frames) == [0, 16, 32, 48, 64]
+    np.testing.assert_allclose(video.timestamps, [0, 1.6, 3.2, 4.8, 6.4], atol=1e-6)
+    far = load_video(path, fps=2.0, max_frames=2)
+    assert frame_numbers(far.frames) == [0, 40]
+
+
+def test_slow_source_is_not_repeated(tmp_path):
+    video = load_video(write_video(tmp_path / "a.mp4", [0.0, 1.0, 2.0]), fps=4.0, max_frames=128)
+    assert frame_numbers(video.frames) == [0, 1, 2]
+    one = load_video(write_video(tmp_path / "b.mp4", [0.0]), fps=2.0, max_frames=128)
+    assert one.frames.shape[0] == 1 and one.timestamps.tolist() == [0.0]
+
+
+def test_rotation_of_the_container_is_applied(tmp_path):
+    path = write_video(tmp_path / "a.mp4", [0.0, 0.5], size=(64, 96))
+    data = bytearray(path.read_bytes())
+    header = data.index(b"tkhd")
+    matrix = header + 4 + 4 + 4 * 5 + 8 + 8  # version and flags; times, track, duration; reserved; layer ...
+    assert struct.unpack(">i", data[matrix : matrix + 4])[0] == 0x10000
+    quarter = (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)  # shown rotated by 90 degrees clockwise
+    data[matrix : matrix + 36] = struct.pack(">9i", *quarter)
+    path.write_bytes(data)
+    assert load_video(path, fps=2, max_frames=9).frames.shape == (2, 96, 64, 3)
+
+
+def test_bad_videos(tmp_path):
+    times = [i / 8 for i in range(40)]
+    whole = write_video(tmp_path / "whole.mkv", times, gap=40).read_bytes()
+    mp4 = write_video(tmp_path / "whole.mp4", times).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(mp4[: len(mp4) // 2])  # the index at the end is gone
+    (tmp_path / "hole.mp4").write_bytes(front_loaded(tmp_path / "whole.mp4")[: int(len(mp4) * 0.8)])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "head.mkv").write_bytes(whole[:300])
+    write_audio(tmp_path / "sound.mp4")
+    for name in ("cut.mp4", "hole.mp4", "empty.mp4", "head.mkv", "sound.mp4", "none.mp4"):
+        with pytest.raises(MediaError, match=name) as caught:
+            load_video(tmp_path / name, fps=2, max_frames=8)
+        assert "\n" not in str(caught.value)
+
+
+def front_loaded(path: Path) -> bytes:
+    """The same MP4 with its index before its frames, so that cutting the end loses frames only."""
+    target_path = path.with_name("front.mp4")
+    options = {"movflags": "faststart"}
+    with av.open(str(path)) as source, av.open(str(target_path), "w", options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return target_path.read_bytes()
