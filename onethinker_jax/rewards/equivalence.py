@@ -139,13 +139,14 @@ def math_equal(answer: str, truth: str) -> bool | None:
     """math-verify's verdict on two texts as they stand, `shared_grader` deciding.
 
     None when math-verify raised. Two plain numbers are compared here: equal when they agree to six
-    decimals, math-verify's own tolerance. An empty or over-long text equals nothing.
+    decimals, math-verify's own tolerance, or exactly when one is whole. An empty or over-long text equals nothing.
     """
     answer, truth = answer.strip(), truth.strip()
     if not answer or not truth or len(answer) > MAX_MATH_CHARS or len(truth) > MAX_MATH_CHARS:
         return False
     if _PLAIN_NUMBER.match(answer) and _PLAIN_NUMBER.match(truth):
-        return round(float(answer) - float(truth), 6) == 0.0
+        difference = float(answer) - float(truth)
+        return (round(difference, 6) if "." in answer and "." in truth else difference) == 0.0
     return _remembered_verdict(answer, truth)
 
 
@@ -233,7 +234,9 @@ def _graded_form(text: str) -> str:
     text = _UNITS.sub("", text)
     text = re.sub(r"\^ ?\{?\\circ\}?", "", text)
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\!", "")
-    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
+    text = re.sub(r"\\frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)\s*(\d))", r"\1\3/\2\4", text)
+    text = re.sub(r"\\sqrt\s*\{([^{}]*)\}", r"sqrt(\1)", text).replace("\\pi", "pi")
+    text = re.sub(r"(\d) +(\d)", r"\1+\2", re.sub(r"^\s*[a-z]{1,2}\s*=", "", text))
     text = _THOUSANDS.sub("", "".join(text.split()).lower().replace("{", "").replace("}", ""))
     number = plain_number(text) if "," not in text else None
     if number is not None and abs(number) < 1e15 and abs(number - round(number)) <= 1e-7:
@@ -249,6 +252,7 @@ def _tuple_parts(text: str) -> list[str]:
 
 
 def _part_equal(given: str, wanted: str) -> bool:
+    given, wanted = _without_brackets(given), _without_brackets(wanted)
     if given == wanted:
         return True
     fraction = re.compile(r"-?\d+/\d+\Z")
@@ -259,7 +263,14 @@ def _part_equal(given: str, wanted: str) -> bool:
         return False
     if not re.search(r"\d", given + wanted):
         return False  # two different words or option letters
-    letters = {character for character in given + wanted if character.isalpha()}
+    letters = {character for character in (given + wanted).replace("sqrt", "") if character.isalpha()}
     if len(letters) > 2 or re.search(r"\^[({]|\^\d+\^|\^\d\d+", given + wanted):
         return False
-    return bool(math_equal(f"${given}$", f"${wanted}$"))
+    marked = [re.sub(r"sqrt\(([^()]*)\)", r"\\sqrt{\1}", part) for part in (given, wanted)]
+    return bool(math_equal(f"${marked[0]}$", f"${marked[1]}$"))
+
+
+def _without_brackets(text: str) -> str:
+    while len(text) > 2 and text[0] == "(" and text[-1] == ")" and not re.search(r"\).*\(", text):
+        text = text[1:-1]
+    return text
