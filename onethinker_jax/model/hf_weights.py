@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from onethinker_jax.model.config import Qwen3VLConfig
@@ -141,7 +141,11 @@ def save_hf(
         old = path.with_name(f".{path.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)
-        os.rename(temporary, path)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            os.rename(old, path)
+            raise
         shutil.rmtree(old)
     else:
         os.rename(temporary, path)
@@ -153,12 +157,17 @@ class _Tensors:
     def __init__(self, directory: Path):
         index = directory / "model.safetensors.index.json"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            try:
+                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+                raise WeightsError(f"{index}: not an index of tensors ({error!r})") from error
         elif (directory / "model.safetensors").is_file():
             names = ["model.safetensors"]
         else:
-            raise FileNotFoundError(f"{directory}: neither model.safetensors nor model.safetensors.index.json")
-        self._files = [safe_open(directory / name, framework="flax") for name in names]
+            raise FileNotFoundError(
+                f"{directory}: neither model.safetensors nor model.safetensors.index.json"
+            )
+        self._files = [_open(directory / name) for name in names]
         self._where = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
         self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in self._where.items()}
 
@@ -173,6 +182,13 @@ class _Tensors:
         self._where.clear()
 
 
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="flax")
+    except SafetensorError as error:
+        raise WeightsError(f"{file}: broken or cut short ({error})") from error
+
+
 def _open_tensors(directory: Path) -> _Tensors:
     return _Tensors(directory)
 
@@ -181,7 +197,9 @@ def _name(key: tuple[Any, ...]) -> str:
     return ".".join(str(part) for part in key)
 
 
-def _expected(ours: str, shape: tuple[int, ...], config: Qwen3VLConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _expected(
+    ours: str, shape: tuple[int, ...], config: Qwen3VLConfig
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes in the checkpoint of one parameter of ours."""
     name, layout = TABLE[ours]
     one = shape[1:] if "{}" in name else shape
@@ -200,7 +218,11 @@ def _problems(
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     missing = sorted(wanted.keys() - theirs.keys())
     unknown = sorted(theirs.keys() - wanted.keys() - tied)
-    misshapen = [f"{n} {theirs[n]} != {wanted[n]}" for n in sorted(wanted.keys() & theirs.keys()) if theirs[n] != wanted[n]]
+    misshapen = [
+        f"{n} {theirs[n]} != {wanted[n]}"
+        for n in sorted(wanted.keys() & theirs.keys())
+        if theirs[n] != wanted[n]
+    ]
     return [
         f"{len(names)} {kind} tensor(s): {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
         for kind, names in (("missing", missing), ("unknown", unknown), ("misshapen", misshapen))
