@@ -139,7 +139,8 @@ def math_equal(answer: str, truth: str) -> bool | None:
     """math-verify's verdict on two texts as they stand, `shared_grader` deciding.
 
     None when math-verify raised. Two plain numbers are compared here: equal when they agree to six
-    decimals, math-verify's own tolerance, or exactly when one is whole. An empty or over-long text equals nothing.
+    decimals, math-verify's own tolerance, or exactly when one is whole. An empty or over-long text equals
+    nothing.
     """
     answer, truth = answer.strip(), truth.strip()
     if not answer or not truth or len(answer) > MAX_MATH_CHARS or len(truth) > MAX_MATH_CHARS:

@@ -17,8 +17,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from onethinker_jax.rewards import metrics
+from onethinker_jax.rewards import metrics, score_response
 from onethinker_jax.rewards.backends import MaskPrompt
+from onethinker_jax.rewards.batch import ScoreRequest, score_batch
 from onethinker_jax.rewards.client import (
     RewardClient,
     RewardRequestError,
@@ -81,6 +82,32 @@ def test_scores_are_the_local_ones(client):
     assert client.score_text(ITEMS) == local
     assert client.score_text([]) == []
     assert client.score_text(ITEMS * 200) == local * 200  # more than one call
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_a_batch_scores_as_its_members_do(client, variant):
+    requests = [
+        ScoreRequest(
+            "<think>x</think><answer>a red dog</answer>", "a red cat", "what?", "open-ended", "image"
+        ),
+        ScoreRequest("a red dog", "<answer>a red cat</answer>", "what?", "open-ended", "image"),
+        ScoreRequest(
+            "<think>x</think><answer>B</answer>", "<answer>B</answer>", "which?", "multiple choice", "image"
+        ),
+        ScoreRequest("", "a red cat", "what?", "open-ended", "video"),
+    ]
+    wanted = [
+        score_response(
+            request.response,
+            request.ground_truth,
+            problem_type=request.problem_type,
+            data_type=request.data_type,
+            variant=variant,
+        )
+        for request in requests
+    ]
+    assert score_batch(requests, client, variant=variant) == wanted
+    assert score_batch([], client, variant=variant) == []
 
 
 def test_callers_at_once_get_their_own_scores(client):
@@ -220,7 +247,7 @@ def test_addresses_that_are_refused(tmp_path):
 def test_killed_server_gives_a_clear_error_and_its_socket_is_taken_over(tmp_path):
     with start_server(tmp_path / "s.sock", tmp_path / "log") as running:
         client = RewardClient(running.address, timeout=1.5)
-        assert client.score_text(ITEMS[:1])
+        assert client.describe().process_id == running.process.pid
         running.process.kill()
         running.process.wait()
         start = time.monotonic()
