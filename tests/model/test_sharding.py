@@ -1,0 +1,129 @@
+"""A mesh of eight virtual devices gives the numbers of one, and what does not divide is named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from onethinker_jax.model.hf_weights import load_hf, save_hf
+from onethinker_jax.model.sharding import (
+    DECODE_RULES,
+    TRAIN_RULES,
+    ShardingError,
+    batch_sharding,
+    make_mesh,
+    parameter_spec,
+    tree_shardings,
+)
+from tests.model import tiny
+
+needs_eight = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
+# Every size a multiple of two, so that all three axes of the mesh can have two devices.
+CONFIG = tiny.variant(tie_word_embeddings=False)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.write_checkpoint(CONFIG, tmp_path_factory.mktemp("sharding") / "model")
+
+
+def loss(model, inputs):
+    """Mean negative log-probability of the next token, and the logits."""
+    logits = model.logits(model(inputs))
+    chosen = jnp.roll(inputs.tokens, -1, axis=1)[..., None]
+    taken = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, axis=-1)[..., 0]
+    return -(taken * (inputs.segment_ids > 0)).mean(), logits
+
+
+@needs_eight
+@pytest.mark.parametrize("rules", [TRAIN_RULES, DECODE_RULES], ids=["train", "decode"])
+def test_loss_logits_and_gradients_equal_one_device(checkpoint, rules):
+    packed = [[tiny.example(kind)] for kind in ("one image", "video", "text", "image and video")]
+    inputs = tiny.rows(packed, batch=4)
+    graphdef, params = nnx.split(load_hf(checkpoint))
+
+    @jax.jit
+    def step(params, inputs):
+        return jax.value_and_grad(lambda p: loss(nnx.merge(graphdef, p), inputs), has_aux=True)(params)
+
+    (one_loss, one_logits), one_gradients = step(params, inputs)
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    params = jax.device_put(params, tree_shardings(params, mesh, rules))
+    (eight_loss, eight_logits), eight_gradients = step(
+        params, jax.device_put(inputs, batch_sharding(mesh, 4))
+    )
+    np.testing.assert_allclose(eight_loss, one_loss, atol=1e-5)
+    np.testing.assert_allclose(eight_logits, one_logits, atol=1e-5)
+    for one, eight in zip(jax.tree.leaves(one_gradients), jax.tree.leaves(eight_gradients), strict=True):
+        np.testing.assert_allclose(eight, one, atol=1e-5)
+
+
+@needs_eight
+def test_load_places_and_save_gathers(checkpoint, tmp_path):
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    model = load_hf(checkpoint, mesh=mesh)
+    q_proj = model.decoder.layers.q_proj.kernel[...]
+    assert q_proj.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
+    assert q_proj.addressable_shards[0].data.shape == (3, 32, 32)
+    assert model.decoder.norm.scale[...].sharding.is_fully_replicated
+    save_hf(model, tmp_path / "again")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / file).read_bytes() == (checkpoint / file).read_bytes()
+
+
+@needs_eight
+def test_rules():
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    down = ("decoder.layers.down_proj.kernel", (3, 96, 64), mesh)
+    assert parameter_spec(*down, TRAIN_RULES) == PartitionSpec(None, "tensor", "fsdp")
+    assert parameter_spec(*down, DECODE_RULES) == PartitionSpec(None, "tensor", None)
+    assert parameter_spec("decoder.layers.q_norm.scale", (3, 15), mesh, TRAIN_RULES) == PartitionSpec()
+    assert batch_sharding(mesh, 8).spec == PartitionSpec(("data", "fsdp"))
+
+
+@needs_eight
+def test_every_matrix_is_sharded_in_training():
+    """A new matrix that no row of the table names would silently be copied to every device."""
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    for path, leaf in nnx.to_flat_state(nnx.state(load_shapes(CONFIG))):
+        name, stacked = ".".join(path), "layers" in path or "blocks" in path or "deepstack_mergers" in path
+        spec = parameter_spec(name, leaf.shape, mesh, TRAIN_RULES)
+        assert (spec != PartitionSpec()) == (len(leaf.shape) - stacked == 2), name
+
+
+def load_shapes(config):
+    from onethinker_jax.model.qwen3_vl import Qwen3VL
+
+    return nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0)))
+
+
+@needs_eight
+def test_optimiser_state_lies_where_its_parameters_do(checkpoint):
+    optax = pytest.importorskip("optax")
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    params = nnx.state(load_hf(checkpoint))
+    state = jax.eval_shape(optax.adamw(1e-3).init, params)
+    shardings = dict(jax.tree_util.tree_leaves_with_path(tree_shardings(params, mesh)))
+    placed = {
+        jax.tree_util.keystr(path): s
+        for path, s in jax.tree_util.tree_leaves_with_path(tree_shardings(state, mesh))
+    }
+    for path, sharding in shardings.items():
+        found = [s for key, s in placed.items() if key.endswith(jax.tree_util.keystr(path))]
+        assert len(found) == 2 and all(s == sharding for s in found)
+
+
+@needs_eight
+def test_what_does_not_divide_is_named(tmp_path):
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    with pytest.raises(ShardingError, match=r"embed: dimension 'vocab' of size 161 .* 'tensor' of size 2"):
+        parameter_spec("embed", (161, 64), mesh, TRAIN_RULES)
+    odd = tiny.write_checkpoint(tiny.variant(text={"intermediate_size": 97}), tmp_path / "odd")
+    with pytest.raises(ShardingError, match=r"decoder\.layers\.\w+_proj\.kernel: dimension 'mlp' of size 97"):
+        load_hf(odd, mesh=mesh)
+    with pytest.raises(ShardingError, match="3 rows are not a multiple of the 4 data shards"):
+        batch_sharding(mesh, 3)
+    with pytest.raises(ShardingError, match="data=4 fsdp=2 tensor=2 needs 16 devices, not 8"):
+        make_mesh(data=4, fsdp=2, tensor=2)
