@@ -247,7 +247,8 @@ def _deal(split: str, records: int, seed: int) -> list[_Job]:
     groups: dict[tuple[str, str], list[str]] = {}
     for (kind, task), count in task_counts(records).items():
         problem_type, data_type = task[:-1].rsplit(" (", 1)
-        groups.setdefault((data_type, kind), []).extend([problem_type] * count)
+        if count:
+            groups.setdefault((data_type, kind), []).extend([problem_type] * count)
     for (data_type, kind), problem_types in groups.items():
         most = max(problem_types.count(problem_type) for problem_type in set(problem_types))
         scenes_wanted = max(most, -(-len(problem_types) // RECORDS_A_SCENE[kind]))
