@@ -1,4 +1,4 @@
-"""The Shapes world: same bytes and pixels each time, every task, answers that the media themselves confirm."""
+"""The Shapes world: same bytes and pixels each time, every task, answers that the media confirm."""
 
 import hashlib
 import json
