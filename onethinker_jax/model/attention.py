@@ -125,8 +125,10 @@ def _scores(part: Array, key: Array, segments: Array, branches: Array, start: Ar
     """Float32 [B, K, R, C, T], NEGATIVE where a key must not be seen."""
     count, length = part.shape[3], key.shape[2]
     at = start + jnp.arange(count)
-    mine, other = segments[:, at][:, :, None], segments[:, None, :]
-    allowed = (mine == other) & ((branches[:, None, :] == 0) | (branches[:, at][:, :, None] == branches[:, None, :]))
+    my_segment, my_branch = (jnp.take(ids, at, axis=1)[:, :, None] for ids in (segments, branches))
+    allowed = (my_segment == segments[:, None, :]) & (
+        (branches[:, None, :] == 0) | (my_branch == branches[:, None, :])
+    )
     if causal:
         allowed &= (at[:, None] >= jnp.arange(length)[None, :])[None]
     scores = _matmul(part, key.swapaxes(-1, -2)) * part.shape[-1] ** -0.5

@@ -8,9 +8,12 @@ weight is gathered at every token.  Batches are split over ``data`` and ``fsdp``
 import math
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -95,3 +98,8 @@ def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
     if rows % shards:
         raise ShardingError(f"{rows} rows are not a multiple of the {shards} data shards of the mesh")
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def shard_rows(tree: T, mesh: Mesh) -> T:
+    """Arrays whose first axis is the batch's rows, placed on the mesh."""
+    return jax.tree.map(lambda x: jax.device_put(x, batch_sharding(mesh, x.shape[0])), tree)

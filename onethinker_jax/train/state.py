@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.model.sharding import batch_sharding, tree_shardings
+from onethinker_jax.model.sharding import tree_shardings
 from onethinker_jax.train.advantages import TaskMoments
 from onethinker_jax.train.config import OptimizerSettings
 
@@ -119,11 +119,6 @@ def make_update(
         apply=jax.jit(apply, donate_argnums=0),
         zeros=jax.jit(lambda params: jax.tree.map(jnp.zeros_like, params)),
     )
-
-
-def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """The batch on the mesh, its rows split over the data axes."""
-    return jax.tree.map(lambda x: jax.device_put(x, batch_sharding(mesh, x.shape[0])), batch)
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:

@@ -1,0 +1,129 @@
+"""Orbax checkpoints: one atomic step holds the TrainState and what the host must remember.
+
+The host part is JSON: the stage, its update count, the loader's position, groups waiting in the filter.
+A run belongs to one configuration; another one is refused, naming the setting that differs.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from onethinker_jax.train.config import SettingError, TrainConfig
+from onethinker_jax.train.state import TrainState
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read; the message names it.  Training never starts afresh in its place."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, numbered by update over both stages; the newest ``keep`` are kept."""
+
+    def __init__(self, directory: Path, *, keep: int):
+        self.directory = directory
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def save(self, number: int, state: TrainState, host: dict[str, Any]) -> None:
+        """Starts writing; training goes on meanwhile.  A step that was already saved is left as it is."""
+        if number in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
+        self._manager.save(number, args=items)
+
+    def newest(self) -> tuple[int, dict[str, Any]] | None:
+        """Number and host part of the newest checkpoint; None when there is none."""
+        number = self._manager.latest_step()
+        if number is None:
+            return None
+        try:
+            restored = self._manager.restore(number, args=ocp.args.Composite(host=ocp.args.JsonRestore()))
+        except (ValueError, FileNotFoundError, json.JSONDecodeError) as error:
+            raise self._unreadable(number, error) from error
+        return number, restored["host"]
+
+    def restore(self, number: int, like: TrainState) -> TrainState:
+        """The state of checkpoint ``number``, with the structure and shardings of ``like``."""
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            restored = self._manager.restore(number, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
+        except (ValueError, FileNotFoundError, KeyError) as error:
+            raise self._unreadable(number, error) from error
+        return restored["state"]
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _unreadable(self, number: int, error: Exception) -> CheckpointError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return CheckpointError(f"checkpoint {self.directory / str(number)} cannot be restored: {reason}")
+
+
+def claim_directory(config: TrainConfig) -> None:
+    """Writes ``config.json`` into the run's directory, or checks the one that stands there.
+
+    Raises SettingError naming the first setting in which the standing run differs.
+    """
+    file = config.directory / "config.json"
+    mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    if file.is_file():
+        for name, old, new in _differences(json.loads(file.read_text()), mine):
+            raise SettingError(
+                f"{config.directory} holds a run with {name} {old!r}, not {new!r}: choose another --name, "
+                "or delete that folder"
+            )
+        return
+    config.directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(mine, indent=2) + "\n")
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """The file has either its old content or all of the new."""
+    temporary = file.with_name(f".{file.name}.writing")
+    temporary.write_text(text)
+    os.replace(temporary, file)
+
+
+class Interrupt:
+    """Whether Ctrl-C was pressed: a training loop finishes its step, saves, and then stops."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@contextmanager
+def deferred_interrupt(announce: str, log: Any) -> Iterator[Interrupt]:
+    """Within the block the first SIGINT (or SIGTERM) is noted and announced; a second one stops at once."""
+    interrupt = Interrupt()
+
+    def note(number: int, frame: object) -> None:
+        if interrupt.requested:
+            raise KeyboardInterrupt
+        interrupt.requested = True
+        log.info(announce)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}", before, after
