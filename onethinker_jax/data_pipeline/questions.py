@@ -118,7 +118,8 @@ def _choose_word(scene: Scene, rng: random.Random) -> Question | None:
 def _choose_turn(scene: Scene, rng: random.Random) -> Question | None:
     turn = rng.choice((0, 1))
     text, other = scene.prints[turn].text, scene.prints[1 - turn].text
-    wrong = [other, rng.choice(WORDS), str(rng.randint(10, 99))]
+    fillers = [str(rng.randint(10, 99)), *rng.sample(WORDS, 3)]
+    wrong = [other, *[filler for filler in fillers if filler not in (text, other)][:2]]
     stem = f"Which text is shown {('first', 'last')[turn]}?"
     return _choice(rng, stem, text, wrong, f"First {scene.prints[0].text}, then {scene.prints[1].text}.")
 

@@ -294,7 +294,7 @@ def video_scene(rng: random.Random, kind: str) -> Scene:
             actors = zip(_names(rng, len(roles)), roles, strict=True)
             shapes = tuple(_actor(rng, width, height, duration, *name, role) for name, role in actors)
             scene = Scene(kind, width, height, background, shapes, (), duration, fps)
-            if not _colours_touch(scene):
+            if not _colours_touch(scene) and _all_seen(scene):
                 return scene
     if kind == "sum":
         texts = [str(rng.randint(1, 9)), str(rng.randint(1, 9))]
@@ -394,6 +394,14 @@ def _colours_touch(scene: Scene) -> bool:
                 if one.colour == other.colour and max(gaps) <= one.radius + other.radius + 2:
                     return True
     return False
+
+
+def _all_seen(scene: Scene) -> bool:
+    """Whether every object is at some half second hardly covered."""
+    halves = [half / 2 for half in range(round(2 * scene.duration))]
+    return all(
+        any(visible_share(scene, index, time) >= 0.8 for time in halves) for index in range(len(scene.shapes))
+    )
 
 
 def write_png(scene: Scene, path: Path) -> None:
