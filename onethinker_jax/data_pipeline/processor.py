@@ -8,7 +8,6 @@ Media are decoded once and everything the model needs is computed here, so that 
 evaluation cannot disagree.
 """
 
-import json
 import math
 import re
 import threading
@@ -16,11 +15,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from onethinker_jax.data_pipeline.chat import ChatTokenizer, read_json
 from onethinker_jax.data_pipeline.media import Video, load_image, load_video
 from onethinker_jax.data_pipeline.prompts import chat_messages
 from onethinker_jax.data_pipeline.records import Record, RecordError
@@ -121,7 +120,7 @@ class Processor:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: ChatTokenizer,
         limits: MediaLimits,
         *,
         patch_size: int = 16,
@@ -175,8 +174,6 @@ class Processor:
         Raises:
             ValueError: the directory is not there, or asks for processing this class does not do.
         """
-        from transformers import AutoTokenizer  # here, so that importing this module stays quick
-
         path = Path(path)
         if not path.is_dir():
             raise ValueError(f"{path}: no such directory")
@@ -201,10 +198,9 @@ class Processor:
         if grid_side is None:
             grid_side = 48
             if (path / "config.json").is_file():
-                vision = _read_json(path / "config.json").get("vision_config", {})
+                vision = read_json(path / "config.json").get("vision_config", {})
                 grid_side = math.isqrt(vision.get("num_position_embeddings", 2304))
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
-        return cls(tokenizer, limits, **geometry, grid_side=grid_side, cache_bytes=cache_bytes)
+        return cls(ChatTokenizer(path), limits, **geometry, grid_side=grid_side, cache_bytes=cache_bytes)
 
     def __call__(
         self,
@@ -287,8 +283,7 @@ class Processor:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of generated token ids, without special tokens such as the closing <|im_end|>."""
-        ids = np.asarray(ids, np.int64).tolist()
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=True)
 
     @property
     def cached_bytes(self) -> int:
@@ -366,9 +361,7 @@ class Processor:
                     if part
                 ]
             turns.append({"role": message["role"], "content": content})
-        text = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        text = self.tokenizer.render(turns, add_generation_prompt=add_generation_prompt)
         if [found.group(1) for found in _PADS.finditer(text)] != [medium.kind for medium in media]:
             raise ValueError("the chat template does not keep the media of these messages")
         rest = iter(media)
@@ -385,13 +378,13 @@ class Processor:
         """Token ids and loss mask. An answer is tokenised apart from its header, as generation would."""
         ids, mask = [], []
         for number, piece in enumerate(_ASSISTANT.split(text)):
-            encoded = self.tokenizer.encode(piece, add_special_tokens=False)
+            encoded = self.tokenizer.encode(piece)
             ids.extend(encoded)
             mask.extend([number % 3 == 2] * len(encoded))  # the split gives text, header, answer, text ...
         return np.array(ids, np.int32), np.array(mask, bool)
 
     def _token_id(self, token: str) -> int:
-        found = self.tokenizer.get_vocab().get(token)
+        found = self.tokenizer.token_id(token)
         if found is None:
             raise ValueError(f"the tokenizer has no {token}: not one of Qwen3-VL's")
         return found
@@ -431,23 +424,13 @@ class _ExampleCache:
         return example
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: must hold a JSON object")
-    return value
-
-
 def _processor_configs(path: Path) -> tuple[dict, dict]:
     """Image and video processor settings of a directory, in transformers 4's or 5's layout; checked."""
-    joint = _read_json(path / "processor_config.json") if (path / "processor_config.json").is_file() else {}
+    joint = read_json(path / "processor_config.json") if (path / "processor_config.json").is_file() else {}
     configs = []
     for prefix, key in (("", "image_processor"), ("video_", "video_processor")):
         name = f"{prefix}preprocessor_config.json"
-        config = _read_json(path / name) if (path / name).is_file() else joint.get(key, {})
+        config = read_json(path / name) if (path / name).is_file() else joint.get(key, {})
         for field in ("image_mean", "image_std"):
             if config.get(field, [0.5] * 3) != [0.5] * 3:
                 raise ValueError(f"{path / name}: {field} is {config[field]}, the model normalises with 0.5")

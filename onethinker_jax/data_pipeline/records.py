@@ -117,7 +117,7 @@ def read_records(
 
 def _rows(path: Path) -> list[tuple[int, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None
     if not text.lstrip().startswith("{"):
@@ -129,7 +129,7 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
             raise RecordError(f"{path}: must be a JSON list or JSON lines, is a {type(rows).__name__}")
         return list(enumerate(rows, 1))
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 rows.append((number, json.loads(line)))

@@ -5,6 +5,7 @@ import json
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,10 +14,16 @@ import pytest
 from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.packing import PackingError, fill_of
+from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record, RecordError, read_records, task_of
 from tests.data_pipeline.making import sft_row, write_image, write_rows
 
-SHAPE = {"rows": 2, "tokens": 160, "patches": 96}
+
+def make_batches(
+    records: list[Record], processor: Processor, *, seed: int = 0, **options: Any
+) -> TrainingBatches:
+    shape = {"rows": 2, "tokens": 160, "patches": 96}
+    return TrainingBatches(RecordStream(records, seed=seed), processor, **{**shape, **options})
 
 
 def plain_records(count: int) -> list[Record]:
@@ -96,9 +103,7 @@ def test_weights_set_the_share_of_each_task():
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_batches_resume_exactly(processor, records, prefetch):
     def fresh() -> TrainingBatches:
-        return TrainingBatches(
-            RecordStream(records, seed=5), processor, **SHAPE, window=12, prefetch=prefetch
-        )
+        return make_batches(records, processor, seed=5, window=12, prefetch=prefetch)
 
     with fresh() as batches:
         whole, states = [], [batches.state()]
@@ -123,7 +128,7 @@ def test_every_record_is_placed_once_an_epoch(processor, records):
     """No example is lost or doubled by the window."""
     wanted = Counter(processor.training(record).tokens.tobytes() for record in records)
     seen: Counter[bytes] = Counter()
-    with TrainingBatches(RecordStream(records, seed=0), processor, **SHAPE, window=8) as batches:
+    with make_batches(records, processor, window=8) as batches:
         while sum(seen.values()) < 5 * len(records):
             inputs = next(batches).inputs
             for row, segments in enumerate(np.asarray(inputs.segment_ids)):
@@ -135,12 +140,12 @@ def test_every_record_is_placed_once_an_epoch(processor, records):
 
 def test_errors_of_the_thread_reach_the_consumer(processor, records):
     records[5].images[0].write_bytes(b"broken")
-    batches = TrainingBatches(RecordStream(records, seed=0), processor, **SHAPE)
+    batches = make_batches(records, processor)
     for _ in range(2):  # asked again, it says the same
         with pytest.raises(MediaError, match=r"2\.png"):
             take(batches, 50)
     batches.close()
-    small = TrainingBatches(RecordStream(records[:1], seed=0), processor, rows=1, tokens=20, patches=96)
+    small = make_batches(records[:1], processor, rows=1, tokens=20, patches=96)
     with pytest.raises(PackingError, match=r"record 0: \d+ tokens do not fit in a row of 20"), small:
         next(small)
 
@@ -148,10 +153,9 @@ def test_errors_of_the_thread_reach_the_consumer(processor, records):
 def test_bad_examples_can_be_skipped(processor, records, tmp_path):
     records[5].images[0].write_bytes(b"broken")
     quarantine = tmp_path / "bad.jsonl"
-    with TrainingBatches(
-        RecordStream(records, seed=0),
+    with make_batches(
+        records,
         processor,
-        **SHAPE,
         on_bad_record="skip",
         quarantine=quarantine,
         prefetch=0,
@@ -162,13 +166,13 @@ def test_bad_examples_can_be_skipped(processor, records, tmp_path):
         assert batches.skipped == len(entries) > 0 and "2.png" in entries[0]["reason"]
     for record in records:
         record.images[0].write_bytes(b"broken")
-    none = TrainingBatches(RecordStream(records, seed=0), processor, **SHAPE, on_bad_record="skip")
+    none = make_batches(records, processor, on_bad_record="skip")
     with pytest.raises(RecordError, match="none of 23 records can be used"), none:
         next(none)
 
 
 def test_close_leaves_no_thread(processor, records):
-    with TrainingBatches(RecordStream(records, seed=0), processor, **SHAPE) as batches:
+    with make_batches(records, processor) as batches:
         next(batches)
         assert any("training-batches" in thread.name for thread in threading.enumerate())
     assert not any("training-batches" in thread.name for thread in threading.enumerate())

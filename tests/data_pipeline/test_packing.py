@@ -1,5 +1,7 @@
 """Packed rows hold exactly their examples: nothing lost, nothing crossing, every index pointing home."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def example(rng: np.random.Generator, *, text: int | None = None, media: int | N
     )
 
 
-def merged(inputs: ModelInputs, row: int, index: np.ndarray) -> np.ndarray:
+def merged(inputs: ModelInputs, row: int, index: Any) -> np.ndarray:
     """The patches behind visual indices of a row, uint8 [n, 4, 1536]."""
     assert inputs.vision is not None
     return np.asarray(inputs.vision.patches)[row].reshape(-1, 4, 1536)[index]

@@ -1,6 +1,8 @@
 """The numpy processor against transformers' where that needs no torchvision, and hand-made layouts."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as hf_smart_resize
 
+from onethinker_jax.data_pipeline.chat import ChatTokenizer
 from onethinker_jax.data_pipeline.media import MediaError, Video
 from onethinker_jax.data_pipeline.processor import Processor, smart_resize, timestamps_of_pairs
 from onethinker_jax.data_pipeline.records import RecordError, read_records
@@ -119,6 +122,40 @@ def test_timestamps_of_uneven_frames():
     np.testing.assert_allclose(timestamps_of_pairs(np.array([0.0, 0.7, 3.0])), [0.35, 3.0])
 
 
+def test_chat_tokenizer_equals_transformers(qwen_directory, tmp_path):
+    hf, ours = AutoTokenizer.from_pretrained(str(qwen_directory)), ChatTokenizer(qwen_directory)
+    parts = [{"type": "image"}, {"type": "text", "text": "a \u00e9\u4e2d"}, {"type": "video"}]
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": parts},
+        assistant("<think>b</think>"),
+    ]
+    for prompt in (False, True):
+        expected = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        assert ours.render(messages, add_generation_prompt=prompt) == expected
+    texts = [expected, "  two\n\n\tlines 1234 it's", "e\u0301 <|im_end|>\ufb01", "", "\x00\u2028\U0001f600"]
+    for text in texts:
+        ids = hf.encode(text, add_special_tokens=False)
+        assert ours.encode(text) == ids
+        for skip in (False, True):
+            assert ours.decode(ids, skip_special_tokens=skip) == hf.decode(ids, skip_special_tokens=skip)
+    assert len(ours) == len(hf) and ours.token_id("<|nothing|>") is None
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((qwen_directory / name).read_bytes())
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no tools') }}")
+    with pytest.raises(ValueError, match="no tools"):
+        ChatTokenizer(tmp_path).render(messages, add_generation_prompt=True)
+
+
+def test_torch_is_not_imported(qwen_directory):
+    """Torch is installed here: reading a directory must not find its way to it."""
+    code = (
+        "import sys; from onethinker_jax.data_pipeline import Processor, RecordStream; "
+        f"Processor.from_pretrained({str(qwen_directory)!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_mixed_media_keep_their_order(processor):
     videos, images = [video_of(2)], [picture(64, 64), picture(64, 96)]
     messages = [user("<image>a<video>"), assistant("Yes."), user("<image>b")]
@@ -141,7 +178,7 @@ def test_targets_are_the_answers_alone(processor, answer):
     prompt = processor(messages[:2], images=[picture(64, 64)], add_generation_prompt=True)
     np.testing.assert_array_equal(example.tokens[: len(prompt.tokens)], prompt.tokens)
     np.testing.assert_array_equal(example.positions[:, : len(prompt.tokens)], prompt.positions)
-    first = processor.tokenizer.encode(answer + "<|im_end|>", add_special_tokens=False)
+    first = processor.tokenizer.encode(answer + "<|im_end|>")
     assert example.tokens[len(prompt.tokens) :][: len(first)].tolist() == first
     assert prompt.next_position == example.positions[0, len(prompt.tokens)]
     assert processor.decode(first) == answer
@@ -218,6 +255,9 @@ def test_directories(qwen_directory, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**image, "image_mean": [0.4, 0.4, 0.4]}))
     with pytest.raises(ValueError, match="image_mean"):
         Processor.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        ChatTokenizer(tmp_path)
     with pytest.raises(ValueError, match="no such directory"):
         Processor.from_pretrained(tmp_path / "none")
     with pytest.raises(ValueError, match="image pixel bounds"):

@@ -2,6 +2,7 @@
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -58,7 +59,7 @@ def layout(rng: np.random.Generator, media: list[tuple[str, np.ndarray]]) -> np.
 def test_positions_equal_transformers(kinds):
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
-    stub = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2)))
+    stub: Any = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2)))
     stub.get_vision_position_ids = lambda *a, **k: Qwen3VLModel.get_vision_position_ids(stub, *a, **k)
     rng = np.random.default_rng(len(kinds))
     for _ in range(10):
@@ -70,7 +71,7 @@ def test_positions_equal_transformers(kinds):
         video_grids = np.array([g for kind, g in media if kind == "video"], np.int64).reshape(-1, 3)
         types = (tokens == IDS["image_token_id"]) + 2 * (tokens == IDS["video_token_id"])
         expected, delta = Qwen3VLModel.get_rope_index(
-            stub,  # type: ignore[arg-type]
+            stub,
             torch.tensor(tokens)[None],
             torch.tensor(types)[None],
             torch.tensor(image_grids) if len(image_grids) else None,

@@ -1,0 +1,114 @@
+"""A checkpoint directory's tokenizer and chat template, read without transformers.
+
+`transformers.AutoTokenizer` gives the same ids and texts, but importing it imports torch wherever torch is
+installed, which the trainer's process must not; `tokenizers` and Jinja are all that is needed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+
+class ChatTokenizer:
+    """Text to token ids and back, and messages to text. Thread-safe."""
+
+    def __init__(self, path: str | Path):
+        """Reads `tokenizer.json` and the chat template of a directory.
+
+        Raises:
+            ValueError: a file is missing or cannot be read.
+        """
+        self.path = Path(path)
+        file = self.path / "tokenizer.json"
+        if not file.is_file():
+            raise ValueError(f"{self.path}: has no tokenizer.json")
+        self._tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        config = read_json(self.path / "tokenizer_config.json")
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise
+        try:
+            self._template = environment.from_string(_template(self.path, config))
+        except TemplateError as error:
+            raise ValueError(f"{self.path}: its chat template is wrong ({error})") from None
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        self._special = {name: _content(config[name]) for name in names if config.get(name) is not None}
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token, None if there is no such token."""
+        return self._tokenizer.token_to_id(token)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; special tokens written in it become themselves, none are added."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Text of token ids. Bytes that form no character become U+FFFD."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
+        """The conversation as the chat template writes it. Content is a string or a list of typed parts.
+
+        Raises:
+            ValueError: the template refuses these messages.
+        """
+        try:
+            return self._template.render(
+                messages=list(messages),
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._special,
+            )
+        except TemplateError as error:
+            raise ValueError(f"the chat template refuses the messages ({error})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ValueError naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: must hold a JSON object")
+    return value
+
+
+def _template(path: Path, config: dict[str, Any]) -> str:
+    """The template's text; a file of its own goes before the tokenizer's settings, as in transformers."""
+    if (path / "chat_template.jinja").is_file():
+        return (path / "chat_template.jinja").read_text(encoding="utf-8")
+    if (path / "chat_template.json").is_file():
+        config = read_json(path / "chat_template.json")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    if not isinstance(template, str):
+        raise ValueError(f"{path}: has no chat template")
+    return template
+
+
+def _content(token: str | dict[str, Any]) -> str:
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _tojson(value: Any, **options: Any) -> str:
+    return json.dumps(value, **{"ensure_ascii": False, **options})
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
