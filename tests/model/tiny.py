@@ -1,8 +1,8 @@
 """Tiny Qwen3-VLs and inputs for the tests of this folder: weights by an exact formula, none at its default.
 
-Weights come from an integer hash of the tensor's Hugging Face name and element number, so that they are the
-same bits on every machine and with every library version; norm weights are not 1 and biases not 0, so that
-no parameter can be left out unseen.
+Weights come from an integer hash of the tensor's Hugging Face name and element number, inputs from the same
+hash, so that both are the same bits on every machine and with every library version.  Norm weights are not 1
+and biases not 0, so that no parameter can be left out unseen.
 """
 
 import zlib
@@ -93,15 +93,20 @@ CONFIGS = {
 }
 
 
-def formula(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 values of the tensor ``name``: SplitMix64 of (name, element number), scaled by its role."""
-    counter = np.arange(int(np.prod(shape)), dtype=np.uint64) + (
+def hashed(name: str, count: int) -> np.ndarray:
+    """uint64 [count]: SplitMix64 of (name, element number)."""
+    counter = np.arange(1, count + 1, dtype=np.uint64) + (
         np.uint64(zlib.crc32(name.encode())) << np.uint64(32)
     )
-    bits = (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    bits = counter * np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    uniform = ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
+    return bits ^ (bits >> np.uint64(31))
+
+
+def formula(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 values of the tensor ``name``, uniform, scaled by its role."""
+    uniform = (hashed(name, int(np.prod(shape))) >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
     values = uniform.reshape(shape)
     if name.endswith("bias"):
         values = 0.3 * values
@@ -161,17 +166,20 @@ class Sample:
 
 def sample(seed: int, *parts: tuple[Any, ...]) -> Sample:
     """From ("text", tokens), ("image", rows, columns), ("video", frames, rows, columns); sizes in patches."""
-    rng = np.random.default_rng(seed)
+
+    def draw(count: int, below: int) -> np.ndarray:
+        return hashed(f"{seed}, {len(tokens)} of {parts}", count) % np.uint64(below)
+
     tokens: list[int] = []
     media: list[tuple[int, tuple[int, int, int]]] = []
     for kind, *size in parts:
         if kind == "text":
-            tokens += rng.integers(0, IMAGE, size[0]).tolist()
+            tokens += draw(size[0], IMAGE).tolist()
             continue
         frames, rows, columns = (1, *size) if kind == "image" else size
         pad = IMAGE if kind == "image" else VIDEO
         for _ in range(frames):
-            stamp = rng.integers(0, IMAGE, 3).tolist() if kind == "video" else []  # "<0.5 seconds>"
+            stamp = draw(3, IMAGE).tolist() if kind == "video" else []  # "<0.5 seconds>"
             tokens += [*stamp, START, *[pad] * (rows * columns // 4), END]
         media.append((pad, (frames, rows, columns)))
     ids = np.array(tokens, np.int32)
@@ -190,7 +198,7 @@ def sample(seed: int, *parts: tuple[Any, ...]) -> Sample:
             merge=2,
         ),
         visual_index=np.where(visual, np.cumsum(visual) - 1, -1).astype(np.int32),
-        patches=rng.integers(0, 256, (int(grids.prod(1).sum()), 1536)).astype(np.uint8),
+        patches=draw(int(grids.prod(1).sum()) * 1536, 256).astype(np.uint8).reshape(-1, 1536),
         grids=grids,
         is_video=is_video,
     )
@@ -297,4 +305,4 @@ KINDS = {
 
 
 def example(kind: str, seed: int = 0) -> Sample:
-    return sample(seed + zlib.crc32(kind.encode()), *KINDS[kind])
+    return sample(seed, *KINDS[kind])
