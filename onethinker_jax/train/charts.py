@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-WIDTH, WIDE, HEIGHT = 460, 620, 240
+SIZE, WIDE_SIZE = (460, 240), (900, 360)
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 MAX_POINTS = 240
 SMOOTH_FROM = 24  # a lone curve of that many points also gets a smoothed line
 
 # metric -> title, unit of its axis, and what it says
 PANELS = {
-    "loss": ("Loss", "nats a token", "what the stage minimises"),
     "reward": ("Reward", "overall reward", "mean over the batch; thin lines are tasks"),
     "format": ("Format rate", "share", "responses that are <think>…</think><answer>…</answer>"),
     "accuracy": ("Accuracy", "mean accuracy", "the accuracy part of the reward"),
     "sigma": ("Spread of a task's rewards σ", "reward", "what EMA-GRPO divides advantages by"),
+    "loss": ("Loss", "a token", "what the stage minimises"),
     "response_tokens": ("Response length", "tokens", "mean over the samples"),
     "kl": ("KL to the SFT model", "nats a token", "how far the policy has moved"),
     "entropy": ("Entropy", "nats a token", "of the policy over the next token"),
@@ -74,24 +74,27 @@ def panel_html(stage: str, metric: str, series: Sequence[Series]) -> str:
             for one, colour in zip(series, colours, strict=True)
         )
         legend = f'<ul class="legend">{items}</ul>'
+    chart = _svg(series, colours, unit, WIDE_SIZE if legend else SIZE)
     return (
-        f'<figure class="panel{" wide" if legend else ""}"><figcaption><b>{escape(title)}</b> <span class="tag">{escape(stage)}</span>'
-        f"<small>{escape(note)}</small></figcaption>{_svg(series, colours, unit, WIDE if legend else WIDTH)}{legend}</figure>"
+        f'<figure class="panel{" wide" if legend else ""}">'
+        f'<figcaption><b>{escape(title)}</b> <span class="tag">{escape(stage)}</span>'
+        f"<small>{escape(note)}</small></figcaption>{chart}{legend}</figure>"
     )
 
 
 def _colours(series: Sequence[Series]) -> list[str]:
-    """A colour a curve: the accent for the overall one, hues far apart for the others."""
-    hues = [one for one in series if one.name != "all"]
-    return [
-        "var(--accent)"
-        if one.name == "all"
-        else f"hsl({(hues.index(one) * 360 / len(hues) + 20) % 360:.0f} 62% 52%)"
-        for one in series
-    ]
+    """The accent for a lone curve; else the ink for the overall one and hues far apart for the others."""
+    if len(series) == 1:
+        return ["var(--accent)"]
+    named = [one.name for one in series if one.name != "all"]
+    hues = {
+        name: f"hsl({(20 + index * 360 / len(named)) % 360:.0f} 62% 52%)" for index, name in enumerate(named)
+    }
+    return [hues.get(one.name, "var(--ink)") for one in series]
 
 
-def _svg(series: Sequence[Series], colours: Sequence[str], unit: str, width: int) -> str:
+def _svg(series: Sequence[Series], colours: Sequence[str], unit: str, size: tuple[int, int]) -> str:
+    width, height = size
     series = [Series(one.name, _thinned(one.points)) for one in series]
     xs = [x for one in series for x, _ in one.points]
     ys = [y for one in series for _, y in one.points]
@@ -102,7 +105,7 @@ def _svg(series: Sequence[Series], colours: Sequence[str], unit: str, width: int
     def at(x: float, y: float) -> tuple[float, float]:
         return (
             LEFT + (x - x_low) / (x_high - x_low) * (width - LEFT - RIGHT),
-            TOP + (y_high - y) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM),
+            TOP + (y_high - y) / (y_high - y_low) * (height - TOP - BOTTOM),
         )
 
     parts = []
@@ -114,18 +117,18 @@ def _svg(series: Sequence[Series], colours: Sequence[str], unit: str, width: int
         if x_low <= tick <= x_high:
             x, _ = at(tick, y_low)
             parts.append(
-                f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_number(tick)}</text>'
+                f'<text x="{x:.1f}" y="{height - BOTTOM + 16}" text-anchor="middle">{_number(tick)}</text>'
             )
-    parts.append(f'<text class="unit" x="{width - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">step</text>')
-    parts.append(f'<text class="unit" x="{LEFT}" y="{HEIGHT - 3}">{escape(unit)}</text>')
+    parts.append(f'<text class="unit" x="{width - RIGHT}" y="{height - 3}" text-anchor="end">step</text>')
+    parts.append(f'<text class="unit" x="{LEFT}" y="{height - 3}">{escape(unit)}</text>')
     for one, colour in reversed(list(zip(series, colours, strict=True))):  # the overall curve on top
         parts += _curve(one, colour, at, lone=len(series) == 1, main=one.name == "all")
     data = [
         {"name": one.name, "colour": c, "points": one.points} for one, c in zip(series, colours, strict=True)
     ]
-    frame = {"box": [LEFT, TOP, width - RIGHT, HEIGHT - BOTTOM], "x": [x_low, x_high], "series": data}
+    frame = {"box": [LEFT, TOP, width - RIGHT, height - BOTTOM], "x": [x_low, x_high], "series": data}
     return (
-        f'<svg class="chart" viewBox="0 0 {width} {HEIGHT}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" '
         f"data-chart='{escape(json.dumps(frame, separators=(',', ':')))}'>{''.join(parts)}</svg>"
     )
 

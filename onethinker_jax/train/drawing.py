@@ -1,6 +1,6 @@
 """Answers drawn on pictures: boxes, points, tracks and mask outlines, in green for the truth and in dashed
-orange for the prediction. Every stroke has a dark rim, so that it shows on any background, also on shapes
-of its own colour.
+orange for the prediction. Boxes, points and outlines have a dark rim, so that they show on any background,
+also on shapes of their own colour.
 """
 
 import base64
@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -34,11 +35,16 @@ class Marks:
     mask: np.ndarray | None = None  # bool [H, W] of the frame
 
 
-def marks_at(answer: StructuredAnswer | None, time: float | None, mask: np.ndarray | None = None) -> Marks:
+def marks_at(
+    answer: StructuredAnswer | None,
+    time: float | None,
+    times: Sequence[float] = (),
+    mask: np.ndarray | None = None,
+) -> Marks:
     """The part of an answer that belongs to the frame at `time` seconds; None: to a still picture.
 
     A box of second s belongs to the frames in [s - 0.5, s + 0.5); the box and points of a video's
-    segmentation to those within half a second of the key frame.
+    segmentation to the one of the frames shown, at `times`, that is nearest to the key frame.
     """
     if answer is None:
         return Marks(mask=mask)
@@ -46,7 +52,8 @@ def marks_at(answer: StructuredAnswer | None, time: float | None, mask: np.ndarr
         second = math.floor(time + 0.5)
         centres = [_centre(box) for s, box in sorted(answer.boxes.items()) if s <= second]
         return Marks(box=answer.boxes.get(second), track=centres, mask=mask)
-    if time is not None and answer.key_time is not None and abs(time - answer.key_time) > 0.5:
+    key = answer.key_time
+    if time is not None and key is not None and time != min(times, key=lambda t: abs(t - key)):
         return Marks(mask=mask)
     return Marks(answer.box, answer.positive_points, answer.negative_points, (), mask)
 
@@ -62,7 +69,7 @@ def draw(frame: np.ndarray, truth: Marks, predicted: Marks, width: int) -> Image
     sampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
     picture = Image.fromarray(np.ascontiguousarray(frame)).convert("RGB").resize(size, sampling)
     pen = ImageDraw.Draw(picture)
-    stroke = max(round(size[0] / 160), 2)
+    stroke = max(round(size[0] / 110), 2)
     for marks, colour, dashed in ((truth, TRUE, False), (predicted, PREDICTED, True)):
         _draw_marks(picture, pen, marks, colour, dashed, stroke)
     return picture
@@ -76,15 +83,13 @@ def _draw_marks(
         _draw_outline(picture, marks.mask, colour, stroke)
     if len(marks.track) > 1:
         path = [_pixel(point, size) for point in marks.track]
-        _lines(pen, [(a, b) for a, b in zip(path, path[1:], strict=False)], colour, max(stroke - 1, 1))
+        pen.line(path, fill=colour, width=max(stroke - 1, 1))
         for x, y in path:
-            _disc(pen, (x, y), stroke * 1.2, colour)
+            pen.ellipse((x - stroke, y - stroke, x + stroke, y + stroke), fill=colour)
     if marks.box is not None:
         (left, top), (right, bottom) = _pixel(marks.box[:2], size), _pixel(marks.box[2:], size)
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-        sides = [
-            side for a, b in zip(corners, corners[1:], strict=False) for side in _pieces(a, b, dashed, stroke)
-        ]
+        sides = [side for a, b in pairwise(corners) for side in _pieces(a, b, dashed, stroke)]
         _lines(pen, sides, colour, stroke)
     for points, plus in ((marks.positive_points, True), (marks.negative_points, False)):
         for point in points:

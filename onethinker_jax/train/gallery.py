@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -24,7 +25,7 @@ from onethinker_jax.rewards.answers import (
 from onethinker_jax.rewards.score import Score, Variant, max_accuracy, max_overall
 from onethinker_jax.train.drawing import data_uri, draw, marks_at
 
-IMAGE_WIDTH, FRAME_WIDTH = 384, 192  # pixels that a picture and a film's frame are drawn at
+IMAGE_WIDTH, FRAME_WIDTH = 384, 288  # pixels that a picture and a film's frame are drawn at
 MAX_FRAMES = 8
 
 
@@ -153,11 +154,12 @@ def _true_masks(record: Record) -> Masks | None:
 
 
 def _decoded(rle: dict) -> np.ndarray:
+    """A COCO RLE, compressed or as a list of runs, as bool [H, W]."""
     height, width = (int(side) for side in rle["size"])
-    counts = rle["counts"]
-    if isinstance(counts, list):
-        rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return coco_mask.decode({"size": [height, width], "counts": rle["counts"]}).astype(bool)
+    plain: Any = {"size": [height, width], "counts": rle["counts"]}
+    if isinstance(plain["counts"], list):
+        plain = coco_mask.frPyObjects(plain, height, width)
+    return coco_mask.decode(plain).astype(bool)
 
 
 def card_html(item: GalleryItem) -> str:
@@ -180,7 +182,8 @@ def card_html(item: GalleryItem) -> str:
         f'data-reward="{score.overall:.4f}"><div class="media">{media}</div><div class="text">'
         f'<header><span class="task">{escape(item.task)}</span>{stage}'
         f'<span class="number">#{escape(str(item.problem_id))}</span>'
-        f'<span class="reward" style="--good:{_share(score.overall, item.best[0]):.3f}">{score.overall:.2f}</span></header>'
+        f'<span class="reward" style="--good:{_share(score.overall, item.best[0]):.3f}">'
+        f"{score.overall:.2f}</span></header>"
         f'<p class="question">{escape(item.question)}</p>'
         + (f'<ul class="options">{options}</ul>' if options else "")
         + f"<dl><dt>Reasoning</dt><dd class=think>{reasoning}</dd>"
@@ -207,35 +210,30 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
+def _picture(item: GalleryItem, frame: np.ndarray, time: float | None, width: int) -> str:
+    """The frame with both answers on it, as a URI."""
+    true_mask = item.true_masks.near(time) if item.true_masks else None
+    predicted_mask = item.predicted_masks.near(time) if item.predicted_masks else None
+    truth = marks_at(item.true_marks, time, item.times or (), true_mask)
+    predicted = marks_at(item.predicted_marks, time, item.times or (), predicted_mask)
+    return data_uri(draw(frame, truth, predicted, width))
+
+
 def _pictures(item: GalleryItem) -> str:
-    true_mask = item.true_masks.near(None) if item.true_masks else None
-    predicted_mask = item.predicted_masks.near(None) if item.predicted_masks else None
-    truth, predicted = (
-        marks_at(item.true_marks, None, true_mask),
-        marks_at(item.predicted_marks, None, predicted_mask),
-    )
     return "".join(
         f'<img alt="image {number} of record {escape(str(item.problem_id))}" '
-        f'src="{data_uri(draw(frame, truth, predicted, IMAGE_WIDTH))}">'
+        f'src="{_picture(item, frame, None, IMAGE_WIDTH)}">'
         for number, frame in enumerate(item.frames, 1)
     )
 
 
 def _film(item: GalleryItem) -> str:
-    assert item.times is not None
-    cells = []
-    for frame, time in zip(item.frames, item.times, strict=True):
-        true_mask = item.true_masks.near(time) if item.true_masks else None
-        predicted_mask = item.predicted_masks.near(time) if item.predicted_masks else None
-        truth, predicted = (
-            marks_at(item.true_marks, time, true_mask),
-            marks_at(item.predicted_marks, time, predicted_mask),
-        )
-        uri = data_uri(draw(frame, truth, predicted, FRAME_WIDTH))
-        cells.append(
-            f'<figure><img alt="frame at {time:.1f} s" src="{uri}"><figcaption>{time:.1f} s</figcaption></figure>'
-        )
-    return f'<div class="film">{"".join(cells)}</div>{_timeline(item)}'
+    cells = "".join(
+        f'<figure><img alt="frame at {time:.1f} s" src="{_picture(item, frame, time, FRAME_WIDTH)}">'
+        f"<figcaption>{time:.1f} s</figcaption></figure>"
+        for frame, time in zip(item.frames, item.times or (), strict=True)
+    )
+    return f'<div class="film">{cells}</div>{_timeline(item)}'
 
 
 def _timeline(item: GalleryItem) -> str:

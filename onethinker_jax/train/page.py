@@ -55,8 +55,8 @@ def write_page(
         title: of the page and the window.
         summary: the table; a last row with the mean over all records is added.
         curves: rows of the run's metrics file (`log.read_metrics`).
-        gallery: cards, grouped by task on the page, tasks with boxes, points or spans first. Past about 5 MB of them the rest is left out, evenly
-            over the tasks, and the page says so.
+        gallery: cards, grouped by task on the page, tasks with boxes, points or spans first. Past about 5 MB
+            of them the rest is left out, evenly over the tasks, and the page says so.
     """
     body = [f"<h1>{escape(title)}</h1>"]
     if summary.lead:
@@ -72,7 +72,8 @@ def write_page(
     if gallery:
         body.append(_gallery_html(gallery))
     style, script = (
-        resources.files(__package__).joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js")
+        resources.files("onethinker_jax.train").joinpath(f"page.{kind}").read_text("utf-8")
+        for kind in ("css", "js")
     )
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -126,9 +127,10 @@ def _summary_html(summary: Summary) -> str:
     )
     scale = max([1.0, *(value for row in rows for value in row.reward if value is not None)])
     body = "".join(_summary_row(row, len(stages), scale, formats, masks) for row in rows)
+    gain = f"Gain is {escape(stages[-1])} over {escape(stages[-2])}." if len(stages) > 1 else ""
     return (
         "<h2>Held-out records</h2><p class=lead>Mean reward of greedy answers to records that no stage was "
-        f"trained on. Gain is {escape(stages[-1])} over {escape(stages[-2] if len(stages) > 1 else stages[-1])}.</p>"
+        f"trained on. {gain}</p>"
         f'<div class="sheet"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
     )
 
@@ -175,7 +177,10 @@ def _curves_html(curves: Iterable[Mapping[str, Any]]) -> str:
     if not made:
         return ""
     if others:
-        others = f'<details class="more"><summary>More curves</summary><div class="panels">{others}</div></details>'
+        others = (
+            '<details class="more"><summary>More curves</summary>'
+            f'<div class="panels">{others}</div></details>'
+        )
     return f'<h2>Curves</h2><div class="panels">{first}</div>{others}'
 
 
@@ -196,8 +201,8 @@ def _gallery_html(gallery: Sequence[GalleryItem]) -> str:
         '<span class="swatches"><span><i></i>truth</span><span><i class="dash"></i>prediction</span></span>'
     )
     return (
-        "<h2>Answers</h2><p class=lead>Held-out records as the model saw them, with the true and the predicted "
-        f"boxes, points, tracks, masks and time spans drawn on them.{note}</p>"
+        "<h2>Answers</h2><p class=lead>Held-out records with the true and the predicted boxes, points, "
+        f"tracks, masks and time spans drawn on them.{note}</p>"
         f'<div class="controls">{controls}</div><div id="gallery">{cards}</div>'
     )
 

@@ -1,0 +1,315 @@
+"""The page of a run: complete, self-contained, every number where it belongs; its looks are for eyes."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.rewards.answers import StructuredAnswer
+from onethinker_jax.rewards.score import Score, score_response
+from onethinker_jax.train import page as page_module
+from onethinker_jax.train.charts import panel_html, panels
+from onethinker_jax.train.drawing import PREDICTED, TRUE, Marks, draw, marks_at
+from onethinker_jax.train.gallery import GalleryItem, Masks, gallery_item
+from onethinker_jax.train.page import Summary, TaskSummary, overall, write_page
+
+GREY = np.full((64, 96, 3), 128, np.uint8)
+CURVES = [
+    {"stage": "sft", "step": 10 * i, "time": 0.0, "loss": 3.0 / i, "tokens_per_second": 9000.0}
+    for i in range(1, 60)
+] + [
+    {
+        "stage": "rl",
+        "step": i,
+        "time": 0.0,
+        "reward": 0.5 + i / 100,
+        "reward/OCR (image)": 0.4,
+        "kl": None,
+        "odd": 1,
+    }
+    for i in range(1, 30)
+]
+
+
+class Checker(HTMLParser):
+    """Every tag that is opened is closed, in order; collects what would be loaded from elsewhere."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.count: dict[str, int] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+
+def record(folder: Path, problem_type: str, data_type: str, answer: str, **changes) -> Record:
+    if data_type == "image":
+        path = folder / "scene.png"
+        Image.fromarray(GREY).save(path)
+    else:
+        path = folder / "scene.mp4"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=4)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            for level in range(20):
+                frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 10 * level, np.uint8), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    media = {"images": (path,), "videos": ()} if data_type == "image" else {"images": (), "videos": (path,)}
+    fields = {
+        "problem_id": 7,
+        "problem": f"<{data_type}>Where is <b>it</b>?",
+        "data_type": data_type,
+        "problem_type": problem_type,
+        "options": (),
+        "answer": f"<answer>{answer}</answer>",
+        "data_source": "test",
+        **media,
+        **changes,
+    }
+    return Record(**fields)
+
+
+def item(folder: Path, problem_type: str, data_type: str, truth: str, answer: str, **changes) -> GalleryItem:
+    one = record(folder, problem_type, data_type, truth, **changes)
+    response = f"<think>I looked & saw.</think>\n<answer>{answer}</answer>"
+    score = score_response(response, one.answer, problem_type=problem_type, data_type=data_type)
+    return gallery_item(one, response, score, stage="RL")
+
+
+def items(folder: Path) -> list[GalleryItem]:
+    points = '"positive_points": [[1,2],[30,40],[50,60]], "negative_points": [[700,2],[730,40],[750,60]]'
+    cases = [
+        ("spatial grounding", "image", '{"boxes": [100, 100, 400, 600]}'),
+        ("segmentation", "image", f'{{"boxes": [100, 100, 400, 600], {points}}}'),
+        ("segmentation", "video", f'{{"time": 2, "boxes": [100, 100, 400, 600], {points}}}'),
+        ("temporal grounding", "video", '{"time": [1.0, 2.5]}'),
+        (
+            "spatial-temporal grounding",
+            "video",
+            '{"time": [1, 2], "boxes": {"1": [1,2,300,400], "2": [9,9,300,400]}}',
+        ),
+        ("tracking", "video", '{"boxes": {"1": [1,2,300,400], "2": [9,9,300,400], "3": [20,20,310,410]}}'),
+        ("OCR", "image", "EXIT 4"),
+    ]
+    return [item(folder, kind, data, truth, truth.replace("100", "150")) for kind, data, truth in cases]
+
+
+def written(path: Path, **changes) -> tuple[str, Checker]:
+    tasks = [
+        TaskSummary("OCR (image)", 30, [0.1, 0.5, 0.75], [0.0, 0.98, 1.0]),
+        TaskSummary("segmentation (image)", 10, [0.0, 0.25, 0.2], [0.0, 0.9, 1.0], [None, 0.4, 0.6]),
+    ]
+    content = {
+        "title": "A <small> run",
+        "summary": Summary(tasks, facts={"Model": "3M & more"}, lead="What it is."),
+        "curves": CURVES,
+        "gallery": items(path.parent),
+    }
+    write_page(path, **(content | changes))
+    text = path.read_text()
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    return text, checker
+
+
+def test_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
+    text, checker = written(tmp_path / "index.html")
+    assert all(source.startswith("data:image/") for source in checker.loaded)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", text)
+    assert checker.count["article"] == 7
+    assert "A &lt;small&gt; run" in text
+    assert "3M &amp; more" in text
+    assert "Where is &lt;b&gt;it&lt;/b&gt;?" in text
+    assert "I looked &amp; saw." in text
+    assert list(tmp_path.glob("*.part")) == []
+    assert len(text) < 500_000
+
+
+def test_summary_table(tmp_path: Path) -> None:
+    text, _ = written(tmp_path / "index.html")
+    for cell in ("0.500", "0.750", "+0.250", "-0.050", "98%", "0.600"):
+        assert f">{cell}</td>" in text
+    mean = text[text.index("all tasks") :]
+    assert f"{(30 * 0.75 + 10 * 0.2) / 40:.3f}" in mean
+
+
+def test_overall_weighs_records_and_skips_what_is_not_known() -> None:
+    row = overall(
+        [TaskSummary("a", 1, [0.0, 1.0]), TaskSummary("b", 3, [0.4, None], mask_iou=[None, 0.5])], stages=2
+    )
+    assert (row.records, row.reward, row.mask_iou) == (4, [pytest.approx(0.3), 1.0], [None, 0.5])
+    assert row.format_rate == [None, None]
+
+
+def test_a_page_without_curves_or_gallery(tmp_path: Path) -> None:
+    _, checker = written(tmp_path / "index.html", curves=[], gallery=[], summary=Summary([]))
+    assert "article" not in checker.count
+    assert "svg" not in checker.count
+
+
+def test_charts_hold_the_numbers() -> None:
+    made = panels(CURVES)
+    assert [(stage, metric) for stage, metric, _ in made] == [
+        ("sft", "loss"),
+        ("sft", "tokens_per_second"),
+        ("rl", "reward"),
+        ("rl", "odd"),
+    ]
+    reward = made[2][2]
+    assert [(one.name, one.points[0]) for one in reward] == [("all", (1, 0.51)), ("OCR (image)", (1, 0.4))]
+    html = panel_html("rl", "reward", reward)
+    data = json.loads(re.search(r"data-chart='([^']*)'", html)[1].replace("&quot;", '"'))  # pyright: ignore[reportOptionalSubscript]
+    assert data["series"][0]["points"][-1] == [29, 0.79]
+    assert data["x"] == [1, 29]
+    for points in re.findall(r'points="([^"]*)"', html):
+        for pair in points.split():
+            x, y = map(float, pair.split(","))
+            assert 0 <= x <= 900
+            assert 0 <= y <= 360
+
+
+@pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [5e-7, 1e-6], [1e9, -1e9], list(range(1000))])
+def test_charts_of_odd_curves(values: list[float]) -> None:
+    rows = [{"stage": "s", "step": i, "time": 0, "loss": v} for i, v in enumerate(values)]
+    ((_, _, series),) = panels(rows)
+    html = panel_html("s", "loss", series)
+    assert "nan" not in html
+    assert len(html) < 30_000
+
+
+def colours(picture: Image.Image) -> set[tuple[int, int, int]]:
+    return {tuple(pixel) for pixel in np.asarray(picture).reshape(-1, 3).tolist()}
+
+
+def test_boxes_lie_where_they_should() -> None:
+    picture = draw(GREY, Marks(box=(250, 250, 750, 750)), Marks(), 384)
+    assert picture.size == (384, 256)
+    pixels = np.asarray(picture)
+    rows, columns = np.nonzero((pixels == TRUE).all(-1))
+    for found, expected in zip(
+        (columns.min(), columns.max(), rows.min(), rows.max()), (96, 287, 64, 191), strict=True
+    ):
+        assert abs(int(found) - expected) <= 2
+    assert tuple(pixels[128, 192]) == (128, 128, 128)
+
+
+def test_every_kind_of_mark_shows() -> None:
+    mask = np.zeros((64, 96), bool)
+    mask[10:30, 10:40] = True
+    kinds = [
+        Marks(box=(100, 100, 900, 900)),
+        Marks(positive_points=[(500, 500)]),
+        Marks(negative_points=[(500, 500)]),
+        Marks(track=[(100, 100), (900, 500)]),
+        Marks(mask=mask),
+        Marks(box=(-500, 990, 3000, 20)),  # outside and the wrong way round
+    ]
+    for marks in kinds:
+        assert TRUE in colours(draw(GREY, marks, Marks(), 192))
+        assert PREDICTED in colours(draw(GREY, Marks(), marks, 192))
+    assert colours(draw(GREY, Marks(), Marks(), 192)) == {(128, 128, 128)}
+
+
+def test_pictures_grow_by_whole_factors_and_big_ones_shrink() -> None:
+    assert draw(GREY, Marks(), Marks(), 250).size == (192, 128)
+    assert draw(np.zeros((600, 1000, 3), np.uint8), Marks(), Marks(), 250).size == (250, 150)
+
+
+def test_marks_belong_to_their_time() -> None:
+    track = StructuredAnswer(boxes={1: (0, 0, 10, 10), 2: (20, 20, 30, 30)})
+    assert marks_at(track, 0.0).box is None
+    assert marks_at(track, 1.4).box == (0, 0, 10, 10)
+    assert marks_at(track, 1.5).track == [(5, 5), (25, 25)]
+    key = StructuredAnswer(key_time=1.2, box=(0, 0, 9, 9))
+    assert [marks_at(key, t, (0.0, 1.0, 2.0)).box for t in (0.0, 1.0, 2.0)] == [None, (0, 0, 9, 9), None]
+    assert marks_at(key, None).box == (0, 0, 9, 9)
+
+
+def test_masks_of_a_record_are_read_and_timed(tmp_path: Path) -> None:
+    shape = np.zeros((64, 96), np.uint8, order="F")
+    shape[10:20, 30:50] = 1
+    rle = coco_mask.encode(shape)
+    rle["counts"] = rle["counts"].decode()  # pyright: ignore
+    points = "[[1, 2], [3, 4], [5, 6]]"
+    box = f'{{"boxes": [1, 2, 3, 4], "positive_points": {points}, "negative_points": {points}}}'
+    timed = box.replace("{", '{"time": 0, ')
+    still = item(tmp_path, "segmentation", "image", box, "none", segmentation=rle)
+    assert still.true_masks is not None
+    np.testing.assert_array_equal(still.true_masks.near(None), shape.astype(bool))
+    moving = item(
+        tmp_path,
+        "segmentation",
+        "video",
+        timed,
+        "none",
+        segmentation={"frames": ["a", "b", "c"], "rle": {"a": rle, "c": rle}, "fps": 4},
+    )
+    assert moving.true_masks is not None
+    assert list(moving.true_masks.times) == [0.0, 0.5]
+    assert moving.true_masks.near(4.0) is None
+    assert moving.predicted_marks is None
+
+
+def test_frames_of_a_track_are_those_of_its_seconds(tmp_path: Path) -> None:
+    boxes = json.dumps({"boxes": {str(second): [1, 2, 30, 40] for second in range(1, 5)}})
+    shown = item(tmp_path, "tracking", "video", boxes, boxes)
+    assert shown.times == (1.0, 2.0, 3.0, 4.0)
+    assert shown.duration == pytest.approx(5.0, abs=0.1)
+    plain = item(tmp_path, "OCR", "video", "A", "A")
+    assert plain.times is not None
+    assert len(plain.times) == 6
+
+
+def test_a_full_page_leaves_cards_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = items(tmp_path)
+    monkeypatch.setattr(page_module, "MAX_GALLERY_BYTES", 60_000)
+    text, checker = written(tmp_path / "index.html", gallery=one * 20)
+    assert "more are left out" in text
+    assert 0 < checker.count["article"] < 140
+    assert len(set(re.findall(r'<article class="card" data-task="([^"]*)"', text))) == 7
+
+
+def test_a_response_without_tags_is_shown_as_it_is(tmp_path: Path) -> None:
+    bare = gallery_item(
+        record(tmp_path, "OCR", "image", "A"), "just <words>", Score(0.0, 0.0, 0.0, 0.0), stage="fresh"
+    )
+    text, _ = written(tmp_path / "index.html", gallery=[bare])
+    assert "just &lt;words&gt;" in text
+    assert "no answer tags" in text
+
+
+def test_masks_of_a_prediction_show(tmp_path: Path) -> None:
+    mask = np.zeros((1, 64, 96), bool)
+    mask[:, 20:40, 20:60] = True
+    one = gallery_item(
+        record(tmp_path, "OCR", "image", "A"),
+        "x",
+        Score(0.0, 0.0, 0.0, 0.0),
+        masks=Masks([0.0], mask),
+        extra={"mask IoU": 0.5},
+    )
+    text, _ = written(tmp_path / "index.html", gallery=[one])
+    assert "mask IoU" in text
