@@ -50,8 +50,8 @@ def marks_at(
         return Marks(mask=mask)
     if time is not None and answer.boxes:
         second = math.floor(time + 0.5)
-        centres = [_centre(box) for s, box in sorted(answer.boxes.items()) if s <= second]
-        return Marks(box=answer.boxes.get(second), track=centres, mask=mask)
+        track = [_centre(box) for s, box in sorted(answer.boxes.items()) if s <= second <= max(answer.boxes)]
+        return Marks(box=answer.boxes.get(second), track=track, mask=mask)
     key = answer.key_time
     if time is not None and key is not None and time != min(times, key=lambda t: abs(t - key)):
         return Marks(mask=mask)
