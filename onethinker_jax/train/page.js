@@ -43,9 +43,10 @@ for (const chart of document.querySelectorAll(".chart")) {
       return row;
     }));
     line.style.display = tip.style.display = "block";
-    const inside = event.clientX - area.left;
-    tip.style.left = `${inside + (inside > area.width / 2 ? -tip.offsetWidth - 2 : 30)}px`;
-    tip.style.top = `${chart.offsetTop + 8}px`;
+    const panel = chart.parentElement.getBoundingClientRect();
+    const inside = event.clientX - panel.left;
+    tip.style.left = `${inside + (inside > area.width / 2 ? -tip.offsetWidth - 14 : 14)}px`;
+    tip.style.top = `${area.top - panel.top + 8}px`;
   });
   chart.addEventListener("pointerleave", () => { line.style.display = tip.style.display = "none"; });
 }
