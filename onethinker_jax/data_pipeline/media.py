@@ -115,8 +115,12 @@ def _sample(container: InputContainer, path: Path, fps: float, max_frames: int) 
     if spacing == 0.0:
         spacing = float(1 / stream.average_rate) if stream.average_rate else 1.0 / fps
     duration = float(seconds[-1] + spacing)
+    end = float(times[-1] * tick + spacing)
+    promised = _promised_end(container, stream)
+    if end < (1 - 2 * _MISSING_FRAMES_TOLERATED) * promised - 0.5:
+        raise MediaError(f"{path}: truncated, its frames end at {end:.1f} s of {promised:.1f} s")
 
-    wanted = int(np.ceil(duration * fps - 1e-6))
+    wanted = int(np.ceil(duration * fps - 0.01))  # rounded time stamps must not add a sample
     moments = np.arange(min(wanted, max_frames)) * (
         1 / fps if wanted <= max_frames else duration / max_frames
     )
@@ -125,6 +129,14 @@ def _sample(container: InputContainer, path: Path, fps: float, max_frames: int) 
         chosen = np.zeros(1, np.int64)
     chosen_times, frames = _decode(container, stream, path, times, keys, chosen, exact)
     return Video(np.stack(frames), chosen_times, duration, 1.0 / spacing, path)
+
+
+def _promised_end(container: InputContainer, stream) -> float:
+    """When the video stream ends by the header, in seconds; 0 if it does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    alone = len(container.streams) == 1  # else the container may last longer than its video
+    return container.duration / av.time_base if container.duration and alone else 0.0
 
 
 def _presentation_times(container, stream, path: Path) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -124,8 +124,9 @@ def test_bad_videos(tmp_path):
     (tmp_path / "hole.mp4").write_bytes(front_loaded(tmp_path / "whole.mp4")[: int(len(mp4) * 0.8)])
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "head.mkv").write_bytes(whole[:300])
+    (tmp_path / "half.mkv").write_bytes(whole[: len(whole) // 2])
     write_audio(tmp_path / "sound.mp4")
-    for name in ("cut.mp4", "hole.mp4", "empty.mp4", "head.mkv", "sound.mp4", "none.mp4"):
+    for name in ("cut.mp4", "hole.mp4", "empty.mp4", "head.mkv", "half.mkv", "sound.mp4", "none.mp4"):
         with pytest.raises(MediaError, match=name) as caught:
             load_video(tmp_path / name, fps=2, max_frames=8)
         assert "\n" not in str(caught.value)
