@@ -27,7 +27,7 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
     """The checkpoints of one run, numbered by update over both stages; the newest ``keep`` are kept."""
 
-    def __init__(self, directory: Path, *, keep: int):
+    def __init__(self, directory: Path, *, keep: int | None):
         self.directory = directory
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
@@ -58,6 +58,16 @@ class Checkpoints:
         except (ValueError, FileNotFoundError, KeyError) as error:
             raise self._unreadable(number, error) from error
         return restored["state"]
+
+    def parameters(self, number: int) -> dict[str, Any]:
+        """The parameters alone of checkpoint ``number``: {dotted name: array}, read without the rest's structure."""
+        try:
+            restored = self._manager.restore(number, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+        except (ValueError, FileNotFoundError, KeyError) as error:
+            raise self._unreadable(number, error) from error
+        leaves = jax.tree_util.tree_leaves_with_path(restored["state"]["params"])
+        named = (([str(getattr(key, "key", key)) for key in path], leaf) for path, leaf in leaves)
+        return {".".join(part for part in path if part != "value"): leaf for path, leaf in named}
 
     def close(self) -> None:
         """Waits until everything is on disk."""

@@ -27,9 +27,10 @@ class ModelSettings:
     hidden_size: int = 128
     intermediate_size: int = 384
     num_layers: int = 4
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    head_dim: int = 32
+    num_heads: int = 2
+    num_kv_heads: int = 1
+    head_dim: int = 64
+    rope_theta: float = 10_000.0
     vision_depth: int = 3
     vision_hidden_size: int = 96
     vision_intermediate_size: int = 192

@@ -1,0 +1,247 @@
+"""A model and a benchmark file in OneThinker's format -> greedy answers, their scores, and a table a task.
+
+    python -m onethinker_jax.evaluate MODEL_DIRECTORY eval_file.json --out results
+
+Segmentation answers prompt the reward service's mask back end, and the masks are held against the record's.
+The trainer scores its held-out records through the same functions.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from flax import nnx
+
+from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
+from onethinker_jax.data_pipeline.packing import PackingError
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.records import Record, RecordError, read_records, task_of
+from onethinker_jax.model.config import ConfigError
+from onethinker_jax.model.hf_weights import WeightsError, load_hf
+from onethinker_jax.model.sharding import make_mesh
+from onethinker_jax.responses import Sampler, score_request
+from onethinker_jax.rewards.answers import extract_answer, parse_structured
+from onethinker_jax.rewards.batch import score_batch
+from onethinker_jax.rewards.client import RewardClient, RewardUnavailable, start_server
+from onethinker_jax.rewards.metrics import decode_rle, mask_iou
+from onethinker_jax.rewards.score import Score, Variant
+
+logger = logging.getLogger(__name__)
+
+MASK_FPS = 2.0
+MASK_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A record's greedy answer.  ``mask_iou`` is None unless the record has true masks."""
+
+    record: Record
+    response: str
+    score: Score
+    mask_iou: float | None = None
+
+
+@dataclass(frozen=True)
+class PredictedMasks:
+    """Masks made from a predicted box and points: bool [N, H, W] at ``times`` (seconds; 0 for an image)."""
+
+    times: list[float]
+    masks: np.ndarray
+    iou: float  # mean over frames against the record's masks
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Means over the held-out records of one task."""
+
+    task: str
+    records: int
+    overall: float
+    accuracy: float
+    format: float
+    mask_iou: float | None
+
+
+def evaluate(
+    sampler: Sampler, params: nnx.State, records: Sequence[Record], client: RewardClient, *, variant: Variant
+) -> list[Prediction]:
+    """One prediction a record, in order.  ``sampler`` draws one sample a prompt, greedily.
+
+    Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
+    """
+    samples = sampler(params, [sampler.prompt(record) for record in records], seed=0, step=0)
+    responses = [of_one.texts[0] for of_one in samples]
+    requests = [score_request(record, text) for record, text in zip(records, responses, strict=True)]
+    scores = score_batch(requests, client, variant=variant)
+    predictions = []
+    for record, response, score in zip(records, responses, scores, strict=True):
+        iou = None
+        if record.segmentation is not None:
+            masks = predict_masks(record, response, client)
+            iou = 0.0 if masks is None else masks.iou
+        predictions.append(Prediction(record, response, score, iou))
+    return predictions
+
+
+def predict_masks(record: Record, response: str, client: RewardClient) -> PredictedMasks | None:
+    """The masks that a segmentation answer prompts; None when the answer does not hold box and points."""
+    marks = parse_structured(extract_answer(response), record.problem_type, record.data_type)
+    truth = record.segmentation
+    if marks is None or truth is None or marks.box is None:
+        return None
+    prompt = (marks.box, marks.positive_points or (), marks.negative_points or ())
+    if "counts" in truth:
+        mask = client.segment_image(load_image(record.images[0]), *prompt)
+        return PredictedMasks([0.0], mask[None], mask_iou(mask, decode_rle(truth)))
+    video = load_video(record.videos[0], fps=MASK_FPS, max_frames=MASK_FRAMES)
+    key_frame = int(np.argmin(np.abs(video.timestamps - (marks.key_time or 0.0))))
+    masks = client.segment_video(video.frames, key_frame, *prompt)
+    names = [truth["frames"][_frame_number(time, truth)] for time in video.timestamps]
+    ious = [mask_iou(mask, decode_rle(truth["rle"][name])) for mask, name in zip(masks, names, strict=True)]
+    return PredictedMasks(video.timestamps.tolist(), masks, float(np.mean(ious)))
+
+
+def by_task(predictions: Sequence[Prediction]) -> list[TaskResult]:
+    """Means of each task, in the order of their names."""
+    groups: dict[str, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        groups[task_of(prediction.record)].append(prediction)
+    return [_means(task, groups[task]) for task in sorted(groups)]
+
+
+def over_all(predictions: Sequence[Prediction]) -> TaskResult:
+    """Means over all records."""
+    return _means("all tasks", predictions)
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """One JSON object a line; the file appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with temporary.open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            row = {
+                "problem_id": prediction.record.problem_id,
+                "task": task_of(prediction.record),
+                "response": prediction.response,
+                "answer": prediction.record.answer,
+                **dataclasses.asdict(prediction.score),
+                "mask_iou": prediction.mask_iou,
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def read_predictions(path: Path, records: Sequence[Record]) -> list[Prediction]:
+    """What ``write_predictions`` wrote for these records; raises ValueError when they are others."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if [row["problem_id"] for row in rows] != [record.problem_id for record in records]:
+        raise ValueError(f"{path}: holds predictions for other records")
+    parts = [field.name for field in dataclasses.fields(Score)]
+    return [
+        Prediction(record, row["response"], Score(**{name: row[name] for name in parts}), row["mask_iou"])
+        for record, row in zip(records, rows, strict=True)
+    ]
+
+
+def _frame_number(time: float, truth: dict[str, Any]) -> int:
+    return min(round(time * truth["fps"]), len(truth["frames"]) - 1)
+
+
+def _means(task: str, predictions: Sequence[Prediction]) -> TaskResult:
+    def mean(values: list[float]) -> float:
+        return float(np.mean(values))
+
+    masks = [prediction.mask_iou for prediction in predictions if prediction.mask_iou is not None]
+    return TaskResult(
+        task,
+        len(predictions),
+        mean([prediction.score.overall for prediction in predictions]),
+        mean([prediction.score.accuracy for prediction in predictions]),
+        mean([prediction.score.format for prediction in predictions]),
+        mean(masks) if masks else None,
+    )
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Evaluates a Hugging Face directory on a benchmark file in OneThinker's format."""
+
+    model: tyro.conf.Positional[Path]
+    """Hugging Face directory: weights, tokenizer and processor files."""
+    file: tyro.conf.Positional[Path]
+    """Evaluation records (JSON or JSON lines)."""
+    out: Path = Path("evaluation")
+    """Folder for predictions.jsonl and metrics.json."""
+    media_root: Path | None = None
+    """Folder the media paths are relative to; by default the file's own."""
+    limit: int | None = None
+    """Only the first so many records."""
+    rows: int = 8
+    """Prompts decoded at once."""
+    prompt_tokens: int = 16_384
+    prompt_patches: int = 65_536
+    max_new_tokens: int = 4096
+    image_max_pixels: int | None = None
+    """By default what the directory says."""
+    video_fps: float = 2.0
+    video_max_frames: int = 128
+    video_max_pixels: int = 256 * 32 * 32
+    """Of one frame."""
+    variant: Annotated[str, tyro.conf.arg(metavar="paper|released")] = "released"
+
+
+def main(arguments: Arguments) -> None:
+    """Runs the evaluation and writes its results."""
+    records = read_records(arguments.file, media_root=arguments.media_root)[: arguments.limit]
+    processor = Processor.from_pretrained(
+        arguments.model,
+        image_max_pixels=arguments.image_max_pixels,
+        video_fps=arguments.video_fps,
+        video_max_frames=arguments.video_max_frames,
+        video_max_pixels=arguments.video_max_pixels,
+    )
+    graphdef, params = nnx.split(load_hf(arguments.model))
+    sampler = Sampler(
+        graphdef,
+        processor,
+        rows=arguments.rows,
+        samples=1,
+        prompt_tokens=arguments.prompt_tokens,
+        prompt_patches=arguments.prompt_patches,
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=0.0,
+        mesh=make_mesh(),
+    )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    socket = Path(tempfile.mkdtemp(prefix="onethinker-")) / "reward.sock"
+    variant: Variant = "paper" if arguments.variant == "paper" else "released"
+    with start_server(socket, arguments.out / "reward_server.log") as server, RewardClient(server.address) as client:
+        predictions = evaluate(sampler, params, records, client, variant=variant)
+    write_predictions(arguments.out / "predictions.jsonl", predictions)
+    results = [*by_task(predictions), over_all(predictions)]
+    (arguments.out / "metrics.json").write_text(json.dumps([vars(result) for result in results], indent=2) + "\n")
+    for result in results:
+        masks = "" if result.mask_iou is None else f"  mask IoU {result.mask_iou:.3f}"
+        logger.info(
+            "%-36s %5d records  overall %.3f  accuracy %.3f  format %.3f%s",
+            *(result.task, result.records, result.overall, result.accuracy, result.format),
+            masks,
+        )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        main(tyro.cli(Arguments, prog="python -m onethinker_jax.evaluate", description=Arguments.__doc__))
+    except (ConfigError, MediaError, OSError, PackingError, RecordError, RewardUnavailable, WeightsError) as error:
+        sys.exit(f"error: {error}")

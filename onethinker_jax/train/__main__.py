@@ -1,0 +1,65 @@
+"""python -m onethinker_jax.train [PRESET] [--flags]: a whole run, from data to an exported checkpoint.
+
+Exit status: 0 done, 1 an error that is named in one line, 2 an unknown preset or flag, 130 stopped by
+Ctrl-C (the same command goes on from there).
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from onethinker_jax.train.config import SettingError, TrainConfig
+from onethinker_jax.train.presets import PRESETS
+
+DEFAULT_PRESET = "shapes"
+
+
+def parse(arguments: Sequence[str]) -> TrainConfig:
+    """The settings a command line asks for; raises SettingError naming an unknown preset or flag."""
+    arguments = list(arguments)
+    name = DEFAULT_PRESET
+    if arguments and not arguments[0].startswith("-"):
+        name = arguments.pop(0)
+    if name not in PRESETS:
+        raise SettingError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
+    preset = PRESETS[name]()
+    config, unknown = tyro.cli(
+        TrainConfig,
+        default=preset,
+        args=arguments,
+        prog=f"python -m onethinker_jax.train [{'|'.join(PRESETS)}]",
+        description=PRESETS[name].__doc__,
+        return_unknown_args=True,
+    )
+    if unknown:
+        raise SettingError(f"unknown flag {unknown[0]!r}; --help lists them")
+    return config
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses and runs; returns the exit status."""
+    try:
+        config = parse(arguments)
+    except SettingError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    os.environ.setdefault("USE_TORCH", "0")  # the trainer's process never imports torch
+
+    from onethinker_jax.train.errors import EXPECTED
+    from onethinker_jax.train.run import run
+
+    try:
+        run(config)
+    except EXPECTED as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""A run's newest checkpoint -> a Hugging Face directory that transformers and vLLM load.
+
+    python -m onethinker_jax.train.export runs/shapes --out my-model
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import tyro
+from flax import nnx
+
+from onethinker_jax.model.config import ConfigError, Qwen3VLConfig
+from onethinker_jax.model.hf_weights import save_hf
+from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints
+
+BASE = "base"
+"""Folder of a run with its config.json, tokenizer and processor files: a model directory without weights."""
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Exports the newest checkpoint of a run as a Hugging Face directory."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    out: Path
+    """The directory to write; an older one is replaced once the new one is complete."""
+
+
+def export_model(model: Qwen3VL, base: Path, out: Path) -> None:
+    """Weights, config, tokenizer, processor and generation config into ``out``, whole or not at all."""
+    generation = json.loads((base / "generation_config.json").read_text())
+    ids = {name: generation[name] for name in ("eos_token_id", "pad_token_id")}
+    save_hf(model, out, copy_from=base, extra_config=ids)
+
+
+def load_run(run: Path) -> Qwen3VL:
+    """The policy of a run's newest checkpoint; raises CheckpointError when there is none."""
+    if not (run / CHECKPOINTS).is_dir():
+        raise CheckpointError(f"{run}: holds no checkpoints; is this the folder of a run?")
+    config = Qwen3VLConfig.from_directory(run / BASE)
+    checkpoints = Checkpoints(run / CHECKPOINTS, keep=None)
+    newest = checkpoints.newest()
+    if newest is None:
+        raise CheckpointError(f"{run / CHECKPOINTS}: holds no checkpoint yet")
+    values = checkpoints.parameters(newest[0])
+    checkpoints.close()
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))))
+    flat = [
+        (path, variable.replace(jnp.asarray(values[".".join(map(str, path))])))
+        for path, variable in nnx.to_flat_state(shapes)
+    ]
+    return nnx.merge(graphdef, nnx.from_flat_state(flat))
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(Arguments, prog="python -m onethinker_jax.train.export", description=Arguments.__doc__)
+    try:
+        export_model(load_run(arguments.run), arguments.run / BASE, arguments.out)
+    except (CheckpointError, ConfigError, OSError) as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write(f"{arguments.out}\n")

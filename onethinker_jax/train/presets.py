@@ -1,0 +1,47 @@
+"""Named settings.  Each says its command, its hardware, and what to expect of it."""
+
+from dataclasses import replace
+
+from onethinker_jax.train.config import (
+    DataSettings,
+    EvaluationSettings,
+    ModelSettings,
+    RLSettings,
+    SFTSettings,
+    TrainConfig,
+)
+
+
+def shapes() -> TrainConfig:
+    """``python -m onethinker_jax.train``: the whole way on the Shapes world, on 2 CPU cores.
+
+    A Qwen3-VL of 1.9M parameters, trained from nothing: SFT, then EMA-GRPO against the live reward service.
+    """
+    return TrainConfig()
+
+
+def smoke() -> TrainConfig:
+    """``python -m onethinker_jax.train smoke``: the same way in a minute or two, too short to learn anything."""
+    full = TrainConfig(name="smoke")
+    return replace(
+        full,
+        model=ModelSettings(
+            hidden_size=64,
+            intermediate_size=128,
+            num_layers=2,
+            num_heads=2,
+            num_kv_heads=1,
+            vision_depth=2,
+            vision_hidden_size=32,
+            vision_intermediate_size=64,
+            vision_heads=2,
+            deepstack_layers=(0,),
+        ),
+        data=DataSettings(shapes_sft=160, shapes_rl=80, shapes_heldout=36),
+        sft=replace(SFTSettings(), steps=6, save_every=3, log_every=1),
+        rl=replace(RLSettings(), steps=4, prompts=4, samples=2, max_new_tokens=24, accuracy_low=-1.0, save_every=2),
+        evaluation=EvaluationSettings(rows=36, max_new_tokens=24, gallery=1),
+    )
+
+
+PRESETS = {"shapes": shapes, "smoke": smoke}

@@ -1,0 +1,268 @@
+"""One run from nothing to an exported checkpoint: data, fresh model, SFT, EMA-GRPO, export, summary.
+
+Each part leaves its result in the run's folder, and a part whose result stands is not done again: running
+the same command after an interruption goes on from the newest checkpoint.
+
+    config.json  data/  base/  checkpoints/  heldout/  metrics.jsonl  tensorboard/  model/  index.html
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.records import Record, read_records
+from onethinker_jax.data_pipeline.synthetic import build_shapes_world
+from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
+from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.model.hf_weights import load_hf
+from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sharding import make_mesh, tree_shardings
+from onethinker_jax.responses import Sampler
+from onethinker_jax.rewards.client import RewardClient, start_server
+from onethinker_jax.train.checkpoint import Checkpoints, claim_directory
+from onethinker_jax.train.config import ModelSettings, TrainConfig
+from onethinker_jax.train.ema_grpo import train_ema_grpo
+from onethinker_jax.train.export import BASE, CHECKPOINTS, export_model
+from onethinker_jax.train.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.sft import train_sft
+from onethinker_jax.train.summary import print_summary, write_run_page
+
+STAGES = ("fresh", "sft", "rl")
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The records of a run."""
+
+    sft: list[Record]
+    rl: list[Record]
+    heldout: list[Record]
+
+
+def run(config: TrainConfig) -> None:
+    """Does or finishes the whole run; see the module's docstring for what it leaves behind."""
+    claim_directory(config)
+    _keep_compiled_programs()
+    directory = config.directory
+    with RunLog(directory) as log, count_compilations() as compilations:
+        log.info(f"run {config.name}, seed {config.seed}, in {directory}, on {jax.device_count()} x {jax.devices()[0]}")
+        corpora = prepare_data(config, log)
+        base = prepare_base(config, corpora, log)
+        processor = make_processor(config, base)
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+        model = make_model(config, base, mesh)
+        graphdef, params = nnx.split(model)
+        log.info(f"policy: Qwen3-VL with {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
+        with (
+            start_server(directory / "reward.sock", directory / "reward_server.log") as server,
+            RewardClient(server.address) as client,
+        ):
+            log.info(f"reward service: process {server.process.pid} at {server.address}")
+            checkpoints = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
+            try:
+                params, predictions = _train(
+                    config, graphdef, params, corpora, processor, client, mesh, checkpoints, log, compilations
+                )
+            finally:
+                checkpoints.close()
+            export_model(nnx.merge(graphdef, params), base, directory / "model")
+            page = write_run_page(config, corpora.heldout, predictions, client)
+        print_summary(predictions, log)
+        log.info(f"Hugging Face directory: {directory / 'model'}")
+        log.info(f"page: {page}")
+
+
+def _train(
+    config: TrainConfig,
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    corpora: Corpora,
+    processor: Processor,
+    client: RewardClient,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    compilations: Compilations,
+) -> tuple[nnx.State, dict[str, list[Prediction]]]:
+    """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records."""
+    shape = config.evaluation
+    greedy = Sampler(
+        graphdef,
+        processor,
+        rows=shape.rows,
+        samples=1,
+        prompt_tokens=shape.prompt_tokens,
+        prompt_patches=shape.prompt_patches,
+        max_new_tokens=shape.max_new_tokens,
+        temperature=0.0,
+        mesh=mesh,
+    )
+    predictions: dict[str, list[Prediction]] = {}
+
+    def score(stage: str, params: nnx.State) -> None:
+        file = config.directory / "heldout" / f"{stage}.jsonl"
+        if not file.is_file():
+            log.info(f"held-out records, {stage} model: {len(corpora.heldout)} greedy answers …")
+            file.parent.mkdir(exist_ok=True)
+            write_predictions(file, evaluate(greedy, params, corpora.heldout, client, variant=config.rl.variant))
+        predictions[stage] = read_predictions(file, corpora.heldout)
+
+    score("fresh", params)
+    newest = checkpoints.newest()
+    if newest is None or newest[1]["stage"] == "sft":
+        stream = RecordStream(corpora.sft, seed=config.seed)
+        batch = config.sft.batch
+        with TrainingBatches(
+            stream, processor, rows=batch.rows, tokens=batch.tokens, patches=batch.patches
+        ) as batches:
+            params = train_sft(graphdef, params, batches, config.sft, mesh=mesh, checkpoints=checkpoints, log=log)
+    score("sft", params)
+
+    rl = config.rl
+    sampler = Sampler(
+        graphdef,
+        processor,
+        rows=rl.prompts,
+        samples=rl.samples,
+        prompt_tokens=rl.prompt_tokens,
+        prompt_patches=rl.prompt_patches,
+        max_new_tokens=rl.max_new_tokens,
+        temperature=rl.temperature,
+        mesh=mesh,
+    )
+    params = train_ema_grpo(
+        graphdef,
+        params,
+        RecordStream(corpora.rl, seed=config.seed),
+        sampler,
+        client,
+        rl,
+        seed=config.seed,
+        first_number=config.sft.steps,
+        mesh=mesh,
+        checkpoints=checkpoints,
+        log=log,
+        compilations=compilations,
+    )
+    score("rl", params)
+    return params, predictions
+
+
+def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
+    """The corpora the settings name, or the Shapes world, made if it is not there; all records are checked."""
+    data = config.data
+    files = (data.sft_file, data.rl_file, data.heldout_file)
+    if data.sft_file is None:
+        log.info(f"Shapes world: {data.shapes_sft} SFT, {data.shapes_rl} RL, {data.shapes_heldout} held-out records …")
+        world = build_shapes_world(
+            config.directory / "data",
+            seed=data.shapes_seed,
+            train_rl=data.shapes_rl,
+            train_sft=data.shapes_sft,
+            heldout=data.shapes_heldout,
+        )
+        files = (world.sft_json, world.rl_json, world.eval_json)
+    sft, rl, heldout = (read_records(file, media_root=data.media_root) for file in files if file is not None)
+    log.info(f"records: {len(sft)} SFT, {len(rl)} RL, {len(heldout)} held out")
+    return Corpora(sft, rl, heldout)
+
+
+def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
+    """The model directory without weights: that of ``init_from``, or a tokenizer trained on the SFT records."""
+    if config.model.init_from is not None:
+        return config.model.init_from
+    base = config.directory / BASE
+    if not (base / "config.json").is_file():
+        log.info("tokenizer: byte-level BPE on the SFT records …")
+        data = config.data
+        train_tokenizer(
+            record_texts(corpora.sft),
+            base,
+            config.model.vocab_size,
+            image_pixels=(data.image_min_pixels, data.image_max_pixels),
+        )
+        tokens = Processor.from_pretrained(base, grid_side=config.model.vision_grid)
+        ids = {"eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id}
+        generation = {"do_sample": False, **ids}
+        (base / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+        hf = model_config(config.model, tokens).to_hf(**ids)
+        (base / "config.json").write_text(json.dumps(hf, indent=2) + "\n")  # last: it says that all is there
+    return base
+
+
+def make_processor(config: TrainConfig, base: Path) -> Processor:
+    """The run's processor: one for SFT, rollouts and evaluation."""
+    data = config.data
+    return Processor.from_pretrained(
+        base,
+        image_min_pixels=data.image_min_pixels,
+        image_max_pixels=data.image_max_pixels,
+        video_fps=data.video_fps,
+        video_max_frames=data.video_max_frames,
+        video_min_pixels=data.video_min_pixels,
+        video_max_pixels=data.video_max_pixels,
+        cache_bytes=data.cache_bytes,
+    )
+
+
+def model_config(settings: ModelSettings, processor: Processor) -> Qwen3VLConfig:
+    """Sizes of a fresh model; time gets what height and width leave of a head's frequencies."""
+    side = settings.head_dim // 6
+    return Qwen3VLConfig(
+        text=TextConfig(
+            vocab_size=settings.vocab_size,
+            hidden_size=settings.hidden_size,
+            intermediate_size=settings.intermediate_size,
+            num_layers=settings.num_layers,
+            num_heads=settings.num_heads,
+            num_kv_heads=settings.num_kv_heads,
+            head_dim=settings.head_dim,
+            rope_theta=settings.rope_theta,
+            mrope_section=(settings.head_dim // 2 - 2 * side, side, side),
+            max_position_embeddings=4096,
+        ),
+        vision=VisionConfig(
+            depth=settings.vision_depth,
+            hidden_size=settings.vision_hidden_size,
+            intermediate_size=settings.vision_intermediate_size,
+            num_heads=settings.vision_heads,
+            out_hidden_size=settings.hidden_size,
+            num_position_embeddings=settings.vision_grid**2,
+            deepstack_layers=settings.deepstack_layers,
+        ),
+        tie_word_embeddings=settings.tie_word_embeddings,
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+        vision_start_token_id=processor.vision_start_token_id,
+        vision_end_token_id=processor.vision_end_token_id,
+    )
+
+
+def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
+    """The policy before training, its parameters placed on the mesh."""
+    if config.model.init_from is not None:
+        return load_hf(config.model.init_from, mesh=mesh, dtype=jnp.float32, remat=config.model.remat)
+    sizes = Qwen3VLConfig.from_directory(base)
+
+    def fresh() -> nnx.State:
+        return nnx.state(Qwen3VL(sizes, rngs=nnx.Rngs(config.seed), remat=config.model.remat))
+
+    shapes = nnx.eval_shape(lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), remat=config.model.remat))
+    graphdef, abstract = nnx.split(shapes)
+    params = jax.jit(fresh, out_shardings=tree_shardings(abstract, mesh))()
+    return nnx.merge(graphdef, params)
+
+
+def _keep_compiled_programs() -> None:
+    """Compiled programs are kept between runs in the user's cache folder: a resumed run starts in seconds."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onethinker_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -1,0 +1,101 @@
+"""What a finished run shows: the table on the console and the page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from onethinker_jax.data_pipeline.records import Record, task_of
+from onethinker_jax.evaluate import Prediction, TaskResult, by_task, over_all, predict_masks
+from onethinker_jax.rewards.client import RewardClient
+from onethinker_jax.rewards.score import Variant
+from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.gallery import GalleryItem, Masks, gallery_item
+from onethinker_jax.train.log import METRICS_FILE, RunLog, read_metrics
+from onethinker_jax.train.page import Summary, TaskSummary, write_page
+
+LABELS = {"fresh": "fresh", "sft": "after SFT", "rl": "after RL"}
+
+
+def print_summary(predictions: Mapping[str, Sequence[Prediction]], log: RunLog) -> None:
+    """A row a task: mean held-out reward at each stage, and at the last the format rate and mask IoU."""
+    results = _results(predictions)
+    rows = []
+    for of_task in results:
+        last = of_task[-1]
+        rewards = [result.overall for result in of_task]
+        rows.append([last.task, last.records, *rewards, rewards[-1] - rewards[-2], last.format, last.mask_iou])
+    columns = ["task", "records", *(LABELS[stage] for stage in predictions), "gain of RL", "format", "mask IoU"]
+    log.table("Held-out reward (greedy answers)", columns, rows)
+
+
+def write_run_page(
+    config: TrainConfig,
+    records: Sequence[Record],
+    predictions: Mapping[str, Sequence[Prediction]],
+    client: RewardClient,
+) -> Path:
+    """Writes ``index.html`` into the run's folder: table, curves, and a gallery of the last stage's answers."""
+    results = _results(predictions)
+    tasks = [
+        TaskSummary(
+            of_task[0].task,
+            of_task[0].records,
+            reward=[result.overall for result in of_task],
+            format_rate=[result.format for result in of_task],
+            mask_iou=[result.mask_iou for result in of_task],
+        )
+        for of_task in results[:-1]
+    ]
+    gain = results[-1][-1].overall - results[-1][-2].overall
+    summary = Summary(
+        tasks,
+        stages=[LABELS[stage] for stage in predictions],
+        facts={
+            "Seed": str(config.seed),
+            "SFT": f"{config.sft.steps:,} updates",
+            "RL": f"{config.rl.steps:,} steps of {config.rl.prompts} prompts x {config.rl.samples} samples",
+            "Method": f"{config.rl.method}, {config.rl.variant} variant",
+            "Held out": f"{len(records):,} records",
+        },
+        lead=f"RL changed the mean held-out reward by {gain:+.3f}, from {results[-1][-2].overall:.3f} "
+        f"to {results[-1][-1].overall:.3f}.",
+    )
+    page = config.directory / "index.html"
+    write_page(
+        page,
+        title=f"onethinker_jax: {config.name}",
+        summary=summary,
+        curves=read_metrics(config.directory / METRICS_FILE),
+        gallery=_gallery(predictions["rl"], config, client),
+    )
+    return page
+
+
+def _results(predictions: Mapping[str, Sequence[Prediction]]) -> list[list[TaskResult]]:
+    """For each task, and last for all of them, the results of every stage in order."""
+    stages = [[*by_task(of_stage), over_all(of_stage)] for of_stage in predictions.values()]
+    return [list(of_task) for of_task in zip(*stages, strict=True)]
+
+
+def _gallery(predictions: Sequence[Prediction], config: TrainConfig, client: RewardClient) -> list[GalleryItem]:
+    """The first few held-out records of every task, with masks where box and points prompt some."""
+    items, shown = [], dict.fromkeys((task_of(prediction.record) for prediction in predictions), 0)
+    variant: Variant = config.rl.variant
+    for prediction in predictions:
+        record, task = prediction.record, task_of(prediction.record)
+        if shown[task] >= config.evaluation.gallery:
+            continue
+        shown[task] += 1
+        masks = predict_masks(record, prediction.response, client)
+        items.append(
+            gallery_item(
+                record,
+                prediction.response,
+                prediction.score,
+                variant=variant,
+                stage=LABELS["rl"],
+                masks=None if masks is None else Masks(masks.times, masks.masks),
+                extra={} if prediction.mask_iou is None else {"mask IoU": prediction.mask_iou},
+                fps=config.data.video_fps,
+            )
+        )
+    return items
