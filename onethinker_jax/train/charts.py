@@ -23,11 +23,14 @@ PANELS = {
     "accuracy": ("Accuracy", "mean accuracy", "the accuracy part of the reward"),
     "sigma": ("Spread of a task's rewards σ", "reward", "what EMA-GRPO divides advantages by"),
     "loss": ("Loss", "a token", "what the stage minimises"),
-    "response_tokens": ("Response length", "tokens", "mean over the samples"),
+    "response_length": ("Response length", "tokens", "mean over the samples"),
+    "truncated": ("Cut-off responses", "share", "samples that reached the length limit"),
+    "groups_kept": ("Groups kept", "share", "prompts whose samples are neither all wrong nor all right"),
     "kl": ("KL to the SFT model", "nats a token", "how far the policy has moved"),
     "entropy": ("Entropy", "nats a token", "of the policy over the next token"),
     "grad_norm": ("Gradient norm", "", "before clipping"),
     "tokens_per_second": ("Speed", "tokens a second", "tokens trained on or sampled"),
+    "seconds": ("Time of a step", "seconds", "by phase"),
 }
 
 
