@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from onethinker_jax.train.config import (
+    BatchSettings,
     DataSettings,
     EvaluationSettings,
     ModelSettings,
@@ -38,9 +39,28 @@ def smoke() -> TrainConfig:
             deepstack_layers=(0,),
         ),
         data=DataSettings(shapes_sft=160, shapes_rl=80, shapes_heldout=36),
-        sft=replace(SFTSettings(), steps=6, save_every=3, log_every=1),
-        rl=replace(RLSettings(), steps=4, prompts=4, samples=2, max_new_tokens=24, accuracy_low=-1.0, save_every=2),
-        evaluation=EvaluationSettings(rows=36, max_new_tokens=24, gallery=1),
+        sft=replace(
+            SFTSettings(),
+            steps=6,
+            batch=BatchSettings(rows=2, tokens=512, patches=512),
+            log_every=1,
+            save_every=3,
+        ),
+        rl=replace(
+            RLSettings(),
+            steps=4,
+            prompts=4,
+            samples=2,
+            accuracy_low=-1.0,  # keep every group: a model this fresh has none that is partly right
+            prompt_tokens=256,
+            prompt_patches=160,
+            max_new_tokens=24,
+            batch=BatchSettings(rows=2, tokens=320, patches=160),
+            save_every=2,
+        ),
+        evaluation=EvaluationSettings(
+            rows=12, prompt_tokens=256, prompt_patches=160, max_new_tokens=24, gallery=1
+        ),
     )
 
 
