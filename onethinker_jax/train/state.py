@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from onethinker_jax.model.sharding import tree_shardings
 from onethinker_jax.train.advantages import TaskMoments
@@ -33,7 +33,9 @@ class TrainState:
     reference: nnx.State | None = None
 
 
-def make_optimizer(settings: OptimizerSettings, updates: int, *, train_vision: bool) -> optax.GradientTransformation:
+def make_optimizer(
+    settings: OptimizerSettings, updates: int, *, train_vision: bool
+) -> optax.GradientTransformation:
     """AdamW after clipping by global norm; weight decay on matrices only; frozen parameters keep no moments."""
     warmup = round(settings.warmup * updates)
     if settings.schedule == "cosine":
@@ -46,17 +48,27 @@ def make_optimizer(settings: OptimizerSettings, updates: int, *, train_vision: b
         )
     else:
         schedule = optax.join_schedules(
-            [optax.linear_schedule(0.0, settings.learning_rate, max(warmup, 1)), optax.constant_schedule(settings.learning_rate)],
+            [
+                optax.linear_schedule(0.0, settings.learning_rate, max(warmup, 1)),
+                optax.constant_schedule(settings.learning_rate),
+            ],
             [warmup],
         )
 
     def decayed(params: nnx.State) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: _names(path)[-1] in ("kernel", "embed"), params)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: _names(path)[-1] in ("kernel", "embed"), params
+        )
 
     adamw = optax.chain(
         optax.clip_by_global_norm(settings.max_grad_norm),
         optax.adamw(
-            schedule, settings.beta1, settings.beta2, eps=1e-8, weight_decay=settings.weight_decay, mask=decayed
+            schedule,
+            settings.beta1,
+            settings.beta2,
+            eps=1e-8,
+            weight_decay=settings.weight_decay,
+            mask=decayed,
         ),
     )
     if train_vision:
@@ -71,14 +83,21 @@ def make_optimizer(settings: OptimizerSettings, updates: int, *, train_vision: b
 
 
 def init_state(
-    params: nnx.State, optimizer: optax.GradientTransformation, moments: TaskMoments, mesh: Mesh, *, reference: bool
+    params: nnx.State,
+    optimizer: optax.GradientTransformation,
+    moments: TaskMoments,
+    mesh: Mesh,
+    *,
+    reference: bool,
 ) -> TrainState:
     """A state at step 0 around ``params``, its optimiser moments lying where the parameters do."""
     shapes = jax.eval_shape(optimizer.init, params)
     opt_state = jax.jit(optimizer.init, out_shardings=tree_shardings(shapes, mesh))(params)
     copy = jax.tree.map(jnp.copy, params) if reference else None
-    moments = jax.tree.map(jnp.copy, moments)  # donated with the state, so no two leaves may share a buffer
-    return TrainState(params, opt_state, jnp.zeros((), jnp.int32), moments, copy)
+    # Laid out as `apply` returns them, so that it is compiled once; copied, as no two donated leaves may share.
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    rest = jax.device_put((jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, moments)), everywhere)
+    return TrainState(params, opt_state, *rest, copy)
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,8 @@ class Update:
 
 
 def make_update(
-    loss: Callable[[nnx.State, nnx.State | None, Any], tuple[jax.Array, Sums]], optimizer: optax.GradientTransformation
+    loss: Callable[[nnx.State, nnx.State | None, Any], tuple[jax.Array, Sums]],
+    optimizer: optax.GradientTransformation,
 ) -> Update:
     """Compiles an update around ``loss(params, reference, batch) -> (summed loss, sums to report)``."""
 
