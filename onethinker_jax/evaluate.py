@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import tyro
@@ -197,7 +197,7 @@ class Arguments:
     video_max_frames: int = 128
     video_max_pixels: int = 256 * 32 * 32
     """Of one frame."""
-    variant: Annotated[str, tyro.conf.arg(metavar="paper|released")] = "released"
+    variant: Variant = "released"
 
 
 def main(arguments: Arguments) -> None:
@@ -224,12 +224,16 @@ def main(arguments: Arguments) -> None:
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     socket = Path(tempfile.mkdtemp(prefix="onethinker-")) / "reward.sock"
-    variant: Variant = "paper" if arguments.variant == "paper" else "released"
-    with start_server(socket, arguments.out / "reward_server.log") as server, RewardClient(server.address) as client:
-        predictions = evaluate(sampler, params, records, client, variant=variant)
+    with (
+        start_server(socket, arguments.out / "reward_server.log") as server,
+        RewardClient(server.address) as client,
+    ):
+        predictions = evaluate(sampler, params, records, client, variant=arguments.variant)
     write_predictions(arguments.out / "predictions.jsonl", predictions)
     results = [*by_task(predictions), over_all(predictions)]
-    (arguments.out / "metrics.json").write_text(json.dumps([vars(result) for result in results], indent=2) + "\n")
+    (arguments.out / "metrics.json").write_text(
+        json.dumps([vars(result) for result in results], indent=2) + "\n"
+    )
     for result in results:
         masks = "" if result.mask_iou is None else f"  mask IoU {result.mask_iou:.3f}"
         logger.info(
@@ -243,5 +247,13 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         main(tyro.cli(Arguments, prog="python -m onethinker_jax.evaluate", description=Arguments.__doc__))
-    except (ConfigError, MediaError, OSError, PackingError, RecordError, RewardUnavailable, WeightsError) as error:
+    except (
+        ConfigError,
+        MediaError,
+        OSError,
+        PackingError,
+        RecordError,
+        RewardUnavailable,
+        WeightsError,
+    ) as error:
         sys.exit(f"error: {error}")

@@ -6,6 +6,7 @@ one request, open-ended ones by the reward service.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -74,7 +75,7 @@ class Sampler:
             padded = part + [part[-1]] * (self.rows - len(part))
             inputs, lengths = stack_prompts(padded, **self.shape)
             positions = np.array([prompt.next_position for prompt in padded], np.int32)
-            arrays = shard_rows((inputs, lengths, positions, keys[start : start + self.rows]), self.mesh)
+            arrays: Any = shard_rows((inputs, lengths, positions, keys[start : start + self.rows]), self.mesh)
             out = jax.device_get(self._sample(params, *arrays))
             for row in range(len(part)):
                 tokens = [ids[:n] for ids, n in zip(out.tokens[row], out.lengths[row], strict=True)]
@@ -107,5 +108,3 @@ def forbidden_ids(processor: Processor) -> tuple[int, ...]:
 def score_request(record: Record, response: str) -> ScoreRequest:
     """What the rewards need to know of a record to score a response to it."""
     return ScoreRequest(response, record.answer, question_text(record), record.problem_type, record.data_type)
-
-

@@ -144,7 +144,7 @@ class Qwen3VLConfig:
             vision_end_token_id=hf.get("vision_end_token_id", 151_653),
         )
 
-    def to_hf(self, *, dtype: str = "float32", **extra: Any) -> dict[str, Any]:
+    def to_hf(self, *, dtype: str = "float32", extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The ``config.json`` (4.57 layout) as a dict; ``extra`` adds top-level keys such as token ids."""
         text, vision = self.text, self.vision
         return {
@@ -194,7 +194,7 @@ class Qwen3VLConfig:
                 "num_position_embeddings": vision.num_position_embeddings,
                 "deepstack_visual_indexes": list(vision.deepstack_layers),
             },
-            **extra,
+            **(extra or {}),
         }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from onethinker_jax.model.inputs import ModelInputs
+from onethinker_jax.model.inputs import HostOrDevice, ModelInputs
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.text import KVCache
 
@@ -46,18 +46,20 @@ class SamplingConfig:
 class Completions:
     """G continuations of each of B prompts; the end token, where there is one, counts as part of its sample."""
 
-    tokens: jax.Array | np.ndarray  # int32 [B, G, U], pad_id after the end
-    logprobs: jax.Array | np.ndarray  # float32 [B, G, U], under the distribution sampled from; 0 after the end
-    lengths: jax.Array | np.ndarray  # int32 [B, G]
-    ended: jax.Array | np.ndarray  # bool [B, G], False when cut off at max_new_tokens
+    tokens: HostOrDevice  # int32 [B, G, U], pad_id after the end
+    logprobs: (
+        HostOrDevice
+    )  # float32 [B, G, U], under the distribution sampled from; 0 after the end
+    lengths: HostOrDevice  # int32 [B, G]
+    ended: HostOrDevice  # bool [B, G], False when cut off at max_new_tokens
 
 
 def sample_keys(seed: int, step: int, prompts: int, samples: int) -> Key[Array, "B G"]:
     """Keys folded from (seed, step, prompt, sample): used once, never reused."""
     key = jax.random.fold_in(jax.random.key(seed), step)
-    return jax.vmap(lambda p: jax.vmap(lambda s: jax.random.fold_in(jax.random.fold_in(key, p), s))(jnp.arange(samples)))(
-        jnp.arange(prompts)
-    )
+    return jax.vmap(
+        lambda p: jax.vmap(lambda s: jax.random.fold_in(jax.random.fold_in(key, p), s))(jnp.arange(samples))
+    )(jnp.arange(prompts))
 
 
 def policy_logits(
@@ -85,8 +87,8 @@ def make_sampler(
     def sample(
         params: nnx.State,
         prompts: ModelInputs,
-        lengths: Int[Array, "B"],
-        next_positions: Int[Array, "B"],
+        lengths: Int[Array, " B"],
+        next_positions: Int[Array, " B"],
         keys: Key[Array, "B G"],
     ) -> Completions:
         model: Qwen3VL = nnx.merge(graphdef, params)
@@ -94,9 +96,16 @@ def make_sampler(
 
     return sample
 
+_State = tuple[Array, Array, Array, KVCache, Array, Array]  # step, token, done, cache, tokens, logprobs
+
 
 def _sample(
-    model: Qwen3VL, config: SamplingConfig, prompts: ModelInputs, lengths: Array, next_positions: Array, keys: Array
+    model: Qwen3VL,
+    config: SamplingConfig,
+    prompts: ModelInputs,
+    lengths: Array,
+    next_positions: Array,
+    keys: Array,
 ) -> Completions:
     rows, samples = keys.shape
     budget = config.max_new_tokens
@@ -112,13 +121,11 @@ def _sample(
     tokens = jnp.full((rows, samples, budget), config.pad_id, jnp.int32).at[:, :, 0].set(token)
     logprobs = jnp.zeros((rows, samples, budget), jnp.float32).at[:, :, 0].set(logprob)
 
-    State = tuple[Array, Array, Array, KVCache, Array, Array]
-
-    def unfinished(state: State) -> Array:
+    def unfinished(state: _State) -> Array:
         step, _, done, _, _, _ = state
         return (step < budget) & ~done.all()
 
-    def advance(state: State) -> State:
+    def advance(state: _State) -> _State:
         step, token, done, cache, tokens, logprobs = state
         positions = jnp.broadcast_to(next_positions[:, None] + step - 1, token.shape)
         hidden, cache = model.decode(token, positions, cache, prefix_mask, step - 1)

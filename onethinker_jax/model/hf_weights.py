@@ -130,7 +130,7 @@ def save_hf(
         for part_name, part in parts:
             tensors[part_name] = np.ascontiguousarray(_to_hf(part, layout, model.config))
     dtype = str(next(iter(tensors.values())).dtype)
-    config = model.config.to_hf(dtype=dtype, **(extra_config or {}))
+    config = model.config.to_hf(dtype=dtype, extra=extra_config)
     (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if copy_from is not None:
         for file in sorted(Path(copy_from).iterdir()):

@@ -8,9 +8,12 @@ Qwen3-VL computes inside its forward pass. Letters: B batch, T tokens, P patches
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
+
+HostOrDevice = Any  # np.ndarray as the host makes it, jax.Array inside a compiled function
 
 
 @jax.tree_util.register_dataclass
@@ -23,11 +26,11 @@ class VisionInputs:
     channel, then time (2), then 16 x 16 pixels.
     """
 
-    patches: jax.Array | np.ndarray  # uint8 [B, P, 1536]
-    frame_ids: jax.Array | np.ndarray  # int32 [B, P], 1.. one a frame (an attention segment), 0 padding
-    coords: jax.Array | np.ndarray  # int32 [B, P, 2], row and column in the frame, for the rotary
-    embed_index: jax.Array | np.ndarray  # int32 [B, P, 4], corners in the position embedding table
-    embed_weight: jax.Array | np.ndarray  # float32 [B, P, 4], their bilinear weights
+    patches: HostOrDevice  # uint8 [B, P, 1536]
+    frame_ids: HostOrDevice  # int32 [B, P], 1.. one a frame (an attention segment), 0 padding
+    coords: HostOrDevice  # int32 [B, P, 2], row and column in the frame, for the rotary
+    embed_index: HostOrDevice  # int32 [B, P, 4], corners in the position embedding table
+    embed_weight: HostOrDevice  # float32 [B, P, 4], their bilinear weights
 
 
 @jax.tree_util.register_dataclass
@@ -39,11 +42,11 @@ class ModelInputs:
     row, and the key's branch is 0 or the query's own.
     """
 
-    tokens: jax.Array | np.ndarray  # int32 [B, T]
-    positions: jax.Array | np.ndarray  # int32 [B, 3, T], M-RoPE time, height, width
-    segment_ids: jax.Array | np.ndarray  # int32 [B, T], 1.. one a packed example, 0 padding
-    branch_ids: jax.Array | np.ndarray  # int32 [B, T], 0 seen by all of the segment, b > 0 by branch b only
-    visual_index: jax.Array | np.ndarray  # int32 [B, T], the row's merged patch (0 .. P/4-1), -1 for text
+    tokens: HostOrDevice  # int32 [B, T]
+    positions: HostOrDevice  # int32 [B, 3, T], M-RoPE time, height, width
+    segment_ids: HostOrDevice  # int32 [B, T], 1.. one a packed example, 0 padding
+    branch_ids: HostOrDevice  # int32 [B, T], 0 seen by all of the segment, b > 0 by branch b only
+    visual_index: HostOrDevice  # int32 [B, T], the row's merged patch (0 .. P/4-1), -1 for text
     vision: VisionInputs | None
 
 

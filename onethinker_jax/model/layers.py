@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-
 class Linear(nnx.Module):
     """x @ kernel + bias, kernel [in, out]; fan-in scaled normal initialisation."""
 
@@ -32,7 +31,9 @@ class LayerNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         centred = wide - wide.mean(-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
-        return (normal * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(x.dtype)
+        return (normal * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(
+            x.dtype
+        )
 
 
 class RMSNorm(nnx.Module):
@@ -57,3 +58,8 @@ def stack_layers(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.R
         return make(rngs)
 
     return build(rngs)
+
+
+def recompute(body: Callable) -> Callable:
+    """A scan body whose backward pass keeps only its matrix products' results and makes the rest anew."""
+    return jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)

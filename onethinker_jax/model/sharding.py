@@ -48,8 +48,12 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     needed = data * fsdp * tensor
     devices = jax.devices()
     if needed > len(devices):
-        raise ShardingError(f"mesh data={data} fsdp={fsdp} tensor={tensor} needs {needed} devices, not {len(devices)}")
-    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed])
+        raise ShardingError(
+            f"mesh data={data} fsdp={fsdp} tensor={tensor} needs {needed} devices, not {len(devices)}"
+        )
+    return jax.make_mesh(
+        (data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed]
+    )
 
 
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str]) -> PartitionSpec:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.attention import attention, decode_attention
 from onethinker_jax.model.config import TextConfig
-from onethinker_jax.model.layers import Linear, RMSNorm, stack_layers
+from onethinker_jax.model.layers import Linear, RMSNorm, recompute, stack_layers
 from onethinker_jax.model.rope import rotate, text_rope
 
 Attend = Callable[[Array, Array, Array], Array]  # query, key, value -> mixed values
@@ -80,7 +80,9 @@ class Decoder(nnx.Module):
     """Embeddings in, normalised hidden states out."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
-        self.layers = stack_layers(lambda r: DecoderLayer(config, rngs=r, dtype=dtype), config.num_layers, rngs)
+        self.layers = stack_layers(
+            lambda r: DecoderLayer(config, rngs=r, dtype=dtype), config.num_layers, rngs
+        )
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, dtype=dtype)
         self.config = config
 
@@ -112,16 +114,20 @@ class Decoder(nnx.Module):
             x = x if feature is None else x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
             return x, kept[0] if keep_kv else None
 
-        body = jax.checkpoint(body) if remat else body
+        body = recompute(body) if remat else body
         injected = 0 if deepstack is None else deepstack.shape[0]
-        first, rest = (jax.tree.map(lambda p, s=s: p[s], params) for s in (slice(0, injected), slice(injected, None)))
+        first, rest = (
+            jax.tree.map(lambda p, s=s: p[s], params) for s in (slice(0, injected), slice(injected, None))
+        )
         x, early = jax.lax.scan(body, x, (first, deepstack)) if injected else (x, None)
         late = None
         if injected < self.config.num_layers:
             x, late = jax.lax.scan(body, x, (rest, None))
         kv = None
         if keep_kv:
-            kv = jax.tree.map(lambda *parts: jnp.concatenate(parts), *[part for part in (early, late) if part is not None])
+            kv = jax.tree.map(
+                lambda *parts: jnp.concatenate(parts), *[part for part in (early, late) if part is not None]
+            )
         return self.norm(x), kv
 
     def decode(
@@ -147,7 +153,15 @@ class Decoder(nnx.Module):
             def attend(query: Array, key: Array, value: Array) -> Array:
                 new.append((key, value))
                 return decode_attention(
-                    query, kv.prefix_key, kv.prefix_value, kv.suffix_key, kv.suffix_value, key, value, prefix_mask, step
+                    query,
+                    kv.prefix_key,
+                    kv.prefix_value,
+                    kv.suffix_key,
+                    kv.suffix_value,
+                    key,
+                    value,
+                    prefix_mask,
+                    step,
                 )
 
             x = nnx.merge(graphdef, params)(x, cos, sin, attend)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from onethinker_jax.model.attention import attention
 from onethinker_jax.model.config import VisionConfig
 from onethinker_jax.model.inputs import VisionInputs
-from onethinker_jax.model.layers import LayerNorm, Linear, stack_layers
+from onethinker_jax.model.layers import LayerNorm, Linear, recompute, stack_layers
 from onethinker_jax.model.rope import rotate, vision_rope
 
 
@@ -96,7 +96,9 @@ class VisionTower(nnx.Module):
         graphdef, blocks = nnx.split(self.blocks)
         taken = jnp.array(self.config.deepstack_layers, jnp.int32).reshape(-1, 1, 1, 1)
 
-        def body(carry: tuple[Array, Array], layer: tuple[Array, nnx.State]) -> tuple[tuple[Array, Array], None]:
+        def body(
+            carry: tuple[Array, Array], layer: tuple[Array, nnx.State]
+        ) -> tuple[tuple[Array, Array], None]:
             x, taps = carry
             index, params = layer
             x = nnx.merge(graphdef, params)(x, vision.frame_ids, cos, sin)
@@ -104,7 +106,7 @@ class VisionTower(nnx.Module):
 
         taps = jnp.zeros((len(self.config.deepstack_layers), *x.shape), x.dtype)
         layers = (jnp.arange(self.config.depth), blocks)
-        (x, taps), _ = jax.lax.scan(jax.checkpoint(body) if remat else body, (x, taps), layers)
+        (x, taps), _ = jax.lax.scan(recompute(body) if remat else body, (x, taps), layers)
         merged = self.merger(x)
         if self.deepstack_mergers is None:
             return merged, jnp.zeros((0, *merged.shape), merged.dtype)

@@ -54,7 +54,9 @@ class Checkpoints:
         """The state of checkpoint ``number``, with the structure and shardings of ``like``."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            restored = self._manager.restore(number, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
+            restored = self._manager.restore(
+                number, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            )
         except (ValueError, FileNotFoundError, KeyError) as error:
             raise self._unreadable(number, error) from error
         return restored["state"]
@@ -62,7 +64,9 @@ class Checkpoints:
     def parameters(self, number: int) -> dict[str, Any]:
         """The parameters alone of checkpoint ``number``: {dotted name: array}, read without the rest's structure."""
         try:
-            restored = self._manager.restore(number, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+            restored = self._manager.restore(
+                number, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+            )
         except (ValueError, FileNotFoundError, KeyError) as error:
             raise self._unreadable(number, error) from error
         leaves = jax.tree_util.tree_leaves_with_path(restored["state"]["params"])
@@ -130,7 +134,9 @@ def deferred_interrupt(announce: str, log: Any) -> Iterator[Interrupt]:
             signal.signal(number, handler)
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):

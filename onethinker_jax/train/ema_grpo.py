@@ -78,7 +78,9 @@ def train_ema_grpo(
     NoGroupsLeft, each after a checkpoint of the last whole step.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps * settings.updates, train_vision=True)
-    objective = PolicyLossConfig(settings.clip_low, settings.clip_high, settings.dual_clip, settings.kl_coefficient)
+    objective = PolicyLossConfig(
+        settings.clip_low, settings.clip_high, settings.dual_clip, settings.kl_coefficient
+    )
     scaling = AdvantageConfig(method=settings.method, variant=settings.variant, decay=settings.decay)
     update = make_update(partial(rl_loss, graphdef, objective=objective, sampler=sampler), optimizer)
     moments = init_moments(len(MOMENT_TASKS))
@@ -145,7 +147,8 @@ def rl_loss(
     sampler: Sampler,
 ) -> tuple[jax.Array, Sums]:
     """Summed policy loss of a micro-batch; log-probabilities are of the distribution that was sampled from."""
-    inputs, targets, mask = batch.batch.inputs, batch.batch.targets, jnp.asarray(batch.batch.target_mask)
+    inputs = batch.batch.inputs
+    targets, mask = jnp.asarray(batch.batch.targets), jnp.asarray(batch.batch.target_mask)
 
     def logprobs_of(params: nnx.State) -> tuple[jax.Array, jax.Array]:
         model: Qwen3VL = nnx.merge(graphdef, params)
@@ -159,7 +162,8 @@ def rl_loss(
 
     logprobs, entropy = logprobs_of(params)
     anchor = None if reference is None else jax.lax.stop_gradient(logprobs_of(reference)[0])
-    loss, sums = policy_loss(logprobs, batch.sampled, batch.advantages, mask, anchor, objective)
+    sampled, advantages = jnp.asarray(batch.sampled), jnp.asarray(batch.advantages)
+    loss, sums = policy_loss(logprobs, sampled, advantages, mask, anchor, objective)
     entropy = jnp.sum(jnp.where(mask, jax.lax.stop_gradient(entropy), 0.0))
     return loss, {**sums, "entropy": entropy, "tokens": jnp.sum(mask).astype(jnp.float32)}
 
@@ -190,7 +194,9 @@ def _fill_step(
         log.phase(f"sampling {len(kept)}/{settings.prompts} groups")
         draw = step * settings.max_rounds + round_number  # keys of a draw are never used again
         variant = settings.variant
-        groups = roll_out(params, stream, settings.prompts, sampler, client, seed=seed, step=draw, variant=variant)
+        groups = roll_out(
+            params, stream, settings.prompts, sampler, client, seed=seed, step=draw, variant=variant
+        )
         drawn += groups
         low, high = settings.accuracy_low, settings.accuracy_high
         kept += [group for group in groups if low < group.accuracy(variant) < high]
@@ -203,7 +209,9 @@ def _fill_step(
     return kept[: settings.prompts], kept[settings.prompts :], drawn
 
 
-def _advantages(groups: Sequence[Group], state: TrainState, scaling: AdvantageConfig) -> tuple[np.ndarray, Any]:
+def _advantages(
+    groups: Sequence[Group], state: TrainState, scaling: AdvantageConfig
+) -> tuple[np.ndarray, Any]:
     """float32 [groups, G] advantages, and the moments moved by this batch's rewards."""
     rewards = np.array([group.rewards for group in groups], np.float32)
     group_ids = np.repeat(np.arange(len(groups), dtype=np.int32), rewards.shape[1])
@@ -227,7 +235,9 @@ def _update_policy(
         part = slice(first, first + size)
         gradients, sums = update.zeros(state.params), None
         for batch in policy_batches(groups[part], advantages[part], settings):
-            gradients, new = update.accumulate(state.params, state.reference, gradients, shard_rows(batch, mesh))
+            gradients, new = update.accumulate(
+                state.params, state.reference, gradients, shard_rows(batch, mesh)
+            )
             sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
         assert sums is not None
         state, norm = update.apply(state, gradients, sums["tokens"])
@@ -239,7 +249,9 @@ def _update_policy(
     return state, {**means, "trained_tokens": tokens}
 
 
-def policy_batches(groups: Sequence[Group], advantages: np.ndarray, settings: RLSettings) -> list[PolicyBatch]:
+def policy_batches(
+    groups: Sequence[Group], advantages: np.ndarray, settings: RLSettings
+) -> list[PolicyBatch]:
     """The groups packed into micro-batches of one shape, each target token with its sample's advantage."""
     shape = settings.batch
     packed = pack_groups(
@@ -263,7 +275,11 @@ def policy_batches(groups: Sequence[Group], advantages: np.ndarray, settings: RL
 
 
 def _report(
-    drawn: Sequence[Group], sums: dict[str, float], advantages: np.ndarray, state: TrainState, settings: RLSettings
+    drawn: Sequence[Group],
+    sums: dict[str, float],
+    advantages: np.ndarray,
+    state: TrainState,
+    settings: RLSettings,
 ) -> dict[str, float]:
     """Metrics of one step: rewards over all groups drawn, kept or not; the policy's over the tokens trained on."""
     scores = [score for group in drawn for score in group.scores]

@@ -1,6 +1,6 @@
 """A run's newest checkpoint -> a Hugging Face directory that transformers and vLLM load.
 
-    python -m onethinker_jax.train.export runs/shapes --out my-model
+python -m onethinker_jax.train.export runs/shapes --out my-model
 """
 
 import json
@@ -59,7 +59,9 @@ def load_run(run: Path) -> Qwen3VL:
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Arguments, prog="python -m onethinker_jax.train.export", description=Arguments.__doc__)
+    arguments = tyro.cli(
+        Arguments, prog="python -m onethinker_jax.train.export", description=Arguments.__doc__
+    )
     try:
         export_model(load_run(arguments.run), arguments.run / BASE, arguments.out)
     except (CheckpointError, ConfigError, OSError) as error:

@@ -82,7 +82,9 @@ def policy_loss(
     With r = pi / pi_sampled: -min(r A, clip(r, 1 - low, 1 + high) A), and for A < 0 no more than
     -dual_clip A; plus kl_coefficient * k3.  The log-ratio is clamped to +-max_log_ratio.
     """
-    log_ratio = jnp.clip(jnp.where(mask, logprobs - sampled, 0.0), -config.max_log_ratio, config.max_log_ratio)
+    log_ratio = jnp.clip(
+        jnp.where(mask, logprobs - sampled, 0.0), -config.max_log_ratio, config.max_log_ratio
+    )
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
     loss = jnp.maximum(-ratio * advantages, -clipped * advantages)
@@ -94,7 +96,9 @@ def policy_loss(
         "mismatch": _masked_sum(jnp.abs(log_ratio), mask),
     }
     if reference is not None:
-        gap = jnp.clip(jnp.where(mask, reference - logprobs, 0.0), -config.max_log_ratio, config.max_log_ratio)
+        gap = jnp.clip(
+            jnp.where(mask, reference - logprobs, 0.0), -config.max_log_ratio, config.max_log_ratio
+        )
         kl = jnp.exp(gap) - gap - 1
         loss += config.kl_coefficient * kl
         sums["kl_reference"] = _masked_sum(kl, mask)

@@ -89,7 +89,9 @@ def score_samples(
 ) -> list[list[Score]]:
     """The score of each record's every sample, all asked for in one batch."""
     requests = [
-        score_request(record, text) for record, of_one in zip(records, samples, strict=True) for text in of_one.texts
+        score_request(record, text)
+        for record, of_one in zip(records, samples, strict=True)
+        for text in of_one.texts
     ]
     scores = iter(score_batch(requests, client, variant=variant))
     return [[next(scores) for _ in of_one.texts] for of_one in samples]

@@ -54,7 +54,9 @@ def run(config: TrainConfig) -> None:
     _keep_compiled_programs()
     directory = config.directory
     with RunLog(directory) as log, count_compilations() as compilations:
-        log.info(f"run {config.name}, seed {config.seed}, in {directory}, on {jax.device_count()} x {jax.devices()[0]}")
+        log.info(
+            f"run {config.name}, seed {config.seed}, in {directory}, on {jax.device_count()} x {jax.devices()[0]}"
+        )
         corpora = prepare_data(config, log)
         base = prepare_base(config, corpora, log)
         processor = make_processor(config, base)
@@ -113,7 +115,9 @@ def _train(
         if not file.is_file():
             log.info(f"held-out records, {stage} model: {len(corpora.heldout)} greedy answers …")
             file.parent.mkdir(exist_ok=True)
-            write_predictions(file, evaluate(greedy, params, corpora.heldout, client, variant=config.rl.variant))
+            write_predictions(
+                file, evaluate(greedy, params, corpora.heldout, client, variant=config.rl.variant)
+            )
         predictions[stage] = read_predictions(file, corpora.heldout)
 
     score("fresh", params)
@@ -124,7 +128,9 @@ def _train(
         with TrainingBatches(
             stream, processor, rows=batch.rows, tokens=batch.tokens, patches=batch.patches
         ) as batches:
-            params = train_sft(graphdef, params, batches, config.sft, mesh=mesh, checkpoints=checkpoints, log=log)
+            params = train_sft(
+                graphdef, params, batches, config.sft, mesh=mesh, checkpoints=checkpoints, log=log
+            )
     score("sft", params)
 
     rl = config.rl
@@ -162,7 +168,9 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
     data = config.data
     files = (data.sft_file, data.rl_file, data.heldout_file)
     if data.sft_file is None:
-        log.info(f"Shapes world: {data.shapes_sft} SFT, {data.shapes_rl} RL, {data.shapes_heldout} held-out records …")
+        log.info(
+            f"Shapes world: {data.shapes_sft} SFT, {data.shapes_rl} RL, {data.shapes_heldout} held-out records …"
+        )
         world = build_shapes_world(
             config.directory / "data",
             seed=data.shapes_seed,
@@ -194,7 +202,7 @@ def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
         ids = {"eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id}
         generation = {"do_sample": False, **ids}
         (base / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-        hf = model_config(config.model, tokens).to_hf(**ids)
+        hf = model_config(config.model, tokens).to_hf(extra=ids)
         (base / "config.json").write_text(json.dumps(hf, indent=2) + "\n")  # last: it says that all is there
     return base
 

@@ -71,7 +71,7 @@ def train_sft(
 def sft_loss(graphdef: nnx.GraphDef, params: nnx.State, batch: Batch) -> tuple[jax.Array, Sums]:
     """Summed cross entropy of a micro-batch over its assistant tokens, and their number."""
     model: Qwen3VL = nnx.merge(graphdef, params)
-    logprobs, _ = token_logprobs(model(batch.inputs), model.head(), batch.targets)
+    logprobs, _ = token_logprobs(model(batch.inputs), model.head(), jnp.asarray(batch.targets))
     count = jnp.sum(batch.target_mask).astype(jnp.float32)
     return cross_entropy(logprobs, jnp.asarray(batch.target_mask)), {"tokens": count}
 

@@ -128,7 +128,7 @@ def make_update(
     def apply(state: TrainState, gradients: nnx.State, count: jax.Array) -> tuple[TrainState, jax.Array]:
         gradients = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradients)
         updates, opt_state = optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         return (
             TrainState(params, opt_state, state.step + 1, state.moments, state.reference),
             optax.global_norm(gradients),

@@ -22,8 +22,17 @@ def print_summary(predictions: Mapping[str, Sequence[Prediction]], log: RunLog) 
     for of_task in results:
         last = of_task[-1]
         rewards = [result.overall for result in of_task]
-        rows.append([last.task, last.records, *rewards, rewards[-1] - rewards[-2], last.format, last.mask_iou])
-    columns = ["task", "records", *(LABELS[stage] for stage in predictions), "gain of RL", "format", "mask IoU"]
+        rows.append(
+            [last.task, last.records, *rewards, rewards[-1] - rewards[-2], last.format, last.mask_iou]
+        )
+    columns = [
+        "task",
+        "records",
+        *(LABELS[stage] for stage in predictions),
+        "gain of RL",
+        "format",
+        "mask IoU",
+    ]
     log.table("Held-out reward (greedy answers)", columns, rows)
 
 
@@ -76,7 +85,9 @@ def _results(predictions: Mapping[str, Sequence[Prediction]]) -> list[list[TaskR
     return [list(of_task) for of_task in zip(*stages, strict=True)]
 
 
-def _gallery(predictions: Sequence[Prediction], config: TrainConfig, client: RewardClient) -> list[GalleryItem]:
+def _gallery(
+    predictions: Sequence[Prediction], config: TrainConfig, client: RewardClient
+) -> list[GalleryItem]:
     """The first few held-out records of every task, with masks where box and points prompt some."""
     items, shown = [], dict.fromkeys((task_of(prediction.record) for prediction in predictions), 0)
     variant: Variant = config.rl.variant

@@ -1,5 +1,7 @@
 """Attention in chunks, in one piece and with a cache against a plain numpy reference, gradients included."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,8 @@ HEADS = {"4 queries on 2 keys": (4, 2), "one key": (3, 1), "as many": (2, 2)}
 
 def reference(query, key, value, segments, branches, causal):
     """One query at a time, in float64."""
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+    segments, branches = np.asarray(segments), np.asarray(branches)
     out = np.zeros(query.shape)
     groups = query.shape[2] // key.shape[2]
     for row, at, head in np.ndindex(query.shape[:3]):
@@ -63,17 +67,14 @@ either = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"]
 @pytest.mark.parametrize("heads", HEADS)
 def test_equals_the_reference(chunk, heads, causal):
     query, key, value = arrays(HEADS[heads])
-    wide = [np.asarray(x, np.float64) for x in (query, key, value)]
-    run = jax.jit(lambda *arrays: attention(*arrays, causal=causal))
+    run = jax.jit(partial(attention, causal=causal))
     for case in CASES:
         segments, branches = masks(case)
-        expected = reference(*wide, np.asarray(segments), np.asarray(branches), causal)
+        expected = reference(query, key, value, segments, branches, causal)
         np.testing.assert_allclose(
             run(query, key, value, segments, branches), expected, atol=2e-6, err_msg=case
         )
-    loops = str(
-        jax.make_jaxpr(lambda *arrays: attention(*arrays, causal=causal))(query, key, value, segments)
-    )
+    loops = str(jax.make_jaxpr(partial(attention, causal=causal))(query, key, value, segments))
     assert ("scan" in loops) == (chunk == 8)
 
 
@@ -103,39 +104,36 @@ def test_gradients_equal_those_of_plain_attention(chunk, causal):
             np.testing.assert_allclose(one, other, atol=5e-6, err_msg=case)
 
 
-def test_all_padding_is_finite_with_finite_gradients(monkeypatch):
-    query, key, value = arrays((4, 2))
+def test_all_padding_is_finite_with_finite_gradients(chunk):
     nothing = jnp.zeros((2, 24), jnp.int32)
-    monkeypatch.setattr(module, "CHUNK", 8)
-    for causal in (True, False):
-        run = jax.value_and_grad(
-            lambda *a, c=causal: attention(*a, nothing, causal=c).sum(), argnums=(0, 1, 2)
-        )
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run(query, key, value)))
+
+    def total(query, key, value):
+        return attention(query, key, value, nothing, causal=True).sum()
+
+    run = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run(*arrays((4, 2)))))
 
 
 def test_what_is_not_seen_has_no_gradient():
     """Bit for bit: another example in the row, a later token, a sister branch."""
     query, key, value = arrays((4, 2))
     segments, branches = masks("branches")
-    run = jax.grad(
-        lambda k, v: attention(query, k, v, segments, branches, causal=True)[0, 10].sum(), argnums=(0, 1)
-    )
-    for gradient in run(key, value):
+
+    def one_query(key, value):
+        return attention(query, key, value, segments, branches, causal=True)[0, 10].sum()
+
+    for gradient in jax.jit(jax.grad(one_query, argnums=(0, 1)))(key, value):
         touched = np.abs(gradient[0]).sum((1, 2)) > 0
         assert np.flatnonzero(touched).tolist() == [0, 1, 2, 3, 4, 9, 10]
         assert not np.asarray(gradient[1]).any()
 
 
 def test_bfloat16_keeps_softmax_in_float32():
-    exact = arrays((4, 2))
+    query, key, value = (x.astype(jnp.bfloat16) for x in arrays((4, 2)))
     segments, branches = masks("one example")
-    half = [jnp.asarray(x, jnp.bfloat16) for x in exact]
-    got = attention(*half, segments, branches, causal=True)
+    got = attention(query, key, value, segments, branches, causal=True)
     assert got.dtype == jnp.bfloat16
-    expected = reference(
-        *(np.asarray(x, np.float64) for x in half), np.asarray(segments), np.asarray(branches), True
-    )
+    expected = reference(query, key, value, segments, branches, True)
     assert np.abs(np.asarray(got, np.float64) - expected).max() < 2e-2
 
 
@@ -150,12 +148,16 @@ def test_length_must_be_whole_chunks(monkeypatch):
 def test_decode_attention_equals_the_reference(step):
     """Prompts of 6 and 9 tokens in a cache of 10, three samples each, ``step`` tokens generated of 5."""
     rng = np.random.default_rng(2)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
     rows, samples, room, suffix, lengths = 2, 3, 10, 5, [6, 9]
-    prefix_key, prefix_value = rng.normal(size=(2, rows, room, 2, 8)).astype(np.float32)
-    suffix_key, suffix_value = rng.normal(size=(2, rows, samples, suffix, 2, 8)).astype(np.float32)
-    new_key, new_value = rng.normal(size=(2, rows, samples, 2, 8)).astype(np.float32)
-    query = rng.normal(size=(rows, samples, 4, 8)).astype(np.float32)
-    mask = np.array([[int(at < length) for at in range(room)] for length in lengths])
+    prefix_key, prefix_value = normal(2, rows, room, 2, 8)
+    suffix_key, suffix_value = normal(2, rows, samples, suffix, 2, 8)
+    new_key, new_value = normal(2, rows, samples, 2, 8)
+    query = normal(rows, samples, 4, 8)
+    mask = jnp.array([[int(at < length) for at in range(room)] for length in lengths])
     got = decode_attention(
         query, prefix_key, prefix_value, suffix_key, suffix_value, new_key, new_value, mask, jnp.int32(step)
     )

@@ -38,8 +38,8 @@ def draw(pairs):
         }
         function, params = sampler(name, tuple(sorted(settings.items())))
         rows = len(keys)
-        lengths = np.array([len(p.tokens) for p in prompts], np.int32)
-        following = np.array([p.next_position for p in prompts], np.int32)
+        lengths = jnp.array([len(p.tokens) for p in prompts], jnp.int32)
+        following = jnp.array([p.next_position for p in prompts], jnp.int32)
         inputs = pairs(name).rows([[p] for p in prompts], batch=rows)
         return jax.tree.map(np.asarray, function(params, inputs, lengths, following, keys))
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,8 @@ def test_float32_is_not_rounded_on_the_way(tied):
     """As it would be if it passed through bfloat16 or float16."""
     tensors = load_file(tied / "model.safetensors")
     model = load_hf(tied)
-    kernel = np.asarray(model.decoder.layers.gate_proj.kernel[...])
+    layers: Any = model.decoder.layers
+    kernel = np.asarray(layers.gate_proj.kernel[...])
     for layer in range(3):
         name = f"model.language_model.layers.{layer}.mlp.gate_proj.weight"
         np.testing.assert_array_equal(kernel[layer], tensors[name].T)

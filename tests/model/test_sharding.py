@@ -1,5 +1,7 @@
 """A mesh of eight virtual devices gives the numbers of one, and what does not divide is named."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,8 @@ def test_loss_logits_and_gradients_equal_one_device(checkpoint):
 def test_load_places_and_save_gathers(checkpoint, tmp_path):
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     model = load_hf(checkpoint, mesh=mesh)
-    q_proj = model.decoder.layers.q_proj.kernel[...]
+    layers: Any = model.decoder.layers
+    q_proj = layers.q_proj.kernel[...]
     assert q_proj.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
     assert q_proj.addressable_shards[0].data.shape == (3, 32, 32)
     assert model.decoder.norm.scale[...].sharding.is_fully_replicated
@@ -91,7 +94,10 @@ def test_every_matrix_is_sharded_in_training():
     """A new matrix that no row of the table names would silently be copied to every device."""
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     for path, leaf in nnx.to_flat_state(nnx.state(load_shapes(CONFIG))):
-        name, stacked = ".".join(path), "layers" in path or "blocks" in path or "deepstack_mergers" in path
+        name, stacked = (
+            ".".join(map(str, path)),
+            "layers" in path or "blocks" in path or "deepstack_mergers" in path,
+        )
         spec = parameter_spec(name, leaf.shape, mesh, TRAIN_RULES)
         assert (spec != PartitionSpec()) == (len(leaf.shape) - stacked == 2), name
 
