@@ -138,7 +138,7 @@ def _scores(part: Array, key: Array, segments: Array, branches: Array, start: Ar
 
 
 def _matmul(heads: Float[Array, "B K R C X"], shared: Float[Array, "B K X Y"]) -> Float[Array, "B K R C Y"]:
-    """All R * C rows of a key head against one matrix, in float32: the layout that every back end is fast at."""
+    """All R * C rows of a key head against one matrix, in float32: a layout every back end is fast at."""
     rows, kv_heads, groups, count, inner = heads.shape
     flat = heads.reshape(rows, kv_heads, groups * count, inner)
     out = jnp.matmul(flat, shared, preferred_element_type=jnp.float32)

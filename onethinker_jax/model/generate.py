@@ -47,9 +47,7 @@ class Completions:
     """G continuations of each of B prompts; the end token, where there is one, counts as part of its sample."""
 
     tokens: HostOrDevice  # int32 [B, G, U], pad_id after the end
-    logprobs: (
-        HostOrDevice
-    )  # float32 [B, G, U], under the distribution sampled from; 0 after the end
+    logprobs: HostOrDevice  # float32 [B, G, U], under the distribution sampled from; 0 after the end
     lengths: HostOrDevice  # int32 [B, G]
     ended: HostOrDevice  # bool [B, G], False when cut off at max_new_tokens
 
@@ -95,6 +93,7 @@ def make_sampler(
         return _sample(model, config, prompts, lengths, next_positions, keys)
 
     return sample
+
 
 _State = tuple[Array, Array, Array, KVCache, Array, Array]  # step, token, done, cache, tokens, logprobs
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+
 class Linear(nnx.Module):
     """x @ kernel + bias, kernel [in, out]; fan-in scaled normal initialisation."""
 

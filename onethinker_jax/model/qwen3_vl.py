@@ -21,7 +21,7 @@ from onethinker_jax.model.vision import VisionTower
 
 
 class Qwen3VL(nnx.Module):
-    """The policy.  ``remat`` recomputes each layer in the backward pass instead of keeping its activations."""
+    """The policy.  ``remat`` keeps only matrix products for the backward pass and makes the rest anew."""
 
     def __init__(
         self, config: Qwen3VLConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, remat: bool = False

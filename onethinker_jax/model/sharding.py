@@ -1,4 +1,4 @@
-"""The device mesh and where each parameter lies on it: logical axes -> mesh axes, one table to train, one to decode.
+"""The device mesh, and where each parameter lies on it: logical axes -> mesh axes, to train and to decode.
 
 The mesh is always ``("data", "fsdp", "tensor")``.  Training shards a kernel's width over ``fsdp`` and its
 heads, feed-forward or vocabulary axis over ``tensor``; decoding keeps only the ``tensor`` part, so that no

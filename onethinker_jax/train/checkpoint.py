@@ -62,7 +62,7 @@ class Checkpoints:
         return restored["state"]
 
     def parameters(self, number: int) -> dict[str, Any]:
-        """The parameters alone of checkpoint ``number``: {dotted name: array}, read without the rest's structure."""
+        """The parameters of checkpoint ``number`` as {dotted name: array}, whatever the optimiser was."""
         try:
             restored = self._manager.restore(
                 number, args=ocp.args.Composite(state=ocp.args.StandardRestore())

@@ -1,4 +1,4 @@
-"""Every setting of a run, as frozen dataclasses that check themselves.  Imports no JAX: ``--help`` is instant.
+"""Every setting of a run: frozen dataclasses that check themselves.  Imports no JAX: ``--help`` is instant.
 
 Lengths are tokens, sizes are patches of 16x16x2 pixels unless they say otherwise.  All device shapes follow
 from here: rows x tokens and rows x patches of a batch never change during a run.
@@ -41,7 +41,7 @@ class ModelSettings:
     deepstack_layers: tuple[int, ...] = (0, 1)
     tie_word_embeddings: bool = True
     remat: bool = True
-    """Keep only the results of matrix products for the backward pass: less memory, and faster where memory is slow."""
+    """Keep only matrix products for the backward pass: less memory, faster where memory is slow."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def main() -> None:
                 pad_token_id=0,
             )
             arrays[f"{short}/{kind}/greedy"] = out[0, len(one.tokens) :].numpy().astype(np.int16)
-    np.savez_compressed(FILE, **arrays)
+    np.savez_compressed(FILE, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":

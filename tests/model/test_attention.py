@@ -165,11 +165,11 @@ def test_decode_attention_equals_the_reference(step):
 
         def joined(prefix, own, new, at=(row, column)):
             parts = (prefix[at[0], : lengths[at[0]]], own[at][:step], new[at][None])
-            return np.concatenate(parts).astype(np.float64)[None]
+            return np.concatenate(parts)[None]
 
         keys, values = joined(prefix_key, suffix_key, new_key), joined(prefix_value, suffix_value, new_value)
         count = keys.shape[1]
         ones, zeros = np.ones((1, count), int), np.zeros((1, count), int)
-        one = np.broadcast_to(query[row, column].astype(np.float64), (1, count, 4, 8))
+        one = np.broadcast_to(np.asarray(query[row, column], np.float64), (1, count, 4, 8))
         expected = reference(one, keys, values, ones, zeros, True)[0, -1]
         np.testing.assert_allclose(got[row, column], expected, atol=2e-6)

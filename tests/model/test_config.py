@@ -26,7 +26,9 @@ def changed(section: str | None, **fields):
 @pytest.mark.parametrize("name", tiny.CONFIGS)
 def test_written_then_read_is_the_same(name, tmp_path):
     config = tiny.CONFIGS[name]
-    (tmp_path / "config.json").write_text(json.dumps(config.to_hf(dtype="bfloat16", extra={"eos_token_id": 7})))
+    (tmp_path / "config.json").write_text(
+        json.dumps(config.to_hf(dtype="bfloat16", extra={"eos_token_id": 7}))
+    )
     assert Qwen3VLConfig.from_directory(tmp_path) == config
 
 
