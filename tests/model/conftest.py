@@ -14,7 +14,7 @@ from onethinker_jax.model.inputs import ModelInputs
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from tests.model import tiny
 
-SEEN = pytest.StashKey[dict[str, list[float]]]()
+SEEN = pytest.StashKey[dict[str, list[tuple[float, float]]]]()
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def seen(pytestconfig):
-    """Collects (kind of input -> absolute logit errors); printed after the run."""
+    """Collects kind of input -> (largest absolute logit error, largest logit); printed after the run."""
     return pytestconfig.stash.setdefault(SEEN, {})
 
 
@@ -88,4 +88,7 @@ def pytest_terminal_summary(terminalreporter, config):
     if table:
         terminalreporter.section("largest absolute logit error against transformers, float32")
         for kind, errors in table.items():
-            terminalreporter.write_line(f"{kind:<48} {max(errors):.1e}")
+            error, logit = (max(column) for column in zip(*errors, strict=True))
+            terminalreporter.write_line(
+                f"{kind:<32} {error:.1e}   (largest logit {logit:.1f}, {len(errors)} cases)"
+            )

@@ -90,6 +90,18 @@ CONFIGS = {
         vision={"num_heads": 8, "intermediate_size": 20, "deepstack_layers": ()},
         tie_word_embeddings=False,
     ),
+    "head sizes, rotary and position table of the released 8B": variant(
+        text={
+            "head_dim": 128,
+            "mrope_section": (24, 20, 20),
+            "rope_theta": 5e6,
+            "num_layers": 2,
+            "num_heads": 2,
+            "num_kv_heads": 1,
+        },
+        vision={"depth": 2, "hidden_size": 144, "num_position_embeddings": 2304, "deepstack_layers": (1,)},
+        tie_word_embeddings=False,
+    ),
 }
 
 
