@@ -22,9 +22,10 @@ ALLOWED = {
     "rewards": set(),
     "data_pipeline": {"model", "rewards"},
     "responses": {"model", "rewards", "data_pipeline"},
-    "evaluate": {"model", "rewards", "data_pipeline", "responses"},
-    "demo": {"model", "rewards", "data_pipeline", "responses", "evaluate"},
-    "train": {"model", "rewards", "data_pipeline", "responses", "evaluate"},
+    "command_line": set(),
+    "evaluate": {"model", "rewards", "data_pipeline", "responses", "command_line"},
+    "demo": {"model", "rewards", "data_pipeline", "responses", "evaluate", "command_line"},
+    "train": {"model", "rewards", "data_pipeline", "responses", "evaluate", "command_line"},
 }
 TORCH_ONLY = {"onethinker_jax.rewards.polar", "onethinker_jax.rewards.sam2"}
 NO_JAX = {"onethinker_jax.train.config", "onethinker_jax.train.presets"}

@@ -8,41 +8,36 @@ import os
 import sys
 from collections.abc import Sequence
 
-import tyro
-
-from onethinker_jax.train.config import SettingError, TrainConfig
+from onethinker_jax.command_line import UsageError
+from onethinker_jax.command_line import parse as parse_settings
+from onethinker_jax.train.config import TrainConfig
 from onethinker_jax.train.presets import PRESETS
 
 DEFAULT_PRESET = "shapes"
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
-    """The settings a command line asks for; raises SettingError naming an unknown preset or flag."""
+    """The settings a command line asks for; raises UsageError naming what is wrong with it."""
     arguments = list(arguments)
     name = DEFAULT_PRESET
     if arguments and not arguments[0].startswith("-"):
         name = arguments.pop(0)
     if name not in PRESETS:
-        raise SettingError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
-    preset = PRESETS[name]()
-    config, unknown = tyro.cli(
+        raise UsageError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
+    return parse_settings(
         TrainConfig,
-        default=preset,
-        args=arguments,
+        arguments,
         prog=f"python -m onethinker_jax.train [{'|'.join(PRESETS)}]",
         description=PRESETS[name].__doc__,
-        return_unknown_args=True,
+        default=PRESETS[name](),
     )
-    if unknown:
-        raise SettingError(f"unknown flag {unknown[0]!r}; --help lists them")
-    return config
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parses and runs; returns the exit status."""
     try:
         config = parse(arguments)
-    except SettingError as error:
+    except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     os.environ.setdefault("USE_TORCH", "0")  # the trainer's process never imports torch

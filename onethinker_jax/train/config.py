@@ -13,6 +13,12 @@ class SettingError(ValueError):
     """A setting that cannot work; the message names it."""
 
 
+def _at_least_zero(section: str, settings: object, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 0:
+            raise SettingError(f"{section}.{name} {getattr(settings, name)} must not be negative")
+
+
 def _positive(section: str, settings: object, *names: str) -> None:
     for name in names:
         if getattr(settings, name) <= 0:
@@ -69,8 +75,12 @@ class DataSettings:
     def __post_init__(self) -> None:
         named = [file is not None for file in (self.sft_file, self.rl_file, self.heldout_file)]
         if any(named) and not all(named):
-            raise SettingError("data: name sft_file, rl_file and heldout_file together, or none of them")
+            raise SettingError("data.sft_file, data.rl_file and data.heldout_file: name all three, or none")
         _positive("data", self, "shapes_sft", "shapes_rl", "shapes_heldout", "video_fps", "video_max_frames")
+        for kind in ("image", "video"):
+            least, most = getattr(self, f"{kind}_min_pixels"), getattr(self, f"{kind}_max_pixels")
+            if not 0 < least <= most:
+                raise SettingError(f"data.{kind}_min_pixels {least} is not in 1 .. {kind}_max_pixels {most}")
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,10 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         _positive("optimizer", self, "learning_rate", "max_grad_norm")
+        _at_least_zero("optimizer", self, "weight_decay")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(f"optimizer.{name} {getattr(self, name)} is not in [0, 1)")
         if not 0 <= self.warmup < 1:
             raise SettingError(f"optimizer.warmup {self.warmup} is not in [0, 1)")
 
@@ -121,6 +135,7 @@ class SFTSettings:
     save_every: int = 100
 
     def __post_init__(self) -> None:
+        _at_least_zero("sft", self, "steps")
         _positive("sft", self, "accumulate", "log_every", "save_every")
 
 
@@ -165,10 +180,18 @@ class RLSettings:
             "samples",
             "updates",
             "max_rounds",
+            "prompt_tokens",
+            "prompt_patches",
             "max_new_tokens",
             "temperature",
+            "clip_high",
+            "dual_clip",
+            "log_every",
             "save_every",
         )
+        _at_least_zero("rl", self, "steps", "clip_low", "kl_coefficient")
+        if not 0 <= self.decay < 1:
+            raise SettingError(f"rl.decay {self.decay} is not in [0, 1)")
         if self.prompts % self.updates:
             raise SettingError(f"rl.prompts {self.prompts} is not a multiple of rl.updates {self.updates}")
         if self.samples < 2:
@@ -186,6 +209,10 @@ class EvaluationSettings:
     gallery: int = 3
     """Held-out records a task shown on the page."""
 
+    def __post_init__(self) -> None:
+        _positive("evaluation", self, "rows", "prompt_tokens", "prompt_patches", "max_new_tokens")
+        _at_least_zero("evaluation", self, "gallery")
+
 
 @dataclass(frozen=True)
 class MeshSettings:
@@ -194,6 +221,9 @@ class MeshSettings:
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
+
+    def __post_init__(self) -> None:
+        _positive("mesh", self, "data", "fsdp", "tensor")
 
 
 @dataclass(frozen=True)
@@ -214,6 +244,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise SettingError(f"name {self.name!r} must be a plain folder name")
+        if self.keep_checkpoints < 1 or self.seed < 0:
+            raise SettingError(
+                f"keep_checkpoints {self.keep_checkpoints} must be at least 1, seed {self.seed} at least 0"
+            )
+        shards = self.mesh.data * self.mesh.fsdp
+        batches = {
+            "sft.batch.rows": self.sft.batch.rows,
+            "rl.batch.rows": self.rl.batch.rows,
+            "rl.prompts": self.rl.prompts,
+            "evaluation.rows": self.evaluation.rows,
+        }
+        for name, rows in batches.items():
+            if rows % shards:
+                raise SettingError(f"{name} {rows} is not a multiple of mesh.data x mesh.fsdp = {shards}")
 
     @property
     def directory(self) -> Path:
