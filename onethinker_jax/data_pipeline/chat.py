@@ -15,6 +15,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 
+class ProcessorError(ValueError):
+    """A model directory whose tokenizer or processor files cannot be used. One line naming it."""
+
+
 class ChatTokenizer:
     """Text to token ids and back, and messages to text. Thread-safe."""
 
@@ -22,12 +26,12 @@ class ChatTokenizer:
         """Reads `tokenizer.json` and the chat template of a directory.
 
         Raises:
-            ValueError: a file is missing or cannot be read.
+            ProcessorError: a file is missing or cannot be read.
         """
         self.path = Path(path)
         file = self.path / "tokenizer.json"
         if not file.is_file():
-            raise ValueError(f"{self.path}: has no tokenizer.json")
+            raise ProcessorError(f"{self.path}: has no tokenizer.json")
         self._tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -40,7 +44,7 @@ class ChatTokenizer:
         try:
             self._template = environment.from_string(_template(self.path, config))
         except TemplateError as error:
-            raise ValueError(f"{self.path}: its chat template is wrong ({error})") from None
+            raise ProcessorError(f"{self.path}: its chat template is wrong ({error})") from None
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         self._special = {name: _content(config[name]) for name in names if config.get(name) is not None}
 
@@ -78,13 +82,13 @@ class ChatTokenizer:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ValueError naming the file."""
+    """A JSON object from a file. Raises ProcessorError naming the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+        raise ProcessorError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: must hold a JSON object")
+        raise ProcessorError(f"{path}: must hold a JSON object")
     return value
 
 
@@ -98,7 +102,7 @@ def _template(path: Path, config: dict[str, Any]) -> str:
     if isinstance(template, list):
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
     if not isinstance(template, str):
-        raise ValueError(f"{path}: has no chat template")
+        raise ProcessorError(f"{path}: has no chat template")
     return template
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onethinker_jax.data_pipeline.chat import ChatTokenizer, read_json
+from onethinker_jax.data_pipeline.chat import ChatTokenizer, ProcessorError, read_json
 from onethinker_jax.data_pipeline.media import Video, load_image, load_video
 from onethinker_jax.data_pipeline.prompts import chat_messages
 from onethinker_jax.data_pipeline.records import Record, RecordError
@@ -172,11 +172,11 @@ class Processor:
             cache_bytes: keep processed examples of `prompt` and `training` in memory up to this size.
 
         Raises:
-            ValueError: the directory is not there, or asks for processing this class does not do.
+            ProcessorError: the directory is not there, or asks for processing this class does not do.
         """
         path = Path(path)
         if not path.is_dir():
-            raise ValueError(f"{path}: no such directory")
+            raise ProcessorError(f"{path}: no such directory")
         image, video = _processor_configs(path)
         size = image.get("size", {})
         limits = MediaLimits(
@@ -194,7 +194,7 @@ class Processor:
         }
         for name, value in geometry.items():
             if video.get(name, value) != value:
-                raise ValueError(f"{path}: {name} is {value} for images but {video[name]} for videos")
+                raise ProcessorError(f"{path}: {name} is {value} for images but {video[name]} for videos")
         if grid_side is None:
             grid_side = 48
             if (path / "config.json").is_file():
@@ -386,7 +386,7 @@ class Processor:
     def _token_id(self, token: str) -> int:
         found = self.tokenizer.token_id(token)
         if found is None:
-            raise ValueError(f"the tokenizer has no {token}: not one of Qwen3-VL's")
+            raise ProcessorError(f"the tokenizer has no {token}: not one of Qwen3-VL's")
         return found
 
 
@@ -433,8 +433,10 @@ def _processor_configs(path: Path) -> tuple[dict, dict]:
         config = read_json(path / name) if (path / name).is_file() else joint.get(key, {})
         for field in ("image_mean", "image_std"):
             if config.get(field, [0.5] * 3) != [0.5] * 3:
-                raise ValueError(f"{path / name}: {field} is {config[field]}, the model normalises with 0.5")
+                raise ProcessorError(
+                    f"{path / name}: {field} is {config[field]}, the model normalises with 0.5"
+                )
         configs.append(config)
     if not configs[0]:
-        raise ValueError(f"{path}: has no preprocessor_config.json")
+        raise ProcessorError(f"{path}: has no preprocessor_config.json")
     return configs[0], configs[1]
