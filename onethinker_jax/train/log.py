@@ -64,9 +64,10 @@ class RunLog:
         self._last_line = -math.inf
         self._handler = _Messages(self)
         self._logger = logging.getLogger("onethinker_jax")
-        self._outer_level = self._logger.level
+        self._outer = (self._logger.level, self._logger.propagate)
         self._logger.addHandler(self._handler)
         self._logger.setLevel(logging.INFO)
+        self._logger.propagate = False  # or a library's handler on the root logger would say it again
 
     def stage(self, name: str, total_steps: int, start_step: int = 0) -> None:
         """Begins a stage of `total_steps`, `start_step` of which a checkpoint already holds.
@@ -156,7 +157,8 @@ class RunLog:
         self._end_stage()
         self._metrics.close()
         self._logger.removeHandler(self._handler)
-        self._logger.setLevel(self._outer_level)
+        level, self._logger.propagate = self._outer
+        self._logger.setLevel(level)
 
     def __enter__(self) -> "RunLog":
         return self

@@ -135,6 +135,15 @@ def test_messages_of_the_package_appear(tmp_path: Path) -> None:
     assert "later" not in out.getvalue()
 
 
+def test_messages_of_the_package_appear_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Handlers of the root logger, which some libraries install, do not repeat them meanwhile."""
+    module = logging.getLogger("onethinker_jax.data_pipeline.records")
+    with RunLog(tmp_path, console=console()[0]):
+        module.warning("within")
+    module.warning("after")
+    assert [record.message for record in caplog.records] == ["after"]
+
+
 def test_table(tmp_path: Path) -> None:
     screen, out = console()
     with RunLog(tmp_path, console=screen) as log:
