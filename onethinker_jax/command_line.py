@@ -19,7 +19,12 @@ class UsageError(ValueError):
 
 
 def parse(
-    settings: type[T], arguments: Sequence[str], *, prog: str, description: str | None, default: T | None = None
+    settings: type[T],
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    description: str | None,
+    default: T | None = None,
 ) -> T:
     """The settings that ``arguments`` ask for, the rest being ``default``'s; ``--help`` prints and exits.
 
