@@ -176,6 +176,7 @@ class Qwen3VLConfig:
                     "mrope_section": list(text.mrope_section),
                 },
                 "max_position_embeddings": text.max_position_embeddings,
+                "tie_word_embeddings": self.tie_word_embeddings,  # transformers 4.57 looks here
                 "use_cache": True,
                 "torch_dtype": dtype,
             },

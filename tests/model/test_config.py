@@ -51,6 +51,13 @@ def test_transformers_reads_what_is_written_and_the_other_way_round(name, tmp_pa
     assert Qwen3VLConfig.from_directory(tmp_path / "theirs") == config
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_embeddings_are_said_where_each_version_looks(tied):
+    """transformers 5 reads the top level; 4.57 the text part, and makes a random head where it says nothing."""
+    written = tiny.variant(tie_word_embeddings=tied).to_hf()
+    assert written["tie_word_embeddings"] is tied and written["text_config"]["tie_word_embeddings"] is tied
+
+
 def test_layouts_and_defaults():
     old = Qwen3VLConfig.from_hf(HF)
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
