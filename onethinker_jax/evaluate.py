@@ -21,6 +21,8 @@ import numpy as np
 import tyro
 from flax import nnx
 
+from onethinker_jax.command_line import UsageError, parse
+from onethinker_jax.data_pipeline.chat import ProcessorError
 from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Processor
@@ -31,11 +33,25 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, score_request
 from onethinker_jax.rewards.answers import extract_answer, parse_structured
 from onethinker_jax.rewards.batch import score_batch
-from onethinker_jax.rewards.client import RewardClient, RewardUnavailable, start_server
+from onethinker_jax.rewards.client import RewardClient, RewardRequestError, RewardUnavailable, start_server
 from onethinker_jax.rewards.metrics import decode_rle, mask_iou
-from onethinker_jax.rewards.score import Score, Variant
+from onethinker_jax.rewards.score import GroundTruthError, Score, Variant
 
 logger = logging.getLogger(__name__)
+
+EXPECTED = (
+    ConfigError,
+    GroundTruthError,
+    MediaError,
+    OSError,
+    PackingError,
+    ProcessorError,
+    RecordError,
+    RewardRequestError,
+    RewardUnavailable,
+    WeightsError,
+)
+"""Errors that a user can mend: one line, no traceback."""
 
 MASK_FPS = 2.0
 MASK_FRAMES = 16
@@ -142,10 +158,10 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def read_predictions(path: Path, records: Sequence[Record]) -> list[Prediction]:
-    """What ``write_predictions`` wrote for these records; raises ValueError when they are others."""
+    """What ``write_predictions`` wrote for these records; raises RecordError when they are others."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if [row["problem_id"] for row in rows] != [record.problem_id for record in records]:
-        raise ValueError(f"{path}: holds predictions for other records")
+        raise RecordError(f"{path}: holds predictions for other records; have the held-out records changed?")
     parts = [field.name for field in dataclasses.fields(Score)]
     return [
         Prediction(record, row["response"], Score(**{name: row[name] for name in parts}), row["mask_iou"])
@@ -195,6 +211,8 @@ class Arguments:
     """By default what the directory says."""
     video_fps: float = 2.0
     video_max_frames: int = 128
+    video_min_pixels: int = 4 * 32 * 32
+    """Of one frame."""
     video_max_pixels: int = 256 * 32 * 32
     """Of one frame."""
     variant: Variant = "released"
@@ -203,11 +221,14 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Runs the evaluation and writes its results."""
     records = read_records(arguments.file, media_root=arguments.media_root)[: arguments.limit]
+    if not records:
+        raise RecordError(f"{arguments.file}: no records to evaluate")
     processor = Processor.from_pretrained(
         arguments.model,
         image_max_pixels=arguments.image_max_pixels,
         video_fps=arguments.video_fps,
         video_max_frames=arguments.video_max_frames,
+        video_min_pixels=arguments.video_min_pixels,
         video_max_pixels=arguments.video_max_pixels,
     )
     graphdef, params = nnx.split(load_hf(arguments.model))
@@ -223,9 +244,9 @@ def main(arguments: Arguments) -> None:
         mesh=make_mesh(),
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    socket = Path(tempfile.mkdtemp(prefix="onethinker-")) / "reward.sock"
     with (
-        start_server(socket, arguments.out / "reward_server.log") as server,
+        tempfile.TemporaryDirectory(prefix="onethinker-") as folder,
+        start_server(Path(folder) / "reward.sock", arguments.out / "reward_server.log") as server,
         RewardClient(server.address) as client,
     ):
         predictions = evaluate(sampler, params, records, client, variant=arguments.variant)
@@ -246,14 +267,16 @@ def main(arguments: Arguments) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        main(tyro.cli(Arguments, prog="python -m onethinker_jax.evaluate", description=Arguments.__doc__))
-    except (
-        ConfigError,
-        MediaError,
-        OSError,
-        PackingError,
-        RecordError,
-        RewardUnavailable,
-        WeightsError,
-    ) as error:
+        main(
+            parse(
+                Arguments,
+                sys.argv[1:],
+                prog="python -m onethinker_jax.evaluate",
+                description=Arguments.__doc__,
+            )
+        )
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except EXPECTED as error:
         sys.exit(f"error: {error}")

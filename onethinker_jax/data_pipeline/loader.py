@@ -24,6 +24,10 @@ from onethinker_jax.data_pipeline.records import Record, RecordError, task_of
 logger = logging.getLogger(__name__)
 
 
+class StreamError(ValueError):
+    """A saved place in a stream that is not this one's. One line saying in what they differ."""
+
+
 class RecordStream:
     """An endless, deterministic stream of records, reshuffled every epoch."""
 
@@ -84,11 +88,13 @@ class RecordStream:
         """Goes to where the stream was when `state` was taken.
 
         Raises:
-            ValueError: the state is of a stream with other records, weights or seed.
+            StreamError: the state is of a stream with other records, weights or seed.
         """
         for name, value in (("seed", self._seed), ("checksum", self._checksum)):
             if state[name] != value:
-                raise ValueError(f"the saved stream had another {name} ({state[name]}, now {value})")
+                raise StreamError(
+                    f"the saved stream had another {name} ({state[name]}, now {value}): have the records changed?"
+                )
         self._position = int(state["position"])
 
 

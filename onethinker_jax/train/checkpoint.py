@@ -7,6 +7,7 @@ A run belongs to one configuration; another one is refused, naming the setting t
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ import orbax.checkpoint as ocp
 
 from onethinker_jax.train.config import SettingError, TrainConfig
 from onethinker_jax.train.state import TrainState
+
+BASE, CHECKPOINTS, HELDOUT = "base", "checkpoints", "heldout"
+"""Folders of a run: its model directory without weights, its checkpoints, its answers to held-out records."""
 
 
 class CheckpointError(RuntimeError):
@@ -86,18 +90,27 @@ class Checkpoints:
 def claim_directory(config: TrainConfig) -> None:
     """Writes ``config.json`` into the run's directory, or checks the one that stands there.
 
-    Raises SettingError naming the first setting in which the standing run differs.
+    Raises SettingError naming the first setting in which the standing run differs.  A run that came to
+    nothing, neither a checkpoint nor a held-out answer, may be begun again with other settings.
     """
-    file = config.directory / "config.json"
+    directory, file = config.directory, config.directory / "config.json"
     mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     if file.is_file():
-        for name, old, new in _differences(json.loads(file.read_text()), mine):
+        try:
+            standing = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{file}: cannot be read ({error})") from error
+        differing = [item for item in _differences(standing, mine) if item[0] != "out"]  # it may be moved
+        if not differing:
+            return
+        if any(any((directory / part).glob("*")) for part in (CHECKPOINTS, HELDOUT)):
+            name, old, new = differing[0]
             raise SettingError(
-                f"{config.directory} holds a run with {name} {old!r}, not {new!r}: choose another --name, "
+                f"{directory} holds a run with {name} {old!r}, not {new!r}: choose another --name, "
                 "or delete that folder"
             )
-        return
-    config.directory.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(directory / BASE, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(mine, indent=2) + "\n")
 
 

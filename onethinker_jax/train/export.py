@@ -12,14 +12,11 @@ import jax.numpy as jnp
 import tyro
 from flax import nnx
 
+from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.model.config import ConfigError, Qwen3VLConfig
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints
-
-BASE = "base"
-"""Folder of a run with its config.json, tokenizer and processor files: a model directory without weights."""
-CHECKPOINTS = "checkpoints"
+from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, CheckpointError, Checkpoints
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,12 @@ class Arguments:
 
 
 def export_model(model: Qwen3VL, base: Path, out: Path) -> None:
-    """Weights, config, tokenizer, processor and generation config into ``out``, whole or not at all."""
+    """Weights, config, tokenizer, processor and generation config into ``out``, whole or not at all.
+
+    A model directory that stands there is replaced; raises FileExistsError for anything else.
+    """
+    if out.exists() and not (out / "config.json").is_file():
+        raise FileExistsError(f"{out}: exists and is no model directory; it is not replaced")
     generation = json.loads((base / "generation_config.json").read_text())
     ids = {name: generation[name] for name in ("eos_token_id", "pad_token_id")}
     save_hf(model, out, copy_from=base, extra_config=ids)
@@ -59,11 +61,17 @@ def load_run(run: Path) -> Qwen3VL:
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(
-        Arguments, prog="python -m onethinker_jax.train.export", description=Arguments.__doc__
-    )
     try:
+        arguments = parse(
+            Arguments,
+            sys.argv[1:],
+            prog="python -m onethinker_jax.train.export",
+            description=Arguments.__doc__,
+        )
         export_model(load_run(arguments.run), arguments.run / BASE, arguments.out)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
     except (CheckpointError, ConfigError, OSError) as error:
         sys.exit(f"error: {error}")
     sys.stdout.write(f"{arguments.out}\n")

@@ -8,6 +8,7 @@ the same command after an interruption goes on from the newest checkpoint.
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +29,17 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.client import RewardClient, start_server
-from onethinker_jax.train.checkpoint import Checkpoints, claim_directory
+from onethinker_jax.train.checkpoint import (
+    BASE,
+    CHECKPOINTS,
+    HELDOUT,
+    Checkpoints,
+    claim_directory,
+    write_atomically,
+)
 from onethinker_jax.train.config import ModelSettings, TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
-from onethinker_jax.train.export import BASE, CHECKPOINTS, export_model
+from onethinker_jax.train.export import export_model
 from onethinker_jax.train.log import Compilations, RunLog, count_compilations
 from onethinker_jax.train.sft import train_sft
 from onethinker_jax.train.summary import print_summary, write_run_page
@@ -50,6 +58,7 @@ class Corpora:
 
 def run(config: TrainConfig) -> None:
     """Does or finishes the whole run; see the module's docstring for what it leaves behind."""
+    stages = [stage for stage in STAGES if stage != "sft" or config.sft.steps]
     claim_directory(config)
     _keep_compiled_programs()
     directory = config.directory
@@ -58,6 +67,14 @@ def run(config: TrainConfig) -> None:
             f"run {config.name}, seed {config.seed}, in {directory}, on {jax.device_count()} x {jax.devices()[0]}"
         )
         corpora = prepare_data(config, log)
+        if is_finished(directory):
+            log.info("this run is finished: nothing is left to do; to train again, choose another --name")
+            files = {stage: directory / HELDOUT / f"{stage}.jsonl" for stage in stages}
+            print_summary(
+                {stage: read_predictions(file, corpora.heldout) for stage, file in files.items()}, log
+            )
+            _say_results(directory, log)
+            return
         base = prepare_base(config, corpora, log)
         processor = make_processor(config, base)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -77,10 +94,19 @@ def run(config: TrainConfig) -> None:
             finally:
                 checkpoints.close()
             export_model(nnx.merge(graphdef, params), base, directory / "model")
-            page = write_run_page(config, corpora.heldout, predictions, client)
+            write_run_page(config, corpora.heldout, predictions, client)
         print_summary(predictions, log)
-        log.info(f"Hugging Face directory: {directory / 'model'}")
-        log.info(f"page: {page}")
+        _say_results(directory, log)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the run in this folder came to its end; the page is the last thing it writes."""
+    return all((directory / name).is_file() for name in ("index.html", "model/config.json"))
+
+
+def _say_results(directory: Path, log: RunLog) -> None:
+    log.info(f"Hugging Face directory: {directory / 'model'}")
+    log.info(f"page: {directory / 'index.html'}")
 
 
 def _train(
@@ -111,7 +137,7 @@ def _train(
     predictions: dict[str, list[Prediction]] = {}
 
     def score(stage: str, params: nnx.State) -> None:
-        file = config.directory / "heldout" / f"{stage}.jsonl"
+        file = config.directory / HELDOUT / f"{stage}.jsonl"
         if not file.is_file():
             log.info(f"held-out records, {stage} model: {len(corpora.heldout)} greedy answers …")
             file.parent.mkdir(exist_ok=True)
@@ -122,7 +148,7 @@ def _train(
 
     score("fresh", params)
     newest = checkpoints.newest()
-    if newest is None or newest[1]["stage"] == "sft":
+    if config.sft.steps and (newest is None or newest[1]["stage"] == "sft"):
         stream = RecordStream(corpora.sft, seed=config.seed)
         batch = config.sft.batch
         with TrainingBatches(
@@ -131,7 +157,8 @@ def _train(
             params = train_sft(
                 graphdef, params, batches, config.sft, mesh=mesh, checkpoints=checkpoints, log=log
             )
-    score("sft", params)
+    if config.sft.steps:
+        score("sft", params)
 
     rl = config.rl
     sampler = Sampler(
@@ -185,11 +212,11 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
 
 
 def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
-    """The model directory without weights: that of ``init_from``, or a tokenizer trained on the SFT records."""
-    if config.model.init_from is not None:
-        return config.model.init_from
+    """The run's model directory without weights: ``init_from``'s files, or made with a tokenizer of its own."""
     base = config.directory / BASE
-    if not (base / "config.json").is_file():
+    if config.model.init_from is not None:
+        copy_base(config.model.init_from, base)
+    elif not (base / "config.json").is_file():
         log.info("tokenizer: byte-level BPE on the SFT records …")
         data = config.data
         train_tokenizer(
@@ -203,8 +230,27 @@ def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
         generation = {"do_sample": False, **ids}
         (base / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
         hf = model_config(config.model, tokens).to_hf(extra=ids)
-        (base / "config.json").write_text(json.dumps(hf, indent=2) + "\n")  # last: it says that all is there
+        write_atomically(base / "config.json", json.dumps(hf, indent=2) + "\n")  # last: now all is there
     return base
+
+
+def copy_base(source: Path, base: Path) -> None:
+    """Config, tokenizer, processor and generation config of a Hugging Face directory, none of its weights.
+
+    Raises FileNotFoundError, ConfigError or ProcessorError naming what ``source`` lacks.
+    """
+    Qwen3VLConfig.from_directory(source)
+    tokens = Processor.from_pretrained(source)
+    if (base / "config.json").is_file():
+        return
+    base.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.suffix in (".json", ".jinja", ".txt") and not file.name.startswith(("config.", "model.")):
+            shutil.copy2(file, base / file.name)
+    if not (base / "generation_config.json").is_file():
+        ids = {"eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id}
+        write_atomically(base / "generation_config.json", json.dumps(ids, indent=2) + "\n")
+    write_atomically(base / "config.json", (source / "config.json").read_text())
 
 
 def make_processor(config: TrainConfig, base: Path) -> Processor:
@@ -272,5 +318,7 @@ def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
 
 def _keep_compiled_programs() -> None:
     """Compiled programs are kept between runs in the user's cache folder: a resumed run starts in seconds."""
+    if jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR, or set by whoever calls
+        return
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onethinker_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
