@@ -37,7 +37,7 @@ from onethinker_jax.rewards.client import RewardClient, RewardRequestError, Rewa
 from onethinker_jax.rewards.metrics import decode_rle, mask_iou
 from onethinker_jax.rewards.score import GroundTruthError, Score, Variant
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
 
 EXPECTED = (
     ConfigError,
@@ -265,7 +265,8 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("onethinker_jax").setLevel(logging.INFO)
     try:
         main(
             parse(
