@@ -1,0 +1,228 @@
+"""The whole way: a finished `smoke` run and what it leaves, and a run stopped twice that ends in the same bits."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from onethinker_jax.data_pipeline.packing import stack_prompts
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.records import read_records
+from onethinker_jax.model.hf_weights import load_hf
+from onethinker_jax.train.log import read_metrics
+from onethinker_jax.train.presets import smoke
+from tests.model.conftest import open_in_transformers, runner
+from tests.model.test_whole_way import reference
+from tests.train import running
+
+CONFIG = smoke()
+LIMITS = {
+    "video_max_frames": CONFIG.data.video_max_frames,
+    "video_min_pixels": CONFIG.data.video_min_pixels,
+    "video_max_pixels": CONFIG.data.video_max_pixels,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and what its command printed."""
+
+    directory: Path
+    stdout: str
+    stderr: str
+
+    def metrics(self, stage: str) -> list[dict]:
+        return [row for row in read_metrics(self.directory / "metrics.jsonl") if row["stage"] == stage]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs")
+    result = running.module("", "smoke", "--out", out, code=running.WITHOUT_TORCH)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return Run(out / "smoke", result.stdout, result.stderr)
+
+
+def test_files(finished: Run) -> None:
+    """All that the README promises is there, and nothing half-written beside it."""
+    names = {path.name for path in finished.directory.iterdir()}
+    folders = {"data", "base", "checkpoints", "heldout", "tensorboard", "model"}
+    assert folders | {"config.json", "metrics.jsonl", "index.html", "reward_server.log"} <= names
+    assert not list(finished.directory.rglob("*.writing*")) + list(finished.directory.rglob("*.part"))
+    records = json.loads((finished.directory / "data" / "eval_shapes.json").read_text())
+    for stage in ("fresh", "sft", "rl"):
+        rows = (finished.directory / "heldout" / f"{stage}.jsonl").read_text().splitlines()
+        assert [json.loads(row)["problem_id"] for row in rows] == [record["problem_id"] for record in records]
+    for stage in ("sft", "rl"):
+        assert list((finished.directory / "tensorboard" / stage).glob("events.out.tfevents.*"))
+    saved = json.loads((finished.directory / "config.json").read_text())
+    assert saved["rl"]["prompts"] == CONFIG.rl.prompts
+    page = (finished.directory / "index.html").read_text()
+    assert "after RL" in page and "data:image/" in page
+
+
+def test_console(finished: Run) -> None:
+    """The summary table with every task, the paths, and no warning of a late compilation or anything else."""
+    for text in ("Held-out reward", "tracking (video)", "OCR (image)", "all tasks", "gain of RL"):
+        assert text in finished.stdout
+    assert str(finished.directory / "model") in finished.stdout
+    assert str(finished.directory / "index.html") in finished.stdout
+    assert "warning" not in finished.stdout
+    assert finished.stderr == ""
+
+
+def test_metrics(finished: Run) -> None:
+    sft, rl = finished.metrics("sft"), finished.metrics("rl")
+    assert [row["step"] for row in sft] == list(range(1, CONFIG.sft.steps + 1))
+    assert [row["step"] for row in rl] == list(range(1, CONFIG.rl.steps + 1))
+    uniform = math.log(CONFIG.model.vocab_size)
+    assert abs(sft[0]["loss"] - uniform) < 0.3
+    assert sft[-1]["loss"] < sft[0]["loss"] - 0.1
+    for row in sft:
+        assert 0 < row["token_fill"] <= 1 and 0 < row["patch_fill"] <= 1
+        assert row["tokens_per_second"] > 0 and row["grad_norm"] > 0
+    for row in rl:
+        assert 0 <= row["reward"] <= 2
+        assert 0 < row["entropy"] <= uniform
+        assert 1 <= row["response_length"] <= CONFIG.rl.max_new_tokens
+        assert row["groups_kept"] == 1.0
+        assert not [name for name, value in row.items() if value is None]
+    # Before the policy moves, what was sampled is what is trained (nats a token).
+    assert rl[0]["mismatch"] < 1e-5
+    assert max(row["mismatch"] for row in rl) < 0.1
+
+
+def test_model_in_transformers(finished: Run) -> None:
+    """The exported directory loads without missing tensors, and gives our logits on held-out prompts."""
+    pytest.importorskip("torch")
+    directory = finished.directory / "model"
+    hf = open_in_transformers(directory)
+    processor = Processor.from_pretrained(directory, **LIMITS)
+    assert hf.generation_config.eos_token_id == processor.eos_token_id
+    records = read_records(finished.directory / "data" / "eval_shapes.json")
+    chosen = [next(record for record in records if record.data_type == kind) for kind in ("image", "video")]
+    prompts = [processor.prompt(record) for record in chosen]
+    inputs, lengths = stack_prompts(prompts, tokens=256, patches=160)
+    logits = runner(load_hf(directory))(inputs)
+    for row, prompt in enumerate(prompts):
+        expected = reference(hf, processor, prompt)
+        np.testing.assert_allclose(logits[row, : lengths[row]], expected, rtol=0, atol=5e-5)
+
+
+def test_tokenizer_in_transformers(finished: Run) -> None:
+    pytest.importorskip("torch")
+    from transformers import AutoTokenizer
+
+    directory = finished.directory / "model"
+    theirs = AutoTokenizer.from_pretrained(directory)
+    ours = Processor.from_pretrained(directory).tokenizer
+    for row in (finished.directory / "heldout" / "rl.jsonl").read_text().splitlines():
+        text = json.loads(row)["answer"]
+        assert theirs(text)["input_ids"] == ours.encode(text)
+
+
+def test_export_of_the_newest_checkpoint(finished: Run, tmp_path: Path) -> None:
+    out = tmp_path / "exported"
+    result = running.module("onethinker_jax.train.export", finished.directory, "--out", out)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{out}\n", "")
+    for file in sorted((finished.directory / "model").iterdir()):
+        assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    result = running.module("onethinker_jax.train.export", finished.directory, "--out", tmp_path / "mine")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {tmp_path / 'mine'}: ")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
+
+
+def test_evaluation_of_the_exported_model(finished: Run, tmp_path: Path) -> None:
+    """The stand-alone evaluation gives what the run itself wrote of its last model."""
+    settings = {**LIMITS, "max_new_tokens": CONFIG.evaluation.max_new_tokens, "rows": CONFIG.evaluation.rows}
+    settings |= {"prompt_tokens": CONFIG.evaluation.prompt_tokens}
+    settings |= {"prompt_patches": CONFIG.evaluation.prompt_patches, "out": tmp_path / "results"}
+    flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    file = finished.directory / "data" / "eval_shapes.json"
+    result = running.module("onethinker_jax.evaluate", finished.directory / "model", file, *flags)
+    assert result.returncode == 0, result.stderr
+    ours = (tmp_path / "results" / "predictions.jsonl").read_text()
+    assert ours == (finished.directory / "heldout" / "rl.jsonl").read_text()
+    assert "all tasks" in result.stdout
+    means = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert means[-1]["records"] == CONFIG.data.shapes_heldout
+
+
+def test_a_finished_run_says_so(finished: Run) -> None:
+    def contents() -> dict[str, bytes]:
+        files = sorted(finished.directory.rglob("*"))
+        return {str(file): file.read_bytes() for file in files if file.is_file()}
+
+    before = contents()
+    result = running.module("onethinker_jax.train", "smoke", "--out", finished.directory.parent, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "this run is finished" in result.stdout
+    assert "all tasks" in result.stdout
+    assert contents() == before
+
+
+def test_another_config_is_refused(finished: Run) -> None:
+    before = (finished.directory / "config.json").read_bytes()
+    out = finished.directory.parent
+    result = running.module("onethinker_jax.train", "smoke", "--out", out, "--sft.steps", 7)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {finished.directory} holds a run with sft.steps 6, not 7")
+    assert (finished.directory / "config.json").read_bytes() == before
+
+
+def test_stopped_twice_it_ends_in_the_same_bits(finished: Run, tmp_path: Path) -> None:
+    """Ctrl-C during SFT and during RL; the same command goes on, and nothing shows in the result."""
+    command = ("smoke", "--out", tmp_path)
+    stopped = Run(tmp_path / "smoke", "", "")
+    for stage in ("sft", "rl"):
+        result = running.interrupted(stopped.directory, stage, *command)
+        assert result.returncode == 130, result.stdout + result.stderr
+        assert result.stderr == "stopped; the same command goes on from here\n"
+        assert "Stopping: finishing this step" in result.stdout
+        assert not (stopped.directory / "model").exists()
+        assert stopped.metrics(stage)[-1]["step"] < getattr(CONFIG, stage).steps
+    result = running.module("onethinker_jax.train", *command)
+    assert result.returncode == 0, result.stderr
+    assert f"rl: {CONFIG.rl.steps} steps from step" in result.stdout
+
+    for name in ("model/model.safetensors", "heldout/fresh.jsonl", "heldout/sft.jsonl", "heldout/rl.jsonl"):
+        assert (stopped.directory / name).read_bytes() == (finished.directory / name).read_bytes(), name
+    for stage in ("sft", "rl"):
+        timed = ("time", "tokens_per_second", "seconds/rollout", "seconds/update")
+        ours, theirs = (
+            [{name: value for name, value in row.items() if name not in timed} for row in run.metrics(stage)]
+            for run in (stopped, finished)
+        )
+        assert ours == theirs
+
+
+def test_from_an_exported_directory_without_sft(finished: Run, tmp_path: Path) -> None:
+    source = finished.directory / "model"
+    flags = ("--sft.steps", 0, "--rl.steps", 1, "--data.shapes-rl", 40)
+    result = running.module(
+        "onethinker_jax.train", "smoke", "--out", tmp_path, "--model.init-from", source, *flags
+    )
+    assert result.returncode == 0, result.stderr
+    run = Run(tmp_path / "smoke", result.stdout, result.stderr)
+    assert not run.metrics("sft")
+    assert len(run.metrics("rl")) == 1
+    assert not (run.directory / "heldout" / "sft.jsonl").exists()
+    assert "after SFT" not in run.stdout
+    # The model it began with is the one that the other run ended with.
+    started = (run.directory / "heldout" / "fresh.jsonl").read_text()
+    assert started == (finished.directory / "heldout" / "rl.jsonl").read_text()
+    for file in source.iterdir():
+        if file.name not in ("model.safetensors", "config.json"):
+            assert (run.directory / "model" / file.name).read_bytes() == file.read_bytes()
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, run.directory / "model"))
+    assert before.keys() == after.keys()
+    assert any(np.any(before[name] != after[name]) for name in before)
