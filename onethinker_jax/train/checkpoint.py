@@ -5,10 +5,14 @@ A run belongs to one configuration; another one is refused, naming the setting t
 """
 
 import dataclasses
+import gc
 import json
+import logging
 import os
 import shutil
 import signal
+import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,34 +49,20 @@ class Checkpoints:
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
         """Number and host part of the newest checkpoint; None when there is none."""
+        self._manager.wait_until_finished()
         number = self._manager.latest_step()
         if number is None:
             return None
-        try:
-            restored = self._manager.restore(number, args=ocp.args.Composite(host=ocp.args.JsonRestore()))
-        except (ValueError, FileNotFoundError, json.JSONDecodeError) as error:
-            raise self._unreadable(number, error) from error
-        return number, restored["host"]
+        return number, self._read(number, host=ocp.args.JsonRestore())["host"]
 
     def restore(self, number: int, like: TrainState) -> TrainState:
         """The state of checkpoint ``number``, with the structure and shardings of ``like``."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            restored = self._manager.restore(
-                number, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            )
-        except (ValueError, FileNotFoundError, KeyError) as error:
-            raise self._unreadable(number, error) from error
-        return restored["state"]
+        return self._read(number, state=ocp.args.StandardRestore(target))["state"]
 
     def parameters(self, number: int) -> dict[str, Any]:
         """The parameters of checkpoint ``number`` as {dotted name: array}, whatever the optimiser was."""
-        try:
-            restored = self._manager.restore(
-                number, args=ocp.args.Composite(state=ocp.args.StandardRestore())
-            )
-        except (ValueError, FileNotFoundError, KeyError) as error:
-            raise self._unreadable(number, error) from error
+        restored = self._read(number, state=ocp.args.StandardRestore())
         leaves = jax.tree_util.tree_leaves_with_path(restored["state"]["params"])
         named = (([str(getattr(key, "key", key)) for key in path], leaf) for path, leaf in leaves)
         return {".".join(part for part in path if part != "value"): leaf for path, leaf in named}
@@ -82,9 +72,32 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def _unreadable(self, number: int, error: Exception) -> CheckpointError:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return CheckpointError(f"checkpoint {self.directory / str(number)} cannot be restored: {reason}")
+    def _read(self, number: int, **items: Any) -> Any:
+        """Items of a checkpoint; whatever is wrong with it is one CheckpointError."""
+        with _silent():
+            try:
+                return self._manager.restore(number, args=ocp.args.Composite(**items))
+            except (ValueError, KeyError, OSError) as error:
+                reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" …")
+            gc.collect()  # reads that were cut off complain when they are collected
+        raise CheckpointError(
+            f"checkpoint {self.directory / str(number)} cannot be restored: {reason} (delete it to go on from "
+            "the one before)"
+        )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps what Orbax's and TensorStore's threads print beside the error that they raise off the console."""
+    hooks, absl = (sys.excepthook, sys.unraisablehook), logging.getLogger("absl")
+    level = absl.level
+    sys.excepthook = sys.unraisablehook = lambda *_: None
+    absl.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+        sys.excepthook, sys.unraisablehook = hooks
 
 
 def claim_directory(config: TrainConfig) -> None:

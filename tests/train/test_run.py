@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,6 +178,27 @@ def test_another_config_is_refused(finished: Run) -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {finished.directory} holds a run with sft.steps 6, not 7")
     assert (finished.directory / "config.json").read_bytes() == before
+
+
+def test_a_broken_checkpoint_is_named(finished: Run, tmp_path: Path) -> None:
+    """Training neither starts afresh nor goes on from an older one in its place."""
+    directory = tmp_path / "smoke"
+    shutil.copytree(finished.directory, directory)
+    shutil.rmtree(directory / "model")
+    newest = directory / "checkpoints" / str(CONFIG.sft.steps + CONFIG.rl.steps)
+    for file in newest.glob("state/**/d/*"):
+        file.write_bytes(file.read_bytes()[:100])
+    result = running.module("onethinker_jax.train", "smoke", "--out", tmp_path)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: checkpoint {newest} cannot be restored: ")
+    assert not (directory / "model").exists()
+    assert Run(directory, "", "").metrics("rl") == finished.metrics("rl")
+    result = running.module("onethinker_jax.train.export", directory, "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: checkpoint {newest} cannot be restored: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_stopped_twice_it_ends_in_the_same_bits(finished: Run, tmp_path: Path) -> None:
