@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -31,7 +31,7 @@ def parse(
     Raises UsageError: an unknown flag, a value of the wrong type, a value that the settings refuse.
     """
     said = io.StringIO()
-    given = {} if default is None else {"default": default}
+    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
             parsed, unknown = tyro.cli(

@@ -318,7 +318,9 @@ def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
 
 def _keep_compiled_programs() -> None:
     """Compiled programs are kept between runs in the user's cache folder: a resumed run starts in seconds."""
-    if jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR, or set by whoever calls
+    if jax.config.values.get(
+        "jax_compilation_cache_dir"
+    ):  # JAX_COMPILATION_CACHE_DIR, or set by whoever calls
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onethinker_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))

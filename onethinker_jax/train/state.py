@@ -96,8 +96,9 @@ def init_state(
     copy = jax.tree.map(jnp.copy, params) if reference else None
     # Laid out as `apply` returns them, so that it is compiled once; copied, as no two donated leaves may share.
     everywhere = NamedSharding(mesh, PartitionSpec())
-    rest = jax.device_put((jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, moments)), everywhere)
-    return TrainState(params, opt_state, *rest, copy)
+    step = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
+    moments = jax.device_put(jax.tree.map(jnp.copy, moments), everywhere)
+    return TrainState(params, opt_state, step, moments, copy)
 
 
 @dataclass(frozen=True)

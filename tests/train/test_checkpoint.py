@@ -19,13 +19,14 @@ from onethinker_jax.train.presets import smoke
 from onethinker_jax.train.state import TrainState, init_state, make_optimizer, make_update
 
 OPTIMIZER = make_optimizer(OptimizerSettings(1e-2), 5, train_vision=True)
-UPDATE = make_update(
-    lambda params, reference, batch: (
-        sum(jnp.sum(jnp.sin(leaf) * batch) for leaf in jax.tree.leaves(params)),
-        {"tokens": jnp.float32(1)},
-    ),
-    OPTIMIZER,
-)
+
+
+def loss(params: Any, reference: Any, batch: Any) -> Any:
+    value = sum(jnp.sum(jnp.sin(leaf) * batch) for leaf in jax.tree.leaves(params))
+    return value, {"tokens": jnp.float32(1)}
+
+
+UPDATE = make_update(loss, OPTIMIZER)
 
 
 def fresh(width: int = 400) -> TrainState:

@@ -39,7 +39,8 @@ class Case:
 
     def step(self, state: TrainState, rows: int) -> tuple[TrainState, nnx.State, float]:
         """State, summed gradients and their mean's norm after an update over ROWS, ``rows`` at a time."""
-        whole, gradients, total = making.batch(ROWS), self.update.zeros(state.params), 0.0
+        whole, gradients = making.batch(ROWS), self.update.zeros(state.params)
+        total = jnp.float32(0)
         for first in range(0, len(ROWS), rows):
             part = shard_rows(making.rows_of(whole, slice(first, first + rows)), make_mesh())
             gradients, sums = self.update.accumulate(state.params, None, gradients, part)
@@ -100,7 +101,7 @@ def test_frozen_vision(case: Case) -> None:
 @pytest.mark.parametrize(
     ("schedule", "warmup"), [("cosine", 0.2), ("cosine", 0.0), ("constant", 0.2), ("constant", 0.0)]
 )
-def test_schedule(schedule: str, warmup: float, train_vision: bool) -> None:
+def test_schedule(schedule: Any, warmup: float, train_vision: bool) -> None:
     """With a gradient that never changes, Adam's step is the learning rate."""
     settings = OptimizerSettings(0.5, schedule=schedule, warmup=warmup, weight_decay=0.0)
     steps, warm = 20, round(20 * warmup)
@@ -138,7 +139,7 @@ def toy(parts: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     params = jax.tree.map(jnp.asarray, parts)
 
     def loss(params: Any, reference: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        value = sum(jnp.sum(leaf * batch) for leaf in jax.tree.leaves(params))
+        value: Any = sum(jnp.sum(leaf * batch) for leaf in jax.tree.leaves(params))
         gap = sum(
             jnp.sum((a - b) ** 2)
             for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(reference), strict=reference is not None)
