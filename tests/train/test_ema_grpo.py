@@ -143,6 +143,7 @@ def train(policy, records, sampler, monkeypatch):
 
     def run(directory: Path, client: Any = None, settings: RLSettings = SETTINGS) -> nnx.State:
         checkpoints = Checkpoints(directory / "checkpoints", keep=None)
+        service: Any = client or Client()
         with RunLog(directory) as log, count_compilations() as compilations:
             try:
                 return train_ema_grpo(
@@ -150,7 +151,7 @@ def train(policy, records, sampler, monkeypatch):
                     jax.tree.map(lambda leaf: leaf.copy(), params),
                     RecordStream(records, seed=5),
                     sampler,
-                    client or Client(),
+                    service,
                     settings,
                     seed=5,
                     first_number=FIRST,

@@ -1,0 +1,129 @@
+"""Held-out scoring: masks from answers, means a task, and predictions written and read back."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.evaluate import (
+    Prediction,
+    by_task,
+    over_all,
+    predict_masks,
+    read_predictions,
+    write_predictions,
+)
+from onethinker_jax.rewards.score import Score
+from tests.data_pipeline.making import write_image, write_video
+
+
+def rle(mask: np.ndarray) -> dict[str, Any]:
+    encoded: Any = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
+
+
+class Boxes:
+    """A mask back end that fills the box it is given (0-1000 of each side)."""
+
+    def __init__(self) -> None:
+        self.key_frames: list[int] = []
+
+    def segment_image(self, image: np.ndarray, box: Any, positive: Any, negative: Any) -> np.ndarray:
+        mask = np.zeros(image.shape[:2], bool)
+        x1, y1, x2, y2 = (
+            round(value / 1000 * side) for value, side in zip(box, (*mask.shape[::-1],) * 2, strict=True)
+        )
+        mask[y1:y2, x1:x2] = True
+        return mask
+
+    def segment_video(self, frames: np.ndarray, key_frame: int, *prompt: Any) -> np.ndarray:
+        self.key_frames.append(key_frame)
+        return np.stack([self.segment_image(frame, *prompt) for frame in frames])
+
+
+def record(number: int, problem_type: str, data_type: str, **fields: Any) -> Record:
+    base = Record(number, "Where?", data_type, problem_type, (), "<answer>{}</answer>", (), (), "made")
+    return replace(base, **fields)
+
+
+POINTS = '"positive_points": [[500, 500], [400, 400], [600, 600]], "negative_points": [[10, 10], [20, 10], [10, 20]]'
+
+
+def test_masks_of_an_image(tmp_path: Path) -> None:
+    truth = np.zeros((64, 96), bool)
+    truth[16:48, 24:72] = True
+    image = write_image(tmp_path / "a.png", 64, 96)
+    one = record(1, "segmentation", "image", images=(image,), segmentation=rle(truth))
+    client: Any = Boxes()
+    exact = f'<think>a</think><answer>{{"boxes": [250, 250, 750, 750], {POINTS}}}</answer>'
+    masks = predict_masks(one, exact, client)
+    assert masks is not None and masks.iou == 1.0 and masks.times == [0.0]
+    np.testing.assert_array_equal(masks.masks[0], truth)
+    half = exact.replace("750, 750", "750, 500")
+    masks = predict_masks(one, half, client)
+    assert masks is not None and abs(masks.iou - 0.5) < 1e-6
+    for nothing in ("no answer", "<answer>{}</answer>", "<answer>[1, 2]</answer>"):
+        assert predict_masks(one, nothing, client) is None
+
+
+def test_masks_of_a_video(tmp_path: Path) -> None:
+    """The key frame is the sampled one nearest to the answer's time; the mean is over sampled frames."""
+    frames = 20  # 10 a second: sampled at 0, 0.5, 1 and 1.5 s, which are frames 0, 5, 10 and 15
+    video = write_video(tmp_path / "a.mp4", [i / 10 for i in range(frames)], size=(64, 96))
+    whole, gone = np.zeros((64, 96), bool), np.zeros((64, 96), bool)
+    whole[16:48, 24:72] = True
+    names = [f"{number:05d}" for number in range(frames)]
+    truth = {
+        "frames": names,
+        "rle": {name: rle(whole if number < 12 else gone) for number, name in enumerate(names)},
+        "fps": 10.0,
+    }
+    one = record(2, "segmentation", "video", videos=(video,), segmentation=truth)
+    client: Any = Boxes()
+    answer = f'<answer>{{"boxes": [250, 250, 750, 750], {POINTS}, "time": 1.1}}</answer>'
+    masks = predict_masks(one, answer, client)
+    assert masks is not None
+    assert client.key_frames == [2]
+    np.testing.assert_allclose(masks.times, [0.0, 0.5, 1.0, 1.5], atol=0.01)
+    assert masks.masks.shape == (4, 64, 96)
+    assert abs(masks.iou - 0.75) < 1e-6
+
+
+def predictions() -> list[Prediction]:
+    def one(number: int, kind: str, overall: float, iou: float | None = None) -> Prediction:
+        return Prediction(
+            record(number, kind, "image"), f"réponse\n{number}", Score(overall, 0.5, 1.0, 0.0), iou
+        )
+
+    return [
+        one(1, "math", 1.0),
+        one(2, "segmentation", 0.5, 0.25),
+        one(3, "math", 0.0),
+        one(4, "segmentation", 0.7, 0.75),
+    ]
+
+
+def test_means() -> None:
+    math, segmentation = by_task(predictions())
+    assert (math.task, math.records, math.overall, math.mask_iou) == ("math (image)", 2, 0.5, None)
+    assert (segmentation.task, segmentation.records, segmentation.mask_iou) == (
+        "segmentation (image)",
+        2,
+        0.5,
+    )
+    everything = over_all(predictions())
+    assert (everything.records, everything.accuracy, everything.format) == (4, 0.5, 1.0)
+    assert abs(everything.overall - 0.55) < 1e-9
+
+
+def test_predictions_come_back(tmp_path: Path) -> None:
+    made, file = predictions(), tmp_path / "rl.jsonl"
+    write_predictions(file, made)
+    assert read_predictions(file, [prediction.record for prediction in made]) == made
+    assert [path.name for path in tmp_path.iterdir()] == ["rl.jsonl"]
+    with pytest.raises(RecordError, match=f"{file}: holds predictions for other records"):
+        read_predictions(file, [prediction.record for prediction in made[1:]])

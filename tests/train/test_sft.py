@@ -1,0 +1,130 @@
+"""The SFT loop: gradient accumulation, frozen vision, and a resume that changes no bit."""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from onethinker_jax.data_pipeline.packing import Batch
+from onethinker_jax.model.sharding import make_mesh
+from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.config import BatchSettings, OptimizerSettings, SFTSettings
+from onethinker_jax.train.log import RunLog, read_metrics
+from onethinker_jax.train.sft import train_sft
+from tests.train import making
+
+SETTINGS = SFTSettings(
+    steps=5,
+    batch=BatchSettings(rows=2, tokens=64, patches=96),
+    accumulate=2,
+    optimizer=OptimizerSettings(learning_rate=1e-2, warmup=0.2),
+    train_vision=False,
+    log_every=2,
+    save_every=2,
+)
+
+
+class Batches:
+    """Five made batches, over and over; its state is how many were taken.  Calls ``then`` at one of them."""
+
+    def __init__(self, at: int = -1, then: Callable[[], Any] = lambda: None):
+        kinds = [
+            ["text", "one image"],
+            ["video", "text"],
+            ["text", "text"],
+            ["one image", "video"],
+            ["text"] * 2,
+        ]
+        self.made = [making.batch([[a], [b]]) for a, b in kinds]
+        self.taken, self.at, self.then = 0, at, then
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        self.taken += 1
+        if self.taken == self.at:
+            self.then()
+        return self.made[(self.taken - 1) % len(self.made)]
+
+    def state(self) -> dict[str, int]:
+        return {"taken": self.taken}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.taken = state["taken"]
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return making.policy()
+
+
+def train(policy: Any, directory: Path, batches: Any, settings: SFTSettings = SETTINGS) -> Any:
+    graphdef, params = policy
+    params = jax.tree.map(lambda leaf: leaf.copy(), params)
+    checkpoints = Checkpoints(directory / "checkpoints", keep=None)
+    with RunLog(directory) as log:
+        try:
+            return train_sft(
+                graphdef, params, batches, settings, mesh=make_mesh(), checkpoints=checkpoints, log=log
+            )
+        finally:
+            checkpoints.close()
+
+
+def saved(directory: Path) -> list[int]:
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
+
+
+def test_the_loop_and_its_resume(policy, tmp_path):
+    batches = Batches()
+    whole = train(policy, tmp_path / "whole", batches)
+    assert batches.taken == SETTINGS.steps * SETTINGS.accumulate
+    assert saved(tmp_path / "whole") == [2, 4, 5]
+    rows = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 5]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    for row in rows:
+        assert 0 < row["token_fill"] < 1 and row["tokens_per_second"] > 0
+    before, after = making.named(policy[1]), making.named(whole)
+    for name, values in after.items():
+        assert np.array_equal(values, before[name]) == name.startswith("visual."), name
+
+    # Ctrl-C between the micro-batches of the third update: it is finished and saved.
+    with pytest.raises(KeyboardInterrupt):
+        train(policy, tmp_path / "stopped", Batches(6, lambda: signal.raise_signal(signal.SIGINT)))
+    assert saved(tmp_path / "stopped") == [2, 3]
+    for name, values in making.named(train(policy, tmp_path / "stopped", Batches())).items():
+        np.testing.assert_array_equal(values, after[name], err_msg=name)
+
+    # Killed without notice in the fourth: the second is the last that was saved.
+    def dies() -> None:
+        raise OSError("power cut")
+
+    with pytest.raises(OSError, match="power cut"):
+        train(policy, tmp_path / "killed", Batches(8, dies))
+    assert saved(tmp_path / "killed") == [2]
+    for name, values in making.named(train(policy, tmp_path / "killed", Batches())).items():
+        np.testing.assert_array_equal(values, after[name], err_msg=name)
+    losses = [
+        [(row["step"], row["loss"]) for row in read_metrics(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "killed")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_second_interrupt_stops_at_once(policy, tmp_path):
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(policy, tmp_path, Batches(3, twice), replace(SETTINGS, save_every=5))
+    assert saved(tmp_path) == []
+    assert signal.getsignal(signal.SIGINT) is before
