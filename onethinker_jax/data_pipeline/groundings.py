@@ -1,7 +1,7 @@
 """Questions of the Shapes world whose answer is JSON: when, where, when and where, tracks, and prompts of
 masks.
 
-One fixed spacing, integer coordinates of 0-1000, times with one decimal. Second s of a video means its
+JSON without spaces, integer coordinates of 0-1000, times with one decimal. Second s of a video means its
 frame at exactly s seconds; boxes are of the visible part.
 """
 
@@ -16,7 +16,6 @@ from onethinker_jax.data_pipeline import scenes
 from onethinker_jax.data_pipeline.phrases import (
     Question,
     extreme,
-    finding,
     life_spans,
     seconds_text,
     well_seen,
@@ -28,7 +27,12 @@ MAX_TRACKED_SECONDS = 32
 
 
 def _span_text(start: float, end: float) -> str:
-    return f"[{seconds_text(start)}, {seconds_text(end)}]"
+    return f"[{seconds_text(start)},{seconds_text(end)}]"
+
+
+def _compact(value: object) -> str:
+    """JSON without spaces: in coordinates every space would be a token."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def ground_life(scene: Scene, rng: random.Random) -> Question | None:
@@ -39,7 +43,7 @@ def ground_life(scene: Scene, rng: random.Random) -> Question | None:
     shown = f"{what.capitalize() if what.islower() else what[0].upper() + what[1:]}"
     thinking = f"{shown} {'is there from the start' if start == 0 else 'is not there at the start'} and "
     thinking += "stays to the end." if end == scene.duration else "goes before the end."
-    return Question(f"When is {what} {verb}?", f'{{"time": {_span_text(start, end)}}}', thinking)
+    return Question(f"When is {what} {verb}?", f'{{"time":{_span_text(start, end)}}}', thinking)
 
 
 def ground_motion(scene: Scene, rng: random.Random) -> Question | None:
@@ -56,7 +60,7 @@ def ground_motion(scene: Scene, rng: random.Random) -> Question | None:
         thinking = (
             f"The {shape.name} rests {whereabouts(scene, shape)}, then moves {shape.direction} to the end."
         )
-    return Question(f"When does the {shape.name} move?", f'{{"time": {_span_text(*shape.move)}}}', thinking)
+    return Question(f"When does the {shape.name} move?", f'{{"time":{_span_text(*shape.move)}}}', thinking)
 
 
 def _box_at(scene: Scene, index: int, time: float) -> list[int]:
@@ -67,12 +71,11 @@ def ground_box(scene: Scene, rng: random.Random) -> Question | None:
     found = extreme(scene, rng) if rng.random() < 0.25 else None
     shape = found[1] if found else rng.choice(scene.shapes)
     index = scene.shapes.index(shape)
-    named = finding(scene, shape, rng)
     if found:
-        problem, thinking = f"Locate the {found[0]} object.", f"The {found[0]} is the {shape.name}. {named}"
+        problem, thinking = f"Locate the {found[0]} object.", f"The {found[0]} is the {shape.name}."
     else:
-        problem, thinking = f"Locate the {shape.name}.", named
-    return Question(problem, json.dumps({"boxes": _box_at(scene, index, 0.0)}), thinking)
+        problem, thinking = f"Locate the {shape.name}.", ""
+    return Question(problem, _compact({"boxes": _box_at(scene, index, 0.0)}), thinking)
 
 
 def _boxes(scene: Scene, index: int, seconds: Iterable[int]) -> dict[str, list[int]]:
@@ -98,10 +101,10 @@ def ground_tube(scene: Scene, rng: random.Random) -> Question | None:
     shape = scene.shapes[index]
     start, end = shape.life
     seconds = [s for s in range((math.ceil(start)), (math.floor(end)) + 1) if s < scene.duration]
-    boxes = json.dumps(_boxes(scene, index, seconds))
+    boxes = _compact(_boxes(scene, index, seconds))
     thinking = f"The {shape.name} is seen from {seconds_text(start)} to {seconds_text(end)} seconds. "
     thinking += f"{_way(scene, shape)}."
-    answer = f'{{"time": {_span_text(start, end)}, "boxes": {boxes}}}'
+    answer = f'{{"time":{_span_text(start, end)},"boxes":{boxes}}}'
     return Question(f"When and where is the {shape.name} visible?", answer, thinking)
 
 
@@ -114,9 +117,9 @@ def track(scene: Scene, rng: random.Random) -> Question | None:
         return None
     index = rng.choice(moving or actors)
     shape = scene.shapes[index]
-    problem = f"Track the object with the box {json.dumps(_box_at(scene, index, 0.0))} at 0 seconds."
+    problem = f"Track the object with the box {_compact(_box_at(scene, index, 0.0))} at 0 seconds."
     thinking = f"It is the {shape.name}. {_way(scene, shape)}."
-    return Question(problem, json.dumps({"boxes": _boxes(scene, index, range(1, last + 1))}), thinking)
+    return Question(problem, _compact({"boxes": _boxes(scene, index, range(1, last + 1))}), thinking)
 
 
 def _mask_prompts(mask: np.ndarray) -> dict[str, list] | None:
@@ -134,8 +137,7 @@ def segment_image(scene: Scene, rng: random.Random) -> Question | None:
     prompts = _mask_prompts(scenes.visible_mask(scene, index, 0.0))
     if prompts is None:
         return None
-    thinking = finding(scene, shape, rng)
-    return Question(f"Segment the {shape.name}.", json.dumps(prompts), thinking, target=index)
+    return Question(f"Segment the {shape.name}.", _compact(prompts), "", target=index)
 
 
 def segment_video(scene: Scene, rng: random.Random) -> Question | None:
@@ -153,7 +155,7 @@ def segment_video(scene: Scene, rng: random.Random) -> Question | None:
     prompts = _mask_prompts(scenes.visible_mask(scene, index, float(key)))
     if prompts is None:
         return None
-    thinking = f"The {shape.name} is well seen at {key} seconds, {whereabouts(scene, shape, float(key))}."
+    thinking = f"It is well seen at {key} seconds, {whereabouts(scene, shape, float(key))}."
     return Question(
-        f"Segment the {shape.name}.", json.dumps({"time": float(key), **prompts}), thinking, target=index
+        f"Segment the {shape.name}.", _compact({"time": float(key), **prompts}), thinking, target=index
     )

@@ -35,12 +35,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else plural}"
 
 
-def finding(scene: Scene, shape: Shape, rng: random.Random, time: float = 0.0) -> str:
-    """A sentence on how large an object is and where it lies."""
-    where = whereabouts(scene, shape, time)
-    if rng.random() < 0.5:
-        return f"The {shape.name} is {shape.size} and lies {where}."
-    return f"I find the {shape.name} {where}. It is {shape.size}."
+def inventory(scene: Scene) -> str:
+    """What is there, row by row: place, size, colour and shape of each object. So reasoning begins."""
+    seen = [
+        (scenes.place(scene, shape, shape.life[0]), f"{shape.size} {shape.name}") for shape in scene.shapes
+    ]
+    order = sorted(seen, key=lambda one: (scenes.PLACES.index(one[0]), one[1]))
+    return f"I see {', '.join(f'{place} {what}' for place, what in order)}."
 
 
 def whereabouts(scene: Scene, shape: Shape, time: float = 0.0) -> str:

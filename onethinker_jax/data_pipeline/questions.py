@@ -10,6 +10,7 @@ tasks answered in JSON.
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from onethinker_jax.data_pipeline import groundings, scenes
 from onethinker_jax.data_pipeline.phrases import (
@@ -18,6 +19,7 @@ from onethinker_jax.data_pipeline.phrases import (
     counted,
     deeds,
     extreme,
+    inventory,
     life_spans,
     listed,
     lone_ones,
@@ -40,6 +42,8 @@ def ask_task(scene: Scene, problem_type: str, rng: random.Random) -> Question | 
         pick = rng.choices(range(len(builders)), weights)[0]
         question = builders.pop(pick)[1](scene, rng)
         if question is not None:
+            if scene.shapes:
+                question = replace(question, thinking=f"{inventory(scene)} {question.thinking}".strip())
             return question
     return None
 

@@ -42,6 +42,11 @@ IMAGE_SIDES = (96, 112, 128, 144, 160)
 VIDEO_SIZES = ((96, 64), (96, 64), (96, 64), (64, 96), (64, 96), (96, 80), (112, 64), (96, 96), (128, 80))
 VIDEO_TEXT_SIZES = ((96, 64), (96, 64), (112, 64), (128, 80))
 VIDEO_RATES = (4, 4, 6, 8)
+PLACES = tuple(
+    f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "middle", "right")
+)
+PLACES = (*PLACES[:4], "centre", *PLACES[5:])
+"""The ninths of a frame, row by row."""
 MIN_VISIBLE = 0.5  # a question is asked about an object only while at least this share of it is seen
 
 
@@ -245,13 +250,11 @@ def _to_thousand(x: int, y: int, size: tuple[int, ...]) -> list[int]:
 
 
 def place(scene: Scene, shape: Shape, time: float) -> str:
-    """In words, which ninth of the frame holds the centre: "upper left" … "centre" … "lower right"."""
+    """In words, which ninth of the frame holds the centre: one of `PLACES`."""
     x, y = shape.centre(time)
     column = min(2, 3 * x // scene.width)
     row = min(2, 3 * y // scene.height)
-    if (row, column) == (1, 1):
-        return "centre"
-    return f"{('upper', 'middle', 'lower')[row]} {('left', 'middle', 'right')[column]}"
+    return PLACES[3 * row + column]
 
 
 def image_scene(rng: random.Random, kind: str) -> Scene:

@@ -38,7 +38,7 @@ def attention(
     if branch_ids is None:
         branch_ids = jnp.zeros_like(segment_ids)
     grouped = query.reshape(rows, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)
-    out = _grouped(
+    out: Array = _grouped(
         grouped, key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3), segment_ids, branch_ids, causal
     )
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, size)

@@ -9,10 +9,12 @@ from jaxtyping import Array, Float
 
 
 class Linear(nnx.Module):
-    """x @ kernel + bias, kernel [in, out]; fan-in scaled normal initialisation."""
+    """x @ kernel + bias, kernel [in, out]; normal initialisation with the standard deviation gain / sqrt(in)."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs, dtype: jnp.dtype):
-        init = jax.nn.initializers.lecun_normal()
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs, dtype: jnp.dtype, gain: float = 1.0
+    ):
+        init = jax.nn.initializers.variance_scaling(gain**2, "fan_in", "truncated_normal")
         self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), dtype))
         self.bias = nnx.data(nnx.Param(jnp.zeros((outputs,), dtype)) if bias else None)
 

@@ -29,7 +29,7 @@ class Qwen3VL(nnx.Module):
         text = config.text
         self.visual = VisionTower(config.vision, rngs=rngs, dtype=dtype)
         table = jax.random.normal(rngs.params(), (text.vocab_size, text.hidden_size), dtype)
-        self.embed = nnx.Param(0.02 * table)
+        self.embed = nnx.Param(0.08 * table)
         self.decoder = Decoder(text, rngs=rngs, dtype=dtype)
         self.lm_head = nnx.data(
             None

@@ -46,20 +46,22 @@ class DecoderLayer(nnx.Module):
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         width, size = config.hidden_size, config.head_dim
 
-        def linear(inputs: int, outputs: int) -> Linear:
-            return Linear(inputs, outputs, bias=False, rngs=rngs, dtype=dtype)
+        def linear(inputs: int, outputs: int, gain: float = 1.0) -> Linear:
+            return Linear(inputs, outputs, bias=False, rngs=rngs, dtype=dtype, gain=gain)
+
+        residual = (2 * config.num_layers) ** -0.5  # of what is added to the residual stream, 2 x L times
 
         self.input_norm = RMSNorm(width, eps=config.rms_norm_eps, dtype=dtype)
         self.q_proj = linear(width, config.num_heads * size)
         self.k_proj = linear(width, config.num_kv_heads * size)
         self.v_proj = linear(width, config.num_kv_heads * size)
-        self.o_proj = linear(config.num_heads * size, width)
+        self.o_proj = linear(config.num_heads * size, width, residual)
         self.q_norm = RMSNorm(size, eps=config.rms_norm_eps, dtype=dtype)
         self.k_norm = RMSNorm(size, eps=config.rms_norm_eps, dtype=dtype)
         self.mlp_norm = RMSNorm(width, eps=config.rms_norm_eps, dtype=dtype)
         self.gate_proj = linear(width, config.intermediate_size)
         self.up_proj = linear(width, config.intermediate_size)
-        self.down_proj = linear(config.intermediate_size, width)
+        self.down_proj = linear(config.intermediate_size, width, residual)
         self.head_dim = size
 
     def __call__(

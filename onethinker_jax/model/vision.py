@@ -25,9 +25,10 @@ class VisionBlock(nnx.Module):
         self.norm1 = LayerNorm(size, dtype=dtype)
         self.norm2 = LayerNorm(size, dtype=dtype)
         self.qkv = Linear(size, 3 * size, bias=True, rngs=rngs, dtype=dtype)
-        self.proj = Linear(size, size, bias=True, rngs=rngs, dtype=dtype)
+        gain = (2 * config.depth) ** -0.5  # of what is added to the residual stream, 2 x depth times
+        self.proj = Linear(size, size, bias=True, rngs=rngs, dtype=dtype, gain=gain)
         self.fc1 = Linear(size, config.intermediate_size, bias=True, rngs=rngs, dtype=dtype)
-        self.fc2 = Linear(config.intermediate_size, size, bias=True, rngs=rngs, dtype=dtype)
+        self.fc2 = Linear(config.intermediate_size, size, bias=True, rngs=rngs, dtype=dtype, gain=gain)
         self.num_heads = config.num_heads
 
     def __call__(
@@ -73,7 +74,7 @@ class VisionTower(nnx.Module):
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         self.patch_embed = Linear(config.patch_values, config.hidden_size, bias=True, rngs=rngs, dtype=dtype)
         table = jax.random.normal(rngs.params(), (config.num_position_embeddings, config.hidden_size), dtype)
-        self.pos_embed = nnx.Param(0.02 * table)
+        self.pos_embed = nnx.Param(0.5 * table)  # as large as the patch embeddings they are added to
         self.blocks = stack_layers(lambda r: VisionBlock(config, rngs=r, dtype=dtype), config.depth, rngs)
         self.merger = PatchMerger(config, norm_after_join=False, rngs=rngs, dtype=dtype)
         taps = len(config.deepstack_layers)

@@ -30,7 +30,7 @@ class ModelSettings:
     """Where the policy comes from: ``init_from`` a Hugging Face directory, or fresh with these sizes."""
 
     init_from: Path | None = None
-    vocab_size: int = 1024
+    vocab_size: int = 896
     hidden_size: int = 128
     intermediate_size: int = 384
     num_layers: int = 4
@@ -59,7 +59,7 @@ class DataSettings:
     heldout_file: Path | None = None
     media_root: Path | None = None
     """Folder the media paths are relative to; by default each JSON file's own."""
-    shapes_sft: int = 6000
+    shapes_sft: int = 10_000
     shapes_rl: int = 3000
     shapes_heldout: int = 320
     shapes_seed: int = 0
@@ -95,9 +95,14 @@ class OptimizerSettings:
     beta1: float = 0.9
     beta2: float = 0.999
     max_grad_norm: float = 1.0
+    vision_scale: float = 1.0
+    """Learning rate of the vision tower relative to the rest."""
+    patch_scale: float = 1.0
+    """Learning rate of the patch embedding relative to the rest: a patch's 1,536 pixels are so alike that Adam's
+    equal steps add up, and a fresh tower learns to see only with a small one."""
 
     def __post_init__(self) -> None:
-        _positive("optimizer", self, "learning_rate", "max_grad_norm")
+        _positive("optimizer", self, "learning_rate", "max_grad_norm", "vision_scale", "patch_scale")
         _at_least_zero("optimizer", self, "weight_decay")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -110,9 +115,9 @@ class OptimizerSettings:
 class BatchSettings:
     """The fixed shape of a packed micro-batch."""
 
-    rows: int = 16
-    tokens: int = 256
-    patches: int = 256
+    rows: int = 6
+    tokens: int = 320
+    patches: int = 208
 
     def __post_init__(self) -> None:
         _positive("batch", self, "rows", "tokens", "patches")
@@ -124,11 +129,13 @@ class BatchSettings:
 class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
-    steps: int = 600
+    steps: int = 800
     batch: BatchSettings = BatchSettings()
     accumulate: int = 1
     """Micro-batches summed into one update."""
-    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-3, weight_decay=1e-6, beta2=0.98)
+    optimizer: OptimizerSettings = OptimizerSettings(
+        learning_rate=1.5e-3, weight_decay=1e-2, beta2=0.98, vision_scale=0.2, patch_scale=0.02
+    )
     train_vision: bool = True
     """False freezes the vision tower, as OneThinker's SFT of a pretrained model does."""
     log_every: int = 10
@@ -143,7 +150,7 @@ class SFTSettings:
 class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
-    steps: int = 60
+    steps: int = 40
     prompts: int = 16
     """Groups of one step; divided evenly over ``updates``."""
     samples: int = 8
@@ -154,12 +161,14 @@ class RLSettings:
     accuracy_low: float = 0.01
     accuracy_high: float = 0.99
     """A group is kept when its mean accuracy lies strictly between."""
-    prompt_tokens: int = 256
-    prompt_patches: int = 320
-    max_new_tokens: int = 192
+    prompt_tokens: int = 208
+    prompt_patches: int = 160
+    max_new_tokens: int = 152
     temperature: float = 1.0
-    batch: BatchSettings = BatchSettings(rows=4, tokens=1024, patches=640)
-    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, schedule="constant", warmup=0.0)
+    batch: BatchSettings = BatchSettings(rows=8, tokens=512, patches=256)
+    optimizer: OptimizerSettings = OptimizerSettings(
+        learning_rate=3e-4, schedule="constant", warmup=0.0, vision_scale=0.2, patch_scale=0.02
+    )
     method: Literal["ema_grpo", "grpo", "dr_grpo", "rloo"] = "ema_grpo"
     variant: Literal["paper", "released"] = "released"
     """Which text of the method: ``paper`` or ``released`` (rewards and advantages)."""
@@ -203,9 +212,9 @@ class EvaluationSettings:
     """Greedy evaluation on held-out records."""
 
     rows: int = 64
-    prompt_tokens: int = 256
-    prompt_patches: int = 320
-    max_new_tokens: int = 192
+    prompt_tokens: int = 208
+    prompt_patches: int = 160
+    max_new_tokens: int = 152
     gallery: int = 3
     """Held-out records a task shown on the page."""
 

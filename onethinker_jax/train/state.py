@@ -60,6 +60,11 @@ def make_optimizer(
             lambda path, _: _names(path)[-1] in ("kernel", "embed"), params
         )
 
+    def scale(path: tuple[Any, ...], step: jax.Array) -> jax.Array:
+        names = _names(path)
+        factor = settings.vision_scale if names[0] == "visual" else 1.0
+        return step * (settings.patch_scale if "patch_embed" in names else factor)
+
     adamw = optax.chain(
         optax.clip_by_global_norm(settings.max_grad_norm),
         optax.adamw(
@@ -70,6 +75,7 @@ def make_optimizer(
             weight_decay=settings.weight_decay,
             mask=decayed,
         ),
+        optax.stateless(lambda steps, _: jax.tree_util.tree_map_with_path(scale, steps)),
     )
     if train_vision:
         return adamw
