@@ -5,7 +5,6 @@ A run belongs to one configuration; another one is refused, naming the setting t
 """
 
 import dataclasses
-import gc
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Checkpoints:
     """The checkpoints of one run, numbered by update over both stages; the newest ``keep`` are kept."""
 
     def __init__(self, directory: Path, *, keep: int | None):
+        _drop_complaints()
         self.directory = directory
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
@@ -74,30 +75,32 @@ class Checkpoints:
 
     def _read(self, number: int, **items: Any) -> Any:
         """Items of a checkpoint; whatever is wrong with it is one CheckpointError."""
-        with _silent():
-            try:
-                return self._manager.restore(number, args=ocp.args.Composite(**items))
-            except (ValueError, KeyError, OSError) as error:
-                reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" …")
-            gc.collect()  # reads that were cut off complain when they are collected
-        raise CheckpointError(
-            f"checkpoint {self.directory / str(number)} cannot be restored: {reason} (delete it to go on from "
-            "the one before)"
-        )
+        absl = logging.getLogger("absl")  # would say the same in its own words
+        level = absl.level
+        absl.setLevel(logging.CRITICAL)
+        try:
+            return self._manager.restore(number, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, OSError) as error:
+            reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" …")
+            raise CheckpointError(
+                f"checkpoint {self.directory / str(number)} cannot be restored: {reason} (delete it to go on "
+                "from the one before)"
+            ) from error
+        finally:
+            absl.setLevel(level)
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps what Orbax's and TensorStore's threads print beside the error that they raise off the console."""
-    hooks, absl = (sys.excepthook, sys.unraisablehook), logging.getLogger("absl")
-    level = absl.level
-    sys.excepthook = sys.unraisablehook = lambda *_: None
-    absl.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        absl.setLevel(level)
-        sys.excepthook, sys.unraisablehook = hooks
+@cache
+def _drop_complaints() -> None:
+    """Of several reads that fail the first raises; the others' threads print theirs at any later time: not here."""
+    outer = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        text = str(unraisable.exc_value)
+        if "Event loop is closed" not in text and "while reading array index" not in text:
+            outer(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def claim_directory(config: TrainConfig) -> None:

@@ -18,9 +18,6 @@ from onethinker_jax.train.config import OptimizerSettings, SettingError
 from onethinker_jax.train.presets import smoke
 from onethinker_jax.train.state import TrainState, init_state, make_optimizer, make_update
 
-# TensorStore's threads complain of reads that were cut off when they notice, which may be in a later test.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 OPTIMIZER = make_optimizer(OptimizerSettings(1e-2), 5, train_vision=True)
 
 
