@@ -29,7 +29,7 @@ from pycocotools import mask as coco_mask
 
 from onethinker_jax.data_pipeline import prompts, scenes
 from onethinker_jax.data_pipeline.phrases import Question
-from onethinker_jax.data_pipeline.questions import ask_task
+from onethinker_jax.data_pipeline.questions import ask_task, list_objects
 from onethinker_jax.data_pipeline.scenes import Scene
 
 logger = logging.getLogger(__name__)
@@ -88,12 +88,14 @@ class ShapesError(RuntimeError):
 
 @dataclass(frozen=True)
 class ShapesSettings:
-    """All that the dataset depends on. `train_rl`, `train_sft`, `heldout`: records in the three files."""
+    """All that the dataset depends on. `train_rl`, `train_sft`, `heldout`: records in the three files;
+    `captions`: records of the SFT file, beside `train_sft`, that list what a scene of their own holds."""
 
     seed: int
     train_rl: int
     train_sft: int
     heldout: int
+    captions: int = 0
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -128,6 +130,7 @@ def build_shapes_world(
     train_rl: int,
     train_sft: int,
     heldout: int,
+    captions: int = 0,
     processes: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> ShapesPaths:
@@ -137,13 +140,15 @@ def build_shapes_world(
         directory: made anew if it is missing, empty, or a Shapes world of other settings.
         seed: of all scenes; the three files' scenes differ for any seed.
         train_rl, train_sft, heldout: numbers of records.
+        captions: further SFT records, each on a scene of its own, that only list its objects: few tokens, all of
+            them to be seen. A model that starts from nothing learns to see from these.
         processes: worker processes; 1 works in this one. The result does not depend on it.
         progress: called with (scenes done, scenes in all) now and then.
 
     Raises:
         ShapesError: the folder holds something else.
     """
-    settings = ShapesSettings(seed, train_rl, train_sft, heldout)
+    settings = ShapesSettings(seed, train_rl, train_sft, heldout, captions)
     directory = Path(directory)
     if _stands(directory, settings):
         return ShapesPaths.under(directory)
@@ -191,9 +196,10 @@ def _write_world(
     jobs = []
     for split, count in (("sft", settings.train_sft), ("rl", settings.train_rl), ("eval", settings.heldout)):
         jobs += _deal(split, count, settings.seed)
+    jobs += [_caption_job(settings.seed, number) for number in range(settings.captions)]
     rows: dict[str, list[dict[str, Any]]] = {"sft": [], "rl": [], "eval": []}
     for done, (job, made) in enumerate(zip(jobs, _run(work, jobs, processes), strict=True), 1):
-        rows[job.split] += made
+        rows["sft" if job.split == "captions" else job.split] += made
         if progress is not None and (done % 50 == 0 or done == len(jobs)):
             progress(done, len(jobs))
     paths = ShapesPaths.under(work)
@@ -259,6 +265,11 @@ def _deal(split: str, records: int, seed: int) -> list[_Job]:
     return jobs
 
 
+def _caption_job(seed: int, number: int) -> _Job:
+    """Every fourth is a video."""
+    return _Job(seed, "captions", "image" if number % 4 else "video", "shapes", number, ("open-ended",))
+
+
 def _run(work: Path, jobs: list[_Job], processes: int) -> Iterator[list[dict[str, Any]]]:
     """Rows of each job, in the order of the jobs."""
     if processes <= 1 or len(jobs) < 100:
@@ -281,7 +292,11 @@ def _make(work: Path, job: _Job) -> list[dict[str, Any]]:
     draw = scenes.video_scene if job.data_type == "video" else scenes.image_scene
     for _ in range(_PATIENCE):
         scene = draw(rng, job.kind)
-        asked = _ask_all(scene, job.problem_types, rng)
+        asked = (
+            [("open-ended", list_objects(scene))]
+            if job.split == "captions"
+            else _ask_all(scene, job.problem_types, rng)
+        )
         if asked is not None:
             write = scenes.write_mp4 if job.data_type == "video" else scenes.write_png
             write(scene, work / job.media)
@@ -316,7 +331,7 @@ def _row(job: _Job, scene: Scene, problem_type: str, question: Question) -> dict
         "data_source": f"shapes_{job.kind}",
     }
     media = {f"{job.data_type}s": [job.media]}
-    if job.split == "sft":
+    if job.split in ("sft", "captions"):
         messages = [
             {"role": "user", "content": prompts.ask(problem, question.options, problem_type, job.data_type)},
             {"role": "assistant", "content": f"<think>{question.thinking}</think>\n{answer}"},

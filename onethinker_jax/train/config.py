@@ -59,7 +59,9 @@ class DataSettings:
     heldout_file: Path | None = None
     media_root: Path | None = None
     """Folder the media paths are relative to; by default each JSON file's own."""
-    shapes_sft: int = 10_000
+    shapes_sft: int = 8000
+    shapes_captions: int = 8000
+    """Further SFT records that only list what is to be seen."""
     shapes_rl: int = 3000
     shapes_heldout: int = 320
     shapes_seed: int = 0
@@ -129,7 +131,7 @@ class BatchSettings:
 class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
-    steps: int = 800
+    steps: int = 1000
     batch: BatchSettings = BatchSettings()
     accumulate: int = 1
     """Micro-batches summed into one update."""
@@ -165,7 +167,7 @@ class RLSettings:
     prompt_patches: int = 160
     max_new_tokens: int = 152
     temperature: float = 1.0
-    batch: BatchSettings = BatchSettings(rows=8, tokens=512, patches=256)
+    batch: BatchSettings = BatchSettings(rows=4, tokens=512, patches=256)
     optimizer: OptimizerSettings = OptimizerSettings(
         learning_rate=3e-4, schedule="constant", warmup=0.0, vision_scale=0.2, patch_scale=0.02
     )

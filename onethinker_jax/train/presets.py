@@ -43,6 +43,7 @@ def smoke() -> TrainConfig:
         ),
         data=DataSettings(
             shapes_sft=160,
+            shapes_captions=0,
             shapes_rl=80,
             shapes_heldout=36,
             image_max_pixels=128 * 128,

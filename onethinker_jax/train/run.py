@@ -196,7 +196,8 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
     files = (data.sft_file, data.rl_file, data.heldout_file)
     if data.sft_file is None:
         log.info(
-            f"Shapes world: {data.shapes_sft} SFT, {data.shapes_rl} RL, {data.shapes_heldout} held-out records …"
+            f"Shapes world: {data.shapes_sft + data.shapes_captions:,} SFT, {data.shapes_rl:,} RL, "
+            f"{data.shapes_heldout:,} held-out records …"
         )
         world = build_shapes_world(
             config.directory / "data",
@@ -204,6 +205,7 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
             train_rl=data.shapes_rl,
             train_sft=data.shapes_sft,
             heldout=data.shapes_heldout,
+            captions=data.shapes_captions,
         )
         files = (world.sft_json, world.rl_json, world.eval_json)
     sft, rl, heldout = (read_records(file, media_root=data.media_root) for file in files if file is not None)
