@@ -182,6 +182,28 @@ def test_truncated_media(kind, suffix, world, corpora, capsys, tmp_path):
     leaves_nothing(tmp_path / "runs" / "smoke")
 
 
+@pytest.mark.parametrize("fault", ["truncated", "too long"])
+def test_a_bad_record_met_in_training(fault, world, corpora, capsys, tmp_path):
+    """Raised by the thread that makes batches; what was done before it stays, and no model is written."""
+    rows = json.loads(world.sft_json.read_text())
+    number = next(n for n, row in enumerate(rows) if row["data_type"] == "image")
+    if fault == "truncated":
+        whole = (world.directory / rows[number]["images"][0]).read_bytes()
+        (tmp_path / "broken.png").write_bytes(whole[: len(whole) // 2])
+        fields, message = {"images": [str(tmp_path / "broken.png")]}, str(tmp_path / "broken.png")
+    else:
+        messages = rows[number]["messages"]
+        longer = [messages[0], {**messages[1], "content": "word " * 600 + messages[1]["content"]}]
+        fields, message = {"messages": longer}, f"record {rows[number]['problem_id']}: "
+    file = changed(world.sft_json, tmp_path / "sft.json", number, **fields)
+    line = error_of(capsys, *corpora(sft=file), status=1, out=tmp_path / "runs")
+    assert message in line
+    assert fault == "truncated" or line.endswith("tokens do not fit in a row of 512")
+    directory = tmp_path / "runs" / "smoke"
+    assert [path.name for path in (directory / "heldout").iterdir()] == ["fresh.jsonl"]
+    assert not (directory / "model").exists() and not (directory / "index.html").exists()
+
+
 def test_a_record_too_long(world, corpora, capsys, tmp_path):
     flags = ["--evaluation.prompt-tokens", 40]
     line = error_of(capsys, *corpora(), *flags, status=1, out=tmp_path / "runs")
