@@ -1,7 +1,7 @@
 """An update of the train state: sums over micro-batches, what is frozen, the schedule, what decays."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -132,6 +132,23 @@ def test_weight_decay_is_for_matrices(case: Case) -> None:
         matrix = name.removesuffix(".value").split(".")[-1] in ("kernel", "embed")
         expected = -1e-3 * before[name] if matrix else np.zeros_like(values)
         np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+def test_rates_of_the_vision_tower() -> None:
+    """The patch embedding and the rest of the tower have rates of their own, relative to the decoder's."""
+    settings = OptimizerSettings(0.5, schedule="constant", warmup=0.0, weight_decay=0.0)
+    settings = replace(settings, vision_scale=0.5, patch_scale=0.1)
+    params = {
+        "decoder": {"kernel": jnp.zeros(3)},
+        "visual": {"merger": {"kernel": jnp.zeros(2)}, "patch_embed": {"kernel": jnp.zeros(2)}},
+    }
+    optimizer = make_optimizer(settings, 1, train_vision=True)
+    gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), params)
+    updates, _ = jax.jit(optimizer.update)(gradients, optimizer.init(params), params)
+    rates = {name: -float(values[0]) for name, values in making.named(updates).items()}
+    assert rates == pytest.approx(
+        {"decoder.kernel": 0.5, "visual.merger.kernel": 0.25, "visual.patch_embed.kernel": 0.05}, rel=1e-4
+    )
 
 
 def toy(parts: dict[str, Any]) -> tuple[dict[str, Any], Any]:
