@@ -28,8 +28,8 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 SIZES = ("small", "medium", "large")
-IMAGE_RADII = {"small": (9, 11), "medium": (14, 16), "large": (20, 23)}
-VIDEO_RADII = {"small": (6, 7), "medium": (9, 10), "large": (13, 15)}
+IMAGE_RADII = {"small": (12, 14), "medium": (18, 21), "large": (26, 30)}
+VIDEO_RADII = {"small": (8, 9), "medium": (12, 13), "large": (16, 18)}
 # fmt: off
 WORDS = (
     "LAMP", "TREE", "BOOK", "FISH", "MOON", "STAR", "RAIN", "SNOW", "ROAD", "SHIP", "DOOR", "CAKE",
@@ -265,7 +265,7 @@ def image_scene(rng: random.Random, kind: str) -> Scene:
             break
     background = _background(rng)
     if kind == "shapes":
-        shapes = _scatter(rng, width, height, rng.choice((1, 2, 2, 3, 3, 4)))
+        shapes = _scatter(rng, width, height, rng.choice((1, 1, 2, 2, 2, 3)))
         return Scene(kind, width, height, background, shapes)
     if kind == "sum":
         a, b = rng.randint(2, 9), rng.randint(1, 9)
@@ -291,7 +291,7 @@ def video_scene(rng: random.Random, kind: str) -> Scene:
     background = _background(rng)
     if kind == "shapes":
         while True:
-            more = rng.choices(("visitor", "still", "anchor"), k=rng.choice((0, 0, 1, 2)))
+            more = rng.choices(("visitor", "still", "anchor"), k=rng.choice((0, 0, 0, 1)))
             roles = ["anchor", "visitor", *more]
             rng.shuffle(roles)
             actors = zip(_names(rng, len(roles)), roles, strict=True)

@@ -60,7 +60,7 @@ class DataSettings:
     media_root: Path | None = None
     """Folder the media paths are relative to; by default each JSON file's own."""
     shapes_sft: int = 8000
-    shapes_captions: int = 8000
+    shapes_captions: int = 6000
     """Further SFT records that only list what is to be seen."""
     shapes_rl: int = 3000
     shapes_heldout: int = 320
@@ -131,12 +131,12 @@ class BatchSettings:
 class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
-    steps: int = 1000
+    steps: int = 950
     batch: BatchSettings = BatchSettings()
     accumulate: int = 1
     """Micro-batches summed into one update."""
     optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=1.5e-3, weight_decay=1e-2, beta2=0.98, vision_scale=0.2, patch_scale=0.02
+        learning_rate=1.5e-3, weight_decay=1e-2, beta2=0.98, vision_scale=0.25, patch_scale=0.03
     )
     train_vision: bool = True
     """False freezes the vision tower, as OneThinker's SFT of a pretrained model does."""
@@ -152,7 +152,7 @@ class SFTSettings:
 class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
-    steps: int = 40
+    steps: int = 60
     prompts: int = 16
     """Groups of one step; divided evenly over ``updates``."""
     samples: int = 8
@@ -169,7 +169,7 @@ class RLSettings:
     temperature: float = 1.0
     batch: BatchSettings = BatchSettings(rows=4, tokens=512, patches=256)
     optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=3e-4, schedule="constant", warmup=0.0, vision_scale=0.2, patch_scale=0.02
+        learning_rate=5e-4, schedule="constant", warmup=0.0, vision_scale=0.2, patch_scale=0.02
     )
     method: Literal["ema_grpo", "grpo", "dr_grpo", "rloo"] = "ema_grpo"
     variant: Literal["paper", "released"] = "released"
