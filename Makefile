@@ -2,7 +2,6 @@
 #   make train [ARGS="..."]   install what training needs, run python -m onethinker_jax.train
 #   make test  [ARGS="..."]   install the development extra, run every test
 #   make lint                 ruff check, ruff format --check, pyright
-#   make bench [ARGS="..."]   the benchmarks under benchmarks/
 
 PYTHON ?= python3
 ARGS ?=
@@ -14,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN_STAMP := $(VENV)/.installed-train
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: train test lint bench clean
+.PHONY: train test lint clean
 .DEFAULT_GOAL := train
 
 train: $(TRAIN_STAMP)
@@ -27,9 +26,6 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --warnings
-
-bench: $(DEV_STAMP)
-	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
