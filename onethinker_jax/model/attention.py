@@ -37,11 +37,14 @@ def attention(
     kv_heads = key.shape[2]
     if branch_ids is None:
         branch_ids = jnp.zeros_like(segment_ids)
-    grouped = query.reshape(rows, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)
-    out: Array = _grouped(
-        grouped, key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3), segment_ids, branch_ids, causal
-    )
-    return out.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, size)
+    if missing := -length % CHUNK if length > CHUNK else 0:  # whole chunks, filled up with a segment of nobody's
+        query, key, value = (jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (query, key, value))
+        segment_ids = jnp.pad(segment_ids, ((0, 0), (0, missing)), constant_values=-1)
+        branch_ids = jnp.pad(branch_ids, ((0, 0), (0, missing)))
+    query = query.reshape(rows, length + missing, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)
+    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+    out: Array = _grouped(query, key, value, segment_ids, branch_ids, causal)
+    return out.transpose(0, 3, 1, 2, 4).reshape(rows, length + missing, heads, size)[:, :length]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -102,8 +105,6 @@ _grouped.defvjp(_forward, _backward)
 
 
 def _starts(length: int) -> Array:
-    if length > CHUNK and length % CHUNK:
-        raise ValueError(f"sequence length {length} is not a multiple of the attention chunk {CHUNK}")
     return jnp.arange(0, length, CHUNK)
 
 
