@@ -37,7 +37,9 @@ def attention(
     kv_heads = key.shape[2]
     if branch_ids is None:
         branch_ids = jnp.zeros_like(segment_ids)
-    if missing := -length % CHUNK if length > CHUNK else 0:  # whole chunks, filled up with a segment of nobody's
+    if (
+        missing := -length % CHUNK if length > CHUNK else 0
+    ):  # whole chunks, filled up with a segment of nobody's
         query, key, value = (jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (query, key, value))
         segment_ids = jnp.pad(segment_ids, ((0, 0), (0, missing)), constant_values=-1)
         branch_ids = jnp.pad(branch_ids, ((0, 0), (0, missing)))
