@@ -152,11 +152,11 @@ class SFTSettings:
 class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
-    steps: int = 60
-    prompts: int = 16
+    steps: int = 45
+    prompts: int = 24
     """Groups of one step; divided evenly over ``updates``."""
     samples: int = 8
-    updates: int = 2
+    updates: int = 1
     """Optimiser updates a rollout batch."""
     max_rounds: int = 20
     """Rounds of ``prompts`` prompts that may be drawn to fill a step."""
@@ -169,7 +169,7 @@ class RLSettings:
     temperature: float = 1.0
     batch: BatchSettings = BatchSettings(rows=4, tokens=512, patches=256)
     optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=5e-4, schedule="constant", warmup=0.0, vision_scale=0.2, patch_scale=0.02
+        learning_rate=1.5e-4, schedule="constant", warmup=0.1, vision_scale=0.2, patch_scale=0.02
     )
     method: Literal["ema_grpo", "grpo", "dr_grpo", "rloo"] = "ema_grpo"
     variant: Literal["paper", "released"] = "released"
