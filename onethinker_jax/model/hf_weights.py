@@ -95,7 +95,7 @@ def load_hf(
     model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
     graphdef, shapes = nnx.split(model)
     flat = dict(nnx.to_flat_state(shapes))
-    with _open_tensors(Path(path)) as tensors:
+    with _Tensors(Path(path)) as tensors:
         problems = _problems({_name(key): value.shape for key, value in flat.items()}, tensors.shapes, config)
         if problems:
             raise WeightsError(f"{path}: " + "; ".join(problems))
@@ -187,10 +187,6 @@ def _open(file: Path) -> Any:
         return safe_open(file, framework="flax")
     except SafetensorError as error:
         raise WeightsError(f"{file}: broken or cut short ({error})") from error
-
-
-def _open_tensors(directory: Path) -> _Tensors:
-    return _Tensors(directory)
 
 
 def _name(key: tuple[Any, ...]) -> str:
