@@ -335,8 +335,7 @@ def _read_turns(scene: Scene, rng: random.Random) -> Question | None:
 
 def list_objects(scene: Scene) -> Question:
     """A caption that is nothing but what is to be seen."""
-    listing = inventory(scene).removeprefix("I see ").removesuffix(".")
-    return Question("List the objects.", listing, "I look row by row.")
+    return Question("List the objects.", inventory(scene), "I look row by row.")
 
 
 def _caption_image(scene: Scene, rng: random.Random) -> Question | None:

@@ -316,7 +316,7 @@ def video_scene(rng: random.Random, kind: str) -> Scene:
 
 
 def _background(rng: random.Random) -> tuple[int, int, int]:
-    grey = rng.randint(218, 250)
+    grey = rng.randint(112, 144)
     return grey + rng.randint(-5, 5), grey + rng.randint(-5, 5), grey + rng.randint(-5, 5)
 
 

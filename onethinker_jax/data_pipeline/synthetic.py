@@ -34,7 +34,7 @@ from onethinker_jax.data_pipeline.scenes import Scene
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
 
 RECORDS_A_SCENE = {"shapes": 5, "words": 3, "sum": 2}

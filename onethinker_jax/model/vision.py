@@ -73,8 +73,7 @@ class VisionTower(nnx.Module):
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         self.patch_embed = Linear(config.patch_values, config.hidden_size, bias=True, rngs=rngs, dtype=dtype)
-        table = jax.random.normal(rngs.params(), (config.num_position_embeddings, config.hidden_size), dtype)
-        self.pos_embed = nnx.Param(0.5 * table)  # as large as the patch embeddings they are added to
+        self.pos_embed = nnx.Param(fresh_positions(config.grid_side, config.hidden_size).astype(dtype))
         self.blocks = stack_layers(lambda r: VisionBlock(config, rngs=r, dtype=dtype), config.depth, rngs)
         self.merger = PatchMerger(config, norm_after_join=False, rngs=rngs, dtype=dtype)
         taps = len(config.deepstack_layers)
@@ -118,3 +117,18 @@ class VisionTower(nnx.Module):
         """Bilinear interpolation of the learned table, weights in float32."""
         corners = self.pos_embed[...][vision.embed_index].astype(jnp.float32)  # [B, P, 4, D]
         return jnp.einsum("bpcd,bpc->bpd", corners, vision.embed_weight)
+
+
+def fresh_positions(side: int, size: int) -> Float[Array, "side*side D"]:
+    """A position table to start from: sines and cosines of row and column, from half a wave a side upward.
+
+    Neighbours begin alike, so where something is can be read off linearly (as in MAE, arXiv 2111.06377);
+    the norm is near that of the patch embeddings that it is added to.  What D / 4 leaves over is zero.
+    """
+    waves = size // 4
+    frequency = 0.5 * jnp.pi * side ** jnp.linspace(0.0, 1.0, waves)
+    angle = jnp.linspace(0.0, 1.0, side)[:, None] * frequency
+    axis = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)  # [side, D / 2]
+    rows, columns = jnp.repeat(axis, side, axis=0), jnp.tile(axis, (side, 1))
+    table = 0.7 * jnp.concatenate([rows, columns], axis=-1)
+    return jnp.pad(table, ((0, 0), (0, size - table.shape[1])))

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -36,7 +37,10 @@ class TrainState:
 def make_optimizer(
     settings: OptimizerSettings, updates: int, *, train_vision: bool
 ) -> optax.GradientTransformation:
-    """AdamW after clipping by global norm; weight decay on matrices only; frozen parameters keep no moments."""
+    """AdamW or Muon after clipping by global norm; weight decay on matrices only; what is frozen keeps no moments.
+
+    Muon (Jordan et al. 2024) is Optax's, its steps scaled to AdamW's root mean square (arXiv 2502.16982).
+    """
     warmup = round(settings.warmup * updates)
     if settings.schedule == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(
@@ -65,27 +69,38 @@ def make_optimizer(
         factor = settings.vision_scale if names[0] == "visual" else 1.0
         return step * (settings.patch_scale if "patch_embed" in names else factor)
 
-    adamw = optax.chain(
-        optax.clip_by_global_norm(settings.max_grad_norm),
-        optax.adamw(
+    if settings.kind == "muon":
+        step = optax.contrib.muon(
+            schedule,
+            weight_decay=settings.weight_decay,
+            adam_b1=settings.beta1,
+            adam_b2=settings.beta2,
+            muon_weight_dimension_numbers=_layer_matrices,
+            consistent_rms=0.2,
+        )
+    else:
+        step = optax.adamw(
             schedule,
             settings.beta1,
             settings.beta2,
             eps=1e-8,
             weight_decay=settings.weight_decay,
             mask=decayed,
-        ),
+        )
+    trained = optax.chain(
+        optax.clip_by_global_norm(settings.max_grad_norm),
+        step,
         optax.stateless(lambda steps, _: jax.tree_util.tree_map_with_path(scale, steps)),
     )
     if train_vision:
-        return adamw
+        return trained
 
     def label(params: nnx.State) -> Any:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: "frozen" if _names(path)[0] == "visual" else "trained", params
         )
 
-    return optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, label)
+    return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, label)
 
 
 def init_state(
@@ -146,6 +161,18 @@ def make_update(
         apply=jax.jit(apply, donate_argnums=0),
         zeros=jax.jit(lambda params: jax.tree.map(jnp.zeros_like, params)),
     )
+
+
+def _layer_matrices(params: nnx.State) -> Any:
+    """Which axes of a kernel are a matrix, layer by layer; None for what Muon leaves to AdamW."""
+
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        names = _names(path)
+        if names[-1] != "kernel" or "patch_embed" in names or "lm_head" in names:
+            return None
+        return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:
