@@ -4,6 +4,7 @@ Prompts of any number run in batches of one fixed shape on the model's own sampl
 one request, open-ended ones by the reward service.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,8 @@ class Sampler:
             pad_id=processor.pad_token_id,
             temperature=temperature,
             forbidden_ids=forbidden_ids(processor),
-        )
+            halvings=3 if math.prod(mesh.shape[axis] for axis in ("data", "fsdp")) == 1 else 0,
+        )  # rows on many devices stay where they are: to halve them would move their caches
         self._sample = make_sampler(graphdef, self.config)
 
     def __call__(

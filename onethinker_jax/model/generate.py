@@ -1,12 +1,13 @@
 """The sampler: one prefill a prompt, its keys and values shared by the G samples, decoding in one dispatch.
 
 A prompt's vision tower and prefill run once; its KV cache is stored once and each decode step reads it once
-for all of its samples.  The whole continuation is one compiled ``while_loop`` that stops when every sample
-has ended.  Randomness is keyed by sample and step only, so neither batch nor slot changes what is sampled.
+for all of its samples.  The whole continuation is one compiled program that stops when every sample has ended;
+whenever half of its rows have, the other half goes on alone.  Randomness is keyed by sample and step only, so
+neither batch nor slot changes what is sampled.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import jax
@@ -33,12 +34,16 @@ class SamplingConfig:
     pad_id: int
     temperature: float = 1.0
     forbidden_ids: tuple[int, ...] = ()
+    halvings: int = 3
+    """How often the rows may be halved as prompts end; each costs one more decode step to compile."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens {self.max_new_tokens} must be at least 1")
         if self.temperature < 0:
             raise ValueError(f"temperature {self.temperature} must not be negative")
+        if self.halvings < 0:
+            raise ValueError(f"halvings {self.halvings} must not be negative")
 
 
 @jax.tree_util.register_dataclass
@@ -95,7 +100,34 @@ def make_sampler(
     return sample
 
 
-_State = tuple[Array, Array, Array, KVCache, Array, Array]  # step, token, done, cache, tokens, logprobs
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Decoding:
+    """B rows (prompts) being continued; ``row`` says which row of the call each is."""
+
+    row: Array  # int32 [B]
+    step: Array  # int32 [], tokens drawn so far
+    token: Array  # int32 [B, G], the newest
+    done: Array  # bool [B, G]
+    tokens: Array  # int32 [B, G, U]
+    logprobs: Array  # float32 [B, G, U]
+    keys: Array  # [B, G]
+    prefix_mask: Array  # int32 [B, S]
+    next_position: Array  # int32 [B]
+    cache: KVCache
+
+    def unfinished(self) -> Array:
+        """How many rows have a sample that has not ended."""
+        return (~self.done.all(-1)).sum()
+
+    def keep(self, count: int) -> "_Decoding":
+        """``count`` of the rows, the unfinished ones first."""
+        chosen = jnp.argsort(self.done.all(-1), stable=True)[:count]
+        rest = {
+            f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in ("step", "cache")
+        }
+        cache = jax.tree.map(lambda x: x[:, chosen], self.cache)  # [L, B, ...]
+        return _Decoding(step=self.step, cache=cache, **rest)
 
 
 def _sample(
@@ -106,41 +138,73 @@ def _sample(
     next_positions: Array,
     keys: Array,
 ) -> Completions:
-    rows, samples = keys.shape
     budget = config.max_new_tokens
-    prefix_mask = prompts.segment_ids
-    draw = partial(_draw, config=config)
-
-    hidden, (prefix_key, prefix_value) = model.prefill(prompts)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)  # [B, 1, D]
-    logits = jnp.broadcast_to(model.logits(last), (rows, samples, model.config.text.vocab_size))
-    token, logprob = draw(logits, keys, jnp.int32(0))
-    layers, _, _, kv_heads, size = prefix_key.shape
-    room = jnp.zeros((layers, rows, samples, budget, kv_heads, size), prefix_key.dtype)
-    tokens = jnp.full((rows, samples, budget), config.pad_id, jnp.int32).at[:, :, 0].set(token)
-    logprobs = jnp.zeros((rows, samples, budget), jnp.float32).at[:, :, 0].set(logprob)
-
-    def unfinished(state: _State) -> Array:
-        step, _, done, _, _, _ = state
-        return (step < budget) & ~done.all()
-
-    def advance(state: _State) -> _State:
-        step, token, done, cache, tokens, logprobs = state
-        positions = jnp.broadcast_to(next_positions[:, None] + step - 1, token.shape)
-        hidden, cache = model.decode(token, positions, cache, prefix_mask, step - 1)
-        token, logprob = draw(model.logits(hidden), keys, step)
-        token = jnp.where(done, config.pad_id, token)
-        tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[..., None], step, axis=2)
-        logprob = jnp.where(done, 0.0, logprob)
-        logprobs = jax.lax.dynamic_update_slice_in_dim(logprobs, logprob[..., None], step, axis=2)
-        return step + 1, token, done | _is_end(token, config), cache, tokens, logprobs
-
-    cache = KVCache(prefix_key, prefix_value, room, room)
-    state = (jnp.int32(1), token, _is_end(token, config), cache, tokens, logprobs)
-    _, _, done, _, tokens, logprobs = jax.lax.while_loop(unfinished, advance, state)
+    state = _start(model, config, prompts, lengths, next_positions, keys)
+    tokens, logprobs, done = state.tokens, state.logprobs, state.done
+    sizes = [len(keys) >> halving for halving in range(config.halvings + 1)]
+    for size in [*(size for size in sizes[1:] if size), 0]:
+        state = jax.lax.while_loop(
+            lambda state, size=size: (state.step < budget) & (state.unfinished() > size),
+            partial(_advance, model, config),
+            state,
+        )
+        tokens, logprobs = tokens.at[state.row].set(state.tokens), logprobs.at[state.row].set(state.logprobs)
+        done = done.at[state.row].set(state.done)
+        state = state.keep(size) if size else state
     ends = _is_end(tokens, config)
     lengths = jnp.where(ends.any(-1), ends.argmax(-1) + 1, budget).astype(jnp.int32)
     return Completions(tokens, logprobs, lengths, done)
+
+
+def _start(
+    model: Qwen3VL,
+    config: SamplingConfig,
+    prompts: ModelInputs,
+    lengths: Array,
+    next_positions: Array,
+    keys: Array,
+) -> _Decoding:
+    """Prefill of every prompt, and the first token of every sample."""
+    rows, samples = keys.shape
+    budget = config.max_new_tokens
+    hidden, (prefix_key, prefix_value) = model.prefill(prompts)
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)  # [B, 1, D]
+    logits = jnp.broadcast_to(model.logits(last), (rows, samples, model.config.text.vocab_size))
+    token, logprob = _draw(logits, keys, jnp.int32(0), config=config)
+    layers, _, _, kv_heads, size = prefix_key.shape
+    room = jnp.zeros((layers, rows, samples, budget, kv_heads, size), prefix_key.dtype)
+    return _Decoding(
+        row=jnp.arange(rows),
+        step=jnp.int32(1),
+        token=token,
+        done=_is_end(token, config),
+        tokens=jnp.full((rows, samples, budget), config.pad_id, jnp.int32).at[:, :, 0].set(token),
+        logprobs=jnp.zeros((rows, samples, budget), jnp.float32).at[:, :, 0].set(logprob),
+        keys=keys,
+        prefix_mask=prompts.segment_ids,
+        next_position=next_positions,
+        cache=KVCache(prefix_key, prefix_value, room, room),
+    )
+
+
+def _advance(model: Qwen3VL, config: SamplingConfig, state: _Decoding) -> _Decoding:
+    """One more token of every sample that has not ended."""
+    step = state.step
+    positions = jnp.broadcast_to(state.next_position[:, None] + step - 1, state.token.shape)
+    hidden, cache = model.decode(state.token, positions, state.cache, state.prefix_mask, step - 1)
+    token, logprob = _draw(model.logits(hidden), state.keys, step, config=config)
+    token = jnp.where(state.done, config.pad_id, token)
+    logprob = jnp.where(state.done, 0.0, logprob)
+    put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=step, axis=2)
+    return replace(
+        state,
+        step=step + 1,
+        token=token,
+        done=state.done | _is_end(token, config),
+        tokens=put(state.tokens, token[..., None]),
+        logprobs=put(state.logprobs, logprob[..., None]),
+        cache=cache,
+    )
 
 
 def _draw(logits: Array, keys: Array, step: Array, *, config: SamplingConfig) -> tuple[Array, Array]:

@@ -157,6 +157,20 @@ def test_samples_end_at_their_end_token(draw):
     assert len(set(lengths)) > 2
 
 
+def test_rows_that_end_early_change_nothing(draw):
+    """Halved as prompts end, rows continue as if nobody had left."""
+    prompts = [tiny.example("text") for _ in range(8)]
+    keys = sample_keys(11, 0, 8, 2)
+    free = draw("tied", prompts, keys, halvings=0)
+    ends = tuple({int(free.tokens[row, sample, 3 * row]) for row in range(7) for sample in range(2)})
+    whole, halved = (draw("tied", prompts, keys, eos_ids=ends, halvings=count) for count in (0, 3))
+    assert len(np.unique(whole.lengths.max(-1))) > 3, "rows that end together would show little"
+    np.testing.assert_array_equal(halved.tokens, whole.tokens)
+    np.testing.assert_allclose(halved.logprobs, whole.logprobs, atol=2e-5)
+    np.testing.assert_array_equal(halved.lengths, whole.lengths)
+    np.testing.assert_array_equal(halved.ended, whole.ended)
+
+
 def test_frequencies_follow_the_probabilities(pairs, draw):
     """First tokens of many samples of one prompt: a chi-square test, and nothing forbidden."""
     prompt, count, temperature = tiny.example("one image"), 4000, 2.0
@@ -174,5 +188,7 @@ def test_frequencies_follow_the_probabilities(pairs, draw):
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="max_new_tokens 0"):
         SamplingConfig(max_new_tokens=0, eos_ids=(), pad_id=0)
+    with pytest.raises(ValueError, match="halvings -1"):
+        SamplingConfig(max_new_tokens=1, eos_ids=(), pad_id=0, halvings=-1)
     with pytest.raises(ValueError, match="temperature -1"):
         SamplingConfig(max_new_tokens=1, eos_ids=(), pad_id=0, temperature=-1)
