@@ -9,11 +9,12 @@ passed through another dtype than the one asked for.
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "decoder.layers.experts.down.kernel": (f"{_LAYER}mlp.experts.down_proj", "same"),
 }
 _TURNED = ("linear", "conv")  # the layouts stored transposed
+SMALL = 1 << 22  # bytes of a parameter, all layers, up to which it passes through the host whole
 
 
 def load_hf(
@@ -233,45 +235,51 @@ def _load(
     sharding: NamedSharding | None,
     dtype: Any,
 ) -> Array:
-    """One parameter; a stacked one is filled in place on the devices, layer by layer."""
+    """One parameter; a large stacked one is filled in place on the devices, layer by layer."""
     name, layout = TABLE[ours]
     turned = layout in _TURNED
     if "{}" not in name:
         one = _read(tensors[name], shape, sharding, dtype, turned=turned)
         return _turning(sharding)(one) if turned else one
+    places = [tensors[name.format(layer)] for layer in range(shape[0])]
+    if dtype.itemsize * math.prod(shape) <= SMALL:
+        layers = [_view(place, shape[1:], turned).read() for place in places]
+        stack = np.stack([one.T if turned else one for one in layers]).astype(dtype, copy=False)
+        if sharding is None:
+            return jnp.asarray(stack)
+        return jax.make_array_from_callback(shape, sharding, lambda index: stack[index or ()])
     inner = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
     stack = jnp.zeros(shape, dtype, device=sharding)
-    for layer in range(shape[0]):
-        one = _read(tensors[name.format(layer)], shape[1:], inner, dtype, turned=turned)
+    for layer, place in enumerate(places):
+        one = _read(place, shape[1:], inner, dtype, turned=turned)
         # Waiting keeps one layer on the host: dispatch would run ahead and hold them all.
         stack = jax.block_until_ready(_putting(sharding, turned)(stack, one, layer))
     return stack
+
+
+def _view(place: Place, shape: tuple[int, ...], turned: bool) -> Place:
+    """The place of a layer's matrix, seen in the shape that ours has (its transpose if ``turned``)."""
+    return replace(place, shape=shape[::-1] if turned else shape)
 
 
 def _read(
     place: Place, shape: tuple[int, ...], sharding: NamedSharding | None, dtype: Any, *, turned: bool
 ) -> Array:
     """One tensor of the checkpoint on the devices, as it lies in the file; transposing is left to them."""
-    if turned:
-        shape = shape[::-1]
-        if sharding is not None:
-            sharding = NamedSharding(sharding.mesh, PartitionSpec(*_padded(sharding.spec, len(shape))[::-1]))
-    place = replace(place, shape=shape)
+    place = _view(place, shape, turned)
     if sharding is None:
-        return jnp.asarray(place.read(tuple(map(slice, shape))).astype(dtype, copy=False))
+        return jnp.asarray(place.read().astype(dtype, copy=False))
+    if turned:
+        spec = (*sharding.spec, *[None] * (len(shape) - len(sharding.spec)))
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*spec[::-1]))
     parts: dict[str, np.ndarray] = {}  # devices that hold the same part read it once
 
     def part(index: Index | None) -> np.ndarray:
-        index = index or ()
         if str(index) not in parts:
-            parts[str(index)] = place.read(index).astype(dtype, copy=False)
+            parts[str(index)] = place.read(index or ()).astype(dtype, copy=False)
         return parts[str(index)]
 
-    return jax.make_array_from_callback(shape, sharding, part, dtype=dtype)
-
-
-def _padded(spec: PartitionSpec, length: int) -> tuple[Any, ...]:
-    return (*spec, *(None for _ in range(length - len(spec))))
+    return jax.make_array_from_callback(place.shape, sharding, part, dtype=dtype)
 
 
 @lru_cache(maxsize=64)  # so that a second load compiles nothing
@@ -290,16 +298,24 @@ def _putting(sharding: NamedSharding | None, turned: bool) -> Callable[[Array, A
 def _tensors(ours: str, array: Array, config: Qwen3VLConfig) -> Iterator[Tensor]:
     """The checkpoint's tensors of one parameter, each gathered to the host when it is written."""
     name, layout = TABLE[ours]
+    turned, stacked, dtype = layout in _TURNED, "{}" in name, np.dtype(array.dtype)
+    whole = cache(lambda: _to_host(array))
+    small = dtype.itemsize * array.size <= SMALL
+
+    def fetch(layer: int | None) -> np.ndarray:
+        if small:
+            one = whole() if layer is None else whole()[layer]
+            return one.T if turned else one
+        return _to_host(array if layer is None and not turned else _take(array, layer, turned=turned))
+
     for layer, (full_name, shape) in enumerate(_expected(ours, array.shape, config)):
-        fetch = partial(_gather, array, layer if "{}" in name else None, turned=layout in _TURNED)
-        yield Tensor(full_name, np.dtype(array.dtype), shape, fetch)
+        yield Tensor(full_name, dtype, shape, partial(fetch, layer if stacked else None))
 
 
-def _gather(array: Array, layer: int | None, *, turned: bool) -> np.ndarray:
-    one = array if layer is None and not turned else _take(array, layer, turned=turned)
-    if not isinstance(one, Array) or one.is_fully_addressable:
-        return np.asarray(one)
-    return np.asarray(multihost_utils.process_allgather(one, tiled=True))
+def _to_host(array: Array) -> np.ndarray:
+    if not isinstance(array, Array) or array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 @partial(jax.jit, static_argnames="turned")

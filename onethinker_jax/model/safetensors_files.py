@@ -41,8 +41,8 @@ class Place:
     dtype: np.dtype
     shape: tuple[int, ...]
 
-    def read(self, index: Index) -> np.ndarray:
-        """A copy of ``tensor[index]``; only the pages that hold it are read, and none stays mapped."""
+    def read(self, index: Index = ()) -> np.ndarray:
+        """A copy of ``tensor[index]``, of the whole by default; only its pages are read, none stays mapped."""
         if not all(self.shape):
             return np.zeros(self.shape, self.dtype)[index]
         return np.array(np.memmap(self.file, self.dtype, "r", self.offset, self.shape)[index])

@@ -97,7 +97,7 @@ CONFIGS = {
     ),
     "experts, tied, 3 of 4 chosen": variant(
         text={
-            "moe": MoEConfig(num_experts=4, experts_per_token=3, intermediate_size=32),
+            "moe": MoEConfig(num_experts=4, experts_per_token=3, intermediate_size=24),
             "num_layers": 2,
             "intermediate_size": 40,
         },
