@@ -3,9 +3,10 @@
 A parameter of ours is a path in the module tree; a stacked parameter [L, ...] is L tensors in the checkpoint,
 their name holding ``{}`` for the layer.  Layouts: ``linear`` is stored transposed ([out, in] in PyTorch),
 ``conv`` is the patch convolution [out, channel, time, side, side] flattened to a matrix and transposed,
-``gate_up`` is [E, D, 2F], ``same`` is as it is.  Experts lie in released checkpoints (and in those that
-transformers 4.57 and 5 write) as [E, in, out], unlike in the memory of transformers 5.  Weights are never
-passed through another dtype than the one asked for.
+``same`` is as it is, ``gate_up`` and ``down`` are experts.  Released checkpoints hold these as [E, D, 2F] and
+[E, F, D], and so does ``save_hf``; transformers 5 may write them with the last two axes swapped, which is read
+too (where the sizes cannot tell, as with D = 2F, the released layout is meant).  Weights are never passed
+through another dtype than the one asked for.
 """
 
 import json
@@ -90,9 +91,14 @@ TABLE: dict[str, tuple[str, str]] = {
     },
     "decoder.layers.experts.router.kernel": (f"{_LAYER}mlp.gate.weight", "linear"),
     "decoder.layers.experts.gate_up.kernel": (f"{_LAYER}mlp.experts.gate_up_proj", "gate_up"),
-    "decoder.layers.experts.down.kernel": (f"{_LAYER}mlp.experts.down_proj", "same"),
+    "decoder.layers.experts.down.kernel": (f"{_LAYER}mlp.experts.down_proj", "down"),
 }
-_TURNED = ("linear", "conv")  # the layouts stored transposed
+Axes = tuple[int, ...]  # how a tensor of the checkpoint is transposed to become ours
+_TURNED: dict[str, Axes] = {"linear": (1, 0), "conv": (1, 0)}
+_SWAPPED: dict[str, Axes] = {
+    "gate_up": (0, 3, 1, 2),
+    "down": (0, 2, 1),
+}  # experts as transformers 5 may write
 SMALL = 1 << 22  # bytes of a parameter, all layers, up to which it passes through the host whole
 
 
@@ -119,7 +125,7 @@ def load_hf(
     for key, variable in flat.items():
         name, shape = _name(key), variable.shape
         sharding = None if mesh is None else parameter_sharding(name, shape, mesh)
-        flat[key] = variable.replace(_load(name, shape, tensors, sharding, jnp.dtype(dtype)))
+        flat[key] = variable.replace(_load(name, shape, config, tensors, sharding, jnp.dtype(dtype)))
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
@@ -212,14 +218,21 @@ def _expected(
 def _problems(
     ours: Mapping[str, tuple[int, ...]], theirs: Mapping[str, tuple[int, ...]], config: Qwen3VLConfig
 ) -> list[str]:
-    wanted = {name: shape for key, full in ours.items() for name, shape in _expected(key, full, config)}
+    wanted: dict[str, tuple[int, ...]] = {}
+    allowed: set[tuple[str, tuple[int, ...]]] = set()
+    for key, full in ours.items():
+        for name, shape in _expected(key, full, config):
+            wanted[name] = shape
+            allowed.add((name, shape))
+            if TABLE[key][1] in _SWAPPED:
+                allowed.add((name, (shape[0], shape[2], shape[1])))
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     missing = sorted(wanted.keys() - theirs.keys())
     unknown = sorted(theirs.keys() - wanted.keys() - tied)
     misshapen = [
         f"{n} {theirs[n]} != {wanted[n]}"
         for n in sorted(wanted.keys() & theirs.keys())
-        if theirs[n] != wanted[n]
+        if (n, theirs[n]) not in allowed
     ]
     return [
         f"{len(names)} {kind} tensor(s): {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
@@ -231,47 +244,55 @@ def _problems(
 def _load(
     ours: str,
     shape: tuple[int, ...],
+    config: Qwen3VLConfig,
     tensors: Mapping[str, Place],
     sharding: NamedSharding | None,
     dtype: Any,
 ) -> Array:
     """One parameter; a large stacked one is filled in place on the devices, layer by layer."""
     name, layout = TABLE[ours]
-    turned = layout in _TURNED
-    if "{}" not in name:
-        one = _read(tensors[name], shape, sharding, dtype, turned=turned)
-        return _turning(sharding)(one) if turned else one
-    places = [tensors[name.format(layer)] for layer in range(shape[0])]
+    stacked = "{}" in name
+    one = shape[1:] if stacked else shape
+    views = [
+        _view(tensors[full_name], layout, one, there) for full_name, there in _expected(ours, shape, config)
+    ]
+    if not stacked:
+        place, axes = views[0]
+        return _transposing(sharding, axes)(_read(place, axes, sharding, dtype))
     if dtype.itemsize * math.prod(shape) <= SMALL:
-        layers = [_view(place, shape[1:], turned).read() for place in places]
-        stack = np.stack([one.T if turned else one for one in layers]).astype(dtype, copy=False)
+        stack = np.stack([place.read().transpose(axes) for place, axes in views]).astype(dtype, copy=False)
         if sharding is None:
             return jnp.asarray(stack)
         return jax.make_array_from_callback(shape, sharding, lambda index: stack[index or ()])
     inner = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
     stack = jnp.zeros(shape, dtype, device=sharding)
-    for layer, place in enumerate(places):
-        one = _read(place, shape[1:], inner, dtype, turned=turned)
+    for layer, (place, axes) in enumerate(views):
         # Waiting keeps one layer on the host: dispatch would run ahead and hold them all.
-        stack = jax.block_until_ready(_putting(sharding, turned)(stack, one, layer))
+        stack = jax.block_until_ready(
+            _putting(sharding, axes)(stack, _read(place, axes, inner, dtype), layer)
+        )
     return stack
 
 
-def _view(place: Place, shape: tuple[int, ...], turned: bool) -> Place:
-    """The place of a layer's matrix, seen in the shape that ours has (its transpose if ``turned``)."""
-    return replace(place, shape=shape[::-1] if turned else shape)
+def _view(place: Place, layout: str, shape: tuple[int, ...], released: tuple[int, ...]) -> tuple[Place, Axes]:
+    """A tensor seen with the axes of ours (of ``shape``), in its own order, and the transposition that leads
+    from there to ours."""
+    axes = _TURNED.get(layout, tuple(range(len(shape))))
+    if place.shape != released:
+        axes = _SWAPPED[layout]
+    there = [0] * len(shape)
+    for size, axis in zip(shape, axes, strict=True):
+        there[axis] = size
+    return replace(place, shape=tuple(there)), axes
 
 
-def _read(
-    place: Place, shape: tuple[int, ...], sharding: NamedSharding | None, dtype: Any, *, turned: bool
-) -> Array:
-    """One tensor of the checkpoint on the devices, as it lies in the file; transposing is left to them."""
-    place = _view(place, shape, turned)
+def _read(place: Place, axes: Axes, sharding: NamedSharding | None, dtype: Any) -> Array:
+    """One tensor on the devices, as it lies in the file; transposing is left to them."""
     if sharding is None:
         return jnp.asarray(place.read().astype(dtype, copy=False))
-    if turned:
-        spec = (*sharding.spec, *[None] * (len(shape) - len(sharding.spec)))
-        sharding = NamedSharding(sharding.mesh, PartitionSpec(*spec[::-1]))
+    there: list[Any] = [None] * len(axes)
+    for mesh_axis, axis in zip(sharding.spec, axes, strict=False):
+        there[axis] = mesh_axis
     parts: dict[str, np.ndarray] = {}  # devices that hold the same part read it once
 
     def part(index: Index | None) -> np.ndarray:
@@ -279,18 +300,21 @@ def _read(
             parts[str(index)] = place.read(index or ()).astype(dtype, copy=False)
         return parts[str(index)]
 
-    return jax.make_array_from_callback(place.shape, sharding, part, dtype=dtype)
+    there_sharding = NamedSharding(sharding.mesh, PartitionSpec(*there))
+    return jax.make_array_from_callback(place.shape, there_sharding, part, dtype=dtype)
 
 
 @lru_cache(maxsize=64)  # so that a second load compiles nothing
-def _turning(sharding: NamedSharding | None) -> Callable[[Array], Array]:
-    return jax.jit(jnp.transpose, out_shardings=sharding)
+def _transposing(sharding: NamedSharding | None, axes: Axes) -> Callable[[Array], Array]:
+    if axes == tuple(range(len(axes))):
+        return lambda one: one
+    return jax.jit(lambda one: one.transpose(axes), out_shardings=sharding)
 
 
 @lru_cache(maxsize=64)
-def _putting(sharding: NamedSharding | None, turned: bool) -> Callable[[Array, Array, int], Array]:
+def _putting(sharding: NamedSharding | None, axes: Axes) -> Callable[[Array, Array, int], Array]:
     def put(stack: Array, one: Array, layer: Array) -> Array:
-        return jax.lax.dynamic_update_index_in_dim(stack, one.T if turned else one, layer, axis=0)
+        return jax.lax.dynamic_update_index_in_dim(stack, one.transpose(axes), layer, axis=0)
 
     return jax.jit(put, donate_argnums=0, out_shardings=sharding)
 

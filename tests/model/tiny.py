@@ -92,7 +92,7 @@ CONFIGS = {
         tie_word_embeddings=False,
     ),
     MOE: variant(
-        text={"moe": MoEConfig(num_experts=6, experts_per_token=2, intermediate_size=20)},
+        text={"moe": MoEConfig(num_experts=6, experts_per_token=2, intermediate_size=24)},
         tie_word_embeddings=False,
     ),
     "experts, tied, 3 of 4 chosen": variant(
