@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.config import MoEConfig
-from onethinker_jax.model.layers import Linear
+from onethinker_jax.model.layers import Linear, wide
 
 
 class ExpertKernel(nnx.Module):
@@ -80,7 +80,7 @@ def mix_experts(
     count, width, _, size = gate_up.shape
     both = jax.lax.ragged_dot(tokens, gate_up.reshape(count, width, 2 * size), sizes)
     gate, up = both[:, :size], both[:, size:]
-    out = jax.lax.ragged_dot(jax.nn.silu(gate) * up, down, sizes, preferred_element_type=jnp.float32)
+    out = jax.lax.ragged_dot(wide(jax.nn.silu, gate) * up, down, sizes, preferred_element_type=jnp.float32)
     out = _permute(out, inverse, order).reshape(len(flat), chosen, width)
     mixed = jnp.einsum("nkd,nk->nd", out, weights)
     if sum_over is not None:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.attention import attention, decode_attention
 from onethinker_jax.model.config import TextConfig
-from onethinker_jax.model.layers import Linear, RMSNorm, recompute, stack_layers
+from onethinker_jax.model.layers import Linear, RMSNorm, recompute, stack_layers, wide
 from onethinker_jax.model.moe import Experts
 from onethinker_jax.model.rope import rotate, text_rope
 
@@ -84,7 +84,7 @@ class DecoderLayer(nnx.Module):
         x = x + self.o_proj(attend(query, key, value).reshape(rows, length, -1))
         normal = self.mlp_norm(x)
         if self.dense:
-            return x + self.down_proj(jax.nn.silu(self.gate_proj(normal)) * self.up_proj(normal))
+            return x + self.down_proj(wide(jax.nn.silu, self.gate_proj(normal)) * self.up_proj(normal))
         return x + self.experts(normal)
 
 

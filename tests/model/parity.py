@@ -116,7 +116,7 @@ def their_gradients(hf: Any, case: Case) -> dict[str, np.ndarray]:
     """The same of transformers; a parameter without any is left out."""
     hf.zero_grad()
     pairs = zip(their_logits(hf, case), case.directions(), strict=True)
-    sum((logits * torch.tensor(direction)).sum() for logits, direction in pairs).backward()
+    torch.stack([(logits * torch.tensor(direction)).sum() for logits, direction in pairs]).sum().backward()
     found = {
         name: parameter.grad.float().numpy()
         for name, parameter in hf.named_parameters()
