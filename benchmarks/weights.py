@@ -128,7 +128,7 @@ def load_and_save(scratch: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Time and memory of load_hf and save_hf.")
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--experts", action="store_true", help="a mixture-of-experts checkpoint")
     parser.add_argument("--scratch", type=Path, help="where to write; a temporary directory by default")
