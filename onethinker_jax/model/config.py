@@ -1,4 +1,4 @@
-"""Sizes of the Qwen3-VL family, read from and written to a Hugging Face ``config.json``.
+"""Sizes of the Qwen3-VL family, dense and mixture-of-experts, read from and written to a HF ``config.json``.
 
 Both layouts of that file are read: transformers 5 (``rope_parameters``) and 4.57 (``rope_scaling`` and
 ``rope_theta``).  The 4.57 layout is written, because vLLM and both versions of transformers read it.
@@ -9,6 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+_DENSE, _MOE = "qwen3_vl", "qwen3_vl_moe"
+_TYPES = {  # model_type -> architecture
+    _DENSE: "Qwen3VLForConditionalGeneration",
+    _MOE: "Qwen3VLMoeForConditionalGeneration",
+}
 
 
 class ConfigError(ValueError):
@@ -63,8 +69,36 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class MoEConfig:
+    """A layer's experts: each token passes through ``experts_per_token`` of them, each ``intermediate_size`` wide."""
+
+    num_experts: int = 128
+    experts_per_token: int = 8
+    intermediate_size: int = 768
+
+    def __post_init__(self) -> None:
+        for name in ("num_experts", "experts_per_token", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{_MOE_FIELDS[name]} {getattr(self, name)} must be at least 1")
+        if self.experts_per_token > self.num_experts:
+            raise ConfigError(
+                f"num_experts_per_tok {self.experts_per_token} exceeds num_experts {self.num_experts}"
+            )
+
+
+_MOE_FIELDS = {  # ours -> theirs
+    "num_experts": "num_experts",
+    "experts_per_token": "num_experts_per_tok",
+    "intermediate_size": "moe_intermediate_size",
+}
+
+
+@dataclass(frozen=True)
 class TextConfig:
-    """The decoder.  ``mrope_section`` splits half a head's frequencies over (time, height, width)."""
+    """The decoder.  ``mrope_section`` splits half a head's frequencies over (time, height, width).
+
+    With ``moe`` every layer has experts, and ``intermediate_size`` is carried along but names no weight.
+    """
 
     vocab_size: int = 151_936
     hidden_size: int = 4096
@@ -77,6 +111,7 @@ class TextConfig:
     rope_theta: float = 5_000_000.0
     mrope_section: tuple[int, int, int] = (24, 20, 20)
     max_position_embeddings: int = 262_144
+    moe: MoEConfig | None = None
 
     def __post_init__(self) -> None:
         _divides("num_attention_heads", self.num_heads, "num_key_value_heads", self.num_kv_heads)
@@ -123,17 +158,17 @@ class Qwen3VLConfig:
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "Qwen3VLConfig":
-        """From the parsed ``config.json`` of a dense Qwen3-VL, in either layout; raises ConfigError."""
-        if not isinstance(hf, Mapping) or hf.get("model_type") != "qwen3_vl":
+        """From the parsed ``config.json`` of a Qwen3-VL, dense or MoE, in either layout; raises ConfigError."""
+        if not isinstance(hf, Mapping) or hf.get("model_type") not in _TYPES:
             found = repr(hf.get("model_type")) if isinstance(hf, Mapping) else "of no JSON object"
-            raise ConfigError(f"model_type {found} is not served; expected 'qwen3_vl'")
+            raise ConfigError(f"model_type {found} is not served; expected one of {', '.join(_TYPES)}")
         if hf.get("quantization_config"):
             raise ConfigError("quantization_config is not served; expected unquantised weights")
         for section in ("text_config", "vision_config"):
             if not isinstance(hf.get(section), Mapping):
                 raise ConfigError(f"{section} is missing")
         return cls(
-            text=_text_config(hf["text_config"]),
+            text=_text_config(hf["text_config"], experts=hf["model_type"] == _MOE),
             vision=_vision_config(hf["vision_config"]),
             tie_word_embeddings=bool(
                 hf.get("tie_word_embeddings", hf["text_config"].get("tie_word_embeddings", False))
@@ -147,9 +182,10 @@ class Qwen3VLConfig:
     def to_hf(self, *, dtype: str = "float32", extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The ``config.json`` (4.57 layout) as a dict; ``extra`` adds top-level keys such as token ids."""
         text, vision = self.text, self.vision
+        model_type = _DENSE if text.moe is None else _MOE
         return {
-            "architectures": ["Qwen3VLForConditionalGeneration"],
-            "model_type": "qwen3_vl",
+            "architectures": [_TYPES[model_type]],
+            "model_type": model_type,
             "image_token_id": self.image_token_id,
             "video_token_id": self.video_token_id,
             "vision_start_token_id": self.vision_start_token_id,
@@ -157,7 +193,7 @@ class Qwen3VLConfig:
             "tie_word_embeddings": self.tie_word_embeddings,
             "torch_dtype": dtype,
             "text_config": {
-                "model_type": "qwen3_vl_text",
+                "model_type": f"{model_type}_text",
                 "vocab_size": text.vocab_size,
                 "hidden_size": text.hidden_size,
                 "intermediate_size": text.intermediate_size,
@@ -179,9 +215,10 @@ class Qwen3VLConfig:
                 "tie_word_embeddings": self.tie_word_embeddings,  # transformers 4.57 looks here
                 "use_cache": True,
                 "torch_dtype": dtype,
+                **_experts_to_hf(text.moe),
             },
             "vision_config": {
-                "model_type": "qwen3_vl",
+                "model_type": model_type,
                 "depth": vision.depth,
                 "hidden_size": vision.hidden_size,
                 "intermediate_size": vision.intermediate_size,
@@ -199,9 +236,11 @@ class Qwen3VLConfig:
         }
 
 
-def _text_config(text: Mapping[str, Any]) -> TextConfig:
+def _text_config(text: Mapping[str, Any], *, experts: bool) -> TextConfig:
     _need("text_config", text, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
     _need("text_config", text, "num_attention_heads")
+    # transformers' defaults where head_dim is not said: a constant for dense models, the usual quotient for MoE
+    head_dim = text["hidden_size"] // text["num_attention_heads"] if experts else 128
     _require(text, "hidden_act", "silu")
     _require(text, "attention_bias", False)
     rope = text.get("rope_parameters") or {
@@ -219,12 +258,36 @@ def _text_config(text: Mapping[str, Any]) -> TextConfig:
         num_layers=text["num_hidden_layers"],
         num_heads=text["num_attention_heads"],
         num_kv_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
-        head_dim=text.get("head_dim") or 128,  # transformers' default, whatever the width
+        head_dim=text.get("head_dim") or head_dim,
         rms_norm_eps=text.get("rms_norm_eps", 1e-6),
         rope_theta=float(rope.get("rope_theta", 500_000.0)),
         mrope_section=tuple(rope.get("mrope_section", (24, 20, 20))),
         max_position_embeddings=text.get("max_position_embeddings", 262_144),
+        moe=_experts(text) if experts else None,
     )
+
+
+def _experts(text: Mapping[str, Any]) -> MoEConfig:
+    if "num_experts" not in text and "num_local_experts" in text:  # as transformers 5 writes it
+        text = {**text, "num_experts": text["num_local_experts"]}
+    _need("text_config", text, *_MOE_FIELDS.values())
+    # A scan needs equal layers, and transformers normalises the chosen experts' weights whatever the file says.
+    if text.get("mlp_only_layers"):
+        raise ConfigError(f"mlp_only_layers {text['mlp_only_layers']!r} is not served; expected none")
+    _require(text, "decoder_sparse_step", 1)
+    _require(text, "norm_topk_prob", True)
+    return MoEConfig(**{ours: text[theirs] for ours, theirs in _MOE_FIELDS.items()})
+
+
+def _experts_to_hf(moe: MoEConfig | None) -> dict[str, Any]:
+    if moe is None:
+        return {}
+    return {
+        **{theirs: getattr(moe, ours) for ours, theirs in _MOE_FIELDS.items()},
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+    }
 
 
 def _vision_config(vision: Mapping[str, Any]) -> VisionConfig:

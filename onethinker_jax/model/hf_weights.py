@@ -3,13 +3,19 @@
 A parameter of ours is a path in the module tree; a stacked parameter [L, ...] is L tensors in the checkpoint,
 their name holding ``{}`` for the layer.  Layouts: ``linear`` is stored transposed ([out, in] in PyTorch),
 ``conv`` is the patch convolution [out, channel, time, side, side] flattened to a matrix and transposed,
-``same`` is as it is.  Weights are never passed through another dtype than the one asked for.
+``same`` is as it is, ``gate_up`` and ``down`` are experts.  Released checkpoints hold these as [E, D, 2F] and
+[E, F, D], and so does ``save_hf``; transformers 5 may write them with the last two axes swapped, which is read
+too (where the sizes cannot tell, as with D = 2F, the released layout is meant).  Weights are never passed
+through another dtype than the one asked for.
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +23,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.safetensors_files import (
+    Index,
+    Place,
+    Tensor,
+    WeightsError,
+    find_tensors,
+    write_tensors,
+)
 
 _LANGUAGE = "model.language_model."
 _VISUAL = "model.visual."
@@ -74,11 +89,17 @@ TABLE: dict[str, tuple[str, str]] = {
             f"decoder.layers.{name}", f"{_LAYER}{parent}.{name}", "linear", bias=False
         ).items()
     },
+    "decoder.layers.experts.router.kernel": (f"{_LAYER}mlp.gate.weight", "linear"),
+    "decoder.layers.experts.gate_up.kernel": (f"{_LAYER}mlp.experts.gate_up_proj", "gate_up"),
+    "decoder.layers.experts.down.kernel": (f"{_LAYER}mlp.experts.down_proj", "down"),
 }
-
-
-class WeightsError(ValueError):
-    """A checkpoint whose tensors do not fit the model; the message lists them."""
+Axes = tuple[int, ...]  # how a tensor of the checkpoint is transposed to become ours
+_TURNED: dict[str, Axes] = {"linear": (1, 0), "conv": (1, 0)}
+_SWAPPED: dict[str, Axes] = {
+    "gate_up": (0, 3, 1, 2),
+    "down": (0, 2, 1),
+}  # experts as transformers 5 may write
+SMALL = 1 << 22  # bytes of a parameter, all layers, up to which it passes through the host whole
 
 
 def load_hf(
@@ -86,23 +107,25 @@ def load_hf(
 ) -> Qwen3VL:
     """The model of a Hugging Face directory (``config.json`` and safetensors, single or indexed).
 
-    Tensors are read one by one and placed with the training shardings when ``mesh`` is given.  Raises
+    With ``mesh`` every tensor goes straight to its training sharding: a process reads what its devices hold,
+    one tensor of the checkpoint (one layer's matrix, or one layer's experts) at a time.  Raises
     FileNotFoundError, ConfigError, or WeightsError listing missing, unknown and misshapen tensors.
     """
     from onethinker_jax.model.sharding import parameter_sharding
 
     config = Qwen3VLConfig.from_directory(path)
-    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
+    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat, mesh=mesh))
     graphdef, shapes = nnx.split(model)
     flat = dict(nnx.to_flat_state(shapes))
-    with _Tensors(Path(path)) as tensors:
-        problems = _problems({_name(key): value.shape for key, value in flat.items()}, tensors.shapes, config)
-        if problems:
-            raise WeightsError(f"{path}: " + "; ".join(problems))
-        for key, variable in flat.items():
-            array = _read(_name(key), variable.shape, tensors.read).astype(dtype)
-            sharding = None if mesh is None else parameter_sharding(_name(key), array.shape, mesh)
-            flat[key] = variable.replace(jax.device_put(array, sharding))
+    tensors = find_tensors(Path(path))
+    wanted = {_name(key): value.shape for key, value in flat.items()}
+    problems = _problems(wanted, {name: place.shape for name, place in tensors.items()}, config)
+    if problems:
+        raise WeightsError(f"{path}: " + "; ".join(problems))
+    for key, variable in flat.items():
+        name, shape = _name(key), variable.shape
+        sharding = None if mesh is None else parameter_sharding(name, shape, mesh)
+        flat[key] = variable.replace(_load(name, shape, config, tensors, sharding, jnp.dtype(dtype)))
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
@@ -112,81 +135,64 @@ def save_hf(
     *,
     copy_from: str | Path | None = None,
     extra_config: Mapping[str, Any] | None = None,
+    max_file_bytes: int = 5 * 10**9,
 ) -> None:
-    """Writes ``config.json`` and ``model.safetensors``, with the tokenizer and processor files of ``copy_from``.
+    """Writes ``config.json``, the weights in files of at most ``max_file_bytes`` (with an index where there are
+    several), and the tokenizer, processor and generation config files of ``copy_from``.
 
-    The directory is complete or absent: it is written beside ``path`` and renamed; an older one is replaced.
+    Tensors are gathered and written one at a time.  The directory is complete or absent: it is written beside
+    ``path`` and renamed; an older one is replaced.  Every process of a run must call it; the first one writes.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.writing")
+    tensors = [
+        tensor
+        for key, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
+        for tensor in _tensors(_name(key), variable[...], model.config)
+    ]
+    if jax.process_index():
+        write_tensors(tensors, None, max_file_bytes=max_file_bytes)
+        multihost_utils.sync_global_devices(f"{path} is written")
+        return
+    restore_interrupted(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
-    tensors: dict[str, np.ndarray] = {}
-    for key, variable in flat.items():
-        name, layout = TABLE[_name(key)]
-        array = np.asarray(jax.device_get(variable[...]))
-        parts = [(name.format(i), part) for i, part in enumerate(array)] if "{}" in name else [(name, array)]
-        for part_name, part in parts:
-            tensors[part_name] = np.ascontiguousarray(_to_hf(part, layout, model.config))
-    dtype = str(next(iter(tensors.values())).dtype)
-    config = model.config.to_hf(dtype=dtype, extra=extra_config)
+    config = model.config.to_hf(dtype=str(tensors[0].dtype), extra=extra_config)
     (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if copy_from is not None:
         for file in sorted(Path(copy_from).iterdir()):
             if file.suffix in (".json", ".jinja", ".txt") and not file.name.startswith(("config.", "model.")):
                 shutil.copy2(file, temporary / file.name)
-    save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-    if path.exists():
-        old = path.with_name(f".{path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(path, old)
-        try:
-            os.rename(temporary, path)
-        except BaseException:
-            os.rename(old, path)
-            raise
-        shutil.rmtree(old)
-    else:
-        os.rename(temporary, path)
+    write_tensors(tensors, temporary, max_file_bytes=max_file_bytes)
+    _replace(temporary, path)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"{path} is written")
 
 
-class _Tensors:
-    """The tensors of a directory's safetensors files, by name, read lazily."""
-
-    def __init__(self, directory: Path):
-        index = directory / "model.safetensors.index.json"
-        if index.is_file():
-            try:
-                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-                raise WeightsError(f"{index}: not an index of tensors ({error!r})") from error
-        elif (directory / "model.safetensors").is_file():
-            names = ["model.safetensors"]
-        else:
-            raise FileNotFoundError(
-                f"{directory}: neither model.safetensors nor model.safetensors.index.json"
-            )
-        self._files = [_open(directory / name) for name in names]
-        self._where = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
-        self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in self._where.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        return np.asarray(self._where[name].get_tensor(name))
-
-    def __enter__(self) -> "_Tensors":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.clear()
-        self._where.clear()
+def restore_interrupted(path: Path) -> None:
+    """Undoes a replacement of ``path`` that was killed between its two renames; else clears what it left."""
+    old = _old(path)
+    if old.exists() and not path.exists():
+        os.rename(old, path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _open(file: Path) -> Any:
+def _replace(new: Path, path: Path) -> None:
+    if not path.exists():
+        os.rename(new, path)
+        return
+    old = _old(path)
+    os.rename(path, old)
     try:
-        return safe_open(file, framework="flax")
-    except SafetensorError as error:
-        raise WeightsError(f"{file}: broken or cut short ({error})") from error
+        os.rename(new, path)
+    except BaseException:
+        os.rename(old, path)
+        raise
+    shutil.rmtree(old)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def _name(key: tuple[Any, ...]) -> str:
@@ -201,6 +207,8 @@ def _expected(
     one = shape[1:] if "{}" in name else shape
     if layout == "linear":
         one = one[::-1]
+    elif layout == "gate_up":
+        one = (one[0], one[1], one[2] * one[3])
     elif layout == "conv":
         one = (one[1], *_conv_shape(config))
     for layer in range(shape[0]) if "{}" in name else (0,):
@@ -210,14 +218,21 @@ def _expected(
 def _problems(
     ours: Mapping[str, tuple[int, ...]], theirs: Mapping[str, tuple[int, ...]], config: Qwen3VLConfig
 ) -> list[str]:
-    wanted = {name: shape for key, full in ours.items() for name, shape in _expected(key, full, config)}
+    wanted: dict[str, tuple[int, ...]] = {}
+    allowed: set[tuple[str, tuple[int, ...]]] = set()
+    for key, full in ours.items():
+        for name, shape in _expected(key, full, config):
+            wanted[name] = shape
+            allowed.add((name, shape))
+            if TABLE[key][1] in _SWAPPED:
+                allowed.add((name, (shape[0], shape[2], shape[1])))
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     missing = sorted(wanted.keys() - theirs.keys())
     unknown = sorted(theirs.keys() - wanted.keys() - tied)
     misshapen = [
         f"{n} {theirs[n]} != {wanted[n]}"
         for n in sorted(wanted.keys() & theirs.keys())
-        if theirs[n] != wanted[n]
+        if (n, theirs[n]) not in allowed
     ]
     return [
         f"{len(names)} {kind} tensor(s): {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
@@ -226,24 +241,113 @@ def _problems(
     ]
 
 
-def _read(ours: str, shape: tuple[int, ...], read: Callable[[str], np.ndarray]) -> np.ndarray:
+def _load(
+    ours: str,
+    shape: tuple[int, ...],
+    config: Qwen3VLConfig,
+    tensors: Mapping[str, Place],
+    sharding: NamedSharding | None,
+    dtype: Any,
+) -> Array:
+    """One parameter; a large stacked one is filled in place on the devices, layer by layer."""
     name, layout = TABLE[ours]
-    if "{}" not in name:
-        return _from_hf(read(name), layout)
-    return np.stack([_from_hf(read(name.format(layer)), layout) for layer in range(shape[0])])
+    stacked = "{}" in name
+    one = shape[1:] if stacked else shape
+    views = [
+        _view(tensors[full_name], layout, one, there) for full_name, there in _expected(ours, shape, config)
+    ]
+    if not stacked:
+        place, axes = views[0]
+        return _transposing(sharding, axes)(_read(place, axes, sharding, dtype))
+    if dtype.itemsize * math.prod(shape) <= SMALL:
+        stack = np.stack([place.read().transpose(axes) for place, axes in views]).astype(dtype, copy=False)
+        if sharding is None:
+            return jnp.asarray(stack)
+        return jax.make_array_from_callback(shape, sharding, lambda index: stack[index or ()])
+    inner = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    stack = jnp.zeros(shape, dtype, device=sharding)
+    for layer, (place, axes) in enumerate(views):
+        # Waiting keeps one layer on the host: dispatch would run ahead and hold them all.
+        stack = jax.block_until_ready(
+            _putting(sharding, axes)(stack, _read(place, axes, inner, dtype), layer)
+        )
+    return stack
+
+
+def _view(place: Place, layout: str, shape: tuple[int, ...], released: tuple[int, ...]) -> tuple[Place, Axes]:
+    """A tensor seen with the axes of ours (of ``shape``), in its own order, and the transposition that leads
+    from there to ours."""
+    axes = _TURNED.get(layout, tuple(range(len(shape))))
+    if place.shape != released:
+        axes = _SWAPPED[layout]
+    there = [0] * len(shape)
+    for size, axis in zip(shape, axes, strict=True):
+        there[axis] = size
+    return replace(place, shape=tuple(there)), axes
+
+
+def _read(place: Place, axes: Axes, sharding: NamedSharding | None, dtype: Any) -> Array:
+    """One tensor on the devices, as it lies in the file; transposing is left to them."""
+    if sharding is None:
+        return jnp.asarray(place.read().astype(dtype, copy=False))
+    there: list[Any] = [None] * len(axes)
+    for mesh_axis, axis in zip(sharding.spec, axes, strict=False):
+        there[axis] = mesh_axis
+    parts: dict[str, np.ndarray] = {}  # devices that hold the same part read it once
+
+    def part(index: Index | None) -> np.ndarray:
+        if str(index) not in parts:
+            parts[str(index)] = place.read(index or ()).astype(dtype, copy=False)
+        return parts[str(index)]
+
+    there_sharding = NamedSharding(sharding.mesh, PartitionSpec(*there))
+    return jax.make_array_from_callback(place.shape, there_sharding, part, dtype=dtype)
+
+
+@lru_cache(maxsize=64)  # so that a second load compiles nothing
+def _transposing(sharding: NamedSharding | None, axes: Axes) -> Callable[[Array], Array]:
+    if axes == tuple(range(len(axes))):
+        return lambda one: one
+    return jax.jit(lambda one: one.transpose(axes), out_shardings=sharding)
+
+
+@lru_cache(maxsize=64)
+def _putting(sharding: NamedSharding | None, axes: Axes) -> Callable[[Array, Array, int], Array]:
+    def put(stack: Array, one: Array, layer: Array) -> Array:
+        return jax.lax.dynamic_update_index_in_dim(stack, one.transpose(axes), layer, axis=0)
+
+    return jax.jit(put, donate_argnums=0, out_shardings=sharding)
+
+
+def _tensors(ours: str, array: Array, config: Qwen3VLConfig) -> Iterator[Tensor]:
+    """The checkpoint's tensors of one parameter, each gathered to the host when it is written."""
+    name, layout = TABLE[ours]
+    turned, stacked, dtype = layout in _TURNED, "{}" in name, np.dtype(array.dtype)
+    whole = cache(lambda: _to_host(array))
+    small = dtype.itemsize * array.size <= SMALL
+
+    def fetch(layer: int | None) -> np.ndarray:
+        if small:
+            one = whole() if layer is None else whole()[layer]
+            return one.T if turned else one
+        return _to_host(array if layer is None and not turned else _take(array, layer, turned=turned))
+
+    for layer, (full_name, shape) in enumerate(_expected(ours, array.shape, config)):
+        yield Tensor(full_name, dtype, shape, partial(fetch, layer if stacked else None))
+
+
+def _to_host(array: Array) -> np.ndarray:
+    if not isinstance(array, Array) or array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+@partial(jax.jit, static_argnames="turned")
+def _take(array: Array, layer: Array | int | None, *, turned: bool) -> Array:
+    one = array if layer is None else jax.lax.dynamic_index_in_dim(array, layer, axis=0, keepdims=False)
+    return one.T if turned else one
 
 
 def _conv_shape(config: Qwen3VLConfig) -> tuple[int, int, int, int]:
     vision = config.vision
     return vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size
-
-
-def _from_hf(array: np.ndarray, layout: str) -> np.ndarray:
-    if layout == "conv":
-        array = array.reshape(array.shape[0], -1)
-    return array if layout == "same" else array.T
-
-
-def _to_hf(array: np.ndarray, layout: str, config: Qwen3VLConfig) -> np.ndarray:
-    array = array if layout == "same" else array.T
-    return array.reshape(array.shape[0], *_conv_shape(config)) if layout == "conv" else array

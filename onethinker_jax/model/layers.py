@@ -52,6 +52,11 @@ class RMSNorm(nnx.Module):
         return self.scale[...] * normal.astype(x.dtype)
 
 
+def wide(function: Callable[[Array], Array], x: Array) -> Array:
+    """An activation function computed in float32, rounded once to the dtype of x as PyTorch does it."""
+    return function(x.astype(jnp.float32)).astype(x.dtype)
+
+
 def stack_layers(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
     """``count`` layers made with their own keys, their parameters stacked on a new first axis [L, ...]."""
 

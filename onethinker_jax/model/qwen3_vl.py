@@ -2,7 +2,7 @@
 
 Axis letters, used in every module: B rows of a batch, T tokens of a row, P patches of a row, M = P / 4
 merged visual tokens, N query heads, K key/value heads, H head size, D width, F feed-forward width,
-V vocabulary, L layers, G samples of one prompt, S prompt length in a cache, U generated length in a cache.
+V vocabulary, L layers, E experts, G samples of one prompt, S prompt length in a cache, U generated length in a cache.
 
 A visual token *gathers* its feature through ``visual_index``; nothing is scattered, so rows of mixed images,
 videos and text need no special case, and image and video DeepStack features cannot overwrite each other.
@@ -11,6 +11,7 @@ videos and text need no special case, and image and video DeepStack features can
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.config import Qwen3VLConfig
@@ -21,16 +22,25 @@ from onethinker_jax.model.vision import VisionTower
 
 
 class Qwen3VL(nnx.Module):
-    """The policy.  ``remat`` keeps only matrix products for the backward pass and makes the rest anew."""
+    """The policy.  ``remat`` keeps only matrix products for the backward pass and makes the rest anew.
+
+    ``mesh`` is the one its parameters lie on, if any: experts then stay with their tokens' devices.
+    """
 
     def __init__(
-        self, config: Qwen3VLConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32, remat: bool = False
+        self,
+        config: Qwen3VLConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        remat: bool = False,
+        mesh: Mesh | None = None,
     ):
         text = config.text
         self.visual = VisionTower(config.vision, rngs=rngs, dtype=dtype)
         table = jax.random.normal(rngs.params(), (text.vocab_size, text.hidden_size), dtype)
         self.embed = nnx.Param(0.08 * table)
-        self.decoder = Decoder(text, rngs=rngs, dtype=dtype)
+        self.decoder = Decoder(text, rngs=rngs, dtype=dtype, mesh=mesh)
         self.lm_head = nnx.data(
             None
             if config.tie_word_embeddings

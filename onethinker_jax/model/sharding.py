@@ -2,7 +2,8 @@
 
 The mesh is always ``("data", "fsdp", "tensor")``.  Training shards a kernel's width over ``fsdp`` and its
 heads, feed-forward or vocabulary axis over ``tensor``; decoding keeps only the ``tensor`` part, so that no
-weight is gathered at every token.  Batches are split over ``data`` and ``fsdp`` together.
+weight is gathered at every token.  Batches are split over ``data`` and ``fsdp`` together.  Experts are cut
+like the dense feed-forward (every device holds a slice of every expert), so that tokens never change devices.
 """
 
 import math
@@ -25,6 +26,9 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"decoder\.layers\.o_proj\.kernel", ("layers", "heads", "embed")),
     (r"decoder\.layers\.(gate|up)_proj\.kernel", ("layers", "embed", "mlp")),
     (r"decoder\.layers\.down_proj\.kernel", ("layers", "mlp", "embed")),
+    (r"decoder\.layers\.experts\.router\.kernel", ("layers", "embed", None)),
+    (r"decoder\.layers\.experts\.gate_up\.kernel", ("layers", "experts", "embed", None, "mlp")),
+    (r"decoder\.layers\.experts\.down\.kernel", ("layers", "experts", "mlp", "embed")),
     (r"visual\.pos_embed", (None, "embed")),
     (r"visual\.patch_embed\.kernel", (None, "embed")),
     (r"visual\.blocks\.(qkv|fc1)\.kernel", ("layers", "embed", "mlp")),

@@ -1,5 +1,7 @@
 """The decoder: grouped-query attention with QK norm, interleaved M-RoPE and SwiGLU, scanned over layers.
 
+The SwiGLU of a layer is one (dense) or a choice among experts (``moe.py``).
+
 DeepStack features are added to the visual positions after each of the first n layers; those layers and the
 rest are two scans over one stack of parameters.  Three ways through the same block: ``__call__`` over whole
 packed rows, ``prefill`` which also keeps keys and values, and ``decode`` for one token of G samples a prompt.
@@ -11,11 +13,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.attention import attention, decode_attention
 from onethinker_jax.model.config import TextConfig
-from onethinker_jax.model.layers import Linear, RMSNorm, recompute, stack_layers
+from onethinker_jax.model.layers import Linear, RMSNorm, recompute, stack_layers, wide
+from onethinker_jax.model.moe import Experts
 from onethinker_jax.model.rope import rotate, text_rope
 
 Attend = Callable[[Array, Array, Array], Array]  # query, key, value -> mixed values
@@ -41,9 +45,9 @@ def gather_visual(
 
 
 class DecoderLayer(nnx.Module):
-    """Pre-norm attention and SwiGLU; the caller says how queries meet keys."""
+    """Pre-norm attention and SwiGLU, dense or of experts; the caller says how queries meet keys."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, mesh: Mesh | None):
         width, size = config.hidden_size, config.head_dim
 
         def linear(inputs: int, outputs: int, gain: float = 1.0) -> Linear:
@@ -59,9 +63,13 @@ class DecoderLayer(nnx.Module):
         self.q_norm = RMSNorm(size, eps=config.rms_norm_eps, dtype=dtype)
         self.k_norm = RMSNorm(size, eps=config.rms_norm_eps, dtype=dtype)
         self.mlp_norm = RMSNorm(width, eps=config.rms_norm_eps, dtype=dtype)
-        self.gate_proj = linear(width, config.intermediate_size)
-        self.up_proj = linear(width, config.intermediate_size)
-        self.down_proj = linear(config.intermediate_size, width, residual)
+        if config.moe is None:
+            self.gate_proj = linear(width, config.intermediate_size)
+            self.up_proj = linear(width, config.intermediate_size)
+            self.down_proj = linear(config.intermediate_size, width, residual)
+        else:
+            self.experts = Experts(width, config.moe, rngs=rngs, dtype=dtype, gain=residual, mesh=mesh)
+        self.dense = config.moe is None
         self.head_dim = size
 
     def __call__(
@@ -75,15 +83,17 @@ class DecoderLayer(nnx.Module):
         value = self.v_proj(normal).reshape(heads)
         x = x + self.o_proj(attend(query, key, value).reshape(rows, length, -1))
         normal = self.mlp_norm(x)
-        return x + self.down_proj(jax.nn.silu(self.gate_proj(normal)) * self.up_proj(normal))
+        if self.dense:
+            return x + self.down_proj(wide(jax.nn.silu, self.gate_proj(normal)) * self.up_proj(normal))
+        return x + self.experts(normal)
 
 
 class Decoder(nnx.Module):
     """Embeddings in, normalised hidden states out."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, mesh: Mesh | None = None):
         self.layers = stack_layers(
-            lambda r: DecoderLayer(config, rngs=r, dtype=dtype), config.num_layers, rngs
+            lambda r: DecoderLayer(config, rngs=r, dtype=dtype, mesh=mesh), config.num_layers, rngs
         )
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, dtype=dtype)
         self.config = config

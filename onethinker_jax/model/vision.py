@@ -5,6 +5,8 @@ Everything has a fixed shape: a row holds P patches of any number of images and 
 convolution is a matrix product.  Blocks are scanned, so compile time does not grow with depth.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from onethinker_jax.model.attention import attention
 from onethinker_jax.model.config import VisionConfig
 from onethinker_jax.model.inputs import VisionInputs
-from onethinker_jax.model.layers import LayerNorm, Linear, recompute, stack_layers
+from onethinker_jax.model.layers import LayerNorm, Linear, recompute, stack_layers, wide
 from onethinker_jax.model.rope import rotate, vision_rope
 
 
@@ -41,7 +43,7 @@ class VisionBlock(nnx.Module):
         key = rotate(key.astype(jnp.float32), cos, sin).astype(x.dtype)
         mixed = attention(query, key, value, frame_ids, causal=False)
         x = x + self.proj(mixed.reshape(rows, count, size))
-        return x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=True))
+        return x + self.fc2(wide(jax.nn.gelu, self.fc1(self.norm2(x))))
 
 
 class PatchMerger(nnx.Module):
@@ -65,7 +67,7 @@ class PatchMerger(nnx.Module):
         x = x.reshape(rows, count // self.block, size * self.block)
         if self.norm_after_join:
             x = self.norm(x)
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(wide(partial(jax.nn.gelu, approximate=False), self.fc1(x)))
 
 
 class VisionTower(nnx.Module):

@@ -312,7 +312,7 @@ def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
     def fresh() -> nnx.State:
         return nnx.state(Qwen3VL(sizes, rngs=nnx.Rngs(config.seed), remat=config.model.remat))
 
-    shapes = nnx.eval_shape(lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), remat=config.model.remat))
+    shapes = nnx.eval_shape(lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), remat=config.model.remat, mesh=mesh))
     graphdef, abstract = nnx.split(shapes)
     params = jax.jit(fresh, out_shardings=tree_shardings(abstract, mesh))()
     return nnx.merge(graphdef, params)

@@ -46,14 +46,14 @@ def runner(model: Qwen3VL) -> Callable[[ModelInputs], np.ndarray]:
     return lambda inputs: np.asarray(forward(params, inputs))
 
 
-def open_in_transformers(directory: Any) -> Any:
+def open_in_transformers(directory: Any, dtype: Any = None) -> Any:
     """The directory as a transformers model; every tensor must find its place."""
     import torch
-    from transformers import Qwen3VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
     torch.set_num_threads(1)
-    loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
-        directory, dtype=torch.float32, output_loading_info=True
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        directory, dtype=dtype or torch.float32, output_loading_info=True
     )
     hf, info = loaded
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info

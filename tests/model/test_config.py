@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from onethinker_jax.model.config import ConfigError, Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.model.config import ConfigError, MoEConfig, Qwen3VLConfig, TextConfig, VisionConfig
 from tests.model import tiny
 
 HF = tiny.BASE.to_hf()
+MOE = tiny.CONFIGS[tiny.MOE].to_hf()
 
 
-def changed(section: str | None, **fields):
-    """``HF`` with other fields; a field of value ... is taken out."""
-    hf = json.loads(json.dumps(HF))
+def changed(section: str | None, base=HF, **fields):
+    """``base`` with other fields; a field of value ... is taken out."""
+    hf = json.loads(json.dumps(base))
     part = hf if section is None else hf[section]
     for name, value in fields.items():
         if value is ...:
@@ -37,7 +38,7 @@ def test_transformers_reads_what_is_written_and_the_other_way_round(name, tmp_pa
     transformers = pytest.importorskip("transformers")
     config = tiny.CONFIGS[name]
     (tmp_path / "config.json").write_text(json.dumps(config.to_hf()))
-    theirs = transformers.Qwen3VLConfig.from_pretrained(tmp_path)
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     text, vision = theirs.text_config, theirs.vision_config
     assert text.rope_parameters["rope_theta"] == config.text.rope_theta
     assert text.rope_parameters["mrope_section"] == list(config.text.mrope_section)
@@ -45,6 +46,10 @@ def test_transformers_reads_what_is_written_and_the_other_way_round(name, tmp_pa
     assert text.rms_norm_eps == config.text.rms_norm_eps
     assert vision.deepstack_visual_indexes == list(config.vision.deepstack_layers)
     assert theirs.tie_word_embeddings == config.tie_word_embeddings
+    if config.text.moe is not None:
+        assert text.num_experts == config.text.moe.num_experts
+        assert text.num_experts_per_tok == config.text.moe.experts_per_token
+        assert text.moe_intermediate_size == config.text.moe.intermediate_size
     theirs.save_pretrained(tmp_path / "theirs")
     written = json.loads((tmp_path / "theirs" / "config.json").read_text())
     assert "rope_parameters" in written["text_config"] and "rope_scaling" not in written["text_config"]
@@ -71,6 +76,16 @@ def test_layouts_and_defaults():
     assert Qwen3VLConfig.from_hf(wide).text.head_dim == 128  # as in transformers, whatever the width
 
 
+def test_experts_in_both_layouts_and_their_head_size():
+    old = Qwen3VLConfig.from_hf(MOE)
+    assert old.text.moe == MoEConfig(num_experts=6, experts_per_token=2, intermediate_size=24)
+    renamed = changed("text_config", MOE, num_experts=..., num_local_experts=6)  # as transformers 5 writes it
+    assert Qwen3VLConfig.from_hf(renamed) == old
+    bare = changed("text_config", MOE, norm_topk_prob=..., decoder_sparse_step=..., mlp_only_layers=...)
+    assert Qwen3VLConfig.from_hf(bare) == old
+    assert Qwen3VLConfig.from_hf(changed("text_config", MOE, head_dim=...)) == old  # 64 / 4, not 128
+
+
 def test_released_sizes_are_served():
     qwen3_vl_2b = Qwen3VLConfig(
         text=TextConfig(hidden_size=2048, intermediate_size=6144, num_layers=28, num_heads=16),
@@ -84,6 +99,10 @@ def test_released_sizes_are_served():
         tie_word_embeddings=True,
     )
     assert Qwen3VLConfig.from_hf(qwen3_vl_2b.to_hf()) == qwen3_vl_2b
+    a22b = Qwen3VLConfig(
+        text=TextConfig(num_layers=94, num_heads=64, num_kv_heads=4, moe=MoEConfig(intermediate_size=1536))
+    )
+    assert Qwen3VLConfig.from_hf(a22b.to_hf()) == a22b
     assert Qwen3VLConfig().vision.patch_values == 1536 and Qwen3VLConfig().vision.grid_side == 48
 
 
@@ -91,7 +110,7 @@ def test_released_sizes_are_served():
     ("section", "fields", "named"),
     [
         (None, {"model_type": "qwen2_5_vl"}, "model_type 'qwen2_5_vl'"),
-        (None, {"model_type": "qwen3_vl_moe"}, "model_type 'qwen3_vl_moe'"),
+        (None, {"model_type": "qwen3_vl_moe"}, "text_config.num_experts is missing"),
         (None, {"text_config": ...}, "text_config is missing"),
         (None, {"vision_config": ...}, "vision_config is missing"),
         (None, {"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
@@ -126,6 +145,23 @@ def test_what_is_not_served_is_named(section, fields, named, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(changed(section, **fields)))
     with pytest.raises(ConfigError, match=f"config.json: .*{named}"):
         Qwen3VLConfig.from_directory(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"num_experts_per_tok": ...}, "text_config.num_experts_per_tok is missing"),
+        ({"moe_intermediate_size": "20"}, "text_config.moe_intermediate_size is '20'"),
+        ({"num_experts_per_tok": 7}, "num_experts_per_tok 7 exceeds num_experts 6"),
+        ({"moe_intermediate_size": 0}, "moe_intermediate_size 0 must be at least 1"),
+        ({"mlp_only_layers": [1]}, r"mlp_only_layers \[1\]"),
+        ({"decoder_sparse_step": 2}, "decoder_sparse_step 2"),
+        ({"norm_topk_prob": False}, "norm_topk_prob False"),
+    ],
+)
+def test_experts_that_are_not_served_are_named(fields, named):
+    with pytest.raises(ConfigError, match=named):
+        Qwen3VLConfig.from_hf(changed("text_config", MOE, **fields))
 
 
 def test_missing_or_broken_file(tmp_path):

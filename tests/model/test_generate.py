@@ -15,7 +15,7 @@ from tests.model import tiny
 torch = pytest.importorskip("torch")
 LONG = 32
 KINDS = list(tiny.KINDS)
-NAMES = ["tied", "untied, 3 queries a key, DeepStack into every layer"]
+NAMES = ["tied", "untied, 3 queries a key, DeepStack into every layer", tiny.MOE]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def greedy_in_transformers(hf, prompt: tiny.Sample) -> list[int]:
     return out[0, len(prompt.tokens) :].tolist()
 
 
-@pytest.mark.parametrize(("name", "temperature"), [(NAMES[0], 1.0), (NAMES[1], 0.7)])
+@pytest.mark.parametrize(("name", "temperature"), [(NAMES[0], 1.0), (NAMES[2], 0.7)])
 def test_log_probabilities_equal_a_full_forward(pairs, draw, name, temperature):
     """What the cached decode reported = prompt and completion in one uncached forward pass."""
     prompts = [tiny.example(kind) for kind in ("two images of different sizes", "image and video", "text")]

@@ -32,6 +32,61 @@ def tied(tmp_path):
     return tiny.write_checkpoint(tiny.BASE, tmp_path / "model")
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_round_trip_layer_by_layer_through_many_files(dtype, tmp_path, monkeypatch):
+    """As large checkpoints go: no parameter through the host whole, files of at most 40 kB, an index."""
+    whole, split, joined = (tmp_path / part for part in ("whole", "split", "joined"))
+    save_hf(tiny.noisy_model(tiny.CONFIGS[tiny.MOE], tmp_path / "formula", dtype), whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(hf_weights, "SMALL", 0)
+        save_hf(load_hf(whole, dtype=dtype), split, max_file_bytes=40_000)
+    files = sorted(file.name for file in split.glob("*.safetensors"))
+    assert files == [f"model-{n + 1:05d}-of-{len(files):05d}.safetensors" for n in range(len(files))]
+    assert len(files) > 5
+    index = json.loads((split / "model.safetensors.index.json").read_text())
+    held = {file: load_file(split / file) for file in files}
+    expected = load_file(whole / "model.safetensors")
+    assert index["metadata"]["total_size"] == sum(array.nbytes for array in expected.values())
+    assert index["weight_map"].keys() == expected.keys()
+    for tensor, array in expected.items():
+        assert held[index["weight_map"][tensor]][tensor].tobytes() == array.tobytes(), tensor
+    for tensors in held.values():
+        assert len(tensors) == 1 or sum(array.nbytes for array in tensors.values()) <= 40_000
+    save_hf(load_hf(split, dtype=dtype), joined)
+    assert (joined / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_experts_with_swapped_axes_are_read(tmp_path):
+    """transformers 5 may write them as it holds them."""
+    directory = tiny.write_checkpoint(tiny.CONFIGS[tiny.MOE], tmp_path / "model")
+    released = nnx.to_pure_dict(nnx.state(load_hf(directory)))
+    tensors = load_file(directory / "model.safetensors")
+    swapped = {
+        name: np.ascontiguousarray(array.swapaxes(1, 2)) if ".experts." in name else array
+        for name, array in tensors.items()
+    }
+    save_file(swapped, directory / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(load_hf(directory))), released)
+    name = "model.language_model.layers.0.mlp.experts.down_proj"
+    save_file({**tensors, name: np.zeros((6, 64, 25), np.float32)}, directory / "model.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"1 misshapen tensor\(s\): .*down_proj \(6, 64, 25\) != \(6, 24, 64\)"
+    ):
+        load_hf(directory)
+
+
+def test_a_save_killed_between_its_renames_is_undone_by_the_next(tied, tmp_path):
+    model = load_hf(tied)
+    before = {file.name: file.read_bytes() for file in tied.iterdir()}
+    old = tied.with_name(".model.old")
+    os.rename(tied, old)  # killed here: the new directory is not in its place yet
+    hf_weights.restore_interrupted(tied)
+    assert {file.name: file.read_bytes() for file in tied.iterdir()} == before and not old.exists()
+    shutil.copytree(tied, old)  # killed here: the new directory is in its place, the old not yet gone
+    save_hf(model, tied)
+    assert {file.name: file.read_bytes() for file in tied.iterdir()} == before and not old.exists()
+
+
 def test_load_then_save_gives_the_same_bytes(checkpoint, tmp_path):
     save_hf(load_hf(checkpoint), tmp_path / "again")
     for file in ("config.json", "model.safetensors"):
@@ -41,7 +96,7 @@ def test_load_then_save_gives_the_same_bytes(checkpoint, tmp_path):
 def test_every_parameter_has_one_row_in_the_table():
     ours = {
         hf_weights._name(path)
-        for config in (tiny.BASE, UNTIED)
+        for config in (tiny.BASE, UNTIED, tiny.CONFIGS[tiny.MOE])
         for path, _ in nnx.to_flat_state(
             nnx.state(nnx.eval_shape(lambda c=config: Qwen3VL(c, rngs=nnx.Rngs(0))))
         )
@@ -186,7 +241,7 @@ def test_an_interrupted_save_leaves_the_old_directory(tied, monkeypatch):
         rename(source, target)
 
     for name, stand_in in (
-        ("save_file", interrupted),
+        ("write_tensors", interrupted),
         ("os.rename", interrupted),
         ("os.rename", interrupted_between),
     ):

@@ -9,6 +9,8 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from onethinker_jax.model import hf_weights
+from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.sharding import (
     DECODE_RULES,
@@ -23,12 +25,14 @@ from tests.model import tiny
 
 needs_eight = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
 # Every size a multiple of two, so that all three axes of the mesh can have two devices.
-CONFIG = tiny.variant(tie_word_embeddings=False)
+CONFIGS = {"dense": tiny.variant(tie_word_embeddings=False), "experts": tiny.CONFIGS[tiny.MOE]}
+every_config = pytest.mark.parametrize("checkpoint", CONFIGS, indirect=True)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return tiny.write_checkpoint(CONFIG, tmp_path_factory.mktemp("sharding") / "model")
+def checkpoint(request, tmp_path_factory):
+    config = CONFIGS[getattr(request, "param", "dense")]
+    return tiny.write_checkpoint(config, tmp_path_factory.mktemp("sharding") / "model")
 
 
 def loss(model, inputs):
@@ -40,40 +44,75 @@ def loss(model, inputs):
 
 
 @needs_eight
+@every_config
 def test_loss_logits_and_gradients_equal_one_device(checkpoint):
     packed = [[tiny.example(kind)] for kind in ("one image", "video", "text", "image and video")]
     inputs = tiny.rows(packed, batch=4)
-    graphdef, params = nnx.split(load_hf(checkpoint))
 
-    @jax.jit
-    def step(params, inputs):
-        return jax.value_and_grad(lambda p: loss(nnx.merge(graphdef, p), inputs), has_aux=True)(params)
+    def step(model, inputs):
+        graphdef, params = nnx.split(model)
+        grad = jax.value_and_grad(lambda p, i: loss(nnx.merge(graphdef, p), i), has_aux=True)
+        return jax.jit(grad)(params, inputs)
 
-    (one_loss, one_logits), one_gradients = step(params, inputs)
+    (one_loss, one_logits), one_gradients = step(load_hf(checkpoint), inputs)
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    model = load_hf(checkpoint, mesh=mesh)
     placed = jax.device_put(inputs, batch_sharding(mesh, 4))
-    (eight_loss, eight_logits), eight_gradients = step(
-        jax.device_put(params, tree_shardings(params, mesh, TRAIN_RULES)), placed
-    )
+    (eight_loss, eight_logits), eight_gradients = step(model, placed)
     np.testing.assert_allclose(eight_loss, one_loss, atol=1e-5)
     np.testing.assert_allclose(eight_logits, one_logits, atol=1e-5)
     for one, eight in zip(jax.tree.leaves(one_gradients), jax.tree.leaves(eight_gradients), strict=True):
         np.testing.assert_allclose(eight, one, atol=1e-5)
 
+    graphdef, params = nnx.split(model)
     decoding = jax.device_put(params, tree_shardings(params, mesh, DECODE_RULES))
     got = jax.jit(lambda p, i: loss(nnx.merge(graphdef, p), i)[1])(decoding, placed)
     np.testing.assert_allclose(got, one_logits, atol=1e-5)
 
 
 @needs_eight
-def test_load_places_and_save_gathers(checkpoint, tmp_path):
+@pytest.mark.parametrize("checkpoint", ["experts"], indirect=True)
+def test_sampling_with_experts_equals_one_device(checkpoint):
+    """Four prompts over four data shards, and one, which each of them works on."""
+    config = SamplingConfig(max_new_tokens=8, eos_ids=(), pad_id=0, temperature=0.0)
+    prompts = [tiny.example("text", seed=seed) for seed in range(4)]
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+
+    def draw(mesh, count):
+        graphdef, params = nnx.split(load_hf(checkpoint, mesh=mesh))
+        if mesh is not None:
+            params = jax.device_put(params, tree_shardings(params, mesh, DECODE_RULES))
+        lengths = jnp.array([len(p.tokens) for p in prompts[:count]])
+        positions = jnp.array([p.next_position for p in prompts[:count]])
+        inputs = tiny.rows([[p] for p in prompts[:count]], batch=count)
+        sampler = make_sampler(graphdef, config)
+        return sampler(params, inputs, lengths, positions, sample_keys(0, 0, count, 2))
+
+    expected = draw(None, 4)
+    for count in (4, 1):
+        drawn = draw(mesh, count)
+        np.testing.assert_array_equal(drawn.tokens, expected.tokens[:count])
+        np.testing.assert_allclose(drawn.logprobs, expected.logprobs[:count], atol=1e-5)
+
+
+@needs_eight
+@every_config
+@pytest.mark.parametrize("small", [0, hf_weights.SMALL], ids=["by layers", "whole"])
+def test_load_places_and_save_gathers(checkpoint, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_weights, "SMALL", small)
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     model = load_hf(checkpoint, mesh=mesh)
     layers: Any = model.decoder.layers
     q_proj = layers.q_proj.kernel[...]
     assert q_proj.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
     assert q_proj.addressable_shards[0].data.shape == (3, 32, 32)
+    if model.config.text.moe is not None:
+        gate_up = layers.experts.gate_up.kernel[...]
+        assert gate_up.sharding.spec == PartitionSpec(None, None, "fsdp", None, "tensor")
+        assert gate_up.addressable_shards[0].data.shape == (3, 6, 32, 2, 12)
     assert model.decoder.norm.scale[...].sharding.is_fully_replicated
+    one, eight = nnx.state(load_hf(checkpoint)), nnx.state(model)
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(one), nnx.to_pure_dict(eight))
     save_hf(model, tmp_path / "again")
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / file).read_bytes() == (checkpoint / file).read_bytes()
@@ -90,16 +129,17 @@ def test_rules():
 
 
 @needs_eight
-def test_every_matrix_is_sharded_in_training():
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_matrix_is_sharded_in_training(name):
     """A new matrix that no row of the table names would silently be copied to every device."""
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    for path, leaf in nnx.to_flat_state(nnx.state(load_shapes(CONFIG))):
-        name, stacked = (
+    for path, leaf in nnx.to_flat_state(nnx.state(load_shapes(CONFIGS[name]))):
+        parameter, stacked = (
             ".".join(map(str, path)),
             "layers" in path or "blocks" in path or "deepstack_mergers" in path,
         )
-        spec = parameter_spec(name, leaf.shape, mesh, TRAIN_RULES)
-        assert (spec != PartitionSpec()) == (len(leaf.shape) - stacked == 2), name
+        spec = parameter_spec(parameter, leaf.shape, mesh, TRAIN_RULES)
+        assert (spec != PartitionSpec()) == (len(leaf.shape) - stacked >= 2), parameter
 
 
 def load_shapes(config):

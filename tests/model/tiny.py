@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.model.config import MoEConfig, Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs, mrope_positions, patch_geometry
 from onethinker_jax.model.qwen3_vl import Qwen3VL
@@ -62,6 +62,7 @@ def variant(
     )
 
 
+MOE = "experts, untied"
 CONFIGS = {
     "tied": BASE,
     "untied, 3 queries a key, DeepStack into every layer": variant(
@@ -89,6 +90,18 @@ CONFIGS = {
         text={"num_kv_heads": 4, "mrope_section": (2, 3, 3), "rope_theta": 5e5, "intermediate_size": 40},
         vision={"num_heads": 8, "intermediate_size": 20, "deepstack_layers": ()},
         tie_word_embeddings=False,
+    ),
+    MOE: variant(
+        text={"moe": MoEConfig(num_experts=6, experts_per_token=2, intermediate_size=24)},
+        tie_word_embeddings=False,
+    ),
+    "experts, tied, 3 of 4 chosen": variant(
+        text={
+            "moe": MoEConfig(num_experts=4, experts_per_token=3, intermediate_size=24),
+            "num_layers": 2,
+            "intermediate_size": 40,
+        },
+        vision={"depth": 2, "deepstack_layers": (1,)},
     ),
     "head sizes, rotary and position table of the released 8B": variant(
         text={
@@ -129,7 +142,8 @@ def formula(name: str, shape: tuple[int, ...]) -> np.ndarray:
     elif "pos_embed" in name:
         values = 0.5 * values
     else:
-        values = values * np.sqrt(3.0 / np.prod(shape[1:]))
+        inputs = shape[1] if ".experts." in name else np.prod(shape[1:])
+        values = values * np.sqrt(3.0 / inputs)
     return values.astype(np.float32)
 
 

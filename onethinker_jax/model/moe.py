@@ -1,0 +1,119 @@
+"""A layer of experts: a router sends each token to k of E feed-forward networks, whose outputs are mixed.
+
+Tokens are sorted by expert and multiplied in groups (``jax.lax.ragged_dot``): no token is dropped, none is
+padded to a capacity, and a token's result does not depend on its neighbours.  On a mesh every device holds a
+slice of every expert's feed-forward axis (``tensor``) and works on its own rows (``data``, ``fsdp``); one sum
+over ``tensor`` ends the layer.  Routing and mixing run in float32, the k weights of a token add up to 1.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from onethinker_jax.model.config import MoEConfig
+from onethinker_jax.model.layers import Linear, wide
+
+
+class ExpertKernel(nnx.Module):
+    """One matrix an expert, kernel [E, in, ...]; normal initialisation as in ``Linear``."""
+
+    def __init__(self, shape: tuple[int, ...], *, rngs: nnx.Rngs, dtype: jnp.dtype, gain: float = 1.0):
+        init = jax.nn.initializers.truncated_normal(gain * shape[1] ** -0.5)
+        self.kernel = nnx.Param(init(rngs.params(), shape, dtype))
+
+
+class Experts(nnx.Module):
+    """sum_k w_k down_k(silu(gate_k x) * up_k x) over the k likeliest experts, w their renormalised softmax."""
+
+    def __init__(
+        self,
+        width: int,
+        config: MoEConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype,
+        gain: float,
+        mesh: Mesh | None,
+    ):
+        count, size = config.num_experts, config.intermediate_size
+        self.router = Linear(width, count, bias=False, rngs=rngs, dtype=dtype)
+        # gate and up lie side by side on an axis of their own, so that a slice of F is a slice of both
+        self.gate_up = ExpertKernel((count, width, 2, size), rngs=rngs, dtype=dtype)
+        self.down = ExpertKernel((count, size, width), rngs=rngs, dtype=dtype, gain=gain)
+        self.chosen = config.experts_per_token
+        self.mesh = mesh
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        kernels = (self.router.kernel[...], self.gate_up.kernel[...], self.down.kernel[...])
+        if self.mesh is None:
+            return mix_experts(x, *kernels, chosen=self.chosen)
+        shards = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        # Few rows, as in decoding one prompt, are worked on by every data shard alike.
+        rows = PartitionSpec(("data", "fsdp") if x.shape[0] % shards == 0 else None)
+        local = partial(mix_experts, chosen=self.chosen, sum_over="tensor")
+        specs = (
+            rows,
+            PartitionSpec(),
+            PartitionSpec(None, None, None, "tensor"),
+            PartitionSpec(None, "tensor", None),
+        )
+        return jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=rows)(x, *kernels)
+
+
+def mix_experts(
+    x: Float[Array, "B T D"],
+    router: Float[Array, "D E"],
+    gate_up: Float[Array, "E D 2 F"],
+    down: Float[Array, "E F D"],
+    *,
+    chosen: int,
+    sum_over: str | None = None,
+) -> Float[Array, "B T D"]:
+    """Each token's mixture of ``chosen`` experts.  Inside a shard_map whose axis ``sum_over`` splits F, its sum."""
+    flat = x.reshape(-1, x.shape[-1])
+    weights, order, inverse, sizes = route(flat, router, chosen)
+    tokens = _permute(jnp.repeat(flat, chosen, axis=0), order, inverse)  # expert by expert
+    count, width, _, size = gate_up.shape
+    both = jax.lax.ragged_dot(tokens, gate_up.reshape(count, width, 2 * size), sizes)
+    gate, up = both[:, :size], both[:, size:]
+    out = jax.lax.ragged_dot(wide(jax.nn.silu, gate) * up, down, sizes, preferred_element_type=jnp.float32)
+    out = _permute(out, inverse, order).reshape(len(flat), chosen, width)
+    mixed = jnp.einsum("nkd,nk->nd", out, weights)
+    if sum_over is not None:
+        mixed = jax.lax.psum(mixed, sum_over)
+    return mixed.astype(x.dtype).reshape(x.shape)
+
+
+def route(
+    flat: Float[Array, "n D"], router: Float[Array, "D E"], chosen: int
+) -> tuple[Float[Array, "n k"], Int[Array, " nk"], Int[Array, " nk"], Int[Array, " E"]]:
+    """Where tokens go: weights of a token's k experts (float32, sum 1), the order that sorts the n * k pairs
+    (token, expert) by expert, its inverse, and how many pairs each expert gets."""
+    logits = jnp.matmul(flat, router, preferred_element_type=jnp.float32)
+    weights, experts = jax.lax.top_k(jax.nn.softmax(logits), chosen)
+    weights = weights / weights.sum(-1, keepdims=True)
+    experts = experts.reshape(-1)
+    order = jnp.argsort(experts)
+    inverse = jnp.argsort(order)
+    return weights, order, inverse, jnp.bincount(experts, length=router.shape[-1]).astype(jnp.int32)
+
+
+@jax.custom_vjp
+def _permute(x: Float[Array, "n D"], order: Int[Array, " n"], inverse: Int[Array, " n"]) -> Array:
+    """Rows of x in ``order``; its gradient is a gather as well, where that of indexing would scatter."""
+    return x[order]
+
+
+def _permute_forward(x: Array, order: Array, inverse: Array) -> tuple[Array, Array]:
+    return x[order], inverse
+
+
+def _permute_backward(inverse: Array, gradient: Array) -> tuple[Array, None, None]:
+    return gradient[inverse], None, None
+
+
+_permute.defvjp(_permute_forward, _permute_backward)

@@ -1,0 +1,155 @@
+"""Safetensors files read slice by slice and written tensor by tensor, so that no file is ever held in memory.
+
+The format (https://huggingface.co/docs/safetensors): eight bytes with the header's length, the header as JSON
+(name -> dtype, shape, begin and end), the tensors' bytes.  The library's own reader and writer are not used
+here because they give bfloat16 through a device and take whole files from memory.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+Index = tuple[slice, ...]
+
+
+class WeightsError(ValueError):
+    """A checkpoint whose files or tensors do not fit; the message lists them."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies."""
+
+    file: Path
+    offset: int  # bytes from the beginning of the file
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def read(self, index: Index = ()) -> np.ndarray:
+        """A copy of ``tensor[index]``, of the whole by default; only its pages are read, none stays mapped."""
+        if not all(self.shape):
+            return np.zeros(self.shape, self.dtype)[index]
+        return np.array(np.memmap(self.file, self.dtype, "r", self.offset, self.shape)[index])
+
+
+def find_tensors(directory: Path) -> dict[str, Place]:
+    """Every tensor of a directory's safetensors file or files; raises FileNotFoundError or WeightsError."""
+    index = directory / INDEX
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(f"{index}: not an index of tensors ({error!r})") from error
+    elif (directory / SINGLE).is_file():
+        names = [SINGLE]
+    else:
+        raise FileNotFoundError(f"{directory}: neither {SINGLE} nor {INDEX}")
+    found: dict[str, Place] = {}
+    for name in names:
+        found |= _header(directory / name)
+    return found
+
+
+def _header(file: Path) -> dict[str, Place]:
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > size - 8:
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        places = {name: _place(file, 8 + length, size, name, entry) for name, entry in header.items()}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{file}: broken or cut short ({error})") from error
+    return places
+
+
+def _place(file: Path, start: int, size: int, name: str, entry: Mapping) -> Place:
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"{name} is of dtype {entry['dtype']}, not one of {', '.join(_DTYPES)}")
+    dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    if end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+        raise ValueError(f"{name} {shape} does not fill its {end - begin} bytes")
+    if start + end > size:
+        raise ValueError(f"{name} ends at byte {start + end} of {size}")
+    return Place(file, start + begin, dtype, shape)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One to be written; ``fetch`` makes its values (as ``dtype`` and ``shape`` say) when their turn comes."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    fetch: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+
+def write_tensors(tensors: Sequence[Tensor], directory: Path | None, *, max_file_bytes: int) -> None:
+    """Files ``model-00001-of-0000N.safetensors`` with their index, or one ``model.safetensors`` if all fit.
+
+    A tensor larger than ``max_file_bytes`` gets a file of its own.  Without a ``directory`` every tensor is
+    fetched all the same, as a process must that only helps another to gather it.
+    """
+    files: list[list[Tensor]] = [[]]
+    for tensor in tensors:
+        if files[-1] and sum(other.nbytes for other in files[-1]) + tensor.nbytes > max_file_bytes:
+            files.append([])
+        files[-1].append(tensor)
+    names = (
+        [SINGLE]
+        if len(files) == 1
+        else [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
+    )
+    for name, part in zip(names, files, strict=True):
+        write_file(sorted(part, key=lambda t: t.name), None if directory is None else directory / name)
+    if directory is not None and len(files) > 1:
+        placed = {t.name: name for name, part in zip(names, files, strict=True) for t in part}
+        index = {
+            "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors)},
+            "weight_map": dict(sorted(placed.items())),
+        }
+        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def write_file(tensors: Iterable[Tensor], file: Path | None) -> None:
+    """One file, one tensor at a time; widest dtypes first, as the format wants them aligned."""
+    tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in tensors:
+        begin, end = end, end + tensor.nbytes
+        code = _CODES[tensor.dtype]
+        header[tensor.name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if file is None:
+        for tensor in tensors:
+            tensor.fetch()
+        return
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors:
+            stream.write(np.ascontiguousarray(tensor.fetch()).view(np.uint8).data)
