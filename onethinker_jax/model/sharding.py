@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")  # what a batch's rows are split over
 
 # parameter name (regular expression) -> logical axis of each dimension
 LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
@@ -54,6 +55,12 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     return jax.make_mesh(
         (data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed]
     )
+
+
+def context_mesh() -> AbstractMesh | None:
+    """The mesh of the ``jax.set_mesh`` around the caller, if there is one; not inside a ``shard_map``."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if mesh.axis_names == AXES and not mesh.manual_axes else None
 
 
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str]) -> PartitionSpec:
@@ -98,10 +105,10 @@ def tree_shardings(tree: object, mesh: Mesh, rules: Mapping[str, str] = TRAIN_RU
 
 def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
     """Rows of a batch over ``data`` and ``fsdp``; raises ShardingError when they do not divide."""
-    shards = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if rows % shards:
         raise ShardingError(f"{rows} rows are not a multiple of the {shards} data shards of the mesh")
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def shard_rows(tree: T, mesh: Mesh) -> T:
