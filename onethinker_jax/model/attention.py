@@ -10,8 +10,7 @@ branches of its segment see; a token of branch b > 0 sees branch 0 and its own b
 samples of one prompt share the prompt's tokens in one row, in training as in decoding.
 """
 
-import logging
-from functools import cache, partial
+from functools import partial
 from typing import Literal
 
 import jax
@@ -25,7 +24,6 @@ from onethinker_jax.model.sharding import BATCH_AXES, ShardingError, context_mes
 Backend = Literal["flash_tpu", "flash_tpu_interpreted", "xla"]
 
 NEGATIVE = attention_xla.NEGATIVE
-_LOG = logging.getLogger(__name__)
 
 
 def attention(
@@ -62,18 +60,11 @@ def attention(
 
 
 def platform_backend() -> Backend:
-    """The back end of the platform that is being compiled for; said once a platform in the log."""
+    """The back end of the platform that is being compiled for."""
     mesh = context_mesh()
     device = None if mesh is None else mesh.abstract_device
     platform = jax.default_backend() if device is None else device.platform
-    backend = "flash_tpu" if platform == "tpu" else "xla"
-    _say_backend(platform, backend)
-    return backend
-
-
-@cache
-def _say_backend(platform: str, backend: str) -> None:
-    _LOG.info("attention on %s: %s", platform, backend)
+    return "flash_tpu" if platform == "tpu" else "xla"
 
 
 def check_heads(heads: int, kv_heads: int, shards: int) -> None:
@@ -105,7 +96,19 @@ def _flash_backward(
 ) -> tuple[Array | None, ...]:
     from onethinker_jax.model.flash_tpu import flash_backward
 
-    gradients = flash_backward(*saved, gradient.swapaxes(1, 2), causal=causal, interpret=interpret)
+    query, key, value, segments, branches, out, logsumexp = saved
+    gradients = flash_backward(
+        query,
+        key,
+        value,
+        segments,
+        branches,
+        out,
+        logsumexp,
+        gradient.swapaxes(1, 2),
+        causal=causal,
+        interpret=interpret,
+    )
     return *(x.swapaxes(1, 2) for x in gradients), None, None
 
 

@@ -277,7 +277,7 @@ def _key_gradients_kernel(
         value_out[...] = value_sum[...].astype(value_out.dtype)
 
 
-def _seen(query_codes, key_codes, query_block, key_block, causal: bool) -> Bool[Array, "Q S"]:  # noqa: ANN001
+def _seen(query_codes, key_codes, query_block, key_block, causal: bool) -> Bool[Array, "Q S"]:
     own, common, keys = query_codes[:, :1], query_codes[:, 1:], key_codes[...]
     seen = (own == keys) | (common == keys)
     if causal:
@@ -296,7 +296,7 @@ def _dot(left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
     )
 
 
-def _column(statistics) -> Array:  # noqa: ANN001
+def _column(statistics) -> Array:
     """[1, Q] along lanes -> [Q, 1] along sublanes."""
     return jnp.broadcast_to(statistics[...], (LANES, statistics.shape[-1])).T[:, :1]
 
@@ -324,7 +324,7 @@ def _meetings(segments: Array, branches: Array, block: int, causal: bool) -> Boo
 
 def _work_list(meetings: Bool[Array, "B O I"]) -> WorkList:
     """The pairs in order of (row, outer, inner); an outer block that meets none gets one, to be written at all."""
-    rows, outers, inners = meetings.shape
+    _, outers, inners = meetings.shape
     lonely = ~meetings.any(-1, keepdims=True)
     meetings |= lonely & (jnp.arange(inners) == 0)
     found = jnp.nonzero(meetings.reshape(-1), size=meetings.size, fill_value=0)[0].astype(jnp.int32)
@@ -354,7 +354,7 @@ def _code_specs(block: int) -> list[pl.BlockSpec]:
     ]
 
 
-def _spec(block: int, lanes: int, index) -> pl.BlockSpec:  # noqa: ANN001
+def _spec(block: int, lanes: int, index) -> pl.BlockSpec:
     return pl.BlockSpec((None, None, block, lanes), index)
 
 

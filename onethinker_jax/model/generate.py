@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from onethinker_jax.model.inputs import HostOrDevice, ModelInputs
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sharding import BATCH_AXES, constrain
 from onethinker_jax.model.text import KVCache
 
 
@@ -117,6 +118,7 @@ def _sample(
     token, logprob = draw(logits, keys, jnp.int32(0))
     layers, _, _, kv_heads, size = prefix_key.shape
     room = jnp.zeros((layers, rows, samples, budget, kv_heads, size), prefix_key.dtype)
+    room = constrain(room, None, BATCH_AXES, None, None, "tensor")
     tokens = jnp.full((rows, samples, budget), config.pad_id, jnp.int32).at[:, :, 0].set(token)
     logprobs = jnp.zeros((rows, samples, budget), jnp.float32).at[:, :, 0].set(logprob)
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.layers import Remat
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 
 _LANGUAGE = "model.language_model."
@@ -82,7 +83,11 @@ class WeightsError(ValueError):
 
 
 def load_hf(
-    path: str | Path, *, mesh: jax.sharding.Mesh | None = None, dtype: Any = jnp.float32, remat: bool = False
+    path: str | Path,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: Any = jnp.float32,
+    remat: Remat = "none",
 ) -> Qwen3VL:
     """The model of a Hugging Face directory (``config.json`` and safetensors, single or indexed).
 
