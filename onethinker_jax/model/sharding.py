@@ -72,7 +72,7 @@ def context_mesh() -> AbstractMesh | None:
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
     """``x`` laid out over the mesh in context; without a mesh, or where a size does not divide, left alone."""
     mesh = context_mesh()
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return x
     spec = []
     for size, axis in zip(x.shape, axes, strict=False):
@@ -85,7 +85,7 @@ def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
 def constrain_parameters(tree: T, rules: Mapping[str, str] | None = None) -> T:
     """A tree of parameters (or gradients) laid out by ``rules`` (to train) over the mesh in context, if any."""
     mesh = context_mesh()
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, mesh, rules or TRAIN_RULES))
 

@@ -80,9 +80,6 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("USE_TORCH", "0")
     if topology is not None:  # before the first import of JAX: the slice's devices are only described
         os.environ["JAX_PLATFORMS"] = "cpu"
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-        os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
 
     from onethinker_jax.train.errors import EXPECTED
 
@@ -132,6 +129,8 @@ def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
         )
     if importlib.util.find_spec("libtpu") is None:
         raise TopologyError("libtpu is not installed; it comes with the extra tpu: pip install '.[tpu]'")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # ask no cloud what machine this is
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is taken: two plans do not disturb each other
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=slice_.libtpu_name)
     except jax.errors.JaxRuntimeError as error:
@@ -267,7 +266,9 @@ def _memory_rows(reports: Sequence[Report], chip: Chip) -> list[str]:
 
     def row(name: str, value: Any) -> str:
         cells = ("-" if r.memory is None else value(r.memory) for r in reports)
-        return f"| {name} | " + " | ".join(c if isinstance(c, str) else f"{c / GIB:.2f}" for c in cells) + " |"
+        return (
+            f"| {name} | " + " | ".join(c if isinstance(c, str) else f"{c / GIB:.2f}" for c in cells) + " |"
+        )
 
     rows = [row(f"arguments: {kind}", lambda m, k=kind: m.arguments.get(k, "")) for kind in kinds]
     rows += [
@@ -303,7 +304,10 @@ def _cost_rows(reports: Sequence[Report], chip: Chip) -> list[str]:
         row("HBM bytes moved, GB", lambda r: f"{r.traffic.hbm / 1e9:.4g}"),
     ]
     rows += [
-        row(f"{kind}: calls, GB sent", lambda r, k=kind: f"{r.traffic.calls[k]:,}, {r.traffic.wire[k] / 1e9:.4g}")
+        row(
+            f"{kind}: calls, GB sent",
+            lambda r, k=kind: f"{r.traffic.calls[k]:,}, {r.traffic.wire[k] / 1e9:.4g}",
+        )
         for kind in kinds
     ]
     for name in ("compute", "HBM", "ICI"):

@@ -61,7 +61,9 @@ def _sft_programs(
     update = sft_update(graphdef, optimizer, sft, config.model.compute_dtype)
     shape = sft.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
-    return _update_programs("SFT", update, state, gradients, batch, sft.accumulate, 1, shape.rows * shape.tokens)
+    return _update_programs(
+        "SFT", update, state, gradients, batch, sft.accumulate, 1, shape.rows * shape.tokens
+    )
 
 
 def _rl_programs(
@@ -100,9 +102,7 @@ def _rl_programs(
     keys = jax.eval_shape(lambda: sample_keys(0, 0, rows, rl.samples))
     prompts = _batch(rows, rl.prompt_tokens, rl.prompt_patches, sizes, mesh).inputs
     integers = _rows((rows,), jnp.int32, mesh)
-    weights = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, config.model.compute_dtype), shapes
-    )
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, config.model.compute_dtype), shapes)
     arguments = {
         "weights to decode": _placed(weights, tree_shardings(shapes, mesh, DECODE_RULES)),
         "batch": (prompts, integers, integers, _rows(keys.shape, keys.dtype, mesh)),
@@ -145,7 +145,12 @@ def _update_programs(
         Program(
             f"{stage} gradients",
             update.accumulate,
-            {"parameters": state.params, "reference": state.reference, "gradients": gradients, "batch": batch},
+            {
+                "parameters": state.params,
+                "reference": state.reference,
+                "gradients": gradients,
+                "batch": batch,
+            },
             {"optimiser": state.optimizer},
             micro_batches,
             tokens,
@@ -184,7 +189,9 @@ def _state(
 
 def _placed(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
     )
 
 

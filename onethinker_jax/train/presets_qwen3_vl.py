@@ -50,7 +50,9 @@ def _sft(size: str, mesh: MeshSettings) -> TrainConfig:
             train_vision=False,
             save_every=500,
         ),
-        rl=RLSettings(steps=0, prompts=rows, batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES)),
+        rl=RLSettings(
+            steps=0, prompts=rows, batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES)
+        ),
         evaluation=_evaluation(rows, SFT_PATCHES),
         mesh=mesh,
     )

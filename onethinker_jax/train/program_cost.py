@@ -18,7 +18,17 @@ from jax.extend import core
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 _BYTES |= {"s64": 8, "u64": 8, "f64": 8, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1, "c64": 8}
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota"}
+_FREE = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "iota",
+}
 _FREE |= {"after-all", "opt-barrier", "partition-id", "replica-id"}
 
 
@@ -133,16 +143,31 @@ def _visit(
         if not fused and one.opcode not in _FREE and not one.opcode.endswith("-done"):
             traffic.hbm += times * _moved(computations, instructions, one)
         if one.opcode == "while":
-            known = re.search(r'known_trip_count":\{"n":"(\d+)"', one.rest)
-            count = times * (int(known[1]) if known else trips)
-            for body in re.findall(r"(?:body|condition)=%?([\w.\-]+)", one.rest):
+            (condition,) = re.findall(r"condition=%?([\w.\-]+)", one.rest)
+            count = times * _trip_count(computations[condition], trips)
+            for body in (condition, *re.findall(r"body=%?([\w.\-]+)", one.rest)):
                 _visit(computations, body, count, trips, traffic, fused=fused)
         else:
-            called = re.findall(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", one.rest)
-            called += re.findall(r"%([\w.\-]+)", "".join(re.findall(r"branch_computations=\{(.*?)\}", one.rest)))
+            called = re.findall(
+                r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", one.rest
+            )
+            called += re.findall(
+                r"%([\w.\-]+)", "".join(re.findall(r"branch_computations=\{(.*?)\}", one.rest))
+            )
             inside = fused or one.opcode not in ("call", "conditional", "async-start")
             for callee in called:
                 _visit(computations, callee, times, trips, traffic, fused=inside)
+
+
+def _trip_count(condition: dict[str, _Instruction], unknown: int) -> int:
+    """Of a loop that counts from 0 to a constant, as scans do."""
+    last = list(condition.values())[-1]
+    if last.opcode == "compare" and "direction=LT" in last.rest:
+        limits = [condition[name] for name in last.operands if name in condition]
+        for limit in limits:
+            if limit.opcode == "constant":
+                return int(limit.arguments)
+    return unknown
 
 
 def _add_collective(one: _Instruction, kind: str, inside: str, times: float, traffic: Traffic) -> None:
@@ -156,7 +181,9 @@ def _add_collective(one: _Instruction, kind: str, inside: str, times: float, tra
     if kind == "all-reduce" and inside.startswith("all-reduce-scatter"):
         kind, size = "reduce-scatter", size / group  # the TPU compiler's way to write one
     share = (group - 1) / group
-    sent = {"all-reduce": 2 * share, "reduce-scatter": group - 1, "collective-permute": 1}.get(kind, share) * size
+    sent = {"all-reduce": 2 * share, "reduce-scatter": group - 1, "collective-permute": 1}.get(
+        kind, share
+    ) * size
     traffic.calls[kind] += int(times)
     traffic.wire[kind] += int(times * sent)
 
@@ -183,7 +210,9 @@ def _moved_by_fusion(body: dict[str, _Instruction], operands: list[_Instruction]
     for number, operand in enumerate(operands):
         users = [inner for inner in body.values() if parameters.get(number) in inner.operands]
         slices = [u for u in users if u.opcode in ("dynamic-slice", "gather", "slice")]
-        updates = [u for u in users if u.opcode == "dynamic-update-slice" and u.operands[0] == parameters.get(number)]
+        updates = [
+            u for u in users if u.opcode == "dynamic-update-slice" and u.operands[0] == parameters.get(number)
+        ]
         if users and len(slices) + len(updates) == len(users):
             total += min(sum(_size(u.shape) for u in slices), _hbm(operand.shape))
             in_place += _hbm(operand.shape) if updates else 0.0
