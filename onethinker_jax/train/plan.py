@@ -130,7 +130,9 @@ def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
     if importlib.util.find_spec("libtpu") is None:
         raise TopologyError("libtpu is not installed; it comes with the extra tpu: pip install '.[tpu]'")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # ask no cloud what machine this is
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is taken: two plans do not disturb each other
+    os.environ.setdefault(
+        "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
+    )  # no chip is taken: two plans do not disturb each other
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=slice_.libtpu_name)
     except jax.errors.JaxRuntimeError as error:
