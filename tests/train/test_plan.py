@@ -190,7 +190,7 @@ def test_a_program_that_does_not_fit_is_reported(monkeypatch) -> None:
     config, _ = narrow(8)
     chip, mesh = plan._target(config, "v6e:2x4")
     large = jax.ShapeDtypeStruct(
-        (8, 64 * 2**30), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(("fsdp", "tensor")))
+        (8 * 2**16, 2**20), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(("fsdp", "tensor")))
     )
     program = Program("SFT gradients", jax.jit(lambda x: x.sum()), {"batch": large}, {}, 1, 0)
     report = plan._compile(program, program, config, mesh)
