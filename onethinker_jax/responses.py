@@ -19,7 +19,7 @@ from onethinker_jax.data_pipeline.processor import Example, Processor
 from onethinker_jax.data_pipeline.prompts import question_text
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
-from onethinker_jax.model.sharding import shard_rows
+from onethinker_jax.model.sharding import decoding_layout, shard_rows
 from onethinker_jax.rewards.batch import ScoreRequest
 
 
@@ -48,11 +48,12 @@ class Sampler:
         max_new_tokens: int,
         temperature: float,
         mesh: Mesh,
+        compute_dtype: str = "float32",
     ):
         self.processor = processor
         self.rows, self.samples = rows, samples
         self.shape = {"tokens": prompt_tokens, "patches": prompt_patches}
-        self.mesh = mesh
+        self.mesh, self.compute_dtype = mesh, compute_dtype
         self.config = SamplingConfig(
             max_new_tokens=max_new_tokens,
             eos_ids=(processor.eos_token_id,),
@@ -71,6 +72,7 @@ class Sampler:
         Raises PackingError when a prompt is longer than the fixed shape.
         """
         results = []
+        params = decoding_layout(params, self.mesh, self.compute_dtype)
         keys = sample_keys(seed, step, -(-len(prompts) // self.rows) * self.rows, self.samples)
         for start in range(0, len(prompts), self.rows):
             part = list(prompts[start : start + self.rows])

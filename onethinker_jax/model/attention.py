@@ -1,22 +1,29 @@
-"""Segment-aware attention, for text (causal) and for vision (one segment a frame).
+"""Segment-aware attention, for text (causal) and for vision (one segment a frame), by platform.
 
-Scores are bounded in memory: queries run in chunks, so no [T, T] matrix is ever made, and a chunk's scores
-are made anew in the backward pass (as in FlashAttention, arXiv 2205.14135).  Softmax runs in float32.
+Softmax runs in float32, and no [T, T] matrix is ever made: on TPUs a Pallas flash kernel (``flash_tpu.py``),
+elsewhere XLA in chunks of queries (``attention_xla.py``).  The platform is that of the mesh in context
+(``jax.set_mesh``), so that a program can be compiled for a TPU on a machine without one; without a mesh it is
+JAX's default back end.
 
 Departure from Hugging Face: beside its segment every token has a *branch*.  Branch 0 is a prefix which all
 branches of its segment see; a token of branch b > 0 sees branch 0 and its own branch only.  This lets the G
 samples of one prompt share the prompt's tokens in one row, in training as in decoding.
 """
 
-from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-NEGATIVE = -1e30  # finite, so that a fully masked (padding) query averages instead of giving NaN
-CHUNK = 512  # queries whose scores are held at once
+from onethinker_jax.model import attention_xla
+from onethinker_jax.model.sharding import BATCH_AXES, ShardingError, context_mesh
+
+Backend = Literal["flash_tpu", "flash_tpu_interpreted", "xla"]
+
+NEGATIVE = attention_xla.NEGATIVE
 
 
 def attention(
@@ -27,131 +34,85 @@ def attention(
     branch_ids: Int[Array, "B T"] | None = None,
     *,
     causal: bool,
+    backend: Backend | None = None,
 ) -> Float[Array, "B T N H"]:
     """softmax(q k^T / sqrt(H)) v over the keys that share the query's segment (and branch).
 
     Query heads are grouped over key heads (GQA): head n reads key head n // (N / K).  With ``causal`` a key
     must not lie after its query in the row.  Segment 0 is padding: what it returns has no meaning.
+    ``backend`` None takes the platform's.  Raises ShardingError when the mesh in context does not divide the
+    heads.
     """
-    rows, length, heads, size = query.shape
-    kv_heads = key.shape[2]
+    backend = platform_backend() if backend is None else backend
     if branch_ids is None:
         branch_ids = jnp.zeros_like(segment_ids)
-    if (
-        missing := -length % CHUNK if length > CHUNK else 0
-    ):  # whole chunks, filled up with a segment of nobody's
-        query, key, value = (jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (query, key, value))
-        segment_ids = jnp.pad(segment_ids, ((0, 0), (0, missing)), constant_values=-1)
-        branch_ids = jnp.pad(branch_ids, ((0, 0), (0, missing)))
-    query = query.reshape(rows, length + missing, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)
-    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-    out: Array = _grouped(query, key, value, segment_ids, branch_ids, causal)
-    return out.transpose(0, 3, 1, 2, 4).reshape(rows, length + missing, heads, size)[:, :length]
+    if backend == "xla":
+        return attention_xla.attention(query, key, value, segment_ids, branch_ids, causal=causal)
+    flash = partial(_flash, causal, backend == "flash_tpu_interpreted")
+    mesh = context_mesh()
+    if mesh is not None:
+        check_heads(query.shape[2], key.shape[2], mesh.shape["tensor"])
+        heads, ids = PartitionSpec(BATCH_AXES, None, "tensor"), PartitionSpec(BATCH_AXES)
+        flash = jax.shard_map(
+            flash, mesh=mesh, in_specs=(heads, heads, heads, ids, ids), out_specs=heads, check_vma=False
+        )
+    return flash(query, key, value, segment_ids, branch_ids)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _grouped(
-    query: Float[Array, "B K R T H"],
-    key: Float[Array, "B K T H"],
-    value: Float[Array, "B K T H"],
-    segments: Int[Array, "B T"],
-    branches: Int[Array, "B T"],
-    causal: bool,
-) -> Float[Array, "B K R T H"]:
-    """Attention with R query heads to a key head; a chunk's scores are made anew in the backward pass."""
-    return _forward(query, key, value, segments, branches, causal)[0]
+def platform_backend() -> Backend:
+    """The back end of the platform that is being compiled for."""
+    mesh = context_mesh()
+    device = None if mesh is None else mesh.abstract_device
+    platform = jax.default_backend() if device is None else device.platform
+    return "flash_tpu" if platform == "tpu" else "xla"
 
 
-def _forward(
-    query: Array, key: Array, value: Array, segments: Array, branches: Array, causal: bool
+def check_heads(heads: int, kv_heads: int, shards: int) -> None:
+    """Raises ShardingError naming the heads that ``shards`` devices along mesh axis 'tensor' do not divide."""
+    for name, count in (("query heads", heads), ("key/value heads", kv_heads)):
+        if count % shards:
+            raise ShardingError(f"{count} {name} are not a multiple of mesh axis 'tensor' of size {shards}")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _flash(
+    causal: bool, interpret: bool, query: Array, key: Array, value: Array, segments: Array, branches: Array
+) -> Array:
+    return _flash_forward(causal, interpret, query, key, value, segments, branches)[0]
+
+
+def _flash_forward(
+    causal: bool, interpret: bool, query: Array, key: Array, value: Array, segments: Array, branches: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    def chunk(start: Array) -> tuple[Array, Array]:
-        scores = _scores(_part(query, start), key, segments, branches, start, causal)
-        top = scores.max(-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        total = weights.sum(-1, keepdims=True)
-        mixed = _matmul(weights.astype(value.dtype), value) / total
-        return mixed.astype(value.dtype), (top + jnp.log(total))[..., 0]
+    from onethinker_jax.model.flash_tpu import flash_forward  # Pallas takes half a second to import
 
-    out, logsumexp = _map_chunks(chunk, query.shape[3])
-    return out, (query, key, value, segments, branches, out, logsumexp)
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    out, logsumexp = flash_forward(query, key, value, segments, branches, causal=causal, interpret=interpret)
+    return out.swapaxes(1, 2), (query, key, value, segments, branches, out, logsumexp)
 
 
-def _backward(causal: bool, saved: tuple[Array, ...], gradient: Array) -> tuple[Array | None, ...]:
+def _flash_backward(
+    causal: bool, interpret: bool, saved: tuple[Array, ...], gradient: Array
+) -> tuple[Array | None, ...]:
+    from onethinker_jax.model.flash_tpu import flash_backward
+
     query, key, value, segments, branches, out, logsumexp = saved
-    scale = query.shape[-1] ** -0.5
-    delta = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
-
-    def chunk(carry: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], Array]:
-        key_gradient, value_gradient = carry
-        part, outer = _part(query, start), _part(gradient, start)
-        scores = _scores(part, key, segments, branches, start, causal)
-        weights = jnp.exp(scores - _part(logsumexp[..., None], start))
-        inner = _matmul(outer, value.swapaxes(-1, -2)) - _part(delta[..., None], start)
-        slope = (weights * inner * scale).astype(key.dtype)
-        key_gradient += _outer(slope, part)
-        value_gradient += _outer(weights.astype(value.dtype), outer)
-        return (key_gradient, value_gradient), _matmul(slope, key).astype(query.dtype)
-
-    zeros = (jnp.zeros(key.shape, jnp.float32), jnp.zeros(value.shape, jnp.float32))
-    starts = _starts(query.shape[3])
-    if len(starts) == 1:
-        (key_gradient, value_gradient), query_gradient = chunk(zeros, starts[0])
-    else:
-        (key_gradient, value_gradient), parts = jax.lax.scan(chunk, zeros, starts)
-        query_gradient = _join(parts)
-    return query_gradient, key_gradient.astype(key.dtype), value_gradient.astype(value.dtype), None, None
-
-
-_grouped.defvjp(_forward, _backward)
-
-
-def _starts(length: int) -> Array:
-    return jnp.arange(0, length, CHUNK)
-
-
-def _part(x: Array, start: Array) -> Array:
-    """The chunk of T that begins at ``start``, T on axis 3."""
-    return jax.lax.dynamic_slice_in_dim(x, start, min(CHUNK, x.shape[3]), axis=3)
-
-
-def _map_chunks(chunk: Callable[[Array], tuple[Array, Array]], length: int) -> tuple[Array, Array]:
-    starts = _starts(length)
-    return chunk(starts[0]) if len(starts) == 1 else jax.tree.map(_join, jax.lax.map(chunk, starts))
-
-
-def _join(parts: Array) -> Array:
-    """Chunks stacked on a first axis, back to one T axis (axis 3)."""
-    whole = jnp.moveaxis(parts, 0, 3)
-    return whole.reshape(*whole.shape[:3], -1, *whole.shape[5:])
-
-
-def _scores(part: Array, key: Array, segments: Array, branches: Array, start: Array, causal: bool) -> Array:
-    """Float32 [B, K, R, C, T], NEGATIVE where a key must not be seen."""
-    count, length = part.shape[3], key.shape[2]
-    at = start + jnp.arange(count)
-    my_segment, my_branch = (jnp.take(ids, at, axis=1)[:, :, None] for ids in (segments, branches))
-    allowed = (my_segment == segments[:, None, :]) & (
-        (branches[:, None, :] == 0) | (my_branch == branches[:, None, :])
+    gradients = flash_backward(
+        query,
+        key,
+        value,
+        segments,
+        branches,
+        out,
+        logsumexp,
+        gradient.swapaxes(1, 2),
+        causal=causal,
+        interpret=interpret,
     )
-    if causal:
-        allowed &= (at[:, None] >= jnp.arange(length)[None, :])[None]
-    scores = _matmul(part, key.swapaxes(-1, -2)) * part.shape[-1] ** -0.5
-    return jnp.where(allowed[:, None, None], scores, NEGATIVE)
+    return *(x.swapaxes(1, 2) for x in gradients), None, None
 
 
-def _matmul(heads: Float[Array, "B K R C X"], shared: Float[Array, "B K X Y"]) -> Float[Array, "B K R C Y"]:
-    """All R * C rows of a key head against one matrix, in float32: a layout every back end is fast at."""
-    rows, kv_heads, groups, count, inner = heads.shape
-    flat = heads.reshape(rows, kv_heads, groups * count, inner)
-    out = jnp.matmul(flat, shared, preferred_element_type=jnp.float32)
-    return out.reshape(rows, kv_heads, groups, count, -1)
-
-
-def _outer(left: Float[Array, "B K R C X"], right: Float[Array, "B K R C Y"]) -> Float[Array, "B K X Y"]:
-    """left^T right, summed over the R * C rows of a key head, in float32."""
-    flat = (x.reshape(*x.shape[:2], -1, x.shape[-1]) for x in (left, right))
-    return jnp.einsum("bkrx,bkry->bkxy", *flat, preferred_element_type=jnp.float32)
+_flash.defvjp(_flash_forward, _flash_backward)
 
 
 def decode_attention(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from onethinker_jax.model.inputs import HostOrDevice, ModelInputs
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sharding import BATCH_AXES, constrain
 from onethinker_jax.model.text import KVCache
 
 
@@ -173,6 +174,7 @@ def _start(
     token, logprob = _draw(logits, keys, jnp.int32(0), config=config)
     layers, _, _, kv_heads, size = prefix_key.shape
     room = jnp.zeros((layers, rows, samples, budget, kv_heads, size), prefix_key.dtype)
+    room = constrain(room, None, BATCH_AXES, None, None, "tensor")
     return _Decoding(
         row=jnp.arange(rows),
         step=jnp.int32(1),

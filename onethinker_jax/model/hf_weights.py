@@ -28,6 +28,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.layers import Remat
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.safetensors_files import (
     Index,
@@ -103,7 +104,11 @@ SMALL = 1 << 22  # bytes of a parameter, all layers, up to which it passes throu
 
 
 def load_hf(
-    path: str | Path, *, mesh: jax.sharding.Mesh | None = None, dtype: Any = jnp.float32, remat: bool = False
+    path: str | Path,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: Any = jnp.float32,
+    remat: Remat = "none",
 ) -> Qwen3VL:
     """The model of a Hugging Face directory (``config.json`` and safetensors, single or indexed).
 

@@ -1,6 +1,7 @@
 """The pieces both towers are made of: linear maps, norms, and the stacking of equal layers for a scan."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,15 @@ def stack_layers(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.R
     return build(rngs)
 
 
-def recompute(body: Callable) -> Callable:
-    """A scan body whose backward pass keeps only its matrix products' results and makes the rest anew."""
-    return jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+Remat = Literal["none", "dots", "full"]
+
+
+def recompute(body: Callable, remat: Remat) -> Callable:
+    """A scan body by what is kept of it for the backward pass; the rest is made anew.
+
+    ``none``: everything is kept.  ``dots``: the results of its matrix products.  ``full``: its input alone.
+    """
+    if remat == "none":
+        return body
+    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(body, policy=dots if remat == "dots" else None)

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.inputs import ModelInputs
-from onethinker_jax.model.layers import Linear
+from onethinker_jax.model.layers import Linear, Remat
 from onethinker_jax.model.text import Decoder, KVCache, gather_visual
 from onethinker_jax.model.vision import VisionTower
 
 
 class Qwen3VL(nnx.Module):
-    """The policy.  ``remat`` keeps only matrix products for the backward pass and makes the rest anew.
+    """The policy.  ``remat`` says what is kept of each layer for the backward pass (``layers.recompute``).
 
     ``mesh`` is the one its parameters lie on, if any: experts then stay with their tokens' devices.
     """
@@ -33,7 +33,7 @@ class Qwen3VL(nnx.Module):
         *,
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = "none",
         mesh: Mesh | None = None,
     ):
         text = config.text
@@ -47,7 +47,7 @@ class Qwen3VL(nnx.Module):
             else Linear(text.hidden_size, text.vocab_size, bias=False, rngs=rngs, dtype=dtype)
         )
         self.config = config
-        self.remat = remat
+        self.remat: Remat = remat
 
     def __call__(self, inputs: ModelInputs) -> Float[Array, "B T D"]:
         """Final (normalised) hidden states of packed rows; ``logits`` or the chunked losses take them on."""

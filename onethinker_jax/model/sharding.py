@@ -8,15 +8,17 @@ like the dense feed-forward (every device holds a slice of every expert), so tha
 
 import math
 import re
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")  # what a batch's rows are split over
 
 # parameter name (regular expression) -> logical axis of each dimension
 LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
@@ -47,10 +49,15 @@ class ShardingError(ValueError):
     """A dimension that the mesh does not divide; the message names both."""
 
 
-def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over the first ``data * fsdp * tensor`` devices; raises ShardingError when there are fewer."""
+def make_mesh(
+    data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh over the first ``data * fsdp * tensor`` of ``devices`` (by default all that JAX sees).
+
+    Raises ShardingError when there are fewer.
+    """
     needed = data * fsdp * tensor
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if needed > len(devices):
         raise ShardingError(
             f"mesh data={data} fsdp={fsdp} tensor={tensor} needs {needed} devices, not {len(devices)}"
@@ -60,7 +67,58 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     )
 
 
-def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str]) -> PartitionSpec:
+def context_mesh() -> AbstractMesh | None:
+    """The mesh of the ``jax.set_mesh`` around the caller, if there is one; not inside a ``shard_map``."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if mesh.axis_names == AXES and not mesh.manual_axes else None
+
+
+def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
+    """``x`` laid out over the mesh in context; without a mesh, or where a size does not divide, left alone."""
+    mesh = context_mesh()
+    if mesh is None or mesh.size == 1:
+        return x
+    spec = []
+    for size, axis in zip(x.shape, axes, strict=False):
+        names = (axis,) if isinstance(axis, str) else axis or ()
+        shards = math.prod(mesh.shape[name] for name in names)
+        spec.append(axis if size % shards == 0 else None)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def constrain_parameters(tree: T, rules: Mapping[str, str] | None = None) -> T:
+    """A tree of parameters (or gradients) laid out by ``rules`` (to train) over the mesh in context, if any."""
+    mesh = context_mesh()
+    if mesh is None or mesh.size == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, mesh, rules or TRAIN_RULES))
+
+
+def decoding_layout(params: T, mesh: Mesh, dtype: str) -> T:
+    """Parameters in ``dtype`` as decoding wants them: no weight is gathered at every token.
+
+    They are moved by one compiled copy, or passed on as they are where nothing would change.
+    """
+    wanted = tree_shardings(params, mesh, DECODE_RULES)
+    leaves = zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True)
+    if all(leaf.dtype == dtype and leaf.sharding.is_equivalent_to(to, leaf.ndim) for leaf, to in leaves):
+        return params
+    return _move(params, dtype, tuple(jax.tree.leaves(wanted)))
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _move(params: T, dtype: str, shardings: tuple[NamedSharding, ...]) -> T:
+    leaves, tree = jax.tree.flatten(params)
+    moved = [
+        jax.lax.with_sharding_constraint(leaf.astype(dtype), to)
+        for leaf, to in zip(leaves, shardings, strict=True)
+    ]
+    return jax.tree.unflatten(tree, moved)
+
+
+def parameter_spec(
+    name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Mapping[str, str]
+) -> PartitionSpec:
     """Where the parameter ``name`` (dotted path) lies; norms and biases are replicated."""
     for pattern, axes in LOGICAL_AXES:
         if re.fullmatch(pattern, name):
@@ -76,13 +134,13 @@ def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Mapping
 
 
 def parameter_sharding(
-    name: str, shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str] = TRAIN_RULES
+    name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Mapping[str, str] = TRAIN_RULES
 ) -> NamedSharding:
     """``parameter_spec`` on its mesh."""
     return NamedSharding(mesh, parameter_spec(name, shape, mesh, rules))
 
 
-def tree_shardings(tree: object, mesh: Mesh, rules: Mapping[str, str] = TRAIN_RULES) -> object:
+def tree_shardings(tree: object, mesh: Mesh | AbstractMesh, rules: Mapping[str, str] = TRAIN_RULES) -> Any:
     """A tree like ``tree`` (parameters, or an optimiser state that holds trees like them) of shardings.
 
     A leaf is matched by the end of its path, so Adam's moments lie where their parameters do.
@@ -102,10 +160,10 @@ def tree_shardings(tree: object, mesh: Mesh, rules: Mapping[str, str] = TRAIN_RU
 
 def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
     """Rows of a batch over ``data`` and ``fsdp``; raises ShardingError when they do not divide."""
-    shards = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if rows % shards:
         raise ShardingError(f"{rows} rows are not a multiple of the {shards} data shards of the mesh")
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def shard_rows(tree: T, mesh: Mesh) -> T:

@@ -18,9 +18,10 @@ from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.attention import attention, decode_attention
 from onethinker_jax.model.config import TextConfig
-from onethinker_jax.model.layers import Linear, RMSNorm, recompute, stack_layers, wide
+from onethinker_jax.model.layers import Linear, Remat, RMSNorm, recompute, stack_layers, wide
 from onethinker_jax.model.moe import Experts
 from onethinker_jax.model.rope import rotate, text_rope
+from onethinker_jax.model.sharding import BATCH_AXES, constrain
 
 Attend = Callable[[Array, Array, Array], Array]  # query, key, value -> mixed values
 
@@ -107,7 +108,7 @@ class Decoder(nnx.Module):
         visual_index: Int[Array, "B T"],
         deepstack: Float[Array, "n B M D"] | None,
         *,
-        remat: bool = False,
+        remat: Remat = "none",
         keep_kv: bool = False,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
         """Hidden states, and with ``keep_kv`` the keys and values, each [L, B, T, K, H]."""
@@ -116,17 +117,19 @@ class Decoder(nnx.Module):
 
         def body(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, tuple[Array, Array] | None]:
             params, feature = layer
+            x = constrain(x, BATCH_AXES, "tensor")  # what is kept of a layer is split over all devices
             kept = []
 
             def attend(query: Array, key: Array, value: Array) -> Array:
-                kept.append((key, value))
+                if keep_kv:
+                    kept.append(tuple(constrain(part, BATCH_AXES, None, "tensor") for part in (key, value)))
                 return attention(query, key, value, segment_ids, branch_ids, causal=True)
 
             x = nnx.merge(graphdef, params)(x, cos, sin, attend)
             x = x if feature is None else x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
             return x, kept[0] if keep_kv else None
 
-        body = recompute(body) if remat else body
+        body = recompute(body, remat)
         injected = 0 if deepstack is None else deepstack.shape[0]
         first, rest = (
             jax.tree.map(lambda p, s=s: p[s], params) for s in (slice(0, injected), slice(injected, None))

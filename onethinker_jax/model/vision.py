@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int
 from onethinker_jax.model.attention import attention
 from onethinker_jax.model.config import VisionConfig
 from onethinker_jax.model.inputs import VisionInputs
-from onethinker_jax.model.layers import LayerNorm, Linear, recompute, stack_layers, wide
+from onethinker_jax.model.layers import LayerNorm, Linear, Remat, recompute, stack_layers, wide
 from onethinker_jax.model.rope import rotate, vision_rope
+from onethinker_jax.model.sharding import BATCH_AXES, constrain
 
 
 class VisionBlock(nnx.Module):
@@ -87,7 +88,7 @@ class VisionTower(nnx.Module):
         self.config = config
 
     def __call__(
-        self, vision: VisionInputs, *, remat: bool = False
+        self, vision: VisionInputs, *, remat: Remat = "none"
     ) -> tuple[Float[Array, "B M D"], Float[Array, "n B M D"]]:
         dtype = self.patch_embed.kernel.dtype
         patches = vision.patches
@@ -103,12 +104,13 @@ class VisionTower(nnx.Module):
         ) -> tuple[tuple[Array, Array], None]:
             x, taps = carry
             index, params = layer
+            x = constrain(x, BATCH_AXES, "tensor")
             x = nnx.merge(graphdef, params)(x, vision.frame_ids, cos, sin)
             return (x, jnp.where(taken == index, x[None], taps)), None
 
         taps = jnp.zeros((len(self.config.deepstack_layers), *x.shape), x.dtype)
         layers = (jnp.arange(self.config.depth), blocks)
-        (x, taps), _ = jax.lax.scan(recompute(body) if remat else body, (x, taps), layers)
+        (x, taps), _ = jax.lax.scan(recompute(body, remat), (x, taps), layers)
         merged = self.merger(x)
         if self.deepstack_mergers is None:
             return merged, jnp.zeros((0, *merged.shape), merged.dtype)

@@ -46,8 +46,14 @@ class ModelSettings:
     """Side of the learned position table, in patches."""
     deepstack_layers: tuple[int, ...] = (0, 1)
     tie_word_embeddings: bool = True
-    remat: bool = True
-    """Keep only matrix products for the backward pass: less memory, faster where memory is slow."""
+    family: str | None = None
+    """A released size, such as ``8b``: what ``plan`` compiles without weights; ``init_from`` must be of that size."""
+    remat: Literal["none", "dots", "full"] = "dots"
+    """What is kept of a layer for the backward pass: everything, its matrix products, or its input alone."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the towers compute in; losses, norms, softmax and gradient sums are float32 either way."""
+    master_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What weights are kept in.  bfloat16 halves them but rounds away updates below 1/256 of a weight."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ class OptimizerSettings:
     beta1: float = 0.9
     beta2: float = 0.999
     max_grad_norm: float = 1.0
+    momentum_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Adam's first moment.  The second stays float32: at beta2 = 0.999 its changes are below bfloat16's grain."""
     vision_scale: float = 1.0
     """Learning rate of the vision tower relative to the rest."""
     patch_scale: float = 1.0
@@ -166,6 +174,8 @@ class RLSettings:
     accuracy_low: float = 0.01
     accuracy_high: float = 0.99
     """A group is kept when its mean accuracy lies strictly between."""
+    rollout_rows: int | None = None
+    """Prompts sampled at once; all of ``prompts`` by default, fewer where their caches do not fit."""
     prompt_tokens: int = 208
     prompt_patches: int = 160
     max_new_tokens: int = 152
@@ -208,6 +218,8 @@ class RLSettings:
             raise SettingError(f"rl.decay {self.decay} is not in [0, 1)")
         if self.prompts % self.updates:
             raise SettingError(f"rl.prompts {self.prompts} is not a multiple of rl.updates {self.updates}")
+        if self.rollout_rows is not None:
+            _positive("rl", self, "rollout_rows")
         if self.samples < 2:
             raise SettingError(f"rl.samples {self.samples}: a group needs at least 2 samples")
 
@@ -266,7 +278,8 @@ class TrainConfig:
         batches = {
             "sft.batch.rows": self.sft.batch.rows,
             "rl.batch.rows": self.rl.batch.rows,
-            "rl.prompts": self.rl.prompts,
+            "rl.rollout_rows" if self.rl.rollout_rows else "rl.prompts": self.rl.rollout_rows
+            or self.rl.prompts,
             "evaluation.rows": self.evaluation.rows,
         }
         for name, rows in batches.items():

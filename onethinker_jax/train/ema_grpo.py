@@ -17,12 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.loader import RecordStream
 from onethinker_jax.data_pipeline.packing import Batch, pack_groups
 from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record, task_of
+from onethinker_jax.model.generate import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.responses import Sampler
@@ -65,6 +67,7 @@ def train_ema_grpo(
     client: RewardClient,
     settings: RLSettings,
     *,
+    compute_dtype: str = "float32",
     seed: int,
     first_number: int,
     mesh: Mesh,
@@ -78,11 +81,8 @@ def train_ema_grpo(
     NoGroupsLeft, each after a checkpoint of the last whole step.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps * settings.updates, train_vision=True)
-    objective = PolicyLossConfig(
-        settings.clip_low, settings.clip_high, settings.dual_clip, settings.kl_coefficient
-    )
     scaling = AdvantageConfig(method=settings.method, variant=settings.variant, decay=settings.decay)
-    update = make_update(partial(rl_loss, graphdef, objective=objective, sampler=sampler), optimizer)
+    update = rl_update(graphdef, optimizer, settings, sampler.config, compute_dtype)
     moments = init_moments(len(MOMENT_TASKS))
     state = init_state(params, optimizer, moments, mesh, reference=settings.kl_coefficient > 0)
     start, waiting = 0, []
@@ -137,6 +137,21 @@ def train_ema_grpo(
     return state.params
 
 
+def rl_update(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    settings: RLSettings,
+    sampling: SamplingConfig,
+    compute_dtype: str,
+) -> Update:
+    """The compiled update of EMA-GRPO."""
+    objective = PolicyLossConfig(
+        settings.clip_low, settings.clip_high, settings.dual_clip, settings.kl_coefficient
+    )
+    loss = partial(rl_loss, graphdef, objective=objective, sampling=sampling)
+    return make_update(loss, optimizer, compute_dtype=compute_dtype)
+
+
 def rl_loss(
     graphdef: nnx.GraphDef,
     params: nnx.State,
@@ -144,7 +159,7 @@ def rl_loss(
     batch: PolicyBatch,
     *,
     objective: PolicyLossConfig,
-    sampler: Sampler,
+    sampling: SamplingConfig,
 ) -> tuple[jax.Array, Sums]:
     """Summed policy loss of a micro-batch; log-probabilities are of the distribution that was sampled from."""
     inputs = batch.batch.inputs
@@ -156,8 +171,8 @@ def rl_loss(
             model(inputs),
             model.head(),
             targets,
-            temperature=sampler.config.temperature,
-            forbidden_ids=sampler.config.forbidden_ids,
+            temperature=sampling.temperature,
+            forbidden_ids=sampling.forbidden_ids,
         )
 
     logprobs, entropy = logprobs_of(params)

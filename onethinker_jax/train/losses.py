@@ -6,12 +6,15 @@ does not depend on how its tokens were packed into micro-batches.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from onethinker_jax.model.generate import policy_logits
+from onethinker_jax.model.sharding import BATCH_AXES, context_mesh
 
 CHUNK = 256  # tokens of a row whose logits are held at once
 
@@ -28,12 +31,32 @@ def token_logprobs(
 
     ``temperature`` and ``forbidden_ids`` make pi the distribution that was sampled from.
     """
+    score = partial(_score_chunks, temperature=temperature, forbidden_ids=forbidden_ids)
+    mesh = context_mesh()
+    if mesh is not None and mesh.size > 1:
+        # Each device scores its own rows: the head is gathered once, not for every chunk, and so is its gradient.
+        rows = PartitionSpec(BATCH_AXES)
+        score = jax.shard_map(
+            score,
+            mesh=mesh,
+            in_specs=(rows, PartitionSpec(), rows),
+            out_specs=rows,
+            axis_names=set(BATCH_AXES),
+            check_vma=False,
+        )
+    return score(hidden, head, targets)
+
+
+def _score_chunks(
+    hidden: Array, head: Array, targets: Array, *, temperature: float, forbidden_ids: tuple[int, ...]
+) -> tuple[Array, Array]:
     rows, length, width = hidden.shape
+    dtype, head = head.dtype, head.astype(jnp.float32)  # so that the chunks' gradients add up in float32
     chunk = CHUNK if length % CHUNK == 0 else length
 
     def score(part: tuple[Array, Array]) -> tuple[Array, Array]:
         states, ids = part
-        logits = jnp.matmul(states, head, preferred_element_type=jnp.float32)
+        logits = jnp.matmul(states, head.astype(dtype), preferred_element_type=jnp.float32)
         logits = policy_logits(logits, temperature=temperature, forbidden_ids=forbidden_ids)
         normal = jax.nn.log_softmax(logits, axis=-1)
         chosen = jnp.take_along_axis(normal, ids[..., None], axis=-1)[..., 0]

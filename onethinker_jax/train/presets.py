@@ -12,6 +12,7 @@ from onethinker_jax.train.config import (
     SFTSettings,
     TrainConfig,
 )
+from onethinker_jax.train.presets_qwen3_vl import SLICES
 
 
 def shapes() -> TrainConfig:
@@ -78,4 +79,4 @@ def smoke() -> TrainConfig:
     )
 
 
-PRESETS = {"shapes": shapes, "smoke": smoke}
+PRESETS = {"shapes": shapes, "smoke": smoke} | {preset.__name__: preset for preset in SLICES}

@@ -9,7 +9,7 @@ the same command after an interruption goes on from the newest checkpoint.
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import jax
@@ -23,7 +23,9 @@ from onethinker_jax.data_pipeline.records import Record, read_records
 from onethinker_jax.data_pipeline.synthetic import build_shapes_world
 from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
+from onethinker_jax.model.attention import platform_backend
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.model.family import family_member
 from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, tree_shardings
@@ -37,7 +39,7 @@ from onethinker_jax.train.checkpoint import (
     claim_directory,
     write_atomically,
 )
-from onethinker_jax.train.config import ModelSettings, TrainConfig
+from onethinker_jax.train.config import ModelSettings, SettingError, TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import export_model
 from onethinker_jax.train.log import Compilations, RunLog, count_compilations
@@ -78,13 +80,16 @@ def run(config: TrainConfig) -> None:
         base = prepare_base(config, corpora, log)
         processor = make_processor(config, base)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-        model = make_model(config, base, mesh)
-        graphdef, params = nnx.split(model)
-        log.info(f"policy: Qwen3-VL with {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
+        graphdef, params = nnx.split(make_model(config, base, mesh))
         with (
+            jax.set_mesh(mesh),
             start_server(directory / "reward.sock", directory / "reward_server.log") as server,
             RewardClient(server.address) as client,
         ):
+            log.info(
+                f"policy: Qwen3-VL with {sum(x.size for x in jax.tree.leaves(params)):,} parameters, "
+                f"attention: {platform_backend()}"
+            )
             log.info(f"reward service: process {server.process.pid} at {server.address}")
             checkpoints = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
             try:
@@ -133,6 +138,7 @@ def _train(
         max_new_tokens=shape.max_new_tokens,
         temperature=0.0,
         mesh=mesh,
+        compute_dtype=config.model.compute_dtype,
     )
     predictions: dict[str, list[Prediction]] = {}
 
@@ -155,7 +161,14 @@ def _train(
             stream, processor, rows=batch.rows, tokens=batch.tokens, patches=batch.patches
         ) as batches:
             params = train_sft(
-                graphdef, params, batches, config.sft, mesh=mesh, checkpoints=checkpoints, log=log
+                graphdef,
+                params,
+                batches,
+                config.sft,
+                compute_dtype=config.model.compute_dtype,
+                mesh=mesh,
+                checkpoints=checkpoints,
+                log=log,
             )
     if config.sft.steps:
         score("sft", params)
@@ -164,13 +177,14 @@ def _train(
     sampler = Sampler(
         graphdef,
         processor,
-        rows=rl.prompts,
+        rows=rl.rollout_rows or rl.prompts,
         samples=rl.samples,
         prompt_tokens=rl.prompt_tokens,
         prompt_patches=rl.prompt_patches,
         max_new_tokens=rl.max_new_tokens,
         temperature=rl.temperature,
         mesh=mesh,
+        compute_dtype=config.model.compute_dtype,
     )
     params = train_ema_grpo(
         graphdef,
@@ -179,6 +193,7 @@ def _train(
         sampler,
         client,
         rl,
+        compute_dtype=config.model.compute_dtype,
         seed=config.seed,
         first_number=config.sft.steps,
         mesh=mesh,
@@ -270,8 +285,13 @@ def make_processor(config: TrainConfig, base: Path) -> Processor:
     )
 
 
-def model_config(settings: ModelSettings, processor: Processor) -> Qwen3VLConfig:
-    """Sizes of a fresh model; time gets what height and width leave of a head's frequencies."""
+def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3VLConfig:
+    """Sizes of a fresh model; time gets what height and width leave of a head's frequencies.
+
+    Token ids are the processor's; without one, as for a plan, some that the vocabulary has.
+    """
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids = {name: getattr(processor, name) if processor else i for i, name in enumerate(names)}
     side = settings.head_dim // 6
     return Qwen3VLConfig(
         text=TextConfig(
@@ -296,26 +316,62 @@ def model_config(settings: ModelSettings, processor: Processor) -> Qwen3VLConfig
             deepstack_layers=settings.deepstack_layers,
         ),
         tie_word_embeddings=settings.tie_word_embeddings,
-        image_token_id=processor.image_token_id,
-        video_token_id=processor.video_token_id,
-        vision_start_token_id=processor.vision_start_token_id,
-        vision_end_token_id=processor.vision_end_token_id,
+        **ids,
     )
 
 
 def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
-    """The policy before training, its parameters placed on the mesh."""
-    if config.model.init_from is not None:
-        return load_hf(config.model.init_from, mesh=mesh, dtype=jnp.float32, remat=config.model.remat)
-    sizes = Qwen3VLConfig.from_directory(base)
+    """The policy before training, its parameters placed on the mesh.
+
+    Raises SettingError when ``init_from`` is not of the size that ``family`` names.
+    """
+    settings, dtype = config.model, jnp.dtype(config.model.master_dtype)
+    sizes = Qwen3VLConfig.from_directory(settings.init_from or base)
+    check_family(settings, sizes)
+    if settings.init_from is not None:
+        return load_hf(settings.init_from, mesh=mesh, dtype=dtype, remat=settings.remat)
 
     def fresh() -> nnx.State:
-        return nnx.state(Qwen3VL(sizes, rngs=nnx.Rngs(config.seed), remat=config.model.remat))
+        return nnx.state(Qwen3VL(sizes, rngs=nnx.Rngs(config.seed), dtype=dtype, remat=settings.remat))
 
-    shapes = nnx.eval_shape(lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), remat=config.model.remat, mesh=mesh))
-    graphdef, abstract = nnx.split(shapes)
+    graphdef, abstract = nnx.split(abstract_model(sizes, settings, mesh))
     params = jax.jit(fresh, out_shardings=tree_shardings(abstract, mesh))()
     return nnx.merge(graphdef, params)
+
+
+def abstract_model(sizes: Qwen3VLConfig, settings: ModelSettings, mesh: Mesh) -> Qwen3VL:
+    """The policy's shapes, without arrays."""
+    dtype = jnp.dtype(settings.master_dtype)
+    return nnx.eval_shape(
+        lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), dtype=dtype, remat=settings.remat, mesh=mesh)
+    )
+
+
+def planned_sizes(settings: ModelSettings) -> Qwen3VLConfig:
+    """What a run with these settings would train, told without files where ``family`` names it.
+
+    Raises ConfigError, or OSError when ``init_from`` cannot be read.
+    """
+    if settings.init_from is not None:
+        return Qwen3VLConfig.from_directory(settings.init_from)
+    return model_config(settings, None) if settings.family is None else family_member(settings.family)
+
+
+def check_family(settings: ModelSettings, sizes: Qwen3VLConfig) -> None:
+    """Raises SettingError when the model to train is not of the size that ``family`` names."""
+    if settings.family is None:
+        return
+    if settings.init_from is None:
+        raise SettingError(f"model.family {settings.family}: name its weights, --model.init-from DIRECTORY")
+    wanted = family_member(settings.family)
+    for part in ("text", "vision"):
+        for field in fields(getattr(wanted, part)):
+            found, expected = (getattr(getattr(c, part), field.name) for c in (sizes, wanted))
+            if found != expected:
+                raise SettingError(
+                    f"model.family {settings.family}: {settings.init_from} has {part} {field.name} "
+                    f"{found}, not {expected}"
+                )
 
 
 def _keep_compiled_programs() -> None:

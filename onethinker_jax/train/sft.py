@@ -5,6 +5,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -17,7 +18,7 @@ from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
 from onethinker_jax.train.config import SFTSettings
 from onethinker_jax.train.log import RunLog
 from onethinker_jax.train.losses import cross_entropy, token_logprobs
-from onethinker_jax.train.state import Sums, init_state, make_optimizer, make_update
+from onethinker_jax.train.state import Sums, Update, freeze_vision, init_state, make_optimizer, make_update
 
 
 def train_sft(
@@ -26,6 +27,7 @@ def train_sft(
     batches: TrainingBatches,
     settings: SFTSettings,
     *,
+    compute_dtype: str = "float32",
     mesh: Mesh,
     checkpoints: Checkpoints,
     log: RunLog,
@@ -35,7 +37,7 @@ def train_sft(
     Raises KeyboardInterrupt after a checkpoint when Ctrl-C was pressed.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps, train_vision=settings.train_vision)
-    update = make_update(lambda params, _, batch: sft_loss(graphdef, params, batch), optimizer)
+    update = sft_update(graphdef, optimizer, settings, compute_dtype)
     state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
     start = 0
     if (saved := checkpoints.newest()) is not None:
@@ -68,8 +70,29 @@ def train_sft(
     return state.params
 
 
-def sft_loss(graphdef: nnx.GraphDef, params: nnx.State, batch: Batch) -> tuple[jax.Array, Sums]:
-    """Summed cross entropy of a micro-batch over its assistant tokens, and their number."""
+def sft_update(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    settings: SFTSettings,
+    compute_dtype: str,
+) -> Update:
+    """The compiled update of SFT."""
+
+    def loss(params: nnx.State, _: nnx.State | None, batch: Batch) -> tuple[jax.Array, Sums]:
+        return sft_loss(graphdef, params, batch, train_vision=settings.train_vision)
+
+    return make_update(loss, optimizer, compute_dtype=compute_dtype)
+
+
+def sft_loss(
+    graphdef: nnx.GraphDef, params: nnx.State, batch: Batch, *, train_vision: bool = True
+) -> tuple[jax.Array, Sums]:
+    """Summed cross entropy of a micro-batch over its assistant tokens, and their number.
+
+    A frozen vision tower's gradients are not computed: they are zeros.
+    """
+    if not train_vision:
+        params = freeze_vision(params)
     model: Qwen3VL = nnx.merge(graphdef, params)
     logprobs, _ = token_logprobs(model(batch.inputs), model.head(), jnp.asarray(batch.targets))
     count = jnp.sum(batch.target_mask).astype(jnp.float32)

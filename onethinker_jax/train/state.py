@@ -15,7 +15,7 @@ import optax.contrib
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from onethinker_jax.model.sharding import tree_shardings
+from onethinker_jax.model.sharding import constrain_parameters, tree_shardings
 from onethinker_jax.train.advantages import TaskMoments
 from onethinker_jax.train.config import OptimizerSettings
 
@@ -75,6 +75,7 @@ def make_optimizer(
             weight_decay=settings.weight_decay,
             adam_b1=settings.beta1,
             adam_b2=settings.beta2,
+            mu_dtype=settings.momentum_dtype,
             muon_weight_dimension_numbers=_layer_matrices,
             consistent_rms=0.2,
         )
@@ -86,6 +87,7 @@ def make_optimizer(
             eps=1e-8,
             weight_decay=settings.weight_decay,
             mask=decayed,
+            mu_dtype=settings.momentum_dtype,
         )
     trained = optax.chain(
         optax.clip_by_global_norm(settings.max_grad_norm),
@@ -112,14 +114,21 @@ def init_state(
     reference: bool,
 ) -> TrainState:
     """A state at step 0 around ``params``, its optimiser moments lying where the parameters do."""
-    shapes = jax.eval_shape(optimizer.init, params)
-    opt_state = jax.jit(optimizer.init, out_shardings=tree_shardings(shapes, mesh))(params)
+    opt_state = jax.jit(
+        lambda params: optimizer.init(in_dtype(params, "float32")),
+        out_shardings=tree_shardings(optimizer_shapes(optimizer, params), mesh),
+    )(params)
     copy = jax.tree.map(jnp.copy, params) if reference else None
     # Laid out as `apply` returns them, so that it is compiled once; copied, as no two donated leaves may share.
     everywhere = NamedSharding(mesh, PartitionSpec())
     step = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
     moments = jax.device_put(jax.tree.map(jnp.copy, moments), everywhere)
     return TrainState(params, opt_state, step, moments, copy)
+
+
+def optimizer_shapes(optimizer: optax.GradientTransformation, params: nnx.State) -> optax.OptState:
+    """Shapes of the optimiser's state; its moments are float32 whatever the parameters are kept in."""
+    return jax.eval_shape(lambda params: optimizer.init(in_dtype(params, "float32")), params)
 
 
 @dataclass(frozen=True)
@@ -138,19 +147,30 @@ class Update:
 def make_update(
     loss: Callable[[nnx.State, nnx.State | None, Any], tuple[jax.Array, Sums]],
     optimizer: optax.GradientTransformation,
+    *,
+    compute_dtype: str = "float32",
 ) -> Update:
-    """Compiles an update around ``loss(params, reference, batch) -> (summed loss, sums to report)``."""
+    """Compiles an update around ``loss(params, reference, batch) -> (summed loss, sums to report)``.
+
+    ``loss`` sees the parameters in ``compute_dtype``; gradients add up and the optimiser steps in float32.
+    """
+
+    def typed_loss(params: nnx.State, reference: nnx.State | None, batch: Any) -> tuple[jax.Array, Sums]:
+        return loss(in_dtype(params, compute_dtype), in_dtype(reference, compute_dtype), batch)
 
     def accumulate(
         params: nnx.State, reference: nnx.State | None, gradients: nnx.State, batch: Any
     ) -> tuple[nnx.State, Sums]:
-        (total, sums), new = jax.value_and_grad(loss, has_aux=True)(params, reference, batch)
+        (total, sums), new = jax.value_and_grad(typed_loss, has_aux=True)(params, reference, batch)
+        new = constrain_parameters(in_dtype(new, "float32"))
         return jax.tree.map(jnp.add, gradients, new), {"loss": total, **sums}
 
     def apply(state: TrainState, gradients: nnx.State, count: jax.Array) -> tuple[TrainState, jax.Array]:
         gradients = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradients)
-        updates, opt_state = optimizer.update(gradients, state.optimizer, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        masters = in_dtype(state.params, "float32")
+        updates, opt_state = optimizer.update(gradients, state.optimizer, masters)
+        stepped: Any = optax.apply_updates(masters, updates)
+        params = jax.tree.map(lambda new, old: new.astype(old.dtype), stepped, state.params)
         return (
             TrainState(params, opt_state, state.step + 1, state.moments, state.reference),
             optax.global_norm(gradients),
@@ -159,7 +179,23 @@ def make_update(
     return Update(
         accumulate=jax.jit(accumulate, donate_argnums=2),
         apply=jax.jit(apply, donate_argnums=0),
-        zeros=jax.jit(lambda params: jax.tree.map(jnp.zeros_like, params)),
+        zeros=jax.jit(lambda params: constrain_parameters(_zeros(params))),
+    )
+
+
+def in_dtype(params: Any, dtype: str) -> Any:
+    """A tree of parameters in ``dtype``."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def _zeros(params: nnx.State) -> nnx.State:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
+
+
+def freeze_vision(params: nnx.State) -> nnx.State:
+    """The same parameters; no gradient reaches the vision tower's."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.lax.stop_gradient(leaf) if _names(path)[0] == "visual" else leaf, params
     )
 
 
@@ -170,7 +206,8 @@ def _layer_matrices(params: nnx.State) -> Any:
         names = _names(path)
         if names[-1] != "kernel" or "patch_embed" in names or "lm_head" in names:
             return None
-        return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
+        inputs = leaf.ndim - (3 if "gate_up" in names else 2)  # experts: [.., D, 2, F], two matrices
+        return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
 
     return jax.tree_util.tree_map_with_path(axes, params)
 

@@ -5,10 +5,15 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.packing import Batch
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.model.sharding import make_mesh, tree_shardings
+from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
+from onethinker_jax.train.advantages import init_moments
+from onethinker_jax.train.config import OptimizerSettings, SFTSettings
+from onethinker_jax.train.sft import sft_update
+from onethinker_jax.train.state import init_state, make_optimizer
 from tests.model import tiny
 
 CONFIG = tiny.variant(
@@ -16,6 +21,10 @@ CONFIG = tiny.variant(
     vision={"depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 1, "out_hidden_size": 32}
     | {"deepstack_layers": (0,)},
 )
+
+
+# Every size a multiple of two, so that all three axes of a mesh can have two devices.
+CONFIG_FOR_TWO = tiny.variant(text={"num_layers": 2}, vision={"depth": 2, "deepstack_layers": (0,)})
 
 
 def policy(seed: int = 0) -> tuple[nnx.GraphDef, nnx.State]:
@@ -52,8 +61,37 @@ def rows_of(whole: Batch, rows: slice) -> Batch:
 
 def named(tree: Any) -> dict[str, np.ndarray]:
     """{dotted path: array} of a tree of parameters."""
+    return {name: np.asarray(leaf) for name, leaf in leaves_of(tree).items()}
+
+
+def leaves_of(tree: Any) -> dict[str, jax.Array]:
+    """{dotted path: leaf}, left where it lies."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        ".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path): np.asarray(leaf)
+        ".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path): leaf
         for path, leaf in leaves
     }
+
+
+ROWS = [["text"], ["one image", "text"], ["text", "text"], ["video"]]
+
+
+def sharded_update(mesh: Mesh) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss, summed gradients and stepped parameters of one SFT update of ``ROWS``, by name, laid over ``mesh``."""
+    settings = SFTSettings(steps=4, optimizer=OptimizerSettings(learning_rate=1e-3, warmup=0.0))
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(CONFIG_FOR_TWO, rngs=nnx.Rngs(0))))
+    optimizer = make_optimizer(settings.optimizer, 4, train_vision=True)
+    with jax.set_mesh(mesh):
+        fresh = jax.jit(
+            lambda: nnx.state(Qwen3VL(CONFIG_FOR_TWO, rngs=nnx.Rngs(0))),
+            out_shardings=tree_shardings(shapes, mesh),
+        )
+        params = fresh()
+        state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
+        update = sft_update(graphdef, optimizer, settings, "float32")
+        gradients = update.zeros(params)
+        gradients, sums = update.accumulate(params, None, gradients, shard_rows(batch(ROWS), mesh))
+        state, _ = update.apply(state, gradients, sums["tokens"])
+    arrays = {f"gradients.{name}": leaf for name, leaf in leaves_of(gradients).items()}
+    arrays |= {f"params.{name}": leaf for name, leaf in leaves_of(state.params).items()}
+    return sums["loss"], arrays

@@ -271,7 +271,7 @@ def test_sampled_is_what_is_trained(policy, records, sampler, monkeypatch):
     totals: dict[str, float] = {"tokens": 0.0, "mismatch": 0.0, "loss": 0.0}
     loss = jax.jit(
         lambda params, batch: rl_loss(
-            policy[0], params, None, batch, objective=PolicyLossConfig(), sampler=sampler
+            policy[0], params, None, batch, objective=PolicyLossConfig(), sampling=sampler.config
         )
     )
     for batch in policy_batches(groups, advantages, SETTINGS):

@@ -151,6 +151,38 @@ def test_rates_of_the_vision_tower() -> None:
     )
 
 
+def test_muon_takes_equal_steps_in_all_directions() -> None:
+    """Of a layer's matrix; embeddings, norms and the patch embedding take AdamW's first step, the rate itself."""
+    settings = OptimizerSettings(0.5, kind="muon", schedule="constant", warmup=0.0, weight_decay=0.0)
+    settings = replace(settings, max_grad_norm=1e6, vision_scale=0.5, patch_scale=0.1)
+    shapes = {
+        "decoder": {"q_proj": {"kernel": (2, 6, 4)}, "experts": {"gate_up": {"kernel": (2, 3, 6, 2, 4)}}},
+        "visual": {"blocks": {"fc1": {"kernel": (2, 6, 4)}}, "patch_embed": {"kernel": (6, 4)}},
+        "embed": (6, 4),
+        "norm": {"scale": (4,)},
+    }
+    random = np.random.default_rng(0)
+    gradients = jax.tree.map(
+        lambda shape: jnp.asarray(random.normal(size=shape), jnp.float32),
+        shapes,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+    params = jax.tree.map(jnp.zeros_like, gradients)
+    optimizer = make_optimizer(settings, 1, train_vision=True)
+    updates, _ = jax.jit(optimizer.update)(gradients, optimizer.init(params), params)
+    steps = making.named(updates)
+    rates = {"embed": 0.5, "norm.scale": 0.5, "visual.patch_embed.kernel": 0.05}
+    for name, rate in rates.items():
+        np.testing.assert_allclose(np.abs(steps.pop(name)), rate, rtol=1e-3)
+    steps["decoder.experts.gate_up.kernel"] = steps["decoder.experts.gate_up.kernel"].swapaxes(-3, -2)
+    assert len(steps) == 3
+    for name, step in steps.items():
+        rate = 0.25 if name.startswith("visual") else 0.5
+        sizes = np.linalg.svd(step / (0.2 * math.sqrt(6) * rate), compute_uv=False)
+        assert sizes.min() > 0.6, name
+        assert sizes.max() < 1.3, name
+
+
 def toy(parts: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Parameters, and a loss whose gradient is the batch."""
     params = jax.tree.map(jnp.asarray, parts)

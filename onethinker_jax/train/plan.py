@@ -1,0 +1,343 @@
+"""python -m onethinker_jax.train.plan PRESET --topology v5p-32 [--flags]: does it fit, and how fast could it be?
+
+Compiles the preset's device programs for a TPU slice, on a machine without one, and reports memory, FLOPs, bytes
+moved, collectives and a roofline estimate (docs/plan.md).  Without --topology it reports for the GPUs present.
+
+Exit status: 0 it fits, 1 it does not or cannot be planned (one line says why), 2 an unknown preset or flag.
+"""
+
+import importlib.util
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from onethinker_jax.command_line import UsageError
+from onethinker_jax.train.__main__ import parse
+from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.hardware import GIB, GPUS, Chip, TopologyError, parse_topology
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from onethinker_jax.train.plan_programs import Program
+    from onethinker_jax.train.program_cost import Traffic
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device: arguments by kind, what the program adds, what else lies there meanwhile."""
+
+    arguments: dict[str, float]
+    outputs: float  # beyond those that take an argument's place
+    aliased: float
+    temporaries: float
+    resident: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        kinds = (self.arguments, self.resident)
+        return sum(sum(kind.values()) for kind in kinds) + self.outputs + self.temporaries
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of one compiled program; ``refusal`` is the compiler's, when it needs too much memory."""
+
+    program: "Program"
+    seconds_to_compile: float
+    flops: float  # of one device and run
+    model_flops: float  # the same without recomputation
+    memory: Memory | None = None
+    traffic: "Traffic | None" = None
+    refusal: str = ""
+
+    def seconds(self, chip: Chip) -> dict[str, float]:
+        """Least time of one run by what limits it."""
+        assert self.traffic is not None
+        return {
+            "compute": self.flops / chip.flops,
+            "HBM": self.traffic.hbm / chip.hbm_bandwidth,
+            "ICI": sum(self.traffic.wire.values()) / chip.ici,
+        }
+
+    def fits(self, chip: Chip) -> bool:
+        return self.memory is not None and self.memory.total <= chip.hbm
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses, compiles and reports; returns the exit status."""
+    try:
+        topology, rest = _take_topology(list(arguments))
+        config = parse(rest)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    os.environ.setdefault("USE_TORCH", "0")
+    if topology is not None:  # before the first import of JAX: the slice's devices are only described
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+    from onethinker_jax.train.errors import EXPECTED
+
+    try:
+        chip, mesh = _target(config, topology)
+        reports = plan(config, mesh)
+    except (TopologyError, *EXPECTED) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(describe(config, chip, mesh, reports, topology))
+    return 0 if all(report.fits(chip) for report in reports) else 1
+
+
+def _take_topology(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The value of --topology, and the other arguments."""
+    for at, argument in enumerate(arguments):
+        name, given, value = argument.partition("=")
+        if name == "--topology":
+            if not given and at + 1 == len(arguments):
+                raise UsageError("--topology: name a slice, such as v5p-32 or v6e:4x8")
+            taken = 1 if given else 2
+            return (value if given else arguments[at + 1]), arguments[:at] + arguments[at + taken :]
+    return None, arguments
+
+
+def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
+    """The chip and the mesh to compile for.  Raises TopologyError or ShardingError."""
+    import jax
+    from jax.experimental import topologies
+
+    from onethinker_jax.model.sharding import make_mesh
+
+    wanted = config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    if topology is None:
+        device = jax.devices()[0]
+        if device.platform != "gpu":
+            raise TopologyError("there is no GPU here; name a TPU slice: --topology v5p-32")
+        chip = GPUS.get(device.device_kind)
+        if chip is None:
+            raise TopologyError(f"unknown GPU {device.device_kind!r}; known are {', '.join(GPUS)}")
+        return chip, make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    slice_ = parse_topology(topology)
+    if wanted != slice_.devices:
+        raise TopologyError(
+            f"{topology} has {slice_.devices} devices; mesh data={config.mesh.data} fsdp={config.mesh.fsdp} "
+            f"tensor={config.mesh.tensor} has {wanted}"
+        )
+    if importlib.util.find_spec("libtpu") is None:
+        raise TopologyError("libtpu is not installed; it comes with the extra tpu: pip install '.[tpu]'")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # ask no cloud what machine this is
+    os.environ.setdefault(
+        "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
+    )  # no chip is taken: two plans do not disturb each other
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=slice_.libtpu_name)
+    except jax.errors.JaxRuntimeError as error:
+        raise TopologyError(f"libtpu does not know {slice_.libtpu_name}: {_first_line(error)}") from None
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices=described.devices)
+    return slice_.chip, mesh
+
+
+def plan(config: TrainConfig, mesh: "Mesh") -> list[Report]:
+    """Compiles every program of the preset for the mesh's devices; no array is made.
+
+    Raises ShardingError, ConfigError or SettingError naming what cannot be.
+    """
+    import jax
+
+    from onethinker_jax.train.plan_programs import plan_programs
+    from onethinker_jax.train.run import planned_sizes
+
+    sizes = planned_sizes(config.model)
+    without_remat = replace(config, model=replace(config.model, remat="none"))
+    with jax.set_mesh(mesh):
+        programs = zip(
+            plan_programs(config, sizes, mesh), plan_programs(without_remat, sizes, mesh), strict=True
+        )
+        return [_compile(program, plain, config, mesh) for program, plain in programs]
+
+
+def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "Mesh") -> Report:
+    import jax
+
+    from onethinker_jax.train.program_cost import count_flops, count_traffic
+
+    began = time.perf_counter()
+    traced = program.function.trace(*program.arguments.values())
+    flops = _scaled(count_flops(traced.jaxpr.jaxpr, trips=program.trips), config)
+    unrepeated = plain.function.trace(*plain.arguments.values()).jaxpr.jaxpr
+    model_flops = _without_recomputation(_scaled(count_flops(unrepeated, trips=program.trips), config))
+    counts = (sum(flops.values()) / mesh.size, sum(model_flops.values()) / mesh.size)
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Report(program, time.perf_counter() - began, *counts, refusal=_refusal(error))
+    seconds = time.perf_counter() - began
+    analysis: Any = compiled.memory_analysis()
+    memory = Memory(
+        {kind: _device_bytes(tree) for kind, tree in program.arguments.items() if tree is not None},
+        analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        analysis.alias_size_in_bytes,
+        analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes,
+        {kind: _device_bytes(tree) for kind, tree in program.resident.items()},
+    )
+    traffic = count_traffic(compiled.as_text(), trips=program.trips)
+    return Report(program, seconds, *counts, memory, traffic)
+
+
+def _scaled(flops: Counter[str], config: TrainConfig) -> Counter[str]:
+    """The kernels' own estimate takes a row for one segment; a row of patches holds frames of at most this share."""
+    data = config.data
+    frame = max(data.image_max_pixels, data.video_max_pixels) / 16**2
+    patches = max(config.sft.batch.patches if config.sft.steps else 0, config.rl.batch.patches)
+    share = min(frame / patches, 1.0)
+    return Counter(
+        {kind: int(count * share) if kind.endswith("_full") else count for kind, count in flops.items()}
+    )
+
+
+def _without_recomputation(flops: Counter[str]) -> Counter[str]:
+    """Attention's backward pass is four matrix products; its two kernels do seven, making scores anew twice."""
+    kept = Counter({kind: n for kind, n in flops.items() if "attention" not in kind or "forward" in kind})
+    kept["attention_backward"] = sum(n for kind, n in flops.items() if "query_gradient" in kind) * 4 // 3
+    return kept
+
+
+def _device_bytes(tree: Any) -> float:
+    """Of one device, by the leaves' shardings."""
+    import jax
+    import numpy as np
+
+    total = 0.0
+    for leaf in jax.tree.leaves(tree):
+        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+        total += float(np.prod(shape)) * size
+    return total
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _refusal(error: Exception) -> str:
+    """``needs 34.60 GiB of 15.75 GiB`` from the compiler's message."""
+    text = str(error)
+    found = re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", text) or re.search(
+        r"\(([\d.]+)G\) exceeds available HBM \(([\d.]+)G\)", text
+    )
+    return f"needs {found[1]} GiB of {found[2]} GiB" if found else _first_line(error)
+
+
+def describe(
+    config: TrainConfig, chip: Chip, mesh: "Mesh", reports: Sequence[Report], topology: str | None
+) -> str:
+    """The report in Markdown."""
+    where = topology or f"{mesh.size} x {chip.name}"
+    shape = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    fits = all(report.fits(chip) for report in reports)
+    model = config.model
+    lines = [
+        f"### {config.name} on {where}: {'fits' if fits else 'does not fit'}",
+        "",
+        f"{mesh.size} devices, mesh {shape}; {chip.name}: {chip.hbm / GIB:.2f} GiB, "
+        f"{chip.flops / 1e12:.0f} TFLOP/s, HBM {chip.hbm_bandwidth / 1e9:.0f} GB/s, ICI {chip.ici / 1e9:.0f} GB/s "
+        f"an axis. Computes in {model.compute_dtype}, weights {model.master_dtype}, remat {model.remat}.",
+        "",
+        "| GiB a device | " + " | ".join(report.program.name for report in reports) + " |",
+        "|---" * (len(reports) + 1) + "|",
+        *_memory_rows(reports, chip),
+        "",
+        "| one run | " + " | ".join(report.program.name for report in reports) + " |",
+        "|---" * (len(reports) + 1) + "|",
+        *_cost_rows(reports, chip),
+        "",
+        *_step_lines(reports, chip),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _memory_rows(reports: Sequence[Report], chip: Chip) -> list[str]:
+    kinds = {kind: None for r in reports if r.memory for kind in r.memory.arguments}
+    beside = {kind: None for r in reports if r.memory for kind in r.memory.resident}
+
+    def row(name: str, value: Any) -> str:
+        cells = ("-" if r.memory is None else value(r.memory) for r in reports)
+        return (
+            f"| {name} | " + " | ".join(c if isinstance(c, str) else f"{c / GIB:.2f}" for c in cells) + " |"
+        )
+
+    rows = [row(f"arguments: {kind}", lambda m, k=kind: m.arguments.get(k, "")) for kind in kinds]
+    rows += [
+        row("outputs", lambda m: m.outputs),
+        row("aliased (outputs in the place of arguments)", lambda m: m.aliased),
+        row("temporaries", lambda m: m.temporaries),
+    ]
+    rows += [row(f"beside it: {kind}", lambda m, k=kind: m.resident.get(k, "")) for kind in beside]
+    totals = (r.refusal if r.memory is None else f"**{r.memory.total / GIB:.2f}**" for r in reports)
+    verdicts = ("fits" if r.fits(chip) else "does not fit" for r in reports)
+    rows.append(f"| **total** of {chip.hbm / GIB:.2f} | " + " | ".join(totals) + " |")
+    return [*rows, "| | " + " | ".join(verdicts) + " |"]
+
+
+def _cost_rows(reports: Sequence[Report], chip: Chip) -> list[str]:
+    def row(name: str, value: Any, *, needs_program: bool = True) -> str:
+        cells = ("-" if needs_program and r.traffic is None else value(r) for r in reports)
+        return f"| {name} | " + " | ".join(cells) + " |"
+
+    def limit(report: Report) -> str:
+        seconds = report.seconds(chip)
+        worst = max(seconds, key=lambda name: seconds[name])
+        return f"**{seconds[worst]:.3g} s** ({worst})"
+
+    def mfu(report: Report) -> str:
+        slowest = max(report.seconds(chip).values())
+        return f"{report.model_flops / chip.flops / slowest:.0%}" if report.model_flops else ""
+
+    kinds = sorted({kind for r in reports if r.traffic for kind in r.traffic.wire})
+    rows = [
+        row("TFLOP a device", lambda r: f"{r.flops / 1e12:.4g}", needs_program=False),
+        row("without recomputation", lambda r: f"{r.model_flops / 1e12:.4g}", needs_program=False),
+        row("HBM bytes moved, GB", lambda r: f"{r.traffic.hbm / 1e9:.4g}"),
+    ]
+    rows += [
+        row(
+            f"{kind}: calls, GB sent",
+            lambda r, k=kind: f"{r.traffic.calls[k]:,}, {r.traffic.wire[k] / 1e9:.4g}",
+        )
+        for kind in kinds
+    ]
+    for name in ("compute", "HBM", "ICI"):
+        rows.append(row(f"least seconds: {name}", lambda r, n=name: f"{r.seconds(chip)[n]:.3g}"))
+    return [
+        *rows,
+        row("**least time**", limit),
+        row("MFU at that", mfu),
+        row("runs a step", lambda r: str(r.program.runs), needs_program=False),
+        row("seconds to compile", lambda r: f"{r.seconds_to_compile:.0f}", needs_program=False),
+    ]
+
+
+def _step_lines(reports: Sequence[Report], chip: Chip) -> list[str]:
+    """A whole step of each stage, all of its programs' runs one after another."""
+    lines = []
+    for stage in dict.fromkeys(report.program.name.split()[0] for report in reports):
+        own = [report for report in reports if report.program.name.startswith(stage)]
+        if any(report.traffic is None for report in own):
+            continue
+        seconds = sum(max(r.seconds(chip).values()) * r.program.runs for r in own)
+        useful = sum(r.model_flops * r.program.runs for r in own)
+        lines.append(
+            f"{stage} step, every length at its limit: at least {seconds:.4g} s, MFU at most "
+            f"{useful / chip.flops / seconds:.0%}."
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,223 @@
+"""The device programs of a preset with the shapes and shardings they run with, and no arrays: what ``plan`` compiles.
+
+They are made by the functions that training itself uses: ``sft_update``, ``rl_update`` and ``make_sampler``.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from onethinker_jax.data_pipeline.packing import Batch
+from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
+from onethinker_jax.model.inputs import ModelInputs, VisionInputs
+from onethinker_jax.model.sharding import DECODE_RULES, TRAIN_RULES, batch_sharding, tree_shardings
+from onethinker_jax.train.advantages import init_moments
+from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.ema_grpo import MOMENT_TASKS, PolicyBatch, rl_update
+from onethinker_jax.train.run import abstract_model
+from onethinker_jax.train.sft import sft_update
+from onethinker_jax.train.state import TrainState, make_optimizer, optimizer_shapes
+
+END_ID, PAD_ID = 151_645, 151_643  # <|im_end|> and <|endoftext|> of Qwen's tokenizer
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled function of a step, its abstract arguments by kind, and what lies beside them in memory."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: dict[str, Any]  # in order; the kind of memory each is
+    resident: dict[str, Any]  # what the run holds on the devices meanwhile
+    runs: int  # a step
+    tokens: int  # text tokens of one run
+    trips: int = 1  # of its loops of unknown length
+
+
+def plan_programs(config: TrainConfig, sizes: Qwen3VLConfig, mesh: Mesh) -> list[Program]:
+    """SFT's and RL's programs, each where its stage has steps.  Raises ShardingError naming what does not divide."""
+    graphdef, shapes = nnx.split(abstract_model(sizes, config.model, mesh))
+    programs = []
+    if config.sft.steps:
+        programs += _sft_programs(config, graphdef, shapes, sizes, mesh)
+    if config.rl.steps:
+        programs += _rl_programs(config, graphdef, shapes, sizes, mesh)
+    return programs
+
+
+def _sft_programs(
+    config: TrainConfig, graphdef: nnx.GraphDef, shapes: nnx.State, sizes: Qwen3VLConfig, mesh: Mesh
+) -> list[Program]:
+    sft = config.sft
+    optimizer = make_optimizer(sft.optimizer, sft.steps, train_vision=sft.train_vision)
+    state, gradients = _state(shapes, optimizer, 1, mesh, reference=False)
+    update = sft_update(graphdef, optimizer, sft, config.model.compute_dtype)
+    shape = sft.batch
+    batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
+    return _update_programs(
+        "SFT", update, state, gradients, batch, sft.accumulate, 1, shape.rows * shape.tokens
+    )
+
+
+def _rl_programs(
+    config: TrainConfig, graphdef: nnx.GraphDef, shapes: nnx.State, sizes: Qwen3VLConfig, mesh: Mesh
+) -> list[Program]:
+    rl = config.rl
+    sampling = SamplingConfig(
+        max_new_tokens=rl.max_new_tokens,
+        eos_ids=(END_ID,),
+        pad_id=PAD_ID,
+        temperature=rl.temperature,
+        forbidden_ids=(
+            sizes.image_token_id,
+            sizes.video_token_id,
+            sizes.vision_start_token_id,
+            sizes.vision_end_token_id,
+        ),
+    )
+    optimizer = make_optimizer(rl.optimizer, rl.steps * rl.updates, train_vision=True)
+    state, gradients = _state(shapes, optimizer, len(MOMENT_TASKS), mesh, reference=rl.kl_coefficient > 0)
+    update = rl_update(graphdef, optimizer, rl, sampling, config.model.compute_dtype)
+    shape = rl.batch
+    batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
+    floats = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
+    programs = _update_programs(
+        "RL",
+        update,
+        state,
+        gradients,
+        PolicyBatch(batch, floats, floats),
+        worst_micro_batches(config),
+        rl.updates,
+        shape.rows * shape.tokens,
+    )
+    rows = rl.rollout_rows or rl.prompts
+    keys = jax.eval_shape(lambda: sample_keys(0, 0, rows, rl.samples))
+    prompts = _batch(rows, rl.prompt_tokens, rl.prompt_patches, sizes, mesh).inputs
+    integers = _rows((rows,), jnp.int32, mesh)
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, config.model.compute_dtype), shapes)
+    arguments = {
+        "weights to decode": _placed(weights, tree_shardings(shapes, mesh, DECODE_RULES)),
+        "batch": (prompts, integers, integers, _rows(keys.shape, keys.dtype, mesh)),
+    }
+
+    def sample(weights: nnx.State, batch: tuple[ModelInputs, Any, Any, Any]) -> Any:
+        return sampler(weights, *batch)
+
+    sampler = make_sampler(graphdef, sampling)
+    runs = -(-rl.prompts // rows)
+    tokens = rows * (rl.prompt_tokens + rl.samples * rl.max_new_tokens)
+    resident = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
+    programs.append(
+        Program("RL sampling", jax.jit(sample), arguments, resident, runs, tokens, trips=rl.max_new_tokens)
+    )
+    return programs
+
+
+def worst_micro_batches(config: TrainConfig) -> int:
+    """Micro-batches of an RL step whose prompts and samples are all of full length."""
+    rl = config.rl
+    together = max((rl.batch.tokens - rl.prompt_tokens) // rl.max_new_tokens, 1)
+    together = min(together, rl.samples)
+    rows = rl.prompts // rl.updates * math.ceil(rl.samples / together)
+    return math.ceil(rows / rl.batch.rows) * rl.updates
+
+
+def _update_programs(
+    stage: str,
+    update: Any,
+    state: TrainState,
+    gradients: nnx.State,
+    batch: Any,
+    micro_batches: int,
+    updates: int,
+    tokens: int,
+) -> list[Program]:
+    count = jax.ShapeDtypeStruct((), jnp.float32)
+    return [
+        Program(
+            f"{stage} gradients",
+            update.accumulate,
+            {
+                "parameters": state.params,
+                "reference": state.reference,
+                "gradients": gradients,
+                "batch": batch,
+            },
+            {"optimiser": state.optimizer},
+            micro_batches,
+            tokens,
+        ),
+        Program(
+            f"{stage} update",
+            update.apply,
+            {"parameters, optimiser": state, "gradients": gradients, "count": count},
+            {},
+            updates,
+            0,
+        ),
+    ]
+
+
+def _state(
+    shapes: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
+) -> tuple[TrainState, nnx.State]:
+    """The train state and the gradient sums, placed as ``init_state`` and ``Update.zeros`` place them."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    layout = tree_shardings(shapes, mesh, TRAIN_RULES)
+    params = _placed(shapes, layout)
+    moments = optimizer_shapes(optimizer, shapes)
+    tasks_shape = jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), init_moments(tasks)))
+    step, task_moments = _placed(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
+    gradients = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
+    state = TrainState(
+        params,
+        _placed(moments, tree_shardings(moments, mesh)),
+        step,
+        task_moments,
+        params if reference else None,
+    )
+    return state, _placed(gradients, layout)
+
+
+def _placed(tree: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
+    )
+
+
+def _rows(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, shape[0]))
+
+
+def _batch(rows: int, tokens: int, patches: int, sizes: Qwen3VLConfig, mesh: Mesh) -> Batch:
+    """The arrays of ``Batch`` as ``shard_rows`` places them."""
+
+    def array(dtype: Any, *shape: int) -> Any:
+        return _rows((rows, *shape), dtype, mesh)
+
+    vision = VisionInputs(
+        patches=array(jnp.uint8, patches, sizes.vision.patch_values),
+        frame_ids=array(jnp.int32, patches),
+        coords=array(jnp.int32, patches, 2),
+        embed_index=array(jnp.int32, patches, 4),
+        embed_weight=array(jnp.float32, patches, 4),
+    )
+    inputs = ModelInputs(
+        tokens=array(jnp.int32, tokens),
+        positions=array(jnp.int32, 3, tokens),
+        segment_ids=array(jnp.int32, tokens),
+        branch_ids=array(jnp.int32, tokens),
+        visual_index=array(jnp.int32, tokens),
+        vision=vision,
+    )
+    return Batch(inputs, array(jnp.int32, tokens), array(jnp.bool_, tokens))

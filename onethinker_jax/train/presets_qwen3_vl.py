@@ -1,0 +1,152 @@
+"""Settings for the released sizes of Qwen3-VL, with OneThinker's lengths, batches and learning rates.
+
+Lengths are 16,384 tokens for SFT, 16,384 + 4,096 for RL, and videos of 128 frames.  Each preset's mesh is that of
+the TPU slice its docstring names, and ``docs/plan.md`` shows what it needs there.  Another slice takes other mesh
+flags.  Data and weights are named on the command line:
+
+    python -m onethinker_jax.train qwen3_vl_8b_sft --model.init-from Qwen3-VL-8B-Instruct \\
+        --data.sft-file sft.json --data.rl-file rl.json --data.heldout-file eval.json
+"""
+
+from onethinker_jax.train.config import (
+    BatchSettings,
+    DataSettings,
+    EvaluationSettings,
+    MeshSettings,
+    ModelSettings,
+    OptimizerSettings,
+    RLSettings,
+    SFTSettings,
+    TrainConfig,
+)
+
+FRAME_PAIRS = 64  # of a 128-frame video: the tower joins two frames
+SFT_PATCHES = FRAME_PAIRS * 392  # 100,352 pixels a frame
+RL_PATCHES = FRAME_PAIRS * 256  # 64 x 32 x 32 pixels a frame
+
+
+def _model(size: str) -> ModelSettings:
+    return ModelSettings(family=size, remat="full", compute_dtype="bfloat16")
+
+
+def _sft(size: str, mesh: MeshSettings) -> TrainConfig:
+    """32 rows of 16,384 tokens an update, the vision tower and merger frozen."""
+    rows = mesh.data * mesh.fsdp
+    return TrainConfig(
+        name=f"qwen3_vl_{size}_sft",
+        model=_model(size),
+        data=DataSettings(
+            image_min_pixels=3136,
+            image_max_pixels=802_816,
+            video_max_frames=128,
+            video_min_pixels=4 * 32**2,
+            video_max_pixels=100_352,
+        ),
+        sft=SFTSettings(
+            steps=10_000,
+            batch=BatchSettings(rows=rows, tokens=16_384, patches=SFT_PATCHES),
+            accumulate=max(32 // rows, 1),
+            optimizer=OptimizerSettings(learning_rate=1e-5, weight_decay=1e-6),
+            train_vision=False,
+            save_every=500,
+        ),
+        rl=RLSettings(
+            steps=0, prompts=rows, batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES)
+        ),
+        evaluation=_evaluation(rows, SFT_PATCHES),
+        mesh=mesh,
+    )
+
+
+def _rl(size: str, mesh: MeshSettings, *, rollout_rows: int) -> TrainConfig:
+    """128 prompts x 8 samples a step in 4 updates of 32 prompts; everything is trained."""
+    rows = mesh.data * mesh.fsdp
+    return TrainConfig(
+        name=f"qwen3_vl_{size}_rl",
+        model=_model(size),
+        data=DataSettings(
+            image_min_pixels=3136,
+            image_max_pixels=1_048_576,
+            video_max_frames=128,
+            video_min_pixels=4 * 32**2,
+            video_max_pixels=64 * 32**2,
+        ),
+        sft=SFTSettings(steps=0, batch=BatchSettings(rows=rows, tokens=16_384, patches=RL_PATCHES)),
+        rl=RLSettings(
+            steps=200,
+            prompts=128,
+            samples=8,
+            updates=4,
+            rollout_rows=rollout_rows,
+            prompt_tokens=16_384,
+            prompt_patches=RL_PATCHES,
+            max_new_tokens=4096,
+            batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES),
+            optimizer=OptimizerSettings(learning_rate=2e-6, schedule="constant", warmup=0.0),
+        ),
+        evaluation=_evaluation(rows, RL_PATCHES),
+        mesh=mesh,
+    )
+
+
+def _evaluation(rows: int, patches: int) -> EvaluationSettings:
+    return EvaluationSettings(rows=rows, prompt_tokens=16_384, prompt_patches=patches, max_new_tokens=8192)
+
+
+def qwen3_vl_2b_sft() -> TrainConfig:
+    """``qwen3_vl_2b_sft``: Qwen3-VL-2B on chain-of-thought data, 8 chips of a v6e-8."""
+    return _sft("2b", MeshSettings(fsdp=8))
+
+
+def qwen3_vl_4b_sft() -> TrainConfig:
+    """``qwen3_vl_4b_sft``: Qwen3-VL-4B on chain-of-thought data, 8 chips of a v6e-8."""
+    return _sft("4b", MeshSettings(fsdp=8))
+
+
+def qwen3_vl_8b_sft() -> TrainConfig:
+    """``qwen3_vl_8b_sft``: OneThinker's cold start of Qwen3-VL-8B, 16 chips of a v6e-16."""
+    return _sft("8b", MeshSettings(fsdp=16))
+
+
+def qwen3_vl_32b_sft() -> TrainConfig:
+    """``qwen3_vl_32b_sft``: Qwen3-VL-32B on chain-of-thought data, 32 chips of a v5p-64."""
+    return _sft("32b", MeshSettings(fsdp=32))
+
+
+def qwen3_vl_2b_rl() -> TrainConfig:
+    """``qwen3_vl_2b_rl``: EMA-GRPO of Qwen3-VL-2B, 8 chips of a v6e-8."""
+    return _rl("2b", MeshSettings(fsdp=4, tensor=2), rollout_rows=4)
+
+
+def qwen3_vl_4b_rl() -> TrainConfig:
+    """``qwen3_vl_4b_rl``: EMA-GRPO of Qwen3-VL-4B, 16 chips of a v6e-16."""
+    return _rl("4b", MeshSettings(fsdp=8, tensor=2), rollout_rows=8)
+
+
+def qwen3_vl_8b_rl() -> TrainConfig:
+    """``qwen3_vl_8b_rl``: OneThinker's EMA-GRPO of Qwen3-VL-8B, 16 chips of a v5p-32."""
+    return _rl("8b", MeshSettings(fsdp=8, tensor=2), rollout_rows=16)
+
+
+def qwen3_vl_8b_rl_v6e() -> TrainConfig:
+    """``qwen3_vl_8b_rl_v6e``: the same on the 32 chips of a v6e-32, whose memory is a third."""
+    return _rl("8b", MeshSettings(fsdp=8, tensor=4), rollout_rows=8)
+
+
+def qwen3_vl_32b_rl() -> TrainConfig:
+    """``qwen3_vl_32b_rl``: EMA-GRPO of Qwen3-VL-32B, 64 chips of a v5p-128."""
+    return _rl("32b", MeshSettings(fsdp=16, tensor=4), rollout_rows=16)
+
+
+# Preset -> the slice that its mesh is for.
+SLICES = {
+    qwen3_vl_2b_sft: "v6e-8",
+    qwen3_vl_4b_sft: "v6e-8",
+    qwen3_vl_8b_sft: "v6e-16",
+    qwen3_vl_32b_sft: "v5p-64",
+    qwen3_vl_2b_rl: "v6e-8",
+    qwen3_vl_4b_rl: "v6e-16",
+    qwen3_vl_8b_rl: "v5p-32",
+    qwen3_vl_8b_rl_v6e: "v6e-32",
+    qwen3_vl_32b_rl: "v5p-128",
+}

@@ -1,0 +1,239 @@
+"""What a compiled program costs: FLOPs from its jaxpr, bytes and collectives from its HLO, loops counted in full.
+
+XLA's own ``cost_analysis`` counts the body of a loop once, so a scanned model looks as cheap as one layer.  Here
+FLOPs are those of matrix products (2 m n k) and of the attention kernels, walked through scans, shards and
+recomputation; bytes and collectives are read from the compiled text, each instruction times the trip counts of
+the loops around it.  A fusion that reads or writes a slice of an array is charged for the slice.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax.extend import core
+
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
+_BYTES |= {"s64": 8, "u64": 8, "f64": 8, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1, "c64": 8}
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_FREE = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "iota",
+}
+_FREE |= {"after-all", "opt-barrier", "partition-id", "replica-id"}
+
+
+def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1) -> Counter[str]:
+    """FLOPs of all devices together by kind: ``matmul``, and each attention kernel by its name.
+
+    ``trips`` is how often a ``while`` of unknown length is taken to run.
+    """
+    total: Counter[str] = Counter()
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            total["matmul"] += _dot_flops(equation)
+        elif name.startswith("ragged_dot"):
+            rows, inner = equation.invars[0].aval.shape[-2:]
+            total["matmul"] += 2 * rows * inner * equation.invars[1].aval.shape[-1]
+        elif name == "pallas_call":
+            estimate = params["cost_estimate"]
+            total[str(params["name"])] += 0 if estimate is None else int(estimate.flops)
+        elif name == "cond":
+            branches = [count_flops(branch.jaxpr, trips=trips) for branch in params["branches"]]
+            total += max(branches, key=lambda counts: sum(counts.values()))
+        else:
+            times = {"scan": params.get("length", 1), "while": trips}.get(name, 1)
+            if name == "shard_map":
+                times = math.prod(params["mesh"].shape.values())
+            for inner in _inner(params):
+                for kind, count in count_flops(inner, trips=trips).items():
+                    total[kind] += times * count
+    return total
+
+
+def _dot_flops(equation: core.JaxprEqn) -> int:
+    ((contracting, _), _) = equation.params["dimension_numbers"]
+    left: Any = equation.invars[0].aval
+    out: Any = equation.outvars[0].aval
+    return 2 * math.prod(out.shape) * math.prod(left.shape[axis] for axis in contracting)
+
+
+def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    for value in params.values():
+        if isinstance(value, core.ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, core.Jaxpr):
+            yield value
+
+
+@dataclass
+class Traffic:
+    """Of one device, over one run of a program: HBM bytes, and by collective the number and bytes on the wire."""
+
+    hbm: float = 0.0
+    calls: Counter[str] = field(default_factory=Counter)
+    wire: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Instruction:
+    name: str
+    opcode: str
+    shape: str
+    operands: list[str]
+    arguments: str  # as written between the parentheses
+    rest: str
+
+
+_Computations = dict[str, dict[str, _Instruction]]
+
+
+def count_traffic(hlo: str, *, trips: int = 1) -> Traffic:
+    """Bytes moved and collectives of compiled HLO; ``trips`` for loops whose length the compiler does not know."""
+    computations, entry = _parse(hlo)
+    traffic = Traffic()
+    _visit(computations, entry, 1, trips, traffic, fused=False)
+    return traffic
+
+
+def _parse(hlo: str) -> tuple[_Computations, str]:
+    computations: _Computations = {}
+    entry, current = "", {}
+    for line in hlo.splitlines():
+        if header := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            current = computations[header[2]] = {}
+            entry = header[2] if header[1] else entry
+        elif found := re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)$", line):
+            body = found[3]
+            if opcode := re.search(r" ([a-z][a-z0-9\-]*)\(", body):
+                arguments, rest = _arguments(body, opcode.end())
+                operands = re.findall(r"%([\w.\-]+)", arguments)
+                shape = body[: opcode.start()]
+                current[found[2]] = _Instruction(found[2], opcode[1], shape, operands, arguments, rest)
+    return computations, entry
+
+
+def _arguments(body: str, start: int) -> tuple[str, str]:
+    """What is between the opcode's parentheses, and what follows."""
+    depth, end = 1, start
+    while depth and end < len(body):
+        depth += {"(": 1, ")": -1}.get(body[end], 0)
+        end += 1
+    return body[start : end - 1], body[end:]
+
+
+def _visit(
+    computations: _Computations, name: str, times: float, trips: int, traffic: Traffic, *, fused: bool
+) -> None:
+    instructions = computations[name]
+    for one in instructions.values():
+        kind = one.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            _add_collective(one, kind, name, times, traffic)
+        if not fused and one.opcode not in _FREE and not one.opcode.endswith("-done"):
+            traffic.hbm += times * _moved(computations, instructions, one)
+        if one.opcode == "while":
+            (condition,) = re.findall(r"condition=%?([\w.\-]+)", one.rest)
+            count = times * _trip_count(computations[condition], trips)
+            for body in (condition, *re.findall(r"body=%?([\w.\-]+)", one.rest)):
+                _visit(computations, body, count, trips, traffic, fused=fused)
+        else:
+            called = re.findall(
+                r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", one.rest
+            )
+            called += re.findall(
+                r"%([\w.\-]+)", "".join(re.findall(r"branch_computations=\{(.*?)\}", one.rest))
+            )
+            inside = fused or one.opcode not in ("call", "conditional", "async-start")
+            for callee in called:
+                _visit(computations, callee, times, trips, traffic, fused=inside)
+
+
+def _trip_count(condition: dict[str, _Instruction], unknown: int) -> int:
+    """Of a loop that counts from 0 to a constant, as scans do."""
+    last = list(condition.values())[-1]
+    if last.opcode == "compare" and "direction=LT" in last.rest:
+        limits = [condition[name] for name in last.operands if name in condition]
+        for limit in limits:
+            if limit.opcode == "constant":
+                return int(limit.arguments)
+    return unknown
+
+
+def _add_collective(one: _Instruction, kind: str, inside: str, times: float, traffic: Traffic) -> None:
+    """Wire bytes a device sends, as rings do it."""
+    size = max((_size(part) for part in _parts(one.shape)), default=0)
+    if listed := re.search(r"replica_groups=\[(\d+),(\d+)\]", one.rest):
+        group = int(listed[2])
+    else:
+        braces = re.search(r"replica_groups=\{\{([\d,]*)\}", one.rest)
+        group = braces[1].count(",") + 1 if braces else 2
+    if kind == "all-reduce" and inside.startswith("all-reduce-scatter"):
+        kind, size = "reduce-scatter", size / group  # the TPU compiler's way to write one
+    share = (group - 1) / group
+    sent = {"all-reduce": 2 * share, "reduce-scatter": group - 1, "collective-permute": 1}.get(
+        kind, share
+    ) * size
+    traffic.calls[kind] += int(times)
+    traffic.wire[kind] += int(times * sent)
+
+
+def _moved(computations: _Computations, instructions: dict[str, _Instruction], one: _Instruction) -> float:
+    """HBM bytes that an instruction reads and writes."""
+    operands = [instructions[name] for name in one.operands if name in instructions]
+    if one.opcode in ("dynamic-slice", "gather", "slice"):
+        return 2 * _hbm(one.shape)
+    if one.opcode == "dynamic-update-slice":
+        return 2 * _hbm(operands[1].shape)
+    if one.opcode.endswith("-start"):
+        return sum(_hbm(operand.shape) for operand in operands)
+    called = re.search(r"calls=%?([\w.\-]+)", one.rest) if one.opcode == "fusion" else None
+    if called is None:
+        return _hbm(one.shape) + sum(_hbm(operand.shape) for operand in operands)
+    return _moved_by_fusion(computations[called[1]], operands, one)
+
+
+def _moved_by_fusion(body: dict[str, _Instruction], operands: list[_Instruction], one: _Instruction) -> float:
+    """A parameter that is only sliced counts as its slices, a result that is updated in place as the update."""
+    parameters = {int(inner.arguments): inner.name for inner in body.values() if inner.opcode == "parameter"}
+    total, in_place = 0.0, 0.0
+    for number, operand in enumerate(operands):
+        users = [inner for inner in body.values() if parameters.get(number) in inner.operands]
+        slices = [u for u in users if u.opcode in ("dynamic-slice", "gather", "slice")]
+        updates = [
+            u for u in users if u.opcode == "dynamic-update-slice" and u.operands[0] == parameters.get(number)
+        ]
+        if users and len(slices) + len(updates) == len(users):
+            total += min(sum(_size(u.shape) for u in slices), _hbm(operand.shape))
+            in_place += _hbm(operand.shape) if updates else 0.0
+            total += sum(2 * _size(body[u.operands[1]].shape) for u in updates if u.operands[1] in body)
+        else:
+            total += _hbm(operand.shape)
+    return total + max(_hbm(one.shape) - in_place, 0.0)
+
+
+def _parts(shape: str) -> list[str]:
+    return re.findall(r"[a-z]\w*\[[\d,]*\](?:\{[^}]*\})?", shape)
+
+
+def _size(shape: str) -> float:
+    """Bytes of every array in a type."""
+    total = 0.0
+    for kind, sides in re.findall(r"([a-z]\w*)\[([\d,]*)\]", shape):
+        total += _BYTES.get(kind, 4) * math.prod(int(side) for side in sides.split(",") if side)
+    return total
+
+
+def _hbm(shape: str) -> float:
+    """Bytes of the arrays that lie in HBM; S(1) and above are the chip's own memories."""
+    return sum(_size(part) for part in _parts(shape) if not re.search(r"S\([1-9]", part))

@@ -1,0 +1,199 @@
+"""``plan``: names of slices, errors of one line, and a compiled plan whose compile time does not grow with depth."""
+
+import importlib.util
+import time
+from dataclasses import replace
+
+import pytest
+
+from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.model.family import MEMBERS, family_member
+from onethinker_jax.train import plan
+from onethinker_jax.train.config import (
+    BatchSettings,
+    DataSettings,
+    MeshSettings,
+    ModelSettings,
+    RLSettings,
+    SFTSettings,
+    TrainConfig,
+)
+from onethinker_jax.train.hardware import CHIPS, TopologyError, parse_topology
+from onethinker_jax.train.presets import PRESETS
+from onethinker_jax.train.presets_qwen3_vl import SLICES
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, of the extra tpu, is not installed"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "libtpu", "devices"),
+    [
+        ("v5p-32", "v5p:2x2x4", 16),  # a v5p name counts TensorCores, two a chip
+        ("v5p-128", "v5p:4x4x4", 64),
+        ("v5e-16", "v5e:4x4", 16),
+        ("v6e-32", "v6e:4x8", 32),
+        ("v6e:2x4", "v6e:2x4", 8),
+        ("tpu7x:2x2x1", "tpu7x:2x2x1", 8),
+    ],
+)
+def test_names_of_slices(name: str, libtpu: str, devices: int) -> None:
+    topology = parse_topology(name)
+    assert (topology.libtpu_name, topology.devices) == (libtpu, devices)
+
+
+@pytest.mark.parametrize("name", ["v5p-33", "v6e-7", "h100", "v6e:2x2x2", "v6e:0x4", "", "v9-8", "tpu7x-16"])
+def test_unknown_slices(name: str) -> None:
+    with pytest.raises(TopologyError, match="topology"):
+        parse_topology(name)
+
+
+def test_chips_are_whole() -> None:
+    for name, chip in CHIPS.items():
+        assert chip.name == name
+        assert 0 < chip.ici < chip.hbm_bandwidth < chip.flops
+
+
+def test_family_and_presets() -> None:
+    """Every preset's mesh has its slice's devices, and its model the family's sizes."""
+    assert {preset.__name__ for preset in SLICES} <= set(PRESETS)
+    for preset, topology in SLICES.items():
+        config, doc = preset(), preset.__doc__
+        mesh = config.mesh
+        assert mesh.data * mesh.fsdp * mesh.tensor == parse_topology(topology).devices, config.name
+        assert doc is not None
+        assert preset.__name__ in doc
+        assert topology in doc
+        assert config.model.family in MEMBERS
+        sizes = family_member(config.model.family)
+        assert sizes.text.num_kv_heads % mesh.tensor == 0
+    widest = family_member("8b")
+    assert (widest.text.hidden_size, widest.text.num_layers, widest.vision.depth) == (4096, 36, 27)
+    assert family_member("2b").tie_word_embeddings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["nonesuch", "--topology", "v6e-8"], 2, "unknown preset 'nonesuch'"),
+        (["shapes", "--topology"], 2, "--topology: name a slice"),
+        (["shapes", "--topology", "v6e-9"], 1, "unknown topology 'v6e-9'; there are: v6e-1"),
+        (["shapes", "--topology", "v6e-8"], 1, "v6e-8 has 8 devices; mesh data=1 fsdp=1 tensor=1 has 1"),
+        (["shapes"], 1, "there is no GPU here; name a TPU slice"),
+    ],
+)
+def test_errors_are_one_line(capsys, arguments: list[str], status: int, message: str) -> None:
+    assert plan.main(arguments) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_without_libtpu(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert plan.main(["qwen3_vl_2b_sft", "--topology=v6e-8"]) == 1
+    assert capsys.readouterr().err == (
+        "error: libtpu is not installed; it comes with the extra tpu: pip install '.[tpu]'\n"
+    )
+
+
+def narrow(layers: int) -> tuple[TrainConfig, Qwen3VLConfig]:
+    """An RL preset of the family's depth and very small width."""
+    text = TextConfig(
+        vocab_size=1024,
+        hidden_size=256,
+        intermediate_size=512,
+        num_layers=layers,
+        num_heads=4,
+        num_kv_heads=2,
+    )
+    vision = VisionConfig(depth=27, hidden_size=144, intermediate_size=256, num_heads=2, out_hidden_size=256)
+    ids = {"image_token_id": 1, "video_token_id": 2, "vision_start_token_id": 3, "vision_end_token_id": 4}
+    batch = BatchSettings(rows=4, tokens=2048, patches=1024)
+    config = TrainConfig(
+        model=ModelSettings(remat="full", compute_dtype="bfloat16"),
+        data=DataSettings(image_max_pixels=256 * 256, video_max_pixels=128 * 128),
+        sft=SFTSettings(steps=1, batch=batch, train_vision=False),
+        rl=RLSettings(
+            steps=1,
+            prompts=4,
+            samples=2,
+            prompt_tokens=512,
+            prompt_patches=512,
+            max_new_tokens=64,
+            batch=batch,
+        ),
+        mesh=MeshSettings(fsdp=4, tensor=2),
+    )
+    return config, Qwen3VLConfig(text=text, vision=vision, **ids)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
+    config, sizes = narrow(8)
+    monkeypatch.setattr("onethinker_jax.train.run.planned_sizes", lambda settings: sizes)
+    chip, mesh = plan._target(config, "v6e:2x4")
+    reports = plan.plan(config, mesh)
+    assert [report.program.name for report in reports] == [
+        "SFT gradients",
+        "SFT update",
+        "RL gradients",
+        "RL update",
+        "RL sampling",
+    ]
+    assert all(report.fits(chip) for report in reports)
+    sft, rl = reports[0], reports[2]
+    assert sft.model_flops < sft.flops  # recomputation
+    assert sft.flops < rl.flops  # whose vision tower has a backward pass
+    assert rl.traffic is not None
+    assert rl.traffic.calls["all-gather"] > 8
+    assert reports[4].memory is not None
+    assert reports[4].memory.resident["optimiser"] > 2 * reports[0].memory.arguments["gradients"] * 0.99
+    text = plan.describe(config, chip, mesh, reports, "v6e:2x4")
+    assert "shapes on v6e:2x4: fits" in text
+    small = replace(chip, hbm=2**20)
+    assert "does not fit" in plan.describe(config, small, mesh, reports, "v6e:2x4")
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_compile_time_does_not_grow_with_depth() -> None:
+    """CPU time of tracing and compiling, as wall time depends on what else runs."""
+    import jax
+
+    from onethinker_jax.train.plan_programs import plan_programs
+
+    times = {}
+    for layers in (8, 32):
+        config, sizes = narrow(layers)
+        _, mesh = plan._target(config, "v6e:2x4")
+        with jax.set_mesh(mesh):
+            program = plan_programs(config, sizes, mesh)[2]
+            began = time.process_time()
+            program.function.trace(*program.arguments.values()).lower().compile()
+            times[layers] = time.process_time() - began
+    assert times[32] < 1.3 * times[8], times
+
+
+@needs_libtpu
+def test_a_program_that_does_not_fit_is_reported(monkeypatch) -> None:
+    """The compiler's refusal is a row of the report, with what is needed and what there is."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from onethinker_jax.train.plan_programs import Program
+
+    config, _ = narrow(8)
+    chip, mesh = plan._target(config, "v6e:2x4")
+    large = jax.ShapeDtypeStruct(
+        (8 * 2**16, 2**20), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(("fsdp", "tensor")))
+    )
+    program = Program("SFT gradients", jax.jit(lambda x: x.sum()), {"batch": large}, {}, 1, 0)
+    report = plan._compile(program, program, config, mesh)
+    assert not report.fits(chip)
+    assert report.refusal.startswith("needs 128.00 GiB of 31.25 GiB")
+    assert report.refusal in plan.describe(config, chip, mesh, [report], None)

@@ -1,0 +1,105 @@
+"""FLOPs through scans, shards and recomputation; bytes and collectives of compiled text through loops."""
+
+import jax
+import jax.numpy as jnp
+
+from onethinker_jax.train.program_cost import count_flops, count_traffic
+
+PRODUCT = 2 * 4 * 8 * 8  # of the [4, 8] by [8, 8] product below
+
+
+def layers(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    def body(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.tanh(x @ kernel), None
+
+    return jax.lax.scan(jax.checkpoint(body), x, kernels)[0].sum()
+
+
+def flops(function, *shapes: tuple[int, ...], trips: int = 1) -> dict[str, int]:
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return dict(count_flops(jax.jit(function).trace(*arguments).jaxpr.jaxpr, trips=trips))
+
+
+def test_a_scanned_layer_counts_as_often_as_it_runs() -> None:
+    assert flops(layers, (4, 8), (7, 8, 8)) == {"matmul": 7 * PRODUCT}
+
+
+def test_recomputation_counts() -> None:
+    """Forward, the same again, and two products backward."""
+    assert flops(jax.grad(layers, argnums=(0, 1)), (4, 8), (7, 8, 8)) == {"matmul": 7 * 4 * PRODUCT}
+
+
+def test_while_branches_and_grouped_products() -> None:
+    def decode(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.while_loop(lambda x: x.sum() < 1, lambda x: x @ kernel, x)
+
+    assert flops(decode, (4, 8), (8, 8), trips=50) == {"matmul": 50 * PRODUCT}
+
+    def either(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.cond(x.sum() > 0, lambda: x @ kernel @ kernel, lambda: x @ kernel)
+
+    assert flops(either, (4, 8), (8, 8)) == {"matmul": 2 * PRODUCT}
+
+    def experts(x: jax.Array, kernels: jax.Array) -> jax.Array:
+        return jax.lax.ragged_dot(x, kernels, jnp.array([1, 3]))
+
+    assert flops(experts, (4, 8), (2, 8, 8)) == {"matmul": PRODUCT}
+
+
+HLO = """HloModule jit_step
+
+%condition (state: (s32[], f32[4,8])) -> pred[] {
+  %state = (s32[], f32[4,8]{1,0}) parameter(0)
+  %at = s32[] get-tuple-element(%state), index=0
+  %layers = s32[] constant(5)
+  ROOT %more = pred[] compare(%at, %layers), direction=LT
+}
+
+%sliced (stack: f32[5,16,8], number: s32[]) -> f32[16,8] {
+  %stack = f32[5,16,8]{2,1,0} parameter(0)
+  %number = s32[] parameter(1)
+  ROOT %layer = f32[16,8]{1,0} dynamic-slice(%stack, %number), dynamic_slice_sizes={1,16,8}
+}
+
+%body (state: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %state.1 = (s32[], f32[4,8]{1,0}) parameter(0)
+  %at.1 = s32[] get-tuple-element(%state.1), index=0
+  %x = f32[4,8]{1,0} get-tuple-element(%state.1), index=1
+  %all = f32[5,16,8]{2,1,0:T(8,128)S(0)} constant({...})
+  %kernel = f32[16,8]{1,0} fusion(%all, %at.1), kind=kLoop, calls=%sliced
+  %gathered = f32[16,32]{1,0} all-gather(%kernel), replica_groups=[2,4]<=[8], dimensions={1}
+  %near = f32[4,32]{1,0:T(8,128)S(1)} dot(%x, %gathered), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %sum = f32[4,8]{1,0} all-reduce(%near), replica_groups={{0,1},{2,3}}, to_apply=%add
+  ROOT %next = (s32[], f32[4,8]{1,0}) tuple(%at.1, %sum)
+}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %plus = f32[] add(%a, %b)
+}
+
+ENTRY %main (x: f32[4,8]) -> (s32[], f32[4,8]) {
+  %x.1 = f32[4,8]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[4,8]{1,0}) tuple(%zero, %x.1)
+  ROOT %done = (s32[], f32[4,8]{1,0}) while(%start), condition=%condition, body=%body
+}
+"""
+
+
+def test_traffic_of_a_loop() -> None:
+    traffic = count_traffic(HLO)
+    assert dict(traffic.calls) == {"all-gather": 5, "all-reduce": 5}
+    gathered, summed = 16 * 32 * 4, 4 * 8 * 4
+    assert dict(traffic.wire) == {"all-gather": 5 * gathered * 3 // 4, "all-reduce": 5 * summed}
+    counter, kernel = 4, 16 * 8 * 4
+    fusion = 2 * kernel + counter  # the slice, not the stack, read and written
+    dot = summed + gathered  # its result lies in the chip's own memory
+    compare = 2 * counter + 1
+    assert traffic.hbm == 5 * (fusion + kernel + gathered + dot + summed + compare)
+
+
+def test_a_loop_of_unknown_length() -> None:
+    unknown = HLO.replace("direction=LT", "direction=NE")
+    assert count_traffic(unknown, trips=9).calls["all-gather"] == 9

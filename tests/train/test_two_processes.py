@@ -1,0 +1,72 @@
+"""A training update over many devices, in one process and in two, gives what one device gives."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from onethinker_jax.model.sharding import make_mesh
+from tests.train import making
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def alone() -> tuple[float, dict[str, np.ndarray]]:
+    """The update on one device."""
+    loss, arrays = making.sharded_update(make_mesh())
+    return float(loss), {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def compare(loss: float, arrays: Any, alone: tuple[float, dict[str, np.ndarray]]) -> None:
+    np.testing.assert_allclose(loss, alone[0], rtol=1e-5)
+    for name, wanted in alone[1].items():
+        scale = float(np.abs(wanted).max())
+        if name.startswith("gradients."):
+            np.testing.assert_allclose(arrays[name], wanted, atol=1e-4 * scale + 1e-5, err_msg=name)
+        else:  # Adam makes a whole step of a gradient that is nothing but rounding
+            gradient = alone[1][name.replace("params.", "gradients.", 1)]
+            real = np.abs(gradient) > 1e-2
+            np.testing.assert_allclose(np.asarray(arrays[name])[real], wanted[real], atol=2e-5, err_msg=name)
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
+def test_eight_devices(alone) -> None:
+    loss, arrays = making.sharded_update(make_mesh(data=2, fsdp=2, tensor=2))
+    compare(float(loss), arrays, alone)
+    kernel = arrays["gradients.decoder.layers.q_proj.kernel.value"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4  # summed where its parameter lies
+
+
+@pytest.mark.slow
+def test_two_processes_of_four_devices(alone, tmp_path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    file = tmp_path / "update.npz"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.train.two_processes", str(number), port, str(file)],
+            env=environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], said
+    with np.load(file) as arrays:
+        compare(float(arrays["loss"]), arrays, alone)
