@@ -35,7 +35,7 @@ def rows() -> list[list[np.ndarray]]:
 def main() -> None:
     lines = rows()
     heights = [max(frame.shape[0] for frame in line) + GAP for line in lines]
-    sheet = Image.new("RGB", (WIDTH, sum(heights) + GAP), (90, 90, 90))
+    sheet = Image.new("RGB", (WIDTH, sum(heights) + GAP), (255, 255, 255))
     top = GAP
     for line, height in zip(lines, heights, strict=True):
         left = GAP

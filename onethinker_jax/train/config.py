@@ -98,7 +98,7 @@ class OptimizerSettings:
     learning_rate: float
     kind: Literal["adamw", "muon"] = "adamw"
     """``muon`` orthogonalises the momentum of every layer's matrices, its steps scaled to AdamW's size; embeddings,
-    norms and biases are AdamW's.  A model that starts from nothing learns from a third of the examples."""
+    norms and biases are AdamW's.  A model that starts from nothing needs fewer steps with it."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """``cosine`` falls to a tenth."""
     warmup: float = 0.02
