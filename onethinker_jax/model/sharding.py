@@ -49,9 +49,7 @@ class ShardingError(ValueError):
     """A dimension that the mesh does not divide; the message names both."""
 
 
-def make_mesh(
-    data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over the first ``data * fsdp * tensor`` of ``devices`` (by default all that JAX sees).
 
     Raises ShardingError when there are fewer.

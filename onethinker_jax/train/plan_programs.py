@@ -87,7 +87,7 @@ def _rl_programs(
     update = rl_update(graphdef, optimizer, rl, sampling, config.model.compute_dtype)
     shape = rl.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
-    floats = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
+    floats: Any = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
     programs = _update_programs(
         "RL",
         update,

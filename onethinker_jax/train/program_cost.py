@@ -43,8 +43,9 @@ def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1) -> Counter[str]:
         if name == "dot_general":
             total["matmul"] += _dot_flops(equation)
         elif name.startswith("ragged_dot"):
-            rows, inner = equation.invars[0].aval.shape[-2:]
-            total["matmul"] += 2 * rows * inner * equation.invars[1].aval.shape[-1]
+            rows: Any = equation.invars[0].aval
+            kernel: Any = equation.invars[1].aval
+            total["matmul"] += 2 * math.prod(rows.shape[-2:]) * kernel.shape[-1]
         elif name == "pallas_call":
             estimate = params["cost_estimate"]
             total[str(params["name"])] += 0 if estimate is None else int(estimate.flops)

@@ -199,7 +199,7 @@ def freeze_vision(params: nnx.State) -> nnx.State:
     )
 
 
-def _layer_matrices(params: nnx.State) -> Any:
+def _layer_matrices(params: Any) -> Any:
     """Which axes of a kernel are a matrix, layer by layer; None for what Muon leaves to AdamW."""
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:

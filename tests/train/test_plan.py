@@ -3,6 +3,7 @@
 import importlib.util
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,12 @@ def narrow(layers: int) -> tuple[TrainConfig, Qwen3VLConfig]:
         num_kv_heads=2,
     )
     vision = VisionConfig(depth=27, hidden_size=144, intermediate_size=256, num_heads=2, out_hidden_size=256)
-    ids = {"image_token_id": 1, "video_token_id": 2, "vision_start_token_id": 3, "vision_end_token_id": 4}
+    ids: dict[str, Any] = {
+        "image_token_id": 1,
+        "video_token_id": 2,
+        "vision_start_token_id": 3,
+        "vision_end_token_id": 4,
+    }
     batch = BatchSettings(rows=4, tokens=2048, patches=1024)
     config = TrainConfig(
         model=ModelSettings(remat="full", compute_dtype="bfloat16"),
@@ -150,6 +156,7 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     assert sft.flops < rl.flops  # whose vision tower has a backward pass
     assert rl.traffic is not None
     assert rl.traffic.calls["all-gather"] > 8
+    assert reports[0].memory is not None
     assert reports[4].memory is not None
     assert reports[4].memory.resident["optimiser"] > 2 * reports[0].memory.arguments["gradients"] * 0.99
     text = plan.describe(config, chip, mesh, reports, "v6e:2x4")
