@@ -64,7 +64,7 @@ def decode(path) -> tuple[np.ndarray, np.ndarray]:
 
 def coloured(frame: np.ndarray, colour: str) -> np.ndarray:
     """bool [H, W]: pixels that a lossy video shows nearest to this colour."""
-    palette = np.array([*COLOURS.values(), (234, 234, 234), INK], float)
+    palette = np.array([*COLOURS.values(), (128, 128, 128), INK], float)
     distance = ((frame[..., None, :].astype(float) - palette) ** 2).sum(-1)
     return distance.argmin(-1) == list(COLOURS).index(colour)
 
