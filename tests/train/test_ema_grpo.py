@@ -96,7 +96,7 @@ def policy(processor: Processor) -> tuple[nnx.GraphDef, nnx.State]:
     mesh = make_mesh()
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))))
     fresh = jax.jit(
-        lambda: nnx.state(Qwen3VL(config, rngs=nnx.Rngs(3))), out_shardings=tree_shardings(shapes, mesh)
+        lambda: nnx.state(Qwen3VL(config, rngs=nnx.Rngs(0))), out_shardings=tree_shardings(shapes, mesh)
     )
     return graphdef, fresh()
 
