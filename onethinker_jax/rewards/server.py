@@ -284,11 +284,14 @@ def serve(settings: ServerSettings, stop: threading.Event) -> None:
             checks.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("serving %s and %s on %s", settings.text_backend, settings.mask_backend, bound)
         threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
-        stop.wait()
+        # The kernel may hand a signal to any thread; Python then runs its handler only once the main thread
+        # does something, which an endless wait never does.
+        while not stop.wait(0.25):
+            pass
         log.info("stopping: calls under way have %g s to end", settings.grace_s)
         checks.enter_graceful_shutdown()
-        server.stop(settings.grace_s).wait()
-        log.info("stopped")
+        ended = server.stop(settings.grace_s).wait(settings.grace_s + 2.0)
+        log.info("stopped" if ended else "stopped, with gRPC still holding a call")
 
 
 def _warm_up() -> None:

@@ -317,6 +317,25 @@ def test_a_signal_lets_calls_under_way_end(tmp_path, number):
     assert not (tmp_path / "s.sock").exists()
 
 
+def test_a_signal_to_any_thread_ends_it(tmp_path):
+    script = (
+        "import pathlib, signal, sys, threading, time\n"
+        "from onethinker_jax.rewards import server\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "def end():\n"
+        "    while not path.exists(): time.sleep(0.05)\n"
+        "    time.sleep(0.5)\n"
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n"
+        "threading.Thread(target=end).start()\n"
+        "sys.exit(server.main(['--address', f'unix:{path}']))\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "s.sock")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.rstrip().endswith("stopped")
+    assert not (tmp_path / "s.sock").exists()
+
+
 def test_the_server_ends_with_its_parent(tmp_path):
     script = (
         "import sys, time\n"
