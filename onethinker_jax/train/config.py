@@ -226,12 +226,14 @@ class RLSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Greedy evaluation on held-out records."""
+    """Answers to the held-out records."""
 
     rows: int = 64
     prompt_tokens: int = 208
     prompt_patches: int = 160
     max_new_tokens: int = 152
+    sampled: bool = True
+    """Before and after RL, beside greedy answers one at RL's temperature: their mean reward is what RL raises."""
     gallery: int = 3
     """Held-out records a task shown on the page."""
 

@@ -22,7 +22,6 @@ from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record, read_records
 from onethinker_jax.data_pipeline.synthetic import build_shapes_world
 from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
-from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
 from onethinker_jax.model.attention import platform_backend
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.model.family import family_member
@@ -34,7 +33,6 @@ from onethinker_jax.rewards.client import RewardClient, start_server
 from onethinker_jax.train.checkpoint import (
     BASE,
     CHECKPOINTS,
-    HELDOUT,
     Checkpoints,
     claim_directory,
     write_atomically,
@@ -42,11 +40,10 @@ from onethinker_jax.train.checkpoint import (
 from onethinker_jax.train.config import ModelSettings, SettingError, TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import export_model
+from onethinker_jax.train.heldout import HeldOut, read_answers
 from onethinker_jax.train.log import Compilations, RunLog, count_compilations
 from onethinker_jax.train.sft import train_sft
 from onethinker_jax.train.summary import print_summary, write_run_page
-
-STAGES = ("fresh", "sft", "rl")
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,6 @@ class Corpora:
 
 def run(config: TrainConfig) -> None:
     """Does or finishes the whole run; see the module's docstring for what it leaves behind."""
-    stages = [stage for stage in STAGES if stage != "sft" or config.sft.steps]
     claim_directory(config)
     _keep_compiled_programs()
     directory = config.directory
@@ -71,10 +67,7 @@ def run(config: TrainConfig) -> None:
         corpora = prepare_data(config, log)
         if is_finished(directory):
             log.info("this run is finished: nothing is left to do; to train again, choose another --name")
-            files = {stage: directory / HELDOUT / f"{stage}.jsonl" for stage in stages}
-            print_summary(
-                {stage: read_predictions(file, corpora.heldout) for stage, file in files.items()}, log
-            )
+            print_summary(config, read_answers(config, corpora.heldout), log)
             _say_results(directory, log)
             return
         base = prepare_base(config, corpora, log)
@@ -93,14 +86,15 @@ def run(config: TrainConfig) -> None:
             log.info(f"reward service: process {server.process.pid} at {server.address}")
             checkpoints = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
             try:
-                params, predictions = _train(
+                params = _train(
                     config, graphdef, params, corpora, processor, client, mesh, checkpoints, log, compilations
                 )
             finally:
                 checkpoints.close()
             export_model(nnx.merge(graphdef, params), base, directory / "model")
-            write_run_page(config, corpora.heldout, predictions, client)
-        print_summary(predictions, log)
+            answers = read_answers(config, corpora.heldout)
+            write_run_page(config, corpora.heldout, answers, client)
+        print_summary(config, answers, log)
         _say_results(directory, log)
 
 
@@ -125,34 +119,10 @@ def _train(
     checkpoints: Checkpoints,
     log: RunLog,
     compilations: Compilations,
-) -> tuple[nnx.State, dict[str, list[Prediction]]]:
+) -> nnx.State:
     """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records."""
-    shape = config.evaluation
-    greedy = Sampler(
-        graphdef,
-        processor,
-        rows=shape.rows,
-        samples=1,
-        prompt_tokens=shape.prompt_tokens,
-        prompt_patches=shape.prompt_patches,
-        max_new_tokens=shape.max_new_tokens,
-        temperature=0.0,
-        mesh=mesh,
-        compute_dtype=config.model.compute_dtype,
-    )
-    predictions: dict[str, list[Prediction]] = {}
-
-    def score(stage: str, params: nnx.State) -> None:
-        file = config.directory / HELDOUT / f"{stage}.jsonl"
-        if not file.is_file():
-            log.info(f"held-out records, {stage} model: {len(corpora.heldout)} greedy answers …")
-            file.parent.mkdir(exist_ok=True)
-            write_predictions(
-                file, evaluate(greedy, params, corpora.heldout, client, variant=config.rl.variant)
-            )
-        predictions[stage] = read_predictions(file, corpora.heldout)
-
-    score("fresh", params)
+    heldout = HeldOut(config, graphdef, processor, corpora.heldout, client, mesh, log)
+    heldout.score("fresh", params)
     newest = checkpoints.newest()
     if config.sft.steps and (newest is None or newest[1]["stage"] == "sft"):
         stream = RecordStream(corpora.sft, seed=config.seed)
@@ -171,7 +141,7 @@ def _train(
                 log=log,
             )
     if config.sft.steps:
-        score("sft", params)
+        heldout.score("sft", params)
 
     rl = config.rl
     sampler = Sampler(
@@ -201,8 +171,8 @@ def _train(
         log=log,
         compilations=compilations,
     )
-    score("rl", params)
-    return params, predictions
+    heldout.score("rl", params)
+    return params
 
 
 def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:

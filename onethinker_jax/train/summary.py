@@ -9,15 +9,16 @@ from onethinker_jax.rewards.client import RewardClient
 from onethinker_jax.rewards.score import Variant
 from onethinker_jax.train.config import TrainConfig
 from onethinker_jax.train.gallery import GalleryItem, Masks, gallery_item
+from onethinker_jax.train.heldout import Answers
 from onethinker_jax.train.log import METRICS_FILE, RunLog, read_metrics
 from onethinker_jax.train.page import Summary, TaskSummary, write_page
 
 LABELS = {"fresh": "fresh", "sft": "after SFT", "rl": "after RL"}
 
 
-def print_summary(predictions: Mapping[str, Sequence[Prediction]], log: RunLog) -> None:
+def print_summary(config: TrainConfig, answers: Answers, log: RunLog) -> None:
     """A row a task: mean held-out reward at each stage, and at the last the format rate and mask IoU."""
-    results = _results(predictions)
+    results = _results(answers.greedy)
     rows = []
     for of_task in results:
         last = of_task[-1]
@@ -28,22 +29,24 @@ def print_summary(predictions: Mapping[str, Sequence[Prediction]], log: RunLog) 
     columns = [
         "task",
         "records",
-        *(LABELS[stage] for stage in predictions),
+        *(LABELS[stage] for stage in answers.greedy),
         "gain of RL",
         "format",
         "mask IoU",
     ]
     log.table("Held-out reward (greedy answers)", columns, rows)
+    if answers.sampled:
+        log.info(_sampled_gain(config, answers))
 
 
 def write_run_page(
     config: TrainConfig,
     records: Sequence[Record],
-    predictions: Mapping[str, Sequence[Prediction]],
+    answers: Answers,
     client: RewardClient,
 ) -> Path:
     """Writes ``index.html`` into the run's folder: table, curves, and a gallery of the last stage's answers."""
-    results = _results(predictions)
+    results = _results(answers.greedy)
     tasks = [
         TaskSummary(
             of_task[0].task,
@@ -54,10 +57,14 @@ def write_run_page(
         )
         for of_task in results[:-1]
     ]
-    gain = results[-1][-1].overall - results[-1][-2].overall
+    before, after = (result.overall for result in results[-1][-2:])
+    gain = f"{after - before:+.3f}, from {before:.3f} to {after:.3f}"
+    lead = f"RL changed the mean held-out reward of greedy answers by {gain}."
+    if answers.sampled:
+        lead += f" {_sampled_gain(config, answers)}."
     summary = Summary(
         tasks,
-        stages=[LABELS[stage] for stage in predictions],
+        stages=[LABELS[stage] for stage in answers.greedy],
         facts={
             "Seed": str(config.seed),
             "SFT": f"{config.sft.steps:,} updates",
@@ -65,8 +72,7 @@ def write_run_page(
             "Method": f"{config.rl.method}, {config.rl.variant} variant",
             "Held out": f"{len(records):,} records",
         },
-        lead=f"RL changed the mean held-out reward by {gain:+.3f}, from {results[-1][-2].overall:.3f} "
-        f"to {results[-1][-1].overall:.3f}.",
+        lead=lead,
     )
     page = config.directory / "index.html"
     write_page(
@@ -74,9 +80,18 @@ def write_run_page(
         title=f"onethinker_jax: {config.name}",
         summary=summary,
         curves=read_metrics(config.directory / METRICS_FILE),
-        gallery=_gallery(predictions["rl"], config, client),
+        gallery=_gallery(answers.greedy["rl"], config, client),
     )
     return page
+
+
+def _sampled_gain(config: TrainConfig, answers: Answers) -> str:
+    """What RL did to the very mean that it raises."""
+    before, after = (over_all(predictions).overall for predictions in answers.sampled.values())
+    return (
+        f"Of answers sampled at temperature {config.rl.temperature:g}, as RL samples them: "
+        f"{before:.3f} before RL, {after:.3f} after ({after - before:+.3f})"
+    )
 
 
 def _results(predictions: Mapping[str, Sequence[Prediction]]) -> list[list[TaskResult]]:

@@ -1,0 +1,99 @@
+"""How well each stage's model answers the held-out records: greedily and, before and after RL, as RL samples.
+
+Greedy answers are what a user gets; the mean reward of sampled ones is what RL raises.
+"""
+
+from dataclasses import dataclass
+
+from flax import nnx
+from jax.sharding import Mesh
+
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
+from onethinker_jax.responses import Sampler
+from onethinker_jax.rewards.client import RewardClient
+from onethinker_jax.train.checkpoint import HELDOUT
+from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.log import RunLog
+
+SAMPLED = "_sampled"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions on the held-out records by stage ("fresh", "sft", "rl"), in the order of training.
+
+    ``sampled`` holds the stages before and after RL, or nothing when ``evaluation.sampled`` is off.
+    """
+
+    greedy: dict[str, list[Prediction]]
+    sampled: dict[str, list[Prediction]]
+
+
+def read_answers(config: TrainConfig, records: list[Record]) -> Answers:
+    """What a run's ``HeldOut`` wrote; raises RecordError naming a file of other records."""
+    folder, stages = config.directory / HELDOUT, stages_of(config)
+    sampled = stages[-2:] if config.evaluation.sampled else []
+    return Answers(
+        {stage: read_predictions(folder / f"{stage}.jsonl", records) for stage in stages},
+        {stage: read_predictions(folder / f"{stage}{SAMPLED}.jsonl", records) for stage in sampled},
+    )
+
+
+def stages_of(config: TrainConfig) -> list[str]:
+    """The run's stages that leave a model."""
+    return ["fresh", "sft", "rl"] if config.sft.steps else ["fresh", "rl"]
+
+
+class HeldOut:
+    """Scores the model of a stage on the held-out records and keeps its answers in the run's folder."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        graphdef: nnx.GraphDef,
+        processor: Processor,
+        records: list[Record],
+        client: RewardClient,
+        mesh: Mesh,
+        log: RunLog,
+    ):
+        self.config, self.records, self.client, self.log = config, records, client, log
+        shape = config.evaluation
+
+        def sampler(temperature: float) -> Sampler:
+            return Sampler(
+                graphdef,
+                processor,
+                rows=shape.rows,
+                samples=1,
+                prompt_tokens=shape.prompt_tokens,
+                prompt_patches=shape.prompt_patches,
+                max_new_tokens=shape.max_new_tokens,
+                temperature=temperature,
+                mesh=mesh,
+                compute_dtype=config.model.compute_dtype,
+            )
+
+        self.greedy, self.sampled = sampler(0.0), sampler(config.rl.temperature)
+
+    def score(self, stage: str, params: nnx.State) -> None:
+        """Answers with the stage's model, where its answers do not stand already.
+
+        Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
+        """
+        self._answer(stage, "greedy answers", self.greedy, params)
+        if self.config.evaluation.sampled and stage in stages_of(self.config)[-2:]:
+            what = f"answers at temperature {self.config.rl.temperature:g}"
+            self._answer(f"{stage}{SAMPLED}", what, self.sampled, params)
+
+    def _answer(self, name: str, what: str, sampler: Sampler, params: nnx.State) -> None:
+        file = self.config.directory / HELDOUT / f"{name}.jsonl"
+        if file.is_file():
+            return
+        stage = name.removesuffix(SAMPLED)
+        self.log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
+        file.parent.mkdir(exist_ok=True)
+        variant = self.config.rl.variant
+        write_predictions(file, evaluate(sampler, params, self.records, self.client, variant=variant))
