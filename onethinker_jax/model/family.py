@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from onethinker_jax.model.config import ConfigError, Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.model.config import ConfigError, MoEConfig, Qwen3VLConfig, TextConfig, VisionConfig
 
 _SMALL_VISION = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "deepstack_layers": (5, 11, 17)}
 
@@ -18,6 +18,7 @@ class Member:
     feed_forward: int
     small_vision: bool = False
     tied: bool = False
+    moe: MoEConfig | None = None
 
 
 # As in the released config.json files, https://huggingface.co/Qwen/Qwen3-VL-8B-Instruct and its siblings.
@@ -26,6 +27,8 @@ MEMBERS = {
     "4b": Member(36, 2560, 32, 8, 9728, small_vision=True, tied=True),
     "8b": Member(36, 4096, 32, 8, 12_288),
     "32b": Member(64, 5120, 64, 8, 25_600),
+    "30b-a3b": Member(48, 2048, 32, 4, 6144, moe=MoEConfig(intermediate_size=768)),
+    "235b-a22b": Member(94, 4096, 64, 4, 12_288, moe=MoEConfig(intermediate_size=1536)),
 }
 
 
@@ -42,6 +45,7 @@ def family_member(name: str) -> Qwen3VLConfig:
             num_layers=member.layers,
             num_heads=member.heads,
             num_kv_heads=member.kv_heads,
+            moe=member.moe,
         ),
         vision=VisionConfig(out_hidden_size=member.width, **vision),
         tie_word_embeddings=member.tied,

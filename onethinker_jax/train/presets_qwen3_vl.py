@@ -33,15 +33,9 @@ def _sft(size: str, mesh: MeshSettings) -> TrainConfig:
     """32 rows of 16,384 tokens an update, the vision tower and merger frozen."""
     rows = mesh.data * mesh.fsdp
     return TrainConfig(
-        name=f"qwen3_vl_{size}_sft",
+        name=f"qwen3_vl_{size.replace('-', '_')}_sft",
         model=_model(size),
-        data=DataSettings(
-            image_min_pixels=3136,
-            image_max_pixels=802_816,
-            video_max_frames=128,
-            video_min_pixels=4 * 32**2,
-            video_max_pixels=100_352,
-        ),
+        data=_media(image_pixels=802_816, frame_pixels=100_352),
         sft=SFTSettings(
             steps=10_000,
             batch=BatchSettings(rows=rows, tokens=16_384, patches=SFT_PATCHES),
@@ -62,15 +56,9 @@ def _rl(size: str, mesh: MeshSettings, *, rollout_rows: int) -> TrainConfig:
     """128 prompts x 8 samples a step in 4 updates of 32 prompts; everything is trained."""
     rows = mesh.data * mesh.fsdp
     return TrainConfig(
-        name=f"qwen3_vl_{size}_rl",
+        name=f"qwen3_vl_{size.replace('-', '_')}_rl",
         model=_model(size),
-        data=DataSettings(
-            image_min_pixels=3136,
-            image_max_pixels=1_048_576,
-            video_max_frames=128,
-            video_min_pixels=4 * 32**2,
-            video_max_pixels=64 * 32**2,
-        ),
+        data=_media(image_pixels=1_048_576, frame_pixels=64 * 32**2),
         sft=SFTSettings(steps=0, batch=BatchSettings(rows=rows, tokens=16_384, patches=RL_PATCHES)),
         rl=RLSettings(
             steps=200,
@@ -86,6 +74,16 @@ def _rl(size: str, mesh: MeshSettings, *, rollout_rows: int) -> TrainConfig:
         ),
         evaluation=_evaluation(rows, RL_PATCHES),
         mesh=mesh,
+    )
+
+
+def _media(*, image_pixels: int, frame_pixels: int) -> DataSettings:
+    return DataSettings(
+        image_min_pixels=3136,
+        image_max_pixels=image_pixels,
+        video_max_frames=2 * FRAME_PAIRS,
+        video_min_pixels=4 * 32**2,
+        video_max_pixels=frame_pixels,
     )
 
 
@@ -113,6 +111,11 @@ def qwen3_vl_32b_sft() -> TrainConfig:
     return _sft("32b", MeshSettings(fsdp=32))
 
 
+def qwen3_vl_30b_a3b_sft() -> TrainConfig:
+    """``qwen3_vl_30b_a3b_sft``: Qwen3-VL-30B-A3B on chain-of-thought data, 32 chips of a v5p-64."""
+    return _sft("30b-a3b", MeshSettings(fsdp=32))
+
+
 def qwen3_vl_2b_rl() -> TrainConfig:
     """``qwen3_vl_2b_rl``: EMA-GRPO of Qwen3-VL-2B, 8 chips of a v6e-8."""
     return _rl("2b", MeshSettings(fsdp=4, tensor=2), rollout_rows=4)
@@ -138,15 +141,22 @@ def qwen3_vl_32b_rl() -> TrainConfig:
     return _rl("32b", MeshSettings(fsdp=16, tensor=4), rollout_rows=16)
 
 
+def qwen3_vl_30b_a3b_rl() -> TrainConfig:
+    """``qwen3_vl_30b_a3b_rl``: EMA-GRPO of Qwen3-VL-30B-A3B, 64 chips of a v5p-128."""
+    return _rl("30b-a3b", MeshSettings(fsdp=16, tensor=4), rollout_rows=16)
+
+
 # Preset -> the slice that its mesh is for.
 SLICES = {
     qwen3_vl_2b_sft: "v6e-8",
     qwen3_vl_4b_sft: "v6e-8",
     qwen3_vl_8b_sft: "v6e-16",
     qwen3_vl_32b_sft: "v5p-64",
+    qwen3_vl_30b_a3b_sft: "v5p-64",
     qwen3_vl_2b_rl: "v6e-8",
     qwen3_vl_4b_rl: "v6e-16",
     qwen3_vl_8b_rl: "v5p-32",
     qwen3_vl_8b_rl_v6e: "v6e-32",
     qwen3_vl_32b_rl: "v5p-128",
+    qwen3_vl_30b_a3b_rl: "v5p-128",
 }

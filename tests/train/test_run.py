@@ -55,8 +55,10 @@ def test_files(finished: Run) -> None:
     assert folders | {"config.json", "metrics.jsonl", "index.html", "reward_server.log"} <= names
     assert not list(finished.directory.rglob("*.writing*")) + list(finished.directory.rglob("*.part"))
     records = json.loads((finished.directory / "data" / "eval_shapes.json").read_text())
-    for stage in ("fresh", "sft", "rl"):
-        rows = (finished.directory / "heldout" / f"{stage}.jsonl").read_text().splitlines()
+    answers = ("fresh", "sft", "sft_sampled", "rl", "rl_sampled")
+    assert {path.stem for path in (finished.directory / "heldout").iterdir()} == set(answers)
+    for name in answers:
+        rows = (finished.directory / "heldout" / f"{name}.jsonl").read_text().splitlines()
         assert [json.loads(row)["problem_id"] for row in rows] == [record["problem_id"] for record in records]
     for stage in ("sft", "rl"):
         assert list((finished.directory / "tensorboard" / stage).glob("events.out.tfevents.*"))
@@ -68,7 +70,14 @@ def test_files(finished: Run) -> None:
 
 def test_console(finished: Run) -> None:
     """The summary table with every task, the paths, and no warning of a late compilation or anything else."""
-    for text in ("Held-out reward", "tracking (video)", "OCR (image)", "all tasks", "gain of RL"):
+    for text in (
+        "Held-out reward",
+        "tracking (video)",
+        "OCR (image)",
+        "all tasks",
+        "gain of RL",
+        "sampled at temperature 1",
+    ):
         assert text in finished.stdout
     assert str(finished.directory / "model") in finished.stdout
     assert str(finished.directory / "index.html") in finished.stdout
@@ -216,7 +225,13 @@ def test_stopped_twice_it_ends_in_the_same_bits(finished: Run, tmp_path: Path) -
     assert result.returncode == 0, result.stderr
     assert f"rl: {CONFIG.rl.steps} steps from step" in result.stdout
 
-    for name in ("model/model.safetensors", "heldout/fresh.jsonl", "heldout/sft.jsonl", "heldout/rl.jsonl"):
+    for name in (
+        "model/model.safetensors",
+        "heldout/fresh.jsonl",
+        "heldout/sft.jsonl",
+        "heldout/rl.jsonl",
+        "heldout/rl_sampled.jsonl",
+    ):
         assert (stopped.directory / name).read_bytes() == (finished.directory / name).read_bytes(), name
     for stage in ("sft", "rl"):
         timed = ("time", "tokens_per_second", "seconds/rollout", "seconds/update")
