@@ -119,7 +119,7 @@ def load_hf(
     from onethinker_jax.model.sharding import parameter_sharding
 
     config = Qwen3VLConfig.from_directory(path)
-    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat, mesh=mesh))
+    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
     graphdef, shapes = nnx.split(model)
     flat = dict(nnx.to_flat_state(shapes))
     tensors = find_tensors(Path(path))

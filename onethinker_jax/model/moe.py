@@ -1,9 +1,10 @@
 """A layer of experts: a router sends each token to k of E feed-forward networks, whose outputs are mixed.
 
 Tokens are sorted by expert and multiplied in groups (``jax.lax.ragged_dot``): no token is dropped, none is
-padded to a capacity, and a token's result does not depend on its neighbours.  On a mesh every device holds a
-slice of every expert's feed-forward axis (``tensor``) and works on its own rows (``data``, ``fsdp``); one sum
-over ``tensor`` ends the layer.  Routing and mixing run in float32, the k weights of a token add up to 1.
+padded to a capacity, and a token's result does not depend on its neighbours.  On the mesh in context every
+device holds a slice of every expert's feed-forward axis (``tensor``) and works on its own rows (``data``,
+``fsdp``); one sum over ``tensor`` ends the layer.  Routing and mixing run in float32, the k weights of a token
+add up to 1.
 """
 
 from functools import partial
@@ -11,11 +12,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.config import MoEConfig
 from onethinker_jax.model.layers import Linear, wide
+from onethinker_jax.model.sharding import context_mesh
 
 
 class ExpertKernel(nnx.Module):
@@ -37,7 +39,6 @@ class Experts(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype,
         gain: float,
-        mesh: Mesh | None,
     ):
         count, size = config.num_experts, config.intermediate_size
         self.router = Linear(width, count, bias=False, rngs=rngs, dtype=dtype)
@@ -45,13 +46,13 @@ class Experts(nnx.Module):
         self.gate_up = ExpertKernel((count, width, 2, size), rngs=rngs, dtype=dtype)
         self.down = ExpertKernel((count, size, width), rngs=rngs, dtype=dtype, gain=gain)
         self.chosen = config.experts_per_token
-        self.mesh = mesh
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         kernels = (self.router.kernel[...], self.gate_up.kernel[...], self.down.kernel[...])
-        if self.mesh is None:
+        mesh = context_mesh()
+        if mesh is None or mesh.size == 1:
             return mix_experts(x, *kernels, chosen=self.chosen)
-        shards = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        shards = mesh.shape["data"] * mesh.shape["fsdp"]
         # Few rows, as in decoding one prompt, are worked on by every data shard alike.
         rows = PartitionSpec(("data", "fsdp") if x.shape[0] % shards == 0 else None)
         local = partial(mix_experts, chosen=self.chosen, sum_over="tensor")
@@ -61,7 +62,7 @@ class Experts(nnx.Module):
             PartitionSpec(None, None, None, "tensor"),
             PartitionSpec(None, "tensor", None),
         )
-        return jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=rows)(x, *kernels)
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=rows)(x, *kernels)
 
 
 def mix_experts(

@@ -11,7 +11,6 @@ videos and text need no special case, and image and video DeepStack features can
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.config import Qwen3VLConfig
@@ -22,10 +21,7 @@ from onethinker_jax.model.vision import VisionTower
 
 
 class Qwen3VL(nnx.Module):
-    """The policy.  ``remat`` says what is kept of each layer for the backward pass (``layers.recompute``).
-
-    ``mesh`` is the one its parameters lie on, if any: experts then stay with their tokens' devices.
-    """
+    """The policy.  ``remat`` says what is kept of each layer for the backward pass (``layers.recompute``)."""
 
     def __init__(
         self,
@@ -34,13 +30,12 @@ class Qwen3VL(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
         remat: Remat = "none",
-        mesh: Mesh | None = None,
     ):
         text = config.text
         self.visual = VisionTower(config.vision, rngs=rngs, dtype=dtype)
         table = jax.random.normal(rngs.params(), (text.vocab_size, text.hidden_size), dtype)
         self.embed = nnx.Param(0.08 * table)
-        self.decoder = Decoder(text, rngs=rngs, dtype=dtype, mesh=mesh)
+        self.decoder = Decoder(text, rngs=rngs, dtype=dtype)
         self.lm_head = nnx.data(
             None
             if config.tie_word_embeddings

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.attention import attention, decode_attention
@@ -48,7 +47,7 @@ def gather_visual(
 class DecoderLayer(nnx.Module):
     """Pre-norm attention and SwiGLU, dense or of experts; the caller says how queries meet keys."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, mesh: Mesh | None):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         width, size = config.hidden_size, config.head_dim
 
         def linear(inputs: int, outputs: int, gain: float = 1.0) -> Linear:
@@ -69,7 +68,7 @@ class DecoderLayer(nnx.Module):
             self.up_proj = linear(width, config.intermediate_size)
             self.down_proj = linear(config.intermediate_size, width, residual)
         else:
-            self.experts = Experts(width, config.moe, rngs=rngs, dtype=dtype, gain=residual, mesh=mesh)
+            self.experts = Experts(width, config.moe, rngs=rngs, dtype=dtype, gain=residual)
         self.dense = config.moe is None
         self.head_dim = size
 
@@ -92,9 +91,9 @@ class DecoderLayer(nnx.Module):
 class Decoder(nnx.Module):
     """Embeddings in, normalised hidden states out."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype, mesh: Mesh | None = None):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         self.layers = stack_layers(
-            lambda r: DecoderLayer(config, rngs=r, dtype=dtype, mesh=mesh), config.num_layers, rngs
+            lambda r: DecoderLayer(config, rngs=r, dtype=dtype), config.num_layers, rngs
         )
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, dtype=dtype)
         self.config = config

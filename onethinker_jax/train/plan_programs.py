@@ -43,7 +43,7 @@ class Program:
 
 def plan_programs(config: TrainConfig, sizes: Qwen3VLConfig, mesh: Mesh) -> list[Program]:
     """SFT's and RL's programs, each where its stage has steps.  Raises ShardingError naming what does not divide."""
-    graphdef, shapes = nnx.split(abstract_model(sizes, config.model, mesh))
+    graphdef, shapes = nnx.split(abstract_model(sizes, config.model))
     programs = []
     if config.sft.steps:
         programs += _sft_programs(config, graphdef, shapes, sizes, mesh)

@@ -304,17 +304,15 @@ def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
     def fresh() -> nnx.State:
         return nnx.state(Qwen3VL(sizes, rngs=nnx.Rngs(config.seed), dtype=dtype, remat=settings.remat))
 
-    graphdef, abstract = nnx.split(abstract_model(sizes, settings, mesh))
+    graphdef, abstract = nnx.split(abstract_model(sizes, settings))
     params = jax.jit(fresh, out_shardings=tree_shardings(abstract, mesh))()
     return nnx.merge(graphdef, params)
 
 
-def abstract_model(sizes: Qwen3VLConfig, settings: ModelSettings, mesh: Mesh) -> Qwen3VL:
+def abstract_model(sizes: Qwen3VLConfig, settings: ModelSettings) -> Qwen3VL:
     """The policy's shapes, without arrays."""
     dtype = jnp.dtype(settings.master_dtype)
-    return nnx.eval_shape(
-        lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), dtype=dtype, remat=settings.remat, mesh=mesh)
-    )
+    return nnx.eval_shape(lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), dtype=dtype, remat=settings.remat))
 
 
 def planned_sizes(settings: ModelSettings) -> Qwen3VLConfig:

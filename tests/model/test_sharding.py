@@ -1,5 +1,6 @@
 """A mesh of eight virtual devices gives the numbers of one, and what does not divide is named."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -58,7 +59,8 @@ def test_loss_logits_and_gradients_equal_one_device(checkpoint):
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     model = load_hf(checkpoint, mesh=mesh)
     placed = jax.device_put(inputs, batch_sharding(mesh, 4))
-    (eight_loss, eight_logits), eight_gradients = step(model, placed)
+    with jax.set_mesh(mesh):
+        (eight_loss, eight_logits), eight_gradients = step(model, placed)
     np.testing.assert_allclose(eight_loss, one_loss, atol=1e-5)
     np.testing.assert_allclose(eight_logits, one_logits, atol=1e-5)
     for one, eight in zip(jax.tree.leaves(one_gradients), jax.tree.leaves(eight_gradients), strict=True):
@@ -66,7 +68,8 @@ def test_loss_logits_and_gradients_equal_one_device(checkpoint):
 
     graphdef, params = nnx.split(model)
     decoding = jax.device_put(params, tree_shardings(params, mesh, DECODE_RULES))
-    got = jax.jit(lambda p, i: loss(nnx.merge(graphdef, p), i)[1])(decoding, placed)
+    with jax.set_mesh(mesh):
+        got = jax.jit(lambda p, i: loss(nnx.merge(graphdef, p), i)[1])(decoding, placed)
     np.testing.assert_allclose(got, one_logits, atol=1e-5)
 
 
@@ -86,7 +89,8 @@ def test_sampling_with_experts_equals_one_device(checkpoint):
         positions = jnp.array([p.next_position for p in prompts[:count]])
         inputs = tiny.rows([[p] for p in prompts[:count]], batch=count)
         sampler = make_sampler(graphdef, config)
-        return sampler(params, inputs, lengths, positions, sample_keys(0, 0, count, 2))
+        with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+            return sampler(params, inputs, lengths, positions, sample_keys(0, 0, count, 2))
 
     expected = draw(None, 4)
     for count in (4, 1):
