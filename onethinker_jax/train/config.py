@@ -142,7 +142,7 @@ class BatchSettings:
 class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
-    steps: int = 350
+    steps: int = 200
     batch: BatchSettings = BatchSettings()
     accumulate: int = 1
     """Micro-batches summed into one update."""
@@ -180,7 +180,7 @@ class RLSettings:
     prompt_patches: int = 160
     max_new_tokens: int = 152
     temperature: float = 1.0
-    batch: BatchSettings = BatchSettings(rows=2, tokens=1024, patches=384)
+    batch: BatchSettings = BatchSettings(rows=4, tokens=512, patches=160)
     optimizer: OptimizerSettings = OptimizerSettings(
         learning_rate=8e-4, schedule="constant", warmup=0.1, vision_scale=0.2, patch_scale=0.02
     )
