@@ -1,0 +1,108 @@
+"""Programs are compiled in the first step and never again, whatever the sizes of images and videos."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from onethinker_jax.data_pipeline.media import Video
+from onethinker_jax.data_pipeline.packing import Batch, pack_rows, stack_prompts
+from onethinker_jax.data_pipeline.processor import Example, Processor
+from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
+from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
+from onethinker_jax.train.advantages import init_moments
+from onethinker_jax.train.config import ModelSettings, OptimizerSettings, SFTSettings
+from onethinker_jax.train.log import count_compilations
+from onethinker_jax.train.run import model_config
+from onethinker_jax.train.sft import sft_update
+from onethinker_jax.train.state import init_state, make_optimizer
+from tests.data_pipeline.making import picture, write_tokenizer
+
+BATCHES = 200
+ROW = {"tokens": 320, "patches": 256}
+SMALL = ModelSettings(
+    vocab_size=512,
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+    vision_depth=2,
+    vision_hidden_size=16,
+    vision_intermediate_size=24,
+    vision_heads=1,
+    deepstack_layers=(0,),
+)
+
+
+def conversation(processor: Processor, rng: np.random.Generator, *, prompt: bool = False) -> Example:
+    """A question with up to two media of any size, and its answer unless it is a prompt."""
+
+    def side() -> int:
+        return int(rng.integers(32, 160))
+
+    kinds = rng.choice(["image", "video"], size=rng.integers(0, 3)).tolist()
+    seed = int(rng.integers(1000))
+    images = [picture(side(), side(), seed) for kind in kinds if kind == "image"]
+    videos = []
+    for _ in range(kinds.count("video")):
+        times = np.arange(rng.integers(2, 9)) / 2
+        frame = picture(side(), side(), seed)
+        videos.append(
+            Video(np.stack([frame] * len(times)), times, float(times[-1]) + 0.5, 2.0, Path("v.mp4"))
+        )
+    text = "".join(f"<{kind}>" for kind in kinds) + "What is this? " * int(rng.integers(1, 4))
+    messages = [{"role": "user", "content": text}]
+    if not prompt:
+        messages.append({"role": "assistant", "content": "<answer>A</answer>" * int(rng.integers(1, 4))})
+    return processor(messages, images=images, videos=videos, add_generation_prompt=prompt)
+
+
+def batches(processor: Processor) -> list[Batch]:
+    rng = np.random.default_rng(0)
+    made, waiting = [], []
+    while len(made) < BATCHES:
+        waiting += [conversation(processor, rng) for _ in range(3)]
+        batch, waiting = pack_rows(waiting, rows=1, **ROW)
+        made.append(batch)
+    return made
+
+
+def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
+    processor = Processor.from_pretrained(
+        write_tokenizer(tmp_path, image_pixels=(1024, 96 * 96)),
+        grid_side=SMALL.vision_grid,
+        video_min_pixels=1024,
+        video_max_pixels=64 * 96,
+    )
+    mesh, settings = make_mesh(), SFTSettings(optimizer=OptimizerSettings(learning_rate=1e-3))
+    graphdef, params = nnx.split(Qwen3VL(model_config(SMALL, processor), rngs=nnx.Rngs(0)))
+    params = jax.device_put(params, tree_shardings(params, mesh))
+    optimizer = make_optimizer(settings.optimizer, BATCHES, train_vision=True)
+    update = sft_update(graphdef, optimizer, settings, "float32")
+    sampler = make_sampler(graphdef, SamplingConfig(max_new_tokens=4, eos_ids=(0,), pad_id=0))
+    state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
+    rng, seen, losses, warm = np.random.default_rng(1), set(), [], 0
+    with jax.set_mesh(mesh), count_compilations() as compilations:
+        for number, batch in enumerate(batches(processor)):
+            gradients = update.zeros(state.params)
+            gradients, sums = update.accumulate(state.params, None, gradients, shard_rows(batch, mesh))
+            state, _ = update.apply(state, gradients, sums["tokens"])
+            if number % 20 == 0:
+                prompts = [conversation(processor, rng, prompt=True) for _ in range(2)]
+                inputs, lengths = stack_prompts(prompts, **ROW)
+                positions = np.array([one.next_position for one in prompts], np.int32)
+                arrays = shard_rows((inputs, lengths, positions, sample_keys(0, number, 2, 2)), mesh)
+                sampler(state.params, *arrays)
+            losses.append(sums["loss"] / sums["tokens"])
+            assert batch.inputs.vision is not None
+            seen.add(np.asarray(batch.inputs.vision.frame_ids).tobytes())
+            if number == 0:
+                warm = compilations.count
+                assert warm > 2
+        assert compilations.since(warm) == []
+    assert len(seen) > BATCHES / 2  # layouts of media, by their frames
+    assert float(losses[-1]) < 0.5 * float(losses[0])
