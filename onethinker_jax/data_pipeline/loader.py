@@ -31,39 +31,27 @@ class StreamError(ValueError):
 class RecordStream:
     """An endless, deterministic stream of records, reshuffled every epoch."""
 
-    def __init__(
-        self,
-        records: Sequence[Record],
-        *,
-        seed: int,
-        weights: Mapping[str, float] | None = None,
-        lead: int = 0,
-    ):
+    def __init__(self, records: Sequence[Record], *, seed: int, weights: Mapping[str, float] | None = None):
         """
         Args:
             records: what to draw from; their order matters to the stream.
             seed: of the shuffles.
             weights: share of each task (as `task_of` names it) in the stream, relative to the others; 0 is
                 to leave it out. Each task then has epochs of its own. Default: one epoch of all records.
-            lead: the first so many records are drawn before all others, once: a curriculum.
 
         Raises:
-            ValueError: no records beside the lead, a task without a weight, or a weight for a task that no
-                record has.
+            ValueError: no records, a task without a weight, or a weight for a task that no record has.
         """
-        if not 0 <= lead < len(records):
-            raise ValueError(
-                f"a stream needs at least one record, beside {lead} that lead; there are {len(records)}"
-            )
+        if not records:
+            raise ValueError("a stream needs at least one record")
         self._records, self._seed, self._position = records, seed, 0
-        self._lead = grain.MapDataset.range(lead).seed(seed).shuffle() if lead else ()
         if weights is None:
-            self._order = grain.MapDataset.range(lead, len(records)).seed(seed).shuffle().repeat(None)
+            order = grain.MapDataset.range(len(records)).seed(seed).shuffle().repeat(None)
         else:
-            tasks = [task_of(record) for record in records[lead:]]
-            self._order = _mixture(tasks, seed, weights).map(lambda number: number + lead)
+            order = _mixture([task_of(record) for record in records], seed, weights)
+        self._order = order
         rows = [[str(record.problem_id), record.problem] for record in records]
-        identity = json.dumps([rows, sorted((weights or {}).items()), lead])
+        identity = json.dumps([rows, sorted((weights or {}).items())])
         self._checksum = zlib.crc32(identity.encode())
 
     def __iter__(self) -> Iterator[Record]:
@@ -80,9 +68,7 @@ class RecordStream:
 
     def at(self, position: int) -> Record:
         """The record at a position of the stream, which does not move."""
-        lead = len(self._lead)
-        number = self._lead[position] if position < lead else self._order[position - lead]
-        return self._records[int(number)]  # type: ignore[call-overload]
+        return self._records[int(self._order[position])]  # type: ignore[call-overload]
 
     @property
     def size(self) -> int:

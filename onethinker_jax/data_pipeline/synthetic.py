@@ -34,7 +34,7 @@ from onethinker_jax.data_pipeline.scenes import Scene
 
 logger = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 4
 """Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
 
 RECORDS_A_SCENE = {"shapes": 5, "words": 3, "sum": 2}
@@ -141,7 +141,7 @@ def build_shapes_world(
         seed: of all scenes; the three files' scenes differ for any seed.
         train_rl, train_sft, heldout: numbers of records.
         captions: further SFT records, each on a scene of its own, that only list its objects: few tokens, all of
-            them to be seen. They come first in the file: a model that starts from nothing learns to see from these.
+            them to be seen. A model that starts from nothing learns to see from these.
         processes: worker processes; 1 works in this one. The result does not depend on it.
         progress: called with (scenes done, scenes in all) now and then.
 
@@ -197,16 +197,14 @@ def _write_world(
     for split, count in (("sft", settings.train_sft), ("rl", settings.train_rl), ("eval", settings.heldout)):
         jobs += _deal(split, count, settings.seed)
     jobs += [_caption_job(settings.seed, number) for number in range(settings.captions)]
-    rows: dict[str, list[dict[str, Any]]] = {"captions": [], "sft": [], "rl": [], "eval": []}
+    rows: dict[str, list[dict[str, Any]]] = {"sft": [], "rl": [], "eval": []}
     for done, (job, made) in enumerate(zip(jobs, _run(work, jobs, processes), strict=True), 1):
-        rows[job.split] += made
+        rows["sft" if job.split == "captions" else job.split] += made
         if progress is not None and (done % 50 == 0 or done == len(jobs)):
             progress(done, len(jobs))
     paths = ShapesPaths.under(work)
-    for split, made in rows.items():
-        random.Random(f"{settings.seed}/{split}/order").shuffle(made)
-    rows["sft"] = rows.pop("captions") + rows["sft"]
     for split, path in (("rl", paths.rl_json), ("sft", paths.sft_json), ("eval", paths.eval_json)):
+        random.Random(f"{settings.seed}/{split}/order").shuffle(rows[split])
         _write_json(path, [{"problem_id": number, **row} for number, row in enumerate(rows[split], 1)])
     counts = {split: len(made) for split, made in rows.items()}
     manifest = {"dataset": _DATASET, "settings": asdict(settings), "records": counts, "scenes": len(jobs)}

@@ -65,11 +65,9 @@ class DataSettings:
     heldout_file: Path | None = None
     media_root: Path | None = None
     """Folder the media paths are relative to; by default each JSON file's own."""
-    shapes_sft: int = 4000
-    shapes_captions: int = 14_000
-    """Further SFT records that only list what is to be seen; they lead."""
-    sft_lead: int = 0
-    """Records at the head of ``sft_file`` that are trained on first, once: a curriculum."""
+    shapes_sft: int = 8000
+    shapes_captions: int = 6000
+    """Further SFT records that only list what is to be seen."""
     shapes_rl: int = 3000
     shapes_heldout: int = 640
     shapes_seed: int = 0
@@ -87,7 +85,6 @@ class DataSettings:
         if any(named) and not all(named):
             raise SettingError("data.sft_file, data.rl_file and data.heldout_file: name all three, or none")
         _positive("data", self, "shapes_sft", "shapes_rl", "shapes_heldout", "video_fps", "video_max_frames")
-        _at_least_zero("data", self, "shapes_captions", "sft_lead")
         for kind in ("image", "video"):
             least, most = getattr(self, f"{kind}_min_pixels"), getattr(self, f"{kind}_max_pixels")
             if not 0 < least <= most:
@@ -145,7 +142,7 @@ class BatchSettings:
 class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
-    steps: int = 800
+    steps: int = 200
     batch: BatchSettings = BatchSettings()
     accumulate: int = 1
     """Micro-batches summed into one update."""
@@ -166,7 +163,7 @@ class SFTSettings:
 class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
-    steps: int = 50
+    steps: int = 60
     prompts: int = 24
     """Groups of one step; divided evenly over ``updates``."""
     samples: int = 8

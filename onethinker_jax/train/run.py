@@ -125,8 +125,7 @@ def _train(
     heldout.score("fresh", params)
     newest = checkpoints.newest()
     if config.sft.steps and (newest is None or newest[1]["stage"] == "sft"):
-        lead = config.data.shapes_captions if config.data.sft_file is None else config.data.sft_lead
-        stream = RecordStream(corpora.sft, seed=config.seed, lead=lead)
+        stream = RecordStream(corpora.sft, seed=config.seed)
         batch = config.sft.batch
         with TrainingBatches(
             stream, processor, rows=batch.rows, tokens=batch.tokens, patches=batch.patches
@@ -196,8 +195,6 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
         files = (world.sft_json, world.rl_json, world.eval_json)
     sft, rl, heldout = (read_records(file, media_root=data.media_root) for file in files if file is not None)
     log.info(f"records: {len(sft)} SFT, {len(rl)} RL, {len(heldout)} held out")
-    if data.sft_lead >= len(sft):
-        raise SettingError(f"data.sft_lead {data.sft_lead}: none of {len(sft)} SFT records would follow")
     return Corpora(sft, rl, heldout)
 
 

@@ -82,23 +82,6 @@ def test_stream_resumes_exactly():
             other.restore(state)
 
 
-@pytest.mark.parametrize("weights", [None, {"OCR (image)": 1.0, "math (image)": 1.0}])
-def test_a_curriculum_leads_once(weights):
-    records = plain_records(60)
-    stream = RecordStream(records, seed=3, weights=weights, lead=20)
-    drawn = [record.problem_id for record in take(stream, 200)]
-    assert sorted(drawn[:20]) == list(range(20))
-    assert drawn[:20] != list(range(20))
-    assert set(drawn[20:]) == set(range(20, 60))
-    again = RecordStream(records, seed=3, weights=weights, lead=20)
-    again.restore({**stream.state(), "position": 15})
-    assert [record.problem_id for record in take(again, 20)] == drawn[15:35]
-    with pytest.raises(ValueError, match="another checksum"):
-        RecordStream(records, seed=3, weights=weights).restore(stream.state())
-    with pytest.raises(ValueError, match="at least one record, beside 60 that lead"):
-        RecordStream(records, seed=3, weights=weights, lead=60)
-
-
 def test_weights_set_the_share_of_each_task():
     records = plain_records(60)  # 20 OCR, 40 math
     stream = RecordStream(records, seed=0, weights={"OCR (image)": 3.0, "math (image)": 1.0})

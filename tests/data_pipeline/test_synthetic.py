@@ -115,17 +115,6 @@ def test_same_settings_give_the_same_bytes_and_pixels_however_many_processes(wor
         np.testing.assert_array_equal(decode(path)[0], decode(again.directory / "videos" / path.name)[0])
 
 
-def test_captions_lead_the_sft_file(tmp_path):
-    paths = build_shapes_world(
-        tmp_path / "shapes", seed=3, train_rl=2, train_sft=20, heldout=2, captions=12, processes=1
-    )
-    rows = json.loads(paths.sft_json.read_text())
-    assert [row["problem_id"] for row in rows] == list(range(1, 33))
-    assert ["List the objects." in row["problem"] for row in rows] == [True] * 12 + [False] * 20
-    media = [(row.get("images") or row.get("videos"))[0] for row in rows[:12]]
-    assert len(set(media)) == 12 and media != sorted(media)
-
-
 def test_another_seed_gives_other_scenes():
     draw = [scenes.image_scene(random.Random(f"{seed}/rl/image/shapes/0"), "shapes") for seed in (1, 2)]
     assert draw[0] != draw[1]
