@@ -163,7 +163,7 @@ class SFTSettings:
 class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
-    steps: int = 60
+    steps: int = 42
     prompts: int = 24
     """Groups of one step; divided evenly over ``updates``."""
     samples: int = 8
