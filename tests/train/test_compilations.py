@@ -1,6 +1,7 @@
 """Programs are compiled in the first step and never again, whatever the sizes of images and videos."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -95,7 +96,7 @@ def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
                 prompts = [conversation(processor, rng, prompt=True) for _ in range(2)]
                 inputs, lengths = stack_prompts(prompts, **ROW)
                 positions = np.array([one.next_position for one in prompts], np.int32)
-                arrays = shard_rows((inputs, lengths, positions, sample_keys(0, number, 2, 2)), mesh)
+                arrays: Any = shard_rows((inputs, lengths, positions, sample_keys(0, number, 2, 2)), mesh)
                 sampler(state.params, *arrays)
             losses.append(sums["loss"] / sums["tokens"])
             assert batch.inputs.vision is not None
