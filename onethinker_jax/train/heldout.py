@@ -33,17 +33,24 @@ class Answers:
 
 def read_answers(config: TrainConfig, records: list[Record]) -> Answers:
     """What a run's ``HeldOut`` wrote; raises RecordError naming a file of other records."""
-    folder, stages = config.directory / HELDOUT, stages_of(config)
-    sampled = stages[-2:] if config.evaluation.sampled else []
+    folder = config.directory / HELDOUT
     return Answers(
-        {stage: read_predictions(folder / f"{stage}.jsonl", records) for stage in stages},
-        {stage: read_predictions(folder / f"{stage}{SAMPLED}.jsonl", records) for stage in sampled},
+        {stage: read_predictions(folder / f"{stage}.jsonl", records) for stage in stages_of(config)},
+        {
+            stage: read_predictions(folder / f"{stage}{SAMPLED}.jsonl", records)
+            for stage in sampled_stages(config)
+        },
     )
 
 
 def stages_of(config: TrainConfig) -> list[str]:
     """The run's stages that leave a model."""
     return ["fresh", "sft", "rl"] if config.sft.steps else ["fresh", "rl"]
+
+
+def sampled_stages(config: TrainConfig) -> list[str]:
+    """The stages before and after RL, whose models also answer as RL samples; none when that is off."""
+    return stages_of(config)[-2:] if config.evaluation.sampled else []
 
 
 class HeldOut:
@@ -84,7 +91,7 @@ class HeldOut:
         Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
         """
         self._answer(stage, "greedy answers", self.greedy, params)
-        if self.config.evaluation.sampled and stage in stages_of(self.config)[-2:]:
+        if stage in sampled_stages(self.config):
             what = f"answers at temperature {self.config.rl.temperature:g}"
             self._answer(f"{stage}{SAMPLED}", what, self.sampled, params)
 
