@@ -1,4 +1,4 @@
-"""A training update over many devices, in one process and in two, gives what one device gives."""
+"""Many devices, in one process and in two, give what one device gives: an update, and weights read and written."""
 
 import os
 import socket
@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from onethinker_jax.model.sharding import make_mesh
+from tests.model import tiny
 from tests.train import making
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,11 +51,16 @@ def test_two_processes_of_four_devices(alone, tmp_path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    file = tmp_path / "update.npz"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "again").mkdir()
+    checkpoints = [
+        tiny.write_checkpoint(tiny.CONFIGS[name], tmp_path / "weights" / str(number))
+        for number, name in enumerate(("tied", tiny.MOE))
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.train.two_processes", str(number), port, str(file)],
+            [sys.executable, "-m", "tests.train.two_processes", str(number), port, str(tmp_path)],
             env=environment,
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -68,5 +75,10 @@ def test_two_processes_of_four_devices(alone, tmp_path) -> None:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], said
-    with np.load(file) as arrays:
+    for checkpoint in checkpoints:
+        again = tmp_path / "again" / checkpoint.name / "model.safetensors"
+        assert load_file(again).keys() == load_file(checkpoint / "model.safetensors").keys()
+        for name, value in load_file(checkpoint / "model.safetensors").items():
+            np.testing.assert_array_equal(load_file(again)[name], value, err_msg=name)
+    with np.load(tmp_path / "update.npz") as arrays:
         compare(float(arrays["loss"]), arrays, alone)
