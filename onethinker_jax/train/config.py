@@ -142,7 +142,7 @@ class BatchSettings:
 class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
-    steps: int = 200
+    steps: int = 150
     batch: BatchSettings = BatchSettings()
     accumulate: int = 1
     """Micro-batches summed into one update."""
@@ -163,7 +163,7 @@ class SFTSettings:
 class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
-    steps: int = 42
+    steps: int = 75
     prompts: int = 24
     """Groups of one step; divided evenly over ``updates``."""
     samples: int = 8
@@ -182,7 +182,7 @@ class RLSettings:
     temperature: float = 1.0
     batch: BatchSettings = BatchSettings(rows=4, tokens=512, patches=160)
     optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=8e-4, schedule="constant", warmup=0.1, vision_scale=0.2, patch_scale=0.02
+        learning_rate=5e-4, warmup=0.1, vision_scale=0.2, patch_scale=0.02
     )
     method: Literal["ema_grpo", "grpo", "dr_grpo", "rloo"] = "ema_grpo"
     variant: Literal["paper", "released"] = "released"
