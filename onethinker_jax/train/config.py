@@ -142,7 +142,7 @@ class BatchSettings:
 class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
-    steps: int = 150
+    steps: int = 170
     batch: BatchSettings = BatchSettings()
     accumulate: int = 1
     """Micro-batches summed into one update."""
@@ -163,7 +163,7 @@ class SFTSettings:
 class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
-    steps: int = 75
+    steps: int = 72
     prompts: int = 24
     """Groups of one step; divided evenly over ``updates``."""
     samples: int = 8
