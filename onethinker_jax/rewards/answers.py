@@ -23,14 +23,19 @@ STRUCTURED_TYPES = (
 )
 PROBLEM_TYPES = TEXT_TYPES + STRUCTURED_TYPES
 
+
+class GroundTruthError(ValueError):
+    """The ground truth cannot be read for its task: the record is broken, not the answer."""
+
+
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 
 MAX_RESPONSE_CHARS = 250_000
 """A longer response scores 0 unread: 4,096 tokens never come near it, and no answer may cost long."""
 
-MAX_JSON_CHARS = 100_000
-"""Longer answers are not parsed: 32 boxes take about 1,500 characters."""
+MAX_JSON_CHARS = 32_768
+"""Longer answers and truths are not parsed: 32 boxes take about 1,500 characters, this holds 900."""
 
 _THINK, _THINK_END, _ANSWER, _ANSWER_END = "<think>", "</think>", "<answer>", "</answer>"
 _CANONICAL_SECOND = re.compile(r"(0|[1-9][0-9]{0,8})\Z")

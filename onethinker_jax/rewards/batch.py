@@ -1,50 +1,82 @@
-"""Scores for many responses at once: open-ended ones judged by the reward service, the rest right here."""
+"""Scores for many responses at once: open-ended ones and masks judged by the reward service, the rest here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from onethinker_jax.rewards.answers import extract_answer, unwrap_answer
+from onethinker_jax.rewards.answers import StructuredAnswer, unwrap_answer
 from onethinker_jax.rewards.client import RewardClient, TextItem
-from onethinker_jax.rewards.score import Score, Variant, score_response
+from onethinker_jax.rewards.normalisation import normalise_scores
+from onethinker_jax.rewards.pool import UNJUDGED, Judged, ScorePool, ScoreRequest, score_request
+from onethinker_jax.rewards.score import (
+    DEFAULT_SETTINGS,
+    RewardSettings,
+    Score,
+    Variant,
+    judged_text,
+    mask_prompt,
+)
+
+__all__ = ["MaskJudge", "ScoreRequest", "score_batch"]
+
+MaskJudge = Callable[[Sequence[tuple[int, StructuredAnswer]]], Sequence[float]]
+"""(number of a request, its box, points and key time) pairs -> the IoU in [0, 1] of each prompted mask with the
+record's (`metrics.mean_mask_iou`), in order. The caller knows which record and media a request belongs to."""
 
 
-@dataclass(frozen=True)
-class ScoreRequest:
-    """A response and what it is scored against; ``question`` is what an open-ended judge is shown."""
-
-    response: str
-    ground_truth: str
-    question: str
-    problem_type: str
-    data_type: str
-
-
-def score_batch(requests: Sequence[ScoreRequest], client: RewardClient, *, variant: Variant) -> list[Score]:
+def score_batch(
+    requests: Sequence[ScoreRequest],
+    client: RewardClient,
+    *,
+    variant: Variant,
+    settings: RewardSettings = DEFAULT_SETTINGS,
+    pool: ScorePool | None = None,
+    judge_masks: MaskJudge | None = None,
+) -> list[Score]:
     """One Score a request, in order.
 
-    Raises RewardUnavailable when the service cannot be reached: a score is never made up in its place.
+    Scored in `pool`'s processes, or in this one without it. `judge_masks` is needed where
+    `settings.segmentation_reward` is "mask". Raises RewardUnavailable when the service cannot be reached: a
+    score is never made up in its place.
     """
-    judged = [number for number, request in enumerate(requests) if request.problem_type == "open-ended"]
-    items = []
-    for number in judged:
-        request = requests[number]
-        answer = extract_answer(request.response)
-        items.append(
-            TextItem(
-                question=request.question,
-                reference=unwrap_answer(request.ground_truth),
-                answer=request.response if answer is None else answer,
-            )
-        )
-    text_scores = dict(zip(judged, client.score_text(items) if items else [], strict=True))
+    judged = _judge_texts(requests, client, variant, settings)
+    if settings.segmentation_reward == "mask":
+        judged |= _judge_masks(requests, judge_masks, variant)
+    if pool is not None:
+        return pool.score(requests, variant=variant, judged=judged, settings=settings)
     return [
-        score_response(
-            request.response,
-            request.ground_truth,
-            problem_type=request.problem_type,
-            data_type=request.data_type,
-            variant=variant,
-            text_score=text_scores.get(number),
-        )
+        score_request(request, judged.get(number, UNJUDGED), variant, settings)
         for number, request in enumerate(requests)
     ]
+
+
+def _judge_texts(
+    requests: Sequence[ScoreRequest], client: RewardClient, variant: Variant, settings: RewardSettings
+) -> dict[int, Judged]:
+    items = {
+        number: TextItem(
+            question=request.question, reference=unwrap_answer(request.ground_truth), answer=text
+        )
+        for number, request in enumerate(requests)
+        if request.problem_type == "open-ended"
+        and (text := judged_text(request.response, variant)) is not None
+    }
+    scores = client.score_text(list(items.values())) if items else []
+    groups = [requests[number].group for number in items]
+    scores = normalise_scores(scores, groups, settings.text_normalisation)
+    return {number: Judged(text_score=score) for number, score in zip(items, scores, strict=True)}
+
+
+def _judge_masks(
+    requests: Sequence[ScoreRequest], judge_masks: MaskJudge | None, variant: Variant
+) -> dict[int, Judged]:
+    prompts = [
+        (number, prompt)
+        for number, request in enumerate(requests)
+        if request.problem_type == "segmentation"
+        and (prompt := mask_prompt(request.response, request.data_type, variant)) is not None
+    ]
+    if not prompts:
+        return {}
+    if judge_masks is None:
+        raise ValueError('segmentation_reward is "mask", but nobody judges masks: judge_masks is missing')
+    scores = judge_masks(prompts)
+    return {number: Judged(mask_score=score) for (number, _), score in zip(prompts, scores, strict=True)}

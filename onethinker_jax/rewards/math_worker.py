@@ -1,75 +1,89 @@
-"""The process that compares mathematical expressions: lines of JSON in, lines of JSON out.
+"""The process that does mathematics: `equivalence.MathGrader` starts it, asks it and ends it.
 
 math-verify hands what a policy wrote to SymPy, which can run for ever or fill the memory (`9^{9^{9}}`).
 Its own time limit is an alarm signal: it works on the main thread only, and cannot interrupt one long
-big-integer operation at all. A process of its own can always be ended from outside, from any thread; it
-also limits its own memory, and the kernel ends it if its parent is gone while it computes.
-`equivalence.MathGrader` starts and stops it. Run as `python -m onethinker_jax.rewards.math_worker`.
+big-integer operation at all. Here the kernel ends the process when a question has used its processor time,
+even inside such an operation and even if the parent is gone. Processor time, not time on the clock: so a
+verdict does not depend on how busy the machine is. Memory is limited too.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import resource
-import sys
-from typing import Any, TextIO
+import signal
+from typing import Any
+
+from onethinker_jax.rewards.worker_process import serve_lines
 
 MEMORY_BYTES = 4 * 2**30
-CPU_SECONDS_A_REQUEST = 10
+
+RAISED_BY_SYMPY = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,  # NotImplementedError and RecursionError among them
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
-def compare(truth: str, answer: str) -> dict[str, bool | str]:
-    """{"equal": …} by math-verify, or {"error": …} when it raised."""
+def equal(truth: str, answer: str) -> bool | None:
+    """math-verify's verdict; None when it raised."""
     from math_verify import parse, verify
 
     try:
         no_limit: Any = None
         parsed = [parse(text, parsing_timeout=no_limit) for text in (truth, answer)]
-        return {"equal": bool(verify(parsed[0], parsed[1], timeout_seconds=no_limit))}
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        MemoryError,
-        RuntimeError,  # NotImplementedError and RecursionError among them
-        TypeError,
-        ValueError,
-    ) as error:
-        return {"error": type(error).__name__}
+        return bool(verify(parsed[0], parsed[1], timeout_seconds=no_limit))
+    except RAISED_BY_SYMPY:
+        return None
 
 
-def _limit_cpu() -> None:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = int(usage.ru_utime + usage.ru_stime) + CPU_SECONDS_A_REQUEST
-    soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+def vanishes(expression: str) -> bool:
+    """Whether SymPy simplifies an expression in its own notation (`2x` is a product, `^` a power) to 0.
+
+    SymPy's parser evaluates what it reads as Python: the caller lets through digits, operators, brackets
+    and at most two letters (`equivalence.evaluable`), of which no call can be made.
+    """
+    import sympy
+    from sympy.parsing import sympy_parser
+
+    rules = (
+        *sympy_parser.standard_transformations,
+        sympy_parser.implicit_multiplication_application,
+    )
+    try:
+        parsed = sympy_parser.parse_expr(expression.replace("^", "**"), transformations=rules)
+        return bool(sympy.simplify(parsed) == 0)
+    except RAISED_BY_SYMPY:
+        return False
 
 
-def serve(requests: TextIO, replies: TextIO) -> None:
-    """Answers one reply line for each request line `{"truth", "answer"}` until the input ends."""
-    for line in requests:
-        _limit_cpu()
-        request = json.loads(line)
-        replies.write(json.dumps(compare(request["truth"], request["answer"])) + "\n")
-        replies.flush()
+def answer(question: dict[str, Any]) -> bool | None:
+    """`{"truth", "answer", "seconds"}` or `{"expression", "seconds"}` -> the verdict, or no return at all."""
+    signal.setitimer(signal.ITIMER_PROF, question["seconds"])
+    try:
+        if "expression" in question:
+            return vanishes(question["expression"])
+        return equal(question["truth"], question["answer"])
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
 def main() -> None:
-    """Limits memory, silences the libraries, loads math-verify, says so with one line, and serves."""
+    """Limits memory, silences the libraries, loads math-verify, and serves."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     logging.disable(logging.CRITICAL)
-    compare("$\\frac{1}{2}$", "$0.5$")
-    sys.stdout.write('{"ready": true}\n')
-    sys.stdout.flush()
-    try:
-        serve(sys.stdin, sys.stdout)
-    except (KeyboardInterrupt, BrokenPipeError):
-        return
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    equal("$\\frac{1}{2}$", "$0.5$")
+    vanishes("1/2-0.5")
+    serve_lines(lambda question: {"verdict": answer(question)})
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def mean_box_iou(predicted: dict[int, Any], true: dict[int, Any]) -> float:
 
 def gaussian(distance: float, sigma: float) -> float:
     """G(d; σ) = exp(−d² / 2σ²)."""
-    return math.exp(-0.5 * (distance / sigma) ** 2)
+    ratio = distance / sigma
+    return math.exp(-0.5 * ratio * ratio)
 
 
 def matched_distance(predicted: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> float:
@@ -237,3 +238,15 @@ def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
         raise ValueError(f"masks differ in size: {a.shape} and {b.shape}")
     union = int(np.count_nonzero(a | b))
     return 1.0 if union == 0 else int(np.count_nonzero(a & b)) / union
+
+
+def mean_mask_iou(masks: np.ndarray, rles: Sequence[dict[str, Any]]) -> float:
+    """Mean `mask_iou` of predicted masks, bool [N, H, W], with N true ones as COCO RLEs of H×W.
+
+    The reward and the region measure (J) of a prompted mask: N is 1 for an image. Raises ValueError when
+    there are none, when the counts or sizes differ, or for a broken RLE.
+    """
+    if len(masks) != len(rles) or not rles:
+        raise ValueError(f"{len(masks)} masks cannot be held against {len(rles)} true ones")
+    overlaps = [mask_iou(mask, decode_rle(rle)) for mask, rle in zip(masks, rles, strict=True)]
+    return sum(overlaps) / len(overlaps)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onethinker_jax.rewards import answers
@@ -26,6 +26,7 @@ def test_parts_of_a_response():
     assert answers.unwrap_answer(" 7 ") == "7"
 
 
+@settings(deadline=None)
 @given(TAGS_AND_TEXT)
 def test_format_is_the_regular_expression(text):
     pattern = r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*"
@@ -33,6 +34,7 @@ def test_format_is_the_regular_expression(text):
     assert answers.has_format(text) or not answers.has_strict_format(text)
 
 
+@settings(deadline=None)
 @given(TAGS_AND_TEXT)
 def test_tightening_is_the_regular_expression(text):
     assert answers.tighten_tags(text) == re.sub(r"\s*(<|>|/)\s*", r"\1", text)

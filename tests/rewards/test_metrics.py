@@ -24,6 +24,7 @@ def test_box_and_span_overlap():
     assert metrics.span_iou((1, 1), (1, 1)) == 0.0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.randoms(use_true_random=False))
 def test_matching_ignores_the_points_order(count, random):
     points = [(random.uniform(0, 1000), random.uniform(0, 1000)) for _ in range(count)]
@@ -101,3 +102,19 @@ def test_mask_overlap():
     assert metrics.mask_iou(~(a | ~a), ~(a | ~a)) == 1.0
     with pytest.raises(ValueError, match="differ in size"):
         metrics.mask_iou(a, b[:2])
+
+
+def test_the_mean_over_frames_of_mask_overlap():
+    a, b, empty = np.zeros((3, 4, 4), dtype=bool)
+    a[:2] = True
+    b[1:3] = True
+    rle, empty_rle = metrics.encode_rle(b), metrics.encode_rle(empty)
+    assert metrics.mean_mask_iou(a[None], [rle]) == pytest.approx(4 / 12)
+    masks = np.stack([a, b, empty, a])
+    assert metrics.mean_mask_iou(masks, [rle, rle, empty_rle, empty_rle]) == pytest.approx(
+        (1 / 3 + 1 + 1 + 0) / 4
+    )
+    with pytest.raises(ValueError, match="4 masks cannot be held against 1"):
+        metrics.mean_mask_iou(masks, [rle])
+    with pytest.raises(ValueError, match="0 masks"):
+        metrics.mean_mask_iou(masks[:0], [])

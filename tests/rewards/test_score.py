@@ -21,6 +21,7 @@ from onethinker_jax.rewards import (
     score_response,
 )
 from onethinker_jax.rewards.answers import PROBLEM_TYPES
+from onethinker_jax.rewards.score import judged_text, mask_prompt
 
 POINTS = [[100, 100], [200, 200], [300, 300]]
 OTHER_POINTS = [[10, 10], [20, 20], [30, 30]]
@@ -80,6 +81,27 @@ def test_maxima_of_the_paper():
     assert max_overall("segmentation", "video", "released") == 1.5
 
 
+def test_every_term_has_its_weight():
+    settings = RewardSettings(
+        format_weight=0.5, time_weight=2.0, box_weight=3.0, point_weight=5.0, key_time_weight=7.0
+    )
+    assert max_overall("spatial-temporal grounding", "video", settings=settings) == 2 + 3 + 0.5
+    assert max_accuracy("segmentation", "image", settings=settings) == 3 + 5 + 5
+    assert max_accuracy("segmentation", "video", settings=settings) == 3 + 5 + 5 + 7
+    assert max_accuracy("segmentation", "video", "released", settings) == 1.0
+    answer = {"time": [2.0, 4.0], "boxes": {"2": [0, 0, 100, 100], "3": [0, 0, 50, 100]}}
+    score = paper(answer, "spatial-temporal grounding", settings=settings)
+    assert score.accuracy == pytest.approx(2 * 2 / 4 + 3 * 1.5 / 4)
+    assert score.overall == pytest.approx(score.accuracy + 0.5)
+    answer = SEGMENTATION | {"boxes": [0, 0, 100, 50], "time": 4.0}
+    answer |= {"positive_points": [[100, 160], [200, 200], [300, 300]]}  # distances 60, 0, 0
+    wide = RewardSettings(
+        box_weight=3.0, point_weight=5.0, key_time_weight=7.0, point_sigma=20.0, key_time_sigma=2.0
+    )
+    wanted = 3 * 0.5 + 5 * math.exp(-0.5) + 5 + 7 * math.exp(-1 / 8)
+    assert paper(answer, "segmentation", settings=wide).accuracy == pytest.approx(wanted)
+
+
 def test_temporal_is_the_spans_overlap():
     assert paper({"time": [4.0, 8.0]}, "temporal grounding").accuracy == pytest.approx(2 / 6)
     assert paper({"time": [7.0, 9.0]}, "temporal grounding").accuracy == 0.0
@@ -115,6 +137,50 @@ def test_answering_few_seconds_pays_only_in_the_released_variant():
     ours = [score_response(r, truth, variant="paper", **task).accuracy for r in (honest, gamed)]
     assert released == pytest.approx([0.5 + 0.5 * (1 + 3 * 0.8) / 4, 1.0])
     assert ours == pytest.approx([1 + (1 + 3 * 0.8) / 4, 1 + 1 / 4])
+
+
+def test_few_frames_do_not_pay_in_tracking_in_either_variant():
+    """One perfect frame of two is worth half, and less than two frames that are 80% right."""
+    truth = text_of(TRUTHS["tracking"])
+    sure = respond({"boxes": {"1": [0, 0, 100, 100]}})
+    honest = respond({"boxes": {"1": [0, 0, 100, 80], "2": [0, 0, 100, 80]}})
+    for variant in ("paper", "released"):
+        task: dict[str, Any] = {"problem_type": "tracking", "data_type": "video", "variant": variant}
+        assert score_response(sure, truth, **task).accuracy == pytest.approx(0.5)
+        assert score_response(honest, truth, **task).accuracy == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_segmentation_by_its_mask(variant):
+    settings = RewardSettings(segmentation_reward="mask")
+    task: dict[str, Any] = {"problem_type": "segmentation", "data_type": "image", "variant": variant}
+    good, truth = respond(SEGMENTATION), text_of(SEGMENTATION)
+    score = score_response(good, truth, mask_score=0.75, settings=settings, **task)
+    assert score.accuracy == 0.75
+    assert score.overall == pytest.approx(0.75 + 1 if variant == "paper" else 0.9 * 0.75 + 0.1 + 0.5)
+    assert max_accuracy("segmentation", "image", variant, settings) == 1.0
+    malformed = respond({"boxes": [0, 0, 100, 100]})
+    assert score_response(malformed, truth, settings=settings, **task).accuracy == 0.0
+    with pytest.raises(ValueError, match="a mask_score is needed"):
+        score_response(good, truth, settings=settings, **task)
+    with pytest.raises(ValueError, match="mask_score is NaN"):
+        score_response(good, truth, mask_score=math.nan, settings=settings, **task)
+    prompt = mask_prompt(good, "image", variant)
+    assert prompt is not None
+    assert prompt.box == (0, 0, 100, 100)
+    assert mask_prompt(malformed, "image", variant) is None
+    assert score_response(good, truth, mask_score=0.75, **task).accuracy == max_accuracy(
+        "segmentation", "image", variant
+    )
+
+
+def test_what_a_judge_is_shown():
+    assert judged_text("<think>x</think><answer> a dog </answer>", "paper") == "a dog"
+    assert judged_text("a dog", "paper") is None  # no answer, no accuracy
+    assert judged_text("a dog", "released") == "a dog"
+    assert judged_text("< answer >a dog</ answer >", "released") == "a dog"
+    assert judged_text("<answer></answer>", "paper") is None
+    assert judged_text("x" * 1_000_000, "released") is None
 
 
 def test_segmentation_of_an_image():
@@ -181,7 +247,8 @@ def test_open_ended_is_rouge_unless_the_service_scored_it():
         ("math", "x^2+2x+1", ["(x+1)^2", "x^2 + 2x + 1"], ["(x+1)", "x^2"]),
         ("math", "(1,2)", ["(1, 2)"], ["(2, 1)", "1"]),
         ("math", "10\\%", ["0.1", "10\\%"], ["10.5"]),
-        ("math", "12", ["12", "12.0"], ["13", "twelve"]),
+        ("math", "12", ["12", "12.0", "+12", "12."], ["13", "twelve"]),
+        ("math", "0.5", [".5", "1/2"], ["5"]),
     ],
 )
 def test_equivalence_of_short_answers(problem_type, truth, right, wrong):
@@ -225,12 +292,21 @@ def test_bad_records_and_settings_raise():
         score_response("x", "x", problem_type="math", data_type="image", variant="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="NaN"):
         paper("x", "open-ended", text_score=float("nan"))
-    with pytest.raises(ValueError, match="format_weight"):
-        RewardSettings(format_weight=-1.0)
+    bad_settings: list[tuple[str, Any]] = [
+        ("format_weight", -1.0),
+        ("point_weight", math.inf),
+        ("point_sigma", 0.0),
+        ("segmentation_reward", "box"),
+    ]
+    for name, bad in bad_settings:
+        with pytest.raises(ValueError, match=name):
+            RewardSettings(**{name: bad})
 
 
 NUMBER = st.one_of(
-    st.integers(), st.floats(allow_nan=True), st.sampled_from([10**400, -(10**30), True, None, "7", "x"])
+    st.integers(),
+    st.floats(allow_nan=True),
+    st.sampled_from([10**400, -(10**30), 1e308, -1e200, 5e-324, True, None, "7", "x", "nan"]),
 )
 JSON_VALUE = st.recursive(
     NUMBER | st.text(max_size=5),
@@ -273,13 +349,30 @@ ANSWER = st.one_of(
     st.text(max_size=60),
     STRUCTURED.map(json.dumps),
     st.just('{"time": [1, 2], "time": [3, 4], "boxes": {"1": [0,0,1,1], "1": [0,0,9,9]}}'),
-    st.just('{"time": [NaN, Infinity]}'),
-    st.just("[" * 3000),
+    st.sampled_from(
+        [
+            '{"time": [NaN, Infinity]}',
+            '{"time": [1e400, -1e400], "boxes": [1e400, 0, 1, NaN]}',
+            '{"time": ' + "9" * 5_000 + "}",
+            '{"boxes": [' + "1" * 4_300 + ", 1, 2, 3]}",
+            "[" * 100_000,
+            '{"boxes":' * 5_000,
+            '{"boxes": {"1": ' * 5_000,
+            "9" * 100_000,
+            "1e400",
+            "NaN",
+            "x" * 1_000_000,
+            "图像" * 30_000,
+        ]
+    ),
     NUMBER.map(str),
 )
+TAGGED = ANSWER.map(lambda answer: f"<think>t</think><answer>{answer}</answer>")
 RESPONSE = st.one_of(
-    ANSWER.map(lambda answer: f"<think>t</think><answer>{answer}</answer>"),
+    TAGGED,
     ANSWER,
+    TAGGED.map(lambda inner: f"<think>{inner}</think><answer>{inner}</answer>"),  # nested
+    st.lists(TAGGED, min_size=2, max_size=3).map("".join),  # repeated
     st.lists(PIECES, max_size=14).map("".join),
 )
 
@@ -292,15 +385,30 @@ RESPONSE = st.one_of(
     problem_type=st.sampled_from(PROBLEM_TYPES),
     data_type=st.sampled_from(["image", "video"]),
 )
-def test_any_response_scores_within_bounds(response, problem_type, data_type):
+def test_any_response_scores_within_bounds_and_in_time(response, problem_type, data_type):
+    """50 ms of this process: mathematics is another's, with a limit of its own."""
     for variant in ("paper", "released"):
         task: dict[str, Any] = {"problem_type": problem_type, "data_type": data_type, "variant": variant}
+        start = time.thread_time()
         score = score_response(response, text_of(TRUTHS[problem_type]), **task)
+        assert time.thread_time() - start < 0.05
         assert 0.0 <= score.overall <= max_overall(problem_type, data_type, variant) + 1e-9
         assert 0.0 <= score.accuracy <= max_accuracy(problem_type, data_type, variant) + 1e-9
         assert score.format in (0.0, 1.0)
         assert 0.0 <= score.structure <= 1.0
         assert score == score_response(response, text_of(TRUTHS[problem_type]), **task)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _libraries_are_imported():
+    """Once, so that no example's time holds an import."""
+    for problem_type in PROBLEM_TYPES:
+        score_response(
+            respond("running away"),
+            text_of(TRUTHS[problem_type]),
+            problem_type=problem_type,
+            data_type="video",
+        )
 
 
 def _long_texts(size):
@@ -315,6 +423,12 @@ def _long_texts(size):
         "deep object": '{"boxes":' * (size // 100),
         "digits": "1" * size,
         "long integer": '{"time":[' + "9" * 5_000 + ",1]}",
+        "nested tags": "<think><answer>" * (size // 30) + "</answer></think>" * (size // 34),
+        "loose tags": "< / answer > " * (size // 13),
+        "many boxes": '{"boxes":{' + ",".join(f'"{k}":[1,2,3,4]' for k in range(1_700)) + "}}",
+        "duplicate keys": "{" + ",".join(['"boxes":[1,2,3,4]'] * (min(size, 32_000) // 18)) + "}",
+        "brackets": "(" * 499 + ")" * 499,
+        "non-ASCII": "图é\ud800" * (size // 3),
         "words": words,
         "dollars": "$" * size,
         "letter and spaces": "A" + " " * size + "x",
@@ -326,7 +440,6 @@ def _long_texts(size):
 def test_a_long_response_is_scored_at_once(problem_type, size):
     truth = text_of(TRUTHS[problem_type])
     task: dict[str, Any] = {"problem_type": problem_type, "data_type": "video"}
-    score_response(respond("running away"), truth, **task)  # imports
     for name, body in _long_texts(size).items():
         for variant in ("paper", "released"):
             for response in (body, respond(body)):
@@ -346,7 +459,7 @@ def test_mathematics_that_never_ends_scores_zero_in_time_on_any_thread():
 
     thread = threading.Thread(target=score)
     thread.start()
-    thread.join(60)
+    thread.join(300)
     assert results["score"].accuracy == 0.0
-    assert results["seconds"] < 10
+    assert results["seconds"] < 90  # 2 s of processor time, 60 s where there is none
     assert results["after"].accuracy == 1.0

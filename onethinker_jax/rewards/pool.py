@@ -1,0 +1,193 @@
+"""Scores many responses at once in worker processes; a worker that dies is replaced and its part scored again.
+
+`score_response` is pure, so a part that is scored twice gives the same numbers, and each part's scores are
+taken once: whatever dies, nothing is lost or doubled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from onethinker_jax.rewards.answers import MAX_RESPONSE_CHARS
+from onethinker_jax.rewards.score import (
+    DEFAULT_SETTINGS,
+    GroundTruthError,
+    RewardSettings,
+    Score,
+    Variant,
+    score_response,
+)
+from onethinker_jax.rewards.worker_process import WorkerProcess
+
+log = logging.getLogger(__name__)
+
+CHUNK = 16
+"""Requests handed to a worker at once: neighbours, so that a group's repeated answers meet one memory."""
+
+ATTEMPTS = 3
+"""Workers that may die over one chunk before it is given up."""
+
+REQUEST_LIMIT_S = 90.0
+"""For one request on the clock, above what a comparison of mathematics may take: only a stuck worker gets there."""
+
+
+class ScoringError(RuntimeError):
+    """A part of a batch could not be scored: its worker processes died, one after the other."""
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """A response and what it is scored against; `question` is what an open-ended judge is shown."""
+
+    response: str
+    ground_truth: str
+    question: str
+    problem_type: str
+    data_type: str
+    group: int = 0
+    """Which prompt of the batch it answers: scores normalised by group are within it."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A request's scores from the reward service, None where it gave none."""
+
+    text_score: float | None = None
+    mask_score: float | None = None
+
+
+UNJUDGED = Judged()
+
+
+def score_request(request: ScoreRequest, judged: Judged, variant: Variant, settings: RewardSettings) -> Score:
+    """`score_response` of one request, in this process."""
+    return score_response(
+        request.response,
+        request.ground_truth,
+        problem_type=request.problem_type,
+        data_type=request.data_type,
+        variant=variant,
+        text_score=judged.text_score,
+        mask_score=judged.mask_score,
+        settings=settings,
+    )
+
+
+class ScorePool:
+    """`workers` processes that score requests. Safe to call from several threads; use as a context manager.
+
+    The workers start at the first batch (about a second each), import no JAX, and end with this process.
+    """
+
+    def __init__(self, workers: int = 2) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
+        self.replaced = 0
+        """Workers that died, or got stuck, and were replaced."""
+        self._workers = [WorkerProcess("onethinker_jax.rewards.score_worker") for _ in range(workers)]
+        self._idle: queue.Queue[WorkerProcess] = queue.Queue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="score")
+
+    def __enter__(self) -> ScorePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for batches under way, then ends the workers."""
+        self._threads.shutdown()
+        for worker in self._workers:
+            worker.stop()
+
+    def process_ids(self) -> list[int]:
+        """The workers that run now."""
+        return [process.pid for worker in self._workers if (process := worker.process) is not None]
+
+    def score(
+        self,
+        requests: Sequence[ScoreRequest],
+        *,
+        variant: Variant,
+        judged: Mapping[int, Judged] | None = None,
+        settings: RewardSettings = DEFAULT_SETTINGS,
+    ) -> list[Score]:
+        """One Score a request, in order: the same numbers as `score_response` in this process.
+
+        `judged` maps a request's number to what the reward service said of it. Raises what `score_response`
+        raises, and ScoringError when a part's workers died `ATTEMPTS` times.
+        """
+        judged = judged or {}
+        rows = [(request, judged.get(number, UNJUDGED)) for number, request in enumerate(requests)]
+        common = {"variant": variant, "settings": dataclasses.asdict(settings)}
+        chunks = [
+            {**common, "start": start, "rows": [_row(*pair) for pair in rows[start : start + CHUNK]]}
+            for start in range(0, len(rows), CHUNK)
+        ]
+        return [score for scores in self._threads.map(self._score_chunk, chunks) for score in scores]
+
+    def _score_chunk(self, chunk: dict[str, Any]) -> list[Score]:
+        count, worker = len(chunk["rows"]), self._idle.get()
+        try:
+            for _ in range(ATTEMPTS):
+                reply = worker.ask(chunk, REQUEST_LIMIT_S * count)
+                if reply is not None:
+                    return _scores(reply, count)
+                self.replaced += 1
+                log.warning(
+                    "a scoring worker died; requests from number %d on are scored again", chunk["start"]
+                )
+        finally:
+            self._idle.put(worker)
+        raise ScoringError(
+            f"{ATTEMPTS} workers in a row died scoring requests {chunk['start']} to {chunk['start'] + count - 1}"
+        )
+
+
+@contextmanager
+def score_pool(workers: int) -> Iterator[ScorePool | None]:
+    """A pool of so many processes for the block; None, which scores in this process, for 0."""
+    if not workers:
+        yield None
+        return
+    with ScorePool(workers) as pool:
+        yield pool
+
+
+def score_rows(chunk: dict[str, Any]) -> dict[str, Any]:
+    """A worker's part: the scores of a chunk's rows, or the error of the first that has one."""
+    settings = RewardSettings(**chunk["settings"])
+    try:
+        scores = [
+            dataclasses.astuple(
+                score_request(ScoreRequest(*request), Judged(*judged), chunk["variant"], settings)
+            )
+            for request, judged in chunk["rows"]
+        ]
+    except ValueError as error:
+        return {"error": str(error), "ground_truth": isinstance(error, GroundTruthError)}
+    return {"scores": scores}
+
+
+def _row(request: ScoreRequest, judged: Judged) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """A request as JSON; of a response too long to be read, only so much that it stays too long."""
+    request = dataclasses.replace(request, response=request.response[: MAX_RESPONSE_CHARS + 1], question="")
+    return dataclasses.astuple(request), dataclasses.astuple(judged)
+
+
+def _scores(reply: dict[str, Any], count: int) -> list[Score]:
+    if "error" in reply:
+        raise (GroundTruthError if reply["ground_truth"] else ValueError)(reply["error"])
+    scores = [Score(*parts) for parts in reply["scores"]]
+    if len(scores) != count:
+        raise ScoringError(f"a scoring worker gave {len(scores)} scores for {count} requests")
+    return scores
