@@ -8,26 +8,47 @@ another scale. Masks and scores are the same numbers the back end computes in on
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from onethinker_jax.rewards.addresses import channel_target, is_local
 from onethinker_jax.rewards.backends import TextItem
+from onethinker_jax.rewards.messages import (
+    CALL_ITEMS,
+    MaskItem,
+    Points,
+    RewardRequestError,
+    SegmentCall,
+    masks_from,
+    text_requests,
+)
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
+from onethinker_jax.rewards.security import (
+    TOKEN_VARIABLE,
+    SecurityError,
+    authorization,
+    channel_credentials,
+)
 
 __all__ = [
+    "MaskItem",
     "RewardClient",
     "RewardRequestError",
     "RewardUnavailable",
@@ -38,46 +59,72 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-MAX_TEXT_CHARS = 65_536
-"""Longer texts are cut before they are sent: no back end reads as much."""
+Part = TypeVar("Part")
+Answer = TypeVar("Answer")
 
-_ITEMS_A_CALL = 256
+SERVICE_NAME = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
+_CALLS_AT_ONCE = 8  # of one score_text or segment_…: enough to keep several servers at work
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 2.0
 _SOCKET_PATH_BYTES = 100  # the kernel takes 107
-
-Points = Sequence[Sequence[float]]
+_WORTH_ANOTHER_TRY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_BALANCING = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": SERVICE_NAME},
+}
 
 
 class RewardUnavailable(RuntimeError):
     """The service gave no answer within the deadline. Names the address and the cause."""
 
 
-class RewardRequestError(ValueError):
-    """The service refused a request as malformed or too large; sending it again would not help."""
-
-
 class RewardClient:
-    """Calls one reward service. `timeout` is the total for a call in seconds, repetitions included.
+    """Calls the reward service at one or several addresses; of several, in turn those that are healthy.
 
-    `address` is `unix:/path` or `host:port`. Safe to use from several threads.
+    `addresses` are all `unix:/path`, all `host:port` with IP addresses, or one host name, which may have
+    several IP addresses. `timeout` is the total for a method in seconds, repetitions included. Beyond this
+    machine `authorities` (a PEM file with the certificates to trust) and `token` are needed; `server_name` is
+    the certificate's where it is not the address's. Safe to use from several threads. Raises AddressError or
+    SecurityError for what cannot be used.
     """
 
-    def __init__(self, address: str, *, timeout: float = 120.0) -> None:
-        self.address = address
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        timeout: float = 120.0,
+        authorities: Path | None = None,
+        token: str | None = None,
+        server_name: str | None = None,
+    ) -> None:
+        addresses = [addresses] if isinstance(addresses, str) else list(addresses)
+        self.address = ", ".join(addresses)
         self.timeout = timeout
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-                ("grpc.enable_http_proxy", 0),
-            ],
-        )
+        target = channel_target(addresses)
+        if not all(map(is_local, addresses)) and (authorities is None or token is None):
+            raise SecurityError(f"{self.address}: beyond this machine the service needs TLS and a token")
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 10_000),  # what it means: how long an attempt may take
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.keepalive_time_ms", 15_000),  # finds a host that is gone without a word
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.service_config", json.dumps(_BALANCING)),
+        ]
+        if server_name is not None:
+            options.append(("grpc.ssl_target_name_override", server_name))
+        if authorities is None:
+            self._channel = grpc.insecure_channel(target, options=options)
+        else:
+            self._channel = grpc.secure_channel(target, channel_credentials(authorities), options=options)
+        self._metadata = authorization(token)
         self._service = reward_pb2_grpc.RewardServiceStub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._scale: str | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> RewardClient:
         return self
@@ -109,17 +156,23 @@ class RewardClient:
 
     def describe(self) -> Any:
         """The server's DescribeResponse: back ends, limits, version, process id."""
-        return self._call(self._service.Describe, reward_pb2.DescribeRequest())
+        deadline = time.monotonic() + self.timeout
+        request = reward_pb2.DescribeRequest()
+        return self._call(self._service.Describe, lambda call: call(request), deadline)
 
     def score_text(self, items: Sequence[TextItem]) -> list[float]:
-        """One score an item, in order; in [0, 1] for ROUGE. Split into calls of at most 256 items."""
-        scores: list[float] = []
-        for start in range(0, len(items), _ITEMS_A_CALL):
-            part = items[start : start + _ITEMS_A_CALL]
-            request = reward_pb2.ScoreTextRequest(items=[_text_message(item) for item in part])
-            response = self._call(self._service.ScoreText, request)
-            scores.extend(float(result.score) for result in _checked(response.results, len(part)))
-        return scores
+        """One score an item, in order; in [0, 1] for ROUGE.
+
+        Raises RewardUnavailable also when a server's scores are of another scale than the first one's.
+        """
+        deadline = time.monotonic() + self.timeout
+
+        def score(request: Any) -> list[float]:
+            response = self._call(self._service.ScoreText, lambda call: call(request), deadline)
+            self._check_scale(response.scale)
+            return [float(result.score) for result in _checked(response.results, len(request.items))]
+
+        return [score for part in _at_once(score, text_requests(items)) for score in part]
 
     def segment_image(
         self,
@@ -129,11 +182,11 @@ class RewardClient:
         negative_points: Points = (),
     ) -> np.ndarray:
         """uint8 [H, W, 3], box and points in 0–1000 -> bool [H, W]. A box without area: an empty mask."""
-        item = reward_pb2.ImageItem(
-            image=_frames_message(image[None]), prompt=_prompt_message(box, positive_points, negative_points)
-        )
-        response = self._call(self._service.SegmentImage, reward_pb2.SegmentImageRequest(items=[item]))
-        return _masks_from(_checked(response.results, 1)[0])[0]
+        return self.segment_images([MaskItem(image[None], box, positive_points, negative_points)])[0]
+
+    def segment_images(self, items: Sequence[MaskItem]) -> list[np.ndarray]:
+        """bool [H, W] for each item, in order; every frames array has one frame."""
+        return [masks[0] for masks in self._segment(self._service.SegmentImage, items)]
 
     def segment_video(
         self,
@@ -144,33 +197,64 @@ class RewardClient:
         negative_points: Points = (),
     ) -> np.ndarray:
         """uint8 [N, H, W, 3], the prompt of frame `key_frame` (an index) in 0–1000 -> bool [N, H, W]."""
-        if not 0 <= key_frame < len(frames):
-            raise RewardRequestError(f"key frame {key_frame} of a video of {len(frames)} frames")
-        item = reward_pb2.VideoItem(
-            frames=_frames_message(frames),
-            key_frame=key_frame,
-            prompt=_prompt_message(box, positive_points, negative_points),
-        )
-        response = self._call(self._service.SegmentVideo, reward_pb2.SegmentVideoRequest(items=[item]))
-        return _masks_from(_checked(response.results, 1)[0])
+        return self.segment_videos([MaskItem(frames, box, positive_points, negative_points, key_frame)])[0]
 
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:
-        """Calls until it succeeds or the total deadline is over; backs off with jitter in between."""
+    def segment_videos(self, items: Sequence[MaskItem]) -> list[np.ndarray]:
+        """bool [N, H, W] for each item, in order. Items that share a frames array share its upload."""
+        return self._segment(self._service.SegmentVideo, items)
+
+    def _segment(self, method: Callable[..., Any], items: Sequence[MaskItem]) -> list[np.ndarray]:
         deadline = time.monotonic() + self.timeout
+        by_medium: dict[int, list[int]] = {}
+        for number, item in enumerate(items):
+            by_medium.setdefault(id(item.frames), []).append(number)
+        parts = [
+            numbers[start : start + CALL_ITEMS]
+            for numbers in by_medium.values()
+            for start in range(0, len(numbers), CALL_ITEMS)
+        ]
+
+        def segment(numbers: list[int]) -> list[np.ndarray]:
+            message = SegmentCall([items[number] for number in numbers])
+            results = self._call(method, message.run, deadline)
+            return [masks_from(result) for result in _checked(results, len(numbers))]
+
+        masks = dict(
+            pair
+            for numbers, part in zip(parts, _at_once(segment, parts), strict=True)
+            for pair in zip(numbers, part, strict=True)
+        )
+        return [masks[number] for number in range(len(items))]
+
+    def _check_scale(self, scale: str) -> None:
+        with self._lock:
+            self._scale = self._scale or scale
+        if scale != self._scale:
+            raise RewardUnavailable(
+                f"the reward service at {self.address} scores by {scale!r} and by {self._scale!r}: two scales "
+                "are not mixed"
+            )
+
+    def _call(
+        self, method: Callable[..., Any], send: Callable[[Callable[..., Any]], Answer], deadline: float
+    ) -> Answer:
+        """What `send` makes of the method: tried until it succeeds or the deadline is over, with back-off."""
         delay, cause = _FIRST_DELAY_S, "no attempt was made"
         while (left := deadline - time.monotonic()) > 0:
             try:
-                return method(request, timeout=left)
+                return send(partial(method, timeout=left, metadata=self._metadata))
             except grpc.RpcError as error:
                 code, details = _status_of(error)
             cause = f"{code.name}: {details}"
             too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details
             if code is grpc.StatusCode.INVALID_ARGUMENT or too_large:
-                size = f"request of {request.ByteSize()} bytes: " if too_large else ""
-                raise RewardRequestError(f"the reward service at {self.address} refused a {size}{details}")
-            if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+                raise RewardRequestError(f"the reward service at {self.address} refused a request: {details}")
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 break
-            log.warning("the reward service at %s: %s; trying again", self.address, cause)
+            if code not in _WORTH_ANOTHER_TRY:
+                raise RewardUnavailable(f"the reward service at {self.address} failed: {cause}")
+            if delay == _FIRST_DELAY_S:
+                log.warning("the reward service at %s: %s; trying for %.0f s more", self.address, cause, left)
             time.sleep(max(0.0, min(delay * random.uniform(0.5, 1.0), deadline - time.monotonic())))
             delay = min(2 * delay, _LONGEST_DELAY_S)
         raise RewardUnavailable(
@@ -178,40 +262,18 @@ class RewardClient:
         )
 
 
+def _at_once(function: Callable[[Part], Answer], parts: Sequence[Part]) -> list[Answer]:
+    """The function of each part, in order, several running at once; raises the first part's error."""
+    if len(parts) <= 1:
+        return [function(part) for part in parts]
+    with ThreadPoolExecutor(min(len(parts), _CALLS_AT_ONCE)) as pool:
+        return list(pool.map(function, parts))
+
+
 def _status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     """Code and details of a failed call; gRPC's own error type does not declare them."""
     assert isinstance(error, grpc.Call)
     return error.code(), error.details() or ""
-
-
-def _text_message(item: TextItem) -> Any:
-    return reward_pb2.TextItem(
-        question=_sendable(item.question), reference=_sendable(item.reference), answer=_sendable(item.answer)
-    )
-
-
-def _sendable(text: str) -> str:
-    """What a protobuf string can hold: a lone surrogate, which UTF-8 cannot, becomes a question mark."""
-    return text[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")
-
-
-def _frames_message(frames: np.ndarray) -> Any:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-        raise RewardRequestError(f"frames are uint8 [N, H, W, 3], not {frames.dtype} {list(frames.shape)}")
-    count, height, width = frames.shape[:3]
-    return reward_pb2.Frames(
-        count=count, height=height, width=width, rgb=np.ascontiguousarray(frames).tobytes()
-    )
-
-
-def _prompt_message(box: Sequence[float], positive_points: Points, negative_points: Points) -> Any:
-    if len(box) != 4 or any(len(point) != 2 for point in (*positive_points, *negative_points)):
-        raise RewardRequestError(f"a box has four numbers and a point two: {box!r:.100}")
-    return reward_pb2.Prompt(
-        box=reward_pb2.Box(x1=box[0], y1=box[1], x2=box[2], y2=box[3]),
-        positive_points=[reward_pb2.Point(x=x, y=y) for x, y in positive_points],
-        negative_points=[reward_pb2.Point(x=x, y=y) for x, y in negative_points],
-    )
 
 
 def _checked(results: Sequence[Any], count: int) -> Sequence[Any]:
@@ -225,14 +287,6 @@ def _checked(results: Sequence[Any], count: int) -> Sequence[Any]:
         if which in ("error", None):
             raise RewardUnavailable(f"the reward service failed on item {number}: {result.error.message}")
     return results
-
-
-def _masks_from(result: Any) -> np.ndarray:
-    """A Masks message as bool [N, H, W]."""
-    masks = result.masks
-    shape = (masks.count, masks.height, masks.width)
-    bits = np.unpackbits(np.frombuffer(masks.bits, dtype=np.uint8), count=int(np.prod(shape)))
-    return bits.astype(bool).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -251,15 +305,16 @@ def start_server(
     *,
     text_backend: str = "rouge",
     mask_backend: str = "grabcut",
+    arguments: Sequence[str] = (),
     ready_timeout: float = 60.0,
 ) -> Iterator[RunningServer]:
     """Runs a reward server as a child process on a Unix socket for the duration of the block.
 
-    Yields once it is serving. Where `socket_path` is longer than the kernel allows (about 100 bytes), the
-    socket lies in a temporary folder instead: use the yielded `address`. The child is in a session of its
-    own, so that Ctrl-C in the terminal does not reach it while the trainer finishes, and it ends when this
-    process does, however that ends. Raises RewardUnavailable, with the end of the log, when it does not
-    come up.
+    `arguments` are further flags of the server. Yields once it is serving. Where `socket_path` is longer than
+    the kernel allows (about 100 bytes), the socket lies in a temporary folder instead: use the yielded
+    `address`. The child is in a session of its own, so that Ctrl-C in the terminal does not reach it while the
+    trainer finishes, and it ends when this process does, however that ends. Raises RewardUnavailable, with the
+    end of the log, when it does not come up.
     """
     log_path = Path(log_path)
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -272,7 +327,7 @@ def start_server(
         start = log_file.tell()
         command = [sys.executable, "-m", "onethinker_jax.rewards.server", "--stop-with-stdin"]
         command += ["--address", f"unix:{path}"]
-        command += ["--text-backend", text_backend, "--mask-backend", mask_backend]
+        command += ["--text-backend", text_backend, "--mask-backend", mask_backend, *arguments]
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -288,10 +343,11 @@ def start_server(
 
 
 def _child_environment() -> dict[str, str]:
-    """This process's environment, in which this very package is importable."""
+    """This process's environment, in which this very package is importable; a socket of one's own has no token."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    inherited = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _wait_until_serving(server: RunningServer, log_start: int, timeout: float) -> None:

@@ -1,52 +1,50 @@
 """The reward sidecar: `python -m onethinker_jax.rewards.server --address unix:/path | host:port`.
 
 A process of its own that scores open-ended answers and makes masks over gRPC, so that neither PyTorch nor a
-slow judge lives in the trainer. It answers health checks and reflection, limits what it accepts, and ends by
-SIGTERM or SIGINT once the calls under way are answered. It speaks plain text and therefore only listens on a
-Unix socket or a loopback address.
+slow judge lives in the trainer. It batches what its callers send, answers health checks and reflection, limits
+what it accepts, and ends by SIGTERM or SIGINT once the calls under way are answered. It listens on a Unix
+socket or loopback; beyond this machine it wants TLS and a token and does not start without them.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
-import fcntl
 import importlib
-import ipaddress
 import logging
 import os
 import signal
-import socket
-import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from onethinker_jax import __version__
+from onethinker_jax.rewards.addresses import AddressError, claim_socket, is_local, socket_path
 from onethinker_jax.rewards.backends import (
     MASK_BACKENDS,
     TEXT_BACKENDS,
-    ItemError,
-    MaskBackend,
-    MaskPrompt,
-    TextBackend,
+    BackendError,
+    BackendSettings,
     TextItem,
 )
+from onethinker_jax.rewards.batching import BatchingQueue
+from onethinker_jax.rewards.media_cache import MediaCache
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
+from onethinker_jax.rewards.security import SecurityError, TokenCheck, read_token, server_credentials
+from onethinker_jax.rewards.service import MaskJob, RewardService, mask_runner, text_runner
+from onethinker_jax.rewards.service_metrics import ServiceMetrics
 
 SERVICE_NAME = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
-MAX_MESSAGE_BYTES = 256 * 2**20
-MAX_ITEMS = 1024
-MAX_SOCKET_PATH_BYTES = 107
+MIN_MESSAGE_BYTES = 2**20  # a caller's chunk of media or of texts fits
 
 log = logging.getLogger("onethinker_jax.rewards.server")
 
@@ -57,241 +55,228 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What to serve and where. `address` is `unix:/path` or `host:port` (port 0: any free one)."""
+    """What to serve, where, and how much of it at once; `main` says what each is. Raises ServerError."""
 
-    address: str
+    address: str = "unix:reward.sock"
     text_backend: str = "rouge"
+    text_model: Path | None = None
     mask_backend: str = "grabcut"
-    max_message_bytes: int = MAX_MESSAGE_BYTES
-    max_items: int = MAX_ITEMS
-    max_calls: int = 64
-    workers: int = 4
+    mask_model: Path | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    replicas: int = 1
+    text_batch: int = 64
+    mask_batch: int = 1
+    max_wait_ms: float = 2.0
+    max_waiting: int = 4096
+    max_calls: int = 256
+    max_items: int = 1024
+    max_message_bytes: int = 16 * 2**20
+    cache_bytes: int = 2 * 2**30
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    stall_s: float = 600.0
     grace_s: float = 10.0
+    stop_with_stdin: bool = False
 
     def __post_init__(self) -> None:
         for name, table in (("text_backend", TEXT_BACKENDS), ("mask_backend", MASK_BACKENDS)):
             if getattr(self, name) not in table:
                 known = ", ".join(table)
                 raise ServerError(f"unknown {name.replace('_', ' ')} {getattr(self, name)!r}: one of {known}")
-        for name in ("max_message_bytes", "max_items", "max_calls", "workers"):
+        for name in ("replicas", "text_batch", "mask_batch", "max_calls", "max_items", "cache_bytes"):
             if getattr(self, name) < 1:
                 raise ServerError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.grace_s < float("inf"):
-            raise ServerError(f"grace_s must be a finite number of at least 0, not {self.grace_s}")
+        for name in ("grace_s", "stall_s", "max_wait_ms"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ServerError(f"{name} must be a finite number of at least 0, not {getattr(self, name)}")
+        if self.max_message_bytes < MIN_MESSAGE_BYTES:
+            raise ServerError(
+                f"max_message_bytes must be at least {MIN_MESSAGE_BYTES}, not {self.max_message_bytes}"
+            )
+        if self.max_waiting < self.max_items:
+            raise ServerError(f"max_waiting {self.max_waiting} has no room for {self.max_items} items a call")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ServerError("tls_certificate and tls_key come together")
+
+    @property
+    def text_scale(self) -> str:
+        """What the scores of two servers must agree on to be of one scale."""
+        model = [] if self.text_model is None else [self.text_model.resolve().name, self.dtype]
+        return " ".join([self.text_backend, *model])
+
+    def backend(self, model: Path | None, replica: int) -> BackendSettings:
+        """What a replica of a back end is made with; `device` may list several, which they share out."""
+        devices = self.device.split(",")
+        return BackendSettings(model=model, device=devices[replica % len(devices)], dtype=self.dtype)
 
 
-class RewardService(reward_pb2_grpc.RewardServiceServicer):
-    """The service of reward.proto over one text and one mask back end."""
+class Health(health.aio.HealthServicer):  # pyright: ignore[reportAttributeAccessIssue]
+    """Health checks whose watchers are let go at the end: one that stays would take all of the grace."""
 
-    def __init__(self, text: TextBackend, masks: MaskBackend, settings: ServerSettings) -> None:
-        self._text = text
-        self._masks = masks
-        self._settings = settings
+    def __init__(self) -> None:
+        super().__init__()
+        self._released = asyncio.Event()
 
-    def Describe(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return reward_pb2.DescribeResponse(
-            text_backend=self._settings.text_backend,
-            mask_backend=self._settings.mask_backend,
-            max_message_bytes=self._settings.max_message_bytes,
-            max_items=self._settings.max_items,
+    def release_watchers(self) -> None:
+        """Ends every Watch."""
+        self._released.set()
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        watch = asyncio.ensure_future(super().Watch(request, context))
+        released = asyncio.ensure_future(self._released.wait())
+        try:
+            await asyncio.wait({watch, released}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watch.cancel()
+            released.cancel()
+
+    async def report(self, *, serving: bool) -> None:
+        """Sets the status of the server and of its service."""
+        statuses = health_pb2.HealthCheckResponse
+        for service in ("", SERVICE_NAME):
+            await self.set(service, statuses.SERVING if serving else statuses.NOT_SERVING)
+
+
+class Sidecar:
+    """The server's parts: two queues over the replicas of two back ends, and gRPC in front of them."""
+
+    def __init__(self, settings: ServerSettings, token: str | None) -> None:
+        self.settings = settings
+        self.metrics = ServiceMetrics()
+        limits = {"max_wait_s": settings.max_wait_ms / 1000, "max_waiting": settings.max_waiting}
+
+        def make_text(replica: int) -> Any:
+            backend = TEXT_BACKENDS[settings.text_backend](settings.backend(settings.text_model, replica))
+            return text_runner(backend)
+
+        def make_masks(replica: int) -> Any:
+            backend = MASK_BACKENDS[settings.mask_backend](settings.backend(settings.mask_model, replica))
+            return mask_runner(backend)
+
+        def queue(name: str, make: Callable[[int], Any], max_batch: int) -> BatchingQueue[Any, Any]:
+            makers = [partial(make, replica) for replica in range(settings.replicas)]
+            told = partial(self.metrics.batch, name)
+            return BatchingQueue(name, makers, max_batch=max_batch, on_batch=told, **limits)
+
+        self.text: BatchingQueue[TextItem, float] = queue("text", make_text, settings.text_batch)
+        self.masks: BatchingQueue[MaskJob, Any] = queue("masks", make_masks, settings.mask_batch)
+        media = MediaCache(settings.cache_bytes)
+        self.metrics.watch([self.text, self.masks], media)
+        self.health = Health()
+        size = settings.max_message_bytes
+        self.server = grpc.aio.server(
+            interceptors=[] if token is None else [TokenCheck(token, self.metrics.refused)],
+            options=[
+                ("grpc.max_receive_message_length", size),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        describe = reward_pb2.DescribeResponse(
+            text_backend=settings.text_backend,
+            text_scale=settings.text_scale,
+            mask_backend=settings.mask_backend,
+            max_message_bytes=size,
+            max_items=settings.max_items,
+            cache_bytes=settings.cache_bytes,
             version=__version__,
             process_id=os.getpid(),
         )
-
-    def ScoreText(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._check_items(request.items, context)
-        items = [TextItem(item.question, item.reference, item.answer) for item in request.items]
-        scores = self._text.score(items)
-        return reward_pb2.ScoreTextResponse(results=[reward_pb2.TextResult(score=score) for score in scores])
-
-    def SegmentImage(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._check_items(request.items, context)
-
-        def segment(item: Any) -> np.ndarray:
-            frames = frames_from(item.image)
-            if len(frames) != 1:
-                raise ItemError(f"an image is one frame, not {len(frames)}")
-            return self._masks.segment_image(frames[0], prompt_from(item.prompt))[None]
-
-        results = [_mask_result(segment, item, context) for item in request.items]
-        return reward_pb2.SegmentImageResponse(results=results)
-
-    def SegmentVideo(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._check_items(request.items, context)
-
-        def segment(item: Any) -> np.ndarray:
-            frames = frames_from(item.frames)
-            if item.key_frame >= len(frames):
-                raise ItemError(f"key frame {item.key_frame} of a video of {len(frames)} frames")
-            return self._masks.segment_video(frames, item.key_frame, prompt_from(item.prompt))
-
-        results = [_mask_result(segment, item, context) for item in request.items]
-        return reward_pb2.SegmentVideoResponse(results=results)
-
-    def _check_items(self, items: Sequence[Any], context: grpc.ServicerContext) -> None:
-        if not items:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no items")
-        if len(items) > self._settings.max_items:
-            message = f"the call has {len(items)} items, the limit is {self._settings.max_items}"
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
-def frames_from(message: Any) -> np.ndarray:
-    """A Frames message as uint8 [N, H, W, 3]; raises ItemError when its sizes do not fit its bytes."""
-    shape = (message.count, message.height, message.width, 3)
-    if min(shape) < 1:
-        raise ItemError(f"frames of count {shape[0]}, height {shape[1]}, width {shape[2]}")
-    wanted = message.count * message.height * message.width * 3
-    if len(message.rgb) != wanted:
-        size = f"{message.count} frames of {message.height}×{message.width}"
-        raise ItemError(f"{size} take {wanted} bytes, got {len(message.rgb)}")
-    return np.frombuffer(message.rgb, dtype=np.uint8).reshape(shape)
-
-
-def prompt_from(message: Any) -> MaskPrompt:
-    """A Prompt message as `MaskPrompt`; raises ItemError without a box."""
-    if not message.HasField("box"):
-        raise ItemError("the prompt has no box")
-    box = message.box
-    return MaskPrompt(
-        box=(box.x1, box.y1, box.x2, box.y2),
-        positive_points=tuple((point.x, point.y) for point in message.positive_points),
-        negative_points=tuple((point.x, point.y) for point in message.negative_points),
-    )
-
-
-def _mask_result(segment: Callable[[Any], np.ndarray], item: Any, context: grpc.ServicerContext) -> Any:
-    """Serves one item; its own fault becomes its own error. Nothing is done for a caller that is gone."""
-    if not context.is_active():
-        context.abort(grpc.StatusCode.CANCELLED, "the caller is gone")
-    try:
-        masks = segment(item)
-    except ItemError as error:
-        code = reward_pb2.ItemError.INVALID_ARGUMENT
-        return reward_pb2.MaskResult(error=reward_pb2.ItemError(code=code, message=str(error)))
-    count, height, width = masks.shape
-    bits = np.packbits(masks.reshape(-1)).tobytes()
-    return reward_pb2.MaskResult(masks=reward_pb2.Masks(count=count, height=height, width=width, bits=bits))
-
-
-@contextlib.contextmanager
-def claim_socket(path: Path) -> Iterator[None]:
-    """Holds a Unix socket's path for this process: removes a stale socket, refuses a live one's.
-
-    gRPC by itself takes over the socket of a running server. A lock on `PATH.lock`, which ends with its
-    process however that ends, tells the two cases apart. The socket is removed at the end.
-    """
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-        raise ServerError(
-            f"the socket path {path} has {len(os.fsencode(path))} bytes, the limit is {MAX_SOCKET_PATH_BYTES}"
+        service = RewardService(
+            self.text, self.masks, media, self.metrics, describe=describe, max_calls=settings.max_calls
         )
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ServerError(f"cannot use the socket path {path}: {error.strerror}: {lock_path}") from error
-    try:
+        reward_pb2_grpc.add_RewardServiceServicer_to_server(service, self.server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self.server)
+
+    def bind(self, address: str) -> str:
+        """Takes the address; what it got. Raises ServerError when it is busy, SecurityError for a bad file."""
+        certificate, key = self.settings.tls_certificate, self.settings.tls_key
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServerError(f"the address unix:{path} is busy: another reward server runs there") from None
-        _remove_stale_socket(path)
-        yield
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-    finally:
-        os.close(lock)
+            if certificate is not None and key is not None:
+                port = self.server.add_secure_port(address, server_credentials(certificate, key))
+            else:
+                port = self.server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ServerError(f"the address {address} is busy or cannot be used") from error
+        if (path := socket_path(address)) is not None:
+            path.chmod(0o600)
+            return address
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    async def load(self) -> None:
+        """Returns once every replica is made; raises ServerError when one cannot be."""
+        for name, queue in (
+            (self.settings.text_backend, self.text),
+            (self.settings.mask_backend, self.masks),
+        ):
+            for ready in queue.ready:
+                try:
+                    await asyncio.wrap_future(ready)
+                except (BackendError, ImportError, OSError, RuntimeError, ValueError) as error:
+                    raise ServerError(f"cannot make the back end {name}: {error}") from error
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Serves, not healthy while a back end hangs; drains once `stop` is set."""
+        await self.health.report(serving=True)  # before the first call: callers ask for it first
+        await self.server.start()
+        while not stop.is_set():
+            hangs = max(self.text.busy_s(), self.masks.busy_s()) > self.settings.stall_s
+            await self.health.report(serving=not hangs)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1.0)
+        log.info("stopping: calls under way have %g s to end", self.settings.grace_s)
+        await self.health.enter_graceful_shutdown()
+        await asyncio.sleep(0.1)  # callers who watch its health go elsewhere before calls are refused
+        self.health.release_watchers()
+        await self.server.stop(self.settings.grace_s)
+        ended = [queue.close(1.0) for queue in (self.text, self.masks)]
+        log.info("stopped" if all(ended) else "stopped, with a back end that still computes")
 
 
-def _remove_stale_socket(path: Path) -> None:
-    if not os.path.lexists(path):
-        return
-    if not stat.S_ISSOCK(path.lstat().st_mode):
-        raise ServerError(f"cannot use the address unix:{path}: a file that is not a socket is there")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(2.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            return
-        except OSError as error:
-            raise ServerError(f"the address unix:{path} is busy: {error}") from error
-    raise ServerError(f"the address unix:{path} is busy: another program serves there")
-
-
-def check_address(address: str) -> Path | None:
-    """The path of a `unix:` address, None for a `host:port` on loopback; raises ServerError for others."""
-    if address.startswith("unix:"):
-        path = address.removeprefix("unix:").removeprefix("//")
-        if not path:
-            raise ServerError("the address unix: needs a path")
-        return Path(path).absolute()
-    host, separator, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
-        raise ServerError(f"the address {address!r} is neither unix:/path nor host:port")
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ServerError(
-            f"refusing to listen on {address}: beyond this machine the service needs TLS and a token, which "
-            "this version does not have; use unix:/path or a loopback address"
-        )
-    return None
-
-
-def build_server(settings: ServerSettings, address: str) -> tuple[grpc.Server, health.HealthServicer, str]:
-    """A server bound to `address` but not started, its health service, and the address it got."""
-    size = settings.max_message_bytes
-    server = grpc.server(
-        ThreadPoolExecutor(max_workers=settings.workers, thread_name_prefix="reward"),
-        maximum_concurrent_rpcs=settings.max_calls,
-        options=[
-            ("grpc.max_receive_message_length", size),
-            ("grpc.max_send_message_length", size),
-            ("grpc.so_reuseport", 0),
-        ],
-    )
-    text, masks = TEXT_BACKENDS[settings.text_backend](), MASK_BACKENDS[settings.mask_backend]()
-    reward_pb2_grpc.add_RewardServiceServicer_to_server(RewardService(text, masks, settings), server)
-    checks = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ServerError(f"the address {address} is busy or cannot be used") from error
-    if address.startswith("unix:"):
-        return server, checks, address
-    return server, checks, f"{address.rpartition(':')[0]}:{port}"
-
-
-def serve(settings: ServerSettings, stop: threading.Event) -> None:
+async def serve(settings: ServerSettings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set, then drains: new calls are refused, calls under way get `grace_s`.
 
-    Raises ServerError when the address is busy or not allowed.
+    Raises ServerError, AddressError or SecurityError when it cannot serve as asked.
     """
-    path = check_address(settings.address)
+    path = socket_path(settings.address)
     address = settings.address if path is None else f"unix:{path}"
-    with claim_socket(path) if path is not None else contextlib.nullcontext():
-        server, checks, bound = build_server(settings, address)
-        server.start()
-        for service in ("", SERVICE_NAME):
-            checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+    token = read_token(settings.token_file)
+    if not is_local(address) and (token is None or settings.tls_certificate is None):
+        raise ServerError(
+            f"refusing to listen on {address}: beyond this machine the service needs TLS and a token; give "
+            "--tls-certificate, --tls-key and --token-file, or use unix:/path or a loopback address"
+        )
+    with contextlib.ExitStack() as stack:
+        if path is not None:
+            stack.enter_context(claim_socket(path))
+        sidecar = Sidecar(settings, token)
+        bound = sidecar.bind(address)
+        if settings.metrics_port is not None:
+            host = settings.metrics_host
+            try:
+                port = stack.enter_context(sidecar.metrics.served(host, settings.metrics_port))
+            except OSError as error:
+                raise ServerError(f"metrics on {host}:{settings.metrics_port}: {error.strerror}") from error
+            log.info("metrics on http://%s:%d/metrics", host, port)
+        loading, stopping = asyncio.ensure_future(sidecar.load()), asyncio.ensure_future(stop.wait())
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if stop.is_set():
+            loading.cancel()
+            return
+        await loading
         log.info("serving %s and %s on %s", settings.text_backend, settings.mask_backend, bound)
-        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
-        # The kernel may hand a signal to any thread; Python then runs its handler only once the main thread
-        # does something, which an endless wait never does.
-        while not stop.wait(0.25):
-            pass
-        log.info("stopping: calls under way have %g s to end", settings.grace_s)
-        checks.enter_graceful_shutdown()
-        ended = server.stop(settings.grace_s).wait(settings.grace_s + 2.0)
-        log.info("stopped" if ended else "stopped, with gRPC still holding a call")
+        if settings.text_backend == "rouge":
+            threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+        await sidecar.run_until(stop)
 
 
 def _warm_up() -> None:
@@ -299,41 +284,74 @@ def _warm_up() -> None:
     importlib.import_module("nltk.stem.porter")
 
 
-def _stop_at_end_of_input(stop: threading.Event) -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    log.info("the process that started this server is gone")
-    stop.set()
+async def _serve_until_signal(settings: ServerSettings) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def stop_at_end_of_input() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        log.info("the process that started this server is gone")
+        loop.call_soon_threadsafe(stop.set)
+
+    if settings.stop_with_stdin:
+        threading.Thread(target=stop_at_end_of_input, name="stdin", daemon=True).start()
+    await serve(settings, stop)
+
+
+HELP = {
+    "address": "unix:/path or host:port; beyond loopback with TLS and a token",
+    "text_backend": f"who scores text, one of {', '.join(TEXT_BACKENDS)}",
+    "text_model": "its weights",
+    "mask_backend": f"who makes masks, one of {', '.join(MASK_BACKENDS)}",
+    "mask_model": "its weights",
+    "device": "cpu, cuda, or a list such as cuda:0,cuda:1 that the replicas share out",
+    "dtype": "of the weights: float32, bfloat16, float16",
+    "replicas": "copies of each back end, each on a thread of its own",
+    "text_batch": "texts in one batch",
+    "mask_batch": "mask items in one batch",
+    "max_wait_ms": "how long an item waits for a batch to fill",
+    "max_waiting": "items in one queue; a call with more is told to come back",
+    "max_calls": "calls at once; one more is told to come back",
+    "max_items": "items in one call",
+    "max_message_bytes": "a larger message is refused",
+    "cache_bytes": "all memory that callers' images and videos take",
+    "tls_certificate": "PEM file: the certificate and its chain",
+    "tls_key": "PEM file: the certificate's key",
+    "token_file": "file with the token that callers must send; else the variable ONETHINKER_REWARD_TOKEN",
+    "metrics_host": "where Prometheus asks for metrics, in plain text",
+    "metrics_port": "port of the metrics, 0 for any free one; without it there are none",
+    "stall_s": "a back end at one batch for longer is reported as not serving",
+    "grace_s": "seconds for calls under way at the end",
+    "stop_with_stdin": "stop when standard input ends",
+}
+
+
+def parse(arguments: Sequence[str] | None = None) -> ServerSettings:
+    """The settings a command line asks for: a flag a field. Raises ServerError."""
+    parser = argparse.ArgumentParser(prog="python -m onethinker_jax.rewards.server", description=__doc__)
+    kinds = {"int": int, "float": float, "int | None": int, "Path | None": Path}
+    for field in fields(ServerSettings):
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.type == "bool":
+            parser.add_argument(flag, action="store_true", help=HELP[field.name])
+        else:
+            kind, text = kinds.get(str(field.type), str), f"{HELP[field.name]} (default: {field.default})"
+            parser.add_argument(flag, type=kind, default=field.default, help=text)
+    return ServerSettings(**vars(parser.parse_args(arguments)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 after a clean stop, 1 with one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m onethinker_jax.rewards.server", description=__doc__)
-    parser.add_argument("--address", required=True, help="unix:/path, or host:port on loopback")
-    parser.add_argument("--text-backend", default="rouge", help=f"one of {', '.join(TEXT_BACKENDS)}")
-    parser.add_argument("--mask-backend", default="grabcut", help=f"one of {', '.join(MASK_BACKENDS)}")
-    parser.add_argument("--max-message-bytes", type=int, default=MAX_MESSAGE_BYTES)
-    parser.add_argument("--max-items", type=int, default=MAX_ITEMS, help="items in one call")
-    parser.add_argument("--max-calls", type=int, default=64, help="calls at once, running and waiting")
-    parser.add_argument("--workers", type=int, default=4, help="calls that run at once")
-    parser.add_argument("--grace-s", type=float, default=10.0, help="seconds for calls under way at the end")
-    parser.add_argument("--stop-with-stdin", action="store_true", help="stop when standard input ends")
-    options = vars(parser.parse_args(arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if options.pop("stop_with_stdin"):
-        threading.Thread(target=_stop_at_end_of_input, args=(stop,), name="stdin", daemon=True).start()
     try:
-        serve(ServerSettings(**options), stop)
-    except ServerError as error:
+        asyncio.run(_serve_until_signal(parse(arguments)))
+    except (ServerError, AddressError, SecurityError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    status = main()
-    logging.shutdown()
-    os._exit(status)  # a back end stuck in a call must not keep the process: its grace is over
+    sys.exit(main())

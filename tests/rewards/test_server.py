@@ -1,7 +1,7 @@
 """A real server process: what it computes, what it refuses, and how it ends."""
 
+import hashlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def run_server(*arguments, **options):
 def refused(*arguments):
     """Status and stderr of a server that is expected to end by itself."""
     process = run_server(*arguments)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
 
@@ -157,30 +157,38 @@ def test_malformed_requests_are_refused(server, client):
         client.segment_image(frame.astype(np.float32), (0, 0, 10, 10))
     with pytest.raises(RewardRequestError, match="key frame 5"):
         client.segment_video(frame[None], 5, (0, 0, 10, 10))
-    good = reward_pb2.ImageItem(
-        image=reward_pb2.Frames(count=1, height=120, width=160, rgb=frame.tobytes()),
+    digest = hashlib.sha256(frame.tobytes()).digest()
+    good = reward_pb2.SegmentItem(
+        frames=reward_pb2.Frames(count=1, height=120, width=160, sha256=digest),
         prompt=reward_pb2.Prompt(box=reward_pb2.Box(x1=0, y1=0, x2=500, y2=500)),
     )
-    short, boxless, many = (reward_pb2.ImageItem() for _ in range(3))
-    for item in (short, boxless, many):
+    other_size, boxless, none, two, hashless = (reward_pb2.SegmentItem() for _ in range(5))
+    for item in (other_size, boxless, none, two, hashless):
         item.CopyFrom(good)
-    short.image.rgb = b"123"
+    other_size.frames.width = 80
     boxless.prompt.ClearField("box")
-    many.image.count = 0
+    none.frames.count = 0
+    two.frames.count, two.frames.height = 2, 60
+    hashless.frames.sha256 = b""
+    client.segment_image(frame, (0, 0, 500, 500))  # the server has the frame from here on
     with grpc.insecure_channel(server.address) as channel:
         stub = reward_pb2_grpc.RewardServiceStub(channel)
-        request = reward_pb2.SegmentImageRequest(items=[short, good, boxless, many])
-        results = stub.SegmentImage(request).results
+        items = reward_pb2.SegmentItems(items=[good, other_size, boxless, none, two, hashless, good])
+        responses = list(stub.SegmentImage(iter([reward_pb2.SegmentRequest(items=items)])))
+        results = [response.result for response in responses]
         kinds = [result.WhichOneof("result") for result in results]
-        assert kinds == ["error", "masks", "error", "error"]  # one bad item does not fail the others
-        assert "57600 bytes, got 3" in results[0].error.message
-        assert results[0].error.code == reward_pb2.ItemError.INVALID_ARGUMENT
-        for call, empty in (
+        assert kinds == ["masks", *["error"] * 5, "masks"]  # one bad item does not fail the others
+        assert "take 28800 bytes, those of the hash are 57600" in results[1].error.message
+        assert {result.error.code for result in results[1:-1]} == {reward_pb2.ItemError.INVALID_ARGUMENT}
+        chunk = reward_pb2.SegmentRequest(chunk=reward_pb2.MediaChunk(sha256=digest, data=b"1"))
+        for call, request in (
             (stub.ScoreText, reward_pb2.ScoreTextRequest()),
-            (stub.SegmentVideo, reward_pb2.SegmentVideoRequest()),
+            (lambda part: list(stub.SegmentVideo(iter([part]))), reward_pb2.SegmentRequest()),
+            (lambda part: list(stub.SegmentVideo(iter([part]))), chunk),
+            (lambda _: list(stub.SegmentVideo(iter([]))), None),
         ):
             with pytest.raises(grpc.RpcError) as failure:
-                call(empty)
+                call(request)
             assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
         too_many = reward_pb2.ScoreTextRequest(items=[reward_pb2.TextItem()] * 1025)
         with pytest.raises(grpc.RpcError, match="1025 items, the limit is 1024"):
@@ -241,7 +249,7 @@ def test_addresses_that_are_refused(tmp_path):
         assert "Traceback" not in errors
     assert plain_file.read_text() == "keep"
     status, errors = refused("--address", f"unix:{tmp_path}/s", "--text-backend", "oracle")
-    assert (status, errors) == (1, "error: unknown text backend 'oracle': one of rouge\n")
+    assert (status, errors) == (1, "error: unknown text backend 'oracle': one of rouge, polar\n")
 
 
 def test_killed_server_gives_a_clear_error_and_its_socket_is_taken_over(tmp_path):
@@ -264,7 +272,7 @@ def test_killed_server_gives_a_clear_error_and_its_socket_is_taken_over(tmp_path
 
 def test_a_restarted_server_is_found_again_within_the_deadline(tmp_path):
     with start_server(tmp_path / "s.sock", tmp_path / "log") as first:
-        client = RewardClient(first.address, timeout=60)
+        client = RewardClient(first.address, timeout=120)
         before = client.score_text(ITEMS)
         first.process.kill()
         first.process.wait()
@@ -287,36 +295,6 @@ def test_garbage_and_a_hung_server_end_at_the_deadline(tmp_path):
             assert time.monotonic() - start < 5
 
 
-def test_oversize_message_is_refused_clearly(tmp_path):
-    process = run_server("--address", f"unix:{tmp_path}/s.sock", "--max-message-bytes", "100000")
-    try:
-        with RewardClient(f"unix:{tmp_path}/s.sock", timeout=20) as client:
-            client.wait_ready(60)
-            with pytest.raises(RewardRequestError, match=r"request of 120\d+ bytes: .*larger than max"):
-                client.segment_image(np.zeros((200, 200, 3), np.uint8), (0, 0, 10, 10))
-            assert client.score_text(ITEMS[:1])
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_calls_under_way_end(tmp_path, number):
-    address = f"unix:{tmp_path}/s.sock"
-    process = run_server("--address", address)
-    frames = np.random.default_rng(0).integers(0, 255, (24, 240, 320, 3), dtype=np.uint8)
-    with RewardClient(address, timeout=60) as client, ThreadPoolExecutor(1) as pool:
-        client.wait_ready(60)
-        pending = pool.submit(client.segment_video, frames, 0, (300, 300, 700, 700))
-        time.sleep(0.3)
-        process.send_signal(number)
-        assert pending.result().shape == (24, 240, 320)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert "Traceback" not in errors
-    assert not (tmp_path / "s.sock").exists()
-
-
 def test_a_signal_to_any_thread_ends_it(tmp_path):
     script = (
         "import pathlib, signal, sys, threading, time\n"
@@ -330,7 +308,7 @@ def test_a_signal_to_any_thread_ends_it(tmp_path):
         "sys.exit(server.main(['--address', f'unix:{path}']))\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "s.sock")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stderr.rstrip().endswith("stopped")
     assert not (tmp_path / "s.sock").exists()
@@ -350,7 +328,7 @@ def test_the_server_ends_with_its_parent(tmp_path):
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (tmp_path / "s.sock").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not (tmp_path / "s.sock").exists()

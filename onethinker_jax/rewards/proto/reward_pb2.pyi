@@ -12,20 +12,24 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("text_backend", "mask_backend", "max_message_bytes", "max_items", "version", "process_id")
+    __slots__ = ("text_backend", "mask_backend", "max_message_bytes", "max_items", "version", "process_id", "text_scale", "cache_bytes")
     TEXT_BACKEND_FIELD_NUMBER: _ClassVar[int]
     MASK_BACKEND_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_SCALE_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     text_backend: str
     mask_backend: str
     max_message_bytes: int
     max_items: int
     version: str
     process_id: int
-    def __init__(self, text_backend: _Optional[str] = ..., mask_backend: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_items: _Optional[int] = ..., version: _Optional[str] = ..., process_id: _Optional[int] = ...) -> None: ...
+    text_scale: str
+    cache_bytes: int
+    def __init__(self, text_backend: _Optional[str] = ..., mask_backend: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_items: _Optional[int] = ..., version: _Optional[str] = ..., process_id: _Optional[int] = ..., text_scale: _Optional[str] = ..., cache_bytes: _Optional[int] = ...) -> None: ...
 
 class ItemError(_message.Message):
     __slots__ = ("code", "message")
@@ -68,22 +72,24 @@ class TextResult(_message.Message):
     def __init__(self, score: _Optional[float] = ..., error: _Optional[_Union[ItemError, _Mapping]] = ...) -> None: ...
 
 class ScoreTextResponse(_message.Message):
-    __slots__ = ("results",)
+    __slots__ = ("results", "scale")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[TextResult]
-    def __init__(self, results: _Optional[_Iterable[_Union[TextResult, _Mapping]]] = ...) -> None: ...
+    scale: str
+    def __init__(self, results: _Optional[_Iterable[_Union[TextResult, _Mapping]]] = ..., scale: _Optional[str] = ...) -> None: ...
 
 class Frames(_message.Message):
-    __slots__ = ("count", "height", "width", "rgb")
+    __slots__ = ("count", "height", "width", "sha256")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
-    RGB_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     count: int
     height: int
     width: int
-    rgb: bytes
-    def __init__(self, count: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., rgb: _Optional[bytes] = ...) -> None: ...
+    sha256: bytes
+    def __init__(self, count: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class Point(_message.Message):
     __slots__ = ("x", "y")
@@ -115,6 +121,44 @@ class Prompt(_message.Message):
     negative_points: _containers.RepeatedCompositeFieldContainer[Point]
     def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., positive_points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., negative_points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
 
+class SegmentItem(_message.Message):
+    __slots__ = ("frames", "key_frame", "prompt")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    KEY_FRAME_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    frames: Frames
+    key_frame: int
+    prompt: Prompt
+    def __init__(self, frames: _Optional[_Union[Frames, _Mapping]] = ..., key_frame: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ...) -> None: ...
+
+class SegmentItems(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[SegmentItem]
+    def __init__(self, items: _Optional[_Iterable[_Union[SegmentItem, _Mapping]]] = ...) -> None: ...
+
+class MediaChunk(_message.Message):
+    __slots__ = ("sha256", "data")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    data: bytes
+    def __init__(self, sha256: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SegmentRequest(_message.Message):
+    __slots__ = ("items", "chunk")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    items: SegmentItems
+    chunk: MediaChunk
+    def __init__(self, items: _Optional[_Union[SegmentItems, _Mapping]] = ..., chunk: _Optional[_Union[MediaChunk, _Mapping]] = ...) -> None: ...
+
+class MissingMedia(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, sha256: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class Masks(_message.Message):
     __slots__ = ("count", "height", "width", "bits")
     COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -127,36 +171,6 @@ class Masks(_message.Message):
     bits: bytes
     def __init__(self, count: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., bits: _Optional[bytes] = ...) -> None: ...
 
-class ImageItem(_message.Message):
-    __slots__ = ("image", "prompt")
-    IMAGE_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_FIELD_NUMBER: _ClassVar[int]
-    image: Frames
-    prompt: Prompt
-    def __init__(self, image: _Optional[_Union[Frames, _Mapping]] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ...) -> None: ...
-
-class SegmentImageRequest(_message.Message):
-    __slots__ = ("items",)
-    ITEMS_FIELD_NUMBER: _ClassVar[int]
-    items: _containers.RepeatedCompositeFieldContainer[ImageItem]
-    def __init__(self, items: _Optional[_Iterable[_Union[ImageItem, _Mapping]]] = ...) -> None: ...
-
-class VideoItem(_message.Message):
-    __slots__ = ("frames", "key_frame", "prompt")
-    FRAMES_FIELD_NUMBER: _ClassVar[int]
-    KEY_FRAME_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_FIELD_NUMBER: _ClassVar[int]
-    frames: Frames
-    key_frame: int
-    prompt: Prompt
-    def __init__(self, frames: _Optional[_Union[Frames, _Mapping]] = ..., key_frame: _Optional[int] = ..., prompt: _Optional[_Union[Prompt, _Mapping]] = ...) -> None: ...
-
-class SegmentVideoRequest(_message.Message):
-    __slots__ = ("items",)
-    ITEMS_FIELD_NUMBER: _ClassVar[int]
-    items: _containers.RepeatedCompositeFieldContainer[VideoItem]
-    def __init__(self, items: _Optional[_Iterable[_Union[VideoItem, _Mapping]]] = ...) -> None: ...
-
 class MaskResult(_message.Message):
     __slots__ = ("masks", "error")
     MASKS_FIELD_NUMBER: _ClassVar[int]
@@ -165,14 +179,10 @@ class MaskResult(_message.Message):
     error: ItemError
     def __init__(self, masks: _Optional[_Union[Masks, _Mapping]] = ..., error: _Optional[_Union[ItemError, _Mapping]] = ...) -> None: ...
 
-class SegmentImageResponse(_message.Message):
-    __slots__ = ("results",)
-    RESULTS_FIELD_NUMBER: _ClassVar[int]
-    results: _containers.RepeatedCompositeFieldContainer[MaskResult]
-    def __init__(self, results: _Optional[_Iterable[_Union[MaskResult, _Mapping]]] = ...) -> None: ...
-
-class SegmentVideoResponse(_message.Message):
-    __slots__ = ("results",)
-    RESULTS_FIELD_NUMBER: _ClassVar[int]
-    results: _containers.RepeatedCompositeFieldContainer[MaskResult]
-    def __init__(self, results: _Optional[_Iterable[_Union[MaskResult, _Mapping]]] = ...) -> None: ...
+class SegmentResponse(_message.Message):
+    __slots__ = ("missing", "result")
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    missing: MissingMedia
+    result: MaskResult
+    def __init__(self, missing: _Optional[_Union[MissingMedia, _Mapping]] = ..., result: _Optional[_Union[MaskResult, _Mapping]] = ...) -> None: ...

@@ -44,15 +44,15 @@ class RewardServiceStub:
                 request_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.ScoreTextRequest.SerializeToString,
                 response_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.ScoreTextResponse.FromString,
                 _registered_method=True)
-        self.SegmentImage = channel.unary_unary(
+        self.SegmentImage = channel.stream_stream(
                 '/onethinker.rewards.v1.RewardService/SegmentImage',
-                request_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentImageRequest.SerializeToString,
-                response_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentImageResponse.FromString,
+                request_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentRequest.SerializeToString,
+                response_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentResponse.FromString,
                 _registered_method=True)
-        self.SegmentVideo = channel.unary_unary(
+        self.SegmentVideo = channel.stream_stream(
                 '/onethinker.rewards.v1.RewardService/SegmentVideo',
-                request_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentVideoRequest.SerializeToString,
-                response_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentVideoResponse.FromString,
+                request_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentRequest.SerializeToString,
+                response_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentResponse.FromString,
                 _registered_method=True)
 
 
@@ -73,14 +73,14 @@ class RewardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SegmentImage(self, request, context):
+    def SegmentImage(self, request_iterator, context):
         """Box and points in an image -> its mask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SegmentVideo(self, request, context):
+    def SegmentVideo(self, request_iterator, context):
         """Box and points in one key frame -> a mask for every frame, propagated forward and backward.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -100,15 +100,15 @@ def add_RewardServiceServicer_to_server(servicer, server):
                     request_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.ScoreTextRequest.FromString,
                     response_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.ScoreTextResponse.SerializeToString,
             ),
-            'SegmentImage': grpc.unary_unary_rpc_method_handler(
+            'SegmentImage': grpc.stream_stream_rpc_method_handler(
                     servicer.SegmentImage,
-                    request_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentImageRequest.FromString,
-                    response_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentImageResponse.SerializeToString,
+                    request_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentRequest.FromString,
+                    response_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentResponse.SerializeToString,
             ),
-            'SegmentVideo': grpc.unary_unary_rpc_method_handler(
+            'SegmentVideo': grpc.stream_stream_rpc_method_handler(
                     servicer.SegmentVideo,
-                    request_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentVideoRequest.FromString,
-                    response_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentVideoResponse.SerializeToString,
+                    request_deserializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentRequest.FromString,
+                    response_serializer=onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,7 +176,7 @@ class RewardService:
             _registered_method=True)
 
     @staticmethod
-    def SegmentImage(request,
+    def SegmentImage(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -186,12 +186,12 @@ class RewardService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/onethinker.rewards.v1.RewardService/SegmentImage',
-            onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentImageRequest.SerializeToString,
-            onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentImageResponse.FromString,
+            onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentRequest.SerializeToString,
+            onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -203,7 +203,7 @@ class RewardService:
             _registered_method=True)
 
     @staticmethod
-    def SegmentVideo(request,
+    def SegmentVideo(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -213,12 +213,12 @@ class RewardService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/onethinker.rewards.v1.RewardService/SegmentVideo',
-            onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentVideoRequest.SerializeToString,
-            onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentVideoResponse.FromString,
+            onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentRequest.SerializeToString,
+            onethinker__jax_dot_rewards_dot_proto_dot_reward__pb2.SegmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,89 @@
+"""The reward service as a run uses it: sidecars that run already, or one of its own for the time of the run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from onethinker_jax.rewards.client import RewardClient, start_server
+from onethinker_jax.rewards.security import read_token
+
+
+class SidecarError(ValueError):
+    """Settings of the sidecar that contradict each other; the message names them."""
+
+
+@dataclass(frozen=True)
+class SidecarSettings:
+    """Who judges open-ended answers and makes masks: running sidecars, or one of the run's own."""
+
+    addresses: tuple[str, ...] = ()
+    """``unix:/path`` or ``host:port`` of sidecars that run already; with none the run starts its own."""
+    authorities: Path | None = None
+    """PEM file of the certificates to trust; needed beyond this machine, as is a token."""
+    token_file: Path | None = None
+    """File with the token; by default the variable ONETHINKER_REWARD_TOKEN, where it is set."""
+    server_name: str | None = None
+    """Name in the certificate, where the address is another."""
+    timeout: float = 300.0
+    """Seconds for all calls of one batch, with repetitions; then the run stops after a checkpoint."""
+    text_backend: str = "rouge"
+    """Of a sidecar of the run's own, as are the settings below."""
+    text_model: Path | None = None
+    mask_backend: str = "grabcut"
+    mask_model: Path | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    score_workers: int = 0
+    """Processes that score what needs no sidecar; 0: the trainer's own."""
+
+    def __post_init__(self) -> None:
+        own = ("text_backend", "text_model", "mask_backend", "mask_model", "device", "dtype")
+        defaults = {name: field.default for name, field in self.__dataclass_fields__.items()}
+        changed = [name for name in own if getattr(self, name) != defaults[name]]
+        if self.addresses and changed:
+            raise SidecarError(
+                f"sidecar.{changed[0]} is for a sidecar of the run's own, but sidecar.addresses names others: "
+                "set it where they are started"
+            )
+        if not 0 < self.timeout < float("inf"):
+            raise SidecarError(f"sidecar.timeout {self.timeout} must be finite and positive")
+        if self.score_workers < 0:
+            raise SidecarError(f"sidecar.score_workers {self.score_workers} must not be negative")
+
+
+@contextlib.contextmanager
+def connect(settings: SidecarSettings, *, socket: Path, log: Path) -> Iterator[RewardClient]:
+    """A client of the sidecars that the settings name, once they serve; else of one started for the block.
+
+    ``socket`` and ``log`` are where the run's own would listen and write.  Raises RewardUnavailable,
+    AddressError or SecurityError.
+    """
+    if settings.addresses:
+        with RewardClient(
+            settings.addresses,
+            timeout=settings.timeout,
+            authorities=settings.authorities,
+            token=read_token(settings.token_file),
+            server_name=settings.server_name,
+        ) as client:
+            client.wait_ready(min(settings.timeout, 60.0))
+            yield client
+        return
+    arguments = ["--device", settings.device, "--dtype", settings.dtype]
+    for flag, model in (("--text-model", settings.text_model), ("--mask-model", settings.mask_model)):
+        arguments += [] if model is None else [flag, str(model.absolute())]
+    with (
+        start_server(
+            socket,
+            log,
+            text_backend=settings.text_backend,
+            mask_backend=settings.mask_backend,
+            arguments=arguments,
+            ready_timeout=60.0 if settings.text_model is None and settings.mask_model is None else 1800.0,
+        ) as server,
+        RewardClient(server.address, timeout=settings.timeout) as client,
+    ):
+        yield client
