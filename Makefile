@@ -44,4 +44,5 @@ $(TRAIN_STAMP): pyproject.toml | $(BIN)/python
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo "Installing onethinker_jax with its development tools into $(VENV) (a few minutes the first time)"
 	@$(PIP) install --quiet --editable ".[dev]"
+	@SAM2_BUILD_CUDA=0 $(PIP) install --quiet --no-deps --no-build-isolation sam2==1.1.0
 	@touch $(TRAIN_STAMP) $@

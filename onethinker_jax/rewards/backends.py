@@ -1,15 +1,17 @@
 """What the reward service runs: one back end for text, one for masks, chosen by name.
 
 A back end is a small class that meets one of the two protocols below; `TEXT_BACKENDS` and `MASK_BACKENDS`
-map a name to a function that makes it, and only that function imports what the back end needs. The two here
-need no weights. A neural one is added with a line in its table.
+map a name to a function that makes it from `BackendSettings`, and only that function imports what the back
+end needs: torch is loaded when a neural back end is made, not before. ROUGE and GrabCut need no weights.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,13 +21,55 @@ class ItemError(ValueError):
     """One item of a call is malformed; the others are not affected."""
 
 
+class BackendError(Exception):
+    """A back end cannot be made as asked; the message is one line for the user."""
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+NORMALISATIONS = ("raw", "released", "sigmoid")
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """What a back end is made with; one without weights uses none of it.
+
+    `model` is the directory or file of its weights, `device` is `cpu`, `cuda` or `cuda:N`, `dtype` one of
+    `DTYPES`, `normalisation` one of `NORMALISATIONS` (see `normalisation.py`). Raises BackendError.
+    """
+
+    model: Path | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    normalisation: str = "raw"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise BackendError(f"unknown device {self.device!r}: cpu, cuda or cuda:N")
+        for name, known in (("dtype", DTYPES), ("normalisation", NORMALISATIONS)):
+            if getattr(self, name) not in known:
+                raise BackendError(f"unknown {name} {getattr(self, name)!r}: one of {', '.join(known)}")
+
+    def weights(self, backend: str) -> Path:
+        """`model`; raises BackendError where there is none, or where nothing is."""
+        if self.model is None:
+            raise BackendError(f"the back end {backend} needs weights: name their directory or file")
+        if not self.model.exists():
+            raise BackendError(f"the back end {backend} finds no weights: {self.model} does not exist")
+        return self.model
+
+
 @dataclass(frozen=True)
 class TextItem:
-    """An open-ended answer to be scored: the question, the reference answer and the policy's."""
+    """An open-ended answer to be scored: the question, the reference answer and the policy's.
+
+    Items of one prompt belong together where scores are normalised by group; `group` tells two prompts apart
+    that ask the same and have the same reference, about different media.
+    """
 
     question: str
     reference: str
     answer: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,7 +77,7 @@ class MaskPrompt:
     """A box (x1, y1, x2, y2) and points (x, y) in 0–1000 of the frame's own width and height.
 
     Raises ItemError for a wrong count of numbers or one that is not finite. Coordinates outside 0–1000
-    are clipped; a box without area is allowed and prompts an empty mask.
+    are clipped; a box that covers no pixel is allowed and prompts an empty mask.
     """
 
     box: tuple[float, ...]
@@ -57,12 +101,17 @@ class MaskPrompt:
         )
         return box, positive, negative
 
+    def whole_box(self, height: int, width: int) -> tuple[int, int, int, int] | None:
+        """(left, top, right, bottom) in whole pixels of an H×W frame, None where that covers none."""
+        left, top, right, bottom = (int(value) for value in np.rint(self.pixels(height, width)[0]))
+        return (left, top, right, bottom) if right > left and bottom > top else None
+
 
 class TextBackend(Protocol):
     """Scores open-ended answers."""
 
     def score(self, items: Sequence[TextItem]) -> list[float]:
-        """One score an item, in order."""
+        """One finite score an item, in order."""
         ...
 
 
@@ -87,11 +136,27 @@ class Rouge:
         return [mean_rouge(item.answer, item.reference) for item in items]
 
 
-def _grabcut() -> MaskBackend:
+def _rouge(settings: BackendSettings) -> TextBackend:
+    return Rouge()
+
+
+def _polar(settings: BackendSettings) -> TextBackend:
+    from onethinker_jax.rewards.polar import Polar
+
+    return Polar.from_settings(settings)
+
+
+def _grabcut(settings: BackendSettings) -> MaskBackend:
     from onethinker_jax.rewards.grabcut import GrabCut
 
     return GrabCut()
 
 
-TEXT_BACKENDS: dict[str, Callable[[], TextBackend]] = {"rouge": Rouge}
-MASK_BACKENDS: dict[str, Callable[[], MaskBackend]] = {"grabcut": _grabcut}
+def _sam2(settings: BackendSettings) -> MaskBackend:
+    from onethinker_jax.rewards.sam2 import Sam2
+
+    return Sam2.from_settings(settings)
+
+
+TEXT_BACKENDS: dict[str, Callable[[BackendSettings], TextBackend]] = {"rouge": _rouge, "polar": _polar}
+MASK_BACKENDS: dict[str, Callable[[BackendSettings], MaskBackend]] = {"grabcut": _grabcut, "sam2": _sam2}

@@ -85,9 +85,10 @@ def _cut_prompt(
     height, width = image.shape[:2]
     mask = np.zeros((height, width), dtype=bool)
     box, positive, negative = prompt.pixels(height, width)
-    left, top, right, bottom = (int(value) for value in np.rint(box))
-    if right <= left or bottom <= top:
+    whole_box = prompt.whole_box(height, width)
+    if whole_box is None:
         return mask, None
+    left, top, right, bottom = whole_box
     x0, y0, x1, y1 = _window(box, _MARGIN, height, width)
     labels = np.full((height, width), cv2.GC_BGD, dtype=np.uint8)
     labels[top:bottom, left:right] = cv2.GC_PR_FGD
