@@ -1,6 +1,6 @@
 """Segment-aware attention, for text (causal) and for vision (one segment a frame), by platform.
 
-Softmax runs in float32, and no [T, T] matrix is ever made: on TPUs a Pallas flash kernel (``flash_tpu.py``),
+Softmax runs in float32, and no [T, T] matrix is ever made: on TPUs and GPUs a Pallas flash kernel (``flash.py``),
 elsewhere XLA in chunks of queries (``attention_xla.py``).  The platform is that of the mesh in context
 (``jax.set_mesh``), so that a program can be compiled for a TPU on a machine without one; without a mesh it is
 JAX's default back end.
@@ -19,9 +19,10 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model import attention_xla
+from onethinker_jax.model.flash import flash_attention
 from onethinker_jax.model.sharding import BATCH_AXES, ShardingError, context_mesh
 
-Backend = Literal["flash_tpu", "flash_tpu_interpreted", "xla"]
+Backend = Literal["flash_tpu", "flash_gpu", "xla", "flash_tpu_interpreted", "flash_gpu_interpreted"]
 
 NEGATIVE = attention_xla.NEGATIVE
 
@@ -48,7 +49,8 @@ def attention(
         branch_ids = jnp.zeros_like(segment_ids)
     if backend == "xla":
         return attention_xla.attention(query, key, value, segment_ids, branch_ids, causal=causal)
-    flash = partial(_flash, causal, backend == "flash_tpu_interpreted")
+    kernels = "tpu" if backend.startswith("flash_tpu") else "gpu"
+    flash = partial(flash_attention, kernels, causal, backend.endswith("interpreted"))
     mesh = context_mesh()
     if mesh is not None:
         check_heads(query.shape[2], key.shape[2], mesh.shape["tensor"])
@@ -64,7 +66,17 @@ def platform_backend() -> Backend:
     mesh = context_mesh()
     device = None if mesh is None else mesh.abstract_device
     platform = jax.default_backend() if device is None else device.platform
-    return "flash_tpu" if platform == "tpu" else "xla"
+    if platform == "tpu":
+        return "flash_tpu"
+    return "flash_gpu" if platform in ("gpu", "cuda") and _is_ampere_or_later() else "xla"
+
+
+def _is_ampere_or_later() -> bool:
+    """Older NVIDIA chips, which Triton does not compile for, and AMD's (``gfx90a``) are served by XLA."""
+    capability = getattr(
+        jax.devices()[0], "compute_capability", "8.0"
+    )  # no GPU here: one of today's is meant
+    return capability.replace(".", "").isdigit() and float(capability) >= 8.0
 
 
 def check_heads(heads: int, kv_heads: int, shards: int) -> None:
@@ -72,47 +84,6 @@ def check_heads(heads: int, kv_heads: int, shards: int) -> None:
     for name, count in (("query heads", heads), ("key/value heads", kv_heads)):
         if count % shards:
             raise ShardingError(f"{count} {name} are not a multiple of mesh axis 'tensor' of size {shards}")
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _flash(
-    causal: bool, interpret: bool, query: Array, key: Array, value: Array, segments: Array, branches: Array
-) -> Array:
-    return _flash_forward(causal, interpret, query, key, value, segments, branches)[0]
-
-
-def _flash_forward(
-    causal: bool, interpret: bool, query: Array, key: Array, value: Array, segments: Array, branches: Array
-) -> tuple[Array, tuple[Array, ...]]:
-    from onethinker_jax.model.flash_tpu import flash_forward  # Pallas takes half a second to import
-
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-    out, logsumexp = flash_forward(query, key, value, segments, branches, causal=causal, interpret=interpret)
-    return out.swapaxes(1, 2), (query, key, value, segments, branches, out, logsumexp)
-
-
-def _flash_backward(
-    causal: bool, interpret: bool, saved: tuple[Array, ...], gradient: Array
-) -> tuple[Array | None, ...]:
-    from onethinker_jax.model.flash_tpu import flash_backward
-
-    query, key, value, segments, branches, out, logsumexp = saved
-    gradients = flash_backward(
-        query,
-        key,
-        value,
-        segments,
-        branches,
-        out,
-        logsumexp,
-        gradient.swapaxes(1, 2),
-        causal=causal,
-        interpret=interpret,
-    )
-    return *(x.swapaxes(1, 2) for x in gradients), None, None
-
-
-_flash.defvjp(_flash_forward, _flash_backward)
 
 
 def decode_attention(

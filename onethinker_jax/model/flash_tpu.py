@@ -1,12 +1,12 @@
-"""Flash attention for TPUs in Pallas: segments, branches and causality, only over blocks that can meet.
+"""The flash kernels of ``flash.py`` for TPUs, in Pallas: only over blocks that can meet.
 
-Written after FlashAttention (arXiv 2205.14135, 2307.08691).  Departure: the grid does not run over all pairs
-of query and key blocks but over a *work list* of those that can meet, made on the device from the ids, whose
-length is a dynamic bound of the grid.  A row of many short segments (the frames of a video) or of branches (the
-samples of a prompt) thus costs what its own blocks cost, and no step is spent on skipping the others.
+Departure from FlashAttention: the grid does not run over all pairs of query and key blocks but over a *work list*
+of those that can meet, made on the device from the ids, whose length is a dynamic bound of the grid.  A row of
+many short segments (the frames of a video) or of branches (the samples of a prompt) thus costs what its own blocks
+cost, and no step is spent on skipping the others.
 
 Layout inside: query [B, N, T, H], key and value [B, K, T, H]; the head size is padded to whole lanes (128) and
-T to whole blocks.  Scores, softmax and sums are float32.  A query that sees nothing (padding) gets zeros.
+T to whole blocks.  Scores, softmax and sums are float32.
 """
 
 from functools import partial
@@ -18,10 +18,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-NEGATIVE = -1e30
+from onethinker_jax.model.attention_xla import NEGATIVE
+from onethinker_jax.model.flash import block_meetings, kernel_cost, kernel_name, token_codes
+
 LANES = 128
 BLOCK = 512  # queries, and keys, of one step
-BRANCHES = 1 << 12  # more than a segment has; segment * BRANCHES + branch must fit in int32
 FIRST, LAST = 1, 2  # bits of ``WorkList.edges``
 
 
@@ -36,7 +37,7 @@ class WorkList(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """What a token is known by: a query sees a key whose code is its ``own`` or its segment's ``shared``."""
+    """``flash.token_codes`` as the kernels read them."""
 
     queries_down: Array  # int32 [B, T, 2], own and shared, along sublanes
     queries_across: Array  # int32 [B, 2, T], the same along lanes
@@ -44,7 +45,45 @@ class Codes(NamedTuple):
     keys_across: Array  # int32 [B, 1, T]
 
 
-def flash_forward(
+def forward(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    segments: Int[Array, "B T"],
+    branches: Int[Array, "B T"],
+    *,
+    causal: bool,
+    interpret: bool,
+) -> tuple[Float[Array, "B T N H"], tuple[Array, ...]]:
+    """Mixed values, and what ``backward`` needs: arrays in the kernels' layout."""
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    out, logsumexp = _attend(query, key, value, segments, branches, causal=causal, interpret=interpret)
+    return out.swapaxes(1, 2), (query, key, value, segments, branches, out, logsumexp)
+
+
+def backward(
+    saved: tuple[Array, ...], gradient: Float[Array, "B T N H"], *, causal: bool, interpret: bool
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
+    """Gradients of query, key and value from that of ``forward``'s first result."""
+    query, key, value, segments, branches, out, logsumexp = saved
+    gradient = gradient.swapaxes(1, 2)
+    length, size = query.shape[2:]
+    block = _block(length)
+    delta = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
+    query, key, value, gradient = (_pad(x, block) for x in (query, key, value, gradient))
+    segments, branches = (_pad_ids(ids, block) for ids in (segments, branches))
+    missing = ((0, 0), (0, 0), (0, query.shape[2] - length))
+    logsumexp, delta = (jnp.pad(x, missing)[:, :, None] for x in (logsumexp, delta))
+    meetings = block_meetings(segments, branches, query_block=block, key_block=block, causal=causal)
+    codes = _codes(segments, branches)
+    arrays = (query, key, value, gradient, logsumexp, delta)
+    settings = {"causal": causal, "scale": size**-0.5, "interpret": interpret}
+    dq = _query_gradient(_work_list(meetings), codes, arrays, block, **settings)
+    dk, dv = _key_gradients(_work_list(meetings.swapaxes(1, 2)), codes, arrays, block, **settings)
+    return tuple(x[:, :, :length, :size].swapaxes(1, 2) for x in (dq, dk, dv))  # pyright: ignore[reportReturnType]
+
+
+def _attend(
     query: Float[Array, "B N T H"],
     key: Float[Array, "B K T H"],
     value: Float[Array, "B K T H"],
@@ -52,28 +91,23 @@ def flash_forward(
     branches: Int[Array, "B T"],
     *,
     causal: bool,
-    interpret: bool = False,
+    interpret: bool,
 ) -> tuple[Float[Array, "B N T H"], Float[Array, "B N T"]]:
-    """Mixed values, and the log of each query's sum of exponentials (float32), for the backward pass."""
+    """Mixed values, and the log of each query's sum of exponentials (float32)."""
     length, size = query.shape[2:]
     block = _block(length)
     query, key, value = (_pad(x, block) for x in (query, key, value))
     segments, branches = (_pad_ids(ids, block) for ids in (segments, branches))
     rows, heads, padded, lanes = query.shape
-    shared = heads // key.shape[1]
-    work = _work_list(_meetings(segments, branches, block, causal))
+    work = _work_list(block_meetings(segments, branches, query_block=block, key_block=block, causal=causal))
     codes = _codes(segments, branches)
-    queries = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n, outer[w], 0))
-    keys = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n // shared, inner[w], 0))
-    statistics = pl.BlockSpec(
-        (None, None, 1, block), lambda n, w, rows, outer, inner, _: (rows[w], n, 0, outer[w])
-    )
+    codes_specs, queries, keys, statistics = _specs(block, lanes, heads // key.shape[1])
     out, logsumexp = pl.pallas_call(
         partial(_forward_kernel, causal=causal, scale=size**-0.5),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=4,
             grid=(heads, work.count),
-            in_specs=[*_code_specs(block), queries, keys, keys],
+            in_specs=[*codes_specs, queries, keys, keys],
             out_specs=[queries, statistics],
             scratch_shapes=[
                 *(pltpu.VMEM((block, LANES), jnp.float32) for _ in range(2)),
@@ -87,39 +121,9 @@ def flash_forward(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(query, key, products=2, causal=causal),
         interpret=interpret,
-        name=_name("forward", causal),
+        name=kernel_name("forward", causal),
     )(*work[:4], codes.queries_down, codes.keys_across, query, key, value)
     return out[:, :, :length, :size], logsumexp[:, :, 0, :length]
-
-
-def flash_backward(
-    query: Float[Array, "B N T H"],
-    key: Float[Array, "B K T H"],
-    value: Float[Array, "B K T H"],
-    segments: Int[Array, "B T"],
-    branches: Int[Array, "B T"],
-    out: Float[Array, "B N T H"],
-    logsumexp: Float[Array, "B N T"],
-    gradient: Float[Array, "B N T H"],
-    *,
-    causal: bool,
-    interpret: bool = False,
-) -> tuple[Float[Array, "B N T H"], Float[Array, "B K T H"], Float[Array, "B K T H"]]:
-    """Gradients of query, key and value from that of ``out``; scores are made anew."""
-    length, size = query.shape[2:]
-    block = _block(length)
-    delta = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
-    query, key, value, gradient = (_pad(x, block) for x in (query, key, value, gradient))
-    segments, branches = (_pad_ids(ids, block) for ids in (segments, branches))
-    missing = ((0, 0), (0, 0), (0, query.shape[2] - length))
-    logsumexp, delta = (jnp.pad(x, missing)[:, :, None] for x in (logsumexp, delta))
-    meetings = _meetings(segments, branches, block, causal)
-    codes = _codes(segments, branches)
-    arrays = (query, key, value, gradient, logsumexp, delta)
-    settings = {"causal": causal, "scale": size**-0.5, "interpret": interpret}
-    dq = _query_gradient(_work_list(meetings), codes, arrays, block, **settings)
-    dk, dv = _key_gradients(_work_list(meetings.swapaxes(1, 2)), codes, arrays, block, **settings)
-    return tuple(x[:, :, :length, :size] for x in (dq, dk, dv))  # pyright: ignore[reportReturnType]
 
 
 def _query_gradient(
@@ -134,18 +138,13 @@ def _query_gradient(
 ) -> Array:
     query, key = arrays[:2]
     heads, lanes = query.shape[1], query.shape[3]
-    shared = heads // key.shape[1]
-    queries = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n, outer[w], 0))
-    keys = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n // shared, inner[w], 0))
-    statistics = pl.BlockSpec(
-        (None, None, 1, block), lambda n, w, rows, outer, inner, _: (rows[w], n, 0, outer[w])
-    )
+    codes_specs, queries, keys, statistics = _specs(block, lanes, heads // key.shape[1])
     return pl.pallas_call(
         partial(_query_gradient_kernel, causal=causal, scale=scale),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=4,
             grid=(heads, work.count),
-            in_specs=[*_code_specs(block), queries, keys, keys, queries, statistics, statistics],
+            in_specs=[*codes_specs, queries, keys, keys, queries, statistics, statistics],
             out_specs=queries,
             scratch_shapes=[pltpu.VMEM((block, lanes), jnp.float32)],
         ),
@@ -153,7 +152,7 @@ def _query_gradient(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(query, key, products=3, causal=causal),
         interpret=interpret,
-        name=_name("query_gradient", causal),
+        name=kernel_name("query_gradient", causal),
     )(*work[:4], codes.queries_down, codes.keys_across, *arrays)
 
 
@@ -194,7 +193,7 @@ def _key_gradients(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary", "arbitrary")),
         cost_estimate=_cost(query, key, products=4, causal=causal),
         interpret=interpret,
-        name=_name("key_gradients", causal),
+        name=kernel_name("key_gradients", causal),
     )(*work[:4], codes.queries_across, codes.keys_down, *arrays)
 
 
@@ -301,27 +300,6 @@ def _column(statistics) -> Array:
     return jnp.broadcast_to(statistics[...], (LANES, statistics.shape[-1])).T[:, :1]
 
 
-def _meetings(segments: Array, branches: Array, block: int, causal: bool) -> Bool[Array, "B Q S"]:
-    """Which query blocks can see which key blocks, judged by the range of ids in each: never too few."""
-    rows, length = segments.shape
-    real = (segments > 0).reshape(rows, -1, block)
-    most = jnp.iinfo(jnp.int32).max
-
-    def span(ids: Array) -> tuple[Array, Array]:
-        ids = ids.reshape(real.shape)
-        return jnp.where(real, ids, most).min(-1), jnp.where(real, ids, -1).max(-1)
-
-    def overlap(low: Array, high: Array) -> Array:
-        return (low[:, :, None] <= high[:, None]) & (low[:, None] <= high[:, :, None])
-
-    low, high = span(branches)
-    meet = overlap(*span(segments)) & (overlap(low, high) | (low == 0)[:, None])
-    if causal:
-        blocks = length // block
-        meet &= jnp.tri(blocks, dtype=bool)
-    return meet
-
-
 def _work_list(meetings: Bool[Array, "B O I"]) -> WorkList:
     """The pairs in order of (row, outer, inner); an outer block that meets none gets one, to be written at all."""
     _, outers, inners = meetings.shape
@@ -338,20 +316,23 @@ def _work_list(meetings: Bool[Array, "B O I"]) -> WorkList:
 
 
 def _codes(segments: Array, branches: Array) -> Codes:
-    """Padding's queries and keys have codes that nothing else has."""
-    shared = segments * BRANCHES
-    own = shared + branches
-    queries = jnp.where((segments > 0)[..., None], jnp.stack([own, shared], -1), -1)
-    keys = jnp.where(segments > 0, own, -2)
+    own, shared, keys = token_codes(segments, branches)
+    queries = jnp.stack([own, shared], -1)
     return Codes(queries, queries.swapaxes(1, 2), keys[:, :, None], keys[:, None])
 
 
-def _code_specs(block: int) -> list[pl.BlockSpec]:
-    """Of queries down and keys across, where query blocks accumulate."""
-    return [
-        pl.BlockSpec((None, block, 2), lambda n, w, rows, outer, inner, _: (rows[w], outer[w], 0)),
-        pl.BlockSpec((None, 1, block), lambda n, w, rows, outer, inner, _: (rows[w], 0, inner[w])),
-    ]
+def _specs(
+    block: int, lanes: int, shared: int
+) -> tuple[list[pl.BlockSpec], pl.BlockSpec, pl.BlockSpec, pl.BlockSpec]:
+    """Of codes (queries down, keys across), queries, keys and statistics, where query blocks accumulate."""
+    queries_down = pl.BlockSpec((None, block, 2), lambda n, w, rows, outer, inner, _: (rows[w], outer[w], 0))
+    keys_across = pl.BlockSpec((None, 1, block), lambda n, w, rows, outer, inner, _: (rows[w], 0, inner[w]))
+    queries = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n, outer[w], 0))
+    keys = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n // shared, inner[w], 0))
+    statistics = pl.BlockSpec(
+        (None, None, 1, block), lambda n, w, rows, outer, inner, _: (rows[w], n, 0, outer[w])
+    )
+    return [queries_down, keys_across], queries, keys, statistics
 
 
 def _spec(block: int, lanes: int, index) -> pl.BlockSpec:
@@ -371,16 +352,5 @@ def _pad_ids(ids: Array, block: int) -> Array:
     return jnp.pad(ids, ((0, 0), (0, -ids.shape[1] % block)))
 
 
-def _name(part: str, causal: bool) -> str:
-    return f"attention_{part}_{'causal' if causal else 'full'}"
-
-
 def _cost(query: Array, key: Array, *, products: int, causal: bool) -> pl.CostEstimate:
-    """As if every row were one segment: ``products`` matrix products over all visible pairs."""
-    rows, heads, length, size = query.shape
-    pairs = rows * heads * length * length // (2 if causal else 1)
-    return pl.CostEstimate(
-        flops=2 * products * pairs * size,
-        transcendentals=pairs,
-        bytes_accessed=(query.size + key.size) * 2 * query.dtype.itemsize,
-    )
+    return pl.CostEstimate(**kernel_cost(query, key, query.shape[2], products=products, causal=causal))

@@ -20,7 +20,8 @@ from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 from onethinker_jax.model.sharding import DECODE_RULES, TRAIN_RULES, batch_sharding, tree_shardings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config import TrainConfig
-from onethinker_jax.train.ema_grpo import MOMENT_TASKS, PolicyBatch, rl_update
+from onethinker_jax.train.ema_grpo import MOMENT_TASKS
+from onethinker_jax.train.policy_update import PolicyBatch, rl_update
 from onethinker_jax.train.run import abstract_model
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import TrainState, make_optimizer, optimizer_shapes
@@ -88,12 +89,13 @@ def _rl_programs(
     shape = rl.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
     floats: Any = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
+    numbers: Any = _rows((shape.rows, shape.tokens), jnp.int32, mesh)
     programs = _update_programs(
         "RL",
         update,
         state,
         gradients,
-        PolicyBatch(batch, floats, floats),
+        PolicyBatch(batch, floats, floats, numbers),
         worst_micro_batches(config),
         rl.updates,
         shape.rows * shape.tokens,

@@ -1,7 +1,7 @@
 """Every back end of attention and attention with a cache against a plain numpy reference, gradients included.
 
-The TPU kernel runs in Pallas' interpreter, which computes its blocks with XLA on the CPU.  In float32 all back
-ends agree with the float64 reference to 2e-6 (values) and 5e-6 (gradients).
+The TPU and GPU kernels run in Pallas' interpreter, which computes their blocks with XLA on the CPU.  In float32
+all back ends agree with the float64 reference to 2e-6 (values) and 5e-6 (gradients).
 """
 
 from functools import partial
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onethinker_jax.model import attention_xla, flash_tpu
+from onethinker_jax.model import attention_xla, flash_gpu, flash_tpu
 from onethinker_jax.model.attention import Backend, attention, check_heads, decode_attention, platform_backend
-from onethinker_jax.model.sharding import ShardingError, make_mesh
+from onethinker_jax.model.flash import block_meetings
+from onethinker_jax.model.sharding import AXES, ShardingError, make_mesh
 
 CASES = {
     "one example": ([1] * 24, None),
@@ -24,7 +25,7 @@ CASES = {
         [0] * 5 + [1] * 4 + [2] * 4 + [3] * 3 + [0] * 2 + [1] * 2 + [2] * 2 + [0] * 2,
     ),
 }
-BOTH: tuple[Backend, Backend] = ("flash_tpu_interpreted", "xla")
+FLASH: tuple[Backend, Backend] = ("flash_tpu_interpreted", "flash_gpu_interpreted")
 HEADS = {"4 queries on 2 keys": (4, 2), "one key": (3, 1), "as many": (2, 2)}
 
 
@@ -64,8 +65,10 @@ BACKENDS: dict[str, tuple[Backend, int]] = {
     "xla in one piece": ("xla", 512),
     "xla in chunks of 8": ("xla", 8),
     "xla in chunks of 10, the last one short": ("xla", 10),
-    "flash in one block": ("flash_tpu_interpreted", 512),
-    "flash in blocks of 10, the last one short": ("flash_tpu_interpreted", 10),
+    "flash for TPUs in one block": ("flash_tpu_interpreted", 512),
+    "flash for TPUs in blocks of 10, the last one short": ("flash_tpu_interpreted", 10),
+    "flash for GPUs in one block": ("flash_gpu_interpreted", 512),
+    "flash for GPUs in blocks of 10 by 5, the last one short": ("flash_gpu_interpreted", 10),
 }
 
 
@@ -75,6 +78,9 @@ def attend(request, monkeypatch):
     backend, size = BACKENDS[request.param]
     monkeypatch.setattr(attention_xla, "CHUNK", size)
     monkeypatch.setattr(flash_tpu, "BLOCK", size)
+    for kernel in ("FORWARD", "QUERY_GRADIENT", "KEY_GRADIENTS"):  # float32 takes half of a tile
+        tiles = flash_gpu.Tiles(outer=2 * size, inner=size, warps=4, stages=2)
+        monkeypatch.setattr(flash_gpu, kernel, tiles)
     return partial(attention, backend=backend)
 
 
@@ -154,9 +160,10 @@ def test_bfloat16_keeps_softmax_in_float32(attend):
     assert np.abs(np.asarray(got, np.float64) - expected).max() < 2e-2
 
 
-def test_flash_visits_only_blocks_that_can_meet(monkeypatch):
-    """The work list holds every pair of blocks that has a visible pair of tokens, and few others."""
-    size = 4
+@pytest.mark.parametrize("sizes", [(4, 4), (8, 4), (4, 8)], ids=str)
+def test_flash_visits_only_blocks_that_can_meet(sizes):
+    """The kernels' lists hold every pair of blocks that has a visible pair of tokens, and few others."""
+    shape = (2, 24 // sizes[0], sizes[0], 24 // sizes[1], sizes[1])
     for case in CASES:
         segments, branches = masks(case)
         for causal in (True, False):
@@ -164,30 +171,81 @@ def test_flash_visits_only_blocks_that_can_meet(monkeypatch):
             sees &= (branches[:, None] == 0) | (branches[:, :, None] == branches[:, None])
             if causal:
                 sees &= np.tri(24, dtype=bool)
-            needed = np.asarray(sees).reshape(2, 6, size, 6, size).any((2, 4))
-            meetings = flash_tpu._meetings(segments, branches, size, causal)
-            assert not (needed & ~np.asarray(meetings)).any(), case
-            assert np.asarray(meetings).sum() <= needed.sum() + 4, case
-            work = flash_tpu._work_list(meetings)
+            needed = np.asarray(sees).reshape(shape).any((2, 4))
+            meetings = np.asarray(
+                block_meetings(segments, branches, query_block=sizes[0], key_block=sizes[1], causal=causal)
+            )
+            assert not (needed & ~meetings).any(), case
+            assert meetings.sum() <= needed.sum() + 4, case
+            pairs = set(zip(*np.nonzero(meetings), strict=True))
+            work = flash_tpu._work_list(jnp.asarray(meetings))
             count = int(work.count)
-            assert count <= meetings.sum() + 4  # rows of padding get one pair to be written at all
-            listed = set(zip(*(np.asarray(part)[:count].tolist() for part in work[:3]), strict=True))
-            assert len(listed) == count
-            assert set(zip(*np.nonzero(needed), strict=True)) <= listed
-            assert {pair[:2] for pair in listed} == set(np.ndindex(2, 6))
+            listed = list(zip(*(np.asarray(part)[:count].tolist() for part in work[:3]), strict=True))
+            assert len(set(listed)) == count
+            assert pairs <= set(listed)
+            assert {pair[:2] for pair in listed} == set(np.ndindex(shape[:2]))
+            assert (
+                count <= len(pairs) + 2 * shape[1]
+            )  # a block that meets none gets one, to be written at all
+            visits = flash_gpu._visits(jnp.asarray(meetings))
+            visited = {
+                (*at, int(block))
+                for at in np.ndindex(shape[:2])
+                for block in visits.blocks[at][: int(visits.counts[at])]
+            }
+            assert visited == pairs
 
 
-def test_flash_with_the_head_size_of_the_vision_tower():
-    """72 is not a whole number of lanes."""
+@pytest.mark.parametrize("backend", FLASH)
+@pytest.mark.parametrize("size", [64, 72, 80, 128])
+def test_flash_with_the_head_sizes_of_the_released_models(backend, size):
+    """72 and 80 are neither a power of two nor a whole number of lanes; 40 tokens no whole block."""
     rng = np.random.default_rng(3)
-    query, key, value = (jnp.asarray(rng.normal(size=(1, 40, 2, 72)), jnp.float32) for _ in range(3))
+    query, key, value = (jnp.asarray(rng.normal(size=(1, 40, 2, size)), jnp.float32) for _ in range(3))
     frames = jnp.array([[1] * 12 + [2] * 12 + [3] * 12 + [0] * 4])
-    got, wanted = (attention(query, key, value, frames, causal=False, backend=b) for b in BOTH)
-    np.testing.assert_allclose(got[:, :36], wanted[:, :36], atol=2e-6)
+
+    def run(backend: Backend) -> tuple[jax.Array, ...]:
+        def total(query, key, value):
+            out = attention(query, key, value, frames, causal=False, backend=backend)[:, :36]
+            return jnp.square(out).sum(), out
+
+        (_, out), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(
+            query, key, value
+        )
+        return out, *gradients
+
+    for one, other in zip(run(backend), run("xla"), strict=True):
+        np.testing.assert_allclose(one, other, atol=5e-6, rtol=2e-6)
+
+
+H100 = jax.sharding.AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu")
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("size", [72, 128])
+def test_flash_lowers_for_a_gpu(size, dtype):
+    """To Triton's language, forward and backward, chosen by the platform of the mesh; no GPU is needed."""
+
+    def total(query, key, value, ids):
+        return attention(query, key, value, ids, ids, causal=True).astype(jnp.float32).sum()
+
+    heads = [jax.ShapeDtypeStruct((1, 1000, count, size), dtype) for count in (4, 2, 2)]
+    ids = jax.ShapeDtypeStruct((1, 1000), jnp.int32)
+    mesh = jax.sharding.AbstractMesh(
+        (1, 1, 1), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, abstract_device=H100
+    )
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert platform_backend() == "flash_gpu"
+        traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(*heads, ids)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    kernels = ("forward", "query_gradient", "key_gradients")
+    assert all(text.count(f'name = "attention_{kernel}_causal"') == 1 for kernel in kernels)
+    assert text.count("@__gpu$xla.gpu.triton") == len(kernels)
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
-def test_flash_on_a_mesh_equals_one_device():
+@pytest.mark.parametrize("backend", FLASH)
+def test_flash_on_a_mesh_equals_one_device(backend):
     query, key, value = arrays((4, 2))
     segments, branches = masks("branches")
 
@@ -197,9 +255,9 @@ def test_flash_on_a_mesh_equals_one_device():
         ).sum()
 
     run = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)), static_argnums=3)
-    wanted = run(query, key, value, "flash_tpu_interpreted")
+    wanted = run(query, key, value, backend)
     with jax.set_mesh(make_mesh(data=2, tensor=2)):
-        got = run(query, key, value, "flash_tpu_interpreted")
+        got = run(query, key, value, backend)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-6), got, wanted)
     with (
         jax.set_mesh(make_mesh(tensor=4)),
@@ -207,7 +265,7 @@ def test_flash_on_a_mesh_equals_one_device():
             ShardingError, match="2 key/value heads are not a multiple of mesh axis 'tensor' of size 4"
         ),
     ):
-        run(query, key, value, "flash_tpu_interpreted")
+        run(query, key, value, backend)
 
 
 def test_the_platform_chooses():

@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
+from onethinker_jax.model.attention import Backend, attention
 from onethinker_jax.train.program_cost import count_flops, count_traffic
 
 PRODUCT = 2 * 4 * 8 * 8  # of the [4, 8] by [8, 8] product below
@@ -44,6 +46,22 @@ def test_while_branches_and_grouped_products() -> None:
         return jax.lax.ragged_dot(x, kernels, jnp.array([1, 3]))
 
     assert flops(experts, (4, 8), (2, 8, 8)) == {"matmul": PRODUCT}
+
+
+@pytest.mark.parametrize("backend", ["flash_tpu", "flash_gpu"])
+def test_attention_kernels_count_by_name(backend: Backend) -> None:
+    """Half of all pairs, a product of 2 x 128 FLOPs each: two forward, three for dq, four for dk and dv."""
+
+    def total(query: jax.Array, key: jax.Array) -> jax.Array:
+        ids = jnp.ones((1, 256), jnp.int32)
+        return attention(query, key, key, ids, causal=True, backend=backend).sum()
+
+    product = 4 * 256 * 256 // 2 * 2 * 128
+    assert flops(jax.grad(total, argnums=(0, 1)), (1, 256, 4, 128), (1, 256, 2, 128)) == {
+        "attention_forward_causal": 2 * product,
+        "attention_query_gradient_causal": 3 * product,
+        "attention_key_gradients_causal": 4 * product,
+    }
 
 
 HLO = """HloModule jit_step
