@@ -11,13 +11,15 @@ variant, whose published numbers contain that rounding, adds in the order that P
 
 import dataclasses
 from functools import partial
+from math import isfinite
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Method = Literal["ema_grpo", "grpo", "dr_grpo", "rloo"]
+from onethinker_jax.train.config import Method
+
 Variant = Literal["paper", "released"]
 Pair = tuple[jax.Array, jax.Array]  # (high, low): the number is their sum, `high` its float32 rounding
 
@@ -31,7 +33,8 @@ class AdvantageConfig:
     decay: weight of the past in the task moments, in [0, 1).
     clip: largest magnitude of an EMA-GRPO advantage ("paper" clips to it, "released" falls back beyond it).
     min_std: smallest sigma that "ema_grpo" divides by.
-    eps: added to the divisor of "grpo" and of the released "ema_grpo".
+    eps: added to the divisors of "grpo", "gdpo" and the released "ema_grpo".
+    weights: of "gdpo", one a reward component.
 
     Raises ValueError naming the field that is out of range.
     """
@@ -42,6 +45,7 @@ class AdvantageConfig:
     clip: float = 5.0
     min_std: float = 1e-3
     eps: float = 1e-6
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
@@ -53,6 +57,10 @@ class AdvantageConfig:
         for name in ("clip", "min_std", "eps"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, not positive")
+        if self.method == "gdpo" and not self.weights:
+            raise ValueError("weights: gdpo needs one a reward component")
+        if not all(isfinite(weight) and weight >= 0 for weight in self.weights):
+            raise ValueError(f"weights are {self.weights}, not all finite and at least 0")
 
 
 @jax.tree_util.register_dataclass
@@ -91,6 +99,7 @@ def compute_advantages(
     task_ids: jax.Array,
     moments: TaskMoments,
     config: AdvantageConfig,
+    components: jax.Array | None = None,
 ) -> tuple[jax.Array, TaskMoments]:
     """Advantages of N samples, and the task moments that include them.
 
@@ -107,6 +116,11 @@ def compute_advantages(
     grpo:                A_i = c_i / (the group's unbiased standard deviation + eps)
     dr_grpo:             A_i = c_i
     rloo:                A_i = R_i - mean of the others of its group = n c_i / (n - 1)
+    gdpo:                B_i = sum over components k of weights_k x the grpo advantage of component k alone;
+                         A_i = (B_i - mean of B) / (unbiased standard deviation of B + eps), both over the
+                         whole batch (arXiv 2601.05242)
+
+    Their sources: GRPO arXiv 2402.03300, Dr. GRPO arXiv 2503.20783, RLOO arXiv 2402.14740.
 
     Args:
         rewards: float32 [N].
@@ -115,9 +129,13 @@ def compute_advantages(
         task_ids: int32 [N], one task a group, 0 .. tasks - 1. An entry outside gets NaN.
         moments: of the state before this batch. Every method moves them; only "ema_grpo" reads them.
         config: static.
+        components: float32 [N, K], what the rewards are made of; only "gdpo" reads them, and needs them.
 
     Returns:
         float32 [N] advantages and the new moments. Not differentiable through: no gradients flow.
+
+    Raises:
+        ValueError: "gdpo" without components, or with another number of them than of weights.
 
     Inputs may be sharded: sums run over the whole arrays, so moments are global.
     """
@@ -131,7 +149,6 @@ def compute_advantages(
 
     _, groups = jnp.unique(jnp.where(valid, group_ids, -1), size=n, return_inverse=True)
     count, centred = _centre(rewards, groups, n)
-    variance = jax.ops.segment_sum(centred**2, groups, n)[groups] / count
     if config.method == "ema_grpo":
         sigma = jnp.maximum(moments.sigma(), config.min_std)[jnp.minimum(tasks, num_tasks - 1)]
         if config.variant == "paper":
@@ -139,17 +156,49 @@ def compute_advantages(
         else:
             advantages = centred / (sigma + config.eps)
             largest = jax.ops.segment_max(jnp.abs(advantages), groups, n)[groups]
+            variance = jax.ops.segment_sum(centred**2, groups, n)[groups] / count
             own = centred / (jnp.sqrt(variance) + config.eps)
             advantages = jnp.where(largest > config.clip, own, advantages)
     elif config.method == "grpo":
-        unbiased = variance * count / jnp.maximum(count - 1, 1)
-        advantages = centred / (jnp.sqrt(unbiased) + config.eps)
+        advantages = _standardised(rewards, groups, n, config.eps)
+    elif config.method == "gdpo":
+        parts = _components(components, n, config)
+        total = sum(
+            weight * _standardised(part, groups, n, config.eps)
+            for weight, part in zip(config.weights, parts, strict=True)
+        )
+        whole = jnp.where(valid, 0, 1)  # the batch is one segment, padding another
+        advantages = _standardised(jnp.where(valid, total, 0.0), whole, 2, config.eps)
     elif config.method == "dr_grpo":
         advantages = centred
     else:
         advantages = centred * count / jnp.maximum(count - 1, 1)
     advantages = jnp.where(known, advantages, jnp.nan)
     return jnp.where(valid, advantages, 0.0), moments
+
+
+def overlong_penalty(lengths: np.ndarray, *, limit: int, buffer: int) -> np.ndarray:
+    """float32 in [-1, 0], DAPO's soft overlong punishment of responses of ``lengths`` tokens (arXiv 2503.14476).
+
+    It is 0 up to limit - buffer tokens and falls in equal steps to -1 at the limit.
+    """
+    return -np.clip((lengths - (limit - buffer)) / buffer, 0.0, 1.0).astype(np.float32)
+
+
+def _components(components: jax.Array | None, n: int, config: AdvantageConfig) -> list[jax.Array]:
+    """The K components float32 [N], checked."""
+    expected = (n, len(config.weights))
+    if components is None or components.shape != expected:
+        given = "none" if components is None else components.shape
+        raise ValueError(f"gdpo needs components of shape {expected}, one column a weight; given {given}")
+    return list(jax.lax.stop_gradient(components.astype(jnp.float32)).T)
+
+
+def _standardised(values: jax.Array, segments: jax.Array, num_segments: int, eps: float) -> jax.Array:
+    """Each value's distance from its segment's mean over the segment's unbiased standard deviation + eps."""
+    count, centred = _centre(values, segments, num_segments)
+    variance = jax.ops.segment_sum(centred**2, segments, num_segments)[segments] / jnp.maximum(count - 1, 1)
+    return centred / (jnp.sqrt(variance) + eps)
 
 
 def _updated(

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from onethinker_jax.train.advantages import AdvantageConfig, TaskMoments, compute_advantages, init_moments
+from onethinker_jax.train.advantages import (
+    AdvantageConfig,
+    TaskMoments,
+    compute_advantages,
+    init_moments,
+    overlong_penalty,
+)
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "advantages_released.json").read_text())
 METHODS = ("ema_grpo", "grpo", "dr_grpo", "rloo")
@@ -146,16 +152,17 @@ def test_padding_and_naming_of_groups_change_nothing(seed: int, variant: str) ->
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_eight_devices_equal_one(variant: str) -> None:
-    config = AdvantageConfig(variant=variant)  # pyright: ignore[reportArgumentType]
-    batch = random_batch(3)
+@pytest.mark.parametrize("method", [*METHODS, "gdpo"])
+def test_eight_devices_equal_one(method: str, variant: str) -> None:
+    weights = GDPO.weights if method == "gdpo" else ()
+    config = AdvantageConfig(method=method, variant=variant, weights=weights)  # pyright: ignore[reportArgumentType]
+    batch, components = random_batch(3), random_components(3)
     moments = init_moments(3)
-    one = compute_advantages(*batch, moments, config)
+    one = compute_advantages(*batch, moments, config, components)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    sharded = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
-    eight = compute_advantages(
-        *sharded, jax.device_put(moments, NamedSharding(mesh, PartitionSpec())), config
-    )
+    *sharded, parts = jax.device_put((*batch, components), NamedSharding(mesh, PartitionSpec("data")))
+    everywhere = jax.device_put(moments, NamedSharding(mesh, PartitionSpec()))
+    eight = compute_advantages(*sharded, everywhere, config, parts)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
@@ -209,9 +216,99 @@ def test_an_unknown_task_shows_itself() -> None:
     assert np.isnan(advantages).all()
 
 
+GDPO = AdvantageConfig(method="gdpo", weights=(0.9, 0.1, 1.0))
+
+
+def random_components(seed: int, n: int = 48) -> np.ndarray:
+    """float32 [n, 3] like accuracy, format and structure: one dense, two of few values."""
+    rng = np.random.default_rng(seed)
+    parts = [rng.random(n), rng.integers(0, 2, n), rng.integers(0, 3, n) / 4]
+    return np.stack(parts, 1).astype(np.float32)
+
+
+def gdpo_reference(components: np.ndarray, groups: np.ndarray, config: AdvantageConfig) -> np.ndarray:
+    """GDPO in float64, one sample and one component after the other."""
+    components, totals = components.astype(np.float64), np.zeros(len(groups))
+    for i, group in enumerate(groups):
+        for weight, column in zip(config.weights, components.T, strict=True):
+            own = column[groups == group]
+            if len(own) > 1:
+                totals[i] += weight * (column[i] - own.mean()) / (own.std(ddof=1) + config.eps)
+    return (totals - totals.mean()) / (totals.std(ddof=1) + config.eps)
+
+
+def test_gdpo_equals_float64_and_moves_the_moments_as_every_method() -> None:
+    for seed in range(4):
+        batch, components = random_batch(seed), random_components(seed)
+        advantages, moments = compute_advantages(*batch, init_moments(3), GDPO, components)
+        np.testing.assert_allclose(advantages, gdpo_reference(components, batch[1], GDPO), atol=2e-5)
+        _, plain = compute_advantages(*batch, init_moments(3), AdvantageConfig())
+        for ours, theirs in zip(jax.tree.leaves(moments), jax.tree.leaves(plain), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_gdpo_tells_apart_what_a_sum_does_not() -> None:
+    """Two binary rewards: groups of totals (0, 1) and (0, 2) are alike to GRPO, not to GDPO."""
+    components = np.array([[0, 0], [1, 0], [0, 0], [1, 1]], np.float32)
+    groups, tasks = np.array([0, 0, 1, 1], np.int32), np.zeros(4, np.int32)
+    batch = (components.sum(1), groups, tasks, init_moments(1))
+    grpo, _ = compute_advantages(*batch, AdvantageConfig(method="grpo"))
+    np.testing.assert_allclose(grpo, np.tile([-(0.5**0.5), 0.5**0.5], 2), rtol=1e-5)
+    config = AdvantageConfig(method="gdpo", weights=(1.0, 1.0))
+    gdpo, _ = compute_advantages(*batch, config, components)
+    np.testing.assert_allclose(gdpo, np.array([-1, 1, -2, 2]) / np.sqrt(10 / 3), rtol=1e-5)
+    # a component's scale and place do not matter
+    moved, _ = compute_advantages(
+        *batch, config, components * np.array([8, 1], np.float32) + np.array([0, 5], np.float32)
+    )
+    np.testing.assert_allclose(moved, gdpo, rtol=1e-5)
+
+
+def test_gdpo_with_padding_and_without_differences() -> None:
+    batch, components = random_batch(4), random_components(4)
+    expected, _ = compute_advantages(*batch, init_moments(3), GDPO, components)
+    wide = [
+        np.concatenate([array, np.full((16, *array.shape[1:]), fill, array.dtype)])
+        for array, fill in zip((*batch, components), (9.0, -1, 0, 1e3), strict=True)
+    ]
+    wide[3][-8:] = np.nan
+    advantages, _ = compute_advantages(*wide[:3], init_moments(3), GDPO, wide[3])
+    np.testing.assert_allclose(advantages[:48], expected, atol=1e-5)
+    assert not np.any(advantages[48:])
+
+    equal, _ = compute_advantages(*batch, init_moments(3), GDPO, np.full((48, 3), 0.6, np.float32))
+    assert not np.any(equal)
+
+
+def test_gdpo_says_what_it_needs() -> None:
+    batch = random_batch(0)
+    with pytest.raises(ValueError, match=r"gdpo needs components of shape \(48, 3\).* given none"):
+        compute_advantages(*batch, init_moments(3), GDPO)
+    with pytest.raises(ValueError, match=r"given \(48, 2\)"):
+        compute_advantages(*batch, init_moments(3), GDPO, np.zeros((48, 2), np.float32))
+    with pytest.raises(ValueError, match="weights: gdpo needs one"):
+        AdvantageConfig(method="gdpo")
+
+
+def test_overlong_penalty() -> None:
+    lengths = np.array([[1, 16_384, 16_385], [18_432, 20_480, 20_481]])
+    penalty = overlong_penalty(lengths, limit=20_480, buffer=4096)  # DAPO's own numbers
+    assert penalty.dtype == np.float32
+    np.testing.assert_array_equal(penalty, [[0, 0, -1 / 4096], [-0.5, -1, -1]])
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("method", "ppo"), ("variant", "draft"), ("decay", 1.0), ("clip", 0.0), ("min_std", -1.0), ("eps", 0.0)],
+    [
+        ("method", "ppo"),
+        ("variant", "draft"),
+        ("decay", 1.0),
+        ("clip", 0.0),
+        ("min_std", -1.0),
+        ("eps", 0.0),
+        ("weights", (1.0, -0.5)),
+        ("weights", (float("nan"),)),
+    ],
 )
 def test_config_names_the_field(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):

@@ -1,4 +1,4 @@
-"""Losses against plain NumPy loops in float64, and their gradients against finite differences."""
+"""Log-probabilities, entropies and cross entropy against plain NumPy loops; gradients against differences."""
 
 import math
 from typing import Any
@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from onethinker_jax.train import losses
-from onethinker_jax.train.losses import PolicyLossConfig
 
 cross_entropy: Any = losses.cross_entropy  # NumPy arrays will do
-policy_loss: Any = losses.policy_loss
 token_logprobs: Any = losses.token_logprobs
 
 
@@ -81,138 +79,27 @@ def test_cross_entropy_sums_the_targets_only() -> None:
     assert float(cross_entropy(logprobs, np.zeros((2, 3), bool))) == 0.0
 
 
-def plain_policy_loss(
-    logprobs: Any,
-    sampled: Any,
-    advantages: Any,
-    mask: Any,
-    reference: Any,
-    config: PolicyLossConfig,
-) -> float:
-    total = 0.0
-    for place in np.ndindex(*mask.shape):
-        if not mask[place]:
-            continue
-        gap = float(logprobs[place]) - float(sampled[place])
-        gap = max(-config.max_log_ratio, min(config.max_log_ratio, gap))
-        ratio, advantage = math.exp(gap), float(advantages[place])
-        clipped = min(max(ratio, 1 - config.clip_low), 1 + config.clip_high)
-        objective = min(ratio * advantage, clipped * advantage)
-        if advantage < 0:
-            objective = max(objective, config.dual_clip * advantage)
-        total -= objective
-        if reference is not None:
-            gap = float(reference[place]) - float(logprobs[place])
-            gap = max(-config.max_log_ratio, min(config.max_log_ratio, gap))
-            total += config.kl_coefficient * (math.exp(gap) - gap - 1)
-    return total
-
-
-# log-ratio, advantage -> loss of that one token, with clip_low 0.2, clip_high 0.3, dual clip 3
-BY_HAND = [
-    (0.0, 2.0, -2.0),
-    (0.0, -2.0, 2.0),
-    (math.log(1.2), 1.0, -1.2),  # inside: as it is
-    (math.log(1.5), 1.0, -1.3),  # a gain is clipped above
-    (math.log(0.5), 1.0, -0.5),  # a loss of probability is not
-    (math.log(0.5), -1.0, 0.8),  # a gain is clipped below
-    (math.log(2.0), -1.0, 2.0),
-    (math.log(5.0), -1.0, 3.0),  # dual clip
-    (50.0, 1.0, -1.3),
-    (50.0, -1.0, 3.0),
-    (-50.0, 1.0, -math.exp(-20)),  # the log-ratio is clamped
-]
-
-
-@pytest.mark.parametrize(("log_ratio", "advantage", "loss"), BY_HAND)
-def test_policy_loss_of_one_token(log_ratio: float, advantage: float, loss: float) -> None:
-    arrays = [np.array([[value]], np.float32) for value in (-1.0 + log_ratio, -1.0, advantage)]
-    ours, _ = policy_loss(*arrays, np.array([[True]]), None, PolicyLossConfig())
-    np.testing.assert_allclose(ours, loss, rtol=1e-5)
-
-
-def policy_case(reference: bool) -> tuple[Any, ...]:
-    draw = np.random.default_rng(3)
-    shape = (4, 50)
-    sampled = -draw.exponential(2.0, shape)
-    logprobs = sampled + draw.normal(scale=0.8, size=shape)
-    logprobs[0, :4] = sampled[0, :4] + [30, -30, 25, -25]
-    advantages = draw.normal(scale=2.0, size=shape)
-    mask = draw.random(shape) < 0.8
-    logprobs[~mask] = np.nan  # what lies outside the mask must not count, whatever it is
-    anchor = sampled + draw.normal(scale=0.5, size=shape) if reference else None
-    if anchor is not None:
-        anchor[1, :2] = sampled[1, :2] + [40, -40]
-    arrays = (logprobs, sampled, advantages, mask, anchor)
-    return tuple(a.astype(np.float32) if a is not None and a.dtype == np.float64 else a for a in arrays)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        PolicyLossConfig(),
-        PolicyLossConfig(clip_low=0.1, clip_high=0.5, dual_clip=1.5, max_log_ratio=1.0),
-        PolicyLossConfig(kl_coefficient=0.3, max_log_ratio=3.0),
-    ],
-)
-def test_policy_loss_is_that_of_plain_loops(config: PolicyLossConfig) -> None:
-    logprobs, sampled, advantages, mask, reference = policy_case(config.kl_coefficient > 0)
-    ours, sums = policy_loss(logprobs, sampled, advantages, mask, reference, config)
-    plain = plain_policy_loss(logprobs, sampled, advantages, mask, reference, config)
-    np.testing.assert_allclose(ours, plain, rtol=1e-5)
-
-    gaps = np.clip((logprobs - sampled)[mask].astype(np.float64), -config.max_log_ratio, config.max_log_ratio)
-    signs, ratios = advantages[mask], np.exp(gaps)
-    assert float(sums["clipped_low"]) == ((ratios < 1 - config.clip_low) & (signs < 0)).sum()
-    assert float(sums["clipped_high"]) == ((ratios > 1 + config.clip_high) & (signs > 0)).sum()
-    np.testing.assert_allclose(sums["kl_sampled"], (ratios - gaps - 1).sum(), rtol=1e-5)
-    np.testing.assert_allclose(sums["mismatch"], np.abs(gaps).sum(), rtol=1e-5)
-    assert ("kl_reference" in sums) == (reference is not None)
-
-
-def test_gradient_of_the_policy_loss() -> None:
-    """Against central differences of the plain loops; ratios lie away from the corners of the objective."""
-    config = PolicyLossConfig(kl_coefficient=0.2)
-    draw = np.random.default_rng(5)
-    ratios = np.array([[0.5, 0.9, 1.1, 1.25, 1.5, 2.5, 4.0, 0.7] * 2])
-    advantages = np.array([[1.5] * 8 + [-0.7] * 8], np.float32)
-    sampled = -draw.exponential(1.0, ratios.shape)
-    reference = (sampled + draw.normal(scale=0.3, size=ratios.shape)).astype(np.float32)
-    logprobs, sampled = (sampled + np.log(ratios)).astype(np.float32), sampled.astype(np.float32)
-    mask = np.ones(ratios.shape, bool)
-    mask[0, 3] = False
-
-    def ours(values: jax.Array) -> jax.Array:
-        return policy_loss(values, sampled, advantages, mask, reference, config)[0]
-
-    gradient = np.asarray(jax.grad(ours)(jnp.asarray(logprobs)))
-    for place in np.ndindex(*mask.shape):
-        step = np.zeros(mask.shape)
-        step[place] = 1e-4
-        both = [
-            plain_policy_loss(logprobs + sign * step, sampled, advantages, mask, reference, config)
-            for sign in (1, -1)
-        ]
-        np.testing.assert_allclose(gradient[place], (both[0] - both[1]) / 2e-4, rtol=1e-3, atol=1e-5)
-
-
-def test_gradient_through_head_and_temperature() -> None:
-    """The whole chain hidden -> log-probability -> loss, against central differences."""
+def test_gradients_through_the_head() -> None:
+    """Of log-probabilities and entropies at once, against central differences of the plain loops."""
     hidden, head, targets = states(1, 4, 5, 9)
-    advantages = np.array([[1.0, -1.0, 0.5, -2.0]], np.float32)
-    mask = np.array([[True, True, False, True]])
-    sampled = plain_logprobs(hidden, head, targets, 0.7, (8,))[0] + [[0.1, -0.1, 0.0, 0.05]]
+    weights = np.random.default_rng(11).normal(size=(2, *targets.shape))
 
-    def ours(hidden: jax.Array) -> jax.Array:
-        logprobs, _ = token_logprobs(hidden, head, targets, temperature=0.7, forbidden_ids=(8,))
-        return policy_loss(logprobs, jnp.asarray(sampled), advantages, mask, None, PolicyLossConfig())[0]
+    def plain(hidden: Any, head: Any) -> float:
+        logprobs, entropy = plain_logprobs(hidden, head, targets, 0.7, (8,))
+        return float(np.sum(weights[0] * logprobs + weights[1] * entropy))
 
-    gradient = np.asarray(jax.grad(ours)(jnp.asarray(hidden)))
-    for place in np.ndindex(*hidden.shape):
-        both = []
-        for sign in (1, -1):
-            moved = hidden.astype(np.float64)
-            moved[place] += sign * 1e-5
-            logprobs, _ = plain_logprobs(moved, head, targets, 0.7, (8,))
-            both.append(plain_policy_loss(logprobs, sampled, advantages, mask, None, PolicyLossConfig()))
-        np.testing.assert_allclose(gradient[place], (both[0] - both[1]) / 2e-5, rtol=2e-3, atol=2e-4)
+    def ours(hidden: jax.Array, head: jax.Array) -> jax.Array:
+        logprobs, entropy = token_logprobs(hidden, head, targets, temperature=0.7, forbidden_ids=(8,))
+        return jnp.sum(weights[0] * logprobs + weights[1] * entropy)
+
+    arrays = [hidden.astype(np.float64), head.astype(np.float64)]
+    gradients = jax.grad(ours, argnums=(0, 1))(jnp.asarray(hidden), jnp.asarray(head))
+    for number, gradient in enumerate(gradients):
+        for place in np.ndindex(*gradient.shape):
+            both = []
+            for sign in (1, -1):
+                moved = [array.copy() for array in arrays]
+                moved[number][place] += sign * 1e-5
+                both.append(plain(*moved))
+            slope = (both[0] - both[1]) / 2e-5
+            np.testing.assert_allclose(gradient[place], slope, rtol=2e-3, atol=2e-4)

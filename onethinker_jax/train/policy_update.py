@@ -1,0 +1,155 @@
+"""Scored groups to a policy update: groups packed into micro-batches, and the compiled loss of one.
+
+Departure from the released code: a prompt and its samples are one packed segment, so the prompt and its media
+are computed once an update and not G times.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from onethinker_jax.data_pipeline.packing import Batch, pack_groups
+from onethinker_jax.model.generate import SamplingConfig
+from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.train.config import RLSettings
+from onethinker_jax.train.losses import token_logprobs
+from onethinker_jax.train.policy_losses import PolicyLossConfig, policy_loss
+from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.state import Sums, Update, in_dtype, make_update
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PolicyBatch:
+    """Packed groups with what the policy loss needs of every target token."""
+
+    batch: Batch
+    advantages: jax.Array | np.ndarray  # float32 [B, T]
+    sampled: jax.Array | np.ndarray  # float32 [B, T], log-probability when it was sampled
+    sample_index: jax.Array | np.ndarray  # int32 [B, T], the number of its sample, -1 none
+    old: jax.Array | None = None  # float32 [B, T], log-probability when the step began; None: now's
+
+
+def policy_batches(
+    groups: Sequence[Group], advantages: np.ndarray, settings: RLSettings
+) -> list[PolicyBatch]:
+    """The groups packed into micro-batches of one shape, each target token with its sample's advantage.
+
+    With ``settings.overlong`` "mask" a sample that was cut off is left out: it counts in its group's mean
+    reward but not in the loss (overlong filtering, DAPO, arXiv 2503.14476).
+    """
+    shape = settings.batch
+    nothing = np.zeros(0, np.int32)
+    trained = [
+        [
+            ids if ended or settings.overlong != "mask" else nothing
+            for ids, ended in zip(group.samples.tokens, group.samples.ended, strict=True)
+        ]
+        for group in groups
+    ]
+    packed = pack_groups(
+        [(group.prompt, tokens) for group, tokens in zip(groups, trained, strict=True)],
+        rows=shape.rows,
+        tokens=shape.tokens,
+        patches=shape.patches,
+    )
+    flat = advantages.reshape(-1)
+    logprobs = np.zeros((flat.size, settings.max_new_tokens), np.float32)
+    for number, values in enumerate(values for group in groups for values in group.samples.logprobs):
+        logprobs[number, : len(values)] = values
+    return [
+        PolicyBatch(
+            part.batch,
+            np.where(part.sample_index >= 0, flat[part.sample_index], 0.0).astype(np.float32),
+            np.where(part.sample_index >= 0, logprobs[part.sample_index, part.sample_offset], 0.0),
+            part.sample_index,
+        )
+        for part in packed
+    ]
+
+
+def rl_update(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    settings: RLSettings,
+    sampling: SamplingConfig,
+    compute_dtype: str,
+) -> Update:
+    """The compiled update of RL."""
+    loss = partial(rl_loss, graphdef, objective=loss_config(settings), sampling=sampling)
+    return make_update(loss, optimizer, compute_dtype=compute_dtype)
+
+
+def rl_logprobs(
+    graphdef: nnx.GraphDef, sampling: SamplingConfig, compute_dtype: str
+) -> Callable[[nnx.State, PolicyBatch], jax.Array]:
+    """A compiled function (params, batch) -> float32 [B, T], the log-probability of every target."""
+    return jax.jit(
+        lambda params, batch: _logprobs(graphdef, in_dtype(params, compute_dtype), batch, sampling)[0]
+    )
+
+
+def loss_config(settings: RLSettings) -> PolicyLossConfig:
+    """The settings of the policy loss."""
+    return PolicyLossConfig(
+        loss=settings.loss,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        dual_clip=settings.dual_clip,
+        average=settings.average,
+        max_length=settings.max_new_tokens,
+        kl_coefficient=settings.kl_coefficient,
+        kl_estimator=settings.kl_estimator,
+        kl_bias_correction=settings.kl_bias_correction,
+        entropy_coefficient=settings.entropy_coefficient,
+        importance_sampling=settings.importance_sampling,
+        importance_cap=settings.importance_cap,
+        importance_floor=settings.importance_floor,
+    )
+
+
+def rl_loss(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    reference: nnx.State | None,
+    batch: PolicyBatch,
+    *,
+    objective: PolicyLossConfig,
+    sampling: SamplingConfig,
+) -> tuple[jax.Array, Sums]:
+    """Summed policy loss of a micro-batch; log-probabilities are of the distribution that was sampled from."""
+    logprobs, entropy = _logprobs(graphdef, params, batch, sampling)
+    anchor = None
+    if reference is not None:
+        anchor = jax.lax.stop_gradient(_logprobs(graphdef, reference, batch, sampling)[0])
+    return policy_loss(
+        logprobs,
+        entropy,
+        sampled=jnp.asarray(batch.sampled),
+        old=batch.old,
+        reference=anchor,
+        advantages=jnp.asarray(batch.advantages),
+        mask=jnp.asarray(batch.batch.target_mask),
+        sample_index=jnp.asarray(batch.sample_index),
+        config=objective,
+    )
+
+
+def _logprobs(
+    graphdef: nnx.GraphDef, params: nnx.State, batch: PolicyBatch, sampling: SamplingConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of every target, and entropy."""
+    model: Qwen3VL = nnx.merge(graphdef, params)
+    return token_logprobs(
+        model(batch.batch.inputs),
+        model.head(),
+        jnp.asarray(batch.batch.targets),
+        temperature=sampling.temperature,
+        forbidden_ids=sampling.forbidden_ids,
+    )
