@@ -25,12 +25,13 @@ if TYPE_CHECKING:
         TASKS,
         Record,
         RecordError,
+        iter_records,
         read_records,
         task_of,
     )
 
 _HOME = {
-    "records": ("PROBLEM_TYPES", "TASKS", "Record", "RecordError", "read_records", "task_of"),
+    "records": ("PROBLEM_TYPES", "TASKS", "Record", "RecordError", "iter_records", "read_records", "task_of"),
     "media": ("MediaError", "Video", "load_image", "load_video"),
     "processor": ("Example", "Processor"),
     "packing": ("Batch", "GroupBatch", "PackingError", "pack_groups", "pack_rows", "stack_prompts"),
@@ -51,6 +52,7 @@ __all__ = [
     "RecordStream",
     "TrainingBatches",
     "Video",
+    "iter_records",
     "load_image",
     "load_video",
     "pack_groups",

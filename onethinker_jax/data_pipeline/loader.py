@@ -6,22 +6,20 @@ yet placed: a stream restored from that continues exactly as the uninterrupted o
 """
 
 import json
-import logging
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import grain
 
+from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.packing import Batch, PackingError, check_fits, first_fit, pack_rows
 from onethinker_jax.data_pipeline.processor import Example, Processor
 from onethinker_jax.data_pipeline.records import Record, RecordError, task_of
-
-logger = logging.getLogger(__name__)
 
 
 class StreamError(ValueError):
@@ -31,13 +29,21 @@ class StreamError(ValueError):
 class RecordStream:
     """An endless, deterministic stream of records, reshuffled every epoch."""
 
-    def __init__(self, records: Sequence[Record], *, seed: int, weights: Mapping[str, float] | None = None):
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+        bad: BadRecords | None = None,
+    ):
         """
         Args:
             records: what to draw from; their order matters to the stream.
             seed: of the shuffles.
             weights: share of each task (as `task_of` names it) in the stream, relative to the others; 0 is
                 to leave it out. Each task then has epochs of its own. Default: one epoch of all records.
+            bad: where rollouts report a record whose media turn out to be bad; default: it is raised.
 
         Raises:
             ValueError: no records, a task without a weight, or a weight for a task that no record has.
@@ -45,6 +51,7 @@ class RecordStream:
         if not records:
             raise ValueError("a stream needs at least one record")
         self._records, self._seed, self._position = records, seed, 0
+        self.bad = bad or BadRecords()
         if weights is None:
             order = grain.MapDataset.range(len(records)).seed(seed).shuffle().repeat(None)
         else:
@@ -133,7 +140,7 @@ class TrainingBatches:
         patches: int,
         window: int = 64,
         prefetch: int = 2,
-        on_bad_record: Literal["raise", "skip"] = "raise",
+        on_bad_record: OnBadRecord = "raise",
         quarantine: str | Path | None = None,
     ):
         """
@@ -147,8 +154,6 @@ class TrainingBatches:
                 or skipped, logged, counted in `skipped` and written to the quarantine file.
             quarantine: JSON lines file, appended to; default: none is written.
         """
-        if on_bad_record not in ("raise", "skip"):
-            raise ValueError(f'on_bad_record must be "raise" or "skip", got {on_bad_record!r}')
         if window < 1 or prefetch < 0:
             raise ValueError(
                 f"window must be at least 1 and prefetch at least 0, got {window} and {prefetch}"
@@ -156,8 +161,7 @@ class TrainingBatches:
         self._stream, self._processor = stream, processor
         self._shape = {"rows": rows, "tokens": tokens, "patches": patches}
         self._window, self._prefetch = window, prefetch
-        self._on_bad_record, self._quarantine = on_bad_record, Path(quarantine) if quarantine else None
-        self.skipped = 0
+        self._bad = BadRecords(on_bad_record, quarantine)
         self._state: dict[str, Any] = {"stream": stream.state(), "pending": []}
         self._maker: Iterator[tuple[Batch, dict[str, Any]]] | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -178,6 +182,11 @@ class TrainingBatches:
             self._failure = error  # the maker is over: ask again, and the same is said again
             raise
         return batch
+
+    @property
+    def skipped(self) -> int:
+        """How many bad records were left out so far; one met again is counted again."""
+        return self._bad.count
 
     def state(self) -> dict[str, Any]:
         """The place after the last batch that was handed out; can be written as JSON."""
@@ -250,13 +259,8 @@ class TrainingBatches:
             except PackingError as error:
                 raise PackingError(f"record {record.problem_id}: {error}") from None
         except (MediaError, RecordError, PackingError) as error:
-            if self._on_bad_record == "raise":
-                raise
-            self.skipped += 1
-            logger.warning("skipped: %s", error)
-            if self._quarantine is not None:
-                entry = {"problem_id": record.problem_id, "problem": record.problem, "reason": str(error)}
-                with self._quarantine.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+            self._bad.report(
+                error, record=record.origin, problem_id=record.problem_id, problem=record.problem
+            )
             return None
         return example

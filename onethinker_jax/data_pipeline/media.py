@@ -6,6 +6,9 @@ give true timestamps, where OneThinker's released code assumes 2 frames a second
 Whatever cannot be decoded is a `MediaError` that names the file.
 """
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +16,15 @@ import av
 import numpy as np
 from av import FFmpegError
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
+
+from onethinker_jax.data_pipeline.resizing import PixelBounds
+
+# A picture or frame of more pixels is refused before it is decoded: a file of a few kilobytes may claim any
+# size. Pillow's own bound of "decompression bombs", a quarter of a gigabyte as RGB.
+MAX_PIXELS = 2**28 // 3
 
 # Container headers often promise a frame or two more than there are; more than that is a truncated file.
 _MISSING_FRAMES_TOLERATED = 0.05
@@ -39,32 +49,48 @@ class Video:
     path: Path
 
 
-def load_image(path: str | Path) -> np.ndarray:
-    """Reads an image file as uint8 RGB [H, W, 3].
+def load_image(path: str | Path, *, bounds: PixelBounds | None = None) -> np.ndarray:
+    """Reads an image file as uint8 RGB [H, W, 3], resized if there are `bounds`.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits,
     palettes, greys and CMYK are converted. Of an animation the first frame is taken.
 
     Raises:
-        MediaError: missing, truncated or not an image.
+        MediaError: missing, truncated, not an image, of more than `MAX_PIXELS`, or too narrow for the bounds.
     """
     path = Path(path)
     if not path.is_file():
         raise MediaError(f"{path}: no such image file")
     try:
         with Image.open(path) as image:
+            _check_size(path, image.width, image.height)
             image.load()
-            if image.mode == "RGB" and "transparency" not in image.info and "exif" not in image.info:
-                return np.asarray(image)
             upright = ImageOps.exif_transpose(image)
-            return np.asarray(_to_rgb(upright))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            pixels = np.asarray(_to_rgb(upright))
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{path}: too large to be read ({_first_line(error)})") from None
+    except MediaError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise MediaError(f"{path}: not a readable image ({_first_line(error)})") from error
+    return _fit(path, pixels, bounds)
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{path}: too large to be read, {width} x {height} pixels (at most {MAX_PIXELS:,})")
+
+
+def _fit(path: Path, pixels: np.ndarray, bounds: PixelBounds | None) -> np.ndarray:
+    try:
+        return pixels if bounds is None else bounds.fit(pixels)
+    except ValueError as error:
+        raise MediaError(f"{path}: {error}") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
         if image.mode.startswith("I;16") or values.max(initial=0) > 255:
             values = values / 257.0  # 65535 -> 255
         return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
@@ -75,15 +101,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def load_video(path: str | Path, *, fps: float, max_frames: int) -> Video:
+def load_video(
+    path: str | Path,
+    *,
+    fps: float,
+    max_frames: int,
+    bounds: PixelBounds | None = None,
+    time_limit: float | None = None,
+) -> Video:
     """Samples a video file at `fps` frames a second, at most `max_frames` frames over its whole length.
 
     Sampling times are 0, 1/fps, 2/fps ... while inside the video; if these are more than `max_frames`,
     `max_frames` times spread evenly over the duration instead. A frame that would be taken twice (a
     source slower than `fps`) is taken once.
 
+    With `bounds` each frame is resized as soon as it is decoded, so that no more than one is held in the
+    file's own size. Decoding that takes more than `time_limit` seconds is given up between two frames.
+
     Raises:
-        MediaError: missing, empty, truncated, undecodable, or without a video stream.
+        MediaError: missing, empty, truncated, undecodable, too large, too slow, or without a video stream.
     """
     path = Path(path)
     if fps <= 0 or max_frames < 1:
@@ -92,21 +128,32 @@ def load_video(path: str | Path, *, fps: float, max_frames: int) -> Video:
         raise MediaError(f"{path}: no such video file")
     try:
         with av.open(str(path)) as container:
-            return _sample(container, path, fps, max_frames)
+            return _sample(container, path, fps, max_frames, bounds, _Clock(path, time_limit))
     except (FFmpegError, EOFError) as error:
         raise MediaError(f"{path}: not a readable video ({_first_line(error)})") from error
 
 
-def _sample(container: InputContainer, path: Path, fps: float, max_frames: int) -> Video:
-    if not container.streams.video:
-        raise MediaError(f"{path}: has no video stream")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise MediaError(f"{path}: no decoder for its video stream")
-    threaded = stream.codec_context.width * stream.codec_context.height > _THREADED_PIXELS
-    stream.thread_type = "AUTO" if threaded else "NONE"
+class _Clock:
+    """Raises once a video's time is over."""
 
-    times, keys, exact = _presentation_times(container, stream, path)
+    def __init__(self, path: Path, limit: float | None):
+        self.path, self.limit, self.began = path, limit, time.monotonic()
+
+    def check(self) -> None:
+        if self.limit is not None and time.monotonic() - self.began > self.limit:
+            raise MediaError(f"{self.path}: not decoded within {self.limit:g} s")
+
+
+def _sample(
+    container: InputContainer,
+    path: Path,
+    fps: float,
+    max_frames: int,
+    bounds: PixelBounds | None,
+    clock: _Clock,
+) -> Video:
+    stream = _film(container, path)
+    times, keys, exact = _presentation_times(container, stream, path, clock)
     if len(times) == 0:
         raise MediaError(f"{path}: holds no video frame")
     tick = float(stream.time_base or 1) if exact else 1.0
@@ -127,8 +174,27 @@ def _sample(container: InputContainer, path: Path, fps: float, max_frames: int) 
     chosen = np.unique(np.maximum(np.searchsorted(seconds, moments + 1e-6, side="right") - 1, 0))
     if len(chosen) == 0:
         chosen = np.zeros(1, np.int64)
-    chosen_times, frames = _decode(container, stream, path, times, keys, chosen, exact)
-    return Video(np.stack(frames), chosen_times, duration, 1.0 / spacing, path)
+    chosen_times, frames = [], []
+    # A file whose packets have no times was decoded to its end, and may not be able to go back.
+    with contextlib.nullcontext(container) if exact else av.open(str(path)) as source:
+        for at, picture in _decode(source, path, times, keys, chosen, exact, clock):
+            chosen_times.append(at)
+            frames.append(_fit(path, picture, bounds))
+    return Video(np.stack(frames), np.array(chosen_times, np.float64), duration, 1.0 / spacing, path)
+
+
+def _film(container: InputContainer, path: Path):
+    """The first video stream, ready to be decoded; the cover of a song is none."""
+    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not films:
+        raise MediaError(f"{path}: has no video stream")
+    stream = films[0]
+    if stream.codec_context is None:
+        raise MediaError(f"{path}: no decoder for its video stream")
+    _check_size(path, stream.codec_context.width, stream.codec_context.height)
+    threaded = stream.codec_context.width * stream.codec_context.height > _THREADED_PIXELS
+    stream.thread_type = "AUTO" if threaded else "NONE"
+    return stream
 
 
 def _promised_end(container: InputContainer, stream) -> float:
@@ -139,7 +205,7 @@ def _promised_end(container: InputContainer, stream) -> float:
     return container.duration / av.time_base if container.duration and alone else 0.0
 
 
-def _presentation_times(container, stream, path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+def _presentation_times(container, stream, path: Path, clock: _Clock) -> tuple[np.ndarray, np.ndarray, bool]:
     """Presentation times of all frames without decoding them: (sorted times, key frames' times, exact).
 
     Times are in units of the stream's time base if `exact`; else packets carry none, the video is decoded
@@ -147,6 +213,7 @@ def _presentation_times(container, stream, path: Path) -> tuple[np.ndarray, np.n
     """
     shown, keys, missing = [], [], False
     for packet in container.demux(stream):
+        clock.check()
         if packet.size == 0:
             continue  # the flushing packet at the end
         if packet.is_corrupt:
@@ -161,8 +228,11 @@ def _presentation_times(container, stream, path: Path) -> tuple[np.ndarray, np.n
         raise MediaError(f"{path}: truncated, {len(shown)} of {stream.frames} frames can be read")
     if not missing:
         return np.unique(np.array(shown, np.int64)), np.unique(np.array(keys, np.int64)), True
-    container.seek(0)
-    seconds = [frame.time for frame in container.decode(stream)]
+    seconds = []
+    with av.open(str(path)) as again:
+        for frame in again.decode(_film(again, path)):
+            clock.check()
+            seconds.append(frame.time)
     if any(time is None for time in seconds) or np.any(np.diff(np.array(seconds, float)) <= 0):
         seconds = np.arange(len(seconds)) / float(stream.average_rate or 25)
     seconds = np.asarray(seconds, np.float64)
@@ -174,17 +244,26 @@ def _tolerated(frames: int) -> float:
 
 
 def _decode(
-    container, stream, path: Path, times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, exact: bool
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Decodes the chosen frames; returns their seconds since the first frame and their pixels.
+    container: InputContainer,
+    path: Path,
+    times: np.ndarray,
+    keys: np.ndarray,
+    chosen: np.ndarray,
+    exact: bool,
+    clock: _Clock,
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Decodes the chosen frames; gives their seconds since the first frame and their pixels, upright.
 
     With exact times it jumps to a later key frame where that skips enough; otherwise frames are counted.
+    A film that changes its size is shown in that of its first chosen frame, as a player would.
     """
-    container.seek(int(times[0]) if exact else 0, stream=stream)
+    stream = _film(container, path)
+    if exact:
+        container.seek(int(times[0]), stream=stream)
     decoder = container.decode(stream)
     converter = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
     position = -1  # index of the last frame decoded
-    seconds, frames = [], []
+    size: tuple[int, int] | None = None
     for index in chosen.tolist():
         if exact and len(keys):
             key = keys[max(np.searchsorted(keys, times[index], side="right") - 1, 0)]
@@ -192,25 +271,26 @@ def _decode(
                 container.seek(int(key), stream=stream)
                 decoder = container.decode(stream)
         for frame in decoder:
+            clock.check()
             position = (
                 int(np.searchsorted(times, frame.pts)) if exact and frame.pts is not None else position + 1
             )
             if position >= index:
                 break
         else:
-            if frames and index >= len(times) - _tolerated(len(times)):
+            if size and index >= len(times) - _tolerated(len(times)):
                 break  # a header that promised a little too much
             raise MediaError(f"{path}: truncated, frame {index} of {len(times)} cannot be decoded")
         if frame.is_corrupt:
             raise MediaError(f"{path}: frame {index} of {len(times)} is damaged")
+        size = size or (frame.width, frame.height)
         position = min(position, len(times) - 1)
-        seconds.append((times[position] - times[0]) * (float(stream.time_base) if exact else 1.0))
-        frames.append(_upright(frame, converter))
-    return np.array(seconds, np.float64), frames
+        seconds = (times[position] - times[0]) * (float(stream.time_base or 1) if exact else 1.0)
+        yield float(seconds), _upright(frame, converter, size)
 
 
-def _upright(frame: av.VideoFrame, converter: VideoReformatter) -> np.ndarray:
-    pixels = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+def _upright(frame: av.VideoFrame, converter: VideoReformatter, size: tuple[int, int]) -> np.ndarray:
+    pixels = converter.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
     turns = round(frame.rotation / 90) % 4  # counterclockwise, from the container's display matrix
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 

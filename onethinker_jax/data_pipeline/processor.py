@@ -17,12 +17,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from onethinker_jax.data_pipeline.chat import ChatTokenizer, ProcessorError, read_json
-from onethinker_jax.data_pipeline.media import Video, load_image, load_video
+from onethinker_jax.data_pipeline.media import Video
+from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.prompts import chat_messages
 from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.data_pipeline.resizing import PixelBounds
 from onethinker_jax.model.inputs import mrope_positions, patch_geometry
 
 _PLACEHOLDER = re.compile(r"(<image>|<video>)")
@@ -30,7 +31,6 @@ _PADS = re.compile(r"<\|vision_start\|><\|(image|video)_pad\|><\|vision_end\|>")
 _ASSISTANT = re.compile(r"(<\|im_start\|>assistant\n)(.*?<\|im_end\|>)", re.DOTALL)
 # Written in a question, these would be read as structure; the template alone may put them.
 _RESERVED = re.compile(r"<\|(?:im_start|im_end|endoftext|vision_start|vision_end|image_pad|video_pad)\|>")
-_MAX_ASPECT = 200
 
 
 @dataclass(frozen=True)
@@ -77,30 +77,6 @@ class MediaLimits:
             )
 
 
-def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Size near (height, width) with both sides multiples of `factor` and the area within bounds.
-
-    The same rule as Qwen2-VL's and Qwen3-VL's image processors: sides are rounded to the nearest multiple;
-    if the area leaves the bounds, both sides are scaled by one factor and rounded towards the bounds.
-
-    Raises:
-        ValueError: one side is more than 200 times the other.
-    """
-    if max(height, width) > _MAX_ASPECT * min(height, width):
-        raise ValueError(f"sides {height} x {width} differ by more than {_MAX_ASPECT} times")
-    rounded = round(height / factor) * factor, round(width / factor) * factor
-    area = rounded[0] * rounded[1]
-    if area > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        shrunk = (max(factor, math.floor(s / shrink / factor) * factor) for s in (height, width))
-        return next(shrunk), next(shrunk)
-    if area < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        grown = (math.ceil(s * grow / factor) * factor for s in (height, width))
-        return next(grown), next(grown)
-    return rounded
-
-
 def timestamps_of_pairs(times: np.ndarray, temporal: int = 2) -> np.ndarray:
     """Seconds written before each merged group of `temporal` frames: the mean of its first and last frame.
 
@@ -128,8 +104,10 @@ class Processor:
         merge_size: int = 2,
         grid_side: int = 48,
         cache_bytes: int = 0,
+        media: MediaReader | None = None,
     ):
         """See `from_pretrained`, which reads all of this from a directory."""
+        self.media = media or MediaReader()
         self.tokenizer, self.limits = tokenizer, limits
         self.patch_size, self.temporal_patch_size, self.merge_size = (
             patch_size,
@@ -159,6 +137,7 @@ class Processor:
         video_max_pixels: int = 64 * 32 * 32,
         grid_side: int | None = None,
         cache_bytes: int = 0,
+        media: MediaReader | None = None,
     ) -> "Processor":
         """Reads the tokenizer and processor configs of a Qwen3-VL directory.
 
@@ -170,6 +149,7 @@ class Processor:
             video_min_pixels, video_max_pixels: bounds of a frame's area; default: OneThinker's RL settings.
             grid_side: side of the model's position embedding table; default: `config.json`'s, else 48.
             cache_bytes: keep processed examples of `prompt` and `training` in memory up to this size.
+            media: reads the files; by default in this process, without a cache on disk.
 
         Raises:
             ProcessorError: the directory is not there, or asks for processing this class does not do.
@@ -200,7 +180,8 @@ class Processor:
             if (path / "config.json").is_file():
                 vision = read_json(path / "config.json").get("vision_config", {})
                 grid_side = math.isqrt(vision.get("num_position_embeddings", 2304))
-        return cls(ChatTokenizer(path), limits, **geometry, grid_side=grid_side, cache_bytes=cache_bytes)
+        tokenizer = ChatTokenizer(path)
+        return cls(tokenizer, limits, **geometry, grid_side=grid_side, cache_bytes=cache_bytes, media=media)
 
     def __call__(
         self,
@@ -299,15 +280,17 @@ class Processor:
             # Evaluation questions do not say where their media go: in front.
             first = next(i for i, message in enumerate(messages) if message["role"] == "user")
             messages[first] = {**messages[first], "content": media + messages[first]["content"]}
-        limits = self.limits
-        images = [load_image(path) for path in record.images]
-        videos = [
-            load_video(p, fps=limits.video_fps, max_frames=limits.video_max_frames) for p in record.videos
-        ]
+        sampling = {"fps": self.limits.video_fps, "max_frames": self.limits.video_max_frames}
+        images = [self.media.image(path, self._bounds("image")) for path in record.images]
+        videos = [self.media.video(path, self._bounds("video"), **sampling) for path in record.videos]
         try:
             return self(messages, images=images, videos=videos, add_generation_prompt=not training)
         except ValueError as error:
             raise RecordError(f"record {record.problem_id}: {error}") from error
+
+    def _bounds(self, kind: str) -> PixelBounds:
+        low, high = getattr(self.limits, f"{kind}_min_pixels"), getattr(self.limits, f"{kind}_max_pixels")
+        return PixelBounds(self.patch_size * self.merge_size, low, high)
 
     def _media(self, messages: Sequence[dict], images: Sequence, videos: Sequence) -> list["_Medium"]:
         """Resizes and cuts all media, in the order in which their placeholders appear."""
@@ -331,14 +314,12 @@ class Processor:
             raise ValueError(
                 f"{kind} must be uint8 RGB with pixels, is {frames.dtype} {list(frames.shape[1:])}"
             )
-        low, high = getattr(self.limits, f"{kind}_min_pixels"), getattr(self.limits, f"{kind}_max_pixels")
         size, merge, temporal = self.patch_size, self.merge_size, self.temporal_patch_size
-        height, width = smart_resize(frames.shape[1], frames.shape[2], size * merge, low, high)
+        bounds = self._bounds(kind)
+        fitted = [bounds.fit(frame) for frame in frames]
+        height, width = fitted[0].shape[:2]
         if (height, width) != frames.shape[1:3]:
-            bicubic = Image.Resampling.BICUBIC
-            frames = np.stack(
-                [np.asarray(Image.fromarray(f).resize((width, height), bicubic)) for f in frames]
-            )
+            frames = np.stack(fitted)
         if missing := -len(frames) % temporal:
             frames = np.concatenate([frames, np.broadcast_to(frames[-1:], (missing, *frames.shape[1:]))])
         grid = len(frames) // temporal, height // size, width // size

@@ -7,13 +7,18 @@ names the file, the record and the field; nothing is repaired silently.
 """
 
 import difflib
-import json
 import logging
-import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
+from onethinker_jax.data_pipeline.ground_truth import answer_fault, is_number, numbers
+from onethinker_jax.data_pipeline.json_rows import BrokenRow, JsonRows, RecordError
+
+__all__ = ["PROBLEM_TYPES", "TASKS", "Record", "RecordError", "iter_records", "read_records", "task_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,20 +34,9 @@ _DATA_TYPES = {
 PROBLEM_TYPES: tuple[str, ...] = tuple(_DATA_TYPES)
 TASKS: tuple[str, ...] = tuple(f"{p} ({d})" for p, kinds in _DATA_TYPES.items() for d in kinds)
 
-_ANSWER = re.compile(r"<answer>.*</answer>", re.DOTALL)
+_TAGS = re.compile(r"</?answer>")
+_TAGGED = re.compile(r"<answer>.*?</answer>", re.DOTALL)
 _PLACEHOLDER = re.compile(r"<image>|<video>")
-# What the answer's JSON must hold, by problem type; "box" is four numbers, "boxes" a dict of them.
-_ANSWER_FIELDS = {
-    "temporal grounding": {"time": "span"},
-    "spatial grounding": {"boxes": "box"},
-    "spatial-temporal grounding": {"time": "span", "boxes": "boxes"},
-    "tracking": {"boxes": "boxes"},
-    "segmentation": {"boxes": "box", "positive_points": "points", "negative_points": "points"},
-}
-
-
-class RecordError(ValueError):
-    """A malformed record or record file. One line: file, record, field, what is wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +54,10 @@ class Record:
     data_source: str
     messages: tuple[dict, ...] | None = None  # SFT rows: {"role", "content"}, <image> and <video> in content
     segmentation: dict | None = None  # evaluation rows: masks as RLE, resolution, fps
+    origin: str = ""  # "file: record 7 (problem_id 9)"
+
+    def __str__(self) -> str:
+        return self.origin or f"record {self.problem_id}"
 
 
 def task_of(record: Record) -> str:
@@ -71,7 +69,7 @@ def read_records(
     path: str | Path,
     *,
     media_root: str | Path | None = None,
-    on_bad_record: Literal["raise", "skip"] = "raise",
+    on_bad_record: OnBadRecord = "raise",
     quarantine: str | Path | None = None,
 ) -> list[Record]:
     """Reads and checks a record file, a JSON list or JSON lines.
@@ -81,73 +79,61 @@ def read_records(
         media_root: folder that media paths are relative to; default: the file's own.
         on_bad_record: "raise" stops at the first bad record; "skip" leaves bad records out, logs how
             many, and writes each with its reason to the quarantine file.
-        quarantine: JSON lines file for skipped records; default: `<path>.quarantine.jsonl`.
+        quarantine: JSON lines file for skipped records, made anew; default: `<path>.quarantine.jsonl`.
 
     Raises:
         RecordError: the file is missing, is not JSON, holds no good record; or, with "raise", any record
             is malformed or names a missing media file.
     """
     path = Path(path)
-    root = path.parent if media_root is None else Path(media_root)
-    if on_bad_record not in ("raise", "skip"):
-        raise ValueError(f'on_bad_record must be "raise" or "skip", got {on_bad_record!r}')
-    records, bad = [], []
-    for number, row in _rows(path):
-        try:
-            if isinstance(row, json.JSONDecodeError):
-                raise RecordError(f"is not JSON ({row})")
-            records.append(_parse(row, root))
-        except RecordError as error:
-            identity = row.get("problem_id") if isinstance(row, dict) else None
-            where = f"{path}: record {number}" + (f" (problem_id {identity})" if identity is not None else "")
-            if on_bad_record == "raise":
-                raise RecordError(f"{where}: {error}") from None
-            row = row.doc if isinstance(row, json.JSONDecodeError) else row
-            bad.append({"file": str(path), "record": number, "reason": str(error), "row": row})
-    if on_bad_record == "skip":
-        target = Path(quarantine) if quarantine else path.with_name(path.name + ".quarantine.jsonl")
-        _write_quarantine(target, bad)
-        if bad:
-            total = len(bad) + len(records)
-            logger.warning("%s: skipped %d of %d records, see %s", path, len(bad), total, target)
+    target = Path(quarantine) if quarantine else path.with_name(path.name + ".quarantine.jsonl")
+    bad = BadRecords(on_bad_record, target)
+    if bad.skips:
+        target.unlink(missing_ok=True)  # left by an earlier reading of the same file
+    records = list(iter_records(path, media_root=media_root, bad=bad))
+    if bad.count:
+        total = bad.count + len(records)
+        logger.warning("%s: skipped %d of %d records, see %s", path, bad.count, total, target)
     if not records:
-        raise RecordError(f"{path}: holds no {'good ' if bad else ''}record")
+        raise RecordError(f"{path}: holds no {'good ' if bad.count else ''}record")
     return records
 
 
-def _rows(path: Path) -> list[tuple[int, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read ({error})") from None
-    if not text.lstrip().startswith("{"):
+def iter_records(
+    path: str | Path | JsonRows, *, media_root: str | Path | None = None, bad: BadRecords | None = None
+) -> Iterator[Record]:
+    """The records of a file one at a time, checked: a file of any size takes the memory of a few rows.
+
+    Args:
+        path: the file, or its rows, whose `bytes_read` then tells how far the reading is.
+        media_root: folder that media paths are relative to; default: the file's own.
+        bad: where bad records go; default: they are raised.
+
+    Raises (while iterating):
+        RecordError: the file is missing or is not JSON; or a record is bad and `bad` raises it.
+    """
+    rows = path if isinstance(path, JsonRows) else JsonRows(path)
+    root = rows.path.parent if media_root is None else Path(media_root)
+    bad = bad or BadRecords()
+    for number, row in rows:
+        identity = row.get("problem_id") if isinstance(row, dict) else None
+        origin = f"{rows.path}: record {number}"
+        if isinstance(identity, (int, str)):
+            origin += f" (problem_id {identity})"
         try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise RecordError(f"{path}: is not JSON ({error})") from None
-        if not isinstance(rows, list):
-            raise RecordError(f"{path}: must be a JSON list or JSON lines, is a {type(rows).__name__}")
-        return list(enumerate(rows, 1))
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append((number, json.loads(line)))
-            except json.JSONDecodeError as error:
-                rows.append((number, error))
-    return rows
+            if isinstance(row, BrokenRow):
+                raise RecordError(row.reason)
+            record = _parse(row, root, origin)
+        except RecordError as error:
+            kept = row.text if isinstance(row, BrokenRow) else row
+            named = RecordError(f"{origin}: {error}")
+            named.__suppress_context__ = True
+            bad.report(named, file=str(rows.path), record=number, row=kept)
+            continue
+        yield record
 
 
-def _write_quarantine(target: Path, bad: list[dict]) -> None:
-    if not bad:
-        target.unlink(missing_ok=True)  # left by an earlier reading of the same file
-        return
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text("".join(json.dumps(entry) + "\n" for entry in bad), encoding="utf-8")
-    os.replace(partial, target)
-
-
-def _parse(row: Any, root: Path) -> Record:
+def _parse(row: Any, root: Path, origin: str) -> Record:
     if not isinstance(row, dict):
         raise RecordError(f"must be an object, is a {type(row).__name__}")
     images, videos = _media(row, root)
@@ -161,8 +147,10 @@ def _parse(row: Any, root: Path) -> Record:
     if problem_type and data_type != "video-image" and data_type not in _DATA_TYPES[problem_type]:
         raise RecordError(f"data_type: {problem_type} has no {data_type!r} form")
     options = _field(row, "options", list, [])
-    if not all(isinstance(option, str) for option in options):
-        raise RecordError("options: must be a list of strings")
+    if not all(isinstance(option, str) and option.strip() for option in options):
+        raise RecordError("options: must be a list of strings that are not empty")
+    if len(options) > 26:
+        raise RecordError(f"options: has {len(options)}, more than there are letters")
     if problem_type == "multiple choice" and not messages and len(options) < 2:
         raise RecordError(f"options: multiple choice needs at least 2, has {len(options)}")
 
@@ -174,7 +162,7 @@ def _parse(row: Any, root: Path) -> Record:
         problem = _field(row, "problem", str)
         if not problem.strip():
             raise RecordError("problem: is empty")
-        _count_placeholders("problem", problem, images, videos, optional=True)
+        _count_placeholders("problem", problem, images, videos, optional="path" in row)
     segmentation = _segmentation(row)
     return Record(
         problem_id=_field(row, "problem_id", (int, str), ""),
@@ -182,12 +170,13 @@ def _parse(row: Any, root: Path) -> Record:
         data_type=data_type,
         problem_type=problem_type,
         options=tuple(options),
-        answer=_answer(row, problem_type, data_type, messages, segmentation),
+        answer=_answer(row, problem_type, data_type, tuple(options), messages, segmentation),
         images=images,
         videos=videos,
         data_source=_field(row, "data_source", str, ""),
         messages=messages,
         segmentation=segmentation,
+        origin=origin,
     )
 
 
@@ -268,60 +257,38 @@ def _count_placeholders(field: str, text: str, images: tuple, videos: tuple, *, 
             raise RecordError(f"{field}: {count} <{kind}> for {len(media)} {kind} files")
 
 
-def _answer(row: dict, problem_type: str, data_type: str, messages: Any, segmentation: Any) -> str:
+def _answer(
+    row: dict, problem_type: str, data_type: str, options: tuple[str, ...], messages: Any, segmentation: Any
+) -> str:
     """The answer in its tags, checked against what the problem type needs."""
     name = "solution" if "solution" in row and "answer" not in row else "answer"
     value = row.get(name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if is_number(value):
         value = str(value)
     if value is None and messages:
-        tagged = _ANSWER.findall(messages[-1]["content"])
-        return tagged[-1] if tagged else ""
-    if value is None and segmentation:
+        found = _TAGGED.findall(messages[-1]["content"])
+        if not found:
+            return ""
+        name, value = "messages[-1]: answer", found[-1]
+    if segmentation and (value is None or (isinstance(value, str) and not value.strip())):
         return ""  # evaluation compares masks
     if value is None:
         raise RecordError(f"{name}: is missing")
     if not isinstance(value, str) or not value.strip():
         raise RecordError(f"{name}: must be a text that is not empty")
-    tagged = value.strip() if _ANSWER.search(value) else f"<answer>{value.strip()}</answer>"
-    inner = tagged[tagged.index("<answer>") + 8 : tagged.rindex("</answer>")].strip()
-    if problem_type in _ANSWER_FIELDS and not (segmentation and not inner):
-        _check_structure(name, inner, problem_type, data_type)
-    return tagged
+    value = value.strip()
+    tags = _TAGS.findall(value)
+    if tags and tags != ["<answer>", "</answer>"]:
+        raise RecordError(f"{name}: its <answer> tags must be one pair, are {' '.join(tags):.60}")
+    inner = value[value.index("<answer>") + 8 : value.index("</answer>")].strip() if tags else value
+    fault = None if segmentation and not inner else answer_fault(inner, problem_type, data_type, options)
+    if fault:
+        part, colon, rest = fault.partition(": ")
+        raise RecordError(f"{name}.{part}: {rest}" if colon and part in _PARTS else f"{name}: {fault}")
+    return value if tags else f"<answer>{value}</answer>"
 
 
-def _check_structure(name: str, inner: str, problem_type: str, data_type: str) -> None:
-    try:
-        parsed = json.loads(inner)
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{name}: is not JSON, which {problem_type} needs ({error})") from None
-    if not isinstance(parsed, dict):
-        raise RecordError(f"{name}: must be a JSON object, is a {type(parsed).__name__}")
-    fields = dict(_ANSWER_FIELDS[problem_type])
-    if problem_type == "segmentation" and data_type == "video":
-        fields["time"] = "number"
-    for field, shape in fields.items():
-        if not _SHAPES[shape](parsed.get(field)):
-            raise RecordError(
-                f"{name}: {problem_type} needs {field!r} as {shape}, has {parsed.get(field)!r:.60}"
-            )
-
-
-def _numbers(value: Any, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
-    )
-
-
-_SHAPES = {
-    "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
-    "span": lambda v: _numbers(v, 2),
-    "box": lambda v: _numbers(v, 4),
-    "points": lambda v: isinstance(v, list) and len(v) > 0 and all(_numbers(p, 2) for p in v),
-    "boxes": lambda v: isinstance(v, dict) and len(v) > 0 and all(_numbers(b, 4) for b in v.values()),
-}
+_PARTS = ("time", "boxes", "positive_points", "negative_points")
 
 
 def _segmentation(row: dict) -> dict | None:
@@ -334,11 +301,32 @@ def _segmentation(row: dict) -> dict | None:
         raise RecordError("segmentation_output: must hold segmentation_rle, an object that is not empty")
     single = "counts" in rle
     for frame, mask in ({"": rle} if single else rle).items():
-        if not isinstance(mask, dict) or not _numbers(mask.get("size"), 2) or "counts" not in mask:
-            raise RecordError(f"segmentation_output: mask {frame!r} must hold size and counts")
+        _check_mask(f"segmentation_output: mask {frame!r}", mask)
     frames = output.get("frames", row.get("frames", list(rle)))
+    if not isinstance(frames, list) or not frames or not all(isinstance(name, str) for name in frames):
+        raise RecordError("frames: must be a list of frame names")
     result = dict(rle) if single else {"rle": rle, "frames": frames}
-    for extra in ("resolution", "fps"):
-        if row.get(extra) is not None:
-            result[extra] = row[extra]
+    if (resolution := row.get("resolution")) is not None:
+        sides: list = [resolution.get(k) for k in ("width", "height")] if isinstance(resolution, dict) else []
+        if not numbers(sides, 2) or min(sides) <= 0:
+            raise RecordError(f"resolution: must be {{width, height}} in pixels, is {resolution!r:.60}")
+        result["resolution"] = resolution
+    if (fps := row.get("fps")) is not None:
+        if not is_number(fps) or fps <= 0:
+            raise RecordError(f"fps: must be a positive number, is {fps!r:.60}")
+        result["fps"] = fps
     return result
+
+
+def _check_mask(name: str, mask: Any) -> None:
+    if not isinstance(mask, dict) or not numbers(mask.get("size"), 2) or "counts" not in mask:
+        raise RecordError(f"{name} must hold size and counts")
+    height, width = mask["size"]
+    if height < 1 or width < 1 or int(height) != height or int(width) != width:
+        raise RecordError(f"{name}: size {mask['size']} must be whole pixels")
+    counts = mask["counts"]
+    if isinstance(counts, list):
+        if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != height * width:
+            raise RecordError(f"{name}: its runs must be whole numbers that add up to {height} x {width}")
+    elif not isinstance(counts, str) or not counts:
+        raise RecordError(f"{name}: counts must be a text or a list of runs")

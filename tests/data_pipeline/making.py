@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image
 
 from onethinker_jax.data_pipeline.tokenizer import train_tokenizer
@@ -26,14 +27,29 @@ def write_image(path: Path, height: int = 64, width: int = 96, seed: int = 0) ->
 
 
 def write_video(
-    path: Path, times: list[float], *, size: tuple[int, int] = (64, 96), gap: int = 12, audio: bool = False
+    path: Path,
+    times: list[float],
+    *,
+    size: tuple[int, int] = (64, 96),
+    gap: int = 12,
+    x264: str = "",
+    options: dict[str, str] | None = None,
 ) -> Path:
-    """H.264 whose frame i, shown at times[i], is grey of brightness 10 + 3 i (modulo 240)."""
-    with av.open(str(path), "w") as container:
+    """H.264 whose frame i, shown at times[i], is grey of brightness 10 + 3 i (modulo 240).
+
+    `gap` is the distance of key frames, `x264` further parameters of the encoder, `options` the container's.
+    """
+    with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=25)
         stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
-        stream.options = {"crf": "10", "preset": "veryfast", "threads": "1", "g": str(gap)}
+        stream.options = {
+            "crf": "10",
+            "preset": "veryfast",
+            "threads": "1",
+            "g": str(gap),
+            "x264-params": x264,
+        }
         for number, time in enumerate(times):
             pixels = np.full((*size, 3), brightness(number), np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -43,10 +59,21 @@ def write_video(
     return path
 
 
-def write_audio(path: Path) -> Path:
+def write_audio(path: Path, *, cover: bool = False, empty_video: bool = False) -> Path:
+    """Sound; with a picture as its cover, or with a video stream that holds no frame."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
         stream.layout = "mono"
+        if empty_video:
+            video = container.add_stream("libx264", rate=25)
+            video.height, video.width, video.pix_fmt = 64, 96, "yuv420p"
+        if cover:
+            art = container.add_stream("mjpeg", rate=1)
+            art.height, art.width, art.pix_fmt = 64, 96, "yuvj420p"
+            art.disposition = Disposition.attached_pic
+            picture_frame = av.VideoFrame.from_ndarray(picture(64, 96), format="rgb24")
+            container.mux(art.encode(picture_frame))
+            container.mux(art.encode())
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts = 16000, 0
         container.mux(stream.encode(frame))

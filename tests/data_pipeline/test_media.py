@@ -1,15 +1,26 @@
 """Images in every mode come out upright in RGB; videos are sampled by their true presentation times."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from onethinker_jax.data_pipeline import media
 from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
-from tests.data_pipeline.making import frame_numbers, picture, write_audio, write_image, write_video
+from onethinker_jax.data_pipeline.resizing import PixelBounds
+from tests.data_pipeline.making import (
+    brightness,
+    frame_numbers,
+    picture,
+    write_audio,
+    write_image,
+    write_video,
+)
 
 
 def test_plain_image(tmp_path):
@@ -44,12 +55,51 @@ def test_transparency_is_laid_over_white(tmp_path):
     assert load_image(tmp_path / "a.png").tolist() == [[[10, 20, 30]] * 2, [[255] * 3] * 2]
 
 
-def test_exif_orientation(tmp_path):
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp"])
+def test_exif_orientation(tmp_path, name):
     image = Image.fromarray(picture(16, 24))
     exif = image.getexif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
-    image.save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(load_image(tmp_path / "a.png"), np.rot90(picture(16, 24), -1))
+    image.save(tmp_path / name, exif=exif, lossless=True)
+    np.testing.assert_array_equal(load_image(tmp_path / name), np.rot90(picture(16, 24), -1))
+
+
+def test_sixteen_bits_of_colour_and_inks_in_a_jpeg(tmp_path):
+    deep = np.full((8, 6, 3), (10, 120, 250), np.uint16) * 257
+    assert cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
+    assert np.unique(load_image(tmp_path / "deep.png").reshape(-1, 3), axis=0).tolist() == [[10, 120, 250]]
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "inks.jpg", quality=95)
+    assert np.abs(load_image(tmp_path / "inks.jpg").astype(int) - (0, 255, 255)).max() <= 6
+
+
+def test_one_pixel(tmp_path):
+    path = write_image(tmp_path / "a.png", 1, 1)
+    assert load_image(path).shape == (1, 1, 3)
+    grown = load_image(path, bounds=PixelBounds(32, 4096, 40000))
+    assert grown.shape == (64, 64, 3) and (grown == load_image(path)).all()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9500, 60_000])
+def test_pictures_that_claim_to_be_huge_are_refused(tmp_path, side):
+    """A few bytes that would unpack to a quarter of a gigabyte, or to ten."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    data = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.raises(MediaError, match=r"bomb\.png: too large to be read") as caught:
+        load_image(tmp_path / "bomb.png")
+    assert "\n" not in str(caught.value)
+
+
+def test_narrow_pictures_are_named(tmp_path):
+    path = write_image(tmp_path / "thin.png", 2, 500)
+    assert load_image(path).shape == (2, 500, 3)
+    with pytest.raises(MediaError, match=r"thin\.png: sides 2 x 500 differ by more than 200 times"):
+        load_image(path, bounds=PixelBounds(32, 4096, 40000))
 
 
 def test_bad_images(tmp_path):
@@ -114,6 +164,82 @@ def test_rotation_of_the_container_is_applied(tmp_path):
     data[matrix : matrix + 36] = struct.pack(">9i", *quarter)
     path.write_bytes(data)
     assert load_video(path, fps=2, max_frames=9).frames.shape == (2, 96, 64, 3)
+
+
+def test_open_groups_of_pictures(tmp_path):
+    """Frames before a key frame in time may need the group before it: jumping must not show them broken."""
+    path = tmp_path / "a.mp4"
+    write_video(path, [i / 10 for i in range(80)], gap=8, x264="open-gop=1:bframes=3:b-adapt=0:scenecut=0")
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        keys = [p.pts for p in packets if p.is_keyframe]
+        leading = [
+            p
+            for n, p in enumerate(packets)
+            if any((k.pts or 0) > (p.pts or 0) for k in packets[:n] if k.is_keyframe)
+        ]
+    assert len(keys) > 5 and leading, "the file has no open group"
+    assert frame_numbers(load_video(path, fps=10, max_frames=80).frames) == list(range(80))
+    assert frame_numbers(load_video(path, fps=10, max_frames=3).frames) == [0, 26, 53]
+    assert frame_numbers(load_video(path, fps=10, max_frames=4).frames) == [0, 20, 40, 60]
+
+
+def test_a_container_without_durations(tmp_path):
+    path = write_video(tmp_path / "a.mkv", [i / 8 for i in range(40)], options={"live": "1"})
+    with av.open(str(path)) as container:
+        assert container.duration is None and container.streams.video[0].duration is None
+    video = load_video(path, fps=2.0, max_frames=128)
+    assert frame_numbers(video.frames) == list(range(0, 40, 4))
+    assert video.duration == pytest.approx(5, abs=1e-2)
+
+
+def test_a_bare_stream_has_the_times_of_its_rate(tmp_path):
+    path = write_video(tmp_path / "a.h264", [i / 25 for i in range(50)])
+    video = load_video(path, fps=5.0, max_frames=128)
+    assert frame_numbers(video.frames) == list(range(0, 50, 5))
+    np.testing.assert_allclose(video.timestamps, np.arange(10) / 5, atol=1e-6)
+
+
+def test_a_film_that_changes_its_size_keeps_the_first(tmp_path):
+    small = write_video(tmp_path / "small.h264", [i / 25 for i in range(25)])
+    large = write_video(tmp_path / "large.h264", [i / 25 for i in range(25)], size=(128, 64))
+    (tmp_path / "a.h264").write_bytes(small.read_bytes() + large.read_bytes())
+    video = load_video(tmp_path / "a.h264", fps=5.0, max_frames=128)
+    assert video.frames.shape == (10, 64, 96, 3)
+    shown = [brightness(number) for number in (0, 5, 10, 15, 20)] * 2
+    np.testing.assert_allclose(video.frames.mean((1, 2, 3)), shown, atol=2.5)  # grey, not a torn picture
+    assert video.frames.std((1, 2, 3)).max() < 2
+
+
+def test_frames_are_resized_as_they_come(tmp_path):
+    path = write_video(tmp_path / "a.mp4", [i / 8 for i in range(16)], size=(120, 200))
+    bounds = PixelBounds(32, 1024, 8192)
+    full, small = (load_video(path, fps=2, max_frames=9, bounds=b) for b in (None, bounds))
+    assert full.frames.shape == (4, 120, 200, 3) and small.frames.shape == (4, 64, 96, 3)
+    np.testing.assert_array_equal(small.frames, [bounds.fit(frame) for frame in full.frames])
+    np.testing.assert_array_equal(small.timestamps, full.timestamps)
+
+
+def test_sound_and_empty_streams_are_no_film(tmp_path):
+    write_audio(tmp_path / "cover.mp4", cover=True)
+    write_audio(tmp_path / "empty.mkv", empty_video=True)
+    for name in ("cover.mp4", "empty.mkv"):
+        with av.open(str(tmp_path / name)) as container:
+            assert len(container.streams.video) == 1
+    with pytest.raises(MediaError, match=r"cover\.mp4: has no video stream"):
+        load_video(tmp_path / "cover.mp4", fps=2, max_frames=8)
+    with pytest.raises(MediaError, match=r"empty\.mkv: holds no video frame"):
+        load_video(tmp_path / "empty.mkv", fps=2, max_frames=8)
+
+
+def test_slow_and_huge_videos_are_given_up(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", [i / 8 for i in range(40)])
+    with pytest.raises(MediaError, match=r"a\.mp4: not decoded within 1e-09 s"):
+        load_video(path, fps=2, max_frames=8, time_limit=1e-9)
+    assert len(load_video(path, fps=2, max_frames=8, time_limit=60).frames) == 8
+    monkeypatch.setattr(media, "MAX_PIXELS", 64 * 95)
+    with pytest.raises(MediaError, match=r"a\.mp4: too large to be read, 96 x 64 pixels"):
+        load_video(path, fps=2, max_frames=8)
 
 
 def test_bad_videos(tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from onethinker_jax.data_pipeline.chat import ChatTokenizer
 from onethinker_jax.data_pipeline.media import MediaError, Video
-from onethinker_jax.data_pipeline.processor import Processor, smart_resize, timestamps_of_pairs
+from onethinker_jax.data_pipeline.processor import Processor, timestamps_of_pairs
 from onethinker_jax.data_pipeline.records import RecordError, read_records
+from onethinker_jax.data_pipeline.resizing import smart_resize
 from tests.data_pipeline.making import picture, rl_row, sft_row, write_image, write_rows, write_video
 
 PAD = "<|image_pad|>"
@@ -225,7 +227,7 @@ def test_records(processor, records):
 
 
 def test_cache_is_bounded_and_gives_the_same(qwen_directory, records):
-    limits = {"video_min_pixels": 4096, "video_max_pixels": 96 * 64}
+    limits: dict[str, Any] = {"video_min_pixels": 4096, "video_max_pixels": 96 * 64}
     plain = Processor.from_pretrained(qwen_directory, **limits)
     size = plain.prompt(records[2]).nbytes
     cached = Processor.from_pretrained(qwen_directory, cache_bytes=size + 1000, **limits)

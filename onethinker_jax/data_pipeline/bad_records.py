@@ -1,0 +1,55 @@
+"""What becomes of a bad record: an error at once, or a line in a quarantine file, a count and a warning.
+
+One policy for every stage: reading the file, decoding its media, packing, sampling.
+"""
+
+import json
+import logging
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
+
+OnBadRecord = Literal["raise", "skip"]
+# Each skip has its own line on the console up to so many; all are in the quarantine file and in the count.
+SAID_ONE_BY_ONE = 5
+
+
+class BadRecords:
+    """Raises a bad record's error, or writes it to the quarantine file and counts it. Thread-safe."""
+
+    def __init__(self, on_bad_record: OnBadRecord = "raise", quarantine: str | Path | None = None):
+        """
+        Args:
+            on_bad_record: "raise" or "skip".
+            quarantine: JSON lines file that skips are appended to, made at the first; default: none.
+
+        Raises:
+            ValueError: another `on_bad_record`.
+        """
+        if on_bad_record not in ("raise", "skip"):
+            raise ValueError(f'on_bad_record must be "raise" or "skip", got {on_bad_record!r}')
+        self.skips = on_bad_record == "skip"
+        self.quarantine = Path(quarantine) if quarantine else None
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def report(self, error: Exception, **about: Any) -> None:
+        """Takes a bad record: `error` is why, `about` what the quarantine line says beside the reason.
+
+        Raises:
+            The error itself, with "raise". OSError: the quarantine file cannot be written.
+        """
+        if not self.skips:
+            raise error
+        with self._lock:
+            self.count += 1
+            if self.quarantine is not None:
+                self.quarantine.parent.mkdir(parents=True, exist_ok=True)
+                with self.quarantine.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"reason": str(error), **about}) + "\n")
+            if self.count <= SAID_ONE_BY_ONE:
+                logger.warning("skipped: %s", error)
+            elif self.count & (self.count - 1) == 0:  # 8, 16, 32 ...: thousands of lines would help nobody
+                logger.warning("skipped %d records so far", self.count)

@@ -1,0 +1,219 @@
+"""Checks corpora in OneThinker's format, media included, before a run meets them.
+
+    python -m onethinker_jax.data_pipeline.check onethinker_rl_train.json onethinker_sft_video.json
+
+Every record is read and checked, its media decoded in parallel processes as training would. Prints what is
+wrong and what there is, and writes to the folder `--out`: `bad.jsonl` (bad records with their reasons),
+`counts.json`, and `index.html`, a page of pictures with the true answers drawn.
+
+Exit status: 0 all records are good, 1 some are bad or a file cannot be read, 2 an unknown flag.
+"""
+
+import json
+import logging
+import os
+import random
+import re
+import sys
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from onethinker_jax.command_line import UsageError, parse
+from onethinker_jax.data_pipeline.bad_records import BadRecords
+from onethinker_jax.data_pipeline.corpus_counts import CorpusCounts
+from onethinker_jax.data_pipeline.corpus_page import write_corpus_page
+from onethinker_jax.data_pipeline.inspection import MediaFacts, inspect_media
+from onethinker_jax.data_pipeline.json_rows import JsonRows, RecordError
+from onethinker_jax.data_pipeline.media import MediaError
+from onethinker_jax.data_pipeline.media_pool import MediaPool
+from onethinker_jax.data_pipeline.records import Record, iter_records, task_of
+from onethinker_jax.data_pipeline.views import View, view_record
+
+_GRACE_SECONDS = 15.0  # beyond the limit that decoding keeps itself, for a file that hangs inside a frame
+_REASON = re.compile(r".*?: record \d+(?: \(problem_id .*?\))?: ([\w.\[\]-]+):", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """Checks record files in OneThinker's format and the media they name."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Record files, JSON lists or JSON lines."""
+    out: Path = Path("check")
+    """Folder for bad.jsonl, counts.json and index.html."""
+    media_root: Path | None = None
+    """Folder the media paths are relative to; by default each file's own."""
+    media: bool = True
+    """Decode the media; without, only that they exist is checked."""
+    workers: int = os.cpu_count() or 1
+    """Processes that decode."""
+    fps: float = 2.0
+    """Videos are sampled as in training: frames a second ..."""
+    max_frames: int = 128
+    """... and at most so many."""
+    time_limit: float = 60.0
+    """Seconds that decoding one video may take."""
+    samples: int = 2
+    """Records a task shown on the page."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("name at least one file")
+        for name in ("workers", "fps", "max_frames", "time_limit"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+
+
+def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadRecords]:
+    """Reads all files, writes the results, prints the tables; what was counted and what was bad.
+
+    Raises:
+        RecordError: a file cannot be read or is not JSON. OSError: the folder cannot be written.
+    """
+    settings.out.mkdir(parents=True, exist_ok=True)
+    (settings.out / "bad.jsonl").unlink(missing_ok=True)
+    bad = BadRecords("skip", settings.out / "bad.jsonl")
+    counts, shown = CorpusCounts(), _Samples(settings.samples)
+    limit = settings.time_limit + _GRACE_SECONDS
+    with ExitStack() as stack:
+        pool = stack.enter_context(MediaPool(settings.workers, time_limit=limit))
+        threads = stack.enter_context(ThreadPoolExecutor(settings.workers))
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=console) as progress:
+            for path in settings.files:
+                _check_file(path, settings, pool, threads, counts, bad, shown, progress)
+        views = [(record, threads.submit(pool.call, view_record, record)) for record in shown.records()]
+        cards = [(record, _view(view)) for record, view in views]
+    title = ", ".join(path.name for path in settings.files)
+    write_corpus_page(settings.out / "index.html", title, counts.tasks, cards)
+    summary = {**counts.to_json(), "bad": bad.count}
+    (settings.out / "counts.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    _print(counts, bad, settings, console)
+    return counts, bad
+
+
+def _check_file(
+    path: Path,
+    settings: CheckSettings,
+    pool: MediaPool,
+    threads: ThreadPoolExecutor,
+    counts: CorpusCounts,
+    bad: BadRecords,
+    shown: "_Samples",
+    progress: Progress,
+) -> None:
+    rows = JsonRows(path)
+    size = path.stat().st_size if path.is_file() else 0
+    task: TaskID = progress.add_task(path.name, total=size)
+    pending: deque[tuple[Record, Future[MediaFacts] | None]] = deque()
+
+    def settle() -> None:
+        """Counts the record that waits longest."""
+        record, facts = pending.popleft()
+        try:
+            found = facts.result() if facts is not None else None
+        except (MediaError, RecordError) as error:
+            bad.report(error, file=str(path), problem_id=record.problem_id, problem=record.problem)
+            return
+        counts.add(record, found)
+        shown.offer(record)
+
+    sampling = {"fps": settings.fps, "max_frames": settings.max_frames, "time_limit": settings.time_limit}
+    for record in iter_records(rows, media_root=settings.media_root, bad=bad):
+        facts = threads.submit(pool.call, inspect_media, record, **sampling) if settings.media else None
+        pending.append((record, facts))
+        if len(pending) > 4 * settings.workers:
+            settle()
+        progress.update(task, completed=rows.bytes_read)
+    while pending:
+        settle()
+    progress.update(task, completed=size)
+
+
+class _Samples:
+    """A few records of each task, every one as likely as another, the same ones every time."""
+
+    def __init__(self, count: int):
+        self._count, self._random = count, random.Random(0)
+        self._kept: dict[str, list[Record]] = {}
+        self._seen: Counter[str] = Counter()
+
+    def offer(self, record: Record) -> None:
+        task = task_of(record)
+        kept = self._kept.setdefault(task, [])
+        self._seen[task] += 1
+        if len(kept) < self._count:
+            kept.append(record)
+        elif (place := self._random.randrange(self._seen[task])) < self._count:
+            kept[place] = record
+
+    def records(self) -> list[Record]:
+        return [record for task in sorted(self._kept) for record in self._kept[task]]
+
+
+def _view(view: Future[View]) -> View | str:
+    try:
+        return view.result()
+    except MediaError as error:
+        return str(error)
+
+
+def _print(counts: CorpusCounts, bad: BadRecords, settings: CheckSettings, console: Console) -> None:
+    for table in counts.tables():
+        console.print(table)
+    if bad.count:
+        fields: Counter[str] = Counter()
+        with (settings.out / "bad.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                found = _REASON.match(json.loads(line)["reason"])
+                fields[found.group(1) if found else "(whole record)"] += 1
+        table = Table("bad field", "records", style="red")
+        for field, count in fields.most_common():
+            table.add_row(field, f"{count:,}")
+        console.print(table)
+    console.print(
+        f"{counts.records:,} good records, {bad.count:,} bad"
+        + (f", {counts.repeated_ids:,} with the problem_id of another" if counts.repeated_ids else "")
+        + f"; see {settings.out / 'index.html'}",
+        highlight=False,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses and checks; returns the exit status."""
+    console = Console()
+    try:
+        settings = parse(
+            CheckSettings,
+            arguments,
+            prog="python -m onethinker_jax.data_pipeline.check",
+            description=CheckSettings.__doc__,
+        )
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+    logging.basicConfig(handlers=[handler], format="%(message)s")
+    try:
+        _, bad = check(settings, console)
+    except (RecordError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    return 1 if bad.count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

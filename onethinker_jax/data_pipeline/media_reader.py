@@ -1,0 +1,88 @@
+"""The one way from a media file to the pixels a model sees: from the cache, else decoded and resized.
+
+SFT, rollouts, held-out answers and the frames that masks are made on are read through here, with the same
+settings and so with the same entries. Decoding happens in this process, or in those of a `MediaPool`: a file
+that crashes or hangs its decoder then takes down no more than one of them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from onethinker_jax.data_pipeline.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.media import MediaError, Video, load_image, load_video
+from onethinker_jax.data_pipeline.media_pool import MediaPool
+from onethinker_jax.data_pipeline.resizing import PixelBounds
+
+
+class MediaReader:
+    """Reads images and videos in the size they reach the model. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        cache: FrameCache | None = None,
+        pool: MediaPool | None = None,
+        time_limit: float | None = None,
+    ):
+        """
+        Args:
+            cache: of frames on disk; default: none.
+            pool: processes that decode; default: this one.
+            time_limit: seconds that decoding one video may take, where it can be stopped between two frames;
+                the pool's own limit ends what hangs inside a frame.
+        """
+        self._cache, self._pool, self._time_limit = cache, pool, time_limit
+
+    def image(self, path: Path, bounds: PixelBounds | None) -> np.ndarray:
+        """uint8 [H, W, 3] within the bounds; None: in the file's own size.
+
+        Raises:
+            MediaError: missing, damaged, too large, or one side is more than 200 times the other.
+        """
+        key = self._key(path, bounds, kind="image")
+        if key and (found := self._cached(key)):
+            return found["pixels"]
+        if self._pool is None:
+            pixels = load_image(path, bounds=bounds)
+        else:
+            pixels = self._pool.call(load_image, path, bounds=bounds)
+        if self._cache and key:
+            self._cache.put(key, {"pixels": pixels})
+        return pixels
+
+    def video(self, path: Path, bounds: PixelBounds | None, *, fps: float, max_frames: int) -> Video:
+        """Frames sampled at `fps`, at most `max_frames`, each within the bounds; None: in the file's own size.
+
+        Raises:
+            MediaError: as `load_video`; or its worker died or ran out of time.
+        """
+        key = self._key(path, bounds, kind="video", fps=fps, max_frames=max_frames)
+        if key and (found := self._cached(key)):
+            duration, source_fps = found["times"].tolist()
+            return Video(found["frames"], found["timestamps"], duration, source_fps, path)
+        sampling = {"fps": fps, "max_frames": max_frames, "bounds": bounds, "time_limit": self._time_limit}
+        if self._pool is None:
+            video = load_video(path, **sampling)
+        else:
+            video = self._pool.call(load_video, path, **sampling)
+        if self._cache and key:
+            times = np.array([video.duration, video.source_fps])
+            self._cache.put(key, {"frames": video.frames, "timestamps": video.timestamps, "times": times})
+        return video
+
+    def close(self) -> None:
+        """Ends the pool's processes."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _key(self, path: Path, bounds: PixelBounds | None, **settings: str | float) -> str | None:
+        if self._cache is None:
+            return None
+        try:
+            return self._cache.key(path, {**settings, **(vars(bounds) if bounds else {})})
+        except OSError as error:
+            raise MediaError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+    def _cached(self, key: str) -> dict[str, np.ndarray] | None:
+        return self._cache.get(key) if self._cache else None

@@ -1,0 +1,123 @@
+"""What is shown of a record: its pictures, the frames that its answer is about, its true boxes and masks.
+
+Used by the page of a corpus (`check`) and by the gallery of a run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onethinker_jax.data_pipeline.media import load_image, load_video
+from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.rewards.answers import StructuredAnswer, parse_structured, unwrap_answer
+from onethinker_jax.rewards.metrics import decode_rle
+
+MAX_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of one object: `masks` bool [N, H, W] at `times` seconds; an image's has the one time 0."""
+
+    times: Sequence[float]
+    masks: np.ndarray
+
+    def near(self, time: float | None) -> np.ndarray | None:
+        """The mask of the nearest time, bool [H, W]; None if that is more than half a second away."""
+        if len(self.times) == 0:
+            return None
+        index = int(np.argmin(np.abs(np.asarray(self.times) - (time or 0.0))))
+        return self.masks[index] if abs(self.times[index] - (time or 0.0)) <= 0.5 else None
+
+
+@dataclass(frozen=True)
+class View:
+    """A record's media and true answer, ready to be drawn."""
+
+    question: str  # without placeholders
+    frames: list[np.ndarray]  # uint8 [H, W, 3] each: the images, or frames of the video
+    times: tuple[float, ...] | None  # seconds of each frame; None: images
+    duration: float  # seconds; 0: images
+    marks: StructuredAnswer | None  # the true answer, where the task has boxes, points or times
+    masks: Masks | None
+
+
+def view_record(record: Record, *others: StructuredAnswer | None, fps: float = 2.0) -> View:
+    """Loads a record's media: all images, or at most `MAX_FRAMES` frames of the first video.
+
+    Frames are those of the seconds and key times that the true answer, or one of the others, names.
+
+    Raises MediaError when an image or video cannot be read.
+    """
+    marks = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
+    if record.videos:
+        video = load_video(record.videos[0], fps=fps, max_frames=128)
+        shown = _frames_to_show(video.timestamps, marks, *others)
+        frames = [video.frames[i] for i in shown]
+        times, duration = tuple(float(video.timestamps[i]) for i in shown), video.duration
+    else:
+        frames, times, duration = [load_image(path) for path in record.images], None, 0.0
+    question = record.problem.replace("<image>", "").replace("<video>", "").strip()
+    return View(question, frames, times, duration, marks, _true_masks(record))
+
+
+def _frames_to_show(times: np.ndarray, *answers: StructuredAnswer | None) -> list[int]:
+    """Which frames: those of the seconds with boxes and of key times where the task has them, else evenly."""
+    wanted = {float(second) for answer in answers if answer for second in answer.boxes}
+    wanted |= {answer.key_time for answer in answers if answer and answer.key_time is not None}
+    wanted = {time for time in wanted if times[0] - 0.5 <= time <= times[-1] + 0.5}
+    nearest = {int(np.argmin(np.abs(times - time))) for time in wanted}
+    if len(nearest) < 4:  # too few to tell what happens between
+        nearest |= set(_evenly(list(range(len(times))), 6))
+    return _evenly(sorted(nearest), MAX_FRAMES)
+
+
+def _evenly(indices: list[int], count: int) -> list[int]:
+    if len(indices) <= count:
+        return indices
+    return sorted({indices[round(i * (len(indices) - 1) / (count - 1))] for i in range(count)})
+
+
+def _true_masks(record: Record) -> Masks | None:
+    """The record's own masks; None if it has none, or a video's without the frame rate that times them."""
+    found = record.segmentation
+    if found is None:
+        return None
+    if "counts" in found:
+        return Masks([0.0], decode_rle(found)[None])
+    if not found.get("fps"):
+        return None
+    numbered = [(i, found["rle"][name]) for i, name in enumerate(found["frames"]) if name in found["rle"]]
+    if not numbered:
+        return None
+    return Masks(
+        [i / float(found["fps"]) for i, _ in numbered], np.stack([decode_rle(rle) for _, rle in numbered])
+    )
+
+
+def timeline_html(length: float, answers: Mapping[str, StructuredAnswer | None]) -> str:
+    """A bar over a video's length (seconds) with the spans, or key times, of answers named "true" and
+    "predicted" on it; nothing if none has any."""
+    length = max(length, 1e-3)
+    rows = []
+    for name, marks in answers.items():
+        if marks is None or (marks.span is None and marks.key_time is None):
+            continue
+        start, end = marks.span if marks.span is not None else (marks.key_time or 0.0,) * 2
+        label = f"{start:g}–{end:g} s" if marks.span is not None else f"{start:g} s"
+        left = 100 * min(max(start / length, 0.0), 1.0)
+        wide = 100 * min(max((end - start) / length, 0.0), 1.0 - left / 100)
+        kind = "span" if marks.span is not None else "moment"
+        rows.append(
+            f'<div class="lane"><i class="{kind} {name}" title="{name}: {label}" '
+            f'style="left:{left:.2f}%;width:{wide:.2f}%"></i></div>'
+        )
+    if not rows:
+        return ""
+    step = next(s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1e9) if length / s <= 10)
+    ticks = "".join(
+        f'<span style="left:{100 * i * step / length:.2f}%">{i * step:g} s</span>'
+        for i in range(int(length / step) + 1)
+    )
+    return f'<div class="timeline">{"".join(rows)}<div class="ticks">{ticks}</div></div>'
