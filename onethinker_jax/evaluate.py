@@ -13,9 +13,8 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
@@ -23,23 +22,26 @@ from flax import nnx
 
 from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.chat import ProcessorError
-from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
+from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record, RecordError, read_records, task_of
 from onethinker_jax.model.config import ConfigError
 from onethinker_jax.model.hf_weights import WeightsError, load_hf
 from onethinker_jax.model.sharding import make_mesh
-from onethinker_jax.responses import Sampler, score_request
-from onethinker_jax.rewards.answers import extract_answer, parse_structured
-from onethinker_jax.rewards.batch import score_batch
-from onethinker_jax.rewards.client import RewardClient, RewardRequestError, RewardUnavailable, start_server
-from onethinker_jax.rewards.metrics import decode_rle, mask_iou
-from onethinker_jax.rewards.score import GroundTruthError, Score, Variant
+from onethinker_jax.responses import Sampler
+from onethinker_jax.rewards.addresses import AddressError
+from onethinker_jax.rewards.client import RewardRequestError, RewardUnavailable
+from onethinker_jax.rewards.pool import ScoringError, score_pool
+from onethinker_jax.rewards.score import GroundTruthError, RewardSettings, Score, Variant
+from onethinker_jax.rewards.security import SecurityError
+from onethinker_jax.rewards.sidecar import SidecarSettings, connect
+from onethinker_jax.scoring import Scorer
 
 logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
 
 EXPECTED = (
+    AddressError,
     ConfigError,
     GroundTruthError,
     MediaError,
@@ -49,12 +51,11 @@ EXPECTED = (
     RecordError,
     RewardRequestError,
     RewardUnavailable,
+    ScoringError,
+    SecurityError,
     WeightsError,
 )
 """Errors that a user can mend: one line, no traceback."""
-
-MASK_FPS = 2.0
-MASK_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,6 @@ class Prediction:
     response: str
     score: Score
     mask_iou: float | None = None
-
-
-@dataclass(frozen=True)
-class PredictedMasks:
-    """Masks made from a predicted box and points: bool [N, H, W] at ``times`` (seconds; 0 for an image)."""
-
-    times: list[float]
-    masks: np.ndarray
-    iou: float  # mean over frames against the record's masks
 
 
 @dataclass(frozen=True)
@@ -89,42 +81,23 @@ class TaskResult:
 
 
 def evaluate(
-    sampler: Sampler, params: nnx.State, records: Sequence[Record], client: RewardClient, *, variant: Variant
+    sampler: Sampler, params: nnx.State, records: Sequence[Record], scorer: Scorer
 ) -> list[Prediction]:
-    """One prediction a record, in order.  ``sampler`` draws one sample a prompt, greedily.
+    """One prediction a record, in order, of a ``sampler`` that draws one sample a prompt.
 
     Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
     """
     samples = sampler(params, [sampler.prompt(record) for record in records], seed=0, step=0)
     responses = [of_one.texts[0] for of_one in samples]
-    requests = [score_request(record, text) for record, text in zip(records, responses, strict=True)]
-    scores = score_batch(requests, client, variant=variant)
+    scores = scorer.single()(records, [[response] for response in responses])
     predictions = []
-    for record, response, score in zip(records, responses, scores, strict=True):
+    for record, response, (score,) in zip(records, responses, scores, strict=True):
         iou = None
         if record.segmentation is not None:
-            masks = predict_masks(record, response, client)
+            masks = scorer.predict_masks(record, response)
             iou = 0.0 if masks is None else masks.iou
         predictions.append(Prediction(record, response, score, iou))
     return predictions
-
-
-def predict_masks(record: Record, response: str, client: RewardClient) -> PredictedMasks | None:
-    """The masks that a segmentation answer prompts; None when the answer does not hold box and points."""
-    marks = parse_structured(extract_answer(response), record.problem_type, record.data_type)
-    truth = record.segmentation
-    if marks is None or truth is None or marks.box is None:
-        return None
-    prompt = (marks.box, marks.positive_points or (), marks.negative_points or ())
-    if "counts" in truth:
-        mask = client.segment_image(load_image(record.images[0]), *prompt)
-        return PredictedMasks([0.0], mask[None], mask_iou(mask, decode_rle(truth)))
-    video = load_video(record.videos[0], fps=MASK_FPS, max_frames=MASK_FRAMES)
-    key_frame = int(np.argmin(np.abs(video.timestamps - (marks.key_time or 0.0))))
-    masks = client.segment_video(video.frames, key_frame, *prompt)
-    names = [truth["frames"][_frame_number(time, truth)] for time in video.timestamps]
-    ious = [mask_iou(mask, decode_rle(truth["rle"][name])) for mask, name in zip(masks, names, strict=True)]
-    return PredictedMasks(video.timestamps.tolist(), masks, float(np.mean(ious)))
 
 
 def by_task(predictions: Sequence[Prediction]) -> list[TaskResult]:
@@ -167,10 +140,6 @@ def read_predictions(path: Path, records: Sequence[Record]) -> list[Prediction]:
         Prediction(record, row["response"], Score(**{name: row[name] for name in parts}), row["mask_iou"])
         for record, row in zip(records, rows, strict=True)
     ]
-
-
-def _frame_number(time: float, truth: dict[str, Any]) -> int:
-    return min(round(time * truth["fps"]), len(truth["frames"]) - 1)
 
 
 def _means(task: str, predictions: Sequence[Prediction]) -> TaskResult:
@@ -216,6 +185,8 @@ class Arguments:
     video_max_pixels: int = 256 * 32 * 32
     """Of one frame."""
     variant: Variant = "released"
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    sidecar: SidecarSettings = field(default_factory=SidecarSettings)
 
 
 def main(arguments: Arguments) -> None:
@@ -246,10 +217,15 @@ def main(arguments: Arguments) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="onethinker-") as folder,
-        start_server(Path(folder) / "reward.sock", arguments.out / "reward_server.log") as server,
-        RewardClient(server.address) as client,
+        connect(
+            arguments.sidecar, socket=Path(folder) / "reward.sock", log=arguments.out / "reward_server.log"
+        ) as client,
+        score_pool(arguments.sidecar.score_workers) as pool,
     ):
-        predictions = evaluate(sampler, params, records, client, variant=arguments.variant)
+        scorer = Scorer(
+            client, variant=arguments.variant, settings=arguments.reward, pool=pool, media=processor.media
+        )
+        predictions = evaluate(sampler, params, records, scorer)
     write_predictions(arguments.out / "predictions.jsonl", predictions)
     results = [*by_task(predictions), over_all(predictions)]
     (arguments.out / "metrics.json").write_text(

@@ -1,11 +1,10 @@
 """Records -> responses: the one way from prompts to sampled text, for rollouts, evaluation and whoever asks.
 
-Prompts of any number run in batches of one fixed shape on the model's own sampler; responses are scored in
-one request, open-ended ones by the reward service.
+Prompts of any number run in batches of one fixed shape on the model's own sampler.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,9 @@ from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.packing import PackingError, stack_prompts
 from onethinker_jax.data_pipeline.processor import Example, Processor
-from onethinker_jax.data_pipeline.prompts import question_text
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
 from onethinker_jax.model.sharding import decoding_layout, shard_rows
-from onethinker_jax.rewards.batch import ScoreRequest
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,13 @@ class Sampler:
 
         Raises PackingError when a prompt is longer than the fixed shape.
         """
-        results = []
+        parts = self.parts(params, prompts, seed=seed, step=step)
+        return [samples for part in parts for samples in part]
+
+    def parts(
+        self, params: nnx.State, prompts: Sequence[Example], *, seed: int, step: int
+    ) -> Iterator[list[Samples]]:
+        """The same, one batch at a time as each is through."""
         params = decoding_layout(params, self.mesh, self.compute_dtype)
         keys = sample_keys(seed, step, -(-len(prompts) // self.rows) * self.rows, self.samples)
         for start in range(0, len(prompts), self.rows):
@@ -81,12 +84,13 @@ class Sampler:
             positions = np.array([prompt.next_position for prompt in padded], np.int32)
             arrays: Any = shard_rows((inputs, lengths, positions, keys[start : start + self.rows]), self.mesh)
             out = jax.device_get(self._sample(params, *arrays))
+            results = []
             for row in range(len(part)):
                 tokens = [ids[:n] for ids, n in zip(out.tokens[row], out.lengths[row], strict=True)]
                 logprobs = [values[:n] for values, n in zip(out.logprobs[row], out.lengths[row], strict=True)]
                 texts = [self.processor.decode(ids) for ids in tokens]
                 results.append(Samples(tokens, logprobs, out.ended[row].tolist(), texts))
-        return results
+            yield results
 
     def prompt(self, record: Record) -> Example:
         """The record's prompt; raises PackingError naming the record when it exceeds the fixed shape."""
@@ -107,8 +111,3 @@ def forbidden_ids(processor: Processor) -> tuple[int, ...]:
         processor.vision_start_token_id,
         processor.vision_end_token_id,
     )
-
-
-def score_request(record: Record, response: str) -> ScoreRequest:
-    """What the rewards need to know of a record to score a response to it."""
-    return ScoreRequest(response, record.answer, question_text(record), record.problem_type, record.data_type)

@@ -103,6 +103,24 @@ def _drop_complaints() -> None:
     sys.unraisablehook = hook
 
 
+# Where a run lies, how its media are decoded and where its sidecars are change no number of it.
+_MAY_CHANGE = (
+    "out",
+    "data.cache_bytes",
+    "data.frame_cache",
+    "data.frame_cache_bytes",
+    "data.media_workers",
+    "data.media_time_limit",
+    "sidecar.addresses",
+    "sidecar.authorities",
+    "sidecar.token_file",
+    "sidecar.server_name",
+    "sidecar.timeout",
+    "sidecar.device",
+    "sidecar.score_workers",
+)
+
+
 def claim_directory(config: TrainConfig) -> None:
     """Writes ``config.json`` into the run's directory, or checks the one that stands there.
 
@@ -116,7 +134,7 @@ def claim_directory(config: TrainConfig) -> None:
             standing = json.loads(file.read_text())
         except json.JSONDecodeError as error:
             raise CheckpointError(f"{file}: cannot be read ({error})") from error
-        differing = [item for item in _differences(standing, mine) if item[0] != "out"]  # it may be moved
+        differing = [item for item in _differences(standing, mine) if item[0] not in _MAY_CHANGE]
         if not differing:
             return
         if any(any((directory / part).glob("*")) for part in (CHECKPOINTS, HELDOUT)):

@@ -4,9 +4,19 @@ Lengths are tokens, sizes are patches of 16x16x2 pixels unless they say otherwis
 from here: rows x tokens and rows x patches of a batch never change during a run.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from onethinker_jax.rewards.score import RewardSettings
+from onethinker_jax.rewards.sidecar import SidecarSettings
+
+Method = Literal["ema_grpo", "grpo", "dr_grpo", "rloo", "gdpo"]
+PolicyLoss = Literal["ppo", "gspo", "cispo"]
+Average = Literal["token", "sequence", "constant"]
+KLEstimator = Literal["k1", "k2", "k3"]
+ImportanceSampling = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
 class SettingError(ValueError):
@@ -65,6 +75,9 @@ class DataSettings:
     heldout_file: Path | None = None
     media_root: Path | None = None
     """Folder the media paths are relative to; by default each JSON file's own."""
+    on_bad_record: Literal["raise", "skip"] = "raise"
+    """A malformed record, or one whose media cannot be decoded, stops the run; or is left out, counted and written
+    with its reason to the run's ``quarantine`` folder.  Held-out records must decode either way."""
     shapes_sft: int = 8000
     shapes_captions: int = 6000
     """Further SFT records that only list what is to be seen."""
@@ -79,12 +92,22 @@ class DataSettings:
     video_max_pixels: int = 64 * 96
     cache_bytes: int = 512 * 2**20
     """Processed examples kept in memory."""
+    frame_cache: Path | None = None
+    """Folder of decoded, resized images and frames, which any number of runs may share; by default none is kept."""
+    frame_cache_bytes: int = 64 * 2**30
+    """Bound of that folder."""
+    media_workers: int = 0
+    """Processes that decode media, replaced when one dies or hangs; 0: the trainer's own."""
+    media_time_limit: float = 60.0
+    """Seconds that decoding one video may take."""
 
     def __post_init__(self) -> None:
         named = [file is not None for file in (self.sft_file, self.rl_file, self.heldout_file)]
         if any(named) and not all(named):
             raise SettingError("data.sft_file, data.rl_file and data.heldout_file: name all three, or none")
         _positive("data", self, "shapes_sft", "shapes_rl", "shapes_heldout", "video_fps", "video_max_frames")
+        _positive("data", self, "frame_cache_bytes", "media_time_limit")
+        _at_least_zero("data", self, "media_workers")
         for kind in ("image", "video"):
             least, most = getattr(self, f"{kind}_min_pixels"), getattr(self, f"{kind}_max_pixels")
             if not 0 < least <= most:
@@ -184,19 +207,41 @@ class RLSettings:
     optimizer: OptimizerSettings = OptimizerSettings(
         learning_rate=5e-4, warmup=0.1, vision_scale=0.2, patch_scale=0.02
     )
-    method: Literal["ema_grpo", "grpo", "dr_grpo", "rloo"] = "ema_grpo"
+    method: Method = "ema_grpo"
+    """How rewards become advantages; see ``advantages.py``."""
     variant: Literal["paper", "released"] = "released"
     """Which text of the method: ``paper`` or ``released`` (rewards and advantages)."""
     decay: float = 0.99
+    reward_weights: tuple[float, float, float] | None = None
+    """Of accuracy, format and structure in ``gdpo``; by default those that the variant's reward sums them with."""
+    loss: PolicyLoss = "ppo"
+    """What the policy minimises; see ``policy_losses.py`` for this and the settings down to ``importance_floor``."""
     clip_low: float = 0.2
     clip_high: float = 0.3
     dual_clip: float = 3.0
+    average: Average = "token"
+    """The loss is a mean over tokens, over samples of their means, or over samples x ``max_new_tokens``."""
     kl_coefficient: float = 0.0
-    """Weight of the k3 estimate of KL to the SFT model; 0 keeps no reference model."""
+    """Weight of the estimate of KL to the SFT model; 0 keeps no reference model."""
+    kl_estimator: KLEstimator = "k3"
+    kl_bias_correction: bool = False
+    """Multiplies the estimate by the ratio, so that its gradient is that of the KL."""
+    entropy_coefficient: float = 0.0
+    importance_sampling: ImportanceSampling = "none"
+    """Corrects for a sampler whose probabilities are not quite the trainer's; with more than one update a rollout
+    batch it costs a forward pass."""
+    importance_cap: float = 2.0
+    importance_floor: float = 0.0
+    overlong: Literal["keep", "mask", "penalty"] = "keep"
+    """Answers near ``max_new_tokens``: ``mask`` takes those cut off out of the loss, ``penalty`` lowers the reward."""
+    overlong_buffer: int = 0
+    """Last tokens before ``max_new_tokens`` over which ``penalty`` grows to its full size."""
+    overlong_penalty: float = 1.0
     log_every: int = 1
     save_every: int = 10
 
     def __post_init__(self) -> None:
+        self._check_loss()
         _positive(
             "rl",
             self,
@@ -222,6 +267,34 @@ class RLSettings:
             _positive("rl", self, "rollout_rows")
         if self.samples < 2:
             raise SettingError(f"rl.samples {self.samples}: a group needs at least 2 samples")
+
+    def _check_loss(self) -> None:
+        _at_least_zero("rl", self, "entropy_coefficient")
+        if self.importance_cap < 1:
+            raise SettingError(
+                f"rl.importance_cap {self.importance_cap} must be at least 1: equal probabilities"
+            )
+        if not 0 <= self.importance_floor <= 1:
+            raise SettingError(f"rl.importance_floor {self.importance_floor} is not in [0, 1]")
+        if self.importance_floor and not self.importance_sampling.endswith("_mask"):
+            raise SettingError(
+                f"rl.importance_floor {self.importance_floor} needs rl.importance_sampling token_mask or "
+                f"sequence_mask, not {self.importance_sampling}"
+            )
+        if self.overlong == "penalty":
+            _positive("rl", self, "overlong_penalty")
+            if not 0 < self.overlong_buffer <= self.max_new_tokens:
+                raise SettingError(
+                    f"rl.overlong penalty needs rl.overlong_buffer in 1 .. rl.max_new_tokens {self.max_new_tokens}, "
+                    f"not {self.overlong_buffer}"
+                )
+        if self.reward_weights is not None:
+            if self.method != "gdpo":
+                raise SettingError(f"rl.reward_weights is for rl.method gdpo, not {self.method}")
+            if min(self.reward_weights) < 0 or not 0 < sum(self.reward_weights) < math.inf:
+                raise SettingError(
+                    f"rl.reward_weights {self.reward_weights} must be finite, not negative, and not all zero"
+                )
 
 
 @dataclass(frozen=True)
@@ -265,6 +338,8 @@ class TrainConfig:
     data: DataSettings = field(default_factory=DataSettings)
     sft: SFTSettings = field(default_factory=SFTSettings)
     rl: RLSettings = field(default_factory=RLSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    sidecar: SidecarSettings = field(default_factory=SidecarSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     mesh: MeshSettings = field(default_factory=MeshSettings)
     keep_checkpoints: int = 2

@@ -9,13 +9,17 @@ from onethinker_jax.data_pipeline.synthetic import ShapesError
 from onethinker_jax.model.config import ConfigError
 from onethinker_jax.model.hf_weights import WeightsError
 from onethinker_jax.model.sharding import ShardingError
+from onethinker_jax.rewards.addresses import AddressError
 from onethinker_jax.rewards.client import RewardRequestError, RewardUnavailable
+from onethinker_jax.rewards.pool import ScoringError
 from onethinker_jax.rewards.score import GroundTruthError
+from onethinker_jax.rewards.security import SecurityError
 from onethinker_jax.train.checkpoint import CheckpointError
 from onethinker_jax.train.config import SettingError
 from onethinker_jax.train.ema_grpo import NoGroupsLeft
 
 EXPECTED = (
+    AddressError,
     CheckpointError,
     ConfigError,
     GroundTruthError,
@@ -26,6 +30,8 @@ EXPECTED = (
     RecordError,
     RewardRequestError,
     RewardUnavailable,
+    ScoringError,
+    SecurityError,
     SettingError,
     ShapesError,
     ShardingError,

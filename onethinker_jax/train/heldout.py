@@ -12,7 +12,7 @@ from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
 from onethinker_jax.responses import Sampler
-from onethinker_jax.rewards.client import RewardClient
+from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import HELDOUT
 from onethinker_jax.train.config import TrainConfig
 from onethinker_jax.train.log import RunLog
@@ -62,11 +62,11 @@ class HeldOut:
         graphdef: nnx.GraphDef,
         processor: Processor,
         records: list[Record],
-        client: RewardClient,
+        scorer: Scorer,
         mesh: Mesh,
         log: RunLog,
     ):
-        self.config, self.records, self.client, self.log = config, records, client, log
+        self.config, self.records, self.scorer, self.log = config, records, scorer, log
         shape = config.evaluation
 
         def sampler(temperature: float) -> Sampler:
@@ -102,5 +102,4 @@ class HeldOut:
         stage = name.removesuffix(SAMPLED)
         self.log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
         file.parent.mkdir(exist_ok=True)
-        variant = self.config.rl.variant
-        write_predictions(file, evaluate(sampler, params, self.records, self.client, variant=variant))
+        write_predictions(file, evaluate(sampler, params, self.records, self.scorer))

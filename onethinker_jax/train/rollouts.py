@@ -1,6 +1,12 @@
-"""Prompts -> groups: G scored samples of each prompt, drawn with the trainer's own weights."""
+"""Prompts -> groups: G scored samples of each prompt, drawn with the trainer's own weights.
 
+While a batch of prompts decodes, the samples of the batch before it are scored on another thread: with more
+prompts than rows, the time of the rewards hides behind that of the sampler.
+"""
+
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,12 +14,13 @@ import numpy as np
 from flax import nnx
 
 from onethinker_jax.data_pipeline.loader import RecordStream
+from onethinker_jax.data_pipeline.media import MediaError
+from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.responses import Sampler, Samples, score_request
-from onethinker_jax.rewards.batch import score_batch
-from onethinker_jax.rewards.client import RewardClient
-from onethinker_jax.rewards.score import Score, Variant, max_accuracy
+from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.responses import Sampler, Samples
+from onethinker_jax.rewards.score import Score
+from onethinker_jax.scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -25,16 +32,17 @@ class Group:
     prompt: Example
     samples: Samples
     scores: list[Score]
+    max_accuracy: float = 1.0
 
     @property
     def rewards(self) -> list[float]:
         """The total reward of each sample."""
         return [score.overall for score in self.scores]
 
-    def accuracy(self, variant: Variant) -> float:
+    @property
+    def accuracy(self) -> float:
         """Mean accuracy over the samples, 1 being the most the task gives: what the group filter looks at."""
-        most = max_accuracy(self.record.problem_type, self.record.data_type, variant)
-        return float(np.mean([score.accuracy for score in self.scores])) / most
+        return float(np.mean([score.accuracy for score in self.scores])) / self.max_accuracy
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of a group that waits for the next step."""
@@ -44,6 +52,7 @@ class Group:
             "logprobs": [values.tolist() for values in self.samples.logprobs],
             "ended": self.samples.ended,
             "scores": [asdict(score) for score in self.scores],
+            "max_accuracy": self.max_accuracy,
         }
 
     @classmethod
@@ -58,7 +67,15 @@ class Group:
             [sampler.processor.decode(ids) for ids in tokens],
         )
         scores = [Score(**score) for score in saved["scores"]]
-        return cls(saved["position"], record, sampler.prompt(record), samples, scores)
+        return cls(saved["position"], record, sampler.prompt(record), samples, scores, saved["max_accuracy"])
+
+
+@dataclass
+class RewardSeconds:
+    """How long scoring took, and how much of that the sampler did not cover: the loop had to wait for it."""
+
+    spent: float = 0.0
+    waited: float = 0.0
 
 
 def roll_out(
@@ -66,32 +83,64 @@ def roll_out(
     stream: RecordStream,
     count: int,
     sampler: Sampler,
-    client: RewardClient,
+    scorer: Scorer,
     *,
     seed: int,
     step: int,
-    variant: Variant,
+    seconds: RewardSeconds | None = None,
 ) -> list[Group]:
-    """The next ``count`` records of the stream as scored groups.
+    """The next ``count`` usable records of the stream as scored groups; adds to ``seconds`` what scoring took.
 
-    Raises PackingError naming a record too long to sample, RewardUnavailable when the service is gone.
+    Raises MediaError or PackingError naming a record that cannot be decoded or is too long, unless the stream
+    skips bad records; RewardUnavailable when the service is gone.
     """
-    positions = [stream.position + offset for offset in range(count)]
-    records = [stream.next() for _ in positions]
-    prompts = [sampler.prompt(record) for record in records]
-    samples = sampler(params, prompts, seed=seed, step=step)
-    scores = score_samples(records, samples, client, variant)
-    return [Group(*parts) for parts in zip(positions, records, prompts, samples, scores, strict=True)]
+    positions, records, prompts = _next_prompts(stream, count, sampler)
+    seconds = seconds or RewardSeconds()
+    samples: list[Samples] = []
+    scores: list[list[Score]] = []
+
+    def score(part: Sequence[Record], of_part: Sequence[Samples]) -> list[list[Score]]:
+        began = time.perf_counter()
+        scored = scorer(part, [of_one.texts for of_one in of_part])
+        seconds.spent += time.perf_counter() - began
+        return scored
+
+    def collect(scoring: Future[list[list[Score]]]) -> None:
+        began = time.perf_counter()
+        scores.extend(scoring.result())
+        seconds.waited += time.perf_counter() - began
+
+    with ThreadPoolExecutor(1, thread_name_prefix="rewards") as pool:
+        scoring = None
+        for of_part in sampler.parts(params, prompts, seed=seed, step=step):
+            if scoring is not None:
+                collect(scoring)
+            part = records[len(samples) : len(samples) + len(of_part)]
+            samples += of_part
+            scoring = pool.submit(score, part, of_part)
+        if scoring is not None:
+            collect(scoring)
+    most = map(scorer.max_accuracy, records)
+    return [Group(*parts) for parts in zip(positions, records, prompts, samples, scores, most, strict=True)]
 
 
-def score_samples(
-    records: Sequence[Record], samples: Sequence[Samples], client: RewardClient, variant: Variant
-) -> list[list[Score]]:
-    """The score of each record's every sample, all asked for in one batch."""
-    requests = [
-        score_request(record, text)
-        for record, of_one in zip(records, samples, strict=True)
-        for text in of_one.texts
-    ]
-    scores = iter(score_batch(requests, client, variant=variant))
-    return [[next(scores) for _ in of_one.texts] for of_one in samples]
+def _next_prompts(
+    stream: RecordStream, count: int, sampler: Sampler
+) -> tuple[list[int], list[Record], list[Example]]:
+    """Places in the stream, records and prompts of the next ``count`` records that are not bad."""
+    found: list[tuple[int, Record, Example]] = []
+    bad_in_a_row = 0
+    while len(found) < count:
+        position, record = stream.position, stream.next()
+        try:
+            found.append((position, record, sampler.prompt(record)))
+            bad_in_a_row = 0
+        except (MediaError, PackingError, RecordError) as error:
+            stream.bad.report(
+                error, record=record.origin, problem_id=record.problem_id, problem=record.problem
+            )
+            bad_in_a_row += 1
+            if bad_in_a_row > 2 * stream.size:
+                raise RecordError(f"none of {stream.size} records can be used") from None
+    positions, records, prompts = zip(*found, strict=True)
+    return list(positions), list(records), list(prompts)

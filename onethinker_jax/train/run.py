@@ -3,7 +3,7 @@
 Each part leaves its result in the run's folder, and a part whose result stands is not done again: running
 the same command after an interruption goes on from the newest checkpoint.
 
-    config.json  data/  base/  checkpoints/  heldout/  metrics.jsonl  tensorboard/  model/  index.html
+    config.json  data/  base/  checkpoints/  heldout/  quarantine/  metrics.jsonl  tensorboard/  model/  index.html
 """
 
 import json
@@ -17,7 +17,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from onethinker_jax.data_pipeline.bad_records import BadRecords
+from onethinker_jax.data_pipeline.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record, read_records
 from onethinker_jax.data_pipeline.synthetic import build_shapes_world
@@ -29,7 +33,9 @@ from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, tree_shardings
 from onethinker_jax.responses import Sampler
-from onethinker_jax.rewards.client import RewardClient, start_server
+from onethinker_jax.rewards.pool import score_pool
+from onethinker_jax.rewards.sidecar import connect
+from onethinker_jax.scoring import Scorer, check_masks
 from onethinker_jax.train.checkpoint import (
     BASE,
     CHECKPOINTS,
@@ -37,13 +43,17 @@ from onethinker_jax.train.checkpoint import (
     claim_directory,
     write_atomically,
 )
-from onethinker_jax.train.config import ModelSettings, SettingError, TrainConfig
+from onethinker_jax.train.config import DataSettings, ModelSettings, SettingError, TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers
 from onethinker_jax.train.log import Compilations, RunLog, count_compilations
 from onethinker_jax.train.sft import train_sft
 from onethinker_jax.train.summary import print_summary, write_run_page
+
+QUARANTINE = "quarantine"
+# Seconds beyond the time limit of a video that decoding itself keeps, before its process is ended.
+GRACE = 15.0
 
 
 @dataclass(frozen=True)
@@ -76,24 +86,37 @@ def run(config: TrainConfig) -> None:
         graphdef, params = nnx.split(make_model(config, base, mesh))
         with (
             jax.set_mesh(mesh),
-            start_server(directory / "reward.sock", directory / "reward_server.log") as server,
-            RewardClient(server.address) as client,
+            connect(
+                config.sidecar, socket=directory / "reward.sock", log=directory / "reward_server.log"
+            ) as client,
+            score_pool(config.sidecar.score_workers) as pool,
         ):
             log.info(
                 f"policy: Qwen3-VL with {sum(x.size for x in jax.tree.leaves(params)):,} parameters, "
                 f"attention: {platform_backend()}"
             )
-            log.info(f"reward service: process {server.process.pid} at {server.address}")
+            service = client.describe()
+            log.info(
+                f"reward service: {service.text_backend} and {service.mask_backend} at {client.address}, "
+                f"process {service.process_id}"
+            )
+            scorer = Scorer(
+                client,
+                variant=config.rl.variant,
+                settings=config.reward,
+                pool=pool,
+                media=processor.media,
+            )
             checkpoints = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
             try:
                 params = _train(
-                    config, graphdef, params, corpora, processor, client, mesh, checkpoints, log, compilations
+                    config, graphdef, params, corpora, processor, scorer, mesh, checkpoints, log, compilations
                 )
             finally:
                 checkpoints.close()
             export_model(nnx.merge(graphdef, params), base, directory / "model")
             answers = read_answers(config, corpora.heldout)
-            write_run_page(config, corpora.heldout, answers, client)
+            write_run_page(config, corpora.heldout, answers, scorer)
         print_summary(config, answers, log)
         _say_results(directory, log)
 
@@ -114,21 +137,27 @@ def _train(
     params: nnx.State,
     corpora: Corpora,
     processor: Processor,
-    client: RewardClient,
+    scorer: Scorer,
     mesh: Mesh,
     checkpoints: Checkpoints,
     log: RunLog,
     compilations: Compilations,
 ) -> nnx.State:
     """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records."""
-    heldout = HeldOut(config, graphdef, processor, corpora.heldout, client, mesh, log)
+    heldout = HeldOut(config, graphdef, processor, corpora.heldout, scorer, mesh, log)
     heldout.score("fresh", params)
     newest = checkpoints.newest()
     if config.sft.steps and (newest is None or newest[1]["stage"] == "sft"):
         stream = RecordStream(corpora.sft, seed=config.seed)
         batch = config.sft.batch
         with TrainingBatches(
-            stream, processor, rows=batch.rows, tokens=batch.tokens, patches=batch.patches
+            stream,
+            processor,
+            rows=batch.rows,
+            tokens=batch.tokens,
+            patches=batch.patches,
+            on_bad_record=config.data.on_bad_record,
+            quarantine=config.directory / QUARANTINE / "sft.jsonl",
         ) as batches:
             params = train_sft(
                 graphdef,
@@ -159,9 +188,13 @@ def _train(
     params = train_ema_grpo(
         graphdef,
         params,
-        RecordStream(corpora.rl, seed=config.seed),
+        RecordStream(
+            corpora.rl,
+            seed=config.seed,
+            bad=BadRecords(config.data.on_bad_record, config.directory / QUARANTINE / "rl.jsonl"),
+        ),
         sampler,
-        client,
+        scorer,
         rl,
         compute_dtype=config.model.compute_dtype,
         seed=config.seed,
@@ -193,7 +226,18 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
             captions=data.shapes_captions,
         )
         files = (world.sft_json, world.rl_json, world.eval_json)
-    sft, rl, heldout = (read_records(file, media_root=data.media_root) for file in files if file is not None)
+    sft, rl, heldout = (
+        read_records(
+            file,
+            media_root=data.media_root,
+            on_bad_record=data.on_bad_record,
+            quarantine=config.directory / QUARANTINE / f"{file.name}.jsonl",
+        )
+        for file in files
+        if file is not None
+    )
+    if config.reward.segmentation_reward == "mask" and config.rl.steps:
+        check_masks(rl)
     log.info(f"records: {len(sft)} SFT, {len(rl)} RL, {len(heldout)} held out")
     return Corpora(sft, rl, heldout)
 
@@ -252,7 +296,19 @@ def make_processor(config: TrainConfig, base: Path) -> Processor:
         video_min_pixels=data.video_min_pixels,
         video_max_pixels=data.video_max_pixels,
         cache_bytes=data.cache_bytes,
+        media=make_reader(data),
     )
+
+
+def make_reader(settings: DataSettings) -> MediaReader:
+    """What reads the media of SFT, rollouts and evaluation; its processes end with this one.
+
+    Raises OSError when the folder of the frame cache cannot be made.
+    """
+    limit = settings.media_time_limit
+    cache = settings.frame_cache and FrameCache(settings.frame_cache, settings.frame_cache_bytes)
+    pool = MediaPool(settings.media_workers, time_limit=limit + GRACE) if settings.media_workers else None
+    return MediaReader(cache=cache, pool=pool, time_limit=limit)
 
 
 def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3VLConfig:

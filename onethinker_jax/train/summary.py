@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.records import Record, task_of
-from onethinker_jax.evaluate import Prediction, TaskResult, by_task, over_all, predict_masks
-from onethinker_jax.rewards.client import RewardClient
-from onethinker_jax.rewards.score import Variant
+from onethinker_jax.evaluate import Prediction, TaskResult, by_task, over_all
+from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config import TrainConfig
 from onethinker_jax.train.gallery import GalleryItem, Masks, gallery_item
 from onethinker_jax.train.heldout import Answers
@@ -43,7 +42,7 @@ def write_run_page(
     config: TrainConfig,
     records: Sequence[Record],
     answers: Answers,
-    client: RewardClient,
+    scorer: Scorer,
 ) -> Path:
     """Writes ``index.html`` into the run's folder: table, curves, and a gallery of the last stage's answers."""
     results = _results(answers.greedy)
@@ -80,7 +79,7 @@ def write_run_page(
         title=f"onethinker_jax: {config.name}",
         summary=summary,
         curves=read_metrics(config.directory / METRICS_FILE),
-        gallery=_gallery(answers.greedy["rl"], config, client),
+        gallery=_gallery(answers.greedy["rl"], config, scorer),
     )
     return page
 
@@ -100,24 +99,22 @@ def _results(predictions: Mapping[str, Sequence[Prediction]]) -> list[list[TaskR
     return [list(of_task) for of_task in zip(*stages, strict=True)]
 
 
-def _gallery(
-    predictions: Sequence[Prediction], config: TrainConfig, client: RewardClient
-) -> list[GalleryItem]:
+def _gallery(predictions: Sequence[Prediction], config: TrainConfig, scorer: Scorer) -> list[GalleryItem]:
     """The first few held-out records of every task, with masks where box and points prompt some."""
     items, shown = [], dict.fromkeys((task_of(prediction.record) for prediction in predictions), 0)
-    variant: Variant = config.rl.variant
     for prediction in predictions:
         record, task = prediction.record, task_of(prediction.record)
         if shown[task] >= config.evaluation.gallery:
             continue
         shown[task] += 1
-        masks = predict_masks(record, prediction.response, client)
+        masks = scorer.predict_masks(record, prediction.response)
         items.append(
             gallery_item(
                 record,
                 prediction.response,
                 prediction.score,
-                variant=variant,
+                variant=config.rl.variant,
+                settings=config.reward,
                 stage=LABELS["rl"],
                 masks=None if masks is None else Masks(masks.times, masks.masks),
                 extra={} if prediction.mask_iou is None else {"mask IoU": prediction.mask_iou},

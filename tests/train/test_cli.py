@@ -44,6 +44,24 @@ WRONG_FLAGS = {
     "negative": (["--sft.optimizer.learning-rate", "-1"], "optimizer.learning_rate -1.0 must be positive"),
     "negative steps": (["--rl.steps", "-1"], "rl.steps -1 must not be negative"),
     "one sample": (["--rl.samples", "1"], "rl.samples 1: a group needs at least 2 samples"),
+    "importance cap": (["--rl.importance-cap", "0.5"], "rl.importance_cap 0.5 must be at least 1"),
+    "importance floor": (
+        ["--rl.importance-floor", "0.5", "--rl.importance-sampling", "token_truncate"],
+        "rl.importance_floor 0.5 needs rl.importance_sampling token_mask or sequence_mask, not token_truncate",
+    ),
+    "entropy": (["--rl.entropy-coefficient", "-1"], "rl.entropy_coefficient -1.0 must not be negative"),
+    "overlong buffer": (
+        ["--rl.overlong", "penalty"],
+        "rl.overlong penalty needs rl.overlong_buffer in 1 .. rl.max_new_tokens 152, not 0",
+    ),
+    "reward weights": (
+        ["--rl.reward-weights", "1", "1", "1"],
+        "rl.reward_weights is for rl.method gdpo, not ema_grpo",
+    ),
+    "no reward weight": (
+        ["--rl.method", "gdpo", "--rl.reward-weights", "0", "0", "0"],
+        "rl.reward_weights (0.0, 0.0, 0.0) must be finite, not negative, and not all zero",
+    ),
     "uneven updates": (["smoke", "--rl.updates", "3"], "rl.prompts 4 is not a multiple of rl.updates 3"),
     "pixels": (["--data.image-min-pixels", "99999"], "data.image_min_pixels 99999 is not in 1 .. "),
     "patches": (["--sft.batch.patches", "10"], "batch.patches 10 is not a multiple of 4"),

@@ -1,15 +1,19 @@
 """The RL loop with rewards made up by a rule: filter, waiting groups, and a resume that changes no bit.
 
-The rule rewards even token ids, so that advantages, gradients and moments are not zero; a client that counts
-stands in for the reward service.
+The rule rewards by a checksum of the text, so that advantages, gradients and moments are not zero; it counts how
+often it is asked, and may refuse.
 """
 
 import json
+import math
 import signal
-from collections.abc import Callable
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -22,23 +26,22 @@ from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, tree_shardings
-from onethinker_jax.responses import Sampler, Samples, score_request
+from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.client import RewardUnavailable
-from onethinker_jax.rewards.score import Score
-from onethinker_jax.train import rollouts
+from onethinker_jax.rewards.score import Score, score_response
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config import BatchSettings, OptimizerSettings, RLSettings
 from onethinker_jax.train.ema_grpo import (
     MOMENT_TASKS,
+    REWARD_WEIGHTS,
     NoGroupsLeft,
     moment_task,
-    policy_batches,
-    rl_loss,
     train_ema_grpo,
 )
 from onethinker_jax.train.log import RunLog, count_compilations, read_metrics
-from onethinker_jax.train.losses import PolicyLossConfig
-from onethinker_jax.train.rollouts import Group, roll_out
+from onethinker_jax.train.policy_losses import PolicyLossConfig
+from onethinker_jax.train.policy_update import policy_batches, rl_loss
+from onethinker_jax.train.rollouts import Group, RewardSeconds, roll_out
 from tests.data_pipeline.making import write_image, write_tokenizer
 from tests.train import making
 
@@ -48,8 +51,8 @@ SETTINGS = RLSettings(
     samples=3,
     updates=2,
     max_rounds=6,
-    accuracy_low=0.42,
-    accuracy_high=0.58,
+    accuracy_low=0.35,
+    accuracy_high=0.65,
     prompt_tokens=96,
     prompt_patches=16,
     max_new_tokens=6,
@@ -116,34 +119,36 @@ def sampler(policy: tuple[nnx.GraphDef, nnx.State], processor: Processor) -> Sam
     )
 
 
-def rule(records: Any, samples: list[Samples], client: Any, variant: str) -> list[list[Score]]:
-    """The share of even token ids; the client is told each time, and may refuse."""
-    client.asked()
-    shares = [[float(np.mean(ids % 2 == 0)) for ids in of_one.tokens] for of_one in samples]
-    return [[Score(1 + share, share, 1.0, 0.0) for share in of_one] for of_one in shares]
+def luck(text: str) -> float:
+    """A number in [0, 1) that depends on every byte of the text."""
+    return zlib.crc32(text.encode()) / 2**32
 
 
-class Client:
-    """Calls ``then`` when it is asked for the ``at``-th time."""
+class Rule:
+    """Scores by `luck`; calls ``then`` when it is asked for the ``at``-th time."""
 
     def __init__(self, at: int = -1, then: Callable[[], Any] = lambda: None):
         self.count, self.at, self.then = 0, at, then
 
-    def asked(self) -> None:
+    def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         self.count += 1
         if self.count == self.at:
             self.then()
+        shares = [[luck(text) for text in of_one] for of_one in texts]
+        return [[Score(1 + share, share, 1.0, 0.0) for share in of_one] for of_one in shares]
+
+    def max_accuracy(self, record: Record) -> float:
+        return 1.0
 
 
 @pytest.fixture
-def train(policy, records, sampler, monkeypatch):
-    """train(directory, client, settings) -> parameters at the end, from the newest checkpoint there."""
-    monkeypatch.setattr(rollouts, "score_samples", rule)
+def train(policy, records, sampler):
+    """train(directory, scorer, settings) -> parameters at the end, from the newest checkpoint there."""
     graphdef, params = policy
 
-    def run(directory: Path, client: Any = None, settings: RLSettings = SETTINGS) -> nnx.State:
+    def run(directory: Path, scorer: Any = None, settings: RLSettings = SETTINGS) -> nnx.State:
         checkpoints = Checkpoints(directory / "checkpoints", keep=None)
-        service: Any = client or Client()
+        scorer = scorer or Rule()
         with RunLog(directory) as log, count_compilations() as compilations:
             try:
                 return train_ema_grpo(
@@ -151,7 +156,7 @@ def train(policy, records, sampler, monkeypatch):
                     jax.tree.map(lambda leaf: leaf.copy(), params),
                     RecordStream(records, seed=5),
                     sampler,
-                    service,
+                    scorer,
                     settings,
                     seed=5,
                     first_number=FIRST,
@@ -167,9 +172,12 @@ def train(policy, records, sampler, monkeypatch):
 
 
 def metrics(directory: Path) -> list[dict]:
-    timed = ("time", "tokens_per_second", "seconds/rollout", "seconds/update")
     rows = read_metrics(directory / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
+    return [{name: value for name, value in row.items() if not is_timed(name)} for row in rows]
+
+
+def is_timed(name: str) -> bool:
+    return name in ("time", "tokens_per_second") or name.startswith("seconds/")
 
 
 def same(ours: Any, theirs: Any) -> None:
@@ -203,9 +211,9 @@ def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
     assert waiting(tmp_path / "whole", 13)
 
     # Ctrl-C while the second step is being scored: that step is finished and saved.
-    client = Client(2, lambda: signal.raise_signal(signal.SIGINT))
+    rule = Rule(2, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", client)
+        train(tmp_path / "stopped", rule)
     (number,) = (int(path.name) for path in (tmp_path / "stopped/checkpoints").iterdir())
     assert FIRST < number < FIRST + SETTINGS.steps
     same(train(tmp_path / "stopped"), whole)
@@ -215,10 +223,10 @@ def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
     def gone() -> None:
         raise RewardUnavailable("gone")
 
-    client = Client()
-    train(tmp_path / "counted", client, replace(SETTINGS, steps=2))
+    rule = Rule()
+    train(tmp_path / "counted", rule, replace(SETTINGS, steps=2))
     with pytest.raises(RewardUnavailable):
-        train(tmp_path / "gone", Client(client.count + 1, gone))
+        train(tmp_path / "gone", Rule(rule.count + 1, gone))
     assert [path.name for path in (tmp_path / "gone/checkpoints").iterdir()] == [str(FIRST + 2)]
     same(train(tmp_path / "gone"), whole)
     assert metrics(tmp_path / "gone") == rows
@@ -229,15 +237,67 @@ def test_no_group_is_left(train, tmp_path):
         train(tmp_path, settings=replace(SETTINGS, accuracy_low=0.9999, accuracy_high=1.0, max_rounds=2))
 
 
-def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler, monkeypatch):
-    monkeypatch.setattr(rollouts, "score_samples", rule)
+def test_another_loss_and_other_advantages(train, tmp_path, capsys):
+    settings = replace(
+        SETTINGS,
+        steps=2,
+        method="gdpo",
+        loss="gspo",
+        average="sequence",
+        kl_estimator="k2",
+        entropy_coefficient=0.01,
+        importance_sampling="token_truncate",
+        overlong="penalty",
+        overlong_buffer=3,
+    )
+    train(tmp_path, settings=settings)
+    rows = metrics(tmp_path)
+    assert "compiled after warm-up" not in capsys.readouterr().out
+    # Both updates of the first step compare the sampler with the policy that began it, not with a later one.
+    assert rows[0]["mismatch"] < 1e-5
+    assert rows[0]["importance_weight"] == pytest.approx(1, abs=1e-5)
+    assert rows[0]["importance_cut"] == 0
+    assert rows[0]["kl_sampled"] > 1e-7  # which the second update has left
+    for row in rows:
+        assert row["grad_norm"] > 0 and row["advantage_abs"] > 0
+        assert -1 <= row["overlong_penalty"] < 0
+        assert math.isfinite(row["loss"]) and math.isfinite(row["kl_reference"])
+
+
+def test_answers_that_are_all_cut_off_train_nothing(train, policy, tmp_path):
+    """Six tokens of a fresh model hardly ever end by themselves."""
+    settings = replace(SETTINGS, steps=1, overlong="mask", kl_coefficient=0.0)
+    after = train(tmp_path, settings=settings)
+    (row,) = metrics(tmp_path)
+    assert row["truncated"] == 1 and row["trained_tokens"] == 0
+    assert "loss" not in row
+    same(after, policy[1])
+
+
+def test_the_weights_of_the_reward_parts():
+    """GDPO's defaults are what the reward itself sums its parts with."""
+    lines = (Path(__file__).parents[1] / "golden" / "rewards_released.jsonl").read_text().splitlines()
+    for case in map(json.loads, lines[:80]):
+        for variant, weights in REWARD_WEIGHTS.items():
+            score = score_response(
+                case["response"],
+                case["ground_truth"],
+                problem_type=case["problem_type"],
+                data_type=case["data_type"],
+                variant=variant,
+            )
+            parts = (score.accuracy, score.format, score.structure)
+            assert np.dot(weights, parts) == pytest.approx(score.overall)
+
+
+def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler):
     stream = RecordStream(records, seed=1)
     stream.next()
-    client: Any = Client()
-    groups = roll_out(policy[1], stream, 4, sampler, client, seed=0, step=3, variant="paper")
+    scorer: Any = Rule()
+    groups = roll_out(policy[1], stream, 4, sampler, scorer, seed=0, step=3)
     assert [group.position for group in groups] == [1, 2, 3, 4]
-    again = roll_out(policy[1], _from(stream, 1), 4, sampler, client, seed=0, step=3, variant="paper")
-    other = roll_out(policy[1], _from(stream, 1), 4, sampler, client, seed=0, step=4, variant="paper")
+    again = roll_out(policy[1], _from(stream, 1), 4, sampler, scorer, seed=0, step=3)
+    other = roll_out(policy[1], _from(stream, 1), 4, sampler, scorer, seed=0, step=4)
     for group, twin in zip(groups, again, strict=True):
         assert all(map(np.array_equal, group.samples.tokens, twin.samples.tokens))
         back = Group.from_json(json.loads(json.dumps(group.to_json())), stream, sampler)
@@ -247,7 +307,7 @@ def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler, monkeypa
         for ours, theirs in zip(back.samples.logprobs, group.samples.logprobs, strict=True):
             assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
         assert [asdict(score) for score in back.scores] == [asdict(score) for score in group.scores]
-        assert back.rewards == [1 + float(np.mean(ids % 2 == 0)) for ids in group.samples.tokens]
+        assert back.rewards == [1 + luck(text) for text in group.samples.texts]
     assert any(
         not np.array_equal(ours, theirs)
         for group, twin in zip(groups, other, strict=True)
@@ -255,18 +315,59 @@ def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler, monkeypa
     )
 
 
+def test_scoring_runs_beside_the_sampler(policy, records, sampler):
+    """Each batch but the last is scored while the next one decodes: else the first wait below would not end."""
+    decoding, scored = [threading.Event() for _ in range(3)], []
+
+    class Halves:
+        """The sampler with two prompts a batch."""
+
+        prompt = staticmethod(sampler.prompt)
+
+        def parts(self, *arguments: Any, **options: Any) -> Iterator[list[Samples]]:
+            samples = sampler(*arguments, **options)
+            for start in range(0, 6, 2):
+                decoding[start // 2].set()
+                yield samples[start : start + 2]
+
+    class Beside(Rule):
+        def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
+            if len(scored) < 2:
+                assert decoding[len(scored) + 1].wait(60), "the next batch waits for this one's scores"
+            scored.append([record.problem_id for record in records])
+            time.sleep(0.05)
+            return super().__call__(records, texts)
+
+    seconds, halves = RewardSeconds(), cast(Any, Halves())
+    scorer: Any = Beside()
+    groups = roll_out(
+        policy[1], RecordStream(records, seed=1), 6, halves, scorer, seconds=seconds, seed=0, step=3
+    )
+    assert [number for part in scored for number in part] == [group.record.problem_id for group in groups]
+    assert seconds.spent >= 0.15
+    assert 0 < seconds.waited < seconds.spent + 0.1
+    plain: Any = Rule()
+    whole = roll_out(policy[1], RecordStream(records, seed=1), 6, sampler, plain, seed=0, step=3)
+    assert [group.to_json() for group in groups] == [group.to_json() for group in whole]
+
+    def gone() -> None:
+        raise RewardUnavailable("gone")
+
+    failing: Any = Rule(1, gone)
+    with pytest.raises(RewardUnavailable):
+        roll_out(policy[1], RecordStream(records, seed=1), 6, halves, failing, seed=0, step=3)
+    assert failing.count == 1  # nothing is asked for after that
+
+
 def _from(stream: RecordStream, position: int) -> RecordStream:
     stream.restore({**stream.state(), "position": position})
     return stream
 
 
-def test_sampled_is_what_is_trained(policy, records, sampler, monkeypatch):
+def test_sampled_is_what_is_trained(policy, records, sampler):
     """The log-probabilities of the sampler are those of the packed policy batch, and sums are of every token."""
-    monkeypatch.setattr(rollouts, "score_samples", rule)
-    client: Any = Client()
-    groups = roll_out(
-        policy[1], RecordStream(records, seed=2), 4, sampler, client, seed=1, step=0, variant="paper"
-    )
+    scorer: Any = Rule()
+    groups = roll_out(policy[1], RecordStream(records, seed=2), 4, sampler, scorer, seed=1, step=0)
     advantages = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
     totals: dict[str, float] = {"tokens": 0.0, "mismatch": 0.0, "loss": 0.0}
     loss = jax.jit(
@@ -302,11 +403,3 @@ def test_tasks_of_the_moments(records):
         }
         assert len(kinds) == (2 if problem_type == "segmentation" else 1)
     assert len(set(MOMENT_TASKS)) == len(MOMENT_TASKS) == len(PROBLEM_TYPES) + 1
-
-
-def test_a_score_request_carries_the_question(records):
-    request = score_request(records[2], "a response")
-    assert request.response == "a response"
-    assert request.ground_truth == "<answer>2</answer>"
-    assert "What is 2?" in request.question
-    assert request.problem_type == records[2].problem_type

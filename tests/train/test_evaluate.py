@@ -1,5 +1,6 @@
 """Held-out scoring: masks from answers, means a task, and predictions written and read back."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from onethinker_jax.evaluate import (
     Prediction,
     by_task,
     over_all,
-    predict_masks,
     read_predictions,
     write_predictions,
 )
-from onethinker_jax.rewards.score import Score
+from onethinker_jax.rewards.client import MaskItem, TextItem
+from onethinker_jax.rewards.score import RewardSettings, Score
+from onethinker_jax.scoring import Scorer
 from tests.data_pipeline.making import write_image, write_video
 
 
@@ -31,18 +33,29 @@ class Boxes:
 
     def __init__(self) -> None:
         self.key_frames: list[int] = []
+        self.judged: list[TextItem] = []
 
-    def segment_image(self, image: np.ndarray, box: Any, positive: Any, negative: Any) -> np.ndarray:
-        mask = np.zeros(image.shape[:2], bool)
-        x1, y1, x2, y2 = (
-            round(value / 1000 * side) for value, side in zip(box, (*mask.shape[::-1],) * 2, strict=True)
-        )
-        mask[y1:y2, x1:x2] = True
-        return mask
+    def segment_images(self, items: Sequence[MaskItem]) -> list[np.ndarray]:
+        return [self._fill(item)[0] for item in items]
 
-    def segment_video(self, frames: np.ndarray, key_frame: int, *prompt: Any) -> np.ndarray:
-        self.key_frames.append(key_frame)
-        return np.stack([self.segment_image(frame, *prompt) for frame in frames])
+    def segment_videos(self, items: Sequence[MaskItem]) -> list[np.ndarray]:
+        self.key_frames += [item.key_frame for item in items]
+        return [self._fill(item) for item in items]
+
+    def score_text(self, items: Sequence[TextItem]) -> list[float]:
+        self.judged += items
+        return [float(item.answer) for item in items]
+
+    def _fill(self, item: MaskItem) -> np.ndarray:
+        masks = np.zeros(item.frames.shape[:3], bool)
+        sides = (*masks.shape[:0:-1],) * 2
+        x1, y1, x2, y2 = (round(value / 1000 * side) for value, side in zip(item.box, sides, strict=True))
+        masks[:, y1:y2, x1:x2] = True
+        return masks
+
+
+def scorer(client: Any, **settings: Any) -> Scorer:
+    return Scorer(client, variant="released", settings=RewardSettings(**settings))
 
 
 def record(number: int, problem_type: str, data_type: str, **fields: Any) -> Record:
@@ -60,14 +73,14 @@ def test_masks_of_an_image(tmp_path: Path) -> None:
     one = record(1, "segmentation", "image", images=(image,), segmentation=rle(truth))
     client: Any = Boxes()
     exact = f'<think>a</think><answer>{{"boxes": [250, 250, 750, 750], {POINTS}}}</answer>'
-    masks = predict_masks(one, exact, client)
+    masks = scorer(client).predict_masks(one, exact)
     assert masks is not None and masks.iou == 1.0 and masks.times == [0.0]
     np.testing.assert_array_equal(masks.masks[0], truth)
     half = exact.replace("750, 750", "750, 500")
-    masks = predict_masks(one, half, client)
+    masks = scorer(client).predict_masks(one, half)
     assert masks is not None and abs(masks.iou - 0.5) < 1e-6
     for nothing in ("no answer", "<answer>{}</answer>", "<answer>[1, 2]</answer>"):
-        assert predict_masks(one, nothing, client) is None
+        assert scorer(client).predict_masks(one, nothing) is None
 
 
 def test_masks_of_a_video(tmp_path: Path) -> None:
@@ -85,12 +98,53 @@ def test_masks_of_a_video(tmp_path: Path) -> None:
     one = record(2, "segmentation", "video", videos=(video,), segmentation=truth)
     client: Any = Boxes()
     answer = f'<answer>{{"boxes": [250, 250, 750, 750], {POINTS}, "time": 1.1}}</answer>'
-    masks = predict_masks(one, answer, client)
+    masks = scorer(client).predict_masks(one, answer)
     assert masks is not None
     assert client.key_frames == [2]
     np.testing.assert_allclose(masks.times, [0.0, 0.5, 1.0, 1.5], atol=0.01)
     assert masks.masks.shape == (4, 64, 96)
     assert abs(masks.iou - 0.75) < 1e-6
+
+
+def test_the_overlap_of_masks_as_reward(tmp_path: Path) -> None:
+    """Accuracy is the IoU of the prompted mask; two samples of a record and an answer without a prompt."""
+    truth = np.zeros((64, 96), bool)
+    truth[16:48, 24:72] = True
+    image = write_image(tmp_path / "a.png", 64, 96)
+    answer = f'{{"boxes": [0, 0, 10, 10], {POINTS}}}'
+    one = record(
+        1,
+        "segmentation",
+        "image",
+        images=(image,),
+        segmentation=rle(truth),
+        answer=f"<answer>{answer}</answer>",
+    )
+    exact = f'<think>a</think><answer>{{"boxes": [250, 250, 750, 750], {POINTS}}}</answer>'
+    texts = [exact, exact.replace("750, 750", "750, 500"), "<think>a</think><answer>{}</answer>"]
+    (scores,) = scorer(Boxes(), segmentation_reward="mask")([one], [texts])
+    assert [score.accuracy for score in scores] == pytest.approx([1.0, 0.5, 0.0])
+    by_points = scorer(Boxes())([one], [texts])[0]
+    assert by_points[0].accuracy != pytest.approx(1.0)  # the box is far from the record's
+    with pytest.raises(RecordError, match=r"record 1: segmentation_output is missing"):
+        scorer(Boxes(), segmentation_reward="mask")([replace(one, segmentation=None)], [texts])
+
+
+def test_judged_texts_are_normalised_within_each_prompt() -> None:
+    pair = [record(number, "open-ended", "image", answer="<answer>same</answer>") for number in (1, 2)]
+    texts = [
+        [f"<think>a</think><answer>{score}</answer>" for score in of_one] for of_one in ((1, 3), (-4, 5))
+    ]
+    judge = Boxes()
+    scores = scorer(judge, text_normalisation="released")(pair, texts)
+    assert [(item.reference, item.answer) for item in judge.judged[:2]] == [("same", "1"), ("same", "3")]
+    assert judge.judged[0].question.startswith("Where?\n")
+    assert [[score.accuracy for score in of_one] for of_one in scores] == [
+        pytest.approx([0, 1], abs=1e-5),
+        pytest.approx([0, 1], abs=1e-5),
+    ]
+    alone = scorer(Boxes(), text_normalisation="released").single()([pair[0]], [texts[0][:1]])
+    assert alone[0][0].accuracy == pytest.approx(1 / (1 + np.exp(-1.0)))
 
 
 def predictions() -> list[Prediction]:

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from onethinker_jax.data_pipeline.drawing import PREDICTED, TRUE, Marks, draw, marks_at
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.rewards.score import Score, score_response
 from onethinker_jax.train import page as page_module
 from onethinker_jax.train.charts import panel_html, panels
-from onethinker_jax.train.drawing import PREDICTED, TRUE, Marks, draw, marks_at
 from onethinker_jax.train.gallery import GalleryItem, Masks, gallery_item
 from onethinker_jax.train.page import Summary, TaskSummary, overall, write_page
 

@@ -1,0 +1,157 @@
+"""Responses to records -> scores: the one way for rollouts, held-out answers and evaluation.
+
+Open-ended answers are judged and masks are made by the reward service; the formulas of ``rewards/score.py`` run in
+this process or in a pool of them.  All samples of a prompt are scored in one call, as normalisation by group needs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onethinker_jax.data_pipeline.media_reader import MediaReader
+from onethinker_jax.data_pipeline.prompts import question_text
+from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.rewards.answers import StructuredAnswer, extract_answer, parse_structured
+from onethinker_jax.rewards.batch import score_batch
+from onethinker_jax.rewards.client import MaskItem, RewardClient
+from onethinker_jax.rewards.metrics import mean_mask_iou
+from onethinker_jax.rewards.pool import ScorePool, ScoreRequest
+from onethinker_jax.rewards.score import DEFAULT_SETTINGS, RewardSettings, Score, Variant, max_accuracy
+
+MASK_FPS = 2.0
+MASK_FRAMES = 16
+
+
+class Scorer:
+    """Scores responses by one variant, one set of settings and one reward service.  Thread-safe."""
+
+    def __init__(
+        self,
+        client: RewardClient,
+        *,
+        variant: Variant,
+        settings: RewardSettings = DEFAULT_SETTINGS,
+        pool: ScorePool | None = None,
+        media: MediaReader | None = None,
+    ):
+        """``media`` reads the pictures that masks are made on; by default in this process, without a cache."""
+        self.client, self.settings = client, settings
+        self.variant: Variant = variant
+        self._pool, self._media = pool, media or MediaReader()
+
+    def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
+        """The score of each record's every response.
+
+        Raises RewardUnavailable when the service cannot be reached, RecordError naming a record without the masks
+        that its reward needs.
+        """
+        owners = [record for record, of_one in zip(records, texts, strict=True) for _ in of_one]
+        requests = [
+            ScoreRequest(
+                text, record.answer, question_text(record), record.problem_type, record.data_type, group
+            )
+            for group, (record, of_one) in enumerate(zip(records, texts, strict=True))
+            for text in of_one
+        ]
+
+        def judge_masks(prompts: Sequence[tuple[int, StructuredAnswer]]) -> list[float]:
+            masks = self.masks([(owners[number], marks) for number, marks in prompts])
+            return [one.iou for one in masks]
+
+        scores = iter(
+            score_batch(
+                requests,
+                self.client,
+                variant=self.variant,
+                settings=self.settings,
+                pool=self._pool,
+                judge_masks=judge_masks,
+            )
+        )
+        return [[next(scores) for _ in of_one] for of_one in texts]
+
+    def single(self) -> "Scorer":
+        """One for responses without a group: what is normalised by group is put through a sigmoid instead."""
+        if self.settings.text_normalisation != "released":
+            return self
+        settings = replace(self.settings, text_normalisation="sigmoid")
+        return Scorer(
+            self.client, variant=self.variant, settings=settings, pool=self._pool, media=self._media
+        )
+
+    def max_accuracy(self, record: Record) -> float:
+        """The largest accuracy that a response to the record can have."""
+        return max_accuracy(record.problem_type, record.data_type, self.variant, self.settings)
+
+    def masks(self, prompts: Sequence[tuple[Record, StructuredAnswer]]) -> list["PredictedMasks"]:
+        """Masks that boxes and points prompt on the pictures of records with true masks, in order.
+
+        A record's pictures are read, and cross to the service, once.  Raises MediaError, RewardUnavailable, and
+        RecordError naming a record without true masks.
+        """
+        truths = {id(record): _true_masks(record, self._media) for record, _ in prompts}
+        items: dict[bool, list[MaskItem]] = {False: [], True: []}
+        for record, marks in prompts:
+            items[bool(record.videos)].append(truths[id(record)].item(marks))
+        made = {
+            False: iter(mask[None] for mask in self.client.segment_images(items[False])),
+            True: iter(self.client.segment_videos(items[True])),
+        }
+        results = []
+        for record, _ in prompts:
+            truth, masks = truths[id(record)], next(made[bool(record.videos)])
+            results.append(PredictedMasks(truth.times, masks, mean_mask_iou(masks, truth.rles)))
+        return results
+
+    def predict_masks(self, record: Record, response: str) -> "PredictedMasks | None":
+        """The masks that a segmentation answer prompts; None when the answer does not hold box and points."""
+        marks = parse_structured(extract_answer(response), record.problem_type, record.data_type)
+        if marks is None or marks.box is None or record.segmentation is None:
+            return None
+        return self.masks([(record, marks)])[0]
+
+
+@dataclass(frozen=True)
+class PredictedMasks:
+    """Masks made from a predicted box and points: bool [N, H, W] at ``times`` (seconds; 0 for an image)."""
+
+    times: list[float]
+    masks: np.ndarray
+    iou: float  # mean over frames against the record's masks
+
+
+@dataclass(frozen=True)
+class _TrueMasks:
+    """Pictures uint8 [N, H, W, 3] at ``times``, and the record's masks of them as COCO RLEs."""
+
+    frames: np.ndarray
+    times: list[float]
+    rles: list[dict]
+
+    def item(self, marks: StructuredAnswer) -> MaskItem:
+        """What the service is asked: the prompt belongs to the frame nearest to its time."""
+        assert marks.box is not None
+        key_frame = int(np.argmin(np.abs(np.array(self.times) - (marks.key_time or 0.0))))
+        return MaskItem(self.frames, marks.box, marks.positive_points, marks.negative_points, key_frame)
+
+
+def check_masks(records: Sequence[Record]) -> None:
+    """Raises RecordError naming the first segmentation record without true masks."""
+    for record in records:
+        if record.problem_type == "segmentation" and record.segmentation is None:
+            raise RecordError(
+                f"record {record.problem_id}: segmentation_output is missing, which reward.segmentation_reward "
+                "mask needs"
+            )
+
+
+def _true_masks(record: Record, media: MediaReader) -> _TrueMasks:
+    check_masks([record])
+    truth = record.segmentation or {}
+    if "counts" in truth:
+        return _TrueMasks(media.image(record.images[0], None)[None], [0.0], [truth])
+    video = media.video(record.videos[0], None, fps=MASK_FPS, max_frames=MASK_FRAMES)
+    numbers = (min(round(time * truth["fps"]), len(truth["frames"]) - 1) for time in video.timestamps)
+    rles = [truth["rle"][truth["frames"][number]] for number in numbers]
+    return _TrueMasks(video.frames, video.timestamps.tolist(), rles)
