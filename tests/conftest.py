@@ -7,12 +7,16 @@ CACHE = (
     Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onethinker_jax" / "test-compilations"
 )
 
-# Before the first import of JAX. Eight virtual devices cost nothing where a test uses one. Child processes
-# that a test starts inherit all of it.
+# Before the first import of JAX. Eight virtual devices cost nothing where a test uses one; what LLVM's optimiser
+# would gain on tiny models, compiling loses twice over. Child processes that a test starts inherit all of it.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 os.environ["XLA_FLAGS"] = " ".join(
-    [*os.environ.get("XLA_FLAGS", "").split(), "--xla_force_host_platform_device_count=8"]
+    [
+        *os.environ.get("XLA_FLAGS", "").split(),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+    ]
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
