@@ -4,7 +4,6 @@ Each worker has one job at a time, so it is always known which file did it. Work
 and no forks: the trainer holds device threads, which a fork would copy in the middle of their work.
 """
 
-import os
 import queue
 import signal
 import subprocess
@@ -13,10 +12,10 @@ import threading
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from onethinker_jax.data_pipeline.media import MediaError
+from onethinker_jax.rewards.worker_process import package_environment
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -132,8 +131,6 @@ class _Worker:
         self.stop()
         self.jobs = 1
         self.connection, theirs = Pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -144,7 +141,7 @@ class _Worker:
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=package_environment(),
             start_new_session=True,  # Ctrl-C is for the parent to handle
         )
         theirs.close()

@@ -46,6 +46,7 @@ from onethinker_jax.rewards.security import (
     authorization,
     channel_credentials,
 )
+from onethinker_jax.rewards.worker_process import package_environment
 
 __all__ = [
     "MaskItem",
@@ -343,11 +344,8 @@ def start_server(
 
 
 def _child_environment() -> dict[str, str]:
-    """This process's environment, in which this very package is importable; a socket of one's own has no token."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, os.environ.get("PYTHONPATH", "")]
-    inherited = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
-    return {**inherited, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    """The package's environment without the token: a socket of one's own has none."""
+    return {name: value for name, value in package_environment().items() if name != TOKEN_VARIABLE}
 
 
 def _wait_until_serving(server: RunningServer, log_start: int, timeout: float) -> None:

@@ -62,15 +62,13 @@ class WorkerProcess:
     def _start(self) -> bool:
         """Starts a process and waits until it is ready; False when something killed it meanwhile."""
         self.stop()
-        root = str(Path(__file__).resolve().parents[2])
-        paths = [root, os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", self.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+            env=package_environment(),
             start_new_session=True,
         )
         assert self.process.stdin is not None
@@ -122,6 +120,13 @@ class WorkerProcess:
                         return None
                     received += piece
         return json.loads(received)
+
+
+def package_environment() -> dict[str, str]:
+    """This process's environment, in which a child can import this very package."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def serve_lines(answer: Callable[[Any], Any]) -> None:
