@@ -2,6 +2,7 @@
 #   make train [ARGS="..."]   install what training needs, run python -m onethinker_jax.train
 #   make test  [ARGS="..."]   install the development extra, run every test
 #   make lint                 ruff check, ruff format --check, pyright
+#   make bench ARGS="NAME …"  install the development extra, run python -m benchmarks.NAME
 
 PYTHON ?= python3
 ARGS ?=
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TRAIN_STAMP := $(VENV)/.installed-train
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: train test lint clean
+.PHONY: train test lint bench clean
 .DEFAULT_GOAL := train
 
 train: $(TRAIN_STAMP)
@@ -26,6 +27,11 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --warnings
+
+bench: $(DEV_STAMP)
+	@test -n "$(ARGS)" || { echo 'Which? make bench ARGS="NAME --flags", NAME one of:' \
+		$(basename $(notdir $(wildcard benchmarks/*.py))) >&2; exit 2; }
+	$(BIN)/python -m benchmarks.$(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -92,6 +92,41 @@ def constrain_parameters(tree: T, rules: Mapping[str, str] | None = None) -> T:
     return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, mesh, rules or TRAIN_RULES))
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gather_weights(layer: T, name: str) -> T:
+    """The parameters of one layer of the stack ``name``, gathered over ``fsdp`` before they are used.
+
+    Left to itself, XLA's partitioner turns a product with a sharded kernel into a loop over its shards that adds
+    to the whole result each time, moving it through HBM as often as there are shards.  Gradients are reduced
+    straight to the shards.
+    """
+    return _constrain_layer(layer, name, DECODE_RULES)
+
+
+def _gather_forward(layer: T, name: str) -> tuple[T, None]:
+    return _constrain_layer(layer, name, DECODE_RULES), None
+
+
+def _gather_backward(name: str, _: None, gradient: T) -> tuple[T]:
+    return (_constrain_layer(gradient, name, TRAIN_RULES),)
+
+
+gather_weights.defvjp(_gather_forward, _gather_backward)
+
+
+def _constrain_layer(layer: T, name: str, rules: Mapping[str, str]) -> T:
+    """``layer`` laid out by ``rules`` over the mesh in context, if any."""
+    mesh = context_mesh()
+    if mesh is None or mesh.size == 1:
+        return layer
+
+    def place(path: tuple[object, ...], leaf: jax.Array) -> jax.Array:
+        spec = parameter_spec(f"{name}.{_dotted(path)}", (1, *leaf.shape), mesh, rules)
+        return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*spec[1:]))
+
+    return jax.tree_util.tree_map_with_path(place, layer)
+
+
 def decoding_layout(params: T, mesh: Mesh, dtype: str) -> T:
     """Parameters in ``dtype`` as decoding wants them: no weight is gathered at every token.
 
@@ -145,8 +180,7 @@ def tree_shardings(tree: object, mesh: Mesh | AbstractMesh, rules: Mapping[str, 
     """
 
     def place(path: tuple[object, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
-        parts = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
-        parts = [part for part in parts if part != "value"]
+        parts = _dotted(path).split(".")
         for start in range(len(parts)):
             name = ".".join(parts[start:])
             if any(re.fullmatch(p, name) and len(axes) == len(leaf.shape) for p, axes in LOGICAL_AXES):
@@ -154,6 +188,12 @@ def tree_shardings(tree: object, mesh: Mesh | AbstractMesh, rules: Mapping[str, 
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _dotted(path: tuple[object, ...]) -> str:
+    """A leaf's path as ``LOGICAL_AXES`` spells it."""
+    parts = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+    return ".".join(part for part in parts if part != "value")
 
 
 def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:

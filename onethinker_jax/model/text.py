@@ -20,7 +20,7 @@ from onethinker_jax.model.config import TextConfig
 from onethinker_jax.model.layers import Linear, Remat, RMSNorm, recompute, stack_layers, wide
 from onethinker_jax.model.moe import Experts
 from onethinker_jax.model.rope import rotate, text_rope
-from onethinker_jax.model.sharding import BATCH_AXES, constrain
+from onethinker_jax.model.sharding import BATCH_AXES, constrain, gather_weights
 
 Attend = Callable[[Array, Array, Array], Array]  # query, key, value -> mixed values
 
@@ -124,7 +124,7 @@ class Decoder(nnx.Module):
                     kept.append(tuple(constrain(part, BATCH_AXES, None, "tensor") for part in (key, value)))
                 return attention(query, key, value, segment_ids, branch_ids, causal=True)
 
-            x = nnx.merge(graphdef, params)(x, cos, sin, attend)
+            x = nnx.merge(graphdef, gather_weights(params, "decoder.layers"))(x, cos, sin, attend)
             x = x if feature is None else x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
             return x, kept[0] if keep_kv else None
 

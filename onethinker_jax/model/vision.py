@@ -17,7 +17,7 @@ from onethinker_jax.model.config import VisionConfig
 from onethinker_jax.model.inputs import VisionInputs
 from onethinker_jax.model.layers import LayerNorm, Linear, Remat, recompute, stack_layers, wide
 from onethinker_jax.model.rope import rotate, vision_rope
-from onethinker_jax.model.sharding import BATCH_AXES, constrain
+from onethinker_jax.model.sharding import BATCH_AXES, constrain, gather_weights
 
 
 class VisionBlock(nnx.Module):
@@ -105,7 +105,7 @@ class VisionTower(nnx.Module):
             x, taps = carry
             index, params = layer
             x = constrain(x, BATCH_AXES, "tensor")
-            x = nnx.merge(graphdef, params)(x, vision.frame_ids, cos, sin)
+            x = nnx.merge(graphdef, gather_weights(params, "visual.blocks"))(x, vision.frame_ids, cos, sin)
             return (x, jnp.where(taken == index, x[None], taps)), None
 
         taps = jnp.zeros((len(self.config.deepstack_layers), *x.shape), x.dtype)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from onethinker_jax.model.generate import policy_logits
 from onethinker_jax.model.sharding import BATCH_AXES, context_mesh
 
-CHUNK = 256  # tokens of a row whose logits are held at once
+CHUNK = 512  # tokens of a row whose logits are held at once
 
 
 def token_logprobs(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from onethinker_jax.model import hf_weights
 from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
@@ -18,6 +18,7 @@ from onethinker_jax.model.sharding import (
     TRAIN_RULES,
     ShardingError,
     batch_sharding,
+    gather_weights,
     make_mesh,
     parameter_spec,
     tree_shardings,
@@ -71,6 +72,29 @@ def test_loss_logits_and_gradients_equal_one_device(checkpoint):
     with jax.set_mesh(mesh):
         got = jax.jit(lambda p, i: loss(nnx.merge(graphdef, p), i)[1])(decoding, placed)
     np.testing.assert_allclose(got, one_logits, atol=1e-5)
+
+
+@needs_eight
+def test_a_layer_is_gathered_whole_and_its_gradient_is_sharded():
+    """Its kernels over ``fsdp``, in both towers; what lies on ``tensor`` stays there."""
+    mesh = make_mesh(fsdp=4, tensor=2)
+    kernels = {"q_proj": {"kernel": jnp.arange(64.0).reshape(8, 8)}}, {"fc2": {"kernel": jnp.ones((8, 8))}}
+    for layer, name, gathered, sharded in zip(
+        kernels,
+        ("decoder.layers", "visual.blocks"),
+        (PartitionSpec(None, "tensor"), PartitionSpec("tensor", None)),
+        (PartitionSpec("fsdp", "tensor"), PartitionSpec("tensor", "fsdp")),
+        strict=True,
+    ):
+        with jax.set_mesh(mesh):
+            (out,) = jax.tree.leaves(jax.jit(lambda x, n=name: gather_weights(x, n))(layer))
+            square = jax.grad(lambda x, n=name: (jax.tree.leaves(gather_weights(x, n))[0] ** 2).sum())
+            (gradient,) = jax.tree.leaves(jax.jit(square)(layer))
+        (kernel,) = jax.tree.leaves(layer)
+        assert out.sharding.is_equivalent_to(NamedSharding(mesh, gathered), 2)
+        assert gradient.sharding.is_equivalent_to(NamedSharding(mesh, sharded), 2)
+        np.testing.assert_array_equal(out, kernel)
+        np.testing.assert_array_equal(gradient, 2 * kernel)
 
 
 @needs_eight
