@@ -97,8 +97,8 @@ def gather_weights(layer: T, name: str) -> T:
     """The parameters of one layer of the stack ``name``, gathered over ``fsdp`` before they are used.
 
     Left to itself, XLA's partitioner turns a product with a sharded kernel into a loop over its shards that adds
-    to the whole result each time, moving it through HBM as often as there are shards.  Gradients are reduced
-    straight to the shards.
+    to the whole result each time, moving it through HBM as often as there are shards.  Gradients end on the
+    shards.
     """
     return _constrain_layer(layer, name, DECODE_RULES)
 
@@ -108,7 +108,8 @@ def _gather_forward(layer: T, name: str) -> tuple[T, None]:
 
 
 def _gather_backward(name: str, _: None, gradient: T) -> tuple[T]:
-    return (_constrain_layer(gradient, name, TRAIN_RULES),)
+    whole = _constrain_layer(gradient, name, DECODE_RULES)  # or its product, too, would be made shard by shard
+    return (_constrain_layer(whole, name, TRAIN_RULES),)
 
 
 gather_weights.defvjp(_gather_forward, _gather_backward)
