@@ -1,7 +1,8 @@
 """python -m onethinker_jax.train.plan PRESET --topology v5p-32 [--flags]: does it fit, and how fast could it be?
 
 Compiles the preset's device programs for a TPU slice, on a machine without one, and reports memory, FLOPs, bytes
-moved, collectives and a roofline estimate (docs/plan.md).  Without --topology it reports for the GPUs present.
+moved, collectives and a roofline estimate (docs/plan.md).  Without --topology it reports for the GPUs present;
+--only sampling (or RL, "SFT gradients" …) compiles the programs with that in their name.
 
 Exit status: 0 it fits, 1 it does not or cannot be planned (one line says why), 2 an unknown preset or flag.
 """
@@ -72,7 +73,8 @@ class Report:
 def main(arguments: Sequence[str]) -> int:
     """Parses, compiles and reports; returns the exit status."""
     try:
-        topology, rest = _take_topology(list(arguments))
+        topology, rest = _take("--topology", list(arguments), "a slice, such as v5p-32 or v6e:4x8")
+        only, rest = _take("--only", rest, "programs, such as sampling or RL")
         config = parse(rest)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -85,21 +87,24 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         chip, mesh = _target(config, topology)
-        reports = plan(config, mesh)
+        reports = plan(config, mesh, only=only or "")
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     except (TopologyError, *EXPECTED) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    sys.stdout.write(describe(config, chip, mesh, reports, topology))
+    sys.stdout.write(describe(config, chip, mesh, reports, topology, only=only or ""))
     return 0 if all(report.fits(chip) for report in reports) else 1
 
 
-def _take_topology(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The value of --topology, and the other arguments."""
+def _take(flag: str, arguments: list[str], what: str) -> tuple[str | None, list[str]]:
+    """The value of a flag, and the other arguments.  Raises UsageError saying what it names."""
     for at, argument in enumerate(arguments):
         name, given, value = argument.partition("=")
-        if name == "--topology":
+        if name == flag:
             if not given and at + 1 == len(arguments):
-                raise UsageError("--topology: name a slice, such as v5p-32 or v6e:4x8")
+                raise UsageError(f"{flag}: name {what}")
             taken = 1 if given else 2
             return (value if given else arguments[at + 1]), arguments[:at] + arguments[at + taken :]
     return None, arguments
@@ -141,10 +146,10 @@ def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
     return slice_.chip, mesh
 
 
-def plan(config: TrainConfig, mesh: "Mesh") -> list[Report]:
-    """Compiles every program of the preset for the mesh's devices; no array is made.
+def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
+    """Compiles the preset's programs with ``only`` in their names for the mesh's devices; no array is made.
 
-    Raises ShardingError, ConfigError or SettingError naming what cannot be.
+    Raises UsageError where there is none such; ShardingError, ConfigError or SettingError naming what cannot be.
     """
     import jax
 
@@ -154,10 +159,16 @@ def plan(config: TrainConfig, mesh: "Mesh") -> list[Report]:
     sizes = planned_sizes(config.model)
     without_remat = replace(config, model=replace(config.model, remat="none"))
     with jax.set_mesh(mesh):
-        programs = zip(
-            plan_programs(config, sizes, mesh), plan_programs(without_remat, sizes, mesh), strict=True
-        )
-        return [_compile(program, plain, config, mesh) for program, plain in programs]
+        programs = plan_programs(config, sizes, mesh)
+        pairs = [
+            (program, plain)
+            for program, plain in zip(programs, plan_programs(without_remat, sizes, mesh), strict=True)
+            if only in program.name
+        ]
+        if not pairs:
+            names = ", ".join(program.name for program in programs)
+            raise UsageError(f"--only {only}: no program has that in its name; there are: {names}")
+        return [_compile(program, plain, config, mesh) for program, plain in pairs]
 
 
 def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "Mesh") -> Report:
@@ -235,15 +246,21 @@ def _refusal(error: Exception) -> str:
 
 
 def describe(
-    config: TrainConfig, chip: Chip, mesh: "Mesh", reports: Sequence[Report], topology: str | None
+    config: TrainConfig,
+    chip: Chip,
+    mesh: "Mesh",
+    reports: Sequence[Report],
+    topology: str | None,
+    *,
+    only: str = "",
 ) -> str:
-    """The report in Markdown."""
+    """The report in Markdown; without the sums of a step where ``only`` some programs are there."""
     where = topology or f"{mesh.size} x {chip.name}"
     shape = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     fits = all(report.fits(chip) for report in reports)
     model = config.model
     lines = [
-        f"### {config.name} on {where}: {'fits' if fits else 'does not fit'}",
+        f"### {config.name} on {where}{only and f', only {only}'}: {'fits' if fits else 'does not fit'}",
         "",
         f"{mesh.size} devices, mesh {shape}; {chip.name}: {chip.hbm / GIB:.2f} GiB, "
         f"{chip.flops / 1e12:.0f} TFLOP/s, HBM {chip.hbm_bandwidth / 1e9:.0f} GB/s, ICI {chip.ici / 1e9:.0f} GB/s "
@@ -257,7 +274,7 @@ def describe(
         "|---" * (len(reports) + 1) + "|",
         *_cost_rows(reports, chip),
         "",
-        *_step_lines(reports, chip),
+        *([] if only else _step_lines(reports, chip)),
     ]
     return "\n".join(lines) + "\n"
 

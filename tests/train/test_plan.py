@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from onethinker_jax.command_line import UsageError
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.model.family import MEMBERS, family_member
 from onethinker_jax.train import plan
@@ -79,6 +80,7 @@ def test_family_and_presets() -> None:
     [
         (["nonesuch", "--topology", "v6e-8"], 2, "unknown preset 'nonesuch'"),
         (["shapes", "--topology"], 2, "--topology: name a slice"),
+        (["shapes", "--only"], 2, "--only: name programs, such as sampling or RL"),
         (["shapes", "--topology", "v6e-9"], 1, "unknown topology 'v6e-9'; there are: v6e-1"),
         (["shapes", "--topology", "v6e-8"], 1, "v6e-8 has 8 devices; mesh data=1 fsdp=1 tensor=1 has 1"),
         (["shapes"], 1, "there is no GPU here; name a TPU slice"),
@@ -161,6 +163,14 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     assert reports[4].memory.resident["optimiser"] > 2 * reports[0].memory.arguments["gradients"] * 0.99
     text = plan.describe(config, chip, mesh, reports, "v6e:2x4")
     assert "shapes on v6e:2x4: fits" in text
+    assert "RL step, every length at its limit" in text
+    partly = plan.describe(config, chip, mesh, reports[2:3], "v6e:2x4", only="RL gradients")
+    assert "shapes on v6e:2x4, only RL gradients: fits" in partly
+    assert "RL step" not in partly
+    with pytest.raises(
+        UsageError, match=r"--only decoding: no program .*; there are: SFT gradients, SFT update"
+    ):
+        plan.plan(config, mesh, only="decoding")
     small = replace(chip, hbm=2**20)
     assert "does not fit" in plan.describe(config, small, mesh, reports, "v6e:2x4")
 
