@@ -7,6 +7,7 @@ end needs: torch is loaded when a neural back end is made, not before. ROUGE and
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -91,6 +92,11 @@ class MaskPrompt:
             if len(point) != 2 or not all(math.isfinite(value) for value in point):
                 raise ItemError(f"a point is two finite numbers, not {point!r:.100}")
 
+    @property
+    def point_count(self) -> int:
+        """Of the points of both kinds."""
+        return len(self.positive_points) + len(self.negative_points)
+
     def pixels(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Box float64 [4], positive [n, 2] and negative [m, 2] points, in pixels of an H×W frame."""
         scale = np.array([width, height], dtype=np.float64) / 1000.0
@@ -107,6 +113,36 @@ class MaskPrompt:
         return (left, top, right, bottom) if right > left and bottom > top else None
 
 
+@dataclass(frozen=True)
+class MaskJob:
+    """A prompt for frame `key_frame` of a video, uint8 [N, H, W, 3], or for an image, which is one frame.
+
+    `sha256` is that of the pixels, for whoever knows it already. Raises ItemError for frames of another kind
+    and for a key frame that is not there.
+    """
+
+    frames: np.ndarray
+    prompt: MaskPrompt
+    key_frame: int = 0
+    video: bool = False
+    sha256: bytes = b""
+
+    def __post_init__(self) -> None:
+        frames = self.frames
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+            raise ItemError(f"frames are uint8 [N, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+        if not self.video and len(frames) != 1:
+            raise ItemError(f"an image is one frame, not {len(frames)}")
+        if not 0 <= self.key_frame < len(frames):
+            raise ItemError(f"key frame {self.key_frame} of a video of {len(frames)} frames")
+
+    @property
+    def medium(self) -> tuple[bool, bytes, tuple[int, ...]]:
+        """Equal for jobs on one image or video, whichever arrays hold its pixels."""
+        digest = self.sha256 or hashlib.sha256(np.ascontiguousarray(self.frames).data).digest()
+        return self.video, digest, self.frames.shape
+
+
 class TextBackend(Protocol):
     """Scores open-ended answers."""
 
@@ -118,12 +154,8 @@ class TextBackend(Protocol):
 class MaskBackend(Protocol):
     """Makes masks from prompts."""
 
-    def segment_image(self, image: np.ndarray, prompt: MaskPrompt) -> np.ndarray:
-        """uint8 [H, W, 3] -> bool [H, W]."""
-        ...
-
-    def segment_video(self, frames: np.ndarray, key_frame: int, prompt: MaskPrompt) -> np.ndarray:
-        """uint8 [N, H, W, 3], the prompt being for frame `key_frame` -> bool [N, H, W]."""
+    def segment(self, jobs: Sequence[MaskJob]) -> list[np.ndarray]:
+        """bool [N, H, W] a job, in order; each as it would be alone."""
         ...
 
 
@@ -160,3 +192,5 @@ def _sam2(settings: BackendSettings) -> MaskBackend:
 
 TEXT_BACKENDS: dict[str, Callable[[BackendSettings], TextBackend]] = {"rouge": _rouge, "polar": _polar}
 MASK_BACKENDS: dict[str, Callable[[BackendSettings], MaskBackend]] = {"grabcut": _grabcut, "sam2": _sam2}
+MASK_BATCH = {"grabcut": 1, "sam2": 64}
+"""Items in one batch by default: SAM2 encodes a picture once for all its prompts, GrabCut gains nothing."""

@@ -9,10 +9,12 @@ to that mask is the object.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from onethinker_jax.rewards.backends import ItemError, MaskPrompt
+from onethinker_jax.rewards.backends import MaskJob, MaskPrompt
 
 MAX_SIDE = 320
 """Frames are cut at this size of their longer side; the mask is brought back to the full size."""
@@ -27,29 +29,28 @@ _NO_RECT = (0, 0, 1, 1)  # asked for by the signature, unused with labels
 class GrabCut:
     """`MaskBackend` by GrabCut. The same input gives the same mask; safe to call from several threads."""
 
-    def segment_image(self, image: np.ndarray, prompt: MaskPrompt) -> np.ndarray:
-        """uint8 [H, W, 3] -> bool [H, W]."""
-        mask, _ = _cut_prompt(_shrunk(image), prompt)
-        return _enlarged(mask, image.shape[0], image.shape[1])
+    def segment(self, jobs: Sequence[MaskJob]) -> list[np.ndarray]:
+        """bool [N, H, W] a job, one after another."""
+        return [_segment(job) for job in jobs]
 
-    def segment_video(self, frames: np.ndarray, key_frame: int, prompt: MaskPrompt) -> np.ndarray:
-        """uint8 [N, H, W, 3] -> bool [N, H, W]. Raises ItemError for a key frame that is not there."""
-        count, height, width = frames.shape[:3]
-        if not 0 <= key_frame < count:
-            raise ItemError(f"key frame {key_frame} of a video of {count} frames")
-        masks = np.zeros((count, height, width), dtype=bool)
-        key_mask, models = _cut_prompt(_shrunk(frames[key_frame]), prompt)
-        masks[key_frame] = _enlarged(key_mask, height, width)
-        if models is None or not key_mask.any():
-            return masks
-        for order in (range(key_frame + 1, count), range(key_frame - 1, -1, -1)):
-            last = key_mask
-            for index in order:
-                mask = _cut_near(_shrunk(frames[index]), last, models)
-                masks[index] = _enlarged(mask, height, width)
-                if mask.any():  # an object that is gone may come back where it was last seen
-                    last = mask
+
+def _segment(job: MaskJob) -> np.ndarray:
+    """An image is a video of one frame."""
+    frames, key_frame = job.frames, job.key_frame
+    count, height, width = frames.shape[:3]
+    masks = np.zeros((count, height, width), dtype=bool)
+    key_mask, models = _cut_prompt(_shrunk(frames[key_frame]), job.prompt)
+    masks[key_frame] = _enlarged(key_mask, height, width)
+    if models is None or not key_mask.any():
         return masks
+    for order in (range(key_frame + 1, count), range(key_frame - 1, -1, -1)):
+        last = key_mask
+        for index in order:
+            mask = _cut_near(_shrunk(frames[index]), last, models)
+            masks[index] = _enlarged(mask, height, width)
+            if mask.any():  # an object that is gone may come back where it was last seen
+                last = mask
+    return masks
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:

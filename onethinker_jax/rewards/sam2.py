@@ -11,57 +11,119 @@ size by this module, the same way for both:
 
 Holes are not filled. In a video the prompt is for the key frame, which is then followed forward to the end and
 backward to the start; the backward pass also remembers the frames seen forward.
+
+In a batch each image is encoded once, several in one pass of the encoder, and its prompts are decoded together.
+Prompts on one video are followed one after another, and share what the encoder made of its frames.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onethinker_jax.rewards.backends import BackendError, BackendSettings, ItemError, MaskPrompt
+from onethinker_jax.rewards.backends import BackendError, BackendSettings, MaskJob, MaskPrompt
 from onethinker_jax.rewards.torch_device import torch_device
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+BATCH = 8
+"""Frames that are encoded, and prompts that are decoded, in one pass at most."""
+KEPT_FRAMES = 64
+"""Frames of a video that stay encoded for its next prompt: 17 MB each at 1024 × 1024 pixels in float32."""
+
+Value = TypeVar("Value")
+
 log = logging.getLogger(__name__)
 
 
-class Network(Protocol):
-    """A SAM2 network. Frames are float32 [3, S, S], S its `image_size`; points float32 [P, 2] in pixels of that.
+class Features(NamedTuple):
+    """What the encoder makes of a frame: maps [1, channels, height, width] from fine to coarse.
 
-    Labels, int [P]: 1 inside, 0 outside, 2 and 3 the box's corners. Logits are [S / 4, S / 4].
+    `position` is where the coarsest map's cells are, [height · width, 1, channels].
+    """
+
+    maps: tuple[Tensor, ...]
+    position: Tensor
+
+    @classmethod
+    def of_frames(
+        cls, flat: Sequence[Tensor], sizes: Sequence[tuple[int, int]], position: Tensor
+    ) -> list[Features]:
+        """From what both networks call vision features: maps of B frames, each [height · width, B, channels]."""
+        maps = [level.permute(1, 2, 0).unflatten(2, size) for level, size in zip(flat, sizes, strict=True)]
+        one = position[:, :1].clone()  # it is the same for all frames
+        return [cls(tuple(level[n : n + 1] for level in maps), one) for n in range(position.shape[1])]
+
+    @property
+    def flat(self) -> list[Tensor]:
+        """The maps as [height · width, 1, channels]."""
+        return [level.flatten(2).permute(2, 0, 1) for level in self.maps]
+
+
+class Network(Protocol):
+    """A SAM2 network. Points are float32 [B, P, 2] in pixels of a square of `image_size` S, labels int32 [B, P].
+
+    Labels: 1 inside, 0 outside, 2 and 3 the box's corners. Logits are [B, S / 4, S / 4].
     """
 
     image_size: int
 
-    def image_logits(self, frame: Tensor, points: Tensor, labels: Tensor) -> Tensor: ...
+    def encode(self, frames: Tensor) -> list[Features]:
+        """float32 [B, 3, S, S], in one pass."""
+        ...
+
+    def image_logits(self, features: Sequence[Features], points: Tensor, labels: Tensor) -> Tensor:
+        """Of B prompts, the b-th being for the b-th image; an image may come again."""
+        ...
 
     def video_logits(
-        self, frames: Sequence[Tensor], key_frame: int, points: Tensor, labels: Tensor
+        self,
+        features: Iterable[tuple[int, Features]],
+        key_frame: int,
+        count: int,
+        points: Tensor,
+        labels: Tensor,
     ) -> Iterator[tuple[int, Tensor]]:
-        """Each frame's index and logits: the key frame, those after it, then those before it, backward."""
+        """Each frame's index and logits, for one prompt (B = 1) on the key frame of a video of `count` frames.
+
+        The frames come with their indices: the key frame, those after it, then those before it, backward.
+        """
         ...
+
+
+def stacked_maps(features: Sequence[Features]) -> list[Tensor]:
+    """The maps of B frames, each [B, channels, height, width]."""
+    return [torch.cat(maps) for maps in zip(*(one.maps for one in features), strict=True)]
 
 
 class Sam2:
     """`MaskBackend` by SAM2. Safe to call from several threads, which take turns.
 
-    The weights stay float32; `dtype`, float32 or bfloat16, is what autocast computes in.
+    The weights stay float32; `dtype`, float32 or bfloat16, is what autocast computes in. `batch` and
+    `kept_frames` bound the memory: see `BATCH` and `KEPT_FRAMES`.
     """
 
     def __init__(
-        self, network: Network, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        network: Network,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        batch: int = BATCH,
+        kept_frames: int = KEPT_FRAMES,
     ) -> None:
         self._network, self._device, self._dtype = network, torch.device(device), dtype
+        self._batch, self._kept_frames = batch, kept_frames
+        self._mean, self._std = (torch.tensor(value, device=device)[:, None, None] for value in (MEAN, STD))
         self._turn = threading.Lock()
 
     @classmethod
@@ -75,65 +137,98 @@ class Sam2:
         log.info("SAM2 from %s on %s in %s", path, device, dtype)
         return cls(network, device=device, dtype=dtype)
 
-    def segment_image(self, image: np.ndarray, prompt: MaskPrompt) -> np.ndarray:
-        """uint8 [H, W, 3] -> bool [H, W]. A box that covers no pixel gives an empty mask."""
-        height, width = _frame_size(image, 3)
-        if prompt.whole_box(height, width) is None:
-            return np.zeros((height, width), dtype=bool)
-        frame = _Frames(image[None], self._network.image_size, self._device)[0]
+    def segment(self, jobs: Sequence[MaskJob]) -> list[np.ndarray]:
+        """bool [N, H, W] a job, in order. A box that covers no pixel gives empty masks."""
+        masks = [np.zeros(job.frames.shape[:3], dtype=bool) for job in jobs]
+        media: dict[tuple, list[int]] = {}  # the jobs on each, by their numbers
+        for number, job in enumerate(jobs):
+            if job.prompt.whole_box(*job.frames.shape[1:3]) is not None:
+                media.setdefault(job.medium, []).append(number)
+        images = [numbers for numbers in media.values() if not jobs[numbers[0]].video]
+        videos = [numbers for numbers in media.values() if jobs[numbers[0]].video]
         with self._computing():
-            logits = self._network.image_logits(frame, *self._points(prompt))
-        return _mask(logits, height, width)
-
-    def segment_video(self, frames: np.ndarray, key_frame: int, prompt: MaskPrompt) -> np.ndarray:
-        """uint8 [N, H, W, 3] -> bool [N, H, W]. Raises ItemError for a key frame that is not there."""
-        height, width = _frame_size(frames, 4)
-        if not 0 <= key_frame < len(frames):
-            raise ItemError(f"key frame {key_frame} of a video of {len(frames)} frames")
-        masks = np.zeros((len(frames), height, width), dtype=bool)
-        if prompt.whole_box(height, width) is None:
-            return masks
-        prepared = _Frames(frames, self._network.image_size, self._device)
-        with self._computing():
-            for index, logits in self._network.video_logits(prepared, key_frame, *self._points(prompt)):
-                masks[index] = _mask(logits, height, width)
+            for some in _parts(images, self._batch):
+                for number, mask in self._image_masks(jobs, some):
+                    masks[number][0] = mask
+            for numbers in videos:
+                for number, index, mask in self._video_masks(jobs, numbers):
+                    masks[number][index] = mask
         return masks
+
+    def _image_masks(
+        self, jobs: Sequence[MaskJob], images: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Each job's number and mask, the jobs being those on a few images, which are encoded together."""
+        encoded = self._encode([jobs[numbers[0]].frames[0] for numbers in images])
+        features = {number: one for numbers, one in zip(images, encoded, strict=True) for number in numbers}
+        by_points: dict[int, list[int]] = {}  # what is decoded together has the same number of points
+        for number in features:
+            by_points.setdefault(jobs[number].prompt.point_count, []).append(number)
+        for same in by_points.values():
+            for numbers in _parts(same, self._batch):
+                prompts = self._points([jobs[number].prompt for number in numbers])
+                logits = self._network.image_logits([features[number] for number in numbers], *prompts)
+                for number, one in zip(numbers, logits, strict=True):
+                    yield number, _mask(one, jobs[number])
+
+    def _video_masks(
+        self, jobs: Sequence[MaskJob], numbers: Sequence[int]
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """A job's number, a frame's index and the mask there, for all jobs on one video."""
+        kept: dict[int, Features] = {}
+        room = self._kept_frames if len(numbers) > 1 else 0
+        for number in numbers:
+            job = jobs[number]
+            key_frame, count = job.key_frame, len(job.frames)
+            order = [*range(key_frame, count), *range(key_frame - 1, -1, -1)]
+            features = self._frame_features(job.frames, order, kept, room)
+            prompt = self._points([job.prompt])
+            for index, logits in self._network.video_logits(features, key_frame, count, *prompt):
+                yield number, index, _mask(logits[0], job)
+
+    def _frame_features(
+        self, frames: np.ndarray, order: Sequence[int], kept: dict[int, Features], room: int
+    ) -> Iterator[tuple[int, Features]]:
+        """Each frame's index and features: those that are kept, else encoded, and kept where there is room."""
+        for indices in _parts(order, self._batch):
+            missing = [index for index in indices if index not in kept]
+            encoded = self._encode([frames[index] for index in missing])
+            present = kept | dict(zip(missing, encoded, strict=True))
+            for index in missing[: max(0, room - len(kept))]:
+                kept[index] = present[index]
+            yield from ((index, present[index]) for index in indices)
+
+    def _encode(self, frames: Sequence[np.ndarray]) -> list[Features]:
+        """Of frames uint8 [H, W, 3], in one pass."""
+        return (
+            self._network.encode(torch.stack([self._prepared(frame) for frame in frames])) if frames else []
+        )
+
+    def _prepared(self, frame: np.ndarray) -> Tensor:
+        """uint8 [H, W, 3] -> float32 [3, S, S] as the network takes it."""
+        pixels = torch.tensor(frame, device=self._device).permute(2, 0, 1)[None].float() / 255
+        square = (self._network.image_size,) * 2
+        resized = F.interpolate(pixels, square, mode="bilinear", align_corners=False, antialias=True)
+        return (resized[0] - self._mean) / self._std
+
+    def _points(self, prompts: Sequence[MaskPrompt]) -> tuple[Tensor, Tensor]:
+        """float32 [B, P, 2] in the network's pixels and int32 [B, P], for prompts of equally many points."""
+        size = self._network.image_size
+        points, labels = [], []
+        for prompt in prompts:
+            box, positive, negative = prompt.pixels(size, size)
+            points.append(np.concatenate([box.reshape(2, 2), positive, negative]))
+            labels.append([2, 3] + [1] * len(positive) + [0] * len(negative))
+        return (
+            torch.tensor(np.stack(points), dtype=torch.float32, device=self._device),
+            torch.tensor(labels, dtype=torch.int32, device=self._device),
+        )
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
         autocast = torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
         with self._turn, torch.no_grad(), autocast:
             yield
-
-    def _points(self, prompt: MaskPrompt) -> tuple[Tensor, Tensor]:
-        """float32 [P, 2] in the network's pixels and int32 [P]."""
-        size = self._network.image_size
-        box, positive, negative = prompt.pixels(size, size)
-        points = np.concatenate([box.reshape(2, 2), positive, negative])
-        labels = [2, 3] + [1] * len(positive) + [0] * len(negative)
-        return (
-            torch.tensor(points, dtype=torch.float32, device=self._device),
-            torch.tensor(labels, dtype=torch.int32, device=self._device),
-        )
-
-
-class _Frames(Sequence[Tensor]):
-    """The frames as the network takes them, each prepared when it is asked for."""
-
-    def __init__(self, frames: np.ndarray, size: int, device: torch.device) -> None:
-        self._frames, self._size, self._device = frames, size, device
-        self._mean, self._std = (torch.tensor(value, device=device)[:, None, None] for value in (MEAN, STD))
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        pixels = torch.tensor(self._frames[index], device=self._device).permute(2, 0, 1)[None].float() / 255
-        square = (self._size, self._size)
-        resized = F.interpolate(pixels, square, mode="bilinear", align_corners=False, antialias=True)
-        return (resized[0] - self._mean) / self._std
 
 
 def load_network(path: Path, device: torch.device) -> Network:
@@ -153,15 +248,13 @@ def load_network(path: Path, device: torch.device) -> Network:
     return load_meta(path, device)
 
 
-def _frame_size(frames: np.ndarray, axes: int) -> tuple[int, int]:
-    """Height and width; raises ItemError for what is no picture."""
-    if frames.ndim != axes or frames.dtype != np.uint8 or frames.shape[-1] != 3 or 0 in frames.shape:
-        wanted = "[H, W, 3]" if axes == 3 else "[N, H, W, 3]"
-        raise ItemError(f"frames are uint8 {wanted}, not {frames.dtype} {list(frames.shape)}")
-    return frames.shape[-3], frames.shape[-2]
+def _parts(values: Sequence[Value], size: int) -> Iterator[Sequence[Value]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
-def _mask(logits: Tensor, height: int, width: int) -> np.ndarray:
+def _mask(logits: Tensor, job: MaskJob) -> np.ndarray:
+    """Logits [S / 4, S / 4] -> bool [H, W] of the job's frames."""
+    height, width = job.frames.shape[1:3]
     enlarged = F.interpolate(
         logits[None, None].float(), (height, width), mode="bilinear", align_corners=False
     )

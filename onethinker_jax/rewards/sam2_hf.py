@@ -6,7 +6,7 @@ Both read the same weights, and share the vision encoder once loaded.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,59 @@ from torch import Tensor
 from transformers import Sam2Model, Sam2VideoInferenceSession, Sam2VideoModel
 
 from onethinker_jax.rewards.backends import BackendError
+from onethinker_jax.rewards.sam2 import Features, stacked_maps
 
 
 class HfSam2:
     """`Network` by transformers; `video` is None where the directory holds the image part alone."""
 
     def __init__(self, image: Sam2Model, video: Sam2VideoModel | None) -> None:
-        self._image, self._video = image, video
-        prompt_encoder: Any = image.prompt_encoder
-        self.image_size: int = prompt_encoder.input_image_size
+        self._image: Any = image
+        self._video = video
+        self.image_size: int = self._image.prompt_encoder.input_image_size
 
-    def image_logits(self, frame: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+    def encode(self, frames: Tensor) -> list[Features]:
+        outputs = self._image.get_image_features(frames)
+        sizes = self._image.backbone_feature_sizes
+        return Features.of_frames(outputs.fpn_hidden_states, sizes, outputs.fpn_position_encoding[-1])
+
+    def image_logits(self, features: Sequence[Features], points: Tensor, labels: Tensor) -> Tensor:
+        *fine, coarse = stacked_maps(features)
         outputs = self._image(
-            pixel_values=frame[None],
-            input_points=points[None, None],
-            input_labels=labels[None, None],
+            image_embeddings=[*fine, coarse + self._image.no_memory_embedding.view(1, -1, 1, 1)],
+            input_points=points[:, None],
+            input_labels=labels[:, None],
             multimask_output=False,
         )
-        return outputs.pred_masks[0, 0, 0]
+        return outputs.pred_masks[:, 0, 0]
 
     def video_logits(
-        self, frames: Sequence[Tensor], key_frame: int, points: Tensor, labels: Tensor
+        self,
+        features: Iterable[tuple[int, Features]],
+        key_frame: int,
+        count: int,
+        points: Tensor,
+        labels: Tensor,
     ) -> Iterator[tuple[int, Tensor]]:
         if self._video is None:
             raise RuntimeError("these SAM2 weights hold the image part alone and cannot follow a video")
         session = Sam2VideoInferenceSession(
             inference_device=points.device, inference_state_device=points.device, dtype=torch.float32
         )
-        session.processed_frames = frames  # type: ignore[assignment] - it only indexes them and takes their number
+        # Only their number is read: a frame's features lie in the cache when they are asked for.
+        session.processed_frames = dict.fromkeys(range(count))  # type: ignore[assignment]
         number = session.obj_id_to_idx(1)
-        prompt = {"point_coords": points[None, None], "point_labels": labels[None, None]}
+        prompt = {"point_coords": points[:, None], "point_labels": labels[:, None]}
         session.add_point_inputs(number, key_frame, prompt)
         session.obj_with_new_inputs = [1]
-        yield key_frame, self._video(session, frame_idx=key_frame).pred_masks[0, 0]
         kept: dict[int, dict[str, Any]] = session.output_dict_per_obj[number]["non_cond_frame_outputs"]
-        for order, reverse in (
-            (range(key_frame + 1, len(frames)), False),
-            (range(key_frame - 1, -1, -1), True),
-        ):
-            for index in order:
-                yield index, self._video(session, frame_idx=index, reverse=reverse).pred_masks[0, 0]
+        for index, one in features:
+            cached = {"vision_feats": one.flat, "vision_pos_embeds": [one.position]}
+            session.cache.cache_vision_features(index, cached)
+            outputs = self._video(session, frame_idx=index, reverse=index < key_frame)
+            if index != key_frame:
                 del kept[index]["high_res_masks"]  # S × S floats a frame that nothing reads again
+            yield index, outputs.pred_masks[:, 0]
 
 
 def load_hf(directory: Path, device: torch.device) -> HfSam2:

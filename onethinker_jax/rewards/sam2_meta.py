@@ -13,7 +13,7 @@ import importlib.util
 import pickle
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import yaml
 from torch import Tensor
 
 from onethinker_jax.rewards.backends import BackendError
+from onethinker_jax.rewards.sam2 import Features, stacked_maps
 
 INSTALL = "SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation sam2==1.1.0"
 
@@ -45,15 +46,16 @@ class MetaSam2:
         self._model = model
         self.image_size: int = model.image_size
 
-    def image_logits(self, frame: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+    def encode(self, frames: Tensor) -> list[Features]:
+        _, flat, positions, sizes = self._model._prepare_backbone_features(self._model.forward_image(frames))
+        return Features.of_frames(flat, sizes, positions[-1])
+
+    def image_logits(self, features: Sequence[Features], points: Tensor, labels: Tensor) -> Tensor:
         model = self._model
-        features, _, sizes = self._features(frame)
+        *fine, coarse = stacked_maps(features)
         if model.directly_add_no_mem_embed:
-            features[-1] = features[-1] + model.no_mem_embed
-        *fine, coarse = (
-            feature.permute(1, 2, 0).unflatten(2, size) for feature, size in zip(features, sizes, strict=True)
-        )
-        sparse, dense = model.sam_prompt_encoder(points=(points[None], labels[None]), boxes=None, masks=None)
+            coarse = coarse + model.no_mem_embed.view(1, -1, 1, 1)
+        sparse, dense = model.sam_prompt_encoder(points=(points, labels), boxes=None, masks=None)
         logits, *_ = model.sam_mask_decoder(
             image_embeddings=coarse,
             image_pe=model.sam_prompt_encoder.get_dense_pe(),
@@ -63,61 +65,36 @@ class MetaSam2:
             repeat_image=False,
             high_res_features=fine,
         )
-        return logits[0, 0]
+        return logits[:, 0]
 
     def video_logits(
-        self, frames: Sequence[Tensor], key_frame: int, points: Tensor, labels: Tensor
+        self,
+        features: Iterable[tuple[int, Features]],
+        key_frame: int,
+        count: int,
+        points: Tensor,
+        labels: Tensor,
     ) -> Iterator[tuple[int, Tensor]]:
         memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-        prompt = {"point_coords": points[None], "point_labels": labels[None]}
-        memory["cond_frame_outputs"][key_frame], logits = self._track(
-            frames, key_frame, memory, prompt=prompt
-        )
-        yield key_frame, logits
-        for order, reverse in (
-            (range(key_frame + 1, len(frames)), False),
-            (range(key_frame - 1, -1, -1), True),
-        ):
-            for index in order:
-                kept, logits = self._track(frames, index, memory, reverse=reverse)
-                memory["non_cond_frame_outputs"][index] = kept
-                yield index, logits
-
-    def _track(
-        self,
-        frames: Sequence[Tensor],
-        index: int,
-        memory: dict[str, dict[int, Any]],
-        *,
-        prompt: dict[str, Tensor] | None = None,
-        reverse: bool = False,
-    ) -> tuple[dict[str, Any], Tensor]:
-        """What later frames remember of this one, and its logits."""
-        features, positions, sizes = self._features(frames[index])
-        outputs = self._model.track_step(
-            frame_idx=index,
-            is_init_cond_frame=prompt is not None,
-            current_vision_feats=features,
-            current_vision_pos_embeds=positions,
-            feat_sizes=sizes,
-            point_inputs=prompt,
-            mask_inputs=None,
-            output_dict=memory,
-            num_frames=len(frames),
-            track_in_reverse=reverse,
-        )
-        kept = {name: outputs[name] for name in ("maskmem_pos_enc", "obj_ptr")}
-        kept["maskmem_features"] = outputs["maskmem_features"].to(
-            torch.bfloat16
-        )  # as Meta's predictor keeps it
-        return kept, outputs["pred_masks"][0, 0]
-
-    def _features(self, frame: Tensor) -> tuple[list[Tensor], list[Tensor], list[tuple[int, int]]]:
-        """Feature maps [height · width, 1, channels] from fine to coarse, their positions, and their sizes."""
-        _, features, positions, sizes = self._model._prepare_backbone_features(
-            self._model.forward_image(frame[None])
-        )
-        return features, positions, sizes
+        for index, one in features:
+            is_key = index == key_frame
+            outputs = self._model.track_step(
+                frame_idx=index,
+                is_init_cond_frame=is_key,
+                current_vision_feats=one.flat,
+                current_vision_pos_embeds=[one.position],
+                feat_sizes=[level.shape[2:] for level in one.maps],
+                point_inputs={"point_coords": points, "point_labels": labels} if is_key else None,
+                mask_inputs=None,
+                output_dict=memory,
+                num_frames=count,
+                track_in_reverse=index < key_frame,
+            )
+            kept = {name: outputs[name] for name in ("maskmem_pos_enc", "obj_ptr")}
+            # as Meta's predictor keeps it
+            kept["maskmem_features"] = outputs["maskmem_features"].to(torch.bfloat16)
+            memory["cond_frame_outputs" if is_key else "non_cond_frame_outputs"][index] = kept
+            yield index, outputs["pred_masks"][:, 0]
 
 
 def load_meta(checkpoint: Path, device: torch.device) -> MetaSam2:

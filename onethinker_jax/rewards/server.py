@@ -31,6 +31,7 @@ from onethinker_jax import __version__
 from onethinker_jax.rewards.addresses import AddressError, claim_socket, is_local, socket_path
 from onethinker_jax.rewards.backends import (
     MASK_BACKENDS,
+    MASK_BATCH,
     TEXT_BACKENDS,
     BackendError,
     BackendSettings,
@@ -66,7 +67,7 @@ class ServerSettings:
     dtype: str = "float32"
     replicas: int = 1
     text_batch: int = 64
-    mask_batch: int = 1
+    mask_batch: int | None = None
     max_wait_ms: float = 2.0
     max_waiting: int = 4096
     max_calls: int = 256
@@ -88,8 +89,8 @@ class ServerSettings:
                 known = ", ".join(table)
                 raise ServerError(f"unknown {name.replace('_', ' ')} {getattr(self, name)!r}: one of {known}")
         for name in ("replicas", "text_batch", "mask_batch", "max_calls", "max_items", "cache_bytes"):
-            if getattr(self, name) < 1:
-                raise ServerError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ServerError(f"{name} must be at least 1, not {value}")
         for name in ("grace_s", "stall_s", "max_wait_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ServerError(f"{name} must be a finite number of at least 0, not {getattr(self, name)}")
@@ -163,7 +164,9 @@ class Sidecar:
             return BatchingQueue(name, makers, max_batch=max_batch, on_batch=told, **limits)
 
         self.text: BatchingQueue[TextItem, float] = queue("text", make_text, settings.text_batch)
-        self.masks: BatchingQueue[MaskJob, Any] = queue("masks", make_masks, settings.mask_batch)
+        self.masks: BatchingQueue[MaskJob, Any] = queue(
+            "masks", make_masks, settings.mask_batch or MASK_BATCH[settings.mask_backend]
+        )
         media = MediaCache(settings.cache_bytes)
         self.metrics.watch([self.text, self.masks], media)
         self.health = Health()
@@ -300,6 +303,7 @@ async def _serve_until_signal(settings: ServerSettings) -> None:
     await serve(settings, stop)
 
 
+_MASK_BATCHES = ", ".join(f"{count} for {name}" for name, count in MASK_BATCH.items())
 HELP = {
     "address": "unix:/path or host:port; beyond loopback with TLS and a token",
     "text_backend": f"who scores text, one of {', '.join(TEXT_BACKENDS)}",
@@ -310,7 +314,7 @@ HELP = {
     "dtype": "of the weights: float32, bfloat16, float16",
     "replicas": "copies of each back end, each on a thread of its own",
     "text_batch": "texts in one batch",
-    "mask_batch": "mask items in one batch",
+    "mask_batch": f"mask items in one batch; by default {_MASK_BATCHES}",
     "max_wait_ms": "how long an item waits for a batch to fill",
     "max_waiting": "items in one queue; a call with more is told to come back",
     "max_calls": "calls at once; one more is told to come back",

@@ -6,13 +6,19 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 
-from onethinker_jax.rewards.backends import ItemError, MaskBackend, MaskPrompt, TextBackend, TextItem
+from onethinker_jax.rewards.backends import (
+    ItemError,
+    MaskBackend,
+    MaskJob,
+    MaskPrompt,
+    TextBackend,
+    TextItem,
+)
 from onethinker_jax.rewards.batching import BatchingQueue, QueueFull
 from onethinker_jax.rewards.media_cache import CacheFull, MediaCache, MediaHold
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
@@ -23,16 +29,6 @@ UPLOAD_PAUSE_S = 60.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class MaskJob:
-    """One item for the mask back end: uint8 [N, H, W, 3] with a prompt for one frame; one frame for an image."""
-
-    frames: np.ndarray
-    key_frame: int
-    prompt: MaskPrompt
-    video: bool
 
 
 def text_runner(backend: TextBackend) -> Callable[[Sequence[TextItem]], list[float]]:
@@ -51,18 +47,14 @@ def text_runner(backend: TextBackend) -> Callable[[Sequence[TextItem]], list[flo
 def mask_runner(backend: MaskBackend) -> Callable[[Sequence[MaskJob]], list[Any]]:
     """A batch's Masks messages."""
 
-    def run_one(job: MaskJob) -> Any:
-        if job.video:
-            masks = backend.segment_video(job.frames, job.key_frame, job.prompt)
-        else:
-            masks = backend.segment_image(job.frames[0], job.prompt)[None]
+    def message(job: MaskJob, masks: np.ndarray) -> Any:
         if masks.shape != job.frames.shape[:3]:
             raise ValueError(f"the back end gave masks {masks.shape} for frames {job.frames.shape}")
         count, height, width = masks.shape
         bits = np.packbits(masks.reshape(-1)).tobytes()
         return reward_pb2.Masks(count=count, height=height, width=width, bits=bits)
 
-    return lambda jobs: [run_one(job) for job in jobs]
+    return lambda jobs: [message(*pair) for pair in zip(jobs, backend.segment(jobs), strict=True)]
 
 
 class RewardService(reward_pb2_grpc.RewardServiceServicer):
@@ -247,10 +239,6 @@ def _job(item: Any, held: MediaHold, *, video: bool) -> MaskJob | ItemError:
         if len(data) != size:
             what = f"{frames.count} frames of {frames.height}×{frames.width}"
             raise ItemError(f"{what} take {size} bytes, those of the hash are {len(data)}")
-        if not video and frames.count != 1:
-            raise ItemError(f"an image is one frame, not {frames.count}")
-        if item.key_frame >= frames.count:
-            raise ItemError(f"key frame {item.key_frame} of a video of {frames.count} frames")
         if not item.prompt.HasField("box"):
             raise ItemError("the prompt has no box")
         prompt = MaskPrompt(
@@ -258,7 +246,7 @@ def _job(item: Any, held: MediaHold, *, video: bool) -> MaskJob | ItemError:
             positive_points=tuple((point.x, point.y) for point in item.prompt.positive_points),
             negative_points=tuple((point.x, point.y) for point in item.prompt.negative_points),
         )
+        pixels = np.frombuffer(data, dtype=np.uint8).reshape(frames.count, frames.height, frames.width, 3)
+        return MaskJob(pixels, prompt, item.key_frame, video, frames.sha256)
     except ItemError as error:
         return error
-    shape = (frames.count, frames.height, frames.width, 3)
-    return MaskJob(np.frombuffer(data, dtype=np.uint8).reshape(shape), item.key_frame, prompt, video)

@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from onethinker_jax.rewards.backends import (
     MASK_BACKENDS,
     BackendError,
     BackendSettings,
-    ItemError,
+    MaskJob,
     MaskPrompt,
 )
 
@@ -23,7 +22,8 @@ transformers = pytest.importorskip("transformers")
 
 from onethinker_jax.rewards import sam2_meta  # noqa: E402 - needs torch
 from onethinker_jax.rewards.sam2 import Sam2, load_network  # noqa: E402
-from tests.rewards.small_models import MEMORY, SIZE, WIDTH, random_sam2  # noqa: E402
+from tests.rewards.small_models import SIZE, random_sam2  # noqa: E402
+from tests.rewards.small_sam2_meta import meta_config, needs_meta, write_checkpoint  # noqa: E402
 
 PROMPT = MaskPrompt(
     box=(200, 250, 700, 800),
@@ -31,173 +31,6 @@ PROMPT = MaskPrompt(
     negative_points=((100, 100), (900, 900), (100, 900)),
 )
 CPU = torch.device("cpu")
-
-needs_meta = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("sam2", "iopath")),
-    reason="the sam2 package is not installed: see the Makefile",
-)
-
-
-def sine(features: int) -> dict[str, Any]:
-    name = "sam2.modeling.position_encoding.PositionEmbeddingSine"
-    return {
-        "_target_": name,
-        "num_pos_feats": features,
-        "normalize": True,
-        "scale": None,
-        "temperature": 10000,
-    }
-
-
-def attention(**more: Any) -> dict[str, Any]:
-    common = {"rope_theta": 10000.0, "feat_sizes": [4, 4], "embedding_dim": WIDTH, "num_heads": 1}
-    return {"_target_": "sam2.modeling.sam.transformer.RoPEAttention", "downsample_rate": 1} | common | more
-
-
-def meta_config() -> dict[str, Any]:
-    """A SAM2.1 yaml of the published form, small."""
-    part = "sam2.modeling."
-    layer = {
-        "_target_": part + "memory_attention.MemoryAttentionLayer",
-        "activation": "relu",
-        "dim_feedforward": 48,
-        "dropout": 0.1,
-        "pos_enc_at_attn": False,
-        "self_attention": attention(),
-        "d_model": WIDTH,
-        "pos_enc_at_cross_attn_keys": True,
-        "pos_enc_at_cross_attn_queries": False,
-        "cross_attention": attention(rope_k_repeat=True, kv_in_dim=MEMORY),
-    }
-    model = {
-        "_target_": part + "sam2_base.SAM2Base",
-        "image_encoder": {
-            "_target_": part + "backbones.image_encoder.ImageEncoder",
-            "scalp": 1,
-            "trunk": {
-                "_target_": part + "backbones.hieradet.Hiera",
-                "embed_dim": 8,
-                "num_heads": 1,
-                "stages": [1, 1, 2, 1],
-                "global_att_blocks": [3],
-                "window_spec": [8, 4, 3, 2],
-            },
-            "neck": {
-                "_target_": part + "backbones.image_encoder.FpnNeck",
-                "position_encoding": sine(WIDTH),
-                "d_model": WIDTH,
-                "backbone_channel_list": [64, 32, 16, 8],
-                "fpn_top_down_levels": [2, 3],
-                "fpn_interp_model": "nearest",
-            },
-        },
-        "memory_attention": {
-            "_target_": part + "memory_attention.MemoryAttention",
-            "d_model": WIDTH,
-            "pos_enc_at_input": True,
-            "layer": layer,
-            "num_layers": 2,
-        },
-        "memory_encoder": {
-            "_target_": part + "memory_encoder.MemoryEncoder",
-            "in_dim": WIDTH,
-            "out_dim": MEMORY,
-            "position_encoding": sine(MEMORY),
-            "mask_downsampler": {
-                "_target_": part + "memory_encoder.MaskDownSampler",
-                "embed_dim": WIDTH,
-                "kernel_size": 3,
-                "stride": 2,
-                "padding": 1,
-            },
-            "fuser": {
-                "_target_": part + "memory_encoder.Fuser",
-                "layer": {
-                    "_target_": part + "memory_encoder.CXBlock",
-                    "dim": WIDTH,
-                    "kernel_size": 7,
-                    "padding": 3,
-                    "layer_scale_init_value": 1e-6,
-                    "use_dwconv": True,
-                },
-                "num_layers": 2,
-            },
-        },
-        "num_maskmem": 4,
-        "image_size": SIZE,
-        "sigmoid_scale_for_mem_enc": 20.0,
-        "sigmoid_bias_for_mem_enc": -10.0,
-        "multimask_min_pt_num": 0,
-        "multimask_max_pt_num": 1,
-    }
-    switches = (
-        "use_mask_input_as_output_without_sam directly_add_no_mem_embed no_obj_embed_spatial "
-        "use_high_res_features_in_sam multimask_output_in_sam iou_prediction_use_sigmoid use_obj_ptrs_in_encoder "
-        "add_tpos_enc_to_obj_ptrs proj_tpos_enc_in_obj_ptrs use_signed_tpos_enc_to_obj_ptrs "
-        "only_obj_ptrs_in_the_past_for_eval pred_obj_scores pred_obj_scores_mlp fixed_no_obj_ptr "
-        "multimask_output_for_tracking use_multimask_token_for_obj_ptr use_mlp_for_obj_ptr_proj"
-    )
-    return {"model": model | dict.fromkeys(switches.split(), True)}
-
-
-# The Hugging Face port's names -> Meta's, by rules applied in order.
-MLP = r"(iou_prediction_head|pred_obj_score_head|output_hypernetworks_mlps\.\d+|object_pointer_proj)"
-RULES: dict[str, Any] = {
-    rf"{MLP}\.layers\.0": r"\1.layers.1",
-    rf"{MLP}\.proj_in": r"\1.layers.0",
-    rf"{MLP}\.proj_out": r"\1.layers.2",
-    r"mlp\.proj_in": "mlp.layers.0",
-    r"mlp\.proj_out": "mlp.layers.1",
-    r"mask_downsampler\.layers\.(\d)\.(conv|layer_norm)": lambda found: (
-        f"mask_downsampler.encoder.{3 * int(found[1]) + (found[2] == 'layer_norm')}"
-    ),
-    r"mask_downsampler\.final_conv": "mask_downsampler.encoder.12",
-    r"neck\.convs\.(\d)\.": r"neck.convs.\1.conv.",
-    r"^vision_encoder\.backbone": "image_encoder.trunk",
-    r"^vision_encoder": "image_encoder",
-    r"patch_embed\.projection": "patch_embed.proj",
-    r"^prompt_encoder": "sam_prompt_encoder",
-    r"^mask_decoder": "sam_mask_decoder",
-    r"shared_embedding\.positional_embedding": "pe_layer.positional_encoding_gaussian_matrix",
-    r"mask_embed\.conv1": "mask_downscaling.0",
-    r"mask_embed\.layer_norm1": "mask_downscaling.1",
-    r"mask_embed\.conv2": "mask_downscaling.3",
-    r"mask_embed\.layer_norm2": "mask_downscaling.4",
-    r"mask_embed\.conv3": "mask_downscaling.6",
-    r"upscale_conv1": "output_upscaling.0",
-    r"upscale_layer_norm": "output_upscaling.1",
-    r"upscale_conv2": "output_upscaling.3",
-    r"o_proj": "out_proj",
-    r"layer_norm": "norm",
-    r"memory_encoder\.projection": "memory_encoder.out_proj",
-    r"feature_projection": "pix_feat_proj",
-    r"memory_fuser": "fuser",
-    r"depthwise_conv": "dwconv",
-    r"pointwise_conv": "pwconv",
-    r"(fuser\.layers\.\d)\.scale": r"\1.gamma",
-    r"^object_pointer_proj": "obj_ptr_proj",
-    r"^no_object_pointer": "no_obj_ptr",
-    r"^temporal_positional_encoding_projection_layer": "obj_ptr_tpos_proj",
-    r"^occlusion_spatial_embedding_parameter": "no_obj_embed_spatial",
-    r"^memory_temporal_positional_encoding": "maskmem_tpos_enc",
-    r"^no_memory_embedding": "no_mem_embed",
-    r"^no_memory_positional_encoding": "no_mem_pos_enc",
-}
-
-
-def meta_weights(weights: dict[str, Any]) -> dict[str, Any]:
-    result = {}
-    for name, value in weights.items():
-        if name == "shared_image_embedding.positional_embedding":
-            continue  # the prompt encoder's, once more
-        if name == "prompt_encoder.point_embed.weight":
-            for number, row in enumerate(value):
-                result[f"sam_prompt_encoder.point_embeddings.{number}.weight"] = row[None].clone()
-            continue
-        for pattern, replacement in RULES.items():
-            name = re.sub(pattern, replacement, name)
-        result[name] = value
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +43,7 @@ def hf_directory(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("meta") / "small.pt"
-    torch.save({"model": meta_weights(random_sam2().state_dict())}, path)
-    path.with_suffix(".yaml").write_text(json.dumps(meta_config()))  # JSON is YAML
+    write_checkpoint(path)
     return path
 
 
@@ -229,31 +61,52 @@ def video(count: int = 5, height: int = 50, width: int = 80) -> np.ndarray:
     return frames
 
 
+def image_mask(backend: Any, image: np.ndarray, prompt: MaskPrompt = PROMPT) -> np.ndarray:
+    """bool [H, W]."""
+    return backend.segment([MaskJob(image[None], prompt)])[0][0]
+
+
+def video_masks(backend: Any, frames: np.ndarray, key_frame: int, prompt: MaskPrompt = PROMPT) -> np.ndarray:
+    """bool [N, H, W]."""
+    return backend.segment([MaskJob(frames, prompt, key_frame, video=True)])[0]
+
+
 def test_an_image_gives_a_mask(hf):
     frame = video()[2]
-    mask = hf.segment_image(frame, PROMPT)
+    mask = image_mask(hf, frame)
     assert mask.shape == frame.shape[:2]
     assert mask.dtype == bool
     assert mask.any() and not mask.all()
-    assert np.array_equal(mask, hf.segment_image(frame, PROMPT))
+    assert np.array_equal(mask, image_mask(hf, frame))
     moved = MaskPrompt((600, 100, 900, 400), ((700, 200),) * 3, ((100, 900),) * 3)
-    assert not np.array_equal(mask, hf.segment_image(frame, moved))
-    assert not np.array_equal(mask, hf.segment_image(frame, MaskPrompt(PROMPT.box)))  # the points are read
+    assert not np.array_equal(mask, image_mask(hf, frame, moved))
+    assert not np.array_equal(mask, image_mask(hf, frame, MaskPrompt(PROMPT.box)))  # the points are read
 
 
 def test_a_video_gives_a_mask_a_frame_both_ways(hf):
     frames = video(6)
-    masks = hf.segment_video(frames, 2, PROMPT)
+    masks = video_masks(hf, frames, 2)
     assert masks.shape == frames.shape[:3]
     assert all(mask.any() and not mask.all() for mask in masks)
-    assert np.array_equal(masks[2], hf.segment_video(frames[2:3], 0, PROMPT)[0])
+    assert np.array_equal(masks[2], video_masks(hf, frames[2:3], 0)[0])
     changed = frames.copy()
     changed[0] = 255  # the last of the backward pass: no other frame has seen it
-    assert np.array_equal(hf.segment_video(changed, 2, PROMPT)[1:], masks[1:])
+    assert np.array_equal(video_masks(hf, changed, 2)[1:], masks[1:])
 
 
-POINTS = torch.tensor([[10.0, 12.0], [50.0, 40.0], [30.0, 20.5], [25.0, 30.0], [2.0, 3.0]])
-LABELS = torch.tensor([2, 3, 1, 1, 0], dtype=torch.int32)
+def image_logits(network: Any, frame: Any) -> Any:
+    return network.image_logits(network.encode(frame[None]), POINTS, LABELS)[0]
+
+
+def video_logits(network: Any, frames: Any, key_frame: int) -> list[tuple[int, Any]]:
+    order = [*range(key_frame, len(frames)), *range(key_frame - 1, -1, -1)]
+    features = zip(order, network.encode(frames[order]), strict=True)
+    found = network.video_logits(features, key_frame, len(frames), POINTS, LABELS)
+    return [(index, logits[0]) for index, logits in found]
+
+
+POINTS = torch.tensor([[[10.0, 12.0], [50.0, 40.0], [30.0, 20.5], [25.0, 30.0], [2.0, 3.0]]])
+LABELS = torch.tensor([[2, 3, 1, 1, 0]], dtype=torch.int32)
 
 
 @needs_meta
@@ -261,10 +114,10 @@ def test_the_two_give_the_same_image_mask(hf_directory, checkpoint):
     port, meta = load_network(hf_directory, CPU), load_network(checkpoint, CPU)
     frame = torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found, wanted = (network.image_logits(frame, POINTS, LABELS) for network in (port, meta))
+        found, wanted = (image_logits(network, frame) for network in (port, meta))
     assert wanted.std() > 0.1
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()))
-    masks = [Sam2(network).segment_image(video()[1], PROMPT) for network in (port, meta)]
+    masks = [image_mask(Sam2(network), video()[1]) for network in (port, meta)]
     assert (masks[0] == masks[1]).mean() > 0.999
 
 
@@ -274,7 +127,7 @@ def test_the_two_give_the_same_video_masks(hf_directory, checkpoint, key_frame):
     port, meta = load_network(hf_directory, CPU), load_network(checkpoint, CPU)
     frames = torch.randn(7, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found, wanted = (list(each.video_logits(frames, key_frame, POINTS, LABELS)) for each in (port, meta))
+        found, wanted = (video_logits(network, frames, key_frame) for network in (port, meta))
     order = [key_frame, *range(key_frame + 1, 7), *range(key_frame - 1, -1, -1)]
     assert [index for index, _ in found] == [index for index, _ in wanted] == order
     logits = torch.stack([frame for _, frame in wanted])
@@ -284,7 +137,7 @@ def test_the_two_give_the_same_video_masks(hf_directory, checkpoint, key_frame):
     # Memories are bfloat16, whose last bit may differ.
     close = 0.02 * float(logits.std())
     torch.testing.assert_close(torch.stack([frame for _, frame in found]), logits, rtol=0.02, atol=close)
-    masks = [Sam2(each).segment_video(video(4), key_frame % 4, PROMPT) for each in (port, meta)]
+    masks = [video_masks(Sam2(network), video(4), key_frame % 4) for network in (port, meta)]
     assert (masks[0] == masks[1]).mean((1, 2)).min() > 0.99
 
 
@@ -320,7 +173,7 @@ def test_the_video_masks_are_those_of_metas_predictor(checkpoint, monkeypatch):
             state, start_frame_idx=key_frame, reverse=reverse
         ):
             wanted[index] = (logits[0, 0] > 0).numpy()
-    found = Sam2(network).segment_video(frames, key_frame, PROMPT)
+    found = video_masks(Sam2(network), frames, key_frame)
     assert (found == wanted).mean((1, 2)).min() > 0.999
 
 
@@ -348,22 +201,8 @@ def test_what_a_yaml_may_not_ask_for(checkpoint, tmp_path):
 def test_a_box_without_pixels_gives_an_empty_mask(hf):
     frames = video(3)
     for box in ((500, 500, 500, 600), (600, 600, 500, 500), (1000, 0, 2000, 900)):
-        assert not hf.segment_image(frames[0], MaskPrompt(box, PROMPT.positive_points)).any()
-        assert not hf.segment_video(frames, 1, MaskPrompt(box)).any()
-
-
-def test_malformed_items_are_the_items_fault(hf):
-    frames = video(3)
-    with pytest.raises(ItemError, match="key frame 3 of a video of 3 frames"):
-        hf.segment_video(frames, 3, PROMPT)
-    with pytest.raises(ItemError, match=r"uint8 \[H, W, 3\], not float64"):
-        hf.segment_image(frames[0] / 255, PROMPT)
-    with pytest.raises(ItemError, match=r"uint8 \[N, H, W, 3\], not uint8 \[50, 80, 3\]"):
-        hf.segment_video(frames[0], 0, PROMPT)
-    with pytest.raises(ItemError, match=r"\[0, 80, 3\]"):
-        hf.segment_image(frames[0, :0], PROMPT)
-    with pytest.raises(ItemError, match="four finite numbers"):
-        MaskPrompt((0, 0, float("inf"), 1))
+        assert not image_mask(hf, frames[0], MaskPrompt(box, PROMPT.positive_points)).any()
+        assert not video_masks(hf, frames, 1, MaskPrompt(box)).any()
 
 
 def test_lower_precision_is_close(hf_directory):
@@ -371,13 +210,13 @@ def test_lower_precision_is_close(hf_directory):
     network = load_network(hf_directory, CPU)
     frame = torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        exact = network.image_logits(frame, POINTS, LABELS)
+        exact = image_logits(network, frame)
         with torch.autocast("cpu", torch.bfloat16):
-            rough = network.image_logits(frame, POINTS, LABELS)
+            rough = image_logits(network, frame)
     error = float((rough.float() - exact).square().mean().sqrt() / exact.std())
     assert 0 < error < 0.03
     masks = MASK_BACKENDS["sam2"](BackendSettings(model=hf_directory, dtype="bfloat16"))
-    assert masks.segment_video(video(3), 1, PROMPT).shape == (3, 50, 80)
+    assert video_masks(masks, video(3), 1).shape == (3, 50, 80)
     with pytest.raises(BackendError, match="compute in float32 or bfloat16"):
         MASK_BACKENDS["sam2"](BackendSettings(model=hf_directory, dtype="float16"))
 
@@ -386,9 +225,9 @@ def test_the_image_part_alone_follows_no_video(tmp_path, hf_directory, hf):
     transformers.Sam2Model.from_pretrained(hf_directory).save_pretrained(tmp_path)
     alone = MASK_BACKENDS["sam2"](BackendSettings(model=tmp_path))
     frames = video(2)
-    assert np.array_equal(alone.segment_image(frames[0], PROMPT), hf.segment_image(frames[0], PROMPT))
+    assert np.array_equal(image_mask(alone, frames[0]), image_mask(hf, frames[0]))
     with pytest.raises(RuntimeError, match="image part alone"):
-        alone.segment_video(frames, 0, PROMPT)
+        video_masks(alone, frames, 0)
 
 
 def test_what_is_missing_or_wrong_is_named(tmp_path, hf_directory):

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from onethinker_jax.rewards import metrics, score_response
-from onethinker_jax.rewards.backends import MaskPrompt
+from onethinker_jax.rewards.backends import MaskJob, MaskPrompt
 from onethinker_jax.rewards.batch import ScoreRequest, score_batch
 from onethinker_jax.rewards.client import (
     RewardClient,
@@ -126,8 +126,8 @@ def test_mask_of_a_drawn_shape(client):
     assert mask.shape == disc.shape
     assert mask.dtype == bool
     assert metrics.mask_iou(mask, disc) > 0.8
-    again = GrabCut().segment_image(frame, MaskPrompt(box_around((70, 50)), ((437, 416),), ((100, 100),)))
-    assert np.array_equal(mask, again)
+    prompt = MaskPrompt(box_around((70, 50)), ((437, 416),), ((100, 100),))
+    assert np.array_equal([mask], GrabCut().segment([MaskJob(frame[None], prompt)])[0])
 
 
 def test_mask_follows_a_shape_both_ways(client):
