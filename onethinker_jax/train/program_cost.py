@@ -29,6 +29,7 @@ _FREE = {
     "call",
     "iota",
 }
+_SLICES = ("dynamic-slice", "gather", "slice")
 _FREE |= {"after-all", "opt-barrier", "partition-id", "replica-id"}
 
 
@@ -192,35 +193,68 @@ def _add_collective(one: _Instruction, kind: str, inside: str, times: float, tra
 def _moved(computations: _Computations, instructions: dict[str, _Instruction], one: _Instruction) -> float:
     """HBM bytes that an instruction reads and writes."""
     operands = [instructions[name] for name in one.operands if name in instructions]
-    if one.opcode in ("dynamic-slice", "gather", "slice"):
+    if one.opcode in _SLICES:
         return 2 * _hbm(one.shape)
     if one.opcode == "dynamic-update-slice":
         return 2 * _hbm(operands[1].shape)
     if one.opcode.endswith("-start"):
         return sum(_hbm(operand.shape) for operand in operands)
-    called = re.search(r"calls=%?([\w.\-]+)", one.rest) if one.opcode == "fusion" else None
-    if called is None:
-        return _hbm(one.shape) + sum(_hbm(operand.shape) for operand in operands)
-    return _moved_by_fusion(computations[called[1]], operands, one)
+    if one.opcode == "fusion":
+        return _moved_by_fusion(computations, operands, one)
+    return _hbm(one.shape) + sum(_hbm(operand.shape) for operand in operands)
 
 
-def _moved_by_fusion(body: dict[str, _Instruction], operands: list[_Instruction], one: _Instruction) -> float:
-    """A parameter that is only sliced counts as its slices, a result that is updated in place as the update."""
-    parameters = {int(inner.arguments): inner.name for inner in body.values() if inner.opcode == "parameter"}
-    total, in_place = 0.0, 0.0
+def _moved_by_fusion(computations: _Computations, operands: list[_Instruction], one: _Instruction) -> float:
+    """An operand that is only sliced counts as its slices, a result that is updated in place as the update."""
+    body = _called(computations, one)
+    total, result = 0.0, _hbm(one.shape)
     for number, operand in enumerate(operands):
-        users = [inner for inner in body.values() if parameters.get(number) in inner.operands]
-        slices = [u for u in users if u.opcode in ("dynamic-slice", "gather", "slice")]
-        updates = [
-            u for u in users if u.opcode == "dynamic-update-slice" and u.operands[0] == parameters.get(number)
-        ]
-        if users and len(slices) + len(updates) == len(users):
-            total += min(sum(_size(u.shape) for u in slices), _hbm(operand.shape))
-            in_place += _hbm(operand.shape) if updates else 0.0
-            total += sum(2 * _size(body[u.operands[1]].shape) for u in updates if u.operands[1] in body)
+        whole = _hbm(operand.shape)
+        used = _used(computations, body, _parameter(body, number))
+        if used is None:
+            total += whole
+            continue
+        sliced, updated = used
+        total += min(sliced, whole) + 2 * updated
+        result -= whole if updated else 0.0
+    return total + max(result, 0.0)
+
+
+def _used(
+    computations: _Computations, body: dict[str, _Instruction], name: str
+) -> tuple[float, float] | None:
+    """Bytes that a fusion reads of a value by slices, and that it updates of it in place; None: it reads it all."""
+    sliced, updated, users = 0.0, 0.0, [one for one in body.values() if name in one.operands]
+    for one in users:
+        if one.opcode in _SLICES:
+            sliced += _size(one.shape)
+        elif one.opcode == "dynamic-update-slice" and one.operands[0] == name:
+            updated += _size(body[one.operands[1]].shape)
+        elif one.opcode in ("bitcast", "fusion"):
+            values = [(body, one.name)]
+            if one.opcode == "fusion":
+                inner = _called(computations, one)
+                values = [(inner, _parameter(inner, at)) for at, x in enumerate(one.operands) if x == name]
+            for where, value in values:
+                if (used := _used(computations, where, value)) is None:
+                    return None
+                sliced, updated = sliced + used[0], updated + used[1]
         else:
-            total += _hbm(operand.shape)
-    return total + max(_hbm(one.shape) - in_place, 0.0)
+            return None
+    return (sliced, updated) if users else None
+
+
+def _called(computations: _Computations, fusion: _Instruction) -> dict[str, _Instruction]:
+    (name,) = re.findall(r"calls=%?([\w.\-]+)", fusion.rest)
+    return computations[name]
+
+
+def _parameter(body: dict[str, _Instruction], number: int) -> str:
+    """The name of a computation's parameter."""
+    (name,) = (
+        one.name for one in body.values() if one.opcode == "parameter" and int(one.arguments) == number
+    )
+    return name
 
 
 def _parts(shape: str) -> list[str]:

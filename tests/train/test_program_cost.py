@@ -121,3 +121,40 @@ def test_traffic_of_a_loop() -> None:
 def test_a_loop_of_unknown_length() -> None:
     unknown = HLO.replace("direction=LT", "direction=NE")
     assert count_traffic(unknown, trips=9).calls["all-gather"] == 9
+
+
+FUSED = """HloModule jit_step
+
+%inner (stack: f32[5,16,8], number: s32[]) -> f32[16,8] {
+  %stack = f32[5,16,8]{2,1,0} parameter(0)
+  %number = s32[] parameter(1)
+  %same = f32[5,128]{1,0} bitcast(%stack)
+  ROOT %layer = f32[16,8]{1,0} dynamic-slice(%same, %number), dynamic_slice_sizes={1,128}
+}
+
+%outer (cache: f32[5,16,8], new: f32[16,8], all: f32[5,16,8], at: s32[]) -> f32[5,16,8] {
+  %cache = f32[5,16,8]{2,1,0} parameter(0)
+  %new = f32[16,8]{1,0} parameter(1)
+  %all = f32[5,16,8]{2,1,0} parameter(2)
+  %at = s32[] parameter(3)
+  %layer.1 = f32[16,8]{1,0} fusion(%all, %at), kind=kLoop, calls=%inner
+  %sum = f32[16,8]{1,0} add(%layer.1, %new)
+  ROOT %put = f32[5,16,8]{2,1,0} dynamic-update-slice(%cache, %sum, %at)
+}
+
+ENTRY %main (cache: f32[5,16,8], new: f32[16,8], all: f32[5,16,8], at: s32[]) -> f32[5,16,8] {
+  %cache.1 = f32[5,16,8]{2,1,0} parameter(0)
+  %new.1 = f32[16,8]{1,0} parameter(1)
+  %all.1 = f32[5,16,8]{2,1,0} parameter(2)
+  %at.1 = s32[] parameter(3)
+  ROOT %out = f32[5,16,8]{2,1,0} fusion(%cache.1, %new.1, %all.1, %at.1), kind=kLoop, calls=%outer
+}
+"""
+
+
+def test_slices_and_updates_inside_a_fusion() -> None:
+    """A stack sliced in a fusion within the fusion, another updated in place."""
+    layer, counter = 16 * 8 * 4, 4
+    assert count_traffic(FUSED).hbm == layer + layer + 2 * layer + counter
+    whole = FUSED.replace("add(%layer.1, %new)", "add(%layer.1, %all)")
+    assert count_traffic(whole).hbm == count_traffic(FUSED).hbm + 4 * layer
