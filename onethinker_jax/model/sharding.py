@@ -108,9 +108,7 @@ def _gather_forward(layer: T, name: str) -> tuple[T, None]:
 
 
 def _gather_backward(name: str, _: None, gradient: T) -> tuple[T]:
-    whole = _constrain_layer(
-        gradient, name, DECODE_RULES
-    )  # or its product, too, would be made shard by shard
+    whole = _constrain_layer(gradient, name, DECODE_RULES)  # or its product, too, would be a loop
     return (_constrain_layer(whole, name, TRAIN_RULES),)
 
 

@@ -2,7 +2,7 @@
 
 Compiles the preset's device programs for a TPU slice, on a machine without one, and reports memory, FLOPs, bytes
 moved, collectives and a roofline estimate (docs/plan.md).  Without --topology it reports for the GPUs present;
---only sampling (or RL, "SFT gradients" …) compiles the programs with that in their name.
+--only sampling (or RL, or "gradients|update") compiles the programs whose names match.
 
 Exit status: 0 it fits, 1 it does not or cannot be planned (one line says why), 2 an unknown preset or flag.
 """
@@ -147,9 +147,9 @@ def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
 
 
 def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
-    """Compiles the preset's programs with ``only`` in their names for the mesh's devices; no array is made.
+    """Compiles the preset's programs whose names match ``only`` for the mesh's devices; no array is made.
 
-    Raises UsageError where there is none such; ShardingError, ConfigError or SettingError naming what cannot be.
+    Raises UsageError where none does; ShardingError, ConfigError or SettingError naming what cannot be.
     """
     import jax
 
@@ -163,11 +163,11 @@ def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
         pairs = [
             (program, plain)
             for program, plain in zip(programs, plan_programs(without_remat, sizes, mesh), strict=True)
-            if only in program.name
+            if re.search(only, program.name)
         ]
         if not pairs:
             names = ", ".join(program.name for program in programs)
-            raise UsageError(f"--only {only}: no program has that in its name; there are: {names}")
+            raise UsageError(f"--only {only}: no program's name matches; there are: {names}")
         return [_compile(program, plain, config, mesh) for program, plain in pairs]
 
 

@@ -168,7 +168,7 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     assert "shapes on v6e:2x4, only RL gradients: fits" in partly
     assert "RL step" not in partly
     with pytest.raises(
-        UsageError, match=r"--only decoding: no program .*; there are: SFT gradients, SFT update"
+        UsageError, match=r"--only decoding: no program's .*; there are: SFT gradients, SFT update"
     ):
         plan.plan(config, mesh, only="decoding")
     small = replace(chip, hbm=2**20)
