@@ -1,106 +1,143 @@
 """Records -> responses: the one way from prompts to sampled text, for rollouts, evaluation and whoever asks.
 
-Prompts of any number run in batches of one fixed shape on the model's own sampler.
+Prompts of any number run through the model's own sampler in fixed shapes, and come out as their samples end.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.data_pipeline.packing import PackingError, stack_prompts
+from onethinker_jax.data_pipeline.packing import PackingError, check_fits, stack_prompts
 from onethinker_jax.data_pipeline.processor import Example, Processor
 from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
-from onethinker_jax.model.sharding import decoding_layout, shard_rows
+from onethinker_jax.model.continuous_batching import ContinuousBatching, EndReason, Finished, Prompts
+from onethinker_jax.model.generate import GenerationShape
+from onethinker_jax.model.inputs import ModelInputs
+from onethinker_jax.model.sampling import SamplingConfig
+from onethinker_jax.model.sharding import BATCH_AXES, decoding_layout
+from onethinker_jax.sampler_settings import SamplerSettings
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The G completions of one prompt."""
+    """The G completions of one prompt.  Those that a checkpoint brings back lack the last two."""
 
     tokens: list[np.ndarray]  # int32 [n] each, the end token included
     logprobs: list[np.ndarray]  # float32 [n] each, under the distribution sampled from
     ended: list[bool]  # False: cut off at the length limit
     texts: list[str]
+    model_logprobs: list[np.ndarray] = field(default_factory=list)  # float32 [n], untempered and untruncated
+    reasons: list[EndReason] = field(default_factory=list)
 
 
 class Sampler:
-    """Completions for prompts of any number, in batches of one fixed shape."""
+    """Completions for prompts of any number, by continuous batching in fixed shapes."""
 
     def __init__(
         self,
         graphdef: nnx.GraphDef,
         processor: Processor,
+        settings: SamplerSettings,
         *,
-        rows: int,
-        samples: int,
-        prompt_tokens: int,
-        prompt_patches: int,
-        max_new_tokens: int,
-        temperature: float,
         mesh: Mesh,
         compute_dtype: str = "float32",
     ):
-        self.processor = processor
-        self.rows, self.samples = rows, samples
-        self.shape = {"tokens": prompt_tokens, "patches": prompt_patches}
+        """Raises ValueError naming a setting, ShardingError when the mesh does not divide the rows."""
+        self.processor, self.settings = processor, settings
         self.mesh, self.compute_dtype = mesh, compute_dtype
-        self.config = SamplingConfig(
-            max_new_tokens=max_new_tokens,
-            eos_ids=(processor.eos_token_id,),
-            pad_id=processor.pad_token_id,
-            temperature=temperature,
-            forbidden_ids=forbidden_ids(processor),
-            halvings=3 if math.prod(mesh.shape[axis] for axis in ("data", "fsdp")) == 1 else 0,
-        )  # rows on many devices stay where they are: to halve them would move their caches
-        self._sample = make_sampler(graphdef, self.config)
+        self.config = sampling_config(
+            settings, eos_id=processor.eos_token_id, forbidden_ids=forbidden_ids(processor)
+        )
+        shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+        shape = generation_shape(settings, compute_dtype, shards)
+        self._decoding = ContinuousBatching(graphdef, self.config, shape, mesh)
+        self._longest_stop = max((len(text.encode()) for text in settings.stop), default=0)
 
     def __call__(
         self, params: nnx.State, prompts: Sequence[Example], *, seed: int, step: int
     ) -> list[Samples]:
         """The samples of each prompt, keyed by (seed, step, its number).
 
-        Raises PackingError when a prompt is longer than the fixed shape.
+        Raises PackingError when a prompt is longer than the settings allow.
         """
-        parts = self.parts(params, prompts, seed=seed, step=step)
-        return [samples for part in parts for samples in part]
+        found: dict[int, Samples] = {}
+        for numbers, samples in self.parts(params, prompts, seed=seed, step=step):
+            found.update(zip(numbers, samples, strict=True))
+        return [found[number] for number in range(len(prompts))]
 
     def parts(
         self, params: nnx.State, prompts: Sequence[Example], *, seed: int, step: int
-    ) -> Iterator[list[Samples]]:
-        """The same, one batch at a time as each is through."""
+    ) -> Iterator[tuple[list[int], list[Samples]]]:
+        """The same in parts, as prompts are through: their numbers and samples.  The device goes on meanwhile."""
+        settings = self.settings
+        for prompt in prompts:
+            check_fits(prompt, tokens=settings.prompt_tokens, patches=settings.prompt_patches)
+
+        def stack(
+            numbers: Sequence[int], tokens: int, patches: int
+        ) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
+            chosen = [prompts[number] for number in numbers]
+            inputs, lengths = stack_prompts(chosen, tokens=tokens, patches=patches)
+            return inputs, lengths, np.array([prompt.next_position for prompt in chosen], np.int32)
+
         params = decoding_layout(params, self.mesh, self.compute_dtype)
-        keys = sample_keys(seed, step, -(-len(prompts) // self.rows) * self.rows, self.samples)
-        for start in range(0, len(prompts), self.rows):
-            part = list(prompts[start : start + self.rows])
-            padded = part + [part[-1]] * (self.rows - len(part))
-            inputs, lengths = stack_prompts(padded, **self.shape)
-            positions = np.array([prompt.next_position for prompt in padded], np.int32)
-            arrays: Any = shard_rows((inputs, lengths, positions, keys[start : start + self.rows]), self.mesh)
-            out = jax.device_get(self._sample(params, *arrays))
-            results = []
-            for row in range(len(part)):
-                tokens = [ids[:n] for ids, n in zip(out.tokens[row], out.lengths[row], strict=True)]
-                logprobs = [values[:n] for values, n in zip(out.logprobs[row], out.lengths[row], strict=True)]
-                texts = [self.processor.decode(ids) for ids in tokens]
-                results.append(Samples(tokens, logprobs, out.ended[row].tolist(), texts))
-            yield results
+        sizes = [(len(prompt.tokens), len(prompt.patches)) for prompt in prompts]
+        stream = self._decoding(
+            params,
+            Prompts(sizes, stack),
+            samples=settings.samples,
+            seed=seed,
+            step=step,
+            find_stop=self._find_stop if settings.stop else None,
+        )
+        unfinished: dict[int, list[Finished]] = defaultdict(list)
+        for some in stream:
+            for one in some:
+                unfinished[one.prompt].append(one)
+            through = sorted(
+                number for number, of_one in unfinished.items() if len(of_one) == settings.samples
+            )
+            if through:
+                yield through, [self._samples(unfinished.pop(number)) for number in through]
 
     def prompt(self, record: Record) -> Example:
-        """The record's prompt; raises PackingError naming the record when it exceeds the fixed shape."""
-        prompt = self.processor.prompt(record)
-        for name, size in (("tokens", len(prompt.tokens)), ("patches", len(prompt.patches))):
-            if size > self.shape[name]:
+        """The record's prompt; raises PackingError naming the record when it exceeds the settings' sizes."""
+        prompt, settings = self.processor.prompt(record), self.settings
+        limits = (("tokens", settings.prompt_tokens), ("patches", settings.prompt_patches))
+        for name, most in limits:
+            if (size := len(getattr(prompt, name))) > most:
                 raise PackingError(
-                    f"record {record.problem_id}: prompt of {size} {name}, more than the {self.shape[name]} allowed"
+                    f"record {record.problem_id}: prompt of {size} {name}, more than the {most} allowed"
                 )
         return prompt
+
+    def _samples(self, finished: list[Finished]) -> Samples:
+        finished = sorted(finished, key=lambda one: one.sample)
+        return Samples(
+            [one.tokens for one in finished],
+            [one.logprobs for one in finished],
+            [one.reason != "length" for one in finished],
+            [self.processor.decode(one.tokens) for one in finished],
+            [one.model_logprobs for one in finished],
+            [one.reason for one in finished],
+        )
+
+    def _find_stop(self, tokens: np.ndarray, known: int) -> int | None:
+        """How many tokens it takes until a stop string is complete, looking at those after ``known``."""
+        start = max(known - self._longest_stop, 0)  # a token that is seen in the text has at least one byte
+
+        def complete(end: int) -> bool:
+            text = self.processor.decode(tokens[start:end])
+            return any(stop in text for stop in self.settings.stop)
+
+        if not complete(len(tokens)):
+            return None
+        return next(end for end in range(known + 1, len(tokens) + 1) if complete(end))
 
 
 def forbidden_ids(processor: Processor) -> tuple[int, ...]:
@@ -110,4 +147,32 @@ def forbidden_ids(processor: Processor) -> tuple[int, ...]:
         processor.video_token_id,
         processor.vision_start_token_id,
         processor.vision_end_token_id,
+    )
+
+
+def sampling_config(
+    settings: SamplerSettings, *, eos_id: int, forbidden_ids: tuple[int, ...]
+) -> SamplingConfig:
+    """The distribution that the settings describe.  Raises ValueError naming one that is none."""
+    return SamplingConfig(
+        max_new_tokens=settings.max_new_tokens,
+        eos_ids=(eos_id,),
+        temperature=settings.temperature,
+        forbidden_ids=forbidden_ids,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+    )
+
+
+def generation_shape(settings: SamplerSettings, compute_dtype: str, shards: int) -> GenerationShape:
+    """The device's shapes for the settings; prompts are prefilled in a multiple of ``shards``."""
+    prefill_rows = settings.prefill_rows or min(settings.rows, 8)
+    return GenerationShape(
+        rows=settings.rows,
+        slots=min(settings.slots or settings.samples, settings.samples),
+        prompt_buckets=settings.buckets(),
+        prefill_rows=-(-prefill_rows // shards) * shards,
+        burst=min(settings.burst, settings.max_new_tokens),
+        kv_dtype=settings.kv_dtype or compute_dtype,
     )

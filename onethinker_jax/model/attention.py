@@ -84,38 +84,3 @@ def check_heads(heads: int, kv_heads: int, shards: int) -> None:
     for name, count in (("query heads", heads), ("key/value heads", kv_heads)):
         if count % shards:
             raise ShardingError(f"{count} {name} are not a multiple of mesh axis 'tensor' of size {shards}")
-
-
-def decode_attention(
-    query: Float[Array, "B G N H"],
-    prefix_key: Float[Array, "B S K H"],
-    prefix_value: Float[Array, "B S K H"],
-    suffix_key: Float[Array, "B G U K H"],
-    suffix_value: Float[Array, "B G U K H"],
-    new_key: Float[Array, "B G K H"],
-    new_value: Float[Array, "B G K H"],
-    prefix_mask: Int[Array, "B S"],
-    step: Int[Array, ""],
-) -> Float[Array, "B G N H"]:
-    """One query of each of G samples over its prompt's keys (read once for all G), its own, and its newest.
-
-    ``prefix_mask`` is nonzero at the prompt's true tokens; the first ``step`` entries of the suffix count.
-    """
-    rows, samples, heads, size = query.shape
-    groups = heads // prefix_key.shape[2]
-    query = query.reshape(rows, samples, prefix_key.shape[2], groups, size)
-    einsum = partial(jnp.einsum, preferred_element_type=jnp.float32)
-    prefix = einsum("bgkrh,bskh->bgkrs", query, prefix_key)
-    prefix = jnp.where((prefix_mask != 0)[:, None, None, None, :], prefix, NEGATIVE)
-    suffix = einsum("bgkrh,bgukh->bgkru", query, suffix_key)
-    suffix = jnp.where(jnp.arange(suffix.shape[-1]) < step, suffix, NEGATIVE)
-    newest = einsum("bgkrh,bgkh->bgkr", query, new_key)[..., None]
-    scores = jnp.concatenate([prefix, suffix, newest], axis=-1) * size**-0.5
-    weights = jax.nn.softmax(scores, axis=-1).astype(new_value.dtype)
-    from_prefix, from_suffix, from_newest = jnp.split(
-        weights, [prefix.shape[-1], prefix.shape[-1] + suffix.shape[-1]], axis=-1
-    )
-    out = jnp.einsum("bgkrs,bskh->bgkrh", from_prefix, prefix_value)
-    out += jnp.einsum("bgkru,bgukh->bgkrh", from_suffix, suffix_value)
-    out += from_newest * new_value[:, :, :, None, :]
-    return out.reshape(rows, samples, heads, size)

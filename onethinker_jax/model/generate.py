@@ -1,228 +1,213 @@
-"""The sampler: one prefill a prompt, its keys and values shared by the G samples, decoding in one dispatch.
+"""The device's part of sampling: prompts are prefilled, put into rows of a cache, and decoded in bursts.
 
-A prompt's vision tower and prefill run once; its KV cache is stored once and each decode step reads it once
-for all of its samples.  The whole continuation is one compiled program that stops when every sample has ended;
-whenever half of its rows have, the other half goes on alone.  Randomness is keyed by sample and step only, so
-neither batch nor slot changes what is sampled.
+A prompt's vision tower and prefill run once, its keys and values are stored once, and a decode step reads them once
+for all samples of it.  A burst is one dispatch of up to ``burst`` tokens a slot, which ends early when enough of
+its slots have; the host (``continuous_batching.py``) then puts other samples in their place.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
+from onethinker_jax.model.decode_attention import Visible, whole_chunks
 from onethinker_jax.model.inputs import HostOrDevice, ModelInputs
+from onethinker_jax.model.kv_cache import (
+    KVCache,
+    Prefilled,
+    empty_cache,
+    insert,
+    place,
+    take_rows,
+    to_cache,
+)
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.model.sharding import BATCH_AXES, constrain
-from onethinker_jax.model.text import KVCache
+from onethinker_jax.model.sampling import SamplingConfig, draw, sample_keys
+from onethinker_jax.model.sharding import constrain
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
-    """How continuations are drawn.  ``temperature`` 0 is greedy.
+class GenerationShape:
+    """The fixed shapes of sampling."""
 
-    ``forbidden_ids`` are never drawn and take no probability: placeholders and vision markers, which would
-    promise features that are not there.  ``pad_id`` fills what lies after a sample's end.
-    """
-
-    max_new_tokens: int
-    eos_ids: tuple[int, ...]
-    pad_id: int
-    temperature: float = 1.0
-    forbidden_ids: tuple[int, ...] = ()
-    halvings: int = 3
-    """How often the rows may be halved as prompts end; each costs one more decode step to compile."""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens {self.max_new_tokens} must be at least 1")
-        if self.temperature < 0:
-            raise ValueError(f"temperature {self.temperature} must not be negative")
-        if self.halvings < 0:
-            raise ValueError(f"halvings {self.halvings} must not be negative")
+    rows: int  # R, prompts decoded together
+    slots: int  # g, samples of a prompt decoded together
+    prompt_buckets: tuple[tuple[int, int], ...]  # (tokens, patches) of padded prompts, smallest first
+    prefill_rows: int  # P, prompts prefilled together
+    burst: int = 32  # most tokens a slot draws in one dispatch
+    halvings: int = 2  # how often few rows that are left are halved; each costs a decode step to compile
+    kv_dtype: str = "float32"  # or bfloat16, int8
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Completions:
-    """G continuations of each of B prompts; the end token, where there is one, counts as part of its sample."""
+class Slots:
+    """What the samples in R rows of g slots are, and how far they have come; kept by the host."""
 
-    tokens: HostOrDevice  # int32 [B, G, U], pad_id after the end
-    logprobs: HostOrDevice  # float32 [B, G, U], under the distribution sampled from; 0 after the end
-    lengths: HostOrDevice  # int32 [B, G]
-    ended: HostOrDevice  # bool [B, G], False when cut off at max_new_tokens
-
-
-def sample_keys(seed: int, step: int, prompts: int, samples: int) -> Key[Array, "B G"]:
-    """Keys folded from (seed, step, prompt, sample): used once, never reused."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    return jax.vmap(
-        lambda p: jax.vmap(lambda s: jax.random.fold_in(jax.random.fold_in(key, p), s))(jnp.arange(samples))
-    )(jnp.arange(prompts))
+    prompt: HostOrDevice  # int32 [R], the prompt's number
+    sample: HostOrDevice  # int32 [R, g], the sample's number among those of its prompt
+    token: HostOrDevice  # int32 [R, g], the newest
+    length: HostOrDevice  # int32 [R, g], tokens drawn so far
+    live: HostOrDevice  # bool [R, g], False: nothing is drawn here
 
 
-def policy_logits(
-    logits: Float[Array, "*B V"], *, temperature: float, forbidden_ids: tuple[int, ...]
-) -> Float[Array, "*B V"]:
-    """Logits of the distribution that is sampled from and, in RL, optimised: tempered, forbidden ids at -inf."""
-    if forbidden_ids:
-        barred = np.zeros(logits.shape[-1], bool)
-        barred[list(forbidden_ids)] = True
-        logits = jnp.where(barred, -jnp.inf, logits)
-    return logits / temperature if temperature > 0 else logits
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Burst:
+    """What a burst of ``steps`` tokens drew; a slot's own are the first ones, as many as its length grew by."""
+
+    tokens: HostOrDevice  # int32 [N, R, g]
+    logprobs: HostOrDevice  # float32 [N, R, g], of the distribution sampled from
+    model_logprobs: HostOrDevice  # float32 [N, R, g], of the model's
+    length: HostOrDevice  # int32 [R, g]
+    live: HostOrDevice  # bool [R, g], False where an end token or the longest length was reached
+    steps: HostOrDevice  # int32 []
 
 
-def make_sampler(
-    graphdef: nnx.GraphDef, config: SamplingConfig
-) -> Callable[[nnx.State, ModelInputs, Array, Array, Array], Completions]:
-    """A compiled function (params, prompts, lengths, next_positions, keys) -> Completions.
+@dataclass(frozen=True)
+class Programs:
+    """The compiled functions.  ``insert`` and ``burst`` take the place of the cache they are given."""
 
-    ``prompts`` holds one left-aligned prompt a row [B, S]; ``lengths`` int32 [B] its true lengths;
-    ``next_positions`` int32 [B] the M-RoPE position of the first new token; ``keys`` [B, G], whose shape says
-    how many samples are drawn.
-    """
+    empty: Callable[[nnx.State], KVCache]
+    prefill: Callable[[nnx.State, ModelInputs, Array, Array], Prefilled]
+    insert: Callable[[KVCache, Prefilled, HostOrDevice], KVCache]
+    burst: Callable[..., tuple[KVCache, Burst]]
+    take: Callable[[KVCache, HostOrDevice], KVCache]
 
-    @jax.jit
-    def sample(
-        params: nnx.State,
-        prompts: ModelInputs,
-        lengths: Int[Array, " B"],
-        next_positions: Int[Array, " B"],
-        keys: Key[Array, "B G"],
-    ) -> Completions:
-        model: Qwen3VL = nnx.merge(graphdef, params)
-        return _sample(model, config, prompts, lengths, next_positions, keys)
 
-    return sample
+def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: GenerationShape) -> Programs:
+    """Sampling's programs; parameters come first, then the arguments of ``prefill`` and ``decode_burst``."""
+
+    def prefill_prompts(
+        params: nnx.State, prompts: ModelInputs, length: Array, following: Array
+    ) -> Prefilled:
+        return prefill(nnx.merge(graphdef, params), prompts, length, following, kv_dtype=shape.kv_dtype)
+
+    def decode(params: nnx.State, *arguments: Any) -> tuple[KVCache, Burst]:
+        return decode_burst(nnx.merge(graphdef, params), *arguments, sampling=sampling, shape=shape)
+
+    def new_cache(params: nnx.State) -> KVCache:
+        return empty(nnx.merge(graphdef, params), sampling, shape)
+
+    return Programs(
+        jax.jit(new_cache),
+        jax.jit(prefill_prompts),
+        jax.jit(insert, donate_argnums=0),
+        jax.jit(decode, donate_argnums=1),
+        jax.jit(take_rows),
+    )
+
+
+def empty(model: Qwen3VL, sampling: SamplingConfig, shape: GenerationShape) -> KVCache:
+    """A cache for prompts and samples of any length that the settings allow."""
+    text = model.config.text
+    return empty_cache(
+        layers=text.num_layers,
+        rows=shape.rows,
+        slots=shape.slots,
+        kv_heads=text.num_kv_heads,
+        head_dim=text.head_dim,
+        prompt_tokens=whole_chunks(shape.prompt_buckets[-1][0]),
+        columns=whole_chunks(sampling.max_new_tokens),
+        width=text.hidden_size,
+        kv_dtype=shape.kv_dtype,
+        compute_dtype=model.embed[...].dtype,
+    )
+
+
+def prefill(
+    model: Qwen3VL,
+    prompts: ModelInputs,
+    length: Int[Array, " P"],
+    next_position: Int[Array, " P"],
+    *,
+    kv_dtype: str,
+) -> Prefilled:
+    """Prompts, one left-aligned a row [P, S] and ``length`` tokens long, as a cache holds them."""
+    hidden, kv = model.prefill(prompts)
+    last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
+    return Prefilled(to_cache(*kv, kv_dtype), length, next_position, last)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Decoding:
-    """B rows (prompts) being continued; ``row`` says which row of the call each is."""
-
-    row: Array  # int32 [B]
-    step: Array  # int32 [], tokens drawn so far
-    token: Array  # int32 [B, G], the newest
-    done: Array  # bool [B, G]
-    tokens: Array  # int32 [B, G, U]
-    logprobs: Array  # float32 [B, G, U]
-    keys: Array  # [B, G]
-    prefix_mask: Array  # int32 [B, S]
-    next_position: Array  # int32 [B]
     cache: KVCache
-
-    def unfinished(self) -> Array:
-        """How many rows have a sample that has not ended."""
-        return (~self.done.all(-1)).sum()
-
-    def keep(self, count: int) -> "_Decoding":
-        """``count`` of the rows, the unfinished ones first."""
-        chosen = jnp.argsort(self.done.all(-1), stable=True)[:count]
-        rest = {
-            f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in ("step", "cache")
-        }
-        cache = jax.tree.map(lambda x: x[:, chosen], self.cache)  # [L, B, ...]
-        return _Decoding(step=self.step, cache=cache, **rest)
+    column: Array  # int32 []
+    slots: Slots
+    drawn: Burst
 
 
-def _sample(
+def decode_burst(
     model: Qwen3VL,
-    config: SamplingConfig,
-    prompts: ModelInputs,
-    lengths: Array,
-    next_positions: Array,
-    keys: Array,
-) -> Completions:
-    budget = config.max_new_tokens
-    state = _start(model, config, prompts, lengths, next_positions, keys)
-    tokens, logprobs, done = state.tokens, state.logprobs, state.done
-    sizes = [len(keys) >> halving for halving in range(config.halvings + 1)]
-    for size in [*(size for size in sizes[1:] if size), 0]:
-        state = jax.lax.while_loop(
-            lambda state, size=size: (state.step < budget) & (state.unfinished() > size),
-            partial(_advance, model, config),
-            state,
-        )
-        tokens, logprobs = tokens.at[state.row].set(state.tokens), logprobs.at[state.row].set(state.logprobs)
-        done = done.at[state.row].set(state.done)
-        state = state.keep(size) if size else state
-    ends = _is_end(tokens, config)
-    lengths = jnp.where(ends.any(-1), ends.argmax(-1) + 1, budget).astype(jnp.int32)
-    return Completions(tokens, logprobs, lengths, done)
+    cache: KVCache,
+    slots: Slots,
+    key: Key[Array, ""],
+    column: Int[Array, ""],
+    fewest_rows: Int[Array, ""],
+    fewest_slots: Int[Array, ""],
+    *,
+    sampling: SamplingConfig,
+    shape: GenerationShape,
+) -> tuple[KVCache, Burst]:
+    """Up to ``shape.burst`` more tokens of every live slot, and the cache with their keys and values.
+
+    ``key`` is that of (seed, step), ``column`` where the cache's ring goes on.  The burst ends when no more than
+    ``fewest_rows`` rows have a live slot, or no more than ``fewest_slots`` slots are live.
+    """
+    slots = jax.tree.map(jnp.asarray, slots)
+    keys = sample_keys(key, jnp.broadcast_to(slots.prompt[:, None], slots.sample.shape), slots.sample)
+    room = (shape.burst, *slots.token.shape)
+    nothing = Burst(
+        jnp.zeros(room, jnp.int32),
+        jnp.zeros(room, jnp.float32),
+        jnp.zeros(room, jnp.float32),
+        slots.length,
+        slots.live,
+        jnp.int32(0),
+    )
+
+    def unfinished(state: _Decoding) -> Array:
+        live = state.slots.live
+        enough = (live.any(-1).sum() <= fewest_rows) | (live.sum() <= fewest_slots)
+        return (state.drawn.steps < shape.burst) & ~enough
+
+    step = partial(_step, model, sampling, shape.kv_dtype, keys)
+    state = jax.lax.while_loop(unfinished, step, _Decoding(cache, jnp.asarray(column), slots, nothing))
+    drawn = replace(state.drawn, length=state.slots.length, live=state.slots.live)
+    return place(state.cache), jax.tree.map(constrain, drawn)  # what the host reads lies on every device
 
 
-def _start(
-    model: Qwen3VL,
-    config: SamplingConfig,
-    prompts: ModelInputs,
-    lengths: Array,
-    next_positions: Array,
-    keys: Array,
+def _step(
+    model: Qwen3VL, sampling: SamplingConfig, kv_dtype: str, keys: Array, state: _Decoding
 ) -> _Decoding:
-    """Prefill of every prompt, and the first token of every sample."""
-    rows, samples = keys.shape
-    budget = config.max_new_tokens
-    hidden, (prefix_key, prefix_value) = model.prefill(prompts)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)  # [B, 1, D]
-    logits = jnp.broadcast_to(model.logits(last), (rows, samples, model.config.text.vocab_size))
-    token, logprob = _draw(logits, keys, jnp.int32(0), config=config)
-    layers, _, _, kv_heads, size = prefix_key.shape
-    room = jnp.zeros((layers, rows, samples, budget, kv_heads, size), prefix_key.dtype)
-    room = constrain(room, None, BATCH_AXES, None, None, "tensor")
+    """One more token of every live slot: the first one from the prompt's last hidden state."""
+    cache, slots, column, drawn = state.cache, state.slots, state.column, state.drawn
+    known = jnp.where(slots.live, jnp.maximum(slots.length - 1, 0), 0)  # tokens with an entry in the cache
+    visible = Visible(jnp.where(slots.live.any(-1), cache.length, 0), known, column)
+    positions = cache.next_position[:, None] + known
+    hidden, new = model.decode(slots.token, positions, cache, visible)
+    new = to_cache(*(part[:, :, :, None] for part in new), kv_dtype)  # [L, R, g, 1, K, H], one token
+    hidden = jnp.where((slots.length == 0)[..., None], cache.last_hidden[:, None], hidden)
+    one = draw(model.logits(hidden), keys, slots.length, sampling)
+    token = jnp.where(slots.live, one.token, slots.token)
+    length = slots.length + slots.live
+    ended = jnp.isin(token, jnp.array(sampling.eos_ids, jnp.int32)) | (length >= sampling.max_new_tokens)
+    put = partial(jax.lax.dynamic_update_index_in_dim, index=drawn.steps, axis=0)
     return _Decoding(
-        row=jnp.arange(rows),
-        step=jnp.int32(1),
-        token=token,
-        done=_is_end(token, config),
-        tokens=jnp.full((rows, samples, budget), config.pad_id, jnp.int32).at[:, :, 0].set(token),
-        logprobs=jnp.zeros((rows, samples, budget), jnp.float32).at[:, :, 0].set(logprob),
-        keys=keys,
-        prefix_mask=prompts.segment_ids,
-        next_position=next_positions,
-        cache=KVCache(prefix_key, prefix_value, room, room),
+        replace(cache, suffix=cache.suffix.put(new, column)),
+        (column + 1) % cache.suffix.room,
+        replace(slots, token=token, length=length, live=slots.live & ~ended),
+        replace(
+            drawn,
+            tokens=put(drawn.tokens, token),
+            logprobs=put(drawn.logprobs, one.logprob),
+            model_logprobs=put(drawn.model_logprobs, one.model_logprob),
+            steps=drawn.steps + 1,
+        ),
     )
-
-
-def _advance(model: Qwen3VL, config: SamplingConfig, state: _Decoding) -> _Decoding:
-    """One more token of every sample that has not ended."""
-    step = state.step
-    positions = jnp.broadcast_to(state.next_position[:, None] + step - 1, state.token.shape)
-    hidden, cache = model.decode(state.token, positions, state.cache, state.prefix_mask, step - 1)
-    token, logprob = _draw(model.logits(hidden), state.keys, step, config=config)
-    token = jnp.where(state.done, config.pad_id, token)
-    logprob = jnp.where(state.done, 0.0, logprob)
-    put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=step, axis=2)
-    return replace(
-        state,
-        step=step + 1,
-        token=token,
-        done=state.done | _is_end(token, config),
-        tokens=put(state.tokens, token[..., None]),
-        logprobs=put(state.logprobs, logprob[..., None]),
-        cache=cache,
-    )
-
-
-def _draw(logits: Array, keys: Array, step: Array, *, config: SamplingConfig) -> tuple[Array, Array]:
-    """A token of each sample and its log-probability; logits [B, G, V]."""
-    logits = policy_logits(logits, temperature=config.temperature, forbidden_ids=config.forbidden_ids)
-    if config.temperature == 0:
-        token = logits.argmax(-1)
-    else:
-        fold = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, step)))
-        token = jax.vmap(jax.vmap(jax.random.categorical))(fold(keys), logits)
-    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
-    return token.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
-
-
-def _is_end(tokens: Array, config: SamplingConfig) -> Array:
-    ends = jnp.zeros(tokens.shape, bool)
-    for eos in config.eos_ids:
-        ends |= tokens == eos
-    return ends

@@ -2,7 +2,8 @@
 
 Axis letters, used in every module: B rows of a batch, T tokens of a row, P patches of a row, M = P / 4
 merged visual tokens, N query heads, K key/value heads, H head size, D width, F feed-forward width,
-V vocabulary, L layers, E experts, G samples of one prompt, S prompt length in a cache, U generated length in a cache.
+V vocabulary, L layers, E experts, G samples of one prompt; in a cache R rows (prompts) of g slots (samples), S prompt
+length, U generated length.
 
 A visual token *gathers* its feature through ``visual_index``; nothing is scattered, so rows of mixed images,
 videos and text need no special case, and image and video DeepStack features cannot overwrite each other.
@@ -14,9 +15,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.decode_attention import Visible
 from onethinker_jax.model.inputs import ModelInputs
+from onethinker_jax.model.kv_cache import KVCache
 from onethinker_jax.model.layers import Linear, Remat
-from onethinker_jax.model.text import Decoder, KVCache, gather_visual
+from onethinker_jax.model.text import Decoder, gather_visual
 from onethinker_jax.model.vision import VisionTower
 
 
@@ -56,15 +59,10 @@ class Qwen3VL(nnx.Module):
         return hidden, kv
 
     def decode(
-        self,
-        tokens: Int[Array, "B G"],
-        positions: Int[Array, "B G"],
-        cache: KVCache,
-        prefix_mask: Int[Array, "B S"],
-        step: Int[Array, ""],
-    ) -> tuple[Float[Array, "B G D"], KVCache]:
-        """Hidden states of one new token of each sample; its keys enter the cache at suffix slot ``step``."""
-        return self.decoder.decode(self.embed[...][tokens], positions, cache, prefix_mask, step)
+        self, tokens: Int[Array, "R g"], positions: Int[Array, "R g"], cache: KVCache, visible: Visible
+    ) -> tuple[Float[Array, "R g D"], tuple[Array, Array]]:
+        """Hidden states of one new token of each slot, and its keys and values, each [L, R, g, K, H]."""
+        return self.decoder.decode(self.embed[...][tokens], positions, cache, visible)
 
     def head(self) -> Float[Array, "D V"]:
         """The output projection: its own, or the embedding table transposed when the two are tied."""

@@ -128,26 +128,31 @@ def _constrain_layer(layer: T, name: str, rules: Mapping[str, str]) -> T:
     return jax.tree_util.tree_map_with_path(place, layer)
 
 
-def decoding_layout(params: T, mesh: Mesh, dtype: str) -> T:
+def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) -> T:
     """Parameters in ``dtype`` as decoding wants them: no weight is gathered at every token.
 
-    They are moved by one compiled copy, or passed on as they are where nothing would change.
+    They are moved by one compiled copy, or passed on as they are where nothing would change.  With ``donate`` the
+    given ones are used up, and no more memory than theirs is needed where shapes and dtypes stay.
     """
     wanted = tree_shardings(params, mesh, DECODE_RULES)
     leaves = zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True)
     if all(leaf.dtype == dtype and leaf.sharding.is_equivalent_to(to, leaf.ndim) for leaf, to in leaves):
         return params
-    return _move(params, dtype, tuple(jax.tree.leaves(wanted)))
+    move = _move_and_free if donate else _move
+    return move(params, dtype, tuple(jax.tree.leaves(wanted)))
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _move(params: T, dtype: str, shardings: tuple[NamedSharding, ...]) -> T:
+def _moved(params: T, dtype: str, shardings: tuple[NamedSharding, ...]) -> T:
     leaves, tree = jax.tree.flatten(params)
     moved = [
         jax.lax.with_sharding_constraint(leaf.astype(dtype), to)
         for leaf, to in zip(leaves, shardings, strict=True)
     ]
     return jax.tree.unflatten(tree, moved)
+
+
+_move = jax.jit(_moved, static_argnums=(1, 2))
+_move_and_free = jax.jit(_moved, static_argnums=(1, 2), donate_argnums=0)
 
 
 def parameter_spec(

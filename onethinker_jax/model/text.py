@@ -4,36 +4,26 @@ The SwiGLU of a layer is one (dense) or a choice among experts (``moe.py``).
 
 DeepStack features are added to the visual positions after each of the first n layers; those layers and the
 rest are two scans over one stack of parameters.  Three ways through the same block: ``__call__`` over whole
-packed rows, ``prefill`` which also keeps keys and values, and ``decode`` for one token of G samples a prompt.
+packed rows, the same keeping keys and values (prefill), and ``decode`` for one token of each slot of a cache.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from onethinker_jax.model.attention import attention, decode_attention
+from onethinker_jax.model.attention import attention
 from onethinker_jax.model.config import TextConfig
+from onethinker_jax.model.decode_attention import Visible, decode_attention
+from onethinker_jax.model.kv_cache import KVCache
 from onethinker_jax.model.layers import Linear, Remat, RMSNorm, recompute, stack_layers, wide
 from onethinker_jax.model.moe import Experts
 from onethinker_jax.model.rope import rotate, text_rope
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, gather_weights
 
 Attend = Callable[[Array, Array, Array], Array]  # query, key, value -> mixed values
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class KVCache:
-    """Keys and values of every layer; the prefix is stored once a prompt, the suffix once a sample."""
-
-    prefix_key: Array  # [L, B, S, K, H]
-    prefix_value: Array  # [L, B, S, K, H]
-    suffix_key: Array  # [L, B, G, U, K, H]
-    suffix_value: Array  # [L, B, G, U, K, H]
 
 
 def gather_visual(
@@ -145,14 +135,9 @@ class Decoder(nnx.Module):
         return self.norm(x), kv
 
     def decode(
-        self,
-        x: Float[Array, "B G D"],
-        positions: Int[Array, "B G"],
-        cache: KVCache,
-        prefix_mask: Int[Array, "B S"],
-        step: Int[Array, ""],
-    ) -> tuple[Float[Array, "B G D"], KVCache]:
-        """One more token of each sample: hidden states, and the cache with the token's keys at ``step``.
+        self, x: Float[Array, "R g D"], positions: Int[Array, "R g"], cache: KVCache, visible: Visible
+    ) -> tuple[Float[Array, "R g D"], tuple[Array, Array]]:
+        """One more token of each slot: hidden states, and its keys and values, each [L, R, g, K, H].
 
         A generated token is text: its three positions are equal.
         """
@@ -160,33 +145,16 @@ class Decoder(nnx.Module):
         cos, sin = (table.astype(x.dtype) for table in tables)
         graphdef, params = nnx.split(self.layers)
 
-        def body(x: Array, layer: tuple[nnx.State, KVCache]) -> tuple[Array, tuple[Array, Array]]:
-            params, kv = layer
+        def body(x: Array, layer: tuple[nnx.State, Array]) -> tuple[Array, tuple[Array, Array]]:
+            params, number = layer
             new = []
 
             def attend(query: Array, key: Array, value: Array) -> Array:
                 new.append((key, value))
-                return decode_attention(
-                    query,
-                    kv.prefix_key,
-                    kv.prefix_value,
-                    kv.suffix_key,
-                    kv.suffix_value,
-                    key,
-                    value,
-                    prefix_mask,
-                    step,
-                )
+                return decode_attention(query, key, value, cache, number, visible)
 
             x = nnx.merge(graphdef, params)(x, cos, sin, attend)
             return x, new[0]
 
-        x, (keys, values) = jax.lax.scan(body, x, (params, cache))
-
-        def put(suffix: Array, new: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(suffix, new[:, :, :, None], step, axis=3)
-
-        cache = KVCache(
-            cache.prefix_key, cache.prefix_value, put(cache.suffix_key, keys), put(cache.suffix_value, values)
-        )
-        return self.norm(x), cache
+        x, new = jax.lax.scan(body, x, (params, jnp.arange(self.config.num_layers)))
+        return self.norm(x), new

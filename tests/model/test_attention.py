@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from onethinker_jax.model import attention_xla, flash_gpu, flash_tpu
-from onethinker_jax.model.attention import Backend, attention, check_heads, decode_attention, platform_backend
+from onethinker_jax.model.attention import Backend, attention, check_heads, platform_backend
 from onethinker_jax.model.flash import block_meetings
 from onethinker_jax.model.sharding import AXES, ShardingError, make_mesh
 
@@ -273,34 +273,3 @@ def test_the_platform_chooses():
     check_heads(8, 4, 4)
     with pytest.raises(ShardingError, match="6 query heads"):
         check_heads(6, 4, 4)
-
-
-@pytest.mark.parametrize("step", [0, 3, 5])
-def test_decode_attention_equals_the_reference(step):
-    """Prompts of 6 and 9 tokens in a cache of 10, three samples each, ``step`` tokens generated of 5."""
-    rng = np.random.default_rng(2)
-
-    def normal(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-    rows, samples, room, suffix, lengths = 2, 3, 10, 5, [6, 9]
-    prefix_key, prefix_value = normal(2, rows, room, 2, 8)
-    suffix_key, suffix_value = normal(2, rows, samples, suffix, 2, 8)
-    new_key, new_value = normal(2, rows, samples, 2, 8)
-    query = normal(rows, samples, 4, 8)
-    mask = jnp.array([[int(at < length) for at in range(room)] for length in lengths])
-    got = decode_attention(
-        query, prefix_key, prefix_value, suffix_key, suffix_value, new_key, new_value, mask, jnp.int32(step)
-    )
-    for row, column in np.ndindex(rows, samples):
-
-        def joined(prefix, own, new, at=(row, column)):
-            parts = (prefix[at[0], : lengths[at[0]]], own[at][:step], new[at][None])
-            return np.concatenate(parts)[None]
-
-        keys, values = joined(prefix_key, suffix_key, new_key), joined(prefix_value, suffix_value, new_value)
-        count = keys.shape[1]
-        ones, zeros = np.ones((1, count), int), np.zeros((1, count), int)
-        one = np.broadcast_to(np.asarray(query[row, column], np.float64), (1, count, 4, 8))
-        expected = reference(one, keys, values, ones, zeros, True)[0, -1]
-        np.testing.assert_allclose(got[row, column], expected, atol=2e-6)

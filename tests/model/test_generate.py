@@ -1,60 +1,60 @@
-"""The sampler against transformers' generate, and against a full forward pass of what it sampled."""
-
-from functools import cache
+"""Sampling against transformers' generate, against a full forward pass, and against itself in other layouts."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from onethinker_jax.model.generate import SamplingConfig, make_sampler, policy_logits, sample_keys
-from onethinker_jax.model.text import KVCache
+from onethinker_jax.model import decode_attention
+from onethinker_jax.model.sampling import SamplingConfig, sample_keys
+from onethinker_jax.train.log import count_compilations
 from tests.model import tiny
+from tests.model.generation import LONG, WHOLE, assert_same, batching, sampling, shape_of
 
 torch = pytest.importorskip("torch")
-LONG = 32
 KINDS = list(tiny.KINDS)
 NAMES = ["tied", "untied, 3 queries a key, DeepStack into every layer", tiny.MOE]
+EXAMPLES = [tiny.example(kind, seed) for seed in range(2) for kind in KINDS]
+LAYOUTS = {
+    "a sample at a time": {"rows": 1, "slots": 1, "prefill_rows": 1},
+    "in turn, prompts padded to two sizes": {
+        "rows": 2,
+        "slots": 3,
+        "prefill_rows": 1,
+        "burst": 5,
+        "prompt_buckets": ((48, 48), *WHOLE),
+    },
+    "more rows than prompts, which are halved": {
+        "rows": 12,
+        "slots": 4,
+        "prefill_rows": 8,
+        "burst": 11,
+        "halvings": 2,
+    },
+}
+IN_TURN = {"rows": 4, "slots": 3, "prefill_rows": 2, "burst": 6}
 
 
 @pytest.fixture(scope="module")
-def draw(pairs):
-    """(config name, settings of SamplingConfig, prompts, keys) -> Completions; samplers compiled once."""
-
-    @cache
-    def sampler(name, settings):
-        model = pairs(name).model
-        graphdef, params = nnx.split(model)
-        return make_sampler(graphdef, SamplingConfig(**dict(settings))), params
-
-    def run(name, prompts, keys, **settings):
-        settings = {
-            "max_new_tokens": LONG,
-            "eos_ids": (),
-            "pad_id": 0,
-            "forbidden_ids": tiny.FORBIDDEN,
-            **settings,
-        }
-        function, params = sampler(name, tuple(sorted(settings.items())))
-        rows = len(keys)
-        lengths = jnp.array([len(p.tokens) for p in prompts], jnp.int32)
-        following = jnp.array([p.next_position for p in prompts], jnp.int32)
-        inputs = pairs(name).rows([[p] for p in prompts], batch=rows)
-        return jax.tree.map(np.asarray, function(params, inputs, lengths, following, keys))
-
-    return run
+def one_shot(pairs):
+    """Four samples of each of ten prompts, all in one dispatch; and the end tokens that cut some of them short."""
+    model = pairs("tied").model
+    shape = shape_of(rows=10, slots=4, prefill_rows=10)
+    free = batching(model, sampling(), shape)(EXAMPLES, 4)
+    ends = tuple(sorted({int(free[prompt, 0].tokens[3 * prompt]) for prompt in range(8)}))
+    return free, ends, batching(model, sampling(eos_ids=ends), shape)(EXAMPLES, 4)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_continuations_equal_transformers(pairs, draw, name):
+def test_greedy_continuations_equal_transformers(pairs, name):
     prompts = [tiny.example(kind) for kind in KINDS]
-    got = draw(name, prompts, sample_keys(0, 0, len(prompts), 1), temperature=0.0)
-    assert (got.lengths == LONG).all() and not got.ended.any()
-    assert len(np.unique(got.tokens)) > 20, "continuations that repeat themselves would show little"
-    for row, (kind, prompt) in enumerate(zip(KINDS, prompts, strict=True)):
-        expected = greedy_in_transformers(pairs(name).hf, prompt)
-        assert got.tokens[row, 0].tolist() == expected, kind
+    run = batching(pairs(name).model, sampling(temperature=0.0), shape_of(rows=2, slots=1, burst=9))
+    got = run(prompts, 1)
+    assert len(np.unique([one.tokens for one in got.values()])) > 20, "repetitions would show little"
+    for number, (kind, prompt) in enumerate(zip(KINDS, prompts, strict=True)):
+        assert got[number, 0].tokens.tolist() == greedy_in_transformers(pairs(name).hf, prompt), kind
+        assert got[number, 0].reason == "length"
+        np.testing.assert_array_equal(got[number, 0].logprobs, got[number, 0].model_logprobs)
 
 
 def greedy_in_transformers(hf, prompt: tiny.Sample) -> list[int]:
@@ -71,124 +71,175 @@ def greedy_in_transformers(hf, prompt: tiny.Sample) -> list[int]:
 
 
 @pytest.mark.parametrize(("name", "temperature"), [(NAMES[0], 1.0), (NAMES[2], 0.7)])
-def test_log_probabilities_equal_a_full_forward(pairs, draw, name, temperature):
-    """What the cached decode reported = prompt and completion in one uncached forward pass."""
+def test_log_probabilities_equal_a_full_forward(pairs, name, temperature):
+    """What the cached decode reported = prompt and completion in one uncached forward pass, as training makes it."""
     prompts = [tiny.example(kind) for kind in ("two images of different sizes", "image and video", "text")]
-    keys = sample_keys(3, 1, len(prompts), 2)
-    got = draw(name, prompts, keys, temperature=temperature)
-    assert not np.isin(got.tokens, tiny.FORBIDDEN).any()
-    for row, prompt in enumerate(prompts):
-        assert got.tokens[row, 0].tolist() != got.tokens[row, 1].tolist()
-        for column in range(2):
-            whole = prompt.extended(got.tokens[row, column])
-            logits = pairs(name).run(pairs(name).rows([[whole]]))[
-                0, len(prompt.tokens) - 1 : len(whole.tokens) - 1
-            ]
-            policy = policy_logits(jnp.asarray(logits), temperature=temperature, forbidden_ids=tiny.FORBIDDEN)
-            expected = np.asarray(jax.nn.log_softmax(policy))[np.arange(LONG), got.tokens[row, column]]
-            np.testing.assert_allclose(got.logprobs[row, column], expected, atol=5e-5)
+    got = batching(pairs(name).model, sampling(temperature=temperature), shape_of(burst=10))(prompts, 2)
+    for (number, _), one in got.items():
+        prompt = prompts[number]
+        whole = prompt.extended(one.tokens)
+        logits = pairs(name).run(pairs(name).rows([[whole]]))[
+            0, len(prompt.tokens) - 1 : len(whole.tokens) - 1
+        ]
+        logits = np.where(np.isin(np.arange(160), tiny.FORBIDDEN), -np.inf, logits).astype(np.float64)
+        for logprobs, scale in ((one.logprobs, temperature), (one.model_logprobs, 1.0)):
+            expected = (logits / scale)[np.arange(LONG), one.tokens] - np.log(np.exp(logits / scale).sum(-1))
+            np.testing.assert_allclose(logprobs, expected, atol=5e-5)
+    assert got[0, 0].tokens.tolist() != got[0, 1].tokens.tolist()
 
 
-def test_cached_decode_equals_full_forward(pairs):
-    """Logits of every step, two different continuations of each of two prompts."""
-    pair = pairs("tied")
-    model = pair.model
-    prompts = [tiny.example("image and video"), tiny.example("text")]
-    new = np.random.default_rng(0).integers(0, 150, (2, 2, 6)).astype(np.int32)
-    inputs = pair.rows([[p] for p in prompts], batch=2)
-    _, (key, value) = nnx.jit(lambda m, i: m.prefill(i))(model, inputs)
-    room = jnp.zeros((key.shape[0], 2, 2, 6, *key.shape[3:]))
-    caches = KVCache(key, value, room, room)
-    step_once = nnx.jit(lambda m, *a: (lambda h, c: (m.logits(h), c))(*m.decode(*a)))
-    got = []
-    for step in range(6):
-        positions = np.array([[p.next_position + step] * 2 for p in prompts], np.int32)
-        logits, caches = step_once(
-            model, new[:, :, step], positions, caches, inputs.segment_ids, jnp.int32(step)
-        )
-        got.append(np.asarray(logits))
-    for row, prompt in enumerate(prompts):
-        for column in range(2):
-            whole = prompt.extended(new[row, column])
-            expected = pair.run(pair.rows([[whole]]))[0, len(prompt.tokens) : len(whole.tokens)]
-            np.testing.assert_allclose(np.stack(got)[:, row, column], expected, atol=2e-5)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_layout_changes_a_sample(pairs, one_shot, layout):
+    """Shared prompts or not, rows, slots, queues, bursts, paddings: the same tokens and log-probabilities."""
+    _, ends, expected = one_shot
+    assert len({len(one.tokens) for one in expected.values()}) > 10
+    run = batching(pairs("tied").model, sampling(eos_ids=ends), shape_of(**LAYOUTS[layout]))
+    assert_same(run(EXAMPLES, 4), expected)
 
 
-def test_a_key_gives_its_sample_in_any_layout(draw):
-    """Whatever the row, the neighbours and the number of samples a prompt."""
-    prompts = [tiny.example("one image"), tiny.example("video"), tiny.example("text")]
-    keys = sample_keys(7, 2, 3, 2)
-    together = draw("tied", prompts, keys)
-    turned = draw("tied", prompts[::-1], keys[::-1, ::-1])
-    np.testing.assert_array_equal(together.tokens, turned.tokens[::-1, ::-1])
-    np.testing.assert_allclose(together.logprobs, turned.logprobs[::-1, ::-1], atol=2e-5)
-    alone = draw("tied", prompts[1:2], keys[1:2, 1:])
-    np.testing.assert_array_equal(alone.tokens[0, 0], together.tokens[1, 1])
-    other = draw("tied", prompts, sample_keys(7, 3, 3, 2))
-    assert (other.tokens != together.tokens).any(-1).all()
+def test_chunks_change_nothing(pairs, one_shot, monkeypatch):
+    """The cache in many chunks, its ring written round more than once."""
+    _, ends, expected = one_shot
+    monkeypatch.setattr(decode_attention, "CHUNK", 8)
+    shape = shape_of(rows=2, slots=2, burst=5)
+    assert_same(batching(pairs("tied").model, sampling(eos_ids=ends), shape)(EXAMPLES, 4), expected)
+
+
+def test_a_call_with_fewer_prompts_and_samples(pairs, one_shot):
+    free, _, _ = one_shot
+    got = batching(pairs("tied").model, sampling(), shape_of(**IN_TURN))(EXAMPLES[:2], 2)
+    assert_same(got, {name: one for name, one in free.items() if name[0] < 2 and name[1] < 2})
+
+
+def test_samples_end_at_their_end_token(one_shot):
+    """As without end tokens up to the first one, which counts."""
+    free, ends, got = one_shot
+    for name, whole in free.items():
+        found = np.isin(whole.tokens, ends)
+        length = int(found.argmax()) + 1 if found.any() else LONG
+        np.testing.assert_array_equal(got[name].tokens, whole.tokens[:length])
+        np.testing.assert_allclose(got[name].logprobs, whole.logprobs[:length], atol=2e-5)
+        assert got[name].reason == ("stop" if found.any() else "length")
+
+
+def test_seed_and_step_are_part_of_the_key(pairs, one_shot):
+    free, _, _ = one_shot
+    run = batching(pairs("tied").model, sampling(), shape_of(rows=10, slots=4, prefill_rows=10))
+    for options in ({"step": 2}, {"seed": 4}):
+        other = run(EXAMPLES, 4, **options)
+        assert all((other[name].tokens != one.tokens).any() for name, one in free.items())
+
+
+def test_a_stop_found_by_the_host_cuts_a_sample(pairs, one_shot):
+    """Here the stop is two multiples of five in a row; what was drawn behind it in the same burst is dropped."""
+    free, _, _ = one_shot
+
+    def find_stop(tokens: np.ndarray, known: int) -> int | None:
+        fives = tokens % 5 == 0
+        ends = np.flatnonzero(fives[1:] & fives[:-1]) + 2
+        return next((int(end) for end in ends if end > known), None)
+
+    run = batching(pairs("tied").model, sampling(), shape_of(**IN_TURN))
+    got = run(EXAMPLES, 4, find_stop=find_stop)
+    for name, whole in free.items():
+        length = find_stop(whole.tokens, 0)
+        np.testing.assert_array_equal(got[name].tokens, whole.tokens[:length])
+        assert len(got[name].logprobs) == len(got[name].model_logprobs) == len(got[name].tokens)
+        assert got[name].reason == ("length" if length is None else "stop_string")
+    assert len({one.reason for one in got.values()}) == 2
+
+
+def test_nothing_compiles_after_warm_up(pairs):
+    run = batching(
+        pairs("tied").model,
+        sampling(eos_ids=tuple(range(0, 150, 20))),
+        shape_of(rows=4, slots=2, prefill_rows=2, burst=4, prompt_buckets=((48, 48), *WHOLE), halvings=2),
+    )
+    with count_compilations() as compilations:
+        run(EXAMPLES[:1], 1)
+        warm = compilations.count
+        assert warm > 5
+        for number, (prompts, samples) in enumerate([(10, 3), (1, 5), (7, 1), (3, 2), (4, 8), (9, 2)]):
+            run(EXAMPLES[:prompts], samples, step=number)
+        assert compilations.since(warm) == []
+
+
+def test_a_hundred_thousand_tokens_and_none_forbidden(pairs):
+    """At a temperature where every token is likely: every allowed one is seen, and no other.
+
+    First tokens, whose distribution is known, are as frequent as likely: a chi-square test a prompt.
+    """
+    run = batching(
+        pairs("tied").model, sampling(temperature=5.0), shape_of(rows=2, slots=200, prefill_rows=2)
+    )
+    got = run(EXAMPLES[:4], 800)
+    seen = np.bincount(np.concatenate([one.tokens for one in got.values()]), minlength=160)
+    assert seen.sum() == 102_400
+    assert seen[list(tiny.FORBIDDEN)].sum() == 0
+    assert (np.delete(seen, tiny.FORBIDDEN) > 0).all()
+    for number, prompt in enumerate(EXAMPLES[:4]):
+        logits = pairs("tied").run(pairs("tied").rows([[prompt]]))[0, len(prompt.tokens) - 1]
+        expected = np.exp(logits / 5.0) * ~np.isin(np.arange(160), tiny.FORBIDDEN)
+        expected *= 800 / expected.sum()
+        first = np.bincount([got[number, sample].tokens[0] for sample in range(800)], minlength=160)
+        often = expected > 3
+        statistic = ((first - expected)[often] ** 2 / expected[often]).sum()
+        assert statistic < often.sum() + 5 * np.sqrt(2 * often.sum())
+
+
+@pytest.mark.parametrize(("dtype", "largest", "mean"), [("bfloat16", 0.03, 0.004), ("int8", 0.08, 0.012)])
+def test_a_smaller_cache_is_close(pairs, one_shot, dtype, largest, mean):
+    """Log-probabilities of the same tokens, nats: up to where a sample first differs."""
+    free, _, _ = one_shot
+    shape = shape_of(rows=10, slots=4, prefill_rows=2, kv_dtype=dtype)
+    got = batching(pairs("tied").model, sampling(), shape)(EXAMPLES, 4)
+    errors, whole = [], 0
+    for name, one in free.items():
+        same = np.append(got[name].tokens == one.tokens, False)
+        shared = int(same.argmin())
+        whole += shared == LONG
+        errors.append(np.abs(got[name].model_logprobs - one.model_logprobs)[:shared])
+    errors = np.concatenate(errors)
+    assert len(errors) > 800
+    assert 0 < errors.max() < largest
+    assert errors.mean() < mean
+
+
+def test_a_prompt_that_fits_nowhere(pairs):
+    run = batching(pairs("tied").model, sampling(), shape_of(prompt_buckets=((16, 16),)))
+    with pytest.raises(ValueError, match=r"a prompt of 30 tokens and 0 patches exceeds \(16, 16\)"):
+        run([tiny.example("text")], 2)
+
+
+def test_truncated_sampling_stays_inside(pairs):
+    """Top-k 1 draws what greedy decoding does, with probability 1 under its own distribution."""
+    model, prompts = pairs("tied").model, [tiny.example(kind) for kind in KINDS]
+    shape = shape_of(rows=2, slots=1, burst=9)
+    ours = batching(model, sampling(top_k=1, temperature=3.0), shape)(prompts, 1)
+    greedy = batching(model, sampling(temperature=0.0), shape)(prompts, 1)
+    for name, one in ours.items():
+        np.testing.assert_allclose(one.logprobs, 0.0, atol=1e-6)
+        np.testing.assert_array_equal(one.tokens, greedy[name].tokens)
+        np.testing.assert_allclose(one.model_logprobs, greedy[name].model_logprobs, atol=2e-5)
 
 
 def test_keys_are_all_different():
+    prompts, samples = jnp.divmod(jnp.arange(12), 3)
     data = [
-        jax.random.key_data(sample_keys(seed, step, 4, 3)).reshape(12, -1)
+        jax.random.key_data(sample_keys(jax.random.fold_in(jax.random.key(seed), step), prompts, samples))
         for seed in (0, 1)
         for step in (0, 1)
     ]
     assert len({tuple(row) for row in np.concatenate(data).tolist()}) == 48
 
 
-def test_samples_end_at_their_end_token(draw):
-    """As without end tokens up to the first one, which counts; then padding, of log-probability zero."""
-    prompts = [tiny.example("one image"), tiny.example("video"), tiny.example("text")]
-    keys = sample_keys(7, 2, 3, 2)
-    free = draw("tied", prompts, keys)
-    ends = (int(free.tokens[0, 0, 5]), int(free.tokens[1, 1, 0]), int(free.tokens[2, 0, 31]))
-    got = draw("tied", prompts, keys, eos_ids=ends, pad_id=149)
-    lengths = []
-    for index in np.ndindex(3, 2):
-        found = np.isin(free.tokens[index], ends)
-        length = int(found.argmax()) + 1 if found.any() else LONG
-        lengths.append(length)
-        assert got.lengths[index] == length
-        assert got.ended[index] == found.any()
-        np.testing.assert_array_equal(got.tokens[index][:length], free.tokens[index][:length])
-        np.testing.assert_allclose(got.logprobs[index][:length], free.logprobs[index][:length], atol=2e-5)
-        assert (got.tokens[index][length:] == 149).all() and (got.logprobs[index][length:] == 0).all()
-    assert len(set(lengths)) > 2
-
-
-def test_rows_that_end_early_change_nothing(draw):
-    """Halved as prompts end, rows continue as if nobody had left."""
-    prompts = [tiny.example("text") for _ in range(8)]
-    keys = sample_keys(11, 0, 8, 2)
-    free = draw("tied", prompts, keys, halvings=0)
-    ends = tuple({int(free.tokens[row, sample, 3 * row]) for row in range(7) for sample in range(2)})
-    whole, halved = (draw("tied", prompts, keys, eos_ids=ends, halvings=count) for count in (0, 3))
-    assert len(np.unique(whole.lengths.max(-1))) > 3, "rows that end together would show little"
-    np.testing.assert_array_equal(halved.tokens, whole.tokens)
-    np.testing.assert_allclose(halved.logprobs, whole.logprobs, atol=2e-5)
-    np.testing.assert_array_equal(halved.lengths, whole.lengths)
-    np.testing.assert_array_equal(halved.ended, whole.ended)
-
-
-def test_frequencies_follow_the_probabilities(pairs, draw):
-    """First tokens of many samples of one prompt: a chi-square test, and nothing forbidden."""
-    prompt, count, temperature = tiny.example("one image"), 4000, 2.0
-    got = draw("tied", [prompt], sample_keys(0, 0, 1, count), temperature=temperature, max_new_tokens=1)
-    logits = pairs("tied").run(pairs("tied").rows([[prompt]]))[0, len(prompt.tokens) - 1]
-    expected = np.exp(logits / temperature) * ~np.isin(np.arange(160), tiny.FORBIDDEN)
-    expected *= count / expected.sum()
-    seen = np.bincount(got.tokens.ravel(), minlength=160)
-    assert seen[list(tiny.FORBIDDEN)].sum() == 0
-    often = expected > 10
-    statistic = ((seen - expected)[often] ** 2 / expected[often]).sum()
-    assert statistic < often.sum() + 5 * np.sqrt(2 * often.sum())
-
-
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="max_new_tokens 0"):
-        SamplingConfig(max_new_tokens=0, eos_ids=(), pad_id=0)
-    with pytest.raises(ValueError, match="halvings -1"):
-        SamplingConfig(max_new_tokens=1, eos_ids=(), pad_id=0, halvings=-1)
-    with pytest.raises(ValueError, match="temperature -1"):
-        SamplingConfig(max_new_tokens=1, eos_ids=(), pad_id=0, temperature=-1)
+    for settings, message in [
+        ({"max_new_tokens": 0}, "max_new_tokens 0"),
+        ({"temperature": -1}, "temperature -1"),
+        ({"top_k": -2}, "top_k -2"),
+        ({"top_p": 0.0}, "top_p 0.0"),
+        ({"min_p": 1.5}, "min_p 1.5"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            SamplingConfig(**{"max_new_tokens": 1, "eos_ids": (), **settings})

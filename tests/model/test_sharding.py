@@ -1,6 +1,5 @@
 """A mesh of eight virtual devices gives the numbers of one, and what does not divide is named."""
 
-import contextlib
 from typing import Any
 
 import jax
@@ -11,19 +10,21 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from onethinker_jax.model import hf_weights
-from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.sharding import (
     DECODE_RULES,
     TRAIN_RULES,
     ShardingError,
     batch_sharding,
+    decoding_layout,
     gather_weights,
     make_mesh,
     parameter_spec,
     tree_shardings,
 )
+from onethinker_jax.train.log import count_compilations
 from tests.model import tiny
+from tests.model.generation import assert_same, batching, sampling, shape_of
 
 needs_eight = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
 # Every size a multiple of two, so that all three axes of the mesh can have two devices.
@@ -98,29 +99,30 @@ def test_a_layer_is_gathered_whole_and_its_gradient_is_sharded():
 
 
 @needs_eight
-@pytest.mark.parametrize("checkpoint", ["experts"], indirect=True)
-def test_sampling_with_experts_equals_one_device(checkpoint):
-    """Four prompts over four data shards, and one, which each of them works on."""
-    config = SamplingConfig(max_new_tokens=8, eos_ids=(), pad_id=0, temperature=0.0)
-    prompts = [tiny.example("text", seed=seed) for seed in range(4)]
+@every_config
+def test_sampling_equals_one_device(checkpoint):
+    """Six prompts in four rows over four data shards, heads over two devices, weights moved to decode."""
+    prompts = [tiny.example("text", seed=seed) for seed in range(6)]
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    shape = shape_of(rows=4, slots=2, prefill_rows=4, burst=5)
+    config = sampling(max_new_tokens=12, eos_ids=tuple(range(0, 150, 12)))
+    expected = batching(load_hf(checkpoint), config, shape)(prompts, 3)
+    model = load_hf(checkpoint, mesh=mesh)
+    graphdef, params = nnx.split(model)
+    params = decoding_layout(params, mesh, "float32", donate=True)
+    with jax.set_mesh(mesh), count_compilations() as compilations:
+        run = batching(nnx.merge(graphdef, params), config, shape, mesh)
+        got = run(prompts, 3)
+        assert_same(got, expected, atol=1e-5)
+        warm = compilations.count
+        run(prompts[:2], 2, step=2)
+        assert compilations.since(warm) == []
 
-    def draw(mesh, count):
-        graphdef, params = nnx.split(load_hf(checkpoint, mesh=mesh))
-        if mesh is not None:
-            params = jax.device_put(params, tree_shardings(params, mesh, DECODE_RULES))
-        lengths = jnp.array([len(p.tokens) for p in prompts[:count]])
-        positions = jnp.array([p.next_position for p in prompts[:count]])
-        inputs = tiny.rows([[p] for p in prompts[:count]], batch=count)
-        sampler = make_sampler(graphdef, config)
-        with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
-            return sampler(params, inputs, lengths, positions, sample_keys(0, 0, count, 2))
 
-    expected = draw(None, 4)
-    for count in (4, 1):
-        drawn = draw(mesh, count)
-        np.testing.assert_array_equal(drawn.tokens, expected.tokens[:count])
-        np.testing.assert_allclose(drawn.logprobs, expected.logprobs[:count], atol=1e-5)
+@needs_eight
+def test_rows_that_the_mesh_does_not_divide():
+    with pytest.raises(ShardingError, match="3 rows are not a multiple of the 4 data shards"):
+        batching(load_shapes(CONFIGS["dense"]), sampling(), shape_of(), make_mesh(data=2, fsdp=2, tensor=2))
 
 
 @needs_eight

@@ -6,17 +6,17 @@ error in how the two meet would show.  A saved directory carries tokenizer and p
 
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from onethinker_jax.data_pipeline.media import Video
-from onethinker_jax.data_pipeline.packing import pack_groups, pack_rows, stack_prompts
+from onethinker_jax.data_pipeline.packing import pack_groups, pack_rows
 from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
 from onethinker_jax.model.hf_weights import load_hf, save_hf
+from onethinker_jax.model.sharding import make_mesh
+from onethinker_jax.responses import Sampler
+from onethinker_jax.sampler_settings import SamplerSettings
 from tests.data_pipeline.making import picture, write_tokenizer
 from tests.model import tiny
 from tests.model.conftest import open_in_transformers, runner
@@ -167,12 +167,12 @@ def test_greedy_continuations(model, hf, processor, prompts):
         processor.vision_start_token_id,
         processor.vision_end_token_id,
     )
-    config = SamplingConfig(32, (processor.eos_token_id,), processor.pad_token_id, 0.0, forbidden)
-    inputs, lengths = stack_prompts(list(prompts.values()), tokens=TOKENS, patches=PATCHES)
+    settings = SamplerSettings(
+        rows=2, prompt_tokens=TOKENS, prompt_patches=PATCHES, max_new_tokens=32, temperature=0.0
+    )
     graphdef, params = nnx.split(model)
-    following = jnp.array([example.next_position for example in prompts.values()])
-    keys = sample_keys(0, 0, len(prompts), 1)
-    got = make_sampler(graphdef, config)(params, inputs, jnp.asarray(lengths), following, keys)
+    sampler = Sampler(graphdef, processor, settings, mesh=make_mesh())
+    got = sampler(params, list(prompts.values()), seed=0, step=0)
     for row, (kind, example) in enumerate(prompts.items()):
         expected = hf.generate(
             **hf_inputs(processor, example),
@@ -182,5 +182,4 @@ def test_greedy_continuations(model, hf, processor, prompts):
             eos_token_id=processor.eos_token_id,
             pad_token_id=processor.pad_token_id,
         )[0, len(example.tokens) :].tolist()
-        length = int(got.lengths[row, 0])
-        assert np.asarray(jax.device_get(got.tokens))[row, 0, :length].tolist() == expected, kind
+        assert got[row].tokens[0].tolist() == expected, kind

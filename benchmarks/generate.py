@@ -1,0 +1,298 @@
+"""Sampling G answers to one long prompt: speed and memory, against no sharing of the prompt and against transformers.
+
+    python -m benchmarks.generate [--prompt 2048] [--response 512] [--samples 8] [--rounds 2]
+
+One Qwen3-VL (512-wide 8-layer text, 384-wide 8-layer vision, vocabulary 8,192, random weights) and one prompt, an
+image of 256 tokens and text, in three processes that take turns:
+
+- ``shared``: the sampler, the G samples in one row;
+- ``repeated``: the same sampler, each sample as a prompt of its own;
+- ``transformers``: ``generate(num_return_sequences=G)`` in PyTorch, without ``--no-transformers``.
+
+Every answer is drawn at temperature 1 and has exactly ``--response`` tokens.  Seconds are those of a whole call,
+vision and prefill included, after one call that compiles; memory is the process's largest resident size, minus that
+with the weights loaded.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onethinker_jax.model.inputs import ModelInputs, VisionInputs, mrope_positions, patch_geometry
+
+VARIANTS = ("shared", "repeated", "transformers")
+IMAGE, VIDEO, START, END = 8188, 8189, 8190, 8191
+FORBIDDEN = (IMAGE, VIDEO, START, END)
+GRID = np.array([[1, 32, 32]])  # patches of the image: 256 tokens
+IMAGE_TOKENS = int(GRID.prod()) // 4
+GRID_SIDE = 16
+
+
+def make_checkpoint(directory: Path) -> None:
+    from flax import nnx
+
+    from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+    from onethinker_jax.model.hf_weights import save_hf
+    from onethinker_jax.model.qwen3_vl import Qwen3VL
+
+    config = Qwen3VLConfig(
+        text=TextConfig(
+            vocab_size=8192,
+            hidden_size=512,
+            intermediate_size=1536,
+            num_layers=8,
+            num_heads=8,
+            num_kv_heads=4,
+            head_dim=64,
+            mrope_section=(12, 10, 10),
+        ),
+        vision=VisionConfig(
+            depth=8,
+            hidden_size=384,
+            intermediate_size=1536,
+            num_heads=6,
+            out_hidden_size=512,
+            num_position_embeddings=GRID_SIDE**2,
+            deepstack_layers=(1, 3, 5),
+        ),
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=START,
+        vision_end_token_id=END,
+        tie_word_embeddings=True,
+    )
+    save_hf(Qwen3VL(config, rngs=nnx.Rngs(0)), directory)
+
+
+def make_prompt(length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids [S] of text around one image, and its patches, uint8 [P, 1536]."""
+    rng = np.random.default_rng(0)
+    text = rng.integers(0, IMAGE, length - IMAGE_TOKENS - 2)
+    image = [START, *[IMAGE] * IMAGE_TOKENS, END]
+    tokens = np.concatenate([text[:16], image, text[16:]]).astype(np.int32)
+    return tokens, rng.integers(0, 256, (int(GRID.prod()), 1536)).astype(np.uint8)
+
+
+def our_inputs(tokens: np.ndarray, patches: np.ndarray, rows: int) -> tuple[ModelInputs, int]:
+    """The prompt in every row, and the position of the first new token."""
+    positions = mrope_positions(
+        tokens,
+        GRID,
+        None,
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=START,
+        merge=2,
+    )
+    frame_ids, coords, index, weight = patch_geometry(GRID, 2, GRID_SIDE)
+    visual = tokens == IMAGE
+    parts = VisionInputs(patches, frame_ids, coords, index, weight)
+    inputs = ModelInputs(
+        tokens=tokens,
+        positions=positions,
+        segment_ids=np.ones_like(tokens),
+        branch_ids=np.zeros_like(tokens),
+        visual_index=np.where(visual, np.cumsum(visual) - 1, -1).astype(np.int32),
+        vision=parts,
+    )
+    import jax
+
+    return jax.tree.map(lambda x: np.stack([x] * rows), inputs), int(positions.max()) + 1
+
+
+def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int], int]:
+    """(round) -> tokens drawn."""
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from onethinker_jax.model.continuous_batching import ContinuousBatching, Prompts
+    from onethinker_jax.model.generate import GenerationShape
+    from onethinker_jax.model.hf_weights import load_hf
+    from onethinker_jax.model.sampling import SamplingConfig
+
+    tokens, patches = make_prompt(settings.prompt)
+    graphdef, params = nnx.split(load_hf(directory, dtype=jnp.dtype(settings.dtype)))
+    shared = settings.variant == "shared"
+    rows, slots = (1, settings.samples) if shared else (settings.samples, 1)
+    shape = GenerationShape(
+        rows=rows,
+        slots=slots,
+        prompt_buckets=((len(tokens), len(patches)),),
+        prefill_rows=1,
+        kv_dtype=settings.kv_dtype or settings.dtype,
+    )
+    config = SamplingConfig(settings.response, eos_ids=(), forbidden_ids=FORBIDDEN)
+    decoding = ContinuousBatching(graphdef, config, shape)
+
+    def stack(numbers: Any, *_: int) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
+        inputs, following = our_inputs(tokens, patches, len(numbers))
+        return (
+            inputs,
+            np.full(len(numbers), len(tokens), np.int32),
+            np.full(len(numbers), following, np.int32),
+        )
+
+    prompts = Prompts([(len(tokens), len(patches))] * rows, stack)
+
+    def call(number: int) -> int:
+        parts = decoding(params, prompts, samples=slots, seed=0, step=number)
+        return sum(len(one.tokens) for part in parts for one in part)
+
+    return call
+
+
+def transformers_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int], int]:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForImageTextToText.from_pretrained(directory, dtype=getattr(torch, settings.dtype))
+    model = model.to(device).eval()
+    tokens, patches = make_prompt(settings.prompt)
+    pixels = torch.tensor((patches.astype(np.float32) / 255 - 0.5) / 0.5)
+    ids = torch.tensor(tokens[None].astype(np.int64))
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == IMAGE).long(),
+        "pixel_values": pixels.to(getattr(torch, settings.dtype)),
+        "image_grid_thw": torch.tensor(GRID),
+    }
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+
+    def call(number: int) -> int:
+        torch.manual_seed(number)
+        with torch.no_grad():
+            out = model.generate(
+                **inputs,
+                num_return_sequences=settings.samples,
+                max_new_tokens=settings.response,
+                min_new_tokens=settings.response,
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                suppress_tokens=list(FORBIDDEN),
+                eos_token_id=None,
+                pad_token_id=0,
+            )
+        return out.shape[0] * (out.shape[1] - len(tokens))
+
+    return call
+
+
+def child(settings: argparse.Namespace) -> None:
+    """Answers each line of standard input, a round's number, with what that round took."""
+    make = transformers_sampler if settings.variant == "transformers" else our_sampler
+    call = make(Path(settings.directory), settings)
+    loaded = largest_resident()
+    for line in sys.stdin:
+        began, busy = time.perf_counter(), time.process_time()
+        tokens = call(int(line))
+        row = {
+            "seconds": time.perf_counter() - began,
+            "cpu_seconds": time.process_time() - busy,
+            "tokens": tokens,
+            "memory": largest_resident() - loaded,
+        }
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
+
+
+def largest_resident() -> int:
+    """Bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Speed and memory of sampling G answers to one long prompt.")
+    parser.add_argument("--prompt", type=int, default=2048)
+    parser.add_argument("--response", type=int, default=512)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--kv-dtype", choices=("float32", "bfloat16", "int8"), help="of our KV cache")
+    parser.add_argument("--no-transformers", action="store_true")
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.variant:
+        child(settings)
+        return 0
+    if settings.prompt < IMAGE_TOKENS + 32:
+        parser.error(f"--prompt {settings.prompt}: the image alone has {IMAGE_TOKENS} tokens")
+    names = [name for name in VARIANTS if not (settings.no_transformers and name == "transformers")]
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "model"
+        make_checkpoint(directory)
+        found = take_turns(names, directory, settings.rounds)
+    report(found, settings)
+    return 0
+
+
+def take_turns(names: list[str], directory: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """What each round of each variant took; ours begin with one that compiles, which is left out."""
+    command = [sys.executable, "-m", "benchmarks.generate", *sys.argv[1:], "--directory", str(directory)]
+    children = {
+        name: subprocess.Popen(
+            [*command, "--variant", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in names
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        for name, process in children.items():
+            if number == 0 and name == "transformers":
+                continue
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the process of {name} ended with status {process.wait()}")
+            if number:
+                found[name].append(json.loads(line))
+    for process in children.values():
+        process.communicate()
+    return found
+
+
+def report(found: dict[str, list[dict[str, float]]], settings: argparse.Namespace) -> None:
+    load = os.getloadavg()[0]
+    sys.stdout.write(
+        f"{settings.samples} samples of {settings.response} tokens, prompt of {settings.prompt}, "
+        f"{settings.dtype}, {os.cpu_count()} cores, load {load:.1f}\n\n"
+        "| sampler | seconds | tokens/s | x | CPU seconds | x | memory MiB |\n" + "|---" * 7 + "|\n"
+    )
+    columns = ("seconds", "cpu_seconds", "tokens", "memory")
+    middle = {
+        name: {c: float(np.median([row[c] for row in rows])) for c in columns} for name, rows in found.items()
+    }
+    slow = middle[list(found)[-1]]
+    for name, row in middle.items():
+        cells = [
+            name,
+            f"{row['seconds']:.1f}",
+            f"{row['tokens'] / row['seconds']:.0f}",
+            f"{slow['seconds'] / row['seconds']:.2f}",
+            f"{row['cpu_seconds']:.1f}",
+            f"{slow['cpu_seconds'] / row['cpu_seconds']:.2f}",
+            f"{row['memory'] / 2**20:.0f}",
+        ]
+        sys.stdout.write("| " + " | ".join(cells) + " |\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

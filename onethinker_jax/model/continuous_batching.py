@@ -1,0 +1,278 @@
+"""The host's part of sampling: which prompt is in which row and which sample in which slot, between bursts.
+
+A slot whose sample has ended takes the next waiting sample of its row's prompt; a row without samples takes the next
+prompt, which was prefilled while the burst before ran.  When nothing waits, few rows that are left go on in a
+smaller batch.  All shapes are fixed: after ``warm_up`` nothing compiles.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from onethinker_jax.model.generate import Burst, GenerationShape, Slots, make_programs
+from onethinker_jax.model.inputs import ModelInputs, VisionInputs
+from onethinker_jax.model.kv_cache import KVCache, Prefilled
+from onethinker_jax.model.sampling import SamplingConfig
+from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding, shard_rows
+
+EndReason = Literal["stop", "length", "stop_string"]
+REFILL = 8  # a burst ends early when this share (one in so many) of what it began with can be replaced
+
+# Token ids of a sample and how many were known before -> how many of them to keep, None: none is a stop.
+FindStop = Callable[[np.ndarray, int], int | None]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a call: their sizes, and a way to stack some of them in arrays of a bucket's size."""
+
+    sizes: Sequence[tuple[int, int]]  # (tokens, patches)
+    # (numbers, tokens, patches) -> inputs, lengths int32 [n], positions of the first new tokens int32 [n]
+    stack: Callable[[Sequence[int], int, int], tuple[ModelInputs, np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One sample; the end token, where there is one, is its last."""
+
+    prompt: int
+    sample: int
+    tokens: np.ndarray  # int32 [n]
+    logprobs: np.ndarray  # float32 [n], under the distribution sampled from
+    model_logprobs: np.ndarray  # float32 [n], under the model's own: no temperature, no truncation
+    reason: EndReason
+
+
+class ContinuousBatching:
+    """Samples for prompts of any number, in rows and slots of fixed number."""
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        sampling: SamplingConfig,
+        shape: GenerationShape,
+        mesh: Mesh | None = None,
+    ):
+        """Raises ShardingError when the mesh's data shards do not divide the rows or the prefill rows."""
+        self.sampling, self.shape, self.mesh = sampling, shape, mesh
+        self.programs = make_programs(graphdef, sampling, shape)
+        sizes = [shape.rows >> halving for halving in range(shape.halvings + 1)]
+        if mesh is not None:
+            for rows in (shape.rows, shape.prefill_rows):
+                batch_sharding(mesh, rows)
+            if math.prod(mesh.shape[axis] for axis in BATCH_AXES) > 1:
+                sizes = sizes[:1]  # to halve rows on many devices would move their caches
+        self.sizes = [size for size in sizes if size]
+        self._warm = False
+
+    def __call__(
+        self,
+        params: nnx.State,
+        prompts: Prompts,
+        *,
+        samples: int,
+        seed: int,
+        step: int,
+        find_stop: FindStop | None = None,
+    ) -> Iterator[list[Finished]]:
+        """Samples of every prompt as they end, keyed by (seed, step, prompt, sample, token)."""
+        buckets = [self._bucket(*size) for size in prompts.sizes]
+        self.warm_up(params)
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        table = _Table(self.shape, samples)
+        waiting = deque(sorted(range(len(buckets)), key=lambda number: -buckets[number]))
+        cache, column = self.programs.empty(params), 0
+        staged: _Staged | None = None
+        finished: list[Finished] = []
+        while True:
+            while (staged or waiting) and len(free := table.free_rows()):
+                staged = staged or self._prefill(params, prompts, buckets, waiting)
+                cache = self._insert(cache, staged, free, table)
+                staged = staged if staged.numbers else None
+            table.start_samples()
+            if not table.live.any():
+                break
+            more = bool(staged or waiting)
+            if not more:
+                cache = self._shrink(cache, table)
+            fewest = table.fewest(more, self.sizes)
+            cache, burst = self.programs.burst(params, cache, table.slots(), key, np.int32(column), *fewest)
+            if staged is None and waiting:
+                staged = self._prefill(params, prompts, buckets, waiting)
+            if finished:  # while the device is busy
+                yield finished
+            burst = jax.device_get(burst)
+            column = (column + int(burst.steps)) % cache.suffix.room
+            finished = table.take_in(burst, self.sampling, find_stop)
+        if finished:
+            yield finished
+
+    def warm_up(self, params: nnx.State) -> None:
+        """Compiles every program, on nothing; at the first call only."""
+        if self._warm:
+            return
+        cache = self.programs.empty(params)
+        nowhere = np.full(self.shape.prefill_rows, self.shape.rows, np.int32)
+        for tokens, patches in self.shape.prompt_buckets:
+            nothing = _padding(self.shape.prefill_rows, tokens, patches)
+            cache = self.programs.insert(cache, self._run_prefill(params, *nothing), nowhere)
+        idle, zero = _Table(self.shape, 1), np.int32(0)
+        for size in self.sizes:
+            if size < len(idle.prompt):
+                cache = self.programs.take(cache, idle.keep(size))
+            key = jax.random.fold_in(jax.random.key(0), 0)
+            cache, _ = self.programs.burst(params, cache, idle.slots(), key, zero, zero, zero)
+        self._warm = True
+
+    def _bucket(self, tokens: int, patches: int) -> int:
+        """The smallest bucket that a prompt fits in.  Raises ValueError when it fits in none."""
+        for number, (most_tokens, most_patches) in enumerate(self.shape.prompt_buckets):
+            if tokens <= most_tokens and patches <= most_patches:
+                return number
+        raise ValueError(
+            f"a prompt of {tokens} tokens and {patches} patches exceeds {self.shape.prompt_buckets[-1]}"
+        )
+
+    def _prefill(
+        self, params: nnx.State, prompts: Prompts, buckets: list[int], waiting: deque[int]
+    ) -> "_Staged":
+        """The next waiting prompts, in the bucket of the largest; those missing are the last one again."""
+        size = self.shape.prefill_rows
+        numbers = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+        padded = numbers + numbers[-1:] * (size - len(numbers))
+        bucket = self.shape.prompt_buckets[max(buckets[number] for number in numbers)]
+        return _Staged(self._run_prefill(params, *prompts.stack(padded, *bucket)), dict(enumerate(numbers)))
+
+    def _run_prefill(
+        self, params: nnx.State, inputs: ModelInputs, lengths: np.ndarray, following: np.ndarray
+    ) -> Prefilled:
+        arrays: Any = (inputs, lengths, following)
+        return self.programs.prefill(
+            params, *(arrays if self.mesh is None else shard_rows(arrays, self.mesh))
+        )
+
+    def _insert(self, cache: KVCache, staged: "_Staged", free: np.ndarray, table: "_Table") -> KVCache:
+        """As many staged prompts as there are free rows."""
+        rows = np.full(self.shape.prefill_rows, self.shape.rows, np.int32)
+        for place, row in zip(list(staged.numbers), free, strict=False):
+            rows[place] = row
+            table.prompt[row] = staged.numbers.pop(place)
+        return self.programs.insert(cache, staged.prompts, rows)
+
+    def _shrink(self, cache: KVCache, table: "_Table") -> KVCache:
+        """Half of the rows as long as the live ones fit in it."""
+        for size in self.sizes:
+            if table.live.any(-1).sum() <= size < len(table.prompt):
+                cache = self.programs.take(cache, table.keep(size))
+        return cache
+
+
+@dataclass
+class _Staged:
+    prompts: Prefilled
+    numbers: dict[int, int]  # place in the arrays -> number of the prompt, of those that have no row yet
+
+
+class _Table:
+    """What is in each row and slot; a row without a prompt has number -1."""
+
+    def __init__(self, shape: GenerationShape, samples: int):
+        rows, slots = shape.rows, shape.slots
+        self.samples = samples
+        self.prompt = np.full(rows, -1, np.int32)
+        self.started = np.zeros(rows, np.int32)  # samples of the row's prompt
+        self.sample = np.zeros((rows, slots), np.int32)
+        self.token = np.zeros((rows, slots), np.int32)
+        self.length = np.zeros((rows, slots), np.int32)
+        self.live = np.zeros((rows, slots), bool)
+        self.drawn: dict[
+            tuple[int, int], list[list[np.ndarray]]
+        ] = {}  # of (prompt, sample), a burst an entry
+
+    def slots(self) -> Slots:
+        """Copies, as the device may read them later."""
+        return Slots(*(x.copy() for x in (self.prompt, self.sample, self.token, self.length, self.live)))
+
+    def free_rows(self) -> np.ndarray:
+        return np.flatnonzero(self.prompt < 0)
+
+    def start_samples(self) -> None:
+        """Waiting samples of the rows' prompts go into free slots."""
+        waiting = np.where(self.prompt >= 0, self.samples - self.started, 0)
+        for row in np.flatnonzero(waiting):
+            for slot in np.flatnonzero(~self.live[row])[: waiting[row]]:
+                self.sample[row, slot] = self.started[row]
+                self.started[row] += 1
+                self.token[row, slot] = self.length[row, slot] = 0
+                self.live[row, slot] = True
+
+    def fewest(self, more: bool, sizes: list[int]) -> tuple[np.int32, np.int32]:
+        """At how many live rows, and at how many live slots, a burst ends since something else is better done."""
+        rows, slots = int(self.live.any(-1).sum()), int(self.live.sum())
+        if more:
+            least_rows = rows - max(rows // REFILL, 1)
+        else:
+            least_rows = max((size for size in sizes if size < rows), default=0)
+        some_wait = ((self.prompt >= 0) & (self.started < self.samples)).any()
+        return np.int32(least_rows), np.int32(slots - max(slots // REFILL, 1) if some_wait else 0)
+
+    def keep(self, count: int) -> np.ndarray:
+        """``count`` rows stay, the live ones first; their numbers until now."""
+        chosen = np.argsort(~self.live.any(-1), kind="stable")[:count].astype(np.int32)
+        for name in ("prompt", "started", "sample", "token", "length", "live"):
+            setattr(self, name, getattr(self, name)[chosen])
+        return chosen
+
+    def take_in(self, burst: Burst, sampling: SamplingConfig, find_stop: FindStop | None) -> list[Finished]:
+        """What a burst drew; returns the samples that ended, whose slots (and rows) are free now."""
+        finished = []
+        for row, slot in np.argwhere(self.live):
+            known, length = int(self.length[row, slot]), int(burst.length[row, slot])
+            name = int(self.prompt[row]), int(self.sample[row, slot])
+            kinds = (burst.tokens, burst.logprobs, burst.model_logprobs)
+            parts = self.drawn.setdefault(name, [])
+            parts.append([kind[: length - known, row, slot] for kind in kinds])
+            cut = None
+            if find_stop is not None:
+                cut = find_stop(np.concatenate([tokens for tokens, _, _ in parts]), known)
+            if burst.live[row, slot] and cut is None:
+                continue
+            whole = (np.concatenate(kind)[:cut] for kind in zip(*self.drawn.pop(name), strict=True))
+            tokens, logprobs, model_logprobs = whole
+            reason: EndReason = "stop" if tokens[-1] in sampling.eos_ids else "length"
+            reason = reason if cut is None else "stop_string"
+            finished.append(Finished(*name, tokens, logprobs, model_logprobs, reason))
+            self.live[row, slot] = False
+        self.token = np.where(self.live, burst.tokens[burst.steps - 1], 0)
+        self.length = burst.length.copy()
+        done = ~self.live.any(-1) & (self.started == self.samples)
+        self.prompt[done], self.started[done] = -1, 0
+        return finished
+
+
+def _padding(rows: int, tokens: int, patches: int) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
+    """Inputs of nothing, in the shapes of prompts."""
+    numbers, places = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
+    vision = VisionInputs(
+        patches=np.zeros((rows, patches, 1536), np.uint8),
+        frame_ids=places,
+        coords=np.zeros((rows, patches, 2), np.int32),
+        embed_index=np.zeros((rows, patches, 4), np.int32),
+        embed_weight=np.zeros((rows, patches, 4), np.float32),
+    )
+    inputs = ModelInputs(
+        tokens=numbers,
+        positions=np.zeros((rows, 3, tokens), np.int32),
+        segment_ids=numbers,
+        branch_ids=numbers,
+        visual_index=numbers - 1,
+        vision=vision if patches else None,
+    )
+    return inputs, np.ones(rows, np.int32), np.zeros(rows, np.int32)

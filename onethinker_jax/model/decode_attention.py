@@ -1,0 +1,172 @@
+"""Attention of one new token of every slot: its prompt's keys, its own, and itself, merged by log-sum-exp.
+
+The prompt's keys are read once for all samples of it.  Both parts of the cache go by in chunks (as in
+FlashDecoding), and a chunk that no slot needs is skipped: what a step costs follows the longest prompt and the
+longest sample that are there, not the room for them, although every shape is fixed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from onethinker_jax.model.attention import NEGATIVE
+from onethinker_jax.model.kv_cache import KeyValues, KVCache
+
+CHUNK = 256  # columns whose scores are held at once
+
+
+def whole_chunks(room: int) -> int:
+    """The least room for so many entries that is cut into equal chunks."""
+    return room if room <= CHUNK else -(-room // CHUNK) * CHUNK
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Visible:
+    """Which entries of a cache a step's queries see."""
+
+    prefix: Array  # int32 [R], of each row the first so many
+    suffix: Array  # int32 [R, g], of each slot the newest so many before ``column``
+    column: Array  # int32 [], where this step's entry goes; the ring's newest lies before it
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A softmax over some of the keys, not yet divided by its total."""
+
+    mixed: Array  # float32 [R, g, K, N / K, H], values times exp(score - top), summed
+    top: Array  # float32 [R, g, K, N / K, 1], the largest score
+    total: Array  # float32 [R, g, K, N / K, 1], exp(score - top), summed
+
+
+jax.tree_util.register_dataclass(_Part)
+
+
+def decode_attention(
+    query: Float[Array, "R g N H"],
+    key: Float[Array, "R g K H"],
+    value: Float[Array, "R g K H"],
+    cache: KVCache,
+    layer: Int[Array, ""],
+    visible: Visible,
+) -> Float[Array, "R g N H"]:
+    """softmax(q k^T / sqrt(H)) v over the prompt's tokens, the slot's own, and the new token's ``key`` and ``value``.
+
+    Query heads are grouped over key heads (GQA): head n reads key head n // (N / K).
+    """
+    rows, slots, heads, size = query.shape
+    kv_heads = key.shape[2]
+    query = query.reshape(rows, slots, kv_heads, heads // kv_heads, size)
+    scores = jnp.einsum("rgkqh,rgkh->rgkq", query, key, preferred_element_type=jnp.float32)[..., None]
+    newest = _Part(value[:, :, :, None].astype(jnp.float32), scores * size**-0.5, jnp.ones_like(scores))
+    parts = [
+        newest,
+        _prefix_part(query, cache.prefix, layer, visible),
+        _suffix_part(query, cache.suffix, layer, visible),
+    ]
+    top = jnp.maximum(jnp.maximum(parts[0].top, parts[1].top), parts[2].top)
+    shares = [jnp.exp(part.top - top) for part in parts]
+    mixed, total = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
+    for part, share in zip(parts, shares, strict=True):
+        mixed, total = mixed + part.mixed * share, total + part.total * share
+    return (mixed / total).astype(value.dtype).reshape(rows, slots, heads, size)
+
+
+def _prefix_part(query: Array, prefix: KeyValues, layer: Array, visible: Visible) -> _Part:
+    rows, slots, kv_heads, groups, size = query.shape
+    together = query.swapaxes(1, 2).reshape(rows, kv_heads, slots * groups, size)  # all samples of a prompt
+    longest = visible.prefix.max()
+
+    def seen(columns: Array) -> Array:
+        return (columns < visible.prefix[:, None])[:, None, None]  # [R, 1, 1, C]
+
+    part = _scan_chunks(together, prefix, layer, seen, lambda start: start < longest)
+
+    def apart(x: Array) -> Array:
+        return x.reshape(rows, kv_heads, slots, groups, -1).swapaxes(1, 2)
+
+    return jax.tree.map(apart, part)
+
+
+def _suffix_part(query: Array, suffix: KeyValues, layer: Array, visible: Visible) -> _Part:
+    room = suffix.room
+    longest = visible.suffix.max()
+
+    def age(columns: Array) -> Array:
+        return (visible.column - columns - 1) % room  # 0 of the newest
+
+    def seen(columns: Array) -> Array:
+        return (age(columns) < visible.suffix[..., None])[:, :, None, None]  # [R, g, 1, 1, C]
+
+    def needed(start: Array) -> Array:
+        columns = start + jnp.arange(min(CHUNK, room))
+        return (age(columns) < longest).any()
+
+    return _scan_chunks(query, suffix, layer, seen, needed)
+
+
+def _scan_chunks(
+    query: Array,
+    part: KeyValues,
+    layer: Array,
+    seen: Callable[[Array], Array],
+    needed: Callable[[Array], Array],
+) -> _Part:
+    """``query`` [*B, q, H] over a layer's keys, chunk by chunk.
+
+    ``seen(columns [C])`` broadcasts to the scores [*B, q, C]; ``needed(start)`` says whether a chunk is looked at.
+    """
+    size = query.shape[-1]
+    chunk = min(CHUNK, part.room)
+
+    def step(so_far: _Part, start: Array) -> _Part:
+        key, value, key_scale, value_scale = _chunk_of(part, layer, start, chunk)
+        scores = _product("...qh,...hc->...qc", query, key)
+        if key_scale is not None:
+            scores *= key_scale[..., None, :]
+        scores = jnp.where(seen(start + jnp.arange(chunk)), scores * size**-0.5, NEGATIVE)
+        top = jnp.maximum(so_far.top, scores.max(-1, keepdims=True))
+        weights = jnp.exp(scores - top)
+        share = jnp.exp(so_far.top - top)
+        total = so_far.total * share + weights.sum(-1, keepdims=True)
+        if value_scale is not None:
+            weights *= value_scale[..., None, :]
+        mixed = so_far.mixed * share + _product("...qc,...ch->...qh", weights.astype(query.dtype), value)
+        return _Part(mixed, top, total)
+
+    shape = (*query.shape[:-1], 1)
+    nothing = _Part(
+        jnp.zeros(query.shape, jnp.float32),
+        jnp.full(shape, NEGATIVE, jnp.float32),
+        jnp.zeros(shape, jnp.float32),
+    )
+    if chunk == part.room:
+        return step(nothing, jnp.int32(0))
+
+    def maybe(so_far: _Part, start: Array) -> tuple[_Part, None]:
+        return jax.lax.cond(needed(start), step, lambda so_far, _: so_far, so_far, start), None
+
+    return jax.lax.scan(maybe, nothing, jnp.arange(0, part.room, chunk))[0]
+
+
+def _chunk_of(part: KeyValues, layer: Array, start: Array, count: int) -> list[Any]:
+    """Keys, values and scales of ``count`` columns of one layer."""
+
+    def cut(x: Array | None, axis: int) -> Array | None:
+        if x is None:
+            return None
+        starts = [jnp.int32(0)] * x.ndim
+        starts[0], starts[axis] = layer, start
+        sizes = [1, *x.shape[1:]]
+        sizes[axis] = count
+        return jax.lax.dynamic_slice(x, starts, sizes)[0]
+
+    return [cut(part.key, -1), cut(part.value, -2), cut(part.key_scale, -1), cut(part.value_scale, -1)]
+
+
+def _product(form: str, left: Array, right: Array) -> Array:
+    return jnp.einsum(form, left, right.astype(left.dtype), preferred_element_type=jnp.float32)

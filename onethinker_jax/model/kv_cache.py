@@ -1,0 +1,166 @@
+"""The KV cache of decoding: a prompt's keys and values once a row, each sample's own once a slot.
+
+R rows hold a prompt each, with g slots for samples of it.  Heads come before positions and keys are transposed, so
+that every product with the cache is a dense batched one of row-major matrices (on a CPU two to three times faster
+than with positions first).  A slot's own entries lie in a ring of columns that all slots write
+together: what a step appends goes to one column, by one in-place update, although every sample has its own length;
+the last n columns, seen from the newest, are those of a sample of n tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from onethinker_jax.model.sharding import BATCH_AXES, constrain
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class KeyValues:
+    """Keys and values of every layer; * is R or P for prompts, R g for samples.
+
+    int8 ones are multiples of a scale, one a token and head.
+    """
+
+    key: Array  # [L, *, K, H, T]
+    value: Array  # [L, *, K, T, H]
+    key_scale: Array | None = None  # float32 [L, *, K, T]
+    value_scale: Array | None = None  # float32 [L, *, K, T]
+
+    @property
+    def room(self) -> int:
+        """T."""
+        return self.key.shape[-1]
+
+    def put(self, new: "KeyValues", start: Int[Array, ""]) -> "KeyValues":
+        """``new``, of fewer tokens, written over these from ``start`` on, in place where the compiler can."""
+        update = jax.lax.dynamic_update_slice_in_dim
+        scales = [
+            None if old is None or part is None else update(old, part, start, axis=old.ndim - 1)
+            for old, part in ((self.key_scale, new.key_scale), (self.value_scale, new.value_scale))
+        ]
+        axis = self.key.ndim
+        return KeyValues(
+            update(self.key, new.key, start, axis=axis - 1),
+            update(self.value, new.value, start, axis=axis - 2),
+            *scales,
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class KVCache:
+    """What R rows of g slots are decoded from."""
+
+    prefix: KeyValues  # [L, R, K, S, H], the prompts'
+    suffix: KeyValues  # [L, R, g, K, U, H], the samples' own, a ring of U columns
+    length: Array  # int32 [R], of the prompts
+    next_position: Array  # int32 [R], M-RoPE position of the first new token
+    last_hidden: Array  # [R, D], hidden state of the prompt's last token: the first new token's
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prefilled:
+    """P prompts, computed and waiting for rows."""
+
+    prefix: KeyValues  # [L, P, K, S', H], S' <= S
+    length: Array  # int32 [P]
+    next_position: Array  # int32 [P]
+    last_hidden: Array  # [P, D]
+
+
+def to_cache(key: Float[Array, "L *R T K H"], value: Float[Array, "L *R T K H"], dtype: str) -> KeyValues:
+    """Keys and values as the cache holds them."""
+    key, value = (jnp.moveaxis(part, -2, -3) for part in (key, value))
+    if dtype != "int8":
+        return KeyValues(key.astype(dtype).swapaxes(-1, -2), value.astype(dtype))
+    (key, key_scale), (value, value_scale) = _quantise(key), _quantise(value)
+    return KeyValues(key.swapaxes(-1, -2), value, key_scale, value_scale)
+
+
+def _quantise(x: Float[Array, "... H"]) -> tuple[Int[Array, "... H"], Float[Array, "..."]]:
+    """int8 in [-127, 127], symmetric: the largest number of a token and head is 127 times its scale."""
+    x = x.astype(jnp.float32)
+    scale = jnp.maximum(jnp.abs(x).max(-1), 1e-12) / 127
+    return jnp.round(x / scale[..., None]).astype(jnp.int8), scale
+
+
+def empty_cache(
+    *,
+    layers: int,
+    rows: int,
+    slots: int,
+    kv_heads: int,
+    head_dim: int,
+    prompt_tokens: int,
+    columns: int,
+    width: int,
+    kv_dtype: str,
+    compute_dtype: Any,
+) -> KVCache:
+    """A cache of zeros."""
+
+    def zeros(*shape: int) -> KeyValues:
+        value = jnp.zeros((layers, rows, *shape, head_dim), kv_dtype)
+        scale = jnp.zeros(value.shape[:-1], jnp.float32) if kv_dtype == "int8" else None
+        return KeyValues(value.swapaxes(-1, -2), value, scale, scale)
+
+    numbers = jnp.zeros((rows,), jnp.int32)
+    return place(
+        KVCache(
+            prefix=zeros(kv_heads, prompt_tokens),
+            suffix=zeros(slots, kv_heads, columns),
+            length=numbers,
+            next_position=numbers,
+            last_hidden=jnp.zeros((rows, width), compute_dtype),
+        )
+    )
+
+
+def place(cache: KVCache) -> KVCache:
+    """The cache laid over the mesh in context: rows over ``data`` and ``fsdp``, heads over ``tensor``."""
+
+    def stacked(part: KeyValues, *axes: str | None) -> KeyValues:
+        return jax.tree.map(lambda x: constrain(x, None, BATCH_AXES, *axes), part)
+
+    return KVCache(
+        stacked(cache.prefix, "tensor"),
+        stacked(cache.suffix, None, "tensor"),
+        *(constrain(x, BATCH_AXES) for x in (cache.length, cache.next_position, cache.last_hidden)),
+    )
+
+
+def insert(cache: KVCache, prompts: Prefilled, rows: Int[Array, " P"]) -> KVCache:
+    """Each prompt put into its row; one whose row is R, beyond the last, is left out."""
+    old, new = cache.prefix, prompts.prefix
+    whole, tokens = slice(None), slice(new.room)
+
+    def put(into: Array | None, part: Array | None, *index: Any) -> Any:
+        return None if into is None or part is None else into.at[index].set(part, mode="drop")
+
+    return place(
+        KVCache(
+            KeyValues(
+                put(old.key, new.key, whole, rows, whole, whole, tokens),
+                put(old.value, new.value, whole, rows, whole, tokens),
+                put(old.key_scale, new.key_scale, whole, rows, whole, tokens),
+                put(old.value_scale, new.value_scale, whole, rows, whole, tokens),
+            ),
+            cache.suffix,
+            put(cache.length, prompts.length, rows),
+            put(cache.next_position, prompts.next_position, rows),
+            put(cache.last_hidden, prompts.last_hidden, rows),
+        )
+    )
+
+
+def take_rows(cache: KVCache, rows: Int[Array, " r"]) -> KVCache:
+    """Some of the rows, in the given order."""
+    prefix, suffix = jax.tree.map(lambda x: x[:, rows], (cache.prefix, cache.suffix))
+    return place(
+        KVCache(prefix, suffix, cache.length[rows], cache.next_position[rows], cache.last_hidden[rows])
+    )

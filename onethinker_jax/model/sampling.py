@@ -1,0 +1,153 @@
+"""The distribution a token is drawn from: forbidden ids, temperature, top-k, top-p, min-p; and the keys of draws.
+
+A draw's key is folded from (seed, step, prompt, sample, token), so no sample depends on what else is decoded.
+Truncation departs from the usual sorting of the vocabulary: the least logit that is kept is found by bisection
+over the bits of a float32, 32 sums over the vocabulary, which accelerators do much faster than a sort.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How continuations are drawn.  ``temperature`` 0 is greedy.
+
+    ``forbidden_ids`` are never drawn and take no probability: placeholders and vision markers, which would
+    promise features that are not there.  An ``eos_ids`` token ends its sample and belongs to it.
+
+    Truncation is that of transformers, in its order: of the tempered distribution the ``top_k`` likeliest tokens
+    (0: all); of these, renormalised, the fewest likeliest whose probabilities sum to ``top_p``
+    (arXiv 1904.09751); of these, those at least ``min_p`` times as likely as the likeliest (arXiv 2407.01082).
+    Tokens as likely as the last one kept are kept too.  Greedy decoding takes no truncation: it would change nothing.
+    """
+
+    max_new_tokens: int
+    eos_ids: tuple[int, ...]
+    temperature: float = 1.0
+    forbidden_ids: tuple[int, ...] = ()
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens {self.max_new_tokens} must be at least 1")
+        if not 0 <= self.temperature < np.inf:
+            raise ValueError(f"temperature {self.temperature} must not be negative, nor infinite")
+        if self.top_k < 0:
+            raise ValueError(f"top_k {self.top_k} must not be negative")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p} is not in (0, 1]")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p {self.min_p} is not in [0, 1]")
+
+    @property
+    def truncated(self) -> bool:
+        """Whether tokens are left out that the policy could have produced."""
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Draw:
+    """Tokens drawn, and their log-probabilities under two distributions."""
+
+    token: Array  # int32 [*B]
+    logprob: Array  # float32 [*B], of the distribution sampled from (greedy: of the model's)
+    model_logprob: (
+        Array  # float32 [*B], of the model's: no temperature, no truncation, forbidden ids left out
+    )
+
+
+def sample_keys(
+    key: Key[Array, ""], prompts: Int[Array, "*B"], samples: Int[Array, "*B"]
+) -> Key[Array, "*B"]:
+    """The keys of samples, by their prompt's number and their own; ``key`` is that of (seed, step)."""
+    fold = jax.random.fold_in
+    flat = jax.vmap(lambda p, s: fold(fold(key, p), s))(prompts.reshape(-1), samples.reshape(-1))
+    return flat.reshape(prompts.shape)
+
+
+def policy_logits(
+    logits: Float[Array, "*B V"], *, temperature: float, forbidden_ids: tuple[int, ...]
+) -> Float[Array, "*B V"]:
+    """Logits of the tempered distribution, forbidden ids at -inf: the policy that RL samples from and optimises."""
+    if forbidden_ids:
+        barred = np.zeros(logits.shape[-1], bool)
+        barred[list(forbidden_ids)] = True
+        logits = jnp.where(barred, -jnp.inf, logits)
+    return logits / temperature if temperature not in (0, 1) else logits
+
+
+def draw(
+    logits: Float[Array, "*B V"], keys: Key[Array, "*B"], index: Int[Array, "*B"], config: SamplingConfig
+) -> Draw:
+    """One token of each sample; ``index`` is the token's number in its sample."""
+    plain = policy_logits(logits, temperature=1.0, forbidden_ids=config.forbidden_ids)
+    tempered = policy_logits(plain, temperature=config.temperature, forbidden_ids=())
+    kept = truncate(tempered, config) if config.truncated else tempered
+    if config.temperature == 0:
+        token = kept.argmax(-1)
+    else:
+        flat = jax.vmap(jax.random.fold_in)(keys.reshape(-1), index.reshape(-1))
+        token = jax.vmap(jax.random.categorical)(flat, kept.reshape(-1, kept.shape[-1])).reshape(index.shape)
+    model_logprob = _logprob(plain, token)
+    logprob = model_logprob if kept is plain else _logprob(kept, token)
+    return Draw(token.astype(jnp.int32), logprob, model_logprob)
+
+
+def _logprob(logits: Float[Array, "*B V"], token: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def truncate(logits: Float[Array, "*B V"], config: SamplingConfig) -> Float[Array, "*B V"]:
+    """Logits with those at -inf that top-k, top-p and min-p leave out; see ``SamplingConfig``."""
+    if 0 < config.top_k < logits.shape[-1]:
+        least = least_kept(logits, jnp.ones_like(logits), config.top_k)
+        logits = jnp.where(logits >= least[..., None], logits, -jnp.inf)
+    if config.top_p < 1:
+        least = least_kept(logits, jax.nn.softmax(logits, axis=-1), config.top_p)
+        logits = jnp.where(logits >= least[..., None], logits, -jnp.inf)
+    if config.min_p > 0:
+        least = logits.max(-1) + jnp.log(config.min_p)
+        logits = jnp.where(logits >= least[..., None], logits, -jnp.inf)
+    return logits
+
+
+def least_kept(
+    logits: Float[Array, "*B V"], weights: Float[Array, "*B V"], target: float
+) -> Float[Array, "*B"]:
+    """The largest x for which the weights of all logits >= x sum to at least ``target`` (-inf if none do)."""
+    order = _ordered(logits)
+
+    def enough(bound: Int[Array, "*B"]) -> Bool[Array, "*B"]:
+        return jnp.where(order >= bound[..., None], weights, 0).sum(-1) >= target
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds  # enough(low), not enough(high)
+        middle = (low & high) + ((low ^ high) >> 1)  # the mean, without overflow
+        go_up = enough(middle)
+        return jnp.where(go_up, middle, low), jnp.where(go_up, high, middle)
+
+    rows = logits.shape[:-1]
+    low = jnp.broadcast_to(_ordered(jnp.float32(-jnp.inf)), rows)
+    high = jnp.broadcast_to(_ordered(jnp.float32(jnp.inf)) + 1, rows)
+    low, _ = jax.lax.fori_loop(0, 32, halve, (low, high))
+    return _float_of(low)
+
+
+def _ordered(x: Float[Array, "*B"]) -> Int[Array, "*B"]:
+    """int32 in the order of the float32s: their bits, those of negative numbers turned round."""
+    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
+
+
+def _float_of(order: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    bits = jnp.where(order < 0, order ^ jnp.int32(0x7FFFFFFF), order)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)

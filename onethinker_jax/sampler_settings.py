@@ -1,0 +1,69 @@
+"""What a sampler is made from: how many, how long, and from which distribution.  Imports no JAX."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """Settings of ``responses.Sampler``.  Lengths are tokens, sizes of media are patches."""
+
+    rows: int
+    """Prompts decoded together; more wait, and take the rows of those that are done."""
+    prompt_tokens: int
+    """Of the longest prompt."""
+    prompt_patches: int
+    max_new_tokens: int
+    samples: int = 1
+    """Of each prompt."""
+    slots: int | None = None
+    """Samples of a prompt decoded together; by default all of them."""
+    prompt_buckets: int = 1
+    """Sizes that prompts are padded to: the longest, its half, its quarter …; each costs a prefill to compile."""
+    prefill_rows: int | None = None
+    """Prompts prefilled together; by default up to 8 of them."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_k: int = 0
+    """The likeliest tokens that are kept; 0 keeps all."""
+    top_p: float = 1.0
+    """The fewest likeliest tokens whose probabilities sum to this are kept."""
+    min_p: float = 0.0
+    """Tokens at least this many times as likely as the likeliest are kept."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a sample, at the token that completes one."""
+    kv_dtype: Literal["float32", "bfloat16", "int8"] | None = None
+    """What the KV cache is kept in; by default what the model computes in."""
+    burst: int = 32
+    """Most tokens of a sample drawn in one dispatch."""
+
+    def __post_init__(self) -> None:
+        names = ("rows", "prompt_tokens", "max_new_tokens", "samples", "prompt_buckets", "burst")
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        for name in ("slots", "prefill_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value} must be at least 1")
+        if self.prompt_patches < 0 or self.prompt_patches % 4:
+            raise ValueError(f"prompt_patches {self.prompt_patches} is not a multiple of 4 (merge blocks)")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature} must not be negative, nor infinite")
+        if self.top_k < 0:
+            raise ValueError(f"top_k {self.top_k} must not be negative; 0 keeps every token")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p} is not in (0, 1]; 1 keeps every token")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p {self.min_p} is not in [0, 1]; 0 keeps every token")
+        if "" in self.stop:
+            raise ValueError("stop: an empty string would end every sample")
+
+    def buckets(self) -> tuple[tuple[int, int], ...]:
+        """(tokens, patches) that prompts are padded to, smallest first; patches in whole merge blocks."""
+        sizes = {
+            (-(-self.prompt_tokens // 2**i), -(-self.prompt_patches // (4 * 2**i)) * 4)
+            for i in range(self.prompt_buckets)
+        }
+        return tuple(sorted(sizes))

@@ -1,0 +1,118 @@
+"""The sampler of responses: stop strings in real text, parts as they come, settings that cannot work."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from onethinker_jax.data_pipeline.packing import PackingError
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sharding import make_mesh
+from onethinker_jax.responses import Sampler
+from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.train.config import EvaluationSettings, RLSettings, SettingError
+from tests.data_pipeline.making import picture, write_tokenizer
+from tests.train import making
+
+SETTINGS = SamplerSettings(
+    rows=2, samples=3, slots=2, prompt_tokens=64, prompt_patches=16, max_new_tokens=24, burst=5
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Processor, graph and parameters of a fresh policy, and five prompts."""
+    folder = write_tokenizer(tmp_path_factory.mktemp("tokenizer"), image_pixels=(1024, 4096))
+    processor = Processor.from_pretrained(folder, grid_side=8)
+    config = replace(
+        making.CONFIG,
+        text=replace(making.CONFIG.text, vocab_size=len(processor.tokenizer)),
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+        vision_start_token_id=processor.vision_start_token_id,
+        vision_end_token_id=processor.vision_end_token_id,
+    )
+    graphdef, params = nnx.split(Qwen3VL(config, rngs=nnx.Rngs(0)))
+    prompts = []
+    for number in range(5):
+        images = [picture(64, 64, number)] if number % 2 else []
+        question = [{"role": "user", "content": "<image>" * len(images) + f"What is {number}?"}]
+        prompts.append(processor(question, images=images, videos=[], add_generation_prompt=True))
+    return processor, graphdef, params, prompts
+
+
+@pytest.fixture(scope="module")
+def free(made):
+    processor, graphdef, params, prompts = made
+    return Sampler(graphdef, processor, SETTINGS, mesh=make_mesh())(params, prompts, seed=1, step=2)
+
+
+def test_a_stop_string_ends_a_sample_at_its_last_token(made, free):
+    processor, graphdef, params, prompts = made
+    stops = (free[0].texts[0][7:10], free[3].texts[2][2:4])
+    sampler = Sampler(graphdef, processor, replace(SETTINGS, stop=stops), mesh=make_mesh())
+    reasons = []
+    for whole, got in zip(free, sampler(params, prompts, seed=1, step=2), strict=True):
+        for number, tokens in enumerate(whole.tokens):
+
+            def complete(length: int, tokens: np.ndarray = tokens) -> bool:
+                return any(stop in processor.decode(tokens[:length]) for stop in stops)
+
+            length = next((n for n in range(1, len(tokens) + 1) if complete(n)), None)
+            np.testing.assert_array_equal(got.tokens[number], tokens[:length])
+            np.testing.assert_allclose(got.logprobs[number], whole.logprobs[number][:length], atol=2e-5)
+            assert got.texts[number] == processor.decode(tokens[:length])
+            assert got.reasons[number] == (whole.reasons[number] if length is None else "stop_string")
+            assert got.ended[number] == (got.reasons[number] != "length")
+            reasons.append(got.reasons[number])
+    assert "stop_string" in reasons
+    assert "length" in reasons
+
+
+def test_parts_are_the_whole(made, free):
+    processor, graphdef, params, prompts = made
+    sampler = Sampler(graphdef, processor, SETTINGS, mesh=make_mesh())
+    seen = []
+    for numbers, samples in sampler.parts(params, prompts, seed=1, step=2):
+        seen.append(numbers)
+        for number, of_one in zip(numbers, samples, strict=True):
+            jax.tree.map(np.testing.assert_array_equal, of_one.tokens, free[number].tokens)
+            assert of_one.texts == free[number].texts
+    assert sorted(number for part in seen for number in part) == [0, 1, 2, 3, 4]
+    assert len(seen) > 1
+
+
+def test_a_prompt_that_is_too_long(made):
+    processor, graphdef, params, prompts = made
+    sampler = Sampler(graphdef, processor, replace(SETTINGS, prompt_tokens=8), mesh=make_mesh())
+    with pytest.raises(PackingError, match="tokens do not fit in a row of 8"):
+        sampler(params, prompts, seed=0, step=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rows": 0}, "rows 0 must be at least 1"),
+        ({"slots": 0}, "slots 0 must be at least 1"),
+        ({"prompt_buckets": 0}, "prompt_buckets 0"),
+        ({"prompt_patches": 6}, "prompt_patches 6 is not a multiple of 4"),
+        ({"stop": ("a", "")}, "stop: an empty string"),
+        ({"top_p": 0.0}, r"top_p 0.0 is not in \(0, 1\]"),
+        ({"temperature": -0.5}, "temperature -0.5"),
+    ],
+)
+def test_settings_that_cannot_work(settings, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **settings)
+
+
+def test_settings_of_training_name_their_section():
+    with pytest.raises(SettingError, match=r"rl\.slots 0"):
+        RLSettings(rollout_slots=0)
+    with pytest.raises(SettingError, match=r"evaluation\.prompt_patches 10 is not a multiple of 4"):
+        EvaluationSettings(prompt_patches=10)
+    settings = RLSettings(prompt_tokens=200, prompt_patches=100, prompt_buckets=3).sampler()
+    assert settings.buckets() == ((50, 28), (100, 52), (200, 100))
