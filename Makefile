@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself, through stamp files that follow pyproject.toml.
 #   make train [ARGS="..."]   install what training needs, run python -m onethinker_jax.train
-#   make test  [ARGS="..."]   install the development extra, run every test
+#   make test  [ARGS="..."]   install the development extra, run the tests; ARGS="-m slow": those that take minutes
 #   make lint                 ruff check, ruff format --check, pyright
 #   make bench ARGS="NAME …"  install the development extra, run python -m benchmarks.NAME
 

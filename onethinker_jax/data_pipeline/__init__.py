@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
     from onethinker_jax.data_pipeline.media import MediaError, Video, load_image, load_video
+    from onethinker_jax.data_pipeline.mixture import Mixture
     from onethinker_jax.data_pipeline.packing import (
         Batch,
         GroupBatch,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
         stack_prompts,
     )
     from onethinker_jax.data_pipeline.processor import Example, Processor
+    from onethinker_jax.data_pipeline.record_archive import RecordArchive, open_records
+    from onethinker_jax.data_pipeline.record_file import RecordFile
     from onethinker_jax.data_pipeline.records import (
         PROBLEM_TYPES,
         TASKS,
@@ -35,6 +38,9 @@ _HOME = {
     "media": ("MediaError", "Video", "load_image", "load_video"),
     "processor": ("Example", "Processor"),
     "packing": ("Batch", "GroupBatch", "PackingError", "pack_groups", "pack_rows", "stack_prompts"),
+    "mixture": ("Mixture",),
+    "record_file": ("RecordFile",),
+    "record_archive": ("RecordArchive", "open_records"),
     "loader": ("RecordStream", "TrainingBatches"),
 }
 
@@ -45,16 +51,20 @@ __all__ = [
     "Example",
     "GroupBatch",
     "MediaError",
+    "Mixture",
     "PackingError",
     "Processor",
     "Record",
+    "RecordArchive",
     "RecordError",
+    "RecordFile",
     "RecordStream",
     "TrainingBatches",
     "Video",
     "iter_records",
     "load_image",
     "load_video",
+    "open_records",
     "pack_groups",
     "pack_rows",
     "read_records",

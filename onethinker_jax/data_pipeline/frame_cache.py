@@ -24,9 +24,11 @@ import av
 import numpy as np
 import PIL
 
+from onethinker_jax.data_pipeline.media_file import MediaFile
+
 logger = logging.getLogger(__name__)
 
-_LIBRARIES = f"1 av {av.__version__} pillow {PIL.__version__}"  # the number is this code's
+_LIBRARIES = f"2 av {av.__version__} pillow {PIL.__version__}"  # the number is this code's
 # Eviction goes on to this share of the bound, so that it is not needed again at once.
 _LOW_WATER = 0.9
 _STALE_SECONDS = 3600  # a file that was being written and is as old as this belongs to a process that died
@@ -53,14 +55,14 @@ class FrameCache:
         self._writing.mkdir(parents=True, exist_ok=True)
         self._failed = False
 
-    def key(self, source: Path, settings: Mapping[str, Any]) -> str:
+    def key(self, source: MediaFile, settings: Mapping[str, Any]) -> str:
         """The key of a file decoded with these settings (JSON values). Reads the file once in its life.
 
         Raises:
             OSError: the file cannot be read.
         """
         stat = source.stat()
-        digest = _content_hash(str(source), stat.st_size, stat.st_mtime_ns)
+        digest = _content_hash(source, stat.st_size, stat.st_mtime_ns)
         text = json.dumps([_LIBRARIES, digest, sorted(settings.items())])
         return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
@@ -152,6 +154,7 @@ class FrameCache:
 
 
 @lru_cache(maxsize=1 << 16)
-def _content_hash(path: str, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+def _content_hash(source: MediaFile, size: int, modified: int) -> str:
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20))  # type: ignore[arg-type]
+    return digest.hexdigest()

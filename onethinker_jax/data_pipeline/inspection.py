@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from onethinker_jax.data_pipeline.json_rows import RecordError
 from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
+from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
@@ -48,13 +48,13 @@ def inspect_media(record: Record, *, fps: float, max_frames: int, time_limit: fl
 
 
 @lru_cache(maxsize=1024)  # records that follow each other often share their media
-def _image_size(path: Path) -> tuple[int, int]:
+def _image_size(path: MediaFile) -> tuple[int, int]:
     height, width, _ = load_image(path).shape
     return height, width
 
 
 @lru_cache(maxsize=1024)
-def _film(path: Path, fps: float, max_frames: int, time_limit: float) -> tuple[float, int]:
+def _film(path: MediaFile, fps: float, max_frames: int, time_limit: float) -> tuple[float, int]:
     video = load_video(path, fps=fps, max_frames=max_frames, bounds=_SMALL, time_limit=time_limit)
     return video.duration, len(video.timestamps)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 CHUNK = 1 << 20  # characters read at once
 MAX_ROW = 1 << 28  # characters of one row; a longer one is no record but a file that is not what it says
+_BOM = b"\xef\xbb\xbf"
 # Where a decoder stops in a row that a chunk's end cut: at the string or just before the end ("-Infinity").
 _CUT = 16
 
@@ -41,6 +42,8 @@ class JsonRows:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.place = 0, 0, 0
+        """Of the row given last: its number, and where its text begins in the file and how long it is, in bytes."""
         self._file: io.BufferedReader | None = None
         self._done = 0
 
@@ -56,8 +59,10 @@ class JsonRows:
                 first = _first_character(file)
                 file.seek(0)
                 if first == "[":
-                    text = io.TextIOWrapper(file, encoding="utf-8-sig")
-                    yield from self._list_rows(text)
+                    mark = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+                    file.seek(mark)
+                    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+                    yield from self._list_rows(text, mark)
                     text.detach()
                 elif first == "{":
                     yield from self._lines(file)
@@ -74,12 +79,14 @@ class JsonRows:
             self._file = None
 
     def _lines(self, file: io.BufferedReader) -> Iterator[tuple[int, Any]]:
-        number = 0
+        number = end = 0
         while line := file.readline(MAX_ROW):
             number += 1
+            self.place = number, end, len(line)
+            end += len(line)
             if len(line) == MAX_ROW:
                 raise RecordError(f"{self.path}: record {number}: a line of more than {MAX_ROW} bytes")
-            if not line.strip(b"\xef\xbb\xbf \t\r\n" if number == 1 else None):
+            if not line.strip(_BOM + b" \t\r\n" if number == 1 else None):
                 continue
             try:
                 yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
@@ -87,19 +94,23 @@ class JsonRows:
                 text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
                 yield number, BrokenRow(text, f"is not JSON ({error})")
 
-    def _list_rows(self, file: io.TextIOWrapper) -> Iterator[tuple[int, Any]]:
-        text = _Window(file)
+    def _list_rows(self, file: io.TextIOWrapper, start: int) -> Iterator[tuple[int, Any]]:
+        text = _Window(file, start)
         text.next_character()
-        text.at += 1  # the bracket
+        text.move(text.at + 1)  # the bracket
         if text.next_character() == "]":
-            text.at += 1
+            text.move(text.at + 1)
         else:
             number = 0
             while True:
                 number += 1
-                yield number, self._value(text, number)
+                text.next_character()
+                begin = text.byte
+                value = self._value(text, number)
+                self.place = number, begin, text.byte - begin
+                yield number, value
                 mark = text.next_character()
-                text.at += 1
+                text.move(text.at + 1)
                 if mark == "]":
                     break
                 if mark != ",":
@@ -112,13 +123,12 @@ class JsonRows:
 
     def _value(self, text: "_Window", number: int) -> Any:
         """The value at the window's place, which moves behind it."""
-        text.next_character()
         while True:
             fault = None
             try:
                 value, end = _DECODER.raw_decode(text.buffer, text.at)
                 if end < len(text.buffer) or text.ended:  # else a number may go on
-                    text.at = end
+                    text.move(end)
                     return value
             except json.JSONDecodeError as error:
                 fault = f"{error.msg} at character {text.base + error.pos}"
@@ -137,11 +147,21 @@ _DECODER = json.JSONDecoder()
 
 
 class _Window:
-    """A piece of a text file and a place in it. `base` is where the piece begins in the file."""
+    """A piece of a text file and a place in it. `base` is where the piece begins in the file, in characters.
 
-    def __init__(self, file: io.TextIOWrapper):
+    `byte` is where the place is in the file, in bytes.
+    """
+
+    def __init__(self, file: io.TextIOWrapper, byte: int):
         self._file = file
         self.buffer, self.at, self.base, self.ended = "", 0, 0, False
+        self.byte = byte
+
+    def move(self, to: int) -> None:
+        """Goes on to another place in the piece."""
+        passed = self.buffer[self.at : to]
+        self.byte += len(passed) if passed.isascii() else len(passed.encode())
+        self.at = to
 
     def refill(self) -> None:
         """Drops what lies before the place and reads on; a row of any length costs linear time."""
@@ -153,10 +173,12 @@ class _Window:
     def next_character(self) -> str:
         """Moves over white space; the character there, "" at the file's end."""
         while True:
-            while self.at < len(self.buffer) and self.buffer[self.at] in " \t\r\n":
-                self.at += 1
-            if self.at < len(self.buffer):
-                return self.buffer[self.at]
+            at = self.at
+            while at < len(self.buffer) and self.buffer[at] in " \t\r\n":
+                at += 1
+            self.move(at)
+            if at < len(self.buffer):
+                return self.buffer[at]
             if self.ended:
                 return ""
             self.refill()
@@ -164,7 +186,7 @@ class _Window:
 
 def _first_character(file: io.BufferedReader) -> str:
     file.seek(0)
-    head = file.read(3).removeprefix(b"\xef\xbb\xbf")
+    head = file.read(3).removeprefix(_BOM)
     while True:
         if stripped := head.lstrip(b" \t\r\n"):
             return stripped[:1].decode("ascii", "backslashreplace")

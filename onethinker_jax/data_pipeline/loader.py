@@ -2,24 +2,28 @@
 
 Order comes from Grain's `MapDataset`, in which the n-th record is a function of (seed, n) alone. All
 there is to remember is therefore a position, and for packing the positions of the examples read but not
-yet placed: a stream restored from that continues exactly as the uninterrupted one.
+yet placed: a stream restored from that continues exactly as the uninterrupted one, however many threads
+and processes work on it.
 """
 
-import json
+import itertools
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grain
+import numpy as np
 
 from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.packing import Batch, PackingError, check_fits, first_fit, pack_rows
+from onethinker_jax.data_pipeline.mixture import Mixture, stream_order
+from onethinker_jax.data_pipeline.packing import Batch, check_fits, pack_placed
+from onethinker_jax.data_pipeline.placement import PLACINGS, PackingError, Placing
 from onethinker_jax.data_pipeline.processor import Example, Processor
-from onethinker_jax.data_pipeline.records import Record, RecordError, task_of
+from onethinker_jax.data_pipeline.record_table import table_of
+from onethinker_jax.data_pipeline.records import Record, RecordError
 
 
 class StreamError(ValueError):
@@ -27,39 +31,52 @@ class StreamError(ValueError):
 
 
 class RecordStream:
-    """An endless, deterministic stream of records, reshuffled every epoch."""
+    """An endless, deterministic stream of records, reshuffled every epoch.
+
+    With several hosts it is one stream dealt out in turn: host i has every n-th record from the i-th. In an
+    epoch no record comes to two hosts, and all records come to one.
+    """
 
     def __init__(
         self,
         records: Sequence[Record],
         *,
         seed: int,
-        weights: Mapping[str, float] | None = None,
+        mixture: Mixture | None = None,
+        host: int = 0,
+        hosts: int = 1,
         bad: BadRecords | None = None,
     ):
         """
         Args:
             records: what to draw from; their order matters to the stream.
             seed: of the shuffles.
-            weights: share of each task (as `task_of` names it) in the stream, relative to the others; 0 is
-                to leave it out. Each task then has epochs of its own. Default: one epoch of all records.
+            mixture: weights of tasks and sources; default: all records equally often.
+            host, hosts: which of how many hosts this is.
             bad: where rollouts report a record whose media turn out to be bad; default: it is raised.
 
         Raises:
-            ValueError: no records, a task without a weight, or a weight for a task that no record has.
+            ValueError: no records, a weight for what no record has, no weight above 0, or no such host.
         """
         if not records:
             raise ValueError("a stream needs at least one record")
-        self._records, self._seed, self._position = records, seed, 0
+        if not 0 <= host < hosts:
+            raise ValueError(f"host {host} is not one of {hosts}")
+        mixture, table = mixture or Mixture(), table_of(records)
+        self._records, self._position = records, 0
+        self._order = stream_order(table, seed, mixture)
+        self._host, self._hosts = host, hosts
         self.bad = bad or BadRecords()
-        if weights is None:
-            order = grain.MapDataset.range(len(records)).seed(seed).shuffle().repeat(None)
-        else:
-            order = _mixture([task_of(record) for record in records], seed, weights)
-        self._order = order
-        rows = [[str(record.problem_id), record.problem] for record in records]
-        identity = json.dumps([rows, sorted((weights or {}).items())])
-        self._checksum = zlib.crc32(identity.encode())
+        self.size = int(np.count_nonzero(mixture.weights(table)))
+        """How many records it draws from."""
+        weights = repr([sorted(mixture.tasks.items()), sorted(mixture.sources.items())])
+        self._identity = {
+            "seed": seed,
+            "records": table.checksum,
+            "mixture": zlib.crc32(weights.encode()),
+            "host": host,
+            "hosts": hosts,
+        }
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -74,13 +91,13 @@ class RecordStream:
         return record
 
     def at(self, position: int) -> Record:
-        """The record at a position of the stream, which does not move."""
-        return self._records[int(self._order[position])]  # type: ignore[call-overload]
+        """The record at a position of the stream, which does not move. Thread-safe.
 
-    @property
-    def size(self) -> int:
-        """How many records it draws from."""
-        return len(self._records)
+        Raises:
+            RecordError: the record's file or media are no longer as they were.
+        """
+        number = self._order[position * self._hosts + self._host]
+        return self._records[int(number)]  # type: ignore[call-overload]
 
     @property
     def position(self) -> int:
@@ -89,45 +106,28 @@ class RecordStream:
 
     def state(self) -> dict[str, int]:
         """What `restore` needs; can be written as JSON."""
-        return {"position": self._position, "seed": self._seed, "checksum": self._checksum}
+        return {"position": self._position, **self._identity}
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Goes to where the stream was when `state` was taken.
 
         Raises:
-            StreamError: the state is of a stream with other records, weights or seed.
+            StreamError: the state is of a stream with other records, weights, seed or hosts.
         """
-        for name, value in (("seed", self._seed), ("checksum", self._checksum)):
-            if state[name] != value:
+        for name, value in self._identity.items():
+            if state.get(name) != value:
                 raise StreamError(
-                    f"the saved stream had another {name} ({state[name]}, now {value}): have the records changed?"
+                    f"the saved stream had another {name} ({state.get(name)}, now {value}): have the data changed?"
                 )
         self._position = int(state["position"])
 
 
-def _mixture(tasks: list[str], seed: int, weights: Mapping[str, float]) -> grain.MapDataset:
-    known = sorted(set(tasks))
-    if missing := [task for task in known if task not in weights]:
-        raise ValueError(f"no weight for {', '.join(missing)} (0 leaves a task out)")
-    if unknown := [task for task in weights if task not in known]:
-        raise ValueError(f"a weight for {', '.join(unknown)}, which no record has")
-    drawn = [task for task in known if weights[task] > 0]
-    if not drawn or any(weights[task] < 0 for task in known):
-        raise ValueError("weights must be at least 0, and one above it")
-    parts = []
-    for number, task in enumerate(drawn):
-        members = [index for index, name in enumerate(tasks) if name == task]
-        part = grain.MapDataset.range(len(members)).seed(seed + number).shuffle().repeat(None)
-        parts.append(part.map(members.__getitem__))
-    return grain.MapDataset.mix(parts, weights=[float(weights[task]) for task in drawn])
-
-
 class TrainingBatches:
-    """Packed batches of training examples from a stream, endlessly, made in one background thread.
+    """Packed batches of training examples from a stream, endlessly, made in a background thread.
 
-    A window of examples is kept ready; each batch takes, in stream order, those that fit (first fit), and
-    the rest stay first in line. Errors of the thread are raised by `next`. Use it as a context manager or
-    call `close`. The stream belongs to this object from then on.
+    A window of examples is kept ready; each batch takes some of them, and the rest stay first in line. Errors
+    of the thread are raised by `next`. Use it as a context manager or call `close`. The stream belongs to this
+    object from then on.
     """
 
     def __init__(
@@ -138,8 +138,10 @@ class TrainingBatches:
         rows: int,
         tokens: int,
         patches: int,
+        placing: Placing = "first_fit",
         window: int = 64,
         prefetch: int = 2,
+        workers: int = 0,
         on_bad_record: OnBadRecord = "raise",
         quarantine: str | Path | None = None,
     ):
@@ -148,22 +150,26 @@ class TrainingBatches:
             stream: of records that have messages.
             processor: turns them into examples; with `cache_bytes`, an epoch after the first is cheap.
             rows, tokens, patches: shape of the batches.
+            placing: how a batch is chosen from the window, see `placement`.
             window: examples to choose from; more of them fill the rows better.
             prefetch: batches made ahead of the consumer; 0 makes them in `next`, without a thread.
+            workers: examples made at once; 0: one at a time. As many as the processor's media are decoded
+                in processes. The batches are the same.
             on_bad_record: a record whose media cannot be decoded, or that is larger than a row, is raised;
                 or skipped, logged, counted in `skipped` and written to the quarantine file.
             quarantine: JSON lines file, appended to; default: none is written.
         """
-        if window < 1 or prefetch < 0:
+        if window < 1 or prefetch < 0 or workers < 0:
             raise ValueError(
-                f"window must be at least 1 and prefetch at least 0, got {window} and {prefetch}"
+                f"window must be at least 1, prefetch and workers at least 0, got {window}, {prefetch}, {workers}"
             )
         self._stream, self._processor = stream, processor
         self._shape = {"rows": rows, "tokens": tokens, "patches": patches}
-        self._window, self._prefetch = window, prefetch
+        self._place, self._window = PLACINGS[placing], window
+        self._prefetch, self._workers = prefetch, workers
         self._bad = BadRecords(on_bad_record, quarantine)
         self._state: dict[str, Any] = {"stream": stream.state(), "pending": []}
-        self._maker: Iterator[tuple[Batch, dict[str, Any]]] | None = None
+        self._maker: Generator[tuple[Batch, dict[str, Any]], None, None] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._coming: deque[Future] = deque()
         self._failure: BaseException | None = None
@@ -196,7 +202,7 @@ class TrainingBatches:
         """The next batch will be the one that followed when `state` was taken.
 
         Raises:
-            ValueError: the state is of a stream with other records, weights or seed.
+            StreamError: the state is of a stream with other records, weights, seed or hosts.
         """
         self.close()
         self._stream.restore(state["stream"])
@@ -204,9 +210,11 @@ class TrainingBatches:
         self._failure = None
 
     def close(self) -> None:
-        """Stops the thread and forgets the batches made ahead; `next` goes on after the last handed out."""
+        """Stops the threads and forgets the batches made ahead; `next` goes on after the last handed out."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._maker is not None:
+            self._maker.close()
         self._pool, self._maker = None, None
         self._coming.clear()
 
@@ -228,39 +236,67 @@ class TrainingBatches:
         self._coming.popleft()
         return result
 
-    def _make(self, state: Mapping[str, Any]) -> Iterator[tuple[Batch, dict[str, Any]]]:
-        self._stream.restore(state["stream"])
-        pending = [(position, self._example(self._stream.at(position))) for position in state["pending"]]
-        ready = [(position, example) for position, example in pending if example is not None]
+    def _make(self, state: Mapping[str, Any]) -> Generator[tuple[Batch, dict[str, Any]], None, None]:
+        pending, position = state["pending"], state["stream"]["position"]
+        examples = self._examples(itertools.chain(pending, itertools.count(position)))
+        waiting = list(itertools.islice(examples, len(pending)))
+        ready = [(place, example) for place, example in waiting if example is not None]
         while True:
             failed = 0
             while len(ready) < self._window:
-                position = self._stream.position
-                example = self._example(self._stream.next())
+                place, example = next(examples)
+                position = place + 1
                 if example is not None:
-                    ready.append((position, example))
+                    ready.append((place, example))
                 failed = 0 if example is not None else failed + 1
                 if failed > 2 * self._stream.size:
                     raise RecordError(f"none of {self._stream.size} records can be used")
-            sizes = [(len(example.tokens), len(example.patches)) for _, example in ready]
-            _, left = first_fit(sizes, **self._shape)
-            waiting = set(left)
-            chosen = [example for number, (_, example) in enumerate(ready) if number not in waiting]
+            window = [example for _, example in ready]
+            sizes = [(len(example.tokens), len(example.patches)) for example in window]
+            places, left = self._place(sizes, **self._shape)
+            batch = pack_placed(window, places, **self._shape)
             ready = [ready[number] for number in left]
-            batch, _ = pack_rows(chosen, **self._shape)
-            yield batch, {"stream": self._stream.state(), "pending": [position for position, _ in ready]}
+            stream = {**state["stream"], "position": position}
+            yield batch, {"stream": stream, "pending": [place for place, _ in ready]}
 
-    def _example(self, record: Record) -> Example | None:
-        """The record's example, or None if it is bad and may be skipped."""
+    def _examples(self, positions: Iterator[int]) -> Iterator[tuple[int, Example | None]]:
+        """Positions with their examples, in this order; None for a bad record that may be skipped.
+
+        Only here, in the order of the stream, is a bad record reported: threads do not change what is said.
+        """
+        if self._workers == 0:
+            for position in positions:
+                yield position, self._checked(*self._attempt(position))
+            return
+        threads = ThreadPoolExecutor(self._workers, thread_name_prefix="training-batches-example")
+        coming: deque[tuple[int, Future[tuple[Record | None, Example | Exception]]]] = deque()
         try:
+            for position in positions:
+                coming.append((position, threads.submit(self._attempt, position)))
+                if len(coming) > 2 * self._workers:
+                    oldest, future = coming.popleft()
+                    yield oldest, self._checked(*future.result())
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def _attempt(self, position: int) -> tuple[Record | None, Example | Exception]:
+        """The record at a position of the stream with its example, or with what is wrong with it."""
+        record = None
+        try:
+            record = self._stream.at(position)
             example = self._processor.training(record)
-            try:
-                check_fits(example, tokens=self._shape["tokens"], patches=self._shape["patches"])
-            except PackingError as error:
-                raise PackingError(f"record {record.problem_id}: {error}") from None
-        except (MediaError, RecordError, PackingError) as error:
-            self._bad.report(
-                error, record=record.origin, problem_id=record.problem_id, problem=record.problem
-            )
-            return None
-        return example
+            check_fits(example, tokens=self._shape["tokens"], patches=self._shape["patches"])
+        except PackingError as error:
+            return record, PackingError(f"record {record and record.problem_id}: {error}")
+        except (MediaError, RecordError) as error:
+            return record, error
+        return record, example
+
+    def _checked(self, record: Record | None, result: Example | Exception) -> Example | None:
+        if not isinstance(result, Exception):
+            return result
+        about = {}
+        if record is not None:
+            about = {"record": record.origin, "problem_id": record.problem_id, "problem": record.problem}
+        self._bad.report(result, **about)
+        return None

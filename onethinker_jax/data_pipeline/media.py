@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import av
 import numpy as np
@@ -20,6 +21,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
+from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 
 # A picture or frame of more pixels is refused before it is decoded: a file of a few kilobytes may claim any
@@ -46,10 +48,10 @@ class Video:
     timestamps: np.ndarray  # float64 [N], seconds since the first frame of the stream, increasing
     duration: float  # seconds, from the first frame's start to the last frame's end
     source_fps: float  # average frames a second of the file
-    path: Path
+    path: MediaFile
 
 
-def load_image(path: str | Path, *, bounds: PixelBounds | None = None) -> np.ndarray:
+def load_image(path: str | MediaFile, *, bounds: PixelBounds | None = None) -> np.ndarray:
     """Reads an image file as uint8 RGB [H, W, 3], resized if there are `bounds`.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits,
@@ -58,11 +60,11 @@ def load_image(path: str | Path, *, bounds: PixelBounds | None = None) -> np.nda
     Raises:
         MediaError: missing, truncated, not an image, of more than `MAX_PIXELS`, or too narrow for the bounds.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     if not path.is_file():
         raise MediaError(f"{path}: no such image file")
     try:
-        with Image.open(path) as image:
+        with Image.open(_source(path)) as image:
             _check_size(path, image.width, image.height)
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -76,14 +78,14 @@ def load_image(path: str | Path, *, bounds: PixelBounds | None = None) -> np.nda
     return _fit(path, pixels, bounds)
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _check_size(path: MediaFile, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise MediaError(f"{path}: too large to be read, {width} x {height} pixels (at most {MAX_PIXELS:,})")
 
 
-def _fit(path: Path, pixels: np.ndarray, bounds: PixelBounds | None) -> np.ndarray:
+def _fit(path: MediaFile, pixels: np.ndarray, bounds: PixelBounds | None, frames: int = 1) -> np.ndarray:
     try:
-        return pixels if bounds is None else bounds.fit(pixels)
+        return pixels if bounds is None else bounds.fit(pixels, frames)
     except ValueError as error:
         raise MediaError(f"{path}: {error}") from None
 
@@ -102,7 +104,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def load_video(
-    path: str | Path,
+    path: str | MediaFile,
     *,
     fps: float,
     max_frames: int,
@@ -121,22 +123,27 @@ def load_video(
     Raises:
         MediaError: missing, empty, truncated, undecodable, too large, too slow, or without a video stream.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     if fps <= 0 or max_frames < 1:
         raise ValueError(f"fps must be positive and max_frames at least 1, got {fps} and {max_frames}")
     if not path.is_file():
         raise MediaError(f"{path}: no such video file")
     try:
-        with av.open(str(path)) as container:
+        with av.open(_source(path), mode="r") as container:
             return _sample(container, path, fps, max_frames, bounds, _Clock(path, time_limit))
     except (FFmpegError, EOFError) as error:
         raise MediaError(f"{path}: not a readable video ({_first_line(error)})") from error
 
 
+def _source(path: MediaFile) -> str | IO[bytes]:
+    """What the libraries open: the path, which they read by themselves, or the open file of what has none."""
+    return str(path) if isinstance(path, Path) else path.open("rb")
+
+
 class _Clock:
     """Raises once a video's time is over."""
 
-    def __init__(self, path: Path, limit: float | None):
+    def __init__(self, path: MediaFile, limit: float | None):
         self.path, self.limit, self.began = path, limit, time.monotonic()
 
     def check(self) -> None:
@@ -146,7 +153,7 @@ class _Clock:
 
 def _sample(
     container: InputContainer,
-    path: Path,
+    path: MediaFile,
     fps: float,
     max_frames: int,
     bounds: PixelBounds | None,
@@ -176,14 +183,14 @@ def _sample(
         chosen = np.zeros(1, np.int64)
     chosen_times, frames = [], []
     # A file whose packets have no times was decoded to its end, and may not be able to go back.
-    with contextlib.nullcontext(container) if exact else av.open(str(path)) as source:
+    with contextlib.nullcontext(container) if exact else av.open(_source(path), mode="r") as source:
         for at, picture in _decode(source, path, times, keys, chosen, exact, clock):
             chosen_times.append(at)
-            frames.append(_fit(path, picture, bounds))
+            frames.append(_fit(path, picture, bounds, len(chosen)))
     return Video(np.stack(frames), np.array(chosen_times, np.float64), duration, 1.0 / spacing, path)
 
 
-def _film(container: InputContainer, path: Path):
+def _film(container: InputContainer, path: MediaFile):
     """The first video stream, ready to be decoded; the cover of a song is none."""
     films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not films:
@@ -205,7 +212,9 @@ def _promised_end(container: InputContainer, stream) -> float:
     return container.duration / av.time_base if container.duration and alone else 0.0
 
 
-def _presentation_times(container, stream, path: Path, clock: _Clock) -> tuple[np.ndarray, np.ndarray, bool]:
+def _presentation_times(
+    container, stream, path: MediaFile, clock: _Clock
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """Presentation times of all frames without decoding them: (sorted times, key frames' times, exact).
 
     Times are in units of the stream's time base if `exact`; else packets carry none, the video is decoded
@@ -229,7 +238,7 @@ def _presentation_times(container, stream, path: Path, clock: _Clock) -> tuple[n
     if not missing:
         return np.unique(np.array(shown, np.int64)), np.unique(np.array(keys, np.int64)), True
     seconds = []
-    with av.open(str(path)) as again:
+    with av.open(_source(path), mode="r") as again:
         for frame in again.decode(_film(again, path)):
             clock.check()
             seconds.append(frame.time)
@@ -245,7 +254,7 @@ def _tolerated(frames: int) -> float:
 
 def _decode(
     container: InputContainer,
-    path: Path,
+    path: MediaFile,
     times: np.ndarray,
     keys: np.ndarray,
     chosen: np.ndarray,

@@ -5,12 +5,13 @@ settings and so with the same entries. Decoding happens in this process, or in t
 that crashes or hangs its decoder then takes down no more than one of them.
 """
 
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 
 from onethinker_jax.data_pipeline.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media import MediaError, Video, load_image, load_video
+from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 
@@ -34,7 +35,7 @@ class MediaReader:
         """
         self._cache, self._pool, self._time_limit = cache, pool, time_limit
 
-    def image(self, path: Path, bounds: PixelBounds | None) -> np.ndarray:
+    def image(self, path: MediaFile, bounds: PixelBounds | None) -> np.ndarray:
         """uint8 [H, W, 3] within the bounds; None: in the file's own size.
 
         Raises:
@@ -51,7 +52,7 @@ class MediaReader:
             self._cache.put(key, {"pixels": pixels})
         return pixels
 
-    def video(self, path: Path, bounds: PixelBounds | None, *, fps: float, max_frames: int) -> Video:
+    def video(self, path: MediaFile, bounds: PixelBounds | None, *, fps: float, max_frames: int) -> Video:
         """Frames sampled at `fps`, at most `max_frames`, each within the bounds; None: in the file's own size.
 
         Raises:
@@ -76,11 +77,11 @@ class MediaReader:
         if self._pool is not None:
             self._pool.close()
 
-    def _key(self, path: Path, bounds: PixelBounds | None, **settings: str | float) -> str | None:
+    def _key(self, path: MediaFile, bounds: PixelBounds | None, **settings: str | float) -> str | None:
         if self._cache is None:
             return None
         try:
-            return self._cache.key(path, {**settings, **(vars(bounds) if bounds else {})})
+            return self._cache.key(path, {**settings, **(asdict(bounds) if bounds else {})})
         except OSError as error:
             raise MediaError(f"{path}: cannot be read ({error.strerror or error})") from None
 

@@ -12,15 +12,25 @@ from dataclasses import dataclass, fields
 import jax
 import numpy as np
 
+from onethinker_jax.data_pipeline.placement import PackingError, check_size, first_fit
 from onethinker_jax.data_pipeline.processor import Example
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 
+__all__ = [
+    "Batch",
+    "GroupBatch",
+    "PackingError",
+    "check_fits",
+    "fill_of",
+    "first_fit",
+    "pack_groups",
+    "pack_placed",
+    "pack_rows",
+    "stack_prompts",
+]
+
 # Visual tokens are merged from 2 x 2 patches in all of the family.
 _PATCHES_A_TOKEN = 4
-
-
-class PackingError(ValueError):
-    """An example is larger than a row. Names the size and the limit."""
 
 
 @jax.tree_util.register_dataclass
@@ -65,34 +75,24 @@ def pack_rows(
     Raises:
         PackingError: an example has more tokens than T or more patches than P.
     """
-    canvas = _Canvas(rows, tokens, patches)
     places, left = first_fit([_size(e) for e in examples], rows=rows, tokens=tokens, patches=patches)
+    batch = pack_placed(examples, places, rows=rows, tokens=tokens, patches=patches)
+    return batch, [examples[number] for number in left]
+
+
+def pack_placed(
+    examples: Sequence[Example],
+    places: Sequence[tuple[int, int]],
+    *,
+    rows: int,
+    tokens: int,
+    patches: int,
+) -> Batch:
+    """A batch of the examples whose (row, number) is in `places`, as a `Place` gave them."""
+    canvas = _Canvas(rows, tokens, patches)
     for row, number in places:
         canvas.add_example(row, examples[number])
-    return canvas.batch(), [examples[number] for number in left]
-
-
-def first_fit(
-    sizes: Sequence[tuple[int, int]], *, rows: int, tokens: int, patches: int
-) -> tuple[list[tuple[int, int]], list[int]]:
-    """First-fit placement of (tokens, patches) sizes: [(row, item number)] and the numbers left over.
-
-    Raises:
-        PackingError: an item is larger than a row.
-    """
-    room = [[tokens, patches] for _ in range(rows)]
-    places, left = [], []
-    for number, (need_tokens, need_patches) in enumerate(sizes):
-        _check_fits(need_tokens, need_patches, tokens, patches)
-        for row, free in enumerate(room):
-            if need_tokens <= free[0] and need_patches <= free[1]:
-                free[0] -= need_tokens
-                free[1] -= need_patches
-                places.append((row, number))
-                break
-        else:
-            left.append(number)
-    return places, left
+    return canvas.batch()
 
 
 def stack_prompts(
@@ -140,7 +140,7 @@ def pack_groups(
         for sample, completion in numbered:
             if len(completion) == 0:
                 continue
-            _check_fits(shared + len(completion), len(prompt.patches), tokens, patches)
+            check_size(shared + len(completion), len(prompt.patches), tokens, patches)
             if part and used + len(completion) > tokens:
                 segments.append((prompt, part, used))
                 part, used = [], shared
@@ -164,18 +164,11 @@ def pack_groups(
 
 def check_fits(example: Example, *, tokens: int, patches: int) -> None:
     """Raises PackingError, naming size and limit, if the example is larger than a row."""
-    _check_fits(*_size(example), tokens, patches)
+    check_size(*_size(example), tokens, patches)
 
 
 def _size(example: Example) -> tuple[int, int]:
     return len(example.tokens), len(example.patches)
-
-
-def _check_fits(need_tokens: int, need_patches: int, tokens: int, patches: int) -> None:
-    if need_tokens > tokens:
-        raise PackingError(f"{need_tokens} tokens do not fit in a row of {tokens}")
-    if need_patches > patches:
-        raise PackingError(f"{need_patches} patches do not fit in a row of {patches}")
 
 
 class _Canvas:

@@ -17,6 +17,7 @@ from typing import Any
 from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.ground_truth import answer_fault, is_number, numbers
 from onethinker_jax.data_pipeline.json_rows import BrokenRow, JsonRows, RecordError
+from onethinker_jax.data_pipeline.media_file import MediaFile, MediaFolder
 
 __all__ = ["PROBLEM_TYPES", "TASKS", "Record", "RecordError", "iter_records", "read_records", "task_of"]
 
@@ -49,8 +50,8 @@ class Record:
     problem_type: str  # one of PROBLEM_TYPES; "" in an SFT row that does not say
     options: tuple[str, ...]
     answer: str  # ground truth, "<answer>...</answer>"; "" where the file has none
-    images: tuple[Path, ...]
-    videos: tuple[Path, ...]
+    images: tuple[MediaFile, ...]
+    videos: tuple[MediaFile, ...]
     data_source: str
     messages: tuple[dict, ...] | None = None  # SFT rows: {"role", "content"}, <image> and <video> in content
     segmentation: dict | None = None  # evaluation rows: masks as RLE, resolution, fps
@@ -85,18 +86,33 @@ def read_records(
         RecordError: the file is missing, is not JSON, holds no good record; or, with "raise", any record
             is malformed or names a missing media file.
     """
-    path = Path(path)
+    rows = JsonRows(path)
+    return list(
+        checked_records(rows, media_root=media_root, on_bad_record=on_bad_record, quarantine=quarantine)
+    )
+
+
+def checked_records(
+    rows: JsonRows,
+    *,
+    media_root: str | Path | None = None,
+    on_bad_record: OnBadRecord = "raise",
+    quarantine: str | Path | None = None,
+) -> Iterator[Record]:
+    """The same one at a time, `rows.place` telling where each lies; errors are raised while iterating."""
+    path = rows.path
     target = Path(quarantine) if quarantine else path.with_name(path.name + ".quarantine.jsonl")
     bad = BadRecords(on_bad_record, target)
     if bad.skips:
         target.unlink(missing_ok=True)  # left by an earlier reading of the same file
-    records = list(iter_records(path, media_root=media_root, bad=bad))
+    good = 0
+    for record in iter_records(rows, media_root=media_root, bad=bad):
+        good += 1
+        yield record
     if bad.count:
-        total = bad.count + len(records)
-        logger.warning("%s: skipped %d of %d records, see %s", path, bad.count, total, target)
-    if not records:
+        logger.warning("%s: skipped %d of %d records, see %s", path, bad.count, bad.count + good, target)
+    if not good:
         raise RecordError(f"{path}: holds no {'good ' if bad.count else ''}record")
-    return records
 
 
 def iter_records(
@@ -116,24 +132,34 @@ def iter_records(
     root = rows.path.parent if media_root is None else Path(media_root)
     bad = bad or BadRecords()
     for number, row in rows:
-        identity = row.get("problem_id") if isinstance(row, dict) else None
-        origin = f"{rows.path}: record {number}"
-        if isinstance(identity, (int, str)):
-            origin += f" (problem_id {identity})"
         try:
-            if isinstance(row, BrokenRow):
-                raise RecordError(row.reason)
-            record = _parse(row, root, origin)
+            record = parse_record(row, root, file=rows.path, number=number)
         except RecordError as error:
             kept = row.text if isinstance(row, BrokenRow) else row
-            named = RecordError(f"{origin}: {error}")
-            named.__suppress_context__ = True
-            bad.report(named, file=str(rows.path), record=number, row=kept)
+            bad.report(error, file=str(rows.path), record=number, row=kept)
             continue
         yield record
 
 
-def _parse(row: Any, root: Path, origin: str) -> Record:
+def parse_record(row: Any, root: MediaFolder, *, file: Path, number: int) -> Record:
+    """The record of one row, the number'th of a file; its media paths are relative to `root`.
+
+    Raises:
+        RecordError: it is malformed, or names media that are not there.
+    """
+    identity = row.get("problem_id") if isinstance(row, dict) else None
+    origin = f"{file}: record {number}"
+    if isinstance(identity, (int, str)):
+        origin += f" (problem_id {identity})"
+    try:
+        if isinstance(row, BrokenRow):
+            raise RecordError(row.reason)
+        return _parse(row, root, origin)
+    except RecordError as error:
+        raise RecordError(f"{origin}: {error}") from None
+
+
+def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
     if not isinstance(row, dict):
         raise RecordError(f"must be an object, is a {type(row).__name__}")
     images, videos = _media(row, root)
@@ -192,9 +218,9 @@ def _field(row: dict, name: str, kind: type | tuple[type, ...], default: Any = N
     return value
 
 
-def _media(row: dict, root: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+def _media(row: dict, root: MediaFolder) -> tuple[tuple[MediaFile, ...], tuple[MediaFile, ...]]:
     """Paths of images and videos from `images`, `videos`, or an evaluation row's `path`s; all must exist."""
-    found: dict[str, list[Path]] = {"image": [], "video": []}
+    found: dict[str, list[MediaFile]] = {"image": [], "video": []}
     sources = [("images", "image"), ("videos", "video")]
     if "path" in row:
         kinds = {"video-image": ("video", "image")}.get(

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.loader import RecordStream, StreamError, TrainingBatches
 from onethinker_jax.data_pipeline.media import MediaError
+from onethinker_jax.data_pipeline.mixture import Mixture
 from onethinker_jax.data_pipeline.packing import PackingError, fill_of
 from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, RecordError, read_records, task_of
+from onethinker_jax.data_pipeline.records import Record, RecordError, read_records
 from tests.data_pipeline.making import sft_row, write_image, write_rows
 
 
@@ -77,27 +78,34 @@ def test_stream_resumes_exactly():
     fresh = RecordStream(records, seed=3)
     fresh.restore(state)
     assert take(fresh, 100) == expected and fresh.position == 167
-    for other in (RecordStream(records, seed=4), RecordStream(records[:-1], seed=3)):
-        with pytest.raises(ValueError, match="the saved stream had another"):
+    others = {
+        "seed": RecordStream(records, seed=4),
+        "records": RecordStream(records[:-1], seed=3),
+        "mixture": RecordStream(records, seed=3, mixture=Mixture({"math (image)": 2.0})),
+    }
+    for name, other in others.items():
+        with pytest.raises(StreamError, match=f"the saved stream had another {name}"):
             other.restore(state)
-
-
-def test_weights_set_the_share_of_each_task():
-    records = plain_records(60)  # 20 OCR, 40 math
-    stream = RecordStream(records, seed=0, weights={"OCR (image)": 3.0, "math (image)": 1.0})
-    drawn = take(stream, 240)
-    assert Counter(map(task_of, drawn)) == {"OCR (image)": 180, "math (image)": 60}
-    ocr = [r.problem_id for r in drawn if r.problem_type == "OCR"]
-    assert len(set(ocr[:20])) == 20  # epochs of its own
-    only = RecordStream(records, seed=0, weights={"OCR (image)": 1.0, "math (image)": 0.0})
-    assert {r.problem_type for r in take(only, 50)} == {"OCR"}
-    bad = [({"OCR (image)": 1.0}, "no weight for math"), ({"OCR (image)": 0, "math (image)": 0}, "one above")]
-    bad += [({"OCR (image)": 1, "math (image)": 1, "x": 1}, "weight for x, which no record has")]
-    for weights, message in bad:
-        with pytest.raises(ValueError, match=message):
-            RecordStream(records, seed=0, weights=weights)
     with pytest.raises(ValueError, match="at least one record"):
         RecordStream([], seed=0)
+
+
+def test_several_hosts_share_an_epoch():
+    records = plain_records(51)
+    alone = [r.problem_id for r in take(RecordStream(records, seed=1), 102)]
+    for hosts in (2, 4):
+        streams = [RecordStream(records, seed=1, host=i, hosts=hosts) for i in range(hosts)]
+        drawn = [[r.problem_id for r in take(stream, 102 // hosts)] for stream in streams]
+        dealt = [number for turn in zip(*drawn, strict=True) for number in turn]
+        assert dealt == alone[: len(dealt)]  # so an epoch is every record once
+        assert not set(dealt[:51:hosts]) & set(dealt[1:51:hosts])
+    state = RecordStream(records, seed=1, host=0, hosts=2).state()
+    with pytest.raises(StreamError, match=r"another host \(0, now 1\)"):
+        RecordStream(records, seed=1, host=1, hosts=2).restore(state)
+    with pytest.raises(StreamError, match=r"another hosts \(2, now 1\)"):
+        RecordStream(records, seed=1).restore(state)
+    with pytest.raises(ValueError, match="host 2 is not one of 2"):
+        RecordStream(records, seed=1, host=2, hosts=2)
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -120,8 +128,39 @@ def test_batches_resume_exactly(processor, records, prefetch):
             resumed.restore(states[place])
             assert equal(take(resumed, 5), whole[place : place + 5])
     assert np.mean([fill_of(batch)[0] for batch in whole]) > 0.8
-    with pytest.raises(ValueError, match="another seed"), fresh() as other:
+    with pytest.raises(StreamError, match="another seed"), fresh() as other:
         other.restore({**states[1], "stream": {**states[1]["stream"], "seed": 6}})
+
+
+@pytest.mark.parametrize("placing", ["first_fit", "best_fit"])
+def test_workers_do_not_change_the_stream(processor, records, placing):
+    """Nor does restoring with another number of them, nor what is decoded in processes."""
+    options: dict[str, Any] = {"seed": 3, "window": 12, "placing": placing}
+    with make_batches(records, processor, prefetch=0, **options) as batches:
+        whole, states = [], []
+        for _ in range(8):
+            whole.append(next(batches))
+            states.append(batches.state())
+    with make_batches(records, processor, workers=4, **options) as batches:
+        for batch, state in zip(whole, states, strict=True):
+            assert equal(next(batches), batch) and batches.state() == state
+    with make_batches(records, processor, workers=3, prefetch=0, **options) as batches:
+        batches.restore(states[2])
+        assert equal(take(batches, 5), whole[3:])
+
+
+def test_bad_records_are_reported_in_order(processor, records, tmp_path):
+    """However many threads met them."""
+    for number in (4, 5):
+        records[number].images[0].write_bytes(b"broken")  # 1.png and 2.png: two records of three
+    said = []
+    for workers in (0, 4):
+        quarantine = tmp_path / f"{workers}.jsonl"
+        options: dict[str, Any] = {"on_bad_record": "skip", "quarantine": quarantine, "prefetch": 0}
+        with make_batches(records, processor, workers=workers, window=6, **options) as batches:
+            take(batches, 3)
+        said.append(quarantine.read_text())
+    assert said[0] == said[1] and said[0].count("\n") > 3
 
 
 def test_every_record_is_placed_once_an_epoch(processor, records):

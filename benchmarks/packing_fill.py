@@ -1,0 +1,87 @@
+"""How full packed batches of the Shapes world's SFT mixture are, by way of packing, window and batch shape.
+
+    python -m benchmarks.packing_fill
+
+Makes the default run's SFT records (as many as asked for, in the same proportions), packs them with the loader and
+prints the shares of token places and patch places in use.
+"""
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.packing import fill_of
+from onethinker_jax.data_pipeline.placement import PLACINGS
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.record_file import RecordFile
+from onethinker_jax.data_pipeline.synthetic import build_shapes_world
+from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.train.config import BatchSettings, DataSettings, ModelSettings, SFTSettings
+
+SHAPES = (SFTSettings().batch, BatchSettings(rows=4, tokens=512, patches=320))
+
+
+@dataclass(frozen=True)
+class FillSettings:
+    """Measures how full packed batches are."""
+
+    records: int = 1400
+    """SFT records, captions included."""
+    batches: int = 60
+    """Batches of each kind."""
+    windows: tuple[int, ...] = (64, 192)
+
+
+def measure(settings: FillSettings, folder: Path) -> None:
+    data, model = DataSettings(), ModelSettings()
+    captions = settings.records * data.shapes_captions // (data.shapes_captions + data.shapes_sft)
+    world = build_shapes_world(
+        folder / "world",
+        seed=data.shapes_seed,
+        train_rl=100,
+        train_sft=settings.records - captions,
+        heldout=32,
+        captions=captions,
+    )
+    records = RecordFile(world.sft_json)
+    pixels = data.image_min_pixels, data.image_max_pixels
+    train_tokenizer(record_texts(records), folder / "tokenizer", model.vocab_size, image_pixels=pixels)
+    processor = Processor.from_pretrained(
+        folder / "tokenizer",
+        grid_side=model.vision_grid,
+        image_min_pixels=data.image_min_pixels,
+        image_max_pixels=data.image_max_pixels,
+        video_fps=data.video_fps,
+        video_max_frames=data.video_max_frames,
+        video_min_pixels=data.video_min_pixels,
+        video_max_pixels=data.video_max_pixels,
+        cache_bytes=2**32,
+    )
+    write = sys.stdout.write
+    write(f"{'batch':>16} {'placing':>10} {'window':>7} {'tokens':>8} {'patches':>8}\n")
+    for shape in SHAPES:
+        for placing in PLACINGS:
+            for window in settings.windows:
+                with TrainingBatches(
+                    RecordStream(records, seed=0),
+                    processor,
+                    rows=shape.rows,
+                    tokens=shape.tokens,
+                    patches=shape.patches,
+                    placing=placing,
+                    window=window,
+                ) as batches:
+                    fills = np.array([fill_of(next(batches)) for _ in range(settings.batches)])
+                size = f"{shape.rows} x {shape.tokens}, {shape.patches}"
+                tokens, patches = fills.mean(0)
+                write(f"{size:>16} {placing:>10} {window:>7} {tokens:>8.1%} {patches:>8.1%}\n")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        measure(tyro.cli(FillSettings), Path(name))

@@ -1,0 +1,31 @@
+"""What the pipeline asks of a media file: a path gives it, and so does a file kept in an ArrayRecord corpus."""
+
+import os
+from typing import IO, Any, Literal, Protocol
+
+
+class MediaFile(Protocol):
+    """A file to be read: a `Path`, or something that behaves like one. Its text names it in errors."""
+
+    @property
+    def name(self) -> str:
+        """Its last part, such as `sign.jpg`."""
+        ...
+
+    def is_file(self) -> bool:
+        """Whether it is there."""
+        ...
+
+    def stat(self) -> os.stat_result:
+        """Size and time, which change when the content does."""
+        ...
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """Opens it; the caller closes it. Raises OSError."""
+        ...
+
+
+class MediaFolder(Protocol):
+    """Where the media paths of a record begin: `folder / "images/sign.jpg"` is a `MediaFile`."""
+
+    def __truediv__(self, entry: Any, /) -> MediaFile: ...

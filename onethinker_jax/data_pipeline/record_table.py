@@ -1,0 +1,79 @@
+"""What the order of a stream needs to know of its records: their tasks and sources, a few bytes a record."""
+
+import zlib
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from onethinker_jax.data_pipeline.records import Record, task_of
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """Tasks and sources of N records, and a checksum that tells them from other records."""
+
+    task_names: tuple[str, ...]
+    tasks: np.ndarray  # uint32 [N], place in task_names
+    source_names: tuple[str, ...]
+    sources: np.ndarray  # uint32 [N], place in source_names
+    checksum: int  # of problem ids and questions, in order
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def save(self, path: Path) -> None:
+        """Writes it as one file of numpy's `npz` format."""
+        with path.open("wb") as file:
+            arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> "RecordTable":
+        """What `save` wrote. Raises OSError, or ValueError where it is no such file."""
+        with np.load(path, allow_pickle=False) as file:
+            task_names, source_names = (tuple(file[name].tolist()) for name in ("task_names", "source_names"))
+            return cls(task_names, file["tasks"], source_names, file["sources"], int(file["checksum"]))
+
+
+class TableMaker:
+    """Takes records one at a time and keeps only what the table needs."""
+
+    def __init__(self) -> None:
+        self._names: tuple[dict[str, int], dict[str, int]] = {}, {}
+        self._codes = array("I"), array("I")
+        self._checksum = 0
+
+    def add(self, record: Record) -> None:
+        """The next record."""
+        tasks, sources = self._names
+        self._codes[0].append(tasks.setdefault(task_of(record), len(tasks)))
+        self._codes[1].append(sources.setdefault(record.data_source, len(sources)))
+        identity = f"{record.problem_id}\0{record.problem}\0"
+        self._checksum = zlib.crc32(identity.encode("utf-8", "surrogatepass"), self._checksum)
+
+    def table(self) -> RecordTable:
+        """The table of all records that were added."""
+        tasks, sources = (np.array(codes, np.uint32) for codes in self._codes)
+        return RecordTable(tuple(self._names[0]), tasks, tuple(self._names[1]), sources, self._checksum)
+
+
+class IndexedRecords(Sequence[Record]):
+    """Records that are read when they are asked for; `table` is known without reading any."""
+
+    table: RecordTable
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def table_of(records: Sequence[Record] | Iterable[Record]) -> RecordTable:
+    """The table of any records."""
+    if isinstance(records, IndexedRecords):
+        return records.table
+    maker = TableMaker()
+    for record in records:
+        maker.add(record)
+    return maker.table()

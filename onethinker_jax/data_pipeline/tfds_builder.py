@@ -1,0 +1,221 @@
+"""JSON records and their media -> ArrayRecord files, through TensorFlow Datasets but without TensorFlow.
+
+    python -m onethinker_jax.data_pipeline.tfds_builder onethinker_rl_train.json --out rl_corpus
+
+Training then names the folder where it named the file (`--data.rl-file rl_corpus`), and reads the same examples.
+Millions of small files become a few large ones, a file that many records share is kept once, and a run starts
+without reading the corpus. `record_archive` describes the folder. Nothing is decoded: `check` does that.
+
+Shards are written one after the other; with `--beam-runner` by Apache Beam, whose workers must see the files and
+the folder. Beam wants an older protobuf than the trainer: give it an environment of its own, see docs/data.md.
+
+Exit status: 0 the corpus is made, 1 a record is bad or a file cannot be read, 2 an unknown flag.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+try:
+    import tensorflow_datasets as tfds
+except ImportError as missing:
+    raise ImportError(f"tfds_builder needs pip install 'onethinker_jax[tfds]' ({missing})") from missing
+
+from onethinker_jax.command_line import UsageError, parse
+from onethinker_jax.data_pipeline.bad_records import OnBadRecord
+from onethinker_jax.data_pipeline.json_rows import RecordError
+from onethinker_jax.data_pipeline.record_archive import MEDIA, RECORDS, SPLIT, TABLE, VERSION, media_entries
+from onethinker_jax.data_pipeline.record_file import RecordFile, read_text
+
+logger = logging.getLogger(__name__)
+
+Shard = Callable[[], Iterator[tuple[int, dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Turns a record file and its media into ArrayRecord files."""
+
+    file: tyro.conf.Positional[Path]
+    """Record file, a JSON list or JSON lines."""
+    out: Path
+    """Folder to make; it must not hold a corpus yet."""
+    media_root: Path | None = None
+    """Folder the media paths are relative to; by default the file's own."""
+    on_bad_record: OnBadRecord = "raise"
+    """A malformed record stops, or is left out and written with its reason to OUT/bad.jsonl."""
+    shard_bytes: int = 256 * 2**20
+    """Size of a shard of records or of media; as much is held in memory."""
+    beam_runner: str | None = None
+    """Apache Beam's runner, such as DirectRunner or DataflowRunner; by default Beam is not used."""
+    beam_options: tuple[str, ...] = ()
+    """Flags of that runner, such as --direct_num_workers=8."""
+
+    def __post_init__(self) -> None:
+        if self.shard_bytes <= 0:
+            raise ValueError(f"shard_bytes {self.shard_bytes} must be positive")
+        if self.beam_options and self.beam_runner is None:
+            raise ValueError("beam_options are for a beam_runner: name one")
+
+
+class CorpusRecords(tfds.core.ShardBasedBuilder):
+    """Rows of a record file with the numbers of their media, in the file's order."""
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(self, shards: Sequence[Shard] = (), **settings: Any):
+        self._shards = list(shards)
+        super().__init__(**settings)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"row": tfds.features.Text(), "media": tfds.features.Sequence(np.int64)}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Records in OneThinker's JSON, each with the numbers of its media in corpus_media.",
+            features=tfds.features.FeaturesDict(features),
+        )
+
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, Sequence[Shard]]:
+        return {SPLIT: self._shards}
+
+
+class CorpusMedia(CorpusRecords):
+    """The files that records name, in their own encoding."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "path": tfds.features.Text(),
+            "data": tfds.features.Tensor(shape=(), dtype=np.object_),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Image and video files, each with the path that records give.",
+            features=tfds.features.FeaturesDict(features),
+        )
+
+
+@dataclass(frozen=True)
+class RowShard:
+    """Yields rows of the record file that lie one behind the other."""
+
+    file: Path
+    places: list[tuple[int, int]]  # begin and length of each row, bytes
+    media: list[list[int]]  # numbers of each row's media
+
+    def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, ((offset, length), media) in enumerate(zip(self.places, self.media, strict=True)):
+            yield number, {"row": read_text(self.file, offset, length), "media": media}
+
+
+@dataclass(frozen=True)
+class MediaShard:
+    """Yields media files."""
+
+    root: Path
+    paths: list[str]
+
+    def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, path in enumerate(self.paths):
+            yield number, {"path": path, "data": (self.root / path).read_bytes()}
+
+
+def build_corpus(settings: BuildSettings) -> tuple[int, int]:
+    """Makes the corpus; how many records and how many media files it holds.
+
+    Raises:
+        RecordError: a record is bad, or there is a corpus already. OSError: a file cannot be read or written.
+        ImportError: a runner of Beam is asked for, and Beam is not installed.
+    """
+    out = settings.out
+    if (out / TABLE).exists():
+        raise RecordError(f"{out}: holds a corpus already; name another folder, or delete it")
+    beam = _beam(settings)
+    out.mkdir(parents=True, exist_ok=True)
+    for part in (RECORDS, MEDIA):  # of an attempt that did not come to its end
+        shutil.rmtree(out / part, ignore_errors=True)
+    file = settings.file.absolute()  # Beam's workers may run elsewhere
+    root = (settings.media_root or file.parent).absolute()
+    records = RecordFile(
+        file,
+        media_root=root,
+        on_bad_record=settings.on_bad_record,
+        quarantine=out / "bad.jsonl",
+        kept_bytes=0,
+    )
+    numbers: dict[str, int] = {}
+    media = [
+        [numbers.setdefault(entry, len(numbers)) for entry in media_entries(json.loads(records.text(i)))]
+        for i in range(len(records))
+    ]
+    places = [records.place(i) for i in range(len(records))]
+    row_shards = [
+        RowShard(file, places[part], media[part])
+        for part in _parts([length for _, length in places], settings.shard_bytes)
+    ]
+    paths = list(numbers)
+    media_shards = [
+        MediaShard(root, paths[part])
+        for part in _parts([(root / path).stat().st_size for path in paths], settings.shard_bytes)
+    ]
+    for builder, shards in ((CorpusMedia, media_shards), (CorpusRecords, row_shards)):
+        logger.info("%s: %d shards …", builder.name, len(shards))
+        made = builder(shards, data_dir=out, file_format="array_record")
+        made.download_and_prepare(download_config=tfds.download.DownloadConfig(**beam))
+    records.table.save(out / TABLE)  # last: now all is there
+    return len(records), len(paths)
+
+
+def _parts(sizes: Sequence[int], limit: int) -> list[slice]:
+    """Slices of items that lie together, of at most `limit` bytes each unless one item is larger."""
+    parts, start, total = [], 0, 0
+    for number, size in enumerate(sizes):
+        if number > start and total + size > limit:
+            parts.append(slice(start, number))
+            start, total = number, 0
+        total += size
+    return [*parts, slice(start, len(sizes))]
+
+
+def _beam(settings: BuildSettings) -> dict[str, Any]:
+    if settings.beam_runner is None:
+        return {}
+    from apache_beam.options.pipeline_options import PipelineOptions  # type: ignore[import-not-found]
+
+    return {
+        "beam_runner": settings.beam_runner,
+        "beam_options": PipelineOptions(list(settings.beam_options)),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses and builds; returns the exit status."""
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
+    try:
+        settings = parse(
+            BuildSettings,
+            arguments,
+            prog="python -m onethinker_jax.data_pipeline.tfds_builder",
+            description=BuildSettings.__doc__,
+        )
+        records, files = build_corpus(settings)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except (RecordError, OSError, ImportError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    logger.info("%s: %s records, %s media files", settings.out, f"{records:,}", f"{files:,}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

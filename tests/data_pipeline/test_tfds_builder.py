@@ -1,0 +1,181 @@
+"""JSON + media and the ArrayRecord corpus made of them give the same records, examples and batches."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from onethinker_jax.data_pipeline import tfds_builder
+from onethinker_jax.data_pipeline.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.media import MediaError
+from onethinker_jax.data_pipeline.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.record_archive import RecordArchive, open_records
+from onethinker_jax.data_pipeline.record_file import RecordFile
+from onethinker_jax.data_pipeline.records import RecordError
+from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
+
+ROOT = Path(__file__).parent.parent.parent
+ROWS = 14
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """(JSON file, folder made of it): images and videos shared by several records, text beyond ASCII."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "media").mkdir()
+    for number in range(3):
+        write_image(folder / "media" / f"{number}.png", 64, 64 + 32 * number, seed=number)
+    write_video(folder / "media" / "film.mp4", [i / 8 for i in range(16)])
+    rows = []
+    for number in range(ROWS):
+        row = sft_row(
+            "Wäs is it? " * (1 + number % 4), problem_id=number, data_source="s", problem_type="OCR"
+        )
+        if number % 5 == 4:
+            row["messages"][0]["content"] = "<video>What happens?"
+            del row["images"]
+            row["videos"] = ["media/film.mp4"]
+        elif number % 5 == 3:
+            row["messages"][0]["content"] = "<image>and <image>: equal?"
+            row["images"] = ["media/1.png", "media/2.png"]
+        else:
+            row["images"] = [f"media/{number % 3}.png"]
+        rows.append(row)
+    file = write_rows(folder / "sft.json", rows)
+    assert tfds_builder.main([str(file), "--out", str(folder / "made"), "--shard-bytes", "2000"]) == 0
+    return file, folder / "made"
+
+
+def test_the_same_records_in_several_shards(corpus):
+    file, made = corpus
+    plain, stored = RecordFile(file), open_records(made)
+    assert isinstance(stored, RecordArchive) and len(stored) == ROWS
+    assert len(list((made / "corpus_records").glob("*/*array_record*"))) > 1
+    assert len(list((made / "corpus_media").glob("*/*array_record*"))) > 1
+    for one, two in zip(plain, stored, strict=True):
+        kept = {**vars(one), "images": 0, "videos": 0, "origin": 0}
+        assert kept == {**vars(two), "images": 0, "videos": 0, "origin": 0}
+        for real, packed in zip((*one.images, *one.videos), (*two.images, *two.videos), strict=True):
+            assert packed.open("rb").read() == real.open("rb").read()
+            assert packed.name == real.name and str(packed).startswith(str(made))
+    assert stored[-1].problem_id == ROWS - 1
+    with pytest.raises(IndexError):
+        stored[ROWS]
+    numbers = {m.number for record in stored for m in (*record.images, *record.videos)}  # type: ignore[attr-defined]
+    assert numbers == set(range(4)), "a file that records share is kept once"
+    assert stored.table.checksum == plain.table.checksum
+
+
+@pytest.fixture(scope="module")
+def batches_of(qwen_directory):
+    def make(records, count: int = 5, **media):
+        processor = Processor.from_pretrained(
+            qwen_directory, video_min_pixels=4096, video_max_pixels=96 * 64, media=MediaReader(**media)
+        )
+        with TrainingBatches(
+            RecordStream(records, seed=1),
+            processor,
+            rows=2,
+            tokens=256,
+            patches=256,
+            window=8,
+            workers=2,
+        ) as batches:
+            return [next(batches) for _ in range(count)]
+
+    return make
+
+
+def test_the_same_batches(corpus, batches_of, tmp_path):
+    """Decoded here, or in processes that open the corpus themselves, or from the cache of frames."""
+    file, made = corpus
+    wanted = batches_of(RecordFile(file))
+    with MediaPool(1) as pool:
+        for media in ({}, {"pool": pool}, {"cache": FrameCache(tmp_path / "cache", 1 << 24)}):
+            found = batches_of(RecordArchive(made), **media)
+            jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    cache = FrameCache(tmp_path / "cache", 1 << 24)
+    jax.tree.map(np.testing.assert_array_equal, batches_of(RecordFile(file), cache=cache), wanted)
+    assert cache.misses == 0, "entries are found by content, wherever it lies"
+
+
+def test_faults(corpus, tmp_path, capsys):
+    file, made = corpus
+    assert tfds_builder.main([str(file), "--out", str(made)]) == 1
+    assert f"error: {made}: holds a corpus already" in capsys.readouterr().err
+    assert tfds_builder.main([str(file), "--out", str(made), "--shard-bytes", "0"]) == 2
+    with pytest.raises(RecordError, match="is not a corpus made by tfds_builder"):
+        open_records(tmp_path)
+    with pytest.raises(RecordError, match=r"none\.json"):
+        open_records(tmp_path / "none.json")
+    write_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    rows = [rl_row(problem_id=1), rl_row(problem_id=2, options=[]), rl_row(problem_id=3, images=["b.png"])]
+    bad = write_rows(tmp_path / "rl.json", rows)
+    out = tmp_path / "out"
+    assert tfds_builder.main([str(bad), "--out", str(out)]) == 1
+    assert "record 2 (problem_id 2): options" in capsys.readouterr().err
+    assert tfds_builder.main([str(bad), "--out", str(out), "--on-bad-record", "skip"]) == 0
+    records = open_records(out)
+    assert [record.problem_id for record in records] == [1, 3]
+    assert "problem_id 2" in json.loads((out / "bad.jsonl").read_text())["reason"]
+    with pytest.raises(MediaError, match=r"out/b\.png: not a readable image"):
+        MediaReader().image(records[1].images[0], None)
+    torn = tmp_path / "torn"
+    shutil.copytree(out, torn)
+    (shard,) = (torn / "corpus_media").glob("*/*array_record*")
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(MediaError, match=r"torn/a\.png: .*corpus_media"):
+        MediaReader().image(open_records(torn)[0].images[0], None)
+    halved = tmp_path / "halved"
+    shutil.copytree(out, halved)
+    shutil.rmtree(halved / "corpus_records")
+    with pytest.raises(RecordError, match="halved/corpus_records"):
+        open_records(halved)
+
+
+def test_reading_needs_no_tensorflow(corpus):
+    code = (
+        "import sys; from onethinker_jax.data_pipeline.record_archive import open_records; "
+        f"open_records({str(corpus[1])!r})[0].images[0].open('rb'); "
+        "found = {'tensorflow', 'torch'} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_beam_writes_the_same_corpus(corpus, tmp_path):
+    """With the Python that BEAM_PYTHON names: Beam's protobuf forbids it beside the trainer's."""
+    python = os.environ.get("BEAM_PYTHON")
+    if not python:
+        pytest.skip("BEAM_PYTHON names no Python that has Apache Beam")
+    file, made = corpus
+    module = "onethinker_jax.data_pipeline.tfds_builder"
+    arguments = [str(file), "--out", str(tmp_path / "beam"), "--shard-bytes", "2000"]
+    done = subprocess.run(
+        [python, "-m", module, *arguments, "--beam-runner", "DirectRunner"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = open_records(made), open_records(tmp_path / "beam")
+    for left, right in zip(one, two, strict=True):
+        assert left.messages == right.messages and left.problem_id == right.problem_id
+        for a, b in zip((*left.images, *left.videos), (*right.images, *right.videos), strict=True):
+            assert a.open("rb").read() == b.open("rb").read()
+    shards = [
+        sorted(path.relative_to(folder) for path in folder.glob("corpus_*/*/*array_record*"))
+        for folder in (made, tmp_path / "beam")
+    ]
+    assert shards[0] == shards[1]
