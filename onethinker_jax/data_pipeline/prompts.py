@@ -1,18 +1,19 @@
 """From a record to chat messages: the only prompt templates of the project.
 
-One short instruction a task, in our own wording, put after the question (and after the options of a
-multiple-choice question). Training, rollouts, evaluation and the demo all come through here, so that a
-model is always asked in the words it was trained with. The placeholders <image> and <video> stay where the
-record's problem has them; a problem that has none (evaluation files) gets them in front, videos first.
+One template a task, in our own wording: the question, the options of a multiple-choice question, and one short
+instruction. Training, rollouts, evaluation and the demo all come through here, so that a model is always asked
+in the words it was trained with; `Prompts.from_file` brings the words of a checkpoint that was trained with
+others. The placeholders <image> and <video> stay where the record's problem has them; a problem that has none
+(evaluation files) gets them in front, videos first.
 """
 
-from __future__ import annotations
-
+import json
 import re
-from typing import TYPE_CHECKING
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, TASKS, Record
 
 ANSWER_FORMS = {
     "multiple choice": "one letter",
@@ -30,46 +31,172 @@ ANSWER_FORMS = {
     "segmentation": "a box, 3 positive_points and 3 negative_points from 0 to 1000",
     "segmentation (video)": "a time, its box, 3 positive_points and 3 negative_points from 0 to 1000",
 }
-"""What the answer of each problem type is; a key with the data type in brackets goes before the plain one."""
+"""What the answer of each task is; a key with the data type in brackets goes before the plain one."""
 
+FALLBACK = "default"
+"""Key of the template of all tasks that have none of their own."""
+
+_CHOICE = "multiple choice"
+# A word in single braces is a placeholder, in double braces itself; the JSON of an answer's form is neither.
+_BRACED = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 _LETTERED = re.compile(r"^\s*\(?[A-Z][.):]")
 
 
+class PromptError(ValueError):
+    """Templates that cannot be used. One line naming the file, the task and the placeholder."""
+
+
+class Prompts:
+    """A template for every task.
+
+    `{question}` stands for the record's problem with its <image> and <video>, and `{options}`, in multiple
+    choice, for the options, one a line.
+    """
+
+    def __init__(self, templates: Mapping[str, str], source: str = "prompts"):
+        """
+        Args:
+            templates: by task as `task_of` names it ("OCR (video)"), by problem type ("OCR"), or "default";
+                the first of these that is there counts.
+            source: where they come from, for errors.
+
+        Raises:
+            PromptError: an unknown task, a task without a template, or one with other placeholders.
+        """
+        self.source = source
+        if unknown := sorted(set(templates) - {*TASKS, *PROBLEM_TYPES, FALLBACK}):
+            raise PromptError(
+                f"{source}: {unknown[0]!r} is no task (known: {', '.join(PROBLEM_TYPES)}, each also with "
+                f"' (image)' or ' (video)', and {FALLBACK})"
+            )
+        self._templates: dict[str, str] = {}
+        for task in TASKS:
+            key = next((k for k in (task, _problem_type(task), FALLBACK) if k in templates), None)
+            if key is None:
+                raise PromptError(f"{source}: has no template for {task}, and no {FALLBACK}")
+            if fault := _template_fault(templates[key], options=_problem_type(task) == _CHOICE):
+                used_for = "" if key == task else f" (for {task})"
+                raise PromptError(f"{source}: {key}{used_for}: {fault}")
+            self._templates[task] = templates[key]
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Prompts":
+        """Reads a JSON object or TOML table of templates.
+
+        Raises:
+            PromptError: the file cannot be read, or as above.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            templates = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        except (OSError, ValueError) as error:
+            raise PromptError(f"{path}: cannot be read as prompts ({error})") from None
+        if not isinstance(templates, dict):
+            raise PromptError(f"{path}: must hold templates by task")
+        return cls(templates, str(path))
+
+    def to_json(self) -> str:
+        """What `from_file` reads back, every task named."""
+        return json.dumps(self._templates, indent=2, ensure_ascii=False) + "\n"
+
+    def template(self, problem_type: str, data_type: str) -> str:
+        """The template of a task.
+
+        Raises:
+            PromptError: an unknown task.
+        """
+        task = f"{problem_type} ({'image' if data_type == 'image' else 'video'})"
+        if task not in self._templates:
+            raise PromptError(f"{self.source}: has no template for {task}")
+        return self._templates[task]
+
+
 def instruction(problem_type: str, data_type: str) -> str:
-    """The instruction of a task. Raises KeyError for an unknown problem type."""
+    """Our own instruction of a task. Raises KeyError for an unknown problem type."""
     form = ANSWER_FORMS.get(f"{problem_type} ({data_type})") or ANSWER_FORMS[problem_type]
     return f"Think in <think></think>, then give {form} in <answer></answer>."
 
 
-def ask(problem: str, options: tuple[str, ...], problem_type: str, data_type: str) -> str:
-    """The question as the model reads it: problem, options (lettered if they are not yet), instruction."""
-    lines = [problem.strip()]
-    if options and problem_type == "multiple choice":
-        lettered = all(_LETTERED.match(option) for option in options)
-        letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-        lines += (
-            options if lettered else [f"{a}. {option}" for a, option in zip(letters, options, strict=False)]
+def _own_template(task: str) -> str:
+    problem_type, _, data_type = task[:-1].rpartition(" (")
+    options = "{options}\n" if problem_type == _CHOICE else ""
+    return f"{{question}}\n{options}{instruction(problem_type, data_type)}"
+
+
+def _problem_type(task: str) -> str:
+    return task.rpartition(" (")[0]
+
+
+def _template_fault(template: object, *, options: bool) -> str | None:
+    """What is wrong with a template, None if nothing."""
+    if not isinstance(template, str):
+        return f"must be a text, is a {type(template).__name__}"
+    needed = ["question", "options"] if options else ["question"]
+    found = [match[2] for match in _BRACED.finditer(template) if match[2]]
+    if unknown := [name for name in found if name not in needed]:
+        known = " and ".join(f"{{{name}}}" for name in needed)
+        return (
+            f"unknown placeholder {{{unknown[0]}}} (known: {known}; write {{{{{unknown[0]}}}}} for the word)"
         )
-    lines.append(instruction(problem_type, data_type))
-    return "\n".join(lines)
+    for name in needed:
+        if found.count(name) != 1:
+            return f"needs the placeholder {{{name}}} once, has it {found.count(name)} times"
+    for tag in ("<image>", "<video>"):
+        if tag in template:
+            return f"holds {tag}, which is in the place of {{question}} already"
+    return None
 
 
-def question_text(record: Record) -> str:
-    """Placeholders, question, options and instruction of a record, as one string.
+OWN_PROMPTS = Prompts({task: _own_template(task) for task in TASKS})
+"""The project's wording."""
 
-    Raises KeyError for an unknown problem type.
+
+def ask(
+    problem: str,
+    options: Sequence[str],
+    problem_type: str,
+    data_type: str,
+    *,
+    prompts: Prompts = OWN_PROMPTS,
+) -> str:
+    """The question as the model reads it, its options lettered if they are not yet.
+
+    Raises:
+        PromptError: an unknown problem type.
+    """
+    values = {"question": problem.strip(), "options": "\n".join(_lettered(options))}
+    return _BRACED.sub(
+        lambda found: f"{{{found[1]}}}" if found[1] else values[found[2]],
+        prompts.template(problem_type, data_type),
+    )
+
+
+def question_text(record: Record, *, prompts: Prompts = OWN_PROMPTS) -> str:
+    """A record's question as the model reads it, with its placeholders.
+
+    Raises:
+        PromptError: an unknown problem type.
     """
     problem = record.problem
     if "<image>" not in problem and "<video>" not in problem:
         problem = "<video>" * len(record.videos) + "<image>" * len(record.images) + problem.lstrip()
-    return ask(problem, record.options, record.problem_type, record.data_type)
+    return ask(problem, record.options, record.problem_type, record.data_type, prompts=prompts)
 
 
-def chat_messages(record: Record) -> list[dict[str, str]]:
+def chat_messages(record: Record, *, prompts: Prompts = OWN_PROMPTS) -> list[dict[str, str]]:
     """Messages `[{"role", "content"}]`, content a string with <image> / <video>.
 
     A row of an SFT file keeps its own messages; any other record becomes one user turn.
     """
     if record.messages is not None:
         return [{"role": message["role"], "content": message["content"]} for message in record.messages]
-    return [{"role": "user", "content": question_text(record)}]
+    return [{"role": "user", "content": question_text(record, prompts=prompts)}]
+
+
+def _lettered(options: Sequence[str]) -> Sequence[str]:
+    if all(_LETTERED.match(option) for option in options):
+        return options
+    return [
+        f"{letter}. {option}" for letter, option in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", options, strict=False)
+    ]

@@ -1,6 +1,7 @@
 """Small media files, records and a tokenizer for the tests of the data pipeline."""
 
 import json
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,10 +35,14 @@ def write_video(
     gap: int = 12,
     x264: str = "",
     options: dict[str, str] | None = None,
+    left: int | None = None,
+    turned: int = 0,
 ) -> Path:
     """H.264 whose frame i, shown at times[i], is grey of brightness 10 + 3 i (modulo 240).
 
     `gap` is the distance of key frames, `x264` further parameters of the encoder, `options` the container's.
+    With `left` the left half has that brightness. An MP4 says that it is to be shown `turned` by so many
+    quarters clockwise.
     """
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=25)
@@ -52,11 +57,28 @@ def write_video(
         }
         for number, time in enumerate(times):
             pixels = np.full((*size, 3), brightness(number), np.uint8)
+            if left is not None:
+                pixels[:, : size[1] // 2] = left
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    if turned:
+        _turn(path, turned)
     return path
+
+
+def _turn(path: Path, quarters: int) -> None:
+    """Rewrites the display matrix of an MP4's track: x' = a x + c y, y' = b x + d y, in 16.16 numbers."""
+    data = bytearray(path.read_bytes())
+    matrix = (
+        data.index(b"tkhd") + 4 + 4 + 4 * 5 + 8 + 8
+    )  # version and flags; times, track, duration; reserved; layer ...
+    assert struct.unpack(">i", data[matrix : matrix + 4])[0] == 0x10000
+    a, b, c, d = {1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}[quarters]
+    values = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 0x40000000)
+    data[matrix : matrix + 36] = struct.pack(">9i", *values)
+    path.write_bytes(data)
 
 
 def write_audio(path: Path, *, cover: bool = False, empty_video: bool = False) -> Path:

@@ -56,12 +56,24 @@ def test_transparency_is_laid_over_white(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp"])
-def test_exif_orientation(tmp_path, name):
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, name, orientation):
     image = Image.fromarray(picture(16, 24))
     exif = image.getexif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
+    exif[0x0112] = orientation
     image.save(tmp_path / name, exif=exif, lossless=True)
-    np.testing.assert_array_equal(load_image(tmp_path / name), np.rot90(picture(16, 24), -1))
+    stored = picture(16, 24)
+    upright = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: np.rot90(stored, -1),  # the camera was turned: by 90 degrees clockwise to view
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(stored),
+    }
+    np.testing.assert_array_equal(load_image(tmp_path / name), upright[orientation])
 
 
 def test_sixteen_bits_of_colour_and_inks_in_a_jpeg(tmp_path):
@@ -154,16 +166,14 @@ def test_slow_source_is_not_repeated(tmp_path):
     assert one.frames.shape[0] == 1 and one.timestamps.tolist() == [0.0]
 
 
-def test_rotation_of_the_container_is_applied(tmp_path):
-    path = write_video(tmp_path / "a.mp4", [0.0, 0.5], size=(64, 96))
-    data = bytearray(path.read_bytes())
-    header = data.index(b"tkhd")
-    matrix = header + 4 + 4 + 4 * 5 + 8 + 8  # version and flags; times, track, duration; reserved; layer ...
-    assert struct.unpack(">i", data[matrix : matrix + 4])[0] == 0x10000
-    quarter = (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)  # shown rotated by 90 degrees clockwise
-    data[matrix : matrix + 36] = struct.pack(">9i", *quarter)
-    path.write_bytes(data)
-    assert load_video(path, fps=2, max_frames=9).frames.shape == (2, 96, 64, 3)
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_rotation_of_the_container_is_applied(tmp_path, quarters):
+    """The bright left half goes up, to the right, down."""
+    path = write_video(tmp_path / "a.mp4", [0.0, 0.5], left=230, turned=quarters)
+    frames = load_video(path, fps=2, max_frames=9).frames
+    assert frames.shape == ((2, 64, 96, 3) if quarters % 2 == 0 else (2, 96, 64, 3))
+    upright = np.rot90(frames[0], quarters)  # turned back
+    assert upright[:, :44].min() > 200 and upright[:, 52:].max() < 50
 
 
 def test_open_groups_of_pictures(tmp_path):

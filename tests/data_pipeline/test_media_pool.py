@@ -13,15 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from onethinker_jax.data_pipeline import frame_cache
 from onethinker_jax.data_pipeline.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
 from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.resizing import PixelBounds, smart_resize
+from onethinker_jax.data_pipeline.resizing import PixelBounds
 from tests.data_pipeline.making import picture, write_image, write_video
 
 BOUNDS = PixelBounds(32, 4096, 96 * 64)
@@ -213,16 +211,6 @@ def test_processes_share_one_bound(tmp_path):
     assert int((tmp_path / "total").read_text()) == cache.size
     for path in tmp_path.glob("??/*.npz"):
         assert cache.get(path.stem) is not None
-
-
-@settings(deadline=None, max_examples=50, derandomize=True)
-@given(height=st.integers(1, 4000), width=st.integers(1, 4000))
-def test_what_was_resized_is_not_resized_again(height, width):
-    """Frames come resized from the reader; the processor's own rule must leave them alone."""
-    for bounds in ((65536, 16777216), (3136, 1048576), (4 * 32 * 32, 64 * 32 * 32)):
-        if max(height, width) <= 60 * min(height, width):
-            size = smart_resize(height, width, 32, *bounds)
-            assert smart_resize(*size, 32, *bounds) == size
 
 
 def test_the_reader_decodes_in_its_pool(pool, tmp_path):

@@ -15,7 +15,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from onethinker_jax.data_pipeline.chat import ChatTokenizer
 from onethinker_jax.data_pipeline.media import MediaError, Video
-from onethinker_jax.data_pipeline.processor import Processor, timestamps_of_pairs
+from onethinker_jax.data_pipeline.patches import timestamps_of_pairs
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.prompts import PromptError, chat_messages
 from onethinker_jax.data_pipeline.records import RecordError, read_records
 from onethinker_jax.data_pipeline.resizing import smart_resize
 from tests.data_pipeline.making import picture, rl_row, sft_row, write_image, write_rows, write_video
@@ -226,6 +228,47 @@ def test_records(processor, records):
         processor.prompt(video)
 
 
+@pytest.mark.parametrize("total", [None, 30_000])
+def test_a_videos_total_bounds_what_the_reader_gives(qwen_directory, records, total):
+    """Ten frames of 64 x 96 have 61,440 pixels."""
+    processor = Processor.from_pretrained(qwen_directory, video_total_pixels=total)
+    whole = Processor.from_pretrained(qwen_directory, video_min_pixels=None, video_max_pixels=None)
+    video = records[2].videos[0]
+    frames = whole.media.video(video, None, fps=2.0, max_frames=99)
+    by_hand = processor([user("<video>?")], videos=[frames], add_generation_prompt=True)
+    sizes = [[5, 4, 6]] if total is None else [[5, 2, 4]]
+    assert processor.prompt(records[2]).grids.tolist() == by_hand.grids.tolist() == sizes
+
+
+@pytest.mark.parametrize("size", [(30, 5990), (2, 390), (1, 150), (700, 500)])
+def test_pictures_are_resized_once(processor, tmp_path, size):
+    """The reader has resized them; the rule, applied to its own result, would shrink very long ones again."""
+    write_image(tmp_path / "a.png", *size)
+    (record,) = read_records(
+        write_rows(tmp_path / "rl.json", [rl_row(problem="<image>?", problem_type="OCR")])
+    )
+    read = processor.prompt(record)
+    message = chat_messages(record)[0]
+    given = processor([message], images=[picture(*size)], add_generation_prompt=True)
+    assert read.grids.tolist() == given.grids.tolist()
+    np.testing.assert_array_equal(read.patches, given.patches)
+
+
+def test_prompts_come_from_the_directory_or_the_caller(qwen_directory, records, tmp_path):
+    for file in qwen_directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    others = {"multiple choice": "{question} {options}!", "default": "{question} One word."}
+    (tmp_path / "prompts.json").write_text(json.dumps(others))
+    own, theirs = Processor.from_pretrained(qwen_directory), Processor.from_pretrained(tmp_path)
+    mine = Processor.from_pretrained(tmp_path, prompts=own.prompts)
+    texts = [p.tokenizer.decode(p.prompt(records[1]).tokens.tolist()) for p in (own, theirs, mine)]
+    assert texts[0] == texts[2] and "<think></think>" in texts[0]
+    assert texts[1].endswith("Which letter? A. one\nB. two!<|im_end|>\n<|im_start|>assistant\n")
+    (tmp_path / "prompts.json").write_text("{}")
+    with pytest.raises(PromptError, match=r"prompts\.json: has no template for multiple choice \(image\)"):
+        Processor.from_pretrained(tmp_path)
+
+
 def test_cache_is_bounded_and_gives_the_same(qwen_directory, records):
     limits: dict[str, Any] = {"video_min_pixels": 4096, "video_max_pixels": 96 * 64}
     plain = Processor.from_pretrained(qwen_directory, **limits)
@@ -264,3 +307,10 @@ def test_directories(qwen_directory, tmp_path):
         Processor.from_pretrained(tmp_path / "none")
     with pytest.raises(ValueError, match="image pixel bounds"):
         Processor.from_pretrained(qwen_directory, image_min_pixels=50000)
+    with pytest.raises(ValueError, match="video pixel bounds"):
+        Processor.from_pretrained(qwen_directory, video_min_pixels=None)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(image))
+    (tmp_path / "tokenizer.json").write_bytes((qwen_directory / "tokenizer.json").read_bytes())
+    (tmp_path / "video_preprocessor_config.json").write_text('{"size": {"longest_edge": 0}}')
+    with pytest.raises(ValueError, match="a video's total pixels must be 0 < min <= max, got 4096 and 0"):
+        Processor.from_pretrained(tmp_path)

@@ -1,10 +1,19 @@
-"""The prompt of every task: short, in one wording, placeholders kept and in order."""
+"""The prompt of every task: short, in one wording, placeholders kept and in order; other wordings from files."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from onethinker_jax.data_pipeline.prompts import chat_messages, instruction, question_text
+from onethinker_jax.data_pipeline.prompts import (
+    OWN_PROMPTS,
+    PromptError,
+    Prompts,
+    ask,
+    chat_messages,
+    instruction,
+    question_text,
+)
 from onethinker_jax.data_pipeline.records import TASKS, Record
 
 
@@ -36,6 +45,8 @@ def test_every_task_has_its_own_wording():
 def test_unknown_problem_type_is_an_error():
     with pytest.raises(KeyError):
         instruction("guessing", "image")
+    with pytest.raises(PromptError, match=r"prompts: has no template for guessing \(image\)"):
+        ask("?", (), "guessing", "image")
 
 
 def test_placeholder_stays_where_the_problem_has_it():
@@ -66,3 +77,92 @@ def test_sft_rows_keep_their_messages_and_others_become_one_user_turn():
     assert chat_messages(record("x", "OCR", messages=messages)) == list(messages)
     plain = record("<image>What?", "OCR")
     assert chat_messages(plain) == [{"role": "user", "content": question_text(plain)}]
+
+
+CHOICE = "{question}\nOptions:\n{options}\nOne letter, please."
+TOML = """
+"multiple choice" = '''
+{question}
+Options:
+{options}
+One letter, please.'''
+"segmentation (video)" = "{question} Give {\\"time\\": t, \\"boxes\\": {\\"1\\": []}} or {{t}}."
+segmentation = "Mark {question}"
+default = "{question} In \\\\frac{3}{2} words?"
+"""
+
+
+def test_prompts_from_a_file(tmp_path):
+    (tmp_path / "prompts.toml").write_text(TOML)
+    prompts = Prompts.from_file(tmp_path / "prompts.toml")
+    chosen = record("<image>Which {options}?", "multiple choice", options=("red", "blue"))
+    assert (
+        question_text(chosen, prompts=prompts)
+        == "<image>Which {options}?\nOptions:\nA. red\nB. blue\nOne letter, please."
+    )
+    video = record("A star", "segmentation", "video")
+    expected = '<video>A star Give {"time": t, "boxes": {"1": []}} or {t}.'
+    assert question_text(video, prompts=prompts) == expected
+    assert question_text(record("<image>A star", "segmentation"), prompts=prompts) == "Mark <image>A star"
+    text = "<image>What? In \\frac{3}{2} words?"
+    assert chat_messages(record("<image>What?", "OCR"), prompts=prompts)[0]["content"] == text
+    both = record("?", "OCR", "video-image", images=(Path("a.png"),), videos=(Path("a.mp4"),))
+    assert question_text(both, prompts=prompts).startswith("<video><image>? In")
+
+
+def test_prompts_are_written_and_read_back(tmp_path):
+    for prompts in (OWN_PROMPTS, Prompts({"multiple choice": CHOICE, "default": "{question} Ж?"})):
+        (tmp_path / "prompts.json").write_text(prompts.to_json(), encoding="utf-8")
+        again = Prompts.from_file(tmp_path / "prompts.json")
+        for task in TASKS:
+            problem_type, data_type = task[:-1].rsplit(" (", 1)
+            assert again.template(problem_type, data_type) == prompts.template(problem_type, data_type)
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        ({"counting": "{question}"}, "'counting' is no task .known: multiple choice, numerical"),
+        ({"OCR (audio)": "{question}"}, "'OCR .audio.' is no task"),
+        ({"multiple choice": CHOICE}, "has no template for numerical .image., and no default"),
+        (
+            {"default": "{question}"},
+            r"default \(for multiple choice \(image\)\): needs the placeholder \{options\} once",
+        ),
+        (
+            {"OCR": "Read it."},
+            r"OCR \(for OCR \(image\)\): needs the placeholder \{question\} once, has it 0",
+        ),
+        (
+            {"OCR (video)": "{question}{question}"},
+            r"OCR \(video\): needs the placeholder \{question\} once, has it 2",
+        ),
+        (
+            {"math": "{Question}"},
+            r"math .*: unknown placeholder \{Question\} \(known: \{question\}; write \{\{Quest",
+        ),
+        ({"math": "{question}{options}"}, r"math .*: unknown placeholder \{options\}"),
+        ({"tracking": "<video>{question}"}, "tracking .*: holds <video>, which is in the place of"),
+        ({"tracking": ["{question}"]}, "tracking .*: must be a text, is a list"),
+    ],
+)
+def test_faults_of_prompts_name_file_task_and_placeholder(tmp_path, templates, message):
+    path = tmp_path / "prompts.json"
+    complete = (
+        {}
+        if len(templates) == 1 and ("default" in templates or CHOICE in templates.values())
+        else {"multiple choice": CHOICE, "default": "{question}"}
+    )
+    path.write_text(json.dumps({**complete, **templates}))
+    with pytest.raises(PromptError, match=message) as caught:
+        Prompts.from_file(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", None])
+def test_files_that_hold_no_prompts(tmp_path, content):
+    path = tmp_path / "prompts.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PromptError, match=r"prompts\.json: (cannot be read as prompts|must hold templates)"):
+        Prompts.from_file(path)
