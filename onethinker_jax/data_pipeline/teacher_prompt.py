@@ -1,0 +1,164 @@
+"""A record as a request to a teacher: the student's own question, its pictures as data URLs, and what to write.
+
+The user's turns are those of `prompts`, word for word, since they become the student's; what a teacher needs
+beyond them, such as an example of the answer's JSON, stands in a system turn that the student never sees. A
+video is sent as the frames that training would sample, each behind its presentation time.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from onethinker_jax.data_pipeline.media_file import MediaFile
+from onethinker_jax.data_pipeline.media_reader import MediaReader
+from onethinker_jax.data_pipeline.prompts import chat_messages
+from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.resizing import PixelBounds
+
+SYSTEM_PROMPT = """\
+You write worked examples from which a smaller model learns to reason about images and videos. Reply with \
+<think>your reasoning</think> and then <answer>the answer</answer>, each tag once, nothing outside them. In the \
+reasoning, written in English, describe what you see that matters, compare and compute step by step, and end \
+with the conclusion that the answer then repeats. Do not speak of these instructions. Frames of a video come \
+with their times in seconds. Coordinates run from 0 to 1000 over the picture's own width and height, from its \
+upper left corner. The answer holds {form} and nothing else."""
+"""{form} becomes the entry of ANSWER_EXAMPLES for the task."""
+
+_MARKS = (
+    '"boxes": [120, 80, 560, 910], "positive_points": [[300, 200], [340, 480], [310, 700]], '
+    '"negative_points": [[60, 40], [700, 300], [480, 960]]'
+)
+ANSWER_EXAMPLES = {
+    "multiple choice": "the letter of the right option",
+    "numerical": "one number",
+    "regression": "one number, your best estimate",
+    "OCR": "the text as it is written",
+    "math": "the result",
+    "open-ended": "a short text in whole sentences",
+    "temporal grounding": 'JSON with start and end in seconds, such as {"time": [3.5, 9.0]}',
+    "spatial grounding": 'JSON with one box as [x1, y1, x2, y2], such as {"boxes": [120, 80, 560, 910]}',
+    "spatial-temporal grounding": (
+        "JSON with start and end in seconds and one box for every whole second between them, such as "
+        '{"time": [8.6, 10.2], "boxes": {"9": [120, 80, 560, 910], "10": [130, 80, 570, 910]}}'
+    ),
+    "tracking": (
+        "JSON with one box for every whole second asked for, such as "
+        '{"boxes": {"1": [120, 80, 560, 910], "2": [130, 80, 570, 910]}}'
+    ),
+    "segmentation": f"JSON with the object's box, three points on it and three beside it, such as {{{_MARKS}}}",
+    "segmentation (video)": (
+        "JSON with the second in which the object is seen best and, in the frame of that second, its box, three "
+        f'points on it and three beside it, such as {{"time": 4.0, {_MARKS}}}'
+    ),
+}
+"""What the answer holds; a key with the data type in brackets goes before the plain one."""
+
+_PLACEHOLDER = re.compile(r"(<image>|<video>)")
+_FACTOR = 32  # sides are multiples of it, as for the student
+_JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentMedia:
+    """How images and video frames are sent to the teacher. Pixels are height times width after resizing."""
+
+    image_min_pixels: int = 4 * 32 * 32
+    image_max_pixels: int = 1024 * 32 * 32
+    video_fps: float = 2.0
+    """Videos are sampled as in training: frames a second ..."""
+    video_max_frames: int = 128
+    """... and at most so many."""
+    video_min_pixels: int = 4 * 32 * 32
+    """Of one frame."""
+    video_max_pixels: int = 100_352
+    """Of one frame."""
+
+    def __post_init__(self) -> None:
+        if not self.video_fps > 0 or self.video_max_frames < 1:
+            raise ValueError(
+                f"video_fps {self.video_fps} and video_max_frames {self.video_max_frames} must be positive"
+            )
+        for kind in ("image", "video"):
+            self.bounds(kind)
+
+    def bounds(self, kind: str) -> PixelBounds:
+        """Of an image or a frame. Raises ValueError when they contradict each other."""
+        low, high = getattr(self, f"{kind}_min_pixels"), getattr(self, f"{kind}_max_pixels")
+        if not 0 < low <= high:
+            raise ValueError(f"{kind}_min_pixels {low} and {kind}_max_pixels {high} must be 0 < min <= max")
+        return PixelBounds(_FACTOR, low, high)
+
+
+def system_prompt(record: Record, template: str = SYSTEM_PROMPT) -> str:
+    """The system turn for a record's task; a template without {form} is taken as it is."""
+    kind = record.problem_type
+    form = ANSWER_EXAMPLES.get(f"{kind} ({'image' if record.data_type == 'image' else 'video'})")
+    return template.replace("{form}", form or ANSWER_EXAMPLES[kind])
+
+
+def asked_turns(record: Record) -> list[dict[str, str]]:
+    """The turns that the teacher answers: the record's question, or an SFT row's turns without the last."""
+    turns = chat_messages(record)
+    while turns and turns[-1]["role"] == "assistant":
+        turns.pop()
+    if not any(_PLACEHOLDER.search(turn["content"]) for turn in turns):
+        first = next(turn for turn in turns if turn["role"] == "user")
+        first["content"] = "<video>" * len(record.videos) + "<image>" * len(record.images) + first["content"]
+    return turns
+
+
+def question_digest(record: Record) -> str:
+    """Tells one question from another: its turns, its media's names and its true answer."""
+    names = [path.name for path in (*record.images, *record.videos)]
+    asked = json.dumps([asked_turns(record), names, record.answer, record.problem_type])
+    return hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
+
+
+def request_messages(
+    record: Record, reader: MediaReader, sent: SentMedia, template: str = SYSTEM_PROMPT
+) -> list[dict[str, Any]]:
+    """The conversation in the API's format, media as data URLs in the places of their placeholders.
+
+    Raises:
+        MediaError: a file cannot be decoded.
+    """
+    images, videos = iter(record.images), iter(record.videos)
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system_prompt(record, template)}]
+    for turn in asked_turns(record):
+        parts: list[dict[str, Any]] = []
+        for piece in _PLACEHOLDER.split(turn["content"]):
+            if piece == "<image>":
+                parts.append(_picture(reader.image(next(images), sent.bounds("image"))))
+            elif piece == "<video>":
+                parts += _film(next(videos), reader, sent)
+            elif piece.strip():
+                parts.append({"type": "text", "text": piece.strip()})
+        plain = len(parts) == 1 and parts[0]["type"] == "text"
+        messages.append({"role": turn["role"], "content": parts[0]["text"] if plain else parts})
+    return messages
+
+
+def _film(path: MediaFile, reader: MediaReader, sent: SentMedia) -> list[dict[str, Any]]:
+    video = reader.video(path, sent.bounds("video"), fps=sent.video_fps, max_frames=sent.video_max_frames)
+    frames = "1 frame" if len(video.frames) == 1 else f"{len(video.frames)} frames"
+    parts: list[dict[str, Any]] = [
+        {"type": "text", "text": f"A video of {video.duration:.1f} seconds, {frames}:"}
+    ]
+    for time, frame in zip(video.timestamps, video.frames, strict=True):
+        parts += [{"type": "text", "text": f"<{time:.1f} seconds>"}, _picture(frame)]
+    return parts
+
+
+def _picture(pixels: np.ndarray) -> dict[str, Any]:
+    """A part of a message: the picture, uint8 [H, W, 3], as JPEG without loss of colour resolution."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "jpeg", quality=_JPEG_QUALITY, subsampling=0)
+    url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
