@@ -1,4 +1,4 @@
-"""A model and a benchmark file in OneThinker's format -> greedy answers, their scores, and a table a task.
+"""A model and a benchmark file in OneThinker's format -> its answers, their scores, and a table a task.
 
     python -m onethinker_jax.evaluate MODEL_DIRECTORY eval_file.json --out results
 
@@ -15,7 +15,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import nnx
@@ -25,10 +27,11 @@ from onethinker_jax.data_pipeline.chat import ProcessorError
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.prompts import PromptError, Prompts
 from onethinker_jax.data_pipeline.records import Record, RecordError, read_records, task_of
 from onethinker_jax.model.config import ConfigError
 from onethinker_jax.model.hf_weights import WeightsError, load_hf
-from onethinker_jax.model.sharding import make_mesh
+from onethinker_jax.model.sharding import decoding_layout, make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.addresses import AddressError
 from onethinker_jax.rewards.client import RewardRequestError, RewardUnavailable
@@ -36,6 +39,7 @@ from onethinker_jax.rewards.pool import ScoringError, score_pool
 from onethinker_jax.rewards.score import GroundTruthError, RewardSettings, Score, Variant
 from onethinker_jax.rewards.security import SecurityError
 from onethinker_jax.rewards.sidecar import SidecarSettings, connect
+from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
 
 logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
@@ -48,6 +52,7 @@ EXPECTED = (
     OSError,
     PackingError,
     ProcessorError,
+    PromptError,
     RecordError,
     RewardRequestError,
     RewardUnavailable,
@@ -60,7 +65,7 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """A record's greedy answer.  ``mask_iou`` is None unless the record has true masks."""
+    """A record's answer.  ``mask_iou`` is None unless the record has true masks."""
 
     record: Record
     response: str
@@ -81,13 +86,13 @@ class TaskResult:
 
 
 def evaluate(
-    sampler: Sampler, params: nnx.State, records: Sequence[Record], scorer: Scorer
+    sampler: Sampler, params: nnx.State, records: Sequence[Record], scorer: Scorer, *, seed: int = 0
 ) -> list[Prediction]:
     """One prediction a record, in order, of a ``sampler`` that draws one sample a prompt.
 
     Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
     """
-    samples = sampler(params, [sampler.prompt(record) for record in records], seed=0, step=0)
+    samples = sampler(params, [sampler.prompt(record) for record in records], seed=seed, step=0)
     responses = [of_one.texts[0] for of_one in samples]
     scores = scorer.single()(records, [[response] for response in responses])
     predictions = []
@@ -175,7 +180,22 @@ class Arguments:
     """Prompts decoded at once."""
     prompt_tokens: int = 16_384
     prompt_patches: int = 65_536
+    prompt_buckets: int = 3
+    """Sizes that prompts are padded to: the longest, its half, its quarter …."""
     max_new_tokens: int = 4096
+    temperature: float = 0.0
+    """0: greedy answers."""
+    top_k: int = 0
+    """Of the likeliest tokens so many are kept; 0: all."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    """Strings that end an answer."""
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in."""
+    kv_dtype: Literal["float32", "bfloat16", "int8"] | None = None
+    """What the KV cache is kept in; by default what the model computes in."""
     image_max_pixels: int | None = None
     """By default what the directory says."""
     video_fps: float = 2.0
@@ -184,13 +204,26 @@ class Arguments:
     """Of one frame."""
     video_max_pixels: int = 256 * 32 * 32
     """Of one frame."""
+    video_total_pixels: int | None = None
+    """Of all sampled frames of a video; by default what the directory says."""
+    prompt_file: Path | None = None
+    """JSON or TOML file of prompt templates by task; by default the directory's prompts.json, else the project's."""
     variant: Variant = "released"
     reward: RewardSettings = field(default_factory=RewardSettings)
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
 
+    def sampler(self) -> SamplerSettings:
+        """What answers are sampled with.  Raises ValueError naming a setting that cannot work."""
+        names = {field.name for field in dataclasses.fields(SamplerSettings)}
+        return SamplerSettings(**{name: value for name, value in vars(self).items() if name in names})
+
 
 def main(arguments: Arguments) -> None:
     """Runs the evaluation and writes its results."""
+    try:
+        settings = arguments.sampler()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     records = read_records(arguments.file, media_root=arguments.media_root)[: arguments.limit]
     if not records:
         raise RecordError(f"{arguments.file}: no records to evaluate")
@@ -201,19 +234,13 @@ def main(arguments: Arguments) -> None:
         video_max_frames=arguments.video_max_frames,
         video_min_pixels=arguments.video_min_pixels,
         video_max_pixels=arguments.video_max_pixels,
+        video_total_pixels=arguments.video_total_pixels,
+        prompts=Prompts.from_file(arguments.prompt_file) if arguments.prompt_file else None,
     )
-    graphdef, params = nnx.split(load_hf(arguments.model))
-    sampler = Sampler(
-        graphdef,
-        processor,
-        rows=arguments.rows,
-        samples=1,
-        prompt_tokens=arguments.prompt_tokens,
-        prompt_patches=arguments.prompt_patches,
-        max_new_tokens=arguments.max_new_tokens,
-        temperature=0.0,
-        mesh=make_mesh(),
-    )
+    mesh = make_mesh()
+    graphdef, params = nnx.split(load_hf(arguments.model, mesh=mesh, dtype=jnp.dtype(arguments.dtype)))
+    params = decoding_layout(params, mesh, arguments.dtype, donate=True)
+    sampler = Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=arguments.dtype)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="onethinker-") as folder,
@@ -223,9 +250,14 @@ def main(arguments: Arguments) -> None:
         score_pool(arguments.sidecar.score_workers) as pool,
     ):
         scorer = Scorer(
-            client, variant=arguments.variant, settings=arguments.reward, pool=pool, media=processor.media
+            client,
+            variant=arguments.variant,
+            settings=arguments.reward,
+            pool=pool,
+            media=processor.media,
+            prompts=processor.prompts,
         )
-        predictions = evaluate(sampler, params, records, scorer)
+        predictions = evaluate(sampler, params, records, scorer, seed=arguments.seed)
     write_predictions(arguments.out / "predictions.jsonl", predictions)
     results = [*by_task(predictions), over_all(predictions)]
     (arguments.out / "metrics.json").write_text(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.prompts import question_text
+from onethinker_jax.data_pipeline.prompts import OWN_PROMPTS, Prompts, question_text
 from onethinker_jax.data_pipeline.records import Record, RecordError
 from onethinker_jax.rewards.answers import StructuredAnswer, extract_answer, parse_structured
 from onethinker_jax.rewards.batch import score_batch
@@ -34,11 +34,14 @@ class Scorer:
         settings: RewardSettings = DEFAULT_SETTINGS,
         pool: ScorePool | None = None,
         media: MediaReader | None = None,
+        prompts: Prompts = OWN_PROMPTS,
     ):
-        """``media`` reads the pictures that masks are made on; by default in this process, without a cache."""
+        """``media`` reads the pictures that masks are made on; by default in this process, without a cache.
+        ``prompts`` is the wording of the questions that a judge of text is shown with the answers.
+        """
         self.client, self.settings = client, settings
         self.variant: Variant = variant
-        self._pool, self._media = pool, media or MediaReader()
+        self._pool, self._media, self._prompts = pool, media or MediaReader(), prompts
 
     def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         """The score of each record's every response.
@@ -49,7 +52,12 @@ class Scorer:
         owners = [record for record, of_one in zip(records, texts, strict=True) for _ in of_one]
         requests = [
             ScoreRequest(
-                text, record.answer, question_text(record), record.problem_type, record.data_type, group
+                text,
+                record.answer,
+                question_text(record, prompts=self._prompts),
+                record.problem_type,
+                record.data_type,
+                group,
             )
             for group, (record, of_one) in enumerate(zip(records, texts, strict=True))
             for text in of_one
@@ -77,7 +85,12 @@ class Scorer:
             return self
         settings = replace(self.settings, text_normalisation="sigmoid")
         return Scorer(
-            self.client, variant=self.variant, settings=settings, pool=self._pool, media=self._media
+            self.client,
+            variant=self.variant,
+            settings=settings,
+            pool=self._pool,
+            media=self._media,
+            prompts=self._prompts,
         )
 
     def max_accuracy(self, record: Record) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.media import load_image, load_video
+from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.rewards.answers import StructuredAnswer, parse_structured, unwrap_answer
 from onethinker_jax.rewards.metrics import decode_rle
@@ -43,21 +43,25 @@ class View:
     masks: Masks | None
 
 
-def view_record(record: Record, *others: StructuredAnswer | None, fps: float = 2.0) -> View:
+def view_record(
+    record: Record, *others: StructuredAnswer | None, fps: float = 2.0, media: MediaReader | None = None
+) -> View:
     """Loads a record's media: all images, or at most `MAX_FRAMES` frames of the first video.
 
-    Frames are those of the seconds and key times that the true answer, or one of the others, names.
+    Frames are those of the seconds and key times that the true answer, or one of the others, names. `media`
+    reads them; by default this process does.
 
     Raises MediaError when an image or video cannot be read.
     """
+    media = media or MediaReader()
     marks = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
     if record.videos:
-        video = load_video(record.videos[0], fps=fps, max_frames=128)
+        video = media.video(record.videos[0], None, fps=fps, max_frames=128)
         shown = _frames_to_show(video.timestamps, marks, *others)
         frames = [video.frames[i] for i in shown]
         times, duration = tuple(float(video.timestamps[i]) for i in shown), video.duration
     else:
-        frames, times, duration = [load_image(path) for path in record.images], None, 0.0
+        frames, times, duration = [media.image(path, None) for path in record.images], None, 0.0
     question = record.problem.replace("<image>", "").replace("<video>", "").strip()
     return View(question, frames, times, duration, marks, _true_masks(record))
 

@@ -103,7 +103,7 @@ def _drop_complaints() -> None:
     sys.unraisablehook = hook
 
 
-# Where a run lies, how its media are decoded and where its sidecars are change no number of it.
+# Where a run lies, how its media are decoded, where its sidecars are and what is shown change no number of it.
 _MAY_CHANGE = (
     "out",
     "data.cache_bytes",
@@ -118,6 +118,10 @@ _MAY_CHANGE = (
     "sidecar.timeout",
     "sidecar.device",
     "sidecar.score_workers",
+    "log.table_every",
+    "log.rollouts_every",
+    "log.rollout_groups",
+    "log.wandb",
 )
 
 

@@ -7,15 +7,19 @@ from here: rows x tokens and rows x patches of a batch never change during a run
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from onethinker_jax.data_pipeline.mixture import Mixture
+from onethinker_jax.data_pipeline.placement import Placing
 from onethinker_jax.rewards.score import RewardSettings
 from onethinker_jax.rewards.sidecar import SidecarSettings
+from onethinker_jax.sampler_settings import SamplerSettings
 
 Method = Literal["ema_grpo", "grpo", "dr_grpo", "rloo", "gdpo"]
 PolicyLoss = Literal["ppo", "gspo", "cispo"]
 Average = Literal["token", "sequence", "constant"]
 KLEstimator = Literal["k1", "k2", "k3"]
+KVDtype = Literal["float32", "bfloat16", "int8"]
 ImportanceSampling = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
@@ -33,6 +37,19 @@ def _positive(section: str, settings: object, *names: str) -> None:
     for name in names:
         if getattr(settings, name) <= 0:
             raise SettingError(f"{section}.{name} {getattr(settings, name)} must be positive")
+
+
+def _sampler(section: str, **settings: Any) -> SamplerSettings:
+    try:
+        return SamplerSettings(**settings)
+    except ValueError as error:
+        raise SettingError(f"{section}.{error}") from None
+
+
+def _check_rows(batches: dict[str, int], what: str, shards: int) -> None:
+    for name, rows in batches.items():
+        if rows % shards:
+            raise SettingError(f"{name} {rows} is not a multiple of {what} = {shards}")
 
 
 @dataclass(frozen=True)
@@ -68,13 +85,16 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Corpora in OneThinker's JSON; with none named, the Shapes world is made in the run's directory."""
+    """Corpora in OneThinker's JSON, or the folders that ``tfds_builder`` made of them; with none named, the Shapes
+    world is made in the run's directory."""
 
     sft_file: Path | None = None
     rl_file: Path | None = None
     heldout_file: Path | None = None
     media_root: Path | None = None
     """Folder the media paths are relative to; by default each JSON file's own."""
+    prompt_file: Path | None = None
+    """JSON or TOML file of prompt templates by task, in place of the project's or ``init_from``'s own wording."""
     on_bad_record: Literal["raise", "skip"] = "raise"
     """A malformed record, or one whose media cannot be decoded, stops the run; or is left out, counted and written
     with its reason to the run's ``quarantine`` folder.  Held-out records must decode either way."""
@@ -90,6 +110,8 @@ class DataSettings:
     video_max_frames: int = 16
     video_min_pixels: int = 32 * 32
     video_max_pixels: int = 64 * 96
+    video_total_pixels: int | None = None
+    """Bound of a video's sampled frames together; by default what the model's directory says."""
     cache_bytes: int = 512 * 2**20
     """Processed examples kept in memory."""
     frame_cache: Path | None = None
@@ -100,14 +122,29 @@ class DataSettings:
     """Processes that decode media, replaced when one dies or hangs; 0: the trainer's own."""
     media_time_limit: float = 60.0
     """Seconds that decoding one video may take."""
+    sft_mixture: Mixture = field(default_factory=Mixture)
+    """Weights of tasks and sources in SFT: 2 is twice as often as by nature, 0 never."""
+    rl_mixture: Mixture = field(default_factory=Mixture)
+    """The same in RL."""
+    placing: Placing = "first_fit"
+    """How SFT examples are packed: ``best_fit`` fills rows better, at a few milliseconds of the host's time a row."""
+    window: int = 64
+    """SFT examples that wait in memory to be chosen from; more fill rows better."""
 
     def __post_init__(self) -> None:
         named = [file is not None for file in (self.sft_file, self.rl_file, self.heldout_file)]
         if any(named) and not all(named):
             raise SettingError("data.sft_file, data.rl_file and data.heldout_file: name all three, or none")
+        if self.prompt_file is not None and self.sft_file is None:
+            raise SettingError(
+                "data.prompt_file: the Shapes world is asked in the project's own wording; name data.sft_file, "
+                "data.rl_file and data.heldout_file too"
+            )
         _positive("data", self, "shapes_sft", "shapes_rl", "shapes_heldout", "video_fps", "video_max_frames")
-        _positive("data", self, "frame_cache_bytes", "media_time_limit")
+        _positive("data", self, "frame_cache_bytes", "media_time_limit", "window")
         _at_least_zero("data", self, "media_workers")
+        if self.video_total_pixels is not None:
+            _positive("data", self, "video_total_pixels")
         for kind in ("image", "video"):
             least, most = getattr(self, f"{kind}_min_pixels"), getattr(self, f"{kind}_max_pixels")
             if not 0 < least <= most:
@@ -194,15 +231,31 @@ class RLSettings:
     """Optimiser updates a rollout batch."""
     max_rounds: int = 20
     """Rounds of ``prompts`` prompts that may be drawn to fill a step."""
+    overlap: bool = False
+    """Sample the next step's groups, with the weights from before it, while this step's update runs.  They are one
+    update old when they are trained on: ``importance_sampling`` must correct for it."""
+    rollout_mesh: tuple[int, int, int] | None = None
+    """Devices of their own for the rollouts of ``overlap``, along data, fsdp and tensor, taken after the mesh's."""
     accuracy_low: float = 0.01
     accuracy_high: float = 0.99
     """A group is kept when its mean accuracy lies strictly between."""
     rollout_rows: int | None = None
     """Prompts sampled at once; all of ``prompts`` by default, fewer where their caches do not fit."""
+    rollout_slots: int | None = None
+    """Samples of a prompt decoded at once; all of ``samples`` by default."""
     prompt_tokens: int = 208
     prompt_patches: int = 160
+    prompt_buckets: int = 1
+    """Sizes that prompts are padded to: the longest, its half, its quarter …; each costs a prefill to compile."""
     max_new_tokens: int = 152
     temperature: float = 1.0
+    """The only change to the model's distribution: what is optimised must be what is sampled, so RL has no top-k,
+    top-p or min-p."""
+    stop: tuple[str, ...] = ()
+    """Strings that end an answer, at the token that completes one; it counts as ended, not as cut off."""
+    kv_dtype: KVDtype | None = None
+    """What the sampler's KV cache is kept in; by default what the model computes in.  With int8 the sampler's
+    probabilities are not quite the trainer's: see ``importance_sampling``."""
     batch: BatchSettings = BatchSettings(rows=4, tokens=512, patches=160)
     optimizer: OptimizerSettings = OptimizerSettings(
         learning_rate=5e-4, warmup=0.1, vision_scale=0.2, patch_scale=0.02
@@ -267,6 +320,34 @@ class RLSettings:
             _positive("rl", self, "rollout_rows")
         if self.samples < 2:
             raise SettingError(f"rl.samples {self.samples}: a group needs at least 2 samples")
+        if self.overlap and self.importance_sampling == "none":
+            raise SettingError(
+                "rl.overlap trains on samples that are one update old: set rl.importance_sampling, for example "
+                "token_truncate"
+            )
+        if self.rollout_mesh is not None:
+            if not self.overlap:
+                raise SettingError("rl.rollout_mesh is for rl.overlap, which is off")
+            if min(self.rollout_mesh) < 1:
+                raise SettingError(f"rl.rollout_mesh {self.rollout_mesh} must be positive")
+
+        self.sampler()
+
+    def sampler(self) -> SamplerSettings:
+        """What rollouts are sampled with.  Raises SettingError naming a setting that cannot work."""
+        return _sampler(
+            "rl",
+            rows=self.rollout_rows or self.prompts,
+            samples=self.samples,
+            slots=self.rollout_slots,
+            prompt_tokens=self.prompt_tokens,
+            prompt_patches=self.prompt_patches,
+            prompt_buckets=self.prompt_buckets,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            stop=self.stop,
+            kv_dtype=self.kv_dtype,
+        )
 
     def _check_loss(self) -> None:
         _at_least_zero("rl", self, "entropy_coefficient")
@@ -304,7 +385,9 @@ class EvaluationSettings:
     rows: int = 64
     prompt_tokens: int = 208
     prompt_patches: int = 160
+    prompt_buckets: int = 1
     max_new_tokens: int = 152
+    kv_dtype: KVDtype | None = None
     sampled: bool = True
     """Before and after RL, beside greedy answers one at RL's temperature: their mean reward is what RL raises."""
     gallery: int = 3
@@ -313,6 +396,20 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         _positive("evaluation", self, "rows", "prompt_tokens", "prompt_patches", "max_new_tokens")
         _at_least_zero("evaluation", self, "gallery")
+        self.sampler()
+
+    def sampler(self) -> SamplerSettings:
+        """What greedy answers are sampled with.  Raises SettingError naming a setting that cannot work."""
+        return _sampler(
+            "evaluation",
+            rows=self.rows,
+            prompt_tokens=self.prompt_tokens,
+            prompt_patches=self.prompt_patches,
+            prompt_buckets=self.prompt_buckets,
+            max_new_tokens=self.max_new_tokens,
+            temperature=0.0,
+            kv_dtype=self.kv_dtype,
+        )
 
 
 @dataclass(frozen=True)
@@ -325,6 +422,30 @@ class MeshSettings:
 
     def __post_init__(self) -> None:
         _positive("mesh", self, "data", "fsdp", "tensor")
+
+    @property
+    def size(self) -> int:
+        """Number of devices."""
+        return self.data * self.fsdp * self.tensor
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What a person sees of a run beside its curves; changes no number of it."""
+
+    table_every: int = 10
+    """RL steps between tables of the metrics on the console; 0: none."""
+    rollouts_every: int = 10
+    """RL steps between pages of rollouts in the run's ``rollouts`` folder; 0: none."""
+    rollout_groups: int = 12
+    """Prompts with their samples on such a page, evenly over the tasks."""
+    wandb: str | None = None
+    """Weights & Biases project that metrics also go to; needs the package wandb, and an account or
+    WANDB_MODE=offline."""
+
+    def __post_init__(self) -> None:
+        _at_least_zero("log", self, "table_every", "rollouts_every")
+        _positive("log", self, "rollout_groups")
 
 
 @dataclass(frozen=True)
@@ -342,6 +463,7 @@ class TrainConfig:
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     mesh: MeshSettings = field(default_factory=MeshSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
@@ -351,17 +473,24 @@ class TrainConfig:
             raise SettingError(
                 f"keep_checkpoints {self.keep_checkpoints} must be at least 1, seed {self.seed} at least 0"
             )
-        shards = self.mesh.data * self.mesh.fsdp
         batches = {
             "sft.batch.rows": self.sft.batch.rows,
             "rl.batch.rows": self.rl.batch.rows,
-            "rl.rollout_rows" if self.rl.rollout_rows else "rl.prompts": self.rl.rollout_rows
-            or self.rl.prompts,
             "evaluation.rows": self.evaluation.rows,
         }
-        for name, rows in batches.items():
-            if rows % shards:
-                raise SettingError(f"{name} {rows} is not a multiple of mesh.data x mesh.fsdp = {shards}")
+        name = "rl.rollout_rows" if self.rl.rollout_rows else "rl.prompts"
+        rollouts = {name: self.rl.rollout_rows or self.rl.prompts}
+        if self.rl.rollout_mesh is None:
+            batches |= rollouts
+        else:
+            data, fsdp, _ = self.rl.rollout_mesh
+            _check_rows(rollouts, "rl.rollout_mesh's data x fsdp", data * fsdp)
+        _check_rows(batches, "mesh.data x mesh.fsdp", self.mesh.data * self.mesh.fsdp)
+        if self.rl.overlap and self.rl.rollout_mesh is None and self.mesh.size > 1:
+            raise SettingError(
+                f"rl.overlap on a mesh of {self.mesh.size} devices needs rl.rollout_mesh: two threads that start "
+                "programs on the same devices may start them in different orders, and wait for each other forever"
+            )
 
     @property
     def directory(self) -> Path:

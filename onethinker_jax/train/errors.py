@@ -2,15 +2,17 @@
 
 from onethinker_jax import evaluate
 from onethinker_jax.data_pipeline.loader import StreamError
+from onethinker_jax.data_pipeline.mixture import MixtureError
 from onethinker_jax.data_pipeline.synthetic import ShapesError
 from onethinker_jax.model.sharding import ShardingError
 from onethinker_jax.train.checkpoint import CheckpointError
 from onethinker_jax.train.config import SettingError
-from onethinker_jax.train.ema_grpo import NoGroupsLeft
+from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
 
 EXPECTED = (
     *evaluate.EXPECTED,
     CheckpointError,
+    MixtureError,
     NoGroupsLeft,
     SettingError,
     ShapesError,

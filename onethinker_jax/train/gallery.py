@@ -113,10 +113,12 @@ def card_html(item: GalleryItem) -> str:
         for name, value in {"format": score.format, "structure": score.structure, **item.extra}.items()
     )
     if item.answer is None:
-        answer = f'<span class="none">no answer tags</span> {escape(_short(item.response, 400))}'
+        answer = f'<span class="none">no answer tags</span> {escape(short_text(item.response, 400))}'
     else:
-        answer = escape(_short(item.answer, 700))
-    reasoning = escape(_short(item.reasoning, 1200)) if item.reasoning else '<span class="none">none</span>'
+        answer = escape(short_text(item.answer, 700))
+    reasoning = (
+        escape(short_text(item.reasoning, 1200)) if item.reasoning else '<span class="none">none</span>'
+    )
     return (
         f'<article class="card" data-task="{escape(item.task)}" data-stage="{escape(item.stage)}" '
         f'data-reward="{score.overall:.4f}"><div class="media">{media}</div><div class="text">'
@@ -128,7 +130,7 @@ def card_html(item: GalleryItem) -> str:
         + (f'<ul class="options">{options}</ul>' if options else "")
         + f"<dl><dt>Reasoning</dt><dd class=think>{reasoning}</dd>"
         f'<dt class="predicted">Answer</dt><dd class="mono">{answer}</dd>'
-        f'<dt class="true">Truth</dt><dd class="mono">{escape(_short(item.truth, 700))}</dd></dl>'
+        f'<dt class="true">Truth</dt><dd class="mono">{escape(short_text(item.truth, 700))}</dd></dl>'
         f'<div class="meters">{meters}</div></div></article>'
     )
 
@@ -146,7 +148,8 @@ def _meter(name: str, value: float, best: float = 1.0) -> str:
     )
 
 
-def _short(text: str, length: int) -> str:
+def short_text(text: str, length: int) -> str:
+    """The text, cut with an ellipsis where it is longer than ``length`` characters."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 

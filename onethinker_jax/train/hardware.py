@@ -52,6 +52,17 @@ GPUS = {
     "NVIDIA A100-SXM4-80GB": Chip("A100 SXM 80GB", 80e9, 312e12, 2039e9, 300e9),
 }
 
+# jax.Device.device_kind of a TPU, as jax/_src/pallas/mosaic/tpu_info.py knows them
+TPUS = {
+    "TPU v5 lite": CHIPS["v5e"],
+    "TPU v5e": CHIPS["v5e"],
+    "TPU v5": CHIPS["v5p"],
+    "TPU v5p": CHIPS["v5p"],
+    "TPU v6 lite": CHIPS["v6e"],
+    "TPU v6e": CHIPS["v6e"],
+    "TPU7x": CHIPS["tpu7x"],
+}
+
 # Slices by number of chips: v5e and v6e as listed on their pages, v5p as its page's most common shapes.
 _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 _CUBES = {
@@ -78,6 +89,11 @@ class Topology:
     @property
     def libtpu_name(self) -> str:
         return f"{self.chip.name}:{self.shape}"
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The limits of a ``jax.Device.device_kind``, where they are known."""
+    return TPUS.get(device_kind) or GPUS.get(device_kind)
 
 
 def parse_topology(name: str) -> Topology:

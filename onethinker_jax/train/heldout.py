@@ -3,7 +3,7 @@
 Greedy answers are what a user gets; the mean reward of sampled ones is what RL raises.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -12,6 +12,7 @@ from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
 from onethinker_jax.responses import Sampler
+from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import HELDOUT
 from onethinker_jax.train.config import TrainConfig
@@ -67,23 +68,14 @@ class HeldOut:
         log: RunLog,
     ):
         self.config, self.records, self.scorer, self.log = config, records, scorer, log
-        shape = config.evaluation
 
-        def sampler(temperature: float) -> Sampler:
-            return Sampler(
-                graphdef,
-                processor,
-                rows=shape.rows,
-                samples=1,
-                prompt_tokens=shape.prompt_tokens,
-                prompt_patches=shape.prompt_patches,
-                max_new_tokens=shape.max_new_tokens,
-                temperature=temperature,
-                mesh=mesh,
-                compute_dtype=config.model.compute_dtype,
-            )
+        def sampler(settings: SamplerSettings) -> Sampler:
+            dtype = config.model.compute_dtype
+            return Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=dtype)
 
-        self.greedy, self.sampled = sampler(0.0), sampler(config.rl.temperature)
+        shape = config.evaluation.sampler()
+        self.greedy = sampler(shape)
+        self.sampled = sampler(replace(shape, temperature=config.rl.temperature, stop=config.rl.stop))
 
     def score(self, stage: str, params: nnx.State) -> None:
         """Answers with the stage's model, where its answers do not stand already.

@@ -1,4 +1,4 @@
-"""What a run says and records: the console, `metrics.jsonl`, and TensorBoard.
+"""What a run says and records: the console, `metrics.jsonl`, TensorBoard, and Weights & Biases if asked for.
 
 On a terminal one live line at the bottom shows the stage, how far it is, the last reward, loss and speed, and
 the time left, while messages scroll above it; elsewhere (a pipe, a log file) the same facts come as plain
@@ -28,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onethinker_jax.train.event_file import EventFile
+from onethinker_jax.train.wandb_run import WandbRun
 
 METRICS_FILE = "metrics.jsonl"
 HEADLINE = {
@@ -45,18 +46,24 @@ class RunLog:
         directory: the run's; `metrics.jsonl` and `tensorboard/<stage>/` are made inside.
         interval: seconds between plain progress lines where the console is no terminal.
         console: a rich console to write to; by default standard output.
+        wandb: where the metrics also go; begun with the first stage, ended with this log.
 
     Leaving the context, also through Ctrl-C or an error, gives the terminal back and closes the files;
     the exception passes on. Records of the package's own loggers appear on the console meanwhile.
     """
 
     def __init__(
-        self, directory: str | Path, *, interval: float = 10.0, console: Console | None = None
+        self,
+        directory: str | Path,
+        *,
+        interval: float = 10.0,
+        console: Console | None = None,
+        wandb: WandbRun | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.console = console or _console()
-        self._interval = interval
+        self._interval, self._wandb = interval, wandb
         self._metrics = self._open_metrics()
         self._events: EventFile | None = None
         self._progress: _Progress | None = None
@@ -78,6 +85,8 @@ class RunLog:
         self._metrics.close()
         _drop_after(self.directory / METRICS_FILE, name, start_step)
         self._metrics = self._open_metrics()
+        if self._wandb is not None and (address := self._wandb.begin(self.directory, name)):
+            self.info(f"Weights & Biases: {address}")
         self._events = EventFile(self.directory / "tensorboard" / name)
         if start_step:
             self._events.restart(start_step + 1)
@@ -114,6 +123,8 @@ class RunLog:
         if self._events is not None:
             self._events.scalars(step, {k: v for k, v in numbers.items() if k not in broken})
             self._events.flush()
+        if self._wandb is not None:
+            self._wandb.scalars(progress.name, step, {k: v for k, v in numbers.items() if k not in broken})
         progress.values |= {name: numbers[name] for name in HEADLINE if name in numbers}
         self.progress(step)
 
@@ -152,10 +163,12 @@ class RunLog:
             table.add_row(*(escape(_cell(value)) for value in row))
         self.console.print(table)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         """Ends the display and closes the files. A second call does nothing."""
         self._end_stage()
         self._metrics.close()
+        if self._wandb is not None:
+            self._wandb.end(failed=failed)
         self._logger.removeHandler(self._handler)
         level, self._logger.propagate = self._outer
         self._logger.setLevel(level)
@@ -166,7 +179,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(failed=kind is not None)
 
     def _open_metrics(self):
         return (self.directory / METRICS_FILE).open("a", encoding="utf-8")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.generate import policy_logits
+from onethinker_jax.model.sampling import policy_logits
 from onethinker_jax.model.sharding import BATCH_AXES, context_mesh
 
 CHUNK = 512  # tokens of a row whose logits are held at once

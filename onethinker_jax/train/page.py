@@ -47,6 +47,7 @@ def write_page(
     summary: Summary,
     curves: Iterable[Mapping[str, Any]],
     gallery: Sequence[GalleryItem],
+    links: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the page, whole or not at all.
 
@@ -57,35 +58,48 @@ def write_page(
         curves: rows of the run's metrics file (`log.read_metrics`).
         gallery: cards, grouped by task on the page, tasks with boxes, points or spans first. Past about 5 MB
             of them the rest is left out, evenly over the tasks, and the page says so.
+        links: text -> address of further pages beside this one.
     """
     body = [f"<h1>{escape(title)}</h1>"]
     if summary.lead:
         body.append(f'<p class="lead">{escape(summary.lead)}</p>')
     if summary.facts:
-        facts = "".join(
-            f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in summary.facts.items()
-        )
-        body.append(f'<dl class="facts">{facts}</dl>')
+        body.append(facts_html(summary.facts))
+    if links:
+        listed = " · ".join(f'<a href="{escape(to)}">{escape(text)}</a>' for text, to in links.items())
+        body.append(f'<p class="links">{listed}</p>')
     if summary.tasks:
         body.append(_summary_html(summary))
     body.append(_curves_html(curves))
     if gallery:
         body.append(_gallery_html(gallery))
-    style, script = (
-        resources.files("onethinker_jax.train").joinpath(f"page.{kind}").read_text("utf-8")
-        for kind in ("css", "js")
-    )
-    page = (
+    write_document(path, title, body, styles=["page"], script="page")
+
+
+def write_document(
+    path: str | Path, title: str, body: Sequence[str], *, styles: Sequence[str], script: str | None = None
+) -> None:
+    """Writes an HTML file with our style sheets and script of these names inside, whole or not at all."""
+    files = resources.files("onethinker_jax.train")
+    style = "".join(files.joinpath(f"{name}.css").read_text("utf-8") for name in styles)
+    code = files.joinpath(f"{script}.js").read_text("utf-8") if script else ""
+    text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{style}</style></head><body>{''.join(body)}"
         "<footer>Written by onethinker_jax. Everything on this page is inside this file.</footer>"
-        f"<script>{script}</script></body></html>\n"
+        f"<script>{code}</script></body></html>\n"
     )
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    part.write_text(page, encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def facts_html(facts: Mapping[str, str]) -> str:
+    """Name and value pairs in boxes beside each other."""
+    boxes = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
+    return f'<dl class="facts">{boxes}</dl>'
 
 
 def overall(tasks: Sequence[TaskSummary], stages: int) -> TaskSummary:
@@ -192,11 +206,11 @@ def _gallery_html(gallery: Sequence[GalleryItem]) -> str:
     stages = sorted({item.stage for item in gallery if item.stage})
     left_out = len(gallery) - len(kept)
     note = f" ({left_out} more are left out to keep the page small.)" if left_out else ""
-    stage = _select("stage", "Stage", [("", "all"), *((s, s) for s in stages)]) if len(stages) > 1 else ""
+    stage = select_html("stage", "Stage", [("", "all"), *((s, s) for s in stages)]) if len(stages) > 1 else ""
     controls = (
-        _select("task", "Task", [("", "all"), *((task, task) for task in tasks)])
+        select_html("task", "Task", [("", "all"), *((task, task) for task in tasks)])
         + stage
-        + _select("order", "Order", [("", "by task"), ("high", "best first"), ("low", "worst first")])
+        + select_html("order", "Order", [("", "by task"), ("high", "best first"), ("low", "worst first")])
         + f'<span class="soft"><span id="shown">{len(kept)}</span> of {len(kept)}</span>'
         '<span class="swatches"><span><i></i>truth</span><span><i class="dash"></i>prediction</span></span>'
     )
@@ -225,6 +239,7 @@ def _affordable(gallery: Sequence[GalleryItem], tasks: Sequence[str]) -> dict[in
     return kept
 
 
-def _select(name: str, label: str, options: Iterable[tuple[str, str]]) -> str:
+def select_html(name: str, label: str, options: Iterable[tuple[str, str]]) -> str:
+    """A labelled choice among (value, text) pairs."""
     choices = "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in options)
     return f'<label>{label} <select id="{name}">{choices}</select></label>'

@@ -174,13 +174,13 @@ def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
 def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "Mesh") -> Report:
     import jax
 
-    from onethinker_jax.train.program_cost import count_flops, count_traffic
+    from onethinker_jax.train.program_cost import count_flops, count_traffic, without_recomputation
 
     began = time.perf_counter()
     traced = program.function.trace(*program.arguments.values())
     flops = _scaled(count_flops(traced.jaxpr.jaxpr, trips=program.trips), config)
     unrepeated = plain.function.trace(*plain.arguments.values()).jaxpr.jaxpr
-    model_flops = _without_recomputation(_scaled(count_flops(unrepeated, trips=program.trips), config))
+    model_flops = without_recomputation(_scaled(count_flops(unrepeated, trips=program.trips), config))
     counts = (sum(flops.values()) / mesh.size, sum(model_flops.values()) / mesh.size)
     try:
         compiled = traced.lower().compile()
@@ -202,21 +202,13 @@ def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "M
 
 
 def _scaled(flops: Counter[str], config: TrainConfig) -> Counter[str]:
-    """The kernels' own estimate takes a row for one segment; a row of patches holds frames of at most this share."""
+    """A row of patches holds frames of at most this share of it."""
+    from onethinker_jax.train.program_cost import of_frames
+
     data = config.data
     frame = max(data.image_max_pixels, data.video_max_pixels) / 16**2
     patches = max(config.sft.batch.patches if config.sft.steps else 0, config.rl.batch.patches)
-    share = min(frame / patches, 1.0)
-    return Counter(
-        {kind: int(count * share) if kind.endswith("_full") else count for kind, count in flops.items()}
-    )
-
-
-def _without_recomputation(flops: Counter[str]) -> Counter[str]:
-    """Attention's backward pass is four matrix products; its two kernels do seven, making scores anew twice."""
-    kept = Counter({kind: n for kind, n in flops.items() if "attention" not in kind or "forward" in kind})
-    kept["attention_backward"] = sum(n for kind, n in flops.items() if "query_gradient" in kind) * 4 // 3
-    return kept
+    return of_frames(flops, min(frame / patches, 1.0))
 
 
 def _device_bytes(tree: Any) -> float:

@@ -1,6 +1,6 @@
 """The device programs of a preset with the shapes and shardings they run with, and no arrays: what ``plan`` compiles.
 
-They are made by the functions that training itself uses: ``sft_update``, ``rl_update`` and ``make_sampler``.
+They are made by the functions that training itself uses: ``sft_update``, ``rl_update`` and ``make_programs``.
 """
 
 import math
@@ -15,9 +15,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from onethinker_jax.data_pipeline.packing import Batch
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
+from onethinker_jax.model.generate import Slots, make_programs
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
-from onethinker_jax.model.sharding import DECODE_RULES, TRAIN_RULES, batch_sharding, tree_shardings
+from onethinker_jax.model.kv_cache import KVCache
+from onethinker_jax.model.sampling import SamplingConfig
+from onethinker_jax.model.sharding import (
+    BATCH_AXES,
+    DECODE_RULES,
+    TRAIN_RULES,
+    batch_sharding,
+    tree_shardings,
+)
+from onethinker_jax.responses import generation_shape, sampling_config
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config import TrainConfig
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS
@@ -26,7 +35,7 @@ from onethinker_jax.train.run import abstract_model
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import TrainState, make_optimizer, optimizer_shapes
 
-END_ID, PAD_ID = 151_645, 151_643  # <|im_end|> and <|endoftext|> of Qwen's tokenizer
+END_ID = 151_645  # <|im_end|> of Qwen's tokenizer
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,9 @@ def _rl_programs(
     config: TrainConfig, graphdef: nnx.GraphDef, shapes: nnx.State, sizes: Qwen3VLConfig, mesh: Mesh
 ) -> list[Program]:
     rl = config.rl
-    sampling = SamplingConfig(
-        max_new_tokens=rl.max_new_tokens,
-        eos_ids=(END_ID,),
-        pad_id=PAD_ID,
-        temperature=rl.temperature,
+    sampling = sampling_config(
+        rl.sampler(),
+        eos_id=END_ID,
         forbidden_ids=(
             sizes.image_token_id,
             sizes.video_token_id,
@@ -100,26 +107,55 @@ def _rl_programs(
         rl.updates,
         shape.rows * shape.tokens,
     )
-    rows = rl.rollout_rows or rl.prompts
-    keys = jax.eval_shape(lambda: sample_keys(0, 0, rows, rl.samples))
-    prompts = _batch(rows, rl.prompt_tokens, rl.prompt_patches, sizes, mesh).inputs
-    integers = _rows((rows,), jnp.int32, mesh)
+    return programs + _sampling_programs(config, graphdef, shapes, sizes, sampling, mesh, state)
+
+
+def _sampling_programs(
+    config: TrainConfig,
+    graphdef: nnx.GraphDef,
+    shapes: nnx.State,
+    sizes: Qwen3VLConfig,
+    sampling: SamplingConfig,
+    mesh: Mesh,
+    state: TrainState,
+) -> list[Program]:
+    """Prefill and decoding, every prompt and sample at its full length."""
+    rl = config.rl
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shape = generation_shape(rl.sampler(), config.model.compute_dtype, shards)
+    functions = make_programs(graphdef, sampling, shape)
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, config.model.compute_dtype), shapes)
-    arguments = {
-        "weights to decode": _placed(weights, tree_shardings(shapes, mesh, DECODE_RULES)),
-        "batch": (prompts, integers, integers, _rows(keys.shape, keys.dtype, mesh)),
-    }
-
-    def sample(weights: nnx.State, batch: tuple[ModelInputs, Any, Any, Any]) -> Any:
-        return sampler(weights, *batch)
-
-    sampler = make_sampler(graphdef, sampling)
-    runs = -(-rl.prompts // rows)
-    tokens = rows * (rl.prompt_tokens + rl.samples * rl.max_new_tokens)
+    weights = _placed(weights, tree_shardings(shapes, mesh, DECODE_RULES))
+    fresh: Any = functions.empty
+    cache = _placed(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
     resident = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
-    programs.append(
-        Program("RL sampling", jax.jit(sample), arguments, resident, runs, tokens, trips=rl.max_new_tokens)
-    )
+
+    def prefill(weights: nnx.State, batch: tuple[ModelInputs, Any, Any]) -> Any:
+        return functions.prefill(weights, *batch)
+
+    prompts = _batch(shape.prefill_rows, rl.prompt_tokens, rl.prompt_patches, sizes, mesh).inputs
+    integers = _rows((shape.prefill_rows,), jnp.int32, mesh)
+    arguments = {"weights to decode": weights, "batch": (prompts, integers, integers)}
+    runs = math.ceil(rl.prompts / shape.prefill_rows)
+    tokens = shape.prefill_rows * rl.prompt_tokens
+    beside = {**resident, "KV cache": cache}
+    programs = [Program("RL prefill", jax.jit(prefill), arguments, beside, runs, tokens)]
+
+    def decode(weights: nnx.State, cache: KVCache, batch: tuple[Slots, Any]) -> Any:
+        slots, key = batch
+        zero = jnp.int32(0)
+        return functions.burst(weights, cache, slots, key, zero, zero, zero)
+
+    row, slot = (shape.rows,), (shape.rows, shape.slots)
+    numbers = [jax.ShapeDtypeStruct(size, jnp.int32) for size in (row, slot, slot, slot)]
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    slots = Slots(*numbers, live=jax.ShapeDtypeStruct(slot, jnp.bool_))
+    samples = rl.prompts * rl.samples / (shape.rows * shape.slots)
+    runs = math.ceil(samples * rl.max_new_tokens / shape.burst)
+    arguments = {"weights to decode": weights, "KV cache": cache, "batch": (slots, key)}
+    tokens = shape.rows * shape.slots * shape.burst
+    jitted = jax.jit(decode, donate_argnums=1)
+    programs.append(Program("RL decoding", jitted, arguments, resident, runs, tokens, trips=shape.burst))
     return programs
 
 

@@ -15,8 +15,8 @@ import optax
 from flax import nnx
 
 from onethinker_jax.data_pipeline.packing import Batch, pack_groups
-from onethinker_jax.model.generate import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.train.config import RLSettings
 from onethinker_jax.train.losses import token_logprobs
 from onethinker_jax.train.policy_losses import PolicyLossConfig, policy_loss
@@ -81,7 +81,15 @@ def rl_update(
     sampling: SamplingConfig,
     compute_dtype: str,
 ) -> Update:
-    """The compiled update of RL."""
+    """The compiled update of RL.
+
+    Raises ValueError when the sampler leaves out tokens: the loss would take the model for the distribution that
+    was sampled from, and tokens that leave or enter the truncated one have no ratio of probabilities.
+    """
+    if sampling.truncated:
+        raise ValueError(
+            "RL cannot train on samples of a truncated distribution: top_k, top_p and min_p must be off"
+        )
     loss = partial(rl_loss, graphdef, objective=loss_config(settings), sampling=sampling)
     return make_update(loss, optimizer, compute_dtype=compute_dtype)
 

@@ -6,6 +6,7 @@ from onethinker_jax.train.config import (
     BatchSettings,
     DataSettings,
     EvaluationSettings,
+    LogSettings,
     ModelSettings,
     OptimizerSettings,
     RLSettings,
@@ -76,6 +77,7 @@ def smoke() -> TrainConfig:
         evaluation=EvaluationSettings(
             rows=12, prompt_tokens=256, prompt_patches=160, max_new_tokens=24, gallery=1
         ),
+        log=LogSettings(table_every=2, rollouts_every=2),
     )
 
 

@@ -63,6 +63,23 @@ def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1) -> Counter[str]:
     return total
 
 
+def of_frames(flops: Counter[str], share: float) -> Counter[str]:
+    """Counts with full attention over rows of several segments, each at most ``share`` of its row.
+
+    The kernels' own estimate takes a row for one segment.
+    """
+    return Counter(
+        {kind: int(count * share) if kind.endswith("_full") else count for kind, count in flops.items()}
+    )
+
+
+def without_recomputation(flops: Counter[str]) -> Counter[str]:
+    """Attention's backward pass is four matrix products; its two kernels do seven, making scores anew twice."""
+    kept = Counter({kind: n for kind, n in flops.items() if "attention" not in kind or "forward" in kind})
+    kept["attention_backward"] = sum(n for kind, n in flops.items() if "query_gradient" in kind) * 4 // 3
+    return kept
+
+
 def _dot_flops(equation: core.JaxprEqn) -> int:
     ((contracting, _), _) = equation.params["dimension_numbers"]
     left: Any = equation.invars[0].aval

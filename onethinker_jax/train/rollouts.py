@@ -1,13 +1,14 @@
 """Prompts -> groups: G scored samples of each prompt, drawn with the trainer's own weights.
 
-While a batch of prompts decodes, the samples of the batch before it are scored on another thread: with more
-prompts than rows, the time of the rewards hides behind that of the sampler.
+Samples of prompts that are through are scored on another thread while the others decode: the time of the rewards
+hides behind that of the sampler.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,16 @@ class Group:
 
 
 @dataclass
-class RewardSeconds:
-    """How long scoring took, and how much of that the sampler did not cover: the loop had to wait for it."""
+class RolloutSeconds:
+    """How long a rollout's parts took; ``reward_wait`` is the part of ``reward`` that the sampler did not cover."""
 
-    spent: float = 0.0
-    waited: float = 0.0
+    prompts: float = 0.0  # reading and preparing media and text
+    reward: float = 0.0
+    reward_wait: float = 0.0
+
+
+class Stopped(RuntimeError):
+    """A rollout that nobody waits for any more."""
 
 
 def roll_out(
@@ -87,41 +93,53 @@ def roll_out(
     *,
     seed: int,
     step: int,
-    seconds: RewardSeconds | None = None,
+    seconds: RolloutSeconds | None = None,
+    stop: Event | None = None,
 ) -> list[Group]:
-    """The next ``count`` usable records of the stream as scored groups; adds to ``seconds`` what scoring took.
+    """The next ``count`` usable records of the stream as scored groups; adds to ``seconds`` what its parts took.
 
     Raises MediaError or PackingError naming a record that cannot be decoded or is too long, unless the stream
-    skips bad records; RewardUnavailable when the service is gone.
+    skips bad records; RewardUnavailable when the service is gone; Stopped soon after ``stop`` is set.
     """
+    seconds = seconds or RolloutSeconds()
+    began = time.perf_counter()
     positions, records, prompts = _next_prompts(stream, count, sampler)
-    seconds = seconds or RewardSeconds()
-    samples: list[Samples] = []
+    seconds.prompts += time.perf_counter() - began
+    samples: dict[int, Samples] = {}  # by the prompt's number, in the order in which prompts were through
     scores: list[list[Score]] = []
 
-    def score(part: Sequence[Record], of_part: Sequence[Samples]) -> list[list[Score]]:
+    def score(
+        part: Sequence[Record], of_part: Sequence[Samples], before: Future[list[list[Score]]] | None
+    ) -> list[list[Score]]:
+        if before is not None:
+            before.result()  # over by now; when it failed, nothing more is asked for
         began = time.perf_counter()
         scored = scorer(part, [of_one.texts for of_one in of_part])
-        seconds.spent += time.perf_counter() - began
+        seconds.reward += time.perf_counter() - began
         return scored
 
     def collect(scoring: Future[list[list[Score]]]) -> None:
         began = time.perf_counter()
         scores.extend(scoring.result())
-        seconds.waited += time.perf_counter() - began
+        seconds.reward_wait += time.perf_counter() - began
 
     with ThreadPoolExecutor(1, thread_name_prefix="rewards") as pool:
-        scoring = None
-        for of_part in sampler.parts(params, prompts, seed=seed, step=step):
-            if scoring is not None:
-                collect(scoring)
-            part = records[len(samples) : len(samples) + len(of_part)]
-            samples += of_part
-            scoring = pool.submit(score, part, of_part)
-        if scoring is not None:
-            collect(scoring)
-    most = map(scorer.max_accuracy, records)
-    return [Group(*parts) for parts in zip(positions, records, prompts, samples, scores, most, strict=True)]
+        scoring: list[Future[list[list[Score]]]] = []
+        for numbers, of_part in sampler.parts(params, prompts, seed=seed, step=step):
+            if stop is not None and stop.is_set():
+                raise Stopped
+            samples.update(zip(numbers, of_part, strict=True))
+            before = scoring[-1] if scoring else None
+            scoring.append(pool.submit(score, [records[number] for number in numbers], of_part, before))
+            while len(scoring) > 1 and scoring[0].done():
+                collect(scoring.pop(0))
+        for part in scoring:
+            collect(part)
+    scored = dict(zip(samples, scores, strict=True))
+    return [
+        Group(position, record, prompt, samples[number], scored[number], scorer.max_accuracy(record))
+        for number, (position, record, prompt) in enumerate(zip(positions, records, prompts, strict=True))
+    ]
 
 
 def _next_prompts(

@@ -3,12 +3,14 @@
 Each part leaves its result in the run's folder, and a part whose result stands is not done again: running
 the same command after an interruption goes on from the newest checkpoint.
 
-    config.json  data/  base/  checkpoints/  heldout/  quarantine/  metrics.jsonl  tensorboard/  model/  index.html
+    config.json  data/  base/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  tensorboard/
+    model/  index.html
 """
 
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,7 +25,10 @@ from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, read_records
+from onethinker_jax.data_pipeline.processor_config import PROMPTS
+from onethinker_jax.data_pipeline.prompts import Prompts
+from onethinker_jax.data_pipeline.record_archive import open_records
+from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.data_pipeline.synthetic import build_shapes_world
 from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.model.attention import platform_backend
@@ -48,8 +53,10 @@ from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers
 from onethinker_jax.train.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.rollout_page import RolloutPages
 from onethinker_jax.train.sft import train_sft
 from onethinker_jax.train.summary import print_summary, write_run_page
+from onethinker_jax.train.wandb_run import WandbRun
 
 QUARANTINE = "quarantine"
 # Seconds beyond the time limit of a video that decoding itself keeps, before its process is ended.
@@ -60,8 +67,8 @@ GRACE = 15.0
 class Corpora:
     """The records of a run."""
 
-    sft: list[Record]
-    rl: list[Record]
+    sft: Sequence[Record]
+    rl: Sequence[Record]
     heldout: list[Record]
 
 
@@ -70,7 +77,8 @@ def run(config: TrainConfig) -> None:
     claim_directory(config)
     _keep_compiled_programs()
     directory = config.directory
-    with RunLog(directory) as log, count_compilations() as compilations:
+    wandb = WandbRun(config.log.wandb, config) if config.log.wandb else None
+    with RunLog(directory, wandb=wandb) as log, count_compilations() as compilations:
         log.info(
             f"run {config.name}, seed {config.seed}, in {directory}, on {jax.device_count()} x {jax.devices()[0]}"
         )
@@ -106,6 +114,7 @@ def run(config: TrainConfig) -> None:
                 settings=config.reward,
                 pool=pool,
                 media=processor.media,
+                prompts=processor.prompts,
             )
             checkpoints = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
             try:
@@ -144,18 +153,21 @@ def _train(
     compilations: Compilations,
 ) -> nnx.State:
     """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records."""
+    sft_stream, rl_stream = make_streams(config, corpora)
     heldout = HeldOut(config, graphdef, processor, corpora.heldout, scorer, mesh, log)
     heldout.score("fresh", params)
     newest = checkpoints.newest()
     if config.sft.steps and (newest is None or newest[1]["stage"] == "sft"):
-        stream = RecordStream(corpora.sft, seed=config.seed)
         batch = config.sft.batch
         with TrainingBatches(
-            stream,
+            sft_stream,
             processor,
             rows=batch.rows,
             tokens=batch.tokens,
             patches=batch.patches,
+            placing=config.data.placing,
+            window=config.data.window,
+            workers=config.data.media_workers,
             on_bad_record=config.data.on_bad_record,
             quarantine=config.directory / QUARANTINE / "sft.jsonl",
         ) as batches:
@@ -176,23 +188,14 @@ def _train(
     sampler = Sampler(
         graphdef,
         processor,
-        rows=rl.rollout_rows or rl.prompts,
-        samples=rl.samples,
-        prompt_tokens=rl.prompt_tokens,
-        prompt_patches=rl.prompt_patches,
-        max_new_tokens=rl.max_new_tokens,
-        temperature=rl.temperature,
-        mesh=mesh,
+        rl.sampler(),
+        mesh=rollout_mesh(config, mesh),
         compute_dtype=config.model.compute_dtype,
     )
     params = train_ema_grpo(
         graphdef,
         params,
-        RecordStream(
-            corpora.rl,
-            seed=config.seed,
-            bad=BadRecords(config.data.on_bad_record, config.directory / QUARANTINE / "rl.jsonl"),
-        ),
+        rl_stream,
         sampler,
         scorer,
         rl,
@@ -203,9 +206,30 @@ def _train(
         checkpoints=checkpoints,
         log=log,
         compilations=compilations,
+        pages=RolloutPages(config.directory, config.log, media=processor.media, fps=config.data.video_fps),
+        table_every=config.log.table_every,
     )
     heldout.score("rl", params)
     return params
+
+
+def rollout_mesh(config: TrainConfig, mesh: Mesh) -> Mesh:
+    """The devices of ``rl.rollout_mesh``, those after the mesh's; without that setting the mesh itself.
+
+    Raises ShardingError when there are too few.
+    """
+    if config.rl.rollout_mesh is None:
+        return mesh
+    return make_mesh(*config.rl.rollout_mesh, devices=jax.devices()[mesh.size :])
+
+
+def make_streams(config: TrainConfig, corpora: Corpora) -> tuple[RecordStream, RecordStream]:
+    """The records of SFT and of RL in the order of training; raises MixtureError naming a weight for nothing."""
+    data, bad = config.data, BadRecords(config.data.on_bad_record, config.directory / QUARANTINE / "rl.jsonl")
+    return (
+        RecordStream(corpora.sft, seed=config.seed, mixture=data.sft_mixture),
+        RecordStream(corpora.rl, seed=config.seed, mixture=data.rl_mixture, bad=bad),
+    )
 
 
 def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
@@ -227,7 +251,7 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
         )
         files = (world.sft_json, world.rl_json, world.eval_json)
     sft, rl, heldout = (
-        read_records(
+        open_records(
             file,
             media_root=data.media_root,
             on_bad_record=data.on_bad_record,
@@ -239,12 +263,17 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
     if config.reward.segmentation_reward == "mask" and config.rl.steps:
         check_masks(rl)
     log.info(f"records: {len(sft)} SFT, {len(rl)} RL, {len(heldout)} held out")
-    return Corpora(sft, rl, heldout)
+    return Corpora(sft, rl, list(heldout))
 
 
 def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
-    """The run's model directory without weights: ``init_from``'s files, or made with a tokenizer of its own."""
+    """The run's model directory without weights: ``init_from``'s files, or made with a tokenizer of its own.
+
+    The prompts of ``data.prompt_file`` go in too, and with it into the exported model.
+    Raises PromptError when they cannot be used.
+    """
     base = config.directory / BASE
+    prompts = config.data.prompt_file and Prompts.from_file(config.data.prompt_file)
     if config.model.init_from is not None:
         copy_base(config.model.init_from, base)
     elif not (base / "config.json").is_file():
@@ -262,6 +291,8 @@ def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
         (base / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
         hf = model_config(config.model, tokens).to_hf(extra=ids)
         write_atomically(base / "config.json", json.dumps(hf, indent=2) + "\n")  # last: now all is there
+    if prompts:
+        write_atomically(base / PROMPTS, prompts.to_json())
     return base
 
 
@@ -295,6 +326,7 @@ def make_processor(config: TrainConfig, base: Path) -> Processor:
         video_max_frames=data.video_max_frames,
         video_min_pixels=data.video_min_pixels,
         video_max_pixels=data.video_max_pixels,
+        video_total_pixels=data.video_total_pixels,
         cache_bytes=data.cache_bytes,
         media=make_reader(data),
     )

@@ -25,13 +25,17 @@ Sums = dict[str, jax.Array]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimiser state, update count, the reward moments of EMA-GRPO, and the reference policy."""
+    """Parameters, optimiser state, update count, the reward moments of EMA-GRPO, and the reference policy.
+
+    ``behaviour`` is only in checkpoints whose next rollout is still to be sampled from older parameters.
+    """
 
     params: nnx.State
     optimizer: optax.OptState
     step: jax.Array  # int32 []
     moments: TaskMoments
     reference: nnx.State | None = None
+    behaviour: nnx.State | None = None
 
 
 def make_optimizer(

@@ -11,6 +11,7 @@ from onethinker_jax.train.gallery import GalleryItem, Masks, gallery_item
 from onethinker_jax.train.heldout import Answers
 from onethinker_jax.train.log import METRICS_FILE, RunLog, read_metrics
 from onethinker_jax.train.page import Summary, TaskSummary, write_page
+from onethinker_jax.train.rollout_page import ROLLOUTS_INDEX
 
 LABELS = {"fresh": "fresh", "sft": "after SFT", "rl": "after RL"}
 
@@ -80,6 +81,7 @@ def write_run_page(
         summary=summary,
         curves=read_metrics(config.directory / METRICS_FILE),
         gallery=_gallery(answers.greedy["rl"], config, scorer),
+        links={"Rollouts during RL": ROLLOUTS_INDEX} if (config.directory / ROLLOUTS_INDEX).is_file() else {},
     )
     return page
 

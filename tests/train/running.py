@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from onethinker_jax.train.log import read_metrics
@@ -38,19 +40,31 @@ def module(
     )
 
 
-def interrupted(directory: Path, stage: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the trainer, presses Ctrl-C once a step of the stage is in the metrics, and waits for its end."""
+@contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """The trainer as a running process, which is ended with the block at the latest."""
     command = [sys.executable, "-m", "onethinker_jax.train", *map(str, arguments)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment()) as process:
         try:
-            deadline = time.monotonic() + 300
-            while not any(row["stage"] == stage for row in read_metrics(directory / "metrics.jsonl")):
-                assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline, f"no step of {stage}"
-                time.sleep(0.01)
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=120)
+            yield process
         finally:
             process.kill()
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def wait_for(directory: Path, stage: str, process: subprocess.Popen[str]) -> None:
+    """Returns once a step of the stage is in the metrics."""
+    deadline = time.monotonic() + 300
+    while not any(row["stage"] == stage for row in read_metrics(directory / "metrics.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"no step of {stage}"
+        time.sleep(0.01)
+
+
+def interrupted(directory: Path, stage: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the trainer, presses Ctrl-C once a step of the stage is in the metrics, and waits for its end."""
+    with started(*arguments) as process:
+        wait_for(directory, stage, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -54,6 +54,15 @@ WRONG_FLAGS = {
         ["--rl.overlong", "penalty"],
         "rl.overlong penalty needs rl.overlong_buffer in 1 .. rl.max_new_tokens 152, not 0",
     ),
+    "overlap": (
+        ["--rl.overlap"],
+        "rl.overlap trains on samples that are one update old: set rl.importance_samp",
+    ),
+    "devices of rollouts": (
+        ["--rl.rollout-mesh", "1", "1", "1"],
+        "rl.rollout_mesh is for rl.overlap, which is off",
+    ),
+    "log": (["--log.rollout-groups", "0"], "log.rollout_groups 0 must be positive"),
     "reward weights": (
         ["--rl.reward-weights", "1", "1", "1"],
         "rl.reward_weights is for rl.method gdpo, not ema_grpo",

@@ -1,18 +1,18 @@
 """Programs are compiled in the first step and never again, whatever the sizes of images and videos."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
 from onethinker_jax.data_pipeline.media import Video
-from onethinker_jax.data_pipeline.packing import Batch, pack_rows, stack_prompts
+from onethinker_jax.data_pipeline.packing import Batch, pack_rows
 from onethinker_jax.data_pipeline.processor import Example, Processor
-from onethinker_jax.model.generate import SamplingConfig, make_sampler, sample_keys
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
+from onethinker_jax.responses import Sampler
+from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config import ModelSettings, OptimizerSettings, SFTSettings
 from onethinker_jax.train.log import count_compilations
@@ -84,7 +84,10 @@ def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
     params = jax.device_put(params, tree_shardings(params, mesh))
     optimizer = make_optimizer(settings.optimizer, BATCHES, train_vision=True)
     update = sft_update(graphdef, optimizer, settings, "float32")
-    sampler = make_sampler(graphdef, SamplingConfig(max_new_tokens=4, eos_ids=(0,), pad_id=0))
+    sampling = SamplerSettings(
+        rows=2, samples=2, prompt_tokens=ROW["tokens"], prompt_patches=ROW["patches"], max_new_tokens=4
+    )
+    sampler = Sampler(graphdef, processor, sampling, mesh=mesh)
     state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
     rng, seen, losses, warm = np.random.default_rng(1), set(), [], 0
     with jax.set_mesh(mesh), count_compilations() as compilations:
@@ -93,11 +96,8 @@ def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
             gradients, sums = update.accumulate(state.params, None, gradients, shard_rows(batch, mesh))
             state, _ = update.apply(state, gradients, sums["tokens"])
             if number % 20 == 0:
-                prompts = [conversation(processor, rng, prompt=True) for _ in range(2)]
-                inputs, lengths = stack_prompts(prompts, **ROW)
-                positions = np.array([one.next_position for one in prompts], np.int32)
-                arrays: Any = shard_rows((inputs, lengths, positions, sample_keys(0, number, 2, 2)), mesh)
-                sampler(state.params, *arrays)
+                prompts = [conversation(processor, rng, prompt=True) for _ in range(3)]
+                sampler(state.params, prompts, seed=0, step=number)
             losses.append(sums["loss"] / sums["tokens"])
             assert batch.inputs.vision is not None
             seen.add(np.asarray(batch.inputs.vision.frame_ids).tobytes())

@@ -9,8 +9,7 @@ import math
 import signal
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,176 +17,20 @@ from typing import Any, cast
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from onethinker_jax.data_pipeline.loader import RecordStream
 from onethinker_jax.data_pipeline.packing import PackingError
-from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record
-from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.model.sharding import make_mesh, tree_shardings
-from onethinker_jax.responses import Sampler, Samples
+from onethinker_jax.responses import Samples
 from onethinker_jax.rewards.client import RewardUnavailable
 from onethinker_jax.rewards.score import Score, score_response
-from onethinker_jax.train.checkpoint import Checkpoints
-from onethinker_jax.train.config import BatchSettings, OptimizerSettings, RLSettings
-from onethinker_jax.train.ema_grpo import (
-    MOMENT_TASKS,
-    REWARD_WEIGHTS,
-    NoGroupsLeft,
-    moment_task,
-    train_ema_grpo,
-)
-from onethinker_jax.train.log import RunLog, count_compilations, read_metrics
+from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
+from onethinker_jax.train.ema_grpo import MOMENT_TASKS, REWARD_WEIGHTS, moment_task
 from onethinker_jax.train.policy_losses import PolicyLossConfig
 from onethinker_jax.train.policy_update import policy_batches, rl_loss
-from onethinker_jax.train.rollouts import Group, RewardSeconds, roll_out
-from tests.data_pipeline.making import write_image, write_tokenizer
+from onethinker_jax.train.rollouts import Group, RolloutSeconds, roll_out
 from tests.train import making
-
-SETTINGS = RLSettings(
-    steps=4,
-    prompts=4,
-    samples=3,
-    updates=2,
-    max_rounds=6,
-    accuracy_low=0.35,
-    accuracy_high=0.65,
-    prompt_tokens=96,
-    prompt_patches=16,
-    max_new_tokens=6,
-    batch=BatchSettings(rows=2, tokens=160, patches=32),
-    optimizer=OptimizerSettings(learning_rate=3e-3, schedule="constant", warmup=0.0),
-    kl_coefficient=0.05,
-    save_every=3,
-)
-FIRST = 10  # number of the last checkpoint before RL
-
-
-@pytest.fixture(scope="module")
-def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
-    directory = tmp_path_factory.mktemp("tokenizer")
-    return Processor.from_pretrained(
-        write_tokenizer(directory, image_pixels=(1024, 4096)), grid_side=8, cache_bytes=2**20
-    )
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    picture = write_image(tmp_path_factory.mktemp("media") / "a.png", 64, 64)
-
-    def record(number: int) -> Record:
-        kind = PROBLEM_TYPES[number % 3]
-        images, place = ((picture,), "<image>") if number % 2 else ((), "")
-        problem = f"{place}What is {number}?"
-        data_type = "image" if images else "text"
-        return Record(number, problem, data_type, kind, (), f"<answer>{number}</answer>", images, (), "made")
-
-    return [record(number) for number in range(20)]
-
-
-@pytest.fixture(scope="module")
-def policy(processor: Processor) -> tuple[nnx.GraphDef, nnx.State]:
-    config = replace(
-        making.CONFIG,
-        text=replace(making.CONFIG.text, vocab_size=len(processor.tokenizer)),
-        image_token_id=processor.image_token_id,
-        video_token_id=processor.video_token_id,
-        vision_start_token_id=processor.vision_start_token_id,
-        vision_end_token_id=processor.vision_end_token_id,
-    )
-    mesh = make_mesh()
-    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))))
-    fresh = jax.jit(
-        lambda: nnx.state(Qwen3VL(config, rngs=nnx.Rngs(0))), out_shardings=tree_shardings(shapes, mesh)
-    )
-    return graphdef, fresh()
-
-
-@pytest.fixture(scope="module")
-def sampler(policy: tuple[nnx.GraphDef, nnx.State], processor: Processor) -> Sampler:
-    return Sampler(
-        policy[0],
-        processor,
-        rows=SETTINGS.prompts,
-        samples=SETTINGS.samples,
-        prompt_tokens=SETTINGS.prompt_tokens,
-        prompt_patches=SETTINGS.prompt_patches,
-        max_new_tokens=SETTINGS.max_new_tokens,
-        temperature=SETTINGS.temperature,
-        mesh=make_mesh(),
-    )
-
-
-def luck(text: str) -> float:
-    """A number in [0, 1) that depends on every byte of the text."""
-    return zlib.crc32(text.encode()) / 2**32
-
-
-class Rule:
-    """Scores by `luck`; calls ``then`` when it is asked for the ``at``-th time."""
-
-    def __init__(self, at: int = -1, then: Callable[[], Any] = lambda: None):
-        self.count, self.at, self.then = 0, at, then
-
-    def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
-        self.count += 1
-        if self.count == self.at:
-            self.then()
-        shares = [[luck(text) for text in of_one] for of_one in texts]
-        return [[Score(1 + share, share, 1.0, 0.0) for share in of_one] for of_one in shares]
-
-    def max_accuracy(self, record: Record) -> float:
-        return 1.0
-
-
-@pytest.fixture
-def train(policy, records, sampler):
-    """train(directory, scorer, settings) -> parameters at the end, from the newest checkpoint there."""
-    graphdef, params = policy
-
-    def run(directory: Path, scorer: Any = None, settings: RLSettings = SETTINGS) -> nnx.State:
-        checkpoints = Checkpoints(directory / "checkpoints", keep=None)
-        scorer = scorer or Rule()
-        with RunLog(directory) as log, count_compilations() as compilations:
-            try:
-                return train_ema_grpo(
-                    graphdef,
-                    jax.tree.map(lambda leaf: leaf.copy(), params),
-                    RecordStream(records, seed=5),
-                    sampler,
-                    scorer,
-                    settings,
-                    seed=5,
-                    first_number=FIRST,
-                    mesh=make_mesh(),
-                    checkpoints=checkpoints,
-                    log=log,
-                    compilations=compilations,
-                )
-            finally:
-                checkpoints.close()
-
-    return run
-
-
-def metrics(directory: Path) -> list[dict]:
-    rows = read_metrics(directory / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if not is_timed(name)} for row in rows]
-
-
-def is_timed(name: str) -> bool:
-    return name in ("time", "tokens_per_second") or name.startswith("seconds/")
-
-
-def same(ours: Any, theirs: Any) -> None:
-    for name, values in making.named(ours).items():
-        np.testing.assert_array_equal(values, making.named(theirs)[name], err_msg=name)
-
-
-def waiting(directory: Path, number: int) -> list[dict]:
-    host = directory / "checkpoints" / str(number) / "host" / "metadata"
-    return json.loads(host.read_text())["waiting"]
+from tests.train.rl import FIRST, SETTINGS, Rule, luck, metrics, numbers, same, saved
 
 
 def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
@@ -207,14 +50,14 @@ def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
     assert all(np.any(moved[name] != before[name]) for name in moved if name.startswith("decoder"))
     assert "compiled after warm-up" not in capsys.readouterr().out
     # Saved every third step and at the end; groups too many for a step wait in the checkpoint.
-    assert sorted(int(path.name) for path in (tmp_path / "whole/checkpoints").iterdir()) == [13, 14]
-    assert waiting(tmp_path / "whole", 13)
+    assert numbers(tmp_path / "whole") == [13, 14]
+    assert saved(tmp_path / "whole", 13)["waiting"]
 
     # Ctrl-C while the second step is being scored: that step is finished and saved.
     rule = Rule(2, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "stopped", rule)
-    (number,) = (int(path.name) for path in (tmp_path / "stopped/checkpoints").iterdir())
+    (number,) = numbers(tmp_path / "stopped")
     assert FIRST < number < FIRST + SETTINGS.steps
     same(train(tmp_path / "stopped"), whole)
     assert metrics(tmp_path / "stopped") == rows
@@ -227,7 +70,7 @@ def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
     train(tmp_path / "counted", rule, replace(SETTINGS, steps=2))
     with pytest.raises(RewardUnavailable):
         train(tmp_path / "gone", Rule(rule.count + 1, gone))
-    assert [path.name for path in (tmp_path / "gone/checkpoints").iterdir()] == [str(FIRST + 2)]
+    assert numbers(tmp_path / "gone") == [FIRST + 2]
     same(train(tmp_path / "gone"), whole)
     assert metrics(tmp_path / "gone") == rows
 
@@ -324,11 +167,11 @@ def test_scoring_runs_beside_the_sampler(policy, records, sampler):
 
         prompt = staticmethod(sampler.prompt)
 
-        def parts(self, *arguments: Any, **options: Any) -> Iterator[list[Samples]]:
+        def parts(self, *arguments: Any, **options: Any) -> Iterator[tuple[list[int], list[Samples]]]:
             samples = sampler(*arguments, **options)
             for start in range(0, 6, 2):
                 decoding[start // 2].set()
-                yield samples[start : start + 2]
+                yield [start, start + 1], samples[start : start + 2]
 
     class Beside(Rule):
         def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
@@ -338,14 +181,14 @@ def test_scoring_runs_beside_the_sampler(policy, records, sampler):
             time.sleep(0.05)
             return super().__call__(records, texts)
 
-    seconds, halves = RewardSeconds(), cast(Any, Halves())
+    seconds, halves = RolloutSeconds(), cast(Any, Halves())
     scorer: Any = Beside()
     groups = roll_out(
         policy[1], RecordStream(records, seed=1), 6, halves, scorer, seconds=seconds, seed=0, step=3
     )
     assert [number for part in scored for number in part] == [group.record.problem_id for group in groups]
-    assert seconds.spent >= 0.15
-    assert 0 < seconds.waited < seconds.spent + 0.1
+    assert seconds.reward >= 0.15
+    assert 0 < seconds.reward_wait < seconds.reward + 0.1
     plain: Any = Rule()
     whole = roll_out(policy[1], RecordStream(records, seed=1), 6, sampler, plain, seed=0, step=3)
     assert [group.to_json() for group in groups] == [group.to_json() for group in whole]

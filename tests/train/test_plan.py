@@ -150,7 +150,8 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
         "SFT update",
         "RL gradients",
         "RL update",
-        "RL sampling",
+        "RL prefill",
+        "RL decoding",
     ]
     assert all(report.fits(chip) for report in reports)
     sft, rl = reports[0], reports[2]
@@ -159,8 +160,11 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     assert rl.traffic is not None
     assert rl.traffic.calls["all-gather"] > 8
     assert reports[0].memory is not None
-    assert reports[4].memory is not None
-    assert reports[4].memory.resident["optimiser"] > 2 * reports[0].memory.arguments["gradients"] * 0.99
+    prefill, decoding = (report.memory for report in reports[4:])
+    assert prefill is not None and decoding is not None
+    assert prefill.resident["KV cache"] == decoding.arguments["KV cache"] > 0
+    assert decoding.aliased > 0.9 * decoding.arguments["KV cache"]
+    assert decoding.resident["optimiser"] > 2 * reports[0].memory.arguments["gradients"] * 0.99
     text = plan.describe(config, chip, mesh, reports, "v6e:2x4")
     assert "shapes on v6e:2x4: fits" in text
     assert "RL step, every length at its limit" in text

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.model.generate import SamplingConfig
 from onethinker_jax.model.inputs import patch_geometry
+from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.responses import Samples
 from onethinker_jax.train.config import BatchSettings, RLSettings
 from onethinker_jax.train.policy_update import (
@@ -20,14 +20,13 @@ from onethinker_jax.train.policy_update import (
     policy_batches,
     rl_logprobs,
     rl_loss,
+    rl_update,
 )
 from onethinker_jax.train.rollouts import Group
 from tests.model import tiny
 from tests.train import making
 
-SAMPLING = SamplingConfig(
-    max_new_tokens=9, eos_ids=(1,), pad_id=0, temperature=0.9, forbidden_ids=tiny.FORBIDDEN
-)
+SAMPLING = SamplingConfig(max_new_tokens=9, eos_ids=(1,), temperature=0.9, forbidden_ids=tiny.FORBIDDEN)
 SETTINGS = RLSettings(max_new_tokens=9, batch=BatchSettings(rows=2, tokens=64, patches=48))
 SHAPES = (BatchSettings(rows=1, tokens=44, patches=24), BatchSettings(rows=2, tokens=96, patches=48))
 OBJECTIVES = {
@@ -167,3 +166,10 @@ def test_the_answers_that_were_cut_off_are_left_out() -> None:
         np.testing.assert_array_equal(batch.advantages, wanted)
     cut = [replace(group, samples=replace(group.samples, ended=[False] * 3)) for group in groups()]
     assert policy_batches(cut, ADVANTAGES, replace(SETTINGS, overlong="mask")) == []
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+def test_a_truncated_distribution_is_not_trained_on(settings: dict[str, Any]) -> None:
+    nothing: Any = None
+    with pytest.raises(ValueError, match="top_k, top_p and min_p must be off"):
+        rl_update(nothing, nothing, SETTINGS, replace(SAMPLING, **settings), "float32")

@@ -68,6 +68,9 @@ def test_files(finished: Run) -> None:
     assert saved["rl"]["prompts"] == CONFIG.rl.prompts
     page = (finished.directory / "index.html").read_text()
     assert "after RL" in page and "data:image/" in page
+    assert 'href="rollouts/index.html"' in page
+    rollouts = {path.name for path in (finished.directory / "rollouts").iterdir()}
+    assert rollouts == {"index.html", "step_00000002.html", "step_00000004.html"}
 
 
 def test_console(finished: Run) -> None:
@@ -79,6 +82,9 @@ def test_console(finished: Run) -> None:
         "all tasks",
         "gain of RL",
         "sampled at temperature 1",
+        "rl step 2",
+        "policy: KL to the sampler",
+        "speed: prompts/s",
     ):
         assert text in finished.stdout
     assert str(finished.directory / "model") in finished.stdout
@@ -236,7 +242,7 @@ def test_stopped_twice_it_ends_in_the_same_bits(finished: Run, tmp_path: Path) -
     ):
         assert (stopped.directory / name).read_bytes() == (finished.directory / name).read_bytes(), name
     for stage in ("sft", "rl"):
-        timed = re.compile("time|tokens_per_second|seconds/")
+        timed = re.compile("time|prompts_per_second|tokens_per_second|seconds/")
         ours, theirs = (
             [
                 {name: value for name, value in row.items() if not timed.match(name)}

@@ -1,0 +1,214 @@
+"""The groups of each step: prompts are drawn until enough of their groups pass the filter.
+
+Groups whose mean accuracy is not strictly inside (low, high) are dropped, and surplus ones wait for the next step
+(dynamic sampling, DAPO, arXiv 2503.14476).  With ``rl.overlap`` the groups of step t + 1 are sampled on another
+thread while the update of step t runs, with the parameters from before that update (one step off-policy,
+arXiv 2410.18252).
+"""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from onethinker_jax.data_pipeline.loader import RecordStream
+from onethinker_jax.model.sharding import DECODE_RULES, decoding_layout, tree_shardings
+from onethinker_jax.responses import Sampler
+from onethinker_jax.scoring import Scorer
+from onethinker_jax.train.config import RLSettings
+from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.rl_metrics import rollout_metrics
+from onethinker_jax.train.rollouts import Group, RolloutSeconds, Stopped, roll_out
+
+
+class NoGroupsLeft(RuntimeError):
+    """The filter kept too few groups for too long: rewards are all equal, or all zero, or all full."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What one step is trained on, and the metrics of all groups drawn for it, kept or not."""
+
+    groups: list[Group]
+    surplus: list[Group]
+    metrics: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint keeps of a rollout that was made ahead."""
+        groups, surplus = ([group.to_json() for group in part] for part in (self.groups, self.surplus))
+        return {"groups": groups, "surplus": surplus, "metrics": self.metrics}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any], stream: RecordStream, sampler: Sampler) -> "Rollout":
+        """The rollout again; see ``Group.from_json``."""
+        groups, surplus = (
+            [Group.from_json(group, stream, sampler) for group in saved[part]]
+            for part in ("groups", "surplus")
+        )
+        return cls(groups, surplus, dict(saved["metrics"]))
+
+
+class Rollouts:
+    """The rollouts of all steps in order; a context manager, which ends the thread that ``rl.overlap`` uses.
+
+    ``behaviour`` is None, or the parameters that the next rollout is sampled with where those are no longer the
+    policy's: a checkpoint written when that rollout has failed must hold them.
+    """
+
+    def __init__(
+        self,
+        stream: RecordStream,
+        sampler: Sampler,
+        scorer: Scorer,
+        settings: RLSettings,
+        *,
+        seed: int,
+        log: RunLog,
+    ):
+        self.behaviour: nnx.State | None = None
+        self._stream, self._sampler, self._scorer, self._settings = stream, sampler, scorer, settings
+        self._seed, self._log = seed, log
+        self._waiting: list[Group] = []
+        self._next: Future[Rollout] | None = None  # of the step that follows; only with overlap
+        self._before = stream.state()  # the newest rollout's place in the stream
+        self._stop = Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout") if settings.overlap else None
+
+    def take(self, step: int, params: nnx.State) -> Rollout:
+        """The step's rollout: the one made ahead, else sampled with ``params``.
+
+        Raises RewardUnavailable, NoGroupsLeft and what else ``roll_out`` does; the stream is then where it was.
+        """
+        began = time.perf_counter()
+        try:
+            if self._thread is None:
+                self._before = self._stream.state()
+                rollout = self._fill(params, step)
+            else:
+                if self._next is None:
+                    self._submit(
+                        step, self.decoding_copy(params) if self.behaviour is None else self.behaviour
+                    )
+                assert self._next is not None
+                rollout = self._next.result()
+        except Exception:
+            self._stream.restore(self._before)
+            raise
+        self._waiting, self._next, self.behaviour = rollout.surplus, None, None
+        rollout.metrics["seconds/rollout_wait"] = time.perf_counter() - began
+        return rollout
+
+    def start(self, step: int, params: nnx.State) -> None:
+        """With overlap, begins the rollout of ``step``, the next to be taken; ``params`` may then be donated."""
+        self.hold(params)
+        if self._thread is not None:
+            assert self.behaviour is not None
+            self._submit(step, self.behaviour)
+
+    def hold(self, params: nnx.State) -> None:
+        """With overlap, keeps ``params`` for the next rollout, to be sampled when it is taken or after a resume."""
+        if self._thread is not None:
+            self.behaviour = self.decoding_copy(params)
+
+    def decoding_copy(self, params: nnx.State) -> nnx.State:
+        """The parameters on the sampler's devices as it wants them, in buffers of their own."""
+        mesh, dtype = self._sampler.mesh, self._sampler.compute_dtype
+        if self._settings.rollout_mesh is None:
+            moved = decoding_layout(params, mesh, dtype)
+        else:
+            typed = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+            moved = jax.device_put(typed, tree_shardings(typed, mesh, DECODE_RULES))
+        return jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, moved, params)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the place in the stream, groups that wait, and a rollout made ahead.
+
+        Waits for the rollout under way.  If that fails, what is kept is from before it, and ``behaviour`` belongs
+        to it.
+        """
+        ahead, waiting, place = None, self._waiting, self._stream.state()
+        if self._next is not None:
+            if self._next.exception() is None:
+                ahead, waiting, place = self._next.result().to_json(), [], self._stream.state()
+                self.behaviour = None
+            else:
+                place = self._before
+        return {
+            "stream": place,
+            "waiting": [group.to_json() for group in waiting],
+            "ahead": ahead,
+            "behaviour": self.behaviour is not None,
+        }
+
+    def restore(self, saved: Mapping[str, Any], behaviour: nnx.State | None) -> None:
+        """Goes on from what ``state`` gave, with the checkpoint's ``behaviour``."""
+        self._stream.restore(saved["stream"])
+        self._waiting = [Group.from_json(group, self._stream, self._sampler) for group in saved["waiting"]]
+        self.behaviour = behaviour
+        if saved["ahead"] is not None:
+            self._next = Future()
+            self._next.set_result(Rollout.from_json(saved["ahead"], self._stream, self._sampler))
+
+    def __enter__(self) -> "Rollouts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _submit(self, step: int, params: nnx.State) -> None:
+        assert self._thread is not None
+        self._before = self._stream.state()
+        self._next = self._thread.submit(self._fill_on_thread, params, step)
+
+    def _fill_on_thread(self, params: nnx.State, step: int) -> Rollout:
+        with jax.set_mesh(self._sampler.mesh):  # a mesh is set for one thread
+            return self._fill(params, step)
+
+    def _fill(self, params: nnx.State, step: int) -> Rollout:
+        """Draws rounds of ``settings.prompts`` prompts until the step is full."""
+        settings, began = self._settings, time.perf_counter()
+        low, high = settings.accuracy_low, settings.accuracy_high
+        kept, drawn, rounds, seconds = list(self._waiting), [], 0, RolloutSeconds()
+        while len(kept) < settings.prompts and rounds < settings.max_rounds:
+            if self._stop.is_set():
+                raise Stopped
+            self._log.phase(f"sampling {len(kept)}/{settings.prompts} groups")
+            draw = step * settings.max_rounds + rounds  # keys of a draw are never used again
+            groups = roll_out(
+                params,
+                self._stream,
+                settings.prompts,
+                self._sampler,
+                self._scorer,
+                seed=self._seed,
+                step=draw,
+                seconds=seconds,
+                stop=self._stop,
+            )
+            drawn += groups
+            kept += [group for group in groups if low < group.accuracy < high]
+            rounds += 1
+        if len(kept) < settings.prompts:
+            raise NoGroupsLeft(
+                f"step {step}: only {len(kept)} of {settings.prompts} groups had a mean accuracy inside "
+                f"({low}, {high}) after {settings.max_rounds} rounds; are the prompts too hard, too easy, or the "
+                "answers cut off?"
+            )
+        metrics = {
+            **rollout_metrics(drawn, settings),
+            "rounds": float(rounds),
+            "groups_waiting": float(len(kept) - settings.prompts),
+            "seconds/rollout": time.perf_counter() - began,
+            "seconds/prompts": seconds.prompts,
+            "seconds/reward": seconds.reward,
+            "seconds/reward_wait": seconds.reward_wait,
+        }
+        return Rollout(kept[: settings.prompts], kept[settings.prompts :], metrics)

@@ -1,0 +1,83 @@
+"""Model FLOPs utilisation of the policy update: the FLOPs that its micro-batches need over what the devices could do.
+
+Counted as ``plan`` does, from the traced program without recomputation, padding included; the peak is the chip's
+dense bfloat16 FLOP/s.  Where the chip's peak is not known, as on a CPU, there is no such metric.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from onethinker_jax.model.generate import SamplingConfig
+from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.train.config import RLSettings
+from onethinker_jax.train.hardware import chip_of
+from onethinker_jax.train.policy_update import PolicyBatch, policy_batches, rl_update
+from onethinker_jax.train.program_cost import count_flops, of_frames, without_recomputation
+from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.state import TrainState
+
+
+class Utilisation:
+    """The metric "mfu" of the updates of a run on a mesh of known chips; else no metric."""
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        optimizer: optax.GradientTransformation,
+        settings: RLSettings,
+        sampling: SamplingConfig,
+        compute_dtype: str,
+        mesh: Mesh,
+    ):
+        chip = chip_of(mesh.devices.flat[0].device_kind)
+        self._peak = None if chip is None else chip.flops * mesh.size  # FLOP/s
+        self._program = (graphdef, optimizer, settings, sampling, compute_dtype)
+        self._settings = settings
+        self._flops: float | None = None  # of a micro-batch: their shapes are all the same
+
+    def metrics(
+        self, metrics: Mapping[str, float], state: TrainState, groups: Sequence[Group]
+    ) -> dict[str, float]:
+        """Of a step with these ``metrics``, trained on ``groups``."""
+        if self._peak is None:
+            return {}
+        if self._flops is None:
+            nothing = np.zeros((len(groups), len(groups[0].scores)), np.float32)
+            batches = policy_batches(groups, nothing, self._settings)
+            if not batches:
+                return {}
+            self._flops = update_flops(*self._program, state, batches[0])
+        done = self._flops * metrics["micro_batches"]
+        return {"mfu": done / (self._peak * metrics["seconds/update"])}
+
+
+def update_flops(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    settings: RLSettings,
+    sampling: SamplingConfig,
+    compute_dtype: str,
+    state: TrainState,
+    batch: PolicyBatch,
+) -> float:
+    """FLOPs of the loss and the gradients of one micro-batch, without recomputation."""
+    model: Qwen3VL = nnx.merge(graphdef, jax.eval_shape(lambda: state.params))
+    model.remat = "none"
+    update = rl_update(nnx.split(model)[0], optimizer, settings, sampling, compute_dtype)
+    gradients = jax.eval_shape(update.zeros, state.params)
+    traced = jax.make_jaxpr(update.accumulate)(state.params, state.reference, gradients, batch)
+    counts = without_recomputation(of_frames(count_flops(traced.jaxpr), _largest_frame(batch)))
+    return float(sum(counts.values()))
+
+
+def _largest_frame(batch: PolicyBatch) -> float:
+    """Its share of a row of patches."""
+    if batch.batch.inputs.vision is None:
+        return 1.0
+    frames = np.asarray(batch.batch.inputs.vision.frame_ids)
+    return max(np.bincount(row[row > 0]).max(initial=1) for row in frames) / frames.shape[1]

@@ -1,0 +1,118 @@
+"""A very small policy that is trained by RL on made-up records, with rewards by a rule (`rl.py`)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from flax import nnx
+from jax.sharding import Mesh
+
+from onethinker_jax.data_pipeline.loader import RecordStream
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record
+from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sharding import make_mesh, tree_shardings
+from onethinker_jax.responses import Sampler
+from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.config import RLSettings
+from onethinker_jax.train.ema_grpo import train_ema_grpo
+from onethinker_jax.train.log import RunLog, count_compilations
+from tests.data_pipeline.making import write_image, write_tokenizer
+from tests.train import making
+from tests.train.rl import FIRST, SETTINGS, Rule
+
+
+@pytest.fixture(scope="session")
+def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
+    directory = tmp_path_factory.mktemp("tokenizer")
+    return Processor.from_pretrained(
+        write_tokenizer(directory, image_pixels=(1024, 4096)), grid_side=8, cache_bytes=2**20
+    )
+
+
+@pytest.fixture(scope="session")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    picture = write_image(tmp_path_factory.mktemp("media") / "a.png", 64, 64)
+
+    def record(number: int) -> Record:
+        kind = PROBLEM_TYPES[number % 3]
+        images, place = ((picture,), "<image>") if number % 2 else ((), "")
+        problem = f"{place}What is {number}?"
+        data_type = "image" if images else "text"
+        return Record(number, problem, data_type, kind, (), f"<answer>{number}</answer>", images, (), "made")
+
+    return [record(number) for number in range(20)]
+
+
+@pytest.fixture(scope="session")
+def policy(processor: Processor) -> tuple[nnx.GraphDef, nnx.State]:
+    config = replace(
+        making.CONFIG,
+        text=replace(making.CONFIG.text, vocab_size=len(processor.tokenizer)),
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+        vision_start_token_id=processor.vision_start_token_id,
+        vision_end_token_id=processor.vision_end_token_id,
+    )
+    mesh = make_mesh()
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))))
+    fresh = jax.jit(
+        lambda: nnx.state(Qwen3VL(config, rngs=nnx.Rngs(0))), out_shardings=tree_shardings(shapes, mesh)
+    )
+    return graphdef, fresh()
+
+
+@pytest.fixture(scope="session")
+def sampler_on(policy: tuple[nnx.GraphDef, nnx.State], processor: Processor) -> Callable[[Mesh], Sampler]:
+    """What makes a sampler for the run's settings on a mesh."""
+    return lambda mesh: Sampler(
+        policy[0],
+        processor,
+        SETTINGS.sampler(),
+        mesh=mesh,
+    )
+
+
+@pytest.fixture(scope="session")
+def sampler(sampler_on: Callable[[Mesh], Sampler]) -> Sampler:
+    return sampler_on(make_mesh())
+
+
+@pytest.fixture(scope="session")
+def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler: Sampler):
+    """train(directory, scorer, settings, …) -> parameters at the end, from the newest checkpoint there."""
+    graphdef, params = policy
+
+    def run(
+        directory: Path,
+        scorer: Any = None,
+        settings: RLSettings = SETTINGS,
+        at: Sampler = sampler,
+        **shown: Any,
+    ) -> nnx.State:
+        checkpoints = Checkpoints(directory / "checkpoints", keep=None)
+        scorer = scorer or Rule()
+        with RunLog(directory) as log, count_compilations() as compilations:
+            try:
+                return train_ema_grpo(
+                    graphdef,
+                    jax.tree.map(lambda leaf: leaf.copy(), params),
+                    RecordStream(records, seed=5),
+                    at,
+                    scorer,
+                    settings,
+                    seed=5,
+                    first_number=FIRST,
+                    mesh=make_mesh(),
+                    checkpoints=checkpoints,
+                    log=log,
+                    compilations=compilations,
+                    **shown,
+                )
+            finally:
+                checkpoints.close()
+
+    return run

@@ -1,0 +1,79 @@
+"""A small RL run whose rewards are made up by a rule: its settings, the rule, and what a run leaves."""
+
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.rewards.score import Score
+from onethinker_jax.train.config import BatchSettings, OptimizerSettings, RLSettings
+from onethinker_jax.train.log import read_metrics
+from tests.train import making
+
+SETTINGS = RLSettings(
+    steps=4,
+    prompts=4,
+    samples=3,
+    updates=2,
+    max_rounds=6,
+    accuracy_low=0.35,
+    accuracy_high=0.65,
+    prompt_tokens=96,
+    prompt_patches=16,
+    max_new_tokens=6,
+    batch=BatchSettings(rows=2, tokens=160, patches=32),
+    optimizer=OptimizerSettings(learning_rate=3e-3, schedule="constant", warmup=0.0),
+    kl_coefficient=0.05,
+    save_every=3,
+)
+FIRST = 10  # number of the last checkpoint before RL
+
+
+def luck(text: str) -> float:
+    """A number in [0, 1) that depends on every byte of the text."""
+    return zlib.crc32(text.encode()) / 2**32
+
+
+class Rule:
+    """Scores by `luck`; calls ``then`` when it is asked for the ``at``-th time."""
+
+    def __init__(self, at: int = -1, then: Callable[[], Any] = lambda: None):
+        self.count, self.at, self.then = 0, at, then
+
+    def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
+        self.count += 1
+        if self.count == self.at:
+            self.then()
+        shares = [[luck(text) for text in of_one] for of_one in texts]
+        return [[Score(1 + share, share, 1.0, 0.0) for share in of_one] for of_one in shares]
+
+    def max_accuracy(self, record: Record) -> float:
+        return 1.0
+
+
+def metrics(directory: Path) -> list[dict]:
+    rows = read_metrics(directory / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if not is_timed(name)} for row in rows]
+
+
+def is_timed(name: str) -> bool:
+    return name.startswith(("time", "prompts_per_second", "tokens_per_second", "seconds/"))
+
+
+def same(ours: Any, theirs: Any) -> None:
+    for name, values in making.named(ours).items():
+        np.testing.assert_array_equal(values, making.named(theirs)[name], err_msg=name)
+
+
+def saved(directory: Path, number: int) -> dict[str, Any]:
+    """The host part of a checkpoint."""
+    return json.loads((directory / "checkpoints" / str(number) / "host" / "metadata").read_text())
+
+
+def numbers(directory: Path) -> list[int]:
+    """Of the checkpoints."""
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())

@@ -1,0 +1,148 @@
+"""Rollouts one step ahead of the update: what they are sampled with, and a resume that changes no bit."""
+
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import pytest
+
+from onethinker_jax.data_pipeline.loader import RecordStream
+from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.model.sharding import make_mesh
+from onethinker_jax.rewards.client import RewardUnavailable
+from onethinker_jax.rewards.score import Score
+from onethinker_jax.train import ema_grpo
+from onethinker_jax.train.config import MeshSettings, SettingError, TrainConfig
+from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
+from onethinker_jax.train.rollouts import roll_out
+from tests.train.rl import FIRST, SETTINGS, Rule, metrics, numbers, same, saved
+
+OVERLAP = replace(SETTINGS, overlap=True, importance_sampling="token_truncate")
+EVERY_GROUP = {"accuracy_low": -1.0, "accuracy_high": 2.0}
+
+
+@pytest.fixture(scope="module")
+def whole(train, tmp_path_factory) -> tuple[Any, list[dict]]:
+    """Parameters and metrics of a run that nothing disturbs."""
+    directory = tmp_path_factory.mktemp("whole")
+    params = train(directory, settings=OVERLAP)
+    assert numbers(directory) == [FIRST + 3, FIRST + 4]
+    ahead = saved(directory, FIRST + 3)["ahead"]
+    assert len(ahead["groups"]) == SETTINGS.prompts
+    assert saved(directory, FIRST + 4)["ahead"] is None
+    return params, metrics(directory)
+
+
+class Listening(Rule):
+    """Notes the texts that it is asked to score; calls ``then`` once, after more than ``after`` prompts."""
+
+    def __init__(self, after: int, then: Any = lambda: None):
+        super().__init__()
+        self.texts: list[list[str]] = []  # of each prompt
+        self.after, self.then = after, then
+
+    def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
+        before = len(self.texts)
+        self.texts += [list(of_one) for of_one in texts]
+        if before <= self.after < len(self.texts):
+            self.then()
+        return super().__call__(records, texts)
+
+
+def test_a_step_is_sampled_beside_the_update_before_it(
+    train, policy, records, sampler, tmp_path, monkeypatch, capsys
+):
+    """With the parameters that this update began with; and the update sees how far the policy has moved since."""
+    settings = replace(OVERLAP, steps=2, **EVERY_GROUP)
+    second_is_scored = threading.Event()
+    update = ema_grpo._update_policy
+
+    def update_later(*arguments: Any, **options: Any) -> Any:
+        assert second_is_scored.wait(120), "the rollout of step 2 waits for the update of step 1"
+        return update(*arguments, **options)
+
+    monkeypatch.setattr(ema_grpo, "_update_policy", update_later)
+    rule = Listening(settings.prompts, second_is_scored.set)
+    train(tmp_path, rule, settings)
+    assert "compiled after warm-up" not in capsys.readouterr().out
+
+    plain: Any = Rule()
+    stream = RecordStream(records, seed=5)
+    for step in (1, 2):
+        draw = step * settings.max_rounds
+        groups = roll_out(policy[1], stream, settings.prompts, sampler, plain, seed=5, step=draw)
+        asked = rule.texts[(step - 1) * settings.prompts : step * settings.prompts]
+        assert sorted(group.samples.texts for group in groups) == sorted(asked)
+    first, second = metrics(tmp_path)
+    assert first["mismatch"] < 1e-5  # sampled by the very policy
+    assert second["mismatch"] > 1e-3  # by the one before
+    assert second["importance_weight"] != pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_interrupt(train, whole, tmp_path, step):
+    """While the first rollout is waited for, the next not begun; and while the second runs beside an update."""
+    drawn = int(sum(row["prompts_drawn"] for row in whole[1][: step - 1]))
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Listening(drawn, lambda: signal.raise_signal(signal.SIGINT)), OVERLAP)
+    (number,) = numbers(tmp_path)
+    assert FIRST < number < FIRST + SETTINGS.steps
+    host = saved(tmp_path, number)
+    assert (host["ahead"] is None) == host[
+        "behaviour"
+    ]  # the next rollout's groups, or what it is sampled with
+    same(train(tmp_path, settings=OVERLAP), whole[0])
+    assert metrics(tmp_path) == whole[1]
+
+
+class Failing(Rule):
+    """Scores so many prompts, then raises, or gives every sample 0, so that no group is left."""
+
+    def __init__(self, error: type[Exception], working: int):
+        super().__init__()
+        self.error, self.working = error, working
+
+    def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
+        scores = super().__call__(records, texts)
+        self.working -= len(records)
+        if self.working >= 0:
+            return scores
+        if self.error is RewardUnavailable:
+            raise RewardUnavailable("gone")
+        return [[Score(0.0, 0.0, 0.0, 0.0)] * len(of_one) for of_one in scores]
+
+
+def test_a_rollout_that_fails(train, whole, tmp_path):
+    """The step beside it is finished and saved, and the rollout made again with the parameters of before that step."""
+    drawn = int(sum(row["prompts_drawn"] for row in whole[1][:2]))
+    for error, working in ((RewardUnavailable, drawn), (NoGroupsLeft, 0)):  # a second failure changes nothing
+        with pytest.raises(error):
+            train(tmp_path, Failing(error, working), OVERLAP)
+        assert numbers(tmp_path) == [FIRST + 2]
+        host = saved(tmp_path, FIRST + 2)
+        assert host["behaviour"] and host["ahead"] is None
+    same(train(tmp_path, settings=OVERLAP), whole[0])
+    assert metrics(tmp_path) == whole[1]
+
+
+def test_devices_of_their_own(train, whole, sampler_on, tmp_path):
+    apart = sampler_on(make_mesh(devices=jax.devices()[3:4]))
+    same(train(tmp_path, settings=replace(OVERLAP, rollout_mesh=(1, 1, 1)), at=apart), whole[0])
+    assert metrics(tmp_path) == whole[1]
+
+
+def test_settings_that_cannot_be():
+    with pytest.raises(SettingError, match=r"rl.overlap trains on samples .* set rl.importance_sampling"):
+        replace(SETTINGS, overlap=True)
+    with pytest.raises(SettingError, match=r"rl.rollout_mesh is for rl.overlap"):
+        replace(SETTINGS, rollout_mesh=(1, 1, 1))
+    two = MeshSettings(data=2)
+    with pytest.raises(SettingError, match=r"mesh of 2 devices needs rl.rollout_mesh"):
+        TrainConfig(mesh=two, rl=OVERLAP)
+    with pytest.raises(
+        SettingError, match=r"rl.prompts 4 is not a multiple of rl.rollout_mesh's data x fsdp = 3"
+    ):
+        TrainConfig(mesh=two, rl=replace(OVERLAP, rollout_mesh=(3, 1, 1)))

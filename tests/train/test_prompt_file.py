@@ -1,0 +1,65 @@
+"""A run's prompt file reaches rollouts, the judge and the exported model; a bad one stops the run in one line."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.prompts import PromptError
+from onethinker_jax.data_pipeline.records import read_records
+from onethinker_jax.train.config import DataSettings, SettingError, TrainConfig
+from onethinker_jax.train.errors import EXPECTED
+from onethinker_jax.train.run import Corpora, make_processor, prepare_base
+from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
+
+TEMPLATES = {"multiple choice": "{question}\n{options}\nLetter?", "default": "{question} Briefly."}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "words.json").write_text(json.dumps(TEMPLATES))
+    data = DataSettings(
+        sft_file=write_rows(tmp_path / "sft.json", [sft_row()] * 3),
+        rl_file=write_rows(tmp_path / "rl.json", [rl_row()]),
+        heldout_file=tmp_path / "rl.json",
+        prompt_file=tmp_path / "words.json",
+        video_total_pixels=12345,
+    )
+    return TrainConfig(name="run", out=tmp_path / "runs", data=data)
+
+
+def prepare(config: TrainConfig) -> Path:
+    """The run's base directory."""
+    sft, rl = (read_records(str(file)) for file in (config.data.sft_file, config.data.rl_file))
+    log: Any = SimpleNamespace(info=lambda text: None)
+    return prepare_base(config, Corpora(sft, rl, rl), log)
+
+
+def test_the_runs_processor_asks_in_the_files_words(config: TrainConfig) -> None:
+    base = prepare(config)
+    processor = make_processor(config, base)
+    (record,) = read_records(str(config.data.rl_file))
+    text = processor.tokenizer.decode(processor.prompt(record).tokens)
+    assert text.endswith("Which letter?\nA. one\nB. two\nLetter?<|im_end|>\n<|im_start|>assistant\n")
+    assert processor.video_bounds.total is not None and processor.video_bounds.total.max_pixels == 12345
+    again = Processor.from_pretrained(base)  # as evaluation reads the exported directory
+    assert again.prompts.template("OCR", "video") == "{question} Briefly."
+
+
+def test_a_bad_file_is_an_error_of_one_line(config: TrainConfig) -> None:
+    assert config.data.prompt_file is not None
+    config.data.prompt_file.write_text('{"default": "{question} {answer}"}')
+    with pytest.raises(EXPECTED, match=r"words\.json: default .*: unknown placeholder \{answer\}") as caught:
+        prepare(config)
+    assert isinstance(caught.value, PromptError)
+
+
+def test_the_shapes_world_keeps_its_words() -> None:
+    with pytest.raises(SettingError, match=r"data\.prompt_file: the Shapes world"):
+        DataSettings(prompt_file=Path("words.json"))
+    with pytest.raises(SettingError, match=r"data\.video_total_pixels 0 must be positive"):
+        DataSettings(video_total_pixels=0)
