@@ -82,7 +82,7 @@ def test_a_step_is_sampled_beside_the_update_before_it(
     assert second["importance_weight"] != pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("step", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interrupt(train, whole, tmp_path, step):
     """While the first rollout is waited for, the next not begun; and while the second runs beside an update."""
     drawn = int(sum(row["prompts_drawn"] for row in whole[1][: step - 1]))
@@ -128,6 +128,7 @@ def test_a_rollout_that_fails(train, whole, tmp_path):
     assert metrics(tmp_path) == whole[1]
 
 
+@pytest.mark.slow
 def test_devices_of_their_own(train, whole, sampler_on, tmp_path):
     apart = sampler_on(make_mesh(devices=jax.devices()[3:4]))
     same(train(tmp_path, settings=replace(OVERLAP, rollout_mesh=(1, 1, 1)), at=apart), whole[0])

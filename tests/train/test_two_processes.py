@@ -46,6 +46,7 @@ def test_eight_devices(alone) -> None:
     assert kernel.addressable_shards[0].data.size == kernel.size // 4  # summed where its parameter lies
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_devices(alone, tmp_path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
