@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 NEGATIVE = -1e30  # finite, so that a fully masked (padding) query averages instead of giving NaN
-CHUNK = 512  # queries whose scores are held at once
+CHUNK = 512  # most queries whose scores are held at once
 
 
 def attention(
@@ -27,9 +27,7 @@ def attention(
     """As ``attention.attention``."""
     rows, length, heads, size = query.shape
     kv_heads = key.shape[2]
-    if (
-        missing := -length % CHUNK if length > CHUNK else 0
-    ):  # whole chunks, filled up with a segment of nobody's
+    if missing := -length % _chunk(length):  # whole chunks, filled up with a segment of nobody's
         query, key, value = (jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (query, key, value))
         segment_ids = jnp.pad(segment_ids, ((0, 0), (0, missing)), constant_values=-1)
         branch_ids = jnp.pad(branch_ids, ((0, 0), (0, missing)))
@@ -96,13 +94,18 @@ def _backward(causal: bool, saved: tuple[Array, ...], gradient: Array) -> tuple[
 _grouped.defvjp(_forward, _backward)
 
 
+def _chunk(length: int) -> int:
+    """Queries in one chunk: as few equal chunks as may be, so that little is filled up."""
+    return -(-length // -(-length // CHUNK))
+
+
 def _starts(length: int) -> Array:
-    return jnp.arange(0, length, CHUNK)
+    return jnp.arange(0, length, _chunk(length))
 
 
 def _part(x: Array, start: Array) -> Array:
     """The chunk of T that begins at ``start``, T on axis 3."""
-    return jax.lax.dynamic_slice_in_dim(x, start, min(CHUNK, x.shape[3]), axis=3)
+    return jax.lax.dynamic_slice_in_dim(x, start, _chunk(x.shape[3]), axis=3)
 
 
 def _map_chunks(chunk: Callable[[Array], tuple[Array, Array]], length: int) -> tuple[Array, Array]:
