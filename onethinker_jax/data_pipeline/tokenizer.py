@@ -128,6 +128,7 @@ def train_tokenizer(
     tokenizer.save(str(directory / "tokenizer.json"))
     tokenizer.model.save(str(directory))  # vocab.json and merges.txt, which older tools read
     _write_json(directory / "tokenizer_config.json", _tokenizer_config(tokenizer))
+    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")  # where processors look
     _write_json(directory / "preprocessor_config.json", _image_config(image_pixels))
     _write_json(directory / "video_preprocessor_config.json", _video_config(video_pixels))
 

@@ -100,6 +100,12 @@ def test_chat_text_is_qwen3_vls(tokenizer):
     assert prompt == expected + "<|im_start|>assistant\n"
 
 
+def test_processors_find_the_chat_template(directory):
+    assert (directory / "chat_template.jinja").read_text() == json.loads(
+        (directory / "tokenizer_config.json").read_text()
+    )["chat_template"]
+
+
 def test_preprocessor_files(directory):
     image = json.loads((directory / "preprocessor_config.json").read_text())
     video = json.loads((directory / "video_preprocessor_config.json").read_text())
