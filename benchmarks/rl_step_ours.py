@@ -149,17 +149,7 @@ def main() -> None:
     )
     mesh = make_mesh()
     graphdef, params = nnx.split(load_hf(scratch / "model", mesh=mesh))
-    sampler = Sampler(
-        graphdef,
-        processor,
-        rows=PROMPTS,
-        samples=SAMPLES,
-        prompt_tokens=settings.prompt_tokens,
-        prompt_patches=settings.prompt_patches,
-        max_new_tokens=NEW_TOKENS,
-        temperature=1.0,
-        mesh=mesh,
-    )
+    sampler = Sampler(graphdef, processor, settings.sampler(), mesh=mesh)
     with (
         jax.set_mesh(mesh),
         count_compilations() as compilations,
