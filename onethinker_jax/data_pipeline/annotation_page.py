@@ -17,6 +17,7 @@ from onethinker_jax.data_pipeline.annotation_report import (
     good_ones,
 )
 from onethinker_jax.data_pipeline.drawing import data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.html_file import write_html
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.views import View, timeline_html, view_record
 from onethinker_jax.rewards.answers import (
@@ -98,14 +99,7 @@ def write_annotation_page(path: Path, title: str, facts: Mapping[str, str], repo
     for task in sorted(report.outcomes):
         cards = "".join(_card(example) for example in report.examples(task, _DROPPED_EXAMPLES))
         body.append(f"<h3>{escape(task)}</h3>{cards}")
-    part = path.with_name(path.name + ".part")
-    part.write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n",
-        encoding="utf-8",
-    )
-    part.replace(path)
+    write_html(path, title, _STYLE, "".join(body))
 
 
 def _tasks_table(report: AnnotationReport) -> str:

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.drawing import Marks, data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.html_file import write_html
 from onethinker_jax.data_pipeline.records import Record, task_of
 from onethinker_jax.data_pipeline.views import View, timeline_html
 from onethinker_jax.rewards.answers import unwrap_answer
@@ -53,14 +54,7 @@ def write_corpus_page(
         members = [card for card in cards if task_of(card[0]) == task]
         if members:
             body.append(f"<h2>{escape(task)}</h2>{''.join(_card(*card) for card in members)}")
-    part = path.with_name(path.name + ".part")
-    part.write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n",
-        encoding="utf-8",
-    )
-    part.replace(path)
+    write_html(path, title, _STYLE, "".join(body))
 
 
 def _card(record: Record, view: View | str) -> str:
