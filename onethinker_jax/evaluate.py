@@ -12,10 +12,10 @@ import logging
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +72,23 @@ class Prediction:
     score: Score
     mask_iou: float | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The answer with what it is an answer to."""
+        return {
+            "problem_id": self.record.problem_id,
+            "task": task_of(self.record),
+            "response": self.response,
+            "answer": self.record.answer,
+            **dataclasses.asdict(self.score),
+            "mask_iou": self.mask_iou,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], record: Record) -> "Prediction":
+        """The prediction again."""
+        score = Score(**{field.name: row[field.name] for field in dataclasses.fields(Score)})
+        return cls(record, row["response"], score, row["mask_iou"])
+
 
 @dataclass(frozen=True)
 class TaskResult:
@@ -123,15 +140,7 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     temporary = path.with_name(f".{path.name}.writing")
     with temporary.open("w", encoding="utf-8") as file:
         for prediction in predictions:
-            row = {
-                "problem_id": prediction.record.problem_id,
-                "task": task_of(prediction.record),
-                "response": prediction.response,
-                "answer": prediction.record.answer,
-                **dataclasses.asdict(prediction.score),
-                "mask_iou": prediction.mask_iou,
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(prediction.to_json(), ensure_ascii=False) + "\n")
     temporary.replace(path)
 
 
@@ -140,11 +149,7 @@ def read_predictions(path: Path, records: Sequence[Record]) -> list[Prediction]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if [row["problem_id"] for row in rows] != [record.problem_id for record in records]:
         raise RecordError(f"{path}: holds predictions for other records; have the held-out records changed?")
-    parts = [field.name for field in dataclasses.fields(Score)]
-    return [
-        Prediction(record, row["response"], Score(**{name: row[name] for name in parts}), row["mask_iou"])
-        for record, row in zip(records, rows, strict=True)
-    ]
+    return [Prediction.from_json(row, record) for record, row in zip(records, rows, strict=True)]
 
 
 def _means(task: str, predictions: Sequence[Prediction]) -> TaskResult:

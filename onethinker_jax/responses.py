@@ -46,9 +46,15 @@ class Sampler:
         *,
         mesh: Mesh,
         compute_dtype: str = "float32",
+        first: int = 0,
+        stride: int = 1,
     ):
-        """Raises ValueError naming a setting, ShardingError when the mesh does not divide the rows."""
+        """Of prompts dealt out to processes this one samples every ``stride``-th from number ``first``.
+
+        Raises ValueError naming a setting, ShardingError when the mesh does not divide the rows.
+        """
         self.processor, self.settings = processor, settings
+        self._first, self._stride = first, stride
         self.mesh, self.compute_dtype = mesh, compute_dtype
         self.config = sampling_config(
             settings, eos_id=processor.eos_token_id, forbidden_ids=forbidden_ids(processor)
@@ -89,7 +95,7 @@ class Sampler:
         sizes = [(len(prompt.tokens), len(prompt.patches)) for prompt in prompts]
         stream = self._decoding(
             params,
-            Prompts(sizes, stack),
+            Prompts(sizes, stack, self._first, self._stride),
             samples=settings.samples,
             seed=seed,
             step=step,

@@ -31,11 +31,17 @@ FindStop = Callable[[np.ndarray, int], int | None]
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of a call: their sizes, and a way to stack some of them in arrays of a bucket's size."""
+    """The prompts of a call: their sizes, and a way to stack some of them in arrays of a bucket's size.
+
+    Of prompts dealt out to processes these are every ``stride``-th from number ``first``: a sample's key is folded
+    from the number that its prompt has among all of them.
+    """
 
     sizes: Sequence[tuple[int, int]]  # (tokens, patches)
     # (numbers, tokens, patches) -> inputs, lengths int32 [n], positions of the first new tokens int32 [n]
     stack: Callable[[Sequence[int], int, int], tuple[ModelInputs, np.ndarray, np.ndarray]]
+    first: int = 0
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ class ContinuousBatching:
             if not more:
                 cache = self._shrink(cache, table)
             fewest = table.fewest(more, self.sizes)
-            cache, burst = self.programs.burst(params, cache, table.slots(), key, np.int32(column), *fewest)
+            slots = table.slots(prompts.first, prompts.stride)
+            cache, burst = self.programs.burst(params, cache, slots, key, np.int32(column), *fewest)
             if staged is None and waiting:
                 staged = self._prefill(params, prompts, buckets, waiting)
             if finished:  # while the device is busy
@@ -196,9 +203,10 @@ class _Table:
             tuple[int, int], list[list[np.ndarray]]
         ] = {}  # of (prompt, sample), a burst an entry
 
-    def slots(self) -> Slots:
-        """Copies, as the device may read them later."""
-        return Slots(*(x.copy() for x in (self.prompt, self.sample, self.token, self.length, self.live)))
+    def slots(self, first: int = 0, stride: int = 1) -> Slots:
+        """Copies, as the device may read them later; prompt i is number first + i x stride."""
+        prompt = first + stride * self.prompt
+        return Slots(prompt, *(x.copy() for x in (self.sample, self.token, self.length, self.live)))
 
     def free_rows(self) -> np.ndarray:
         return np.flatnonzero(self.prompt < 0)

@@ -4,6 +4,8 @@ The mesh is always ``("data", "fsdp", "tensor")``.  Training shards a kernel's w
 heads, feed-forward or vocabulary axis over ``tensor``; decoding keeps only the ``tensor`` part, so that no
 weight is gathered at every token.  Batches are split over ``data`` and ``fsdp`` together.  Experts are cut
 like the dense feed-forward (every device holds a slice of every expert), so that tokens never change devices.
+
+A mesh over the devices of several processes trains; each process decodes on a mesh of its own devices alone.
 """
 
 import math
@@ -13,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
@@ -60,9 +63,30 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequenc
         raise ShardingError(
             f"mesh data={data} fsdp={fsdp} tensor={tensor} needs {needed} devices, not {len(devices)}"
         )
-    return jax.make_mesh(
-        (data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed]
-    )
+    types = (AxisType.Auto,) * 3
+    mesh = jax.make_mesh((data, fsdp, tensor), AXES, axis_types=types, devices=devices[:needed])
+    if jax.process_count() == 1 or _rows_are_apart(mesh):
+        return mesh
+    by_process = sorted(devices[:needed], key=lambda device: (device.process_index, device.id))
+    mesh = Mesh(np.array(by_process).reshape(data, fsdp, tensor), AXES, axis_types=types)
+    if not _rows_are_apart(mesh):
+        raise ShardingError(f"mesh tensor={tensor} is split over processes: it must divide their devices")
+    return mesh
+
+
+def _rows_are_apart(mesh: Mesh) -> bool:
+    """Whether no row of a batch lies on devices of two processes."""
+    rows = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    return all(len({device.process_index for device in row}) == 1 for row in rows)
+
+
+def local_mesh(mesh: Mesh) -> Mesh:
+    """The devices that this process has of the mesh, as a mesh of its own: ``data`` is 1."""
+    if jax.process_count() == 1:
+        return mesh
+    rows = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    mine = [row for row in rows if row[0].process_index == jax.process_index()]
+    return Mesh(np.array([mine]), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def context_mesh() -> AbstractMesh | None:
@@ -132,14 +156,29 @@ def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) 
     """Parameters in ``dtype`` as decoding wants them: no weight is gathered at every token.
 
     They are moved by one compiled copy, or passed on as they are where nothing would change.  With ``donate`` the
-    given ones are used up, and no more memory than theirs is needed where shapes and dtypes stay.
+    given ones are used up, and no more memory than theirs is needed where shapes and dtypes stay.  Parameters
+    that lie on several processes are moved by all of them together, and ``mesh`` is a process's own.
     """
-    wanted = tree_shardings(params, mesh, DECODE_RULES)
+    first = jax.tree.leaves(params)[0].sharding
+    source = mesh if first.is_fully_addressable else first.mesh
+    wanted = tree_shardings(params, source, DECODE_RULES)
     leaves = zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True)
-    if all(leaf.dtype == dtype and leaf.sharding.is_equivalent_to(to, leaf.ndim) for leaf, to in leaves):
-        return params
-    move = _move_and_free if donate else _move
-    return move(params, dtype, tuple(jax.tree.leaves(wanted)))
+    if not all(leaf.dtype == dtype and leaf.sharding.is_equivalent_to(to, leaf.ndim) for leaf, to in leaves):
+        move = _move_and_free if donate else _move
+        params = move(params, dtype, tuple(jax.tree.leaves(wanted)))
+    return params if first.is_fully_addressable else _local_view(params, mesh)
+
+
+def _local_view(tree: T, mesh: Mesh) -> T:
+    """Arrays of which this process holds a whole copy, seen as arrays on ``mesh``, its own."""
+
+    def view(leaf: jax.Array) -> jax.Array:
+        assert isinstance(leaf.sharding, NamedSharding)
+        shards = [shard.data for shard in leaf.addressable_shards]
+        sharding = NamedSharding(mesh, leaf.sharding.spec)
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, shards)
+
+    return jax.tree.map(view, tree)
 
 
 def _moved(params: T, dtype: str, shardings: tuple[NamedSharding, ...]) -> T:
@@ -211,5 +250,17 @@ def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
 
 
 def shard_rows(tree: T, mesh: Mesh) -> T:
-    """Arrays whose first axis is the batch's rows, placed on the mesh."""
-    return jax.tree.map(lambda x: jax.device_put(x, batch_sharding(mesh, x.shape[0])), tree)
+    """Arrays whose first axis is the batch's rows, placed on the mesh.
+
+    On a mesh over several processes each gives its own part of the rows, as many as the others.
+    """
+    processes = len({device.process_index for device in mesh.devices.flat})
+
+    def place(x: Any) -> jax.Array:
+        sharding = batch_sharding(mesh, processes * x.shape[0])
+        if processes == 1:
+            return jax.device_put(x, sharding)
+        shape = (processes * x.shape[0], *x.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, x, shape)
+
+    return jax.tree.map(place, tree)

@@ -122,6 +122,9 @@ _MAY_CHANGE = (
     "log.rollouts_every",
     "log.rollout_groups",
     "log.wandb",
+    "hosts.coordinator",
+    "hosts.count",  # a checkpoint says itself how many wrote it
+    "hosts.index",
 )
 
 

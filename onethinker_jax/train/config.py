@@ -430,6 +430,29 @@ class MeshSettings:
 
 
 @dataclass(frozen=True)
+class HostSettings:
+    """The processes of a run on several hosts, which all are given the same command; by default there is one."""
+
+    coordinator: str | None = None
+    """``auto``: as a TPU pod, Slurm, Open MPI or Kubernetes says; else ``host:port`` where the first one listens."""
+    count: int | None = None
+    """How many there are, and which this is, from 0; with ``host:port``."""
+    index: int | None = None
+
+    def __post_init__(self) -> None:
+        named = self.count is not None and self.index is not None
+        if self.coordinator is None or self.coordinator == "auto":
+            if self.count is not None or self.index is not None:
+                raise SettingError("hosts.count and hosts.index go with hosts.coordinator host:port")
+        elif not named or ":" not in self.coordinator:
+            raise SettingError(
+                f"hosts.coordinator {self.coordinator}: give host:port, and hosts.count and hosts.index"
+            )
+        elif not 0 <= (self.index or 0) < (self.count or 0):
+            raise SettingError(f"hosts.index {self.index} is not one of hosts.count {self.count}")
+
+
+@dataclass(frozen=True)
 class LogSettings:
     """What a person sees of a run beside its curves; changes no number of it."""
 
@@ -463,6 +486,7 @@ class TrainConfig:
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     mesh: MeshSettings = field(default_factory=MeshSettings)
+    hosts: HostSettings = field(default_factory=HostSettings)
     log: LogSettings = field(default_factory=LogSettings)
     keep_checkpoints: int = 2
 

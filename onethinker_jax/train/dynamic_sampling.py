@@ -9,7 +9,7 @@ arXiv 2410.18252).
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import Event
 from typing import Any
 
@@ -23,8 +23,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config import RLSettings
 from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.rl_metrics import rollout_metrics
-from onethinker_jax.train.rollouts import Group, RolloutSeconds, Stopped, roll_out
+from onethinker_jax.train.rollouts import Group, Outcome, RolloutSeconds, Stopped, roll_out
 
 
 class NoGroupsLeft(RuntimeError):
@@ -33,16 +32,18 @@ class NoGroupsLeft(RuntimeError):
 
 @dataclass(frozen=True)
 class Rollout:
-    """What one step is trained on, and the metrics of all groups drawn for it, kept or not."""
+    """What one step is trained on, what waits for the next, and what came of all groups drawn, kept or not."""
 
     groups: list[Group]
     surplus: list[Group]
+    drawn: list[Outcome]
     metrics: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of a rollout that was made ahead."""
         groups, surplus = ([group.to_json() for group in part] for part in (self.groups, self.surplus))
-        return {"groups": groups, "surplus": surplus, "metrics": self.metrics}
+        drawn = [asdict(outcome) for outcome in self.drawn]
+        return {"groups": groups, "surplus": surplus, "drawn": drawn, "metrics": self.metrics}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any], stream: RecordStream, sampler: Sampler) -> "Rollout":
@@ -51,7 +52,8 @@ class Rollout:
             [Group.from_json(group, stream, sampler) for group in saved[part]]
             for part in ("groups", "surplus")
         )
-        return cls(groups, surplus, dict(saved["metrics"]))
+        drawn = [Outcome.from_json(outcome) for outcome in saved["drawn"]]
+        return cls(groups, surplus, drawn, dict(saved["metrics"]))
 
 
 class Rollouts:
@@ -75,6 +77,7 @@ class Rollouts:
         self._stream, self._sampler, self._scorer, self._settings = stream, sampler, scorer, settings
         self._seed, self._log = seed, log
         self._waiting: list[Group] = []
+        self._waited: list[Group] = []  # what waited before the newest rollout was taken
         self._next: Future[Rollout] | None = None  # of the step that follows; only with overlap
         self._before = stream.state()  # the newest rollout's place in the stream
         self._stop = Event()
@@ -89,7 +92,8 @@ class Rollouts:
         try:
             if self._thread is None:
                 self._before = self._stream.state()
-                rollout = self._fill(params, step)
+                mesh, dtype = self._sampler.mesh, self._sampler.compute_dtype
+                rollout = self._fill(decoding_layout(params, mesh, dtype), step)
             else:
                 if self._next is None:
                     self._submit(
@@ -100,9 +104,15 @@ class Rollouts:
         except Exception:
             self._stream.restore(self._before)
             raise
-        self._waiting, self._next, self.behaviour = rollout.surplus, None, None
+        self._waited, self._waiting = self._waiting, rollout.surplus
+        self._next, self.behaviour = None, None
         rollout.metrics["seconds/rollout_wait"] = time.perf_counter() - began
         return rollout
+
+    def give_back(self) -> None:
+        """Undoes the newest ``take``, which without overlap can be made again."""
+        self._stream.restore(self._before)
+        self._waiting = self._waited
 
     def start(self, step: int, params: nnx.State) -> None:
         """With overlap, begins the rollout of ``step``, the next to be taken; ``params`` may then be donated."""
@@ -166,14 +176,14 @@ class Rollouts:
     def _submit(self, step: int, params: nnx.State) -> None:
         assert self._thread is not None
         self._before = self._stream.state()
-        self._next = self._thread.submit(self._fill_on_thread, params, step)
-
-    def _fill_on_thread(self, params: nnx.State, step: int) -> Rollout:
-        with jax.set_mesh(self._sampler.mesh):  # a mesh is set for one thread
-            return self._fill(params, step)
+        self._next = self._thread.submit(self._fill, params, step)
 
     def _fill(self, params: nnx.State, step: int) -> Rollout:
         """Draws rounds of ``settings.prompts`` prompts until the step is full."""
+        with jax.set_mesh(self._sampler.mesh):  # which may not be the trainer's, and is set for one thread
+            return self._fill_on_mesh(params, step)
+
+    def _fill_on_mesh(self, params: nnx.State, step: int) -> Rollout:
         settings, began = self._settings, time.perf_counter()
         low, high = settings.accuracy_low, settings.accuracy_high
         kept, drawn, rounds, seconds = list(self._waiting), [], 0, RolloutSeconds()
@@ -194,7 +204,7 @@ class Rollouts:
                 stop=self._stop,
             )
             drawn += groups
-            kept += [group for group in groups if low < group.accuracy < high]
+            kept += [group for group in groups if low < group.outcome.accuracy < high]
             rounds += 1
         if len(kept) < settings.prompts:
             raise NoGroupsLeft(
@@ -203,7 +213,6 @@ class Rollouts:
                 "answers cut off?"
             )
         metrics = {
-            **rollout_metrics(drawn, settings),
             "rounds": float(rounds),
             "groups_waiting": float(len(kept) - settings.prompts),
             "seconds/rollout": time.perf_counter() - began,
@@ -211,4 +220,5 @@ class Rollouts:
             "seconds/reward": seconds.reward,
             "seconds/reward_wait": seconds.reward_wait,
         }
-        return Rollout(kept[: settings.prompts], kept[settings.prompts :], metrics)
+        outcomes = [group.outcome for group in drawn]
+        return Rollout(kept[: settings.prompts], kept[settings.prompts :], outcomes, metrics)

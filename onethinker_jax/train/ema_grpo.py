@@ -8,7 +8,7 @@ fills a step with groups, ``policy_update.py`` packs them and compiles the updat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record, task_of
+from onethinker_jax.data_pipeline.records import PROBLEM_TYPES
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.client import RewardUnavailable
@@ -27,19 +27,27 @@ from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
 from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
 from onethinker_jax.train.config import RLSettings
-from onethinker_jax.train.dynamic_sampling import NoGroupsLeft, Rollouts
+from onethinker_jax.train.dynamic_sampling import NoGroupsLeft, Rollout, Rollouts
+from onethinker_jax.train.hosts import ALONE, HostError, Hosts
 from onethinker_jax.train.log import Compilations, RunLog
 from onethinker_jax.train.mfu import Utilisation
-from onethinker_jax.train.policy_update import PolicyBatch, policy_batches, rl_logprobs, rl_update
+from onethinker_jax.train.policy_update import (
+    PolicyBatch,
+    empty_batch,
+    policy_batches,
+    rl_logprobs,
+    rl_update,
+)
 from onethinker_jax.train.rl_metrics import (
+    by_task,
     device_memory,
-    groups_by_task,
     length_penalty,
+    rollout_metrics,
     show_table,
     speed_metrics,
 )
 from onethinker_jax.train.rollout_page import RolloutPages
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.rollouts import Group, Outcome
 from onethinker_jax.train.state import TrainState, Update, init_state, make_optimizer
 
 MOMENT_TASKS = (
@@ -67,6 +75,7 @@ def train_ema_grpo(
     seed: int,
     first_number: int,
     mesh: Mesh,
+    hosts: Hosts = ALONE,
     checkpoints: Checkpoints,
     log: RunLog,
     compilations: Compilations,
@@ -75,9 +84,10 @@ def train_ema_grpo(
 ) -> nnx.State:
     """Trains for ``settings.steps`` rollout batches, from the newest RL checkpoint if there is one.
 
-    Checkpoints are numbered from ``first_number``.  Every ``table_every`` steps the console shows a table, and
-    ``pages`` are written of the steps that they want.  Raises KeyboardInterrupt, RewardUnavailable or
-    NoGroupsLeft, each after a checkpoint of the last whole step.
+    With several processes ``mesh`` is all of theirs, and ``stream``, ``sampler`` and ``settings`` are this one's
+    part.  Checkpoints are numbered from ``first_number``.  Every ``table_every`` steps the console shows a table,
+    and ``pages`` are written of the steps that they want.  Raises KeyboardInterrupt, RewardUnavailable,
+    NoGroupsLeft, or HostError where these befell another process, each after a checkpoint of the last whole step.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps * settings.updates, train_vision=True)
     scaling = advantage_config(settings)
@@ -90,15 +100,16 @@ def train_ema_grpo(
     start = 0
     if (saved := checkpoints.newest()) is not None and saved[1]["stage"] == "rl":
         number, host = saved
-        behaviour = rollouts.decoding_copy(params) if host["behaviour"] else None
+        mine = hosts.own(host["hosts"])
+        behaviour = rollouts.decoding_copy(params) if mine["behaviour"] else None
         state = checkpoints.restore(number, replace(state, behaviour=behaviour))
-        rollouts.restore(host, state.behaviour)
+        rollouts.restore(mine, state.behaviour)
         state = replace(state, behaviour=None)
         start = number - first_number
     log.stage("rl", settings.steps, start)
 
     def save(step: int) -> None:
-        host = {"stage": "rl", **rollouts.state()}
+        host = {"stage": "rl", "hosts": hosts.gather(rollouts.state())}
         checkpoints.save(first_number + step, replace(state, behaviour=rollouts.behaviour), host)
 
     compiled = None
@@ -107,8 +118,8 @@ def train_ema_grpo(
         for step in range(start + 1, settings.steps + 1):
             began = time.perf_counter()
             try:
-                rollout = rollouts.take(step, state.params)
-            except (RewardUnavailable, NoGroupsLeft):
+                rollout = _take(rollouts, step, state, hosts)
+            except (RewardUnavailable, NoGroupsLeft, HostError):
                 save(step - 1)
                 raise
             if step < settings.steps and interrupt.requested:
@@ -117,18 +128,20 @@ def train_ema_grpo(
                 rollouts.start(step + 1, state.params)
             updating = time.perf_counter()
             log.phase("updating")
-            advantages, moments = _advantages(rollout.groups, state, scaling, settings)
+            outcomes, metrics = _of_all(rollout, settings, hosts)
+            advantages, moments = _advantages(outcomes, state, scaling, settings)
+            mine = advantages[hosts.index * settings.prompts :][: settings.prompts]
             state = replace(state, moments=moments)
-            state, sums = _update_policy(state, update, score, rollout.groups, advantages, settings, mesh)
+            state, sums = _update_policy(state, update, score, rollout.groups, mine, settings, mesh, hosts)
             ended = time.perf_counter()
-            metrics = {**rollout.metrics, **sums, **_advantage_metrics(rollout.groups, advantages, state)}
+            metrics |= {**sums, **_advantage_metrics(outcomes, advantages, state)}
             metrics |= speed_metrics(
-                metrics, len(rollout.groups), step_seconds=ended - began, update_seconds=ended - updating
+                metrics, len(outcomes), step_seconds=ended - began, update_seconds=ended - updating
             )
             metrics |= device_memory() | utilisation.metrics(metrics, state, rollout.groups)
             if pages is not None and pages.wanted(step):
                 log.phase("writing the page of rollouts")
-                pages.write(step, rollout.groups, advantages, metrics)
+                pages.write(step, rollout.groups, mine, metrics)
                 metrics["seconds/page"] = time.perf_counter() - ended
             if step % settings.log_every == 0 or step == settings.steps:
                 log.metrics(step, metrics)
@@ -137,9 +150,10 @@ def train_ema_grpo(
             if compiled is not None and (late := compilations.since(compiled)):
                 log.warn(f"compiled after warm-up: {', '.join(late)}")
             compiled = compilations.count
-            if step % settings.save_every == 0 or step == settings.steps or interrupt.requested:
+            stopping = hosts.any(interrupt.requested)
+            if step % settings.save_every == 0 or step == settings.steps or stopping:
                 save(step)
-            if interrupt.requested:
+            if stopping:
                 raise KeyboardInterrupt
     return state.params
 
@@ -156,14 +170,48 @@ def advantage_config(settings: RLSettings) -> AdvantageConfig:
     )
 
 
-def moment_task(record: Record) -> int:
-    """Which entry of the moments a record's rewards move."""
-    name = task_of(record) if record.problem_type == "segmentation" else record.problem_type
-    return MOMENT_TASKS.index(name)
+def moment_task(task: str) -> int:
+    """Which entry of the moments a task's rewards move."""
+    return MOMENT_TASKS.index(task if task in MOMENT_TASKS else task.rpartition(" (")[0])
+
+
+def _take(rollouts: Rollouts, step: int, state: TrainState, hosts: Hosts) -> Rollout:
+    """The step's rollout, once every process has its own; where one has failed none has taken any.
+
+    Raises what failed here, or HostError saying what failed elsewhere.
+    """
+    rollout, failure = None, None
+    try:
+        rollout = rollouts.take(step, state.params)
+    except (RewardUnavailable, NoGroupsLeft) as error:
+        failure = error
+    said = hosts.gather(None if failure is None else str(failure))
+    if failure is not None:
+        raise failure
+    assert rollout is not None
+    for number, reason in enumerate(said):
+        if reason is not None:
+            rollouts.give_back()
+            raise HostError(f"process {number}: {reason}")
+    return rollout
+
+
+def _of_all(rollout: Rollout, settings: RLSettings, hosts: Hosts) -> tuple[list[Outcome], dict[str, float]]:
+    """What came of every process's groups to train on, process by process, and the metrics of all that was drawn."""
+    kept = [asdict(group.outcome) for group in rollout.groups]
+    parts = hosts.gather([kept, [asdict(outcome) for outcome in rollout.drawn], rollout.metrics])
+    outcomes, drawn = (
+        [Outcome.from_json(saved) for part in parts for saved in part[which]] for which in (0, 1)
+    )
+    measured = {
+        name: (sum if name == "groups_waiting" else max)(part[2][name] for part in parts)
+        for name in rollout.metrics
+    }
+    return outcomes, {**rollout_metrics(drawn, settings), **measured}
 
 
 def _advantages(
-    groups: Sequence[Group], state: TrainState, scaling: AdvantageConfig, settings: RLSettings
+    groups: Sequence[Outcome], state: TrainState, scaling: AdvantageConfig, settings: RLSettings
 ) -> tuple[np.ndarray, Any]:
     """float32 [groups, G] advantages, and the moments moved by this batch's rewards."""
     rewards = np.array([group.rewards for group in groups], np.float32)
@@ -177,7 +225,7 @@ def _advantages(
         if components is not None:
             components = np.column_stack([components, penalty.reshape(-1)])
     group_ids = np.repeat(np.arange(len(groups), dtype=np.int32), rewards.shape[1])
-    task_ids = np.repeat(np.array([moment_task(g.record) for g in groups], np.int32), rewards.shape[1])
+    task_ids = np.repeat(np.array([moment_task(group.task) for group in groups], np.int32), rewards.shape[1])
     advantages, moments = compute_advantages(
         rewards.reshape(-1), group_ids, task_ids, state.moments, scaling, components
     )
@@ -192,16 +240,20 @@ def _update_policy(
     advantages: np.ndarray,
     settings: RLSettings,
     mesh: Mesh,
+    hosts: Hosts,
 ) -> tuple[TrainState, dict[str, float]]:
     """``settings.updates`` optimiser steps over the groups in equal parts; token means of what was summed.
 
-    A part whose every sample is left out of the loss makes no step.
+    A part whose every sample is left out of the loss makes no step.  A process that needs fewer micro-batches than
+    another goes through empty ones.
     """
     size = len(groups) // settings.updates
 
     def micro_batches(first: int) -> Iterator[PolicyBatch]:
         part = slice(first, first + size)
-        for batch in policy_batches(groups[part], advantages[part], settings):
+        batches = policy_batches(groups[part], advantages[part], settings)
+        missing = max(hosts.gather(len(batches))) - len(batches)
+        for batch in [*batches, *[empty_batch(settings)] * missing]:
             yield shard_rows(batch, mesh)
 
     starts = range(0, len(groups), size)
@@ -230,7 +282,7 @@ def _update_policy(
 
 
 def _advantage_metrics(
-    groups: Sequence[Group], advantages: np.ndarray, state: TrainState
+    groups: Sequence[Outcome], advantages: np.ndarray, state: TrainState
 ) -> dict[str, float]:
     """|A| of the groups trained on, of all and of each task, and the σ_τ that include them."""
     sizes = {id(group): np.abs(of_group).mean() for group, of_group in zip(groups, advantages, strict=True)}
@@ -239,7 +291,7 @@ def _advantage_metrics(
         "advantage_abs": float(np.abs(advantages).mean()),
         **{
             f"advantage_abs/{task}": float(np.mean([sizes[id(group)] for group in of_task]))
-            for task, of_task in groups_by_task(groups).items()
+            for task, of_task in by_task(groups).items()
         },
         **{f"sigma/{task}": float(sigma[i]) for i, task in enumerate(MOMENT_TASKS) if seen[i]},
     }

@@ -8,10 +8,12 @@ from onethinker_jax.model.sharding import ShardingError
 from onethinker_jax.train.checkpoint import CheckpointError
 from onethinker_jax.train.config import SettingError
 from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
+from onethinker_jax.train.hosts import HostError
 
 EXPECTED = (
     *evaluate.EXPECTED,
     CheckpointError,
+    HostError,
     MixtureError,
     NoGroupsLeft,
     SettingError,

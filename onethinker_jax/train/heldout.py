@@ -1,21 +1,25 @@
 """How well each stage's model answers the held-out records: greedily and, before and after RL, as RL samples.
 
-Greedy answers are what a user gets; the mean reward of sampled ones is what RL raises.
+Greedy answers are what a user gets; the mean reward of sampled ones is what RL raises.  Of several processes each
+answers its part of the records.
 """
 
 from dataclasses import dataclass, replace
 
+import jax
 from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
+from onethinker_jax.model.sharding import decoding_layout
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import HELDOUT
 from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log import RunLog
 
 SAMPLED = "_sampled"
@@ -65,13 +69,16 @@ class HeldOut:
         records: list[Record],
         scorer: Scorer,
         mesh: Mesh,
+        hosts: Hosts,
         log: RunLog,
     ):
+        """``config`` and ``mesh`` are this process's part; ``records`` are all."""
         self.config, self.records, self.scorer, self.log = config, records, scorer, log
+        self.mesh, self.hosts = mesh, hosts
 
         def sampler(settings: SamplerSettings) -> Sampler:
-            dtype = config.model.compute_dtype
-            return Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=dtype)
+            dtype, dealt = config.model.compute_dtype, {"first": hosts.index, "stride": hosts.count}
+            return Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=dtype, **dealt)
 
         shape = config.evaluation.sampler()
         self.greedy = sampler(shape)
@@ -88,10 +95,22 @@ class HeldOut:
             self._answer(f"{stage}{SAMPLED}", what, self.sampled, params)
 
     def _answer(self, name: str, what: str, sampler: Sampler, params: nnx.State) -> None:
-        file = self.config.directory / HELDOUT / f"{name}.jsonl"
-        if file.is_file():
+        file, hosts = self.config.directory / HELDOUT / f"{name}.jsonl", self.hosts
+        if hosts.gather(file.is_file())[0]:
             return
         stage = name.removesuffix(SAMPLED)
         self.log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
-        file.parent.mkdir(exist_ok=True)
-        write_predictions(file, evaluate(sampler, params, self.records, self.scorer))
+        params = decoding_layout(params, self.mesh, self.config.model.compute_dtype)
+        with jax.set_mesh(self.mesh):
+            mine = evaluate(sampler, params, self.records[hosts.index :: hosts.count], self.scorer)
+        answers = hosts.gather([prediction.to_json() for prediction in mine])
+        predictions = [
+            Prediction.from_json(answers[number % hosts.count][number // hosts.count], record)
+            for number, record in enumerate(self.records)
+        ]
+
+        def write() -> None:
+            file.parent.mkdir(exist_ok=True)
+            write_predictions(file, predictions)
+
+        hosts.first_does(write)

@@ -35,7 +35,9 @@ class Utilisation:
         mesh: Mesh,
     ):
         chip = chip_of(mesh.devices.flat[0].device_kind)
-        self._peak = None if chip is None else chip.flops * mesh.size  # FLOP/s
+        # FLOP/s of the devices that share this process's part of a micro-batch
+        processes = len({device.process_index for device in mesh.devices.flat})
+        self._peak = None if chip is None else chip.flops * mesh.size / processes
         self._program = (graphdef, optimizer, settings, sampling, compute_dtype)
         self._settings = settings
         self._flops: float | None = None  # of a micro-batch: their shapes are all the same

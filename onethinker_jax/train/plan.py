@@ -154,7 +154,7 @@ def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
     import jax
 
     from onethinker_jax.train.plan_programs import plan_programs
-    from onethinker_jax.train.run import planned_sizes
+    from onethinker_jax.train.policy import planned_sizes
 
     sizes = planned_sizes(config.model)
     without_remat = replace(config, model=replace(config.model, remat="none"))

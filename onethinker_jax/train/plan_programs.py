@@ -30,8 +30,8 @@ from onethinker_jax.responses import generation_shape, sampling_config
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config import TrainConfig
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS
+from onethinker_jax.train.policy import abstract_model
 from onethinker_jax.train.policy_update import PolicyBatch, rl_update
-from onethinker_jax.train.run import abstract_model
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import TrainState, make_optimizer, optimizer_shapes
 

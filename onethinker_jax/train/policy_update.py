@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from onethinker_jax.data_pipeline.packing import Batch, pack_groups
+from onethinker_jax.data_pipeline.packing import Batch, pack_groups, pack_rows
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.train.config import RLSettings
@@ -72,6 +72,14 @@ def policy_batches(
         )
         for part in packed
     ]
+
+
+def empty_batch(settings: RLSettings) -> PolicyBatch:
+    """A micro-batch of nothing."""
+    shape = settings.batch
+    batch, _ = pack_rows([], rows=shape.rows, tokens=shape.tokens, patches=shape.patches)
+    zeros = np.zeros(batch.targets.shape, np.float32)
+    return PolicyBatch(batch, zeros, zeros, np.full(zeros.shape, -1, np.int32))
 
 
 def rl_update(

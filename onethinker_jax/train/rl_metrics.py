@@ -6,16 +6,18 @@ docs/training.md says what each is.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
 
-from onethinker_jax.data_pipeline.records import task_of
 from onethinker_jax.train.advantages import overlong_penalty
 from onethinker_jax.train.config import RLSettings
 from onethinker_jax.train.hardware import GIB
 from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.rollouts import Group, Outcome
+
+OfTask = TypeVar("OfTask", Group, Outcome)
 
 PASSED = 0.5
 """Share of the accuracy that a task gives at most, from which on a sample has passed: an overlap of 0.5, say."""
@@ -35,35 +37,34 @@ TABLE = {
 """Columns of the table on the console: metric -> heading."""
 
 
-def rollout_metrics(drawn: Sequence[Group], settings: RLSettings) -> dict[str, float]:
+def rollout_metrics(drawn: Sequence[Outcome], settings: RLSettings) -> dict[str, float]:
     """Means over all samples of the groups drawn for a step, kept or not: of all, and of each task.
 
     A step that waiting groups filled has drawn none, and no means.
     """
     metrics = {
         "prompts_drawn": float(len(drawn)),
-        "sampled_tokens": float(sum(len(ids) for group in drawn for ids in group.samples.tokens)),
+        "sampled_tokens": float(sum(sum(group.lengths) for group in drawn)),
     }
     if not drawn:
         return metrics
-    by_task = groups_by_task(drawn)
     metrics |= _means(drawn, settings)
-    for task, groups in by_task.items():
+    for task, groups in by_task(drawn).items():
         metrics |= {f"{name}/{task}": value for name, value in _means(groups, settings).items()}
     if settings.overlong == "penalty":
         metrics["overlong_penalty"] = float(np.mean(length_penalty(drawn, settings)))
     return metrics
 
 
-def groups_by_task(groups: Iterable[Group]) -> dict[str, list[Group]]:
+def by_task(groups: Iterable[OfTask]) -> dict[str, list[OfTask]]:
     """Task -> its groups, by name of the task."""
-    found: dict[str, list[Group]] = defaultdict(list)
+    found: dict[str, list[OfTask]] = defaultdict(list)
     for group in groups:
-        found[task_of(group.record)].append(group)
+        found[group.task].append(group)
     return dict(sorted(found.items()))
 
 
-def _means(groups: Sequence[Group], settings: RLSettings) -> dict[str, float]:
+def _means(groups: Sequence[Outcome], settings: RLSettings) -> dict[str, float]:
     scores = [score for group in groups for score in group.scores]
     passed = [score.accuracy >= PASSED * group.max_accuracy for group in groups for score in group.scores]
     low, high = settings.accuracy_low, settings.accuracy_high
@@ -73,15 +74,15 @@ def _means(groups: Sequence[Group], settings: RLSettings) -> dict[str, float]:
         "format": float(np.mean([score.format for score in scores])),
         "structure": float(np.mean([score.structure for score in scores])),
         "pass_rate": float(np.mean(passed)),
-        "response_length": float(np.mean([len(ids) for group in groups for ids in group.samples.tokens])),
-        "truncated": 1 - float(np.mean([ended for group in groups for ended in group.samples.ended])),
+        "response_length": float(np.mean([length for group in groups for length in group.lengths])),
+        "truncated": 1 - float(np.mean([ended for group in groups for ended in group.ended])),
         "groups_kept": float(np.mean([low < group.accuracy < high for group in groups])),
     }
 
 
-def length_penalty(groups: Sequence[Group], settings: RLSettings) -> np.ndarray:
+def length_penalty(groups: Sequence[Outcome], settings: RLSettings) -> np.ndarray:
     """float32 [groups, G] in [-1, 0], before ``settings.overlong_penalty`` multiplies it."""
-    lengths = np.array([[len(ids) for ids in group.samples.tokens] for group in groups])
+    lengths = np.array([group.lengths for group in groups])
     return overlong_penalty(lengths, limit=settings.max_new_tokens, buffer=settings.overlong_buffer)
 
 

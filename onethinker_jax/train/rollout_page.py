@@ -27,7 +27,7 @@ from onethinker_jax.train.config import LogSettings
 from onethinker_jax.train.gallery import FRAME_WIDTH, IMAGE_WIDTH, short_text
 from onethinker_jax.train.log import METRICS_FILE, read_metrics
 from onethinker_jax.train.page import facts_html, select_html, write_document
-from onethinker_jax.train.rl_metrics import groups_by_task
+from onethinker_jax.train.rl_metrics import by_task
 from onethinker_jax.train.rollouts import Group
 
 FOLDER = "rollouts"
@@ -81,7 +81,7 @@ class RolloutPages:
         Tasks with boxes, points or spans come first.
         """
         numbers = {id(group): number for number, group in enumerate(groups)}
-        queues = {task: list(of_task) for task, of_task in groups_by_task(groups).items()}
+        queues = {task: list(of_task) for task, of_task in by_task(groups).items()}
         queues = dict(
             sorted(queues.items(), key=lambda item: item[1][0].record.problem_type not in STRUCTURED_TYPES)
         )
@@ -115,13 +115,13 @@ class RolloutPages:
         samples = "".join(
             _sample(group, i, float(advantages[i]), number, scale, opened=i == order[0]) for i in order
         )
-        reward, spread = np.mean(group.rewards), np.std(group.rewards)
+        reward, spread = np.mean(group.outcome.rewards), np.std(group.outcome.rewards)
         return (
             f'<article class="card" data-task="{escape(task_of(record))}" data-reward="{reward:.4f}" '
             f'data-spread="{spread:.4f}"><div class="media">{media}</div><div class="text">'
             f'<header><span class="task">{escape(task_of(record))}</span>'
             f'<span class="number">#{escape(str(record.problem_id))}</span>'
-            f'<span class="reward" style="--good:{_good(group.accuracy)}">{reward:.2f}'
+            f'<span class="reward" style="--good:{_good(group.outcome.accuracy)}">{reward:.2f}'
             f"<small> ± {spread:.2f}</small></span></header>"
             f'<p class="question">{escape(question)}</p>'
             + (f'<ul class="options">{options}</ul>' if options else "")

@@ -18,10 +18,36 @@ from onethinker_jax.data_pipeline.loader import RecordStream
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.data_pipeline.records import Record, RecordError, task_of
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the G samples of a prompt, without it and them: all that advantages and metrics look at."""
+
+    task: str
+    scores: list[Score]
+    lengths: list[int]  # tokens
+    ended: list[bool]  # False: cut off at the length limit
+    max_accuracy: float = 1.0
+
+    @property
+    def rewards(self) -> list[float]:
+        """The total reward of each sample."""
+        return [score.overall for score in self.scores]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy over the samples, 1 being the most the task gives: what the group filter looks at."""
+        return float(np.mean([score.accuracy for score in self.scores])) / self.max_accuracy
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> "Outcome":
+        """The outcome again that became JSON by ``dataclasses.asdict``."""
+        return cls(**{**saved, "scores": [Score(**score) for score in saved["scores"]]})
 
 
 @dataclass(frozen=True)
@@ -36,14 +62,15 @@ class Group:
     max_accuracy: float = 1.0
 
     @property
-    def rewards(self) -> list[float]:
-        """The total reward of each sample."""
-        return [score.overall for score in self.scores]
+    def task(self) -> str:
+        """Of its record."""
+        return task_of(self.record)
 
     @property
-    def accuracy(self) -> float:
-        """Mean accuracy over the samples, 1 being the most the task gives: what the group filter looks at."""
-        return float(np.mean([score.accuracy for score in self.scores])) / self.max_accuracy
+    def outcome(self) -> Outcome:
+        """What became of its samples."""
+        lengths = [len(ids) for ids in self.samples.tokens]
+        return Outcome(self.task, self.scores, lengths, list(self.samples.ended), self.max_accuracy)
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of a group that waits for the next step."""

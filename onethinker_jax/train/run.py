@@ -5,19 +5,23 @@ the same command after an interruption goes on from the newest checkpoint.
 
     config.json  data/  base/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  tensorboard/
     model/  index.html
+
+Several processes share the folder; what is each one's own, such as its log, is in ``hosts/NUMBER`` for all but the
+first.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
+from rich.console import Console
 
 from onethinker_jax.data_pipeline.bad_records import BadRecords
 from onethinker_jax.data_pipeline.frame_cache import FrameCache
@@ -29,14 +33,11 @@ from onethinker_jax.data_pipeline.processor_config import PROMPTS
 from onethinker_jax.data_pipeline.prompts import Prompts
 from onethinker_jax.data_pipeline.record_archive import open_records
 from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.data_pipeline.synthetic import build_shapes_world
+from onethinker_jax.data_pipeline.synthetic import ShapesPaths, build_shapes_world
 from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.model.attention import platform_backend
-from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
-from onethinker_jax.model.family import family_member
-from onethinker_jax.model.hf_weights import load_hf
-from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.model.sharding import make_mesh, tree_shardings
+from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.sharding import local_mesh, make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.pool import score_pool
 from onethinker_jax.rewards.sidecar import connect
@@ -48,11 +49,13 @@ from onethinker_jax.train.checkpoint import (
     claim_directory,
     write_atomically,
 )
-from onethinker_jax.train.config import DataSettings, ModelSettings, SettingError, TrainConfig
+from onethinker_jax.train.config import DataSettings, TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers
+from onethinker_jax.train.hosts import Hosts, join_hosts
 from onethinker_jax.train.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.policy import make_model, model_config
 from onethinker_jax.train.rollout_page import RolloutPages
 from onethinker_jax.train.sft import train_sft
 from onethinker_jax.train.summary import print_summary, write_run_page
@@ -74,29 +77,30 @@ class Corpora:
 
 def run(config: TrainConfig) -> None:
     """Does or finishes the whole run; see the module's docstring for what it leaves behind."""
-    claim_directory(config)
+    hosts = join_hosts(config.hosts)
+    share = hosts.share(config)
+    hosts.first_does(lambda: claim_directory(config))
     _keep_compiled_programs()
-    directory = config.directory
-    wandb = WandbRun(config.log.wandb, config) if config.log.wandb else None
-    with RunLog(directory, wandb=wandb) as log, count_compilations() as compilations:
+    directory, own = config.directory, hosts.folder(config.directory)
+    with open_log(config, hosts) as log, count_compilations() as compilations:
         log.info(
             f"run {config.name}, seed {config.seed}, in {directory}, on {jax.device_count()} x {jax.devices()[0]}"
+            + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
         )
-        corpora = prepare_data(config, log)
-        if is_finished(directory):
+        corpora = prepare_data(config, hosts, log)
+        if hosts.gather(is_finished(directory))[0]:
             log.info("this run is finished: nothing is left to do; to train again, choose another --name")
             print_summary(config, read_answers(config, corpora.heldout), log)
             _say_results(directory, log)
             return
-        base = prepare_base(config, corpora, log)
+        hosts.first_does(lambda: prepare_base(config, corpora, log))
+        base = directory / BASE
         processor = make_processor(config, base)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         graphdef, params = nnx.split(make_model(config, base, mesh))
         with (
             jax.set_mesh(mesh),
-            connect(
-                config.sidecar, socket=directory / "reward.sock", log=directory / "reward_server.log"
-            ) as client,
+            connect(config.sidecar, socket=own / "reward.sock", log=own / "reward_server.log") as client,
             score_pool(config.sidecar.score_workers) as pool,
         ):
             log.info(
@@ -119,15 +123,42 @@ def run(config: TrainConfig) -> None:
             checkpoints = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
             try:
                 params = _train(
-                    config, graphdef, params, corpora, processor, scorer, mesh, checkpoints, log, compilations
+                    share,
+                    hosts,
+                    graphdef,
+                    params,
+                    corpora,
+                    processor,
+                    scorer,
+                    mesh,
+                    checkpoints,
+                    log,
+                    compilations,
                 )
             finally:
                 checkpoints.close()
             export_model(nnx.merge(graphdef, params), base, directory / "model")
             answers = read_answers(config, corpora.heldout)
-            write_run_page(config, corpora.heldout, answers, scorer)
+            hosts.first_does(lambda: write_run_page(config, corpora.heldout, answers, scorer))
         print_summary(config, answers, log)
         _say_results(directory, log)
+
+
+@contextmanager
+def open_log(config: TrainConfig, hosts: Hosts) -> Iterator[RunLog]:
+    """The run's console and files; processes after the first write theirs into their own folders."""
+    directory = hosts.folder(config.directory)
+    if hosts.leads:
+        wandb = WandbRun(config.log.wandb, config) if config.log.wandb else None
+        with RunLog(directory, wandb=wandb) as log:
+            yield log
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with (
+        (directory / "console.log").open("a", encoding="utf-8") as file,
+        RunLog(directory, console=Console(file=file, width=140)) as log,
+    ):
+        yield log
 
 
 def is_finished(directory: Path) -> bool:
@@ -142,6 +173,7 @@ def _say_results(directory: Path, log: RunLog) -> None:
 
 def _train(
     config: TrainConfig,
+    hosts: Hosts,
     graphdef: nnx.GraphDef,
     params: nnx.State,
     corpora: Corpora,
@@ -152,9 +184,10 @@ def _train(
     log: RunLog,
     compilations: Compilations,
 ) -> nnx.State:
-    """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records."""
-    sft_stream, rl_stream = make_streams(config, corpora)
-    heldout = HeldOut(config, graphdef, processor, corpora.heldout, scorer, mesh, log)
+    """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records; ``config`` is this process's share."""
+    quarantine = hosts.folder(config.directory) / QUARANTINE
+    sft_stream, rl_stream = make_streams(config, corpora, hosts, quarantine)
+    heldout = HeldOut(config, graphdef, processor, corpora.heldout, scorer, local_mesh(mesh), hosts, log)
     heldout.score("fresh", params)
     newest = checkpoints.newest()
     if config.sft.steps and (newest is None or newest[1]["stage"] == "sft"):
@@ -169,7 +202,7 @@ def _train(
             window=config.data.window,
             workers=config.data.media_workers,
             on_bad_record=config.data.on_bad_record,
-            quarantine=config.directory / QUARANTINE / "sft.jsonl",
+            quarantine=quarantine / "sft.jsonl",
         ) as batches:
             params = train_sft(
                 graphdef,
@@ -178,6 +211,7 @@ def _train(
                 config.sft,
                 compute_dtype=config.model.compute_dtype,
                 mesh=mesh,
+                hosts=hosts,
                 checkpoints=checkpoints,
                 log=log,
             )
@@ -191,7 +225,10 @@ def _train(
         rl.sampler(),
         mesh=rollout_mesh(config, mesh),
         compute_dtype=config.model.compute_dtype,
+        first=hosts.index,
+        stride=hosts.count,
     )
+    pages = RolloutPages(config.directory, config.log, media=processor.media, fps=config.data.video_fps)
     params = train_ema_grpo(
         graphdef,
         params,
@@ -203,10 +240,11 @@ def _train(
         seed=config.seed,
         first_number=config.sft.steps,
         mesh=mesh,
+        hosts=hosts,
         checkpoints=checkpoints,
         log=log,
         compilations=compilations,
-        pages=RolloutPages(config.directory, config.log, media=processor.media, fps=config.data.video_fps),
+        pages=pages if hosts.leads else None,
         table_every=config.log.table_every,
     )
     heldout.score("rl", params)
@@ -214,25 +252,36 @@ def _train(
 
 
 def rollout_mesh(config: TrainConfig, mesh: Mesh) -> Mesh:
-    """The devices of ``rl.rollout_mesh``, those after the mesh's; without that setting the mesh itself.
+    """The devices of ``rl.rollout_mesh``, those after the mesh's; without that setting this process's of the mesh.
 
     Raises ShardingError when there are too few.
     """
     if config.rl.rollout_mesh is None:
-        return mesh
+        return local_mesh(mesh)
     return make_mesh(*config.rl.rollout_mesh, devices=jax.devices()[mesh.size :])
 
 
-def make_streams(config: TrainConfig, corpora: Corpora) -> tuple[RecordStream, RecordStream]:
-    """The records of SFT and of RL in the order of training; raises MixtureError naming a weight for nothing."""
-    data, bad = config.data, BadRecords(config.data.on_bad_record, config.directory / QUARANTINE / "rl.jsonl")
-    return (
-        RecordStream(corpora.sft, seed=config.seed, mixture=data.sft_mixture),
-        RecordStream(corpora.rl, seed=config.seed, mixture=data.rl_mixture, bad=bad),
+def make_streams(
+    config: TrainConfig, corpora: Corpora, hosts: Hosts, quarantine: Path
+) -> tuple[RecordStream, RecordStream]:
+    """This process's records of SFT and of RL in the order of training.
+
+    Raises MixtureError naming a weight for nothing.
+    """
+    data, bad = config.data, BadRecords(config.data.on_bad_record, quarantine / "rl.jsonl")
+    sft, rl = (
+        RecordStream(
+            records, seed=config.seed, mixture=mixture, host=hosts.index, hosts=hosts.count, bad=reported
+        )
+        for records, mixture, reported in (
+            (corpora.sft, data.sft_mixture, None),
+            (corpora.rl, data.rl_mixture, bad),
+        )
     )
+    return sft, rl
 
 
-def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
+def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
     """The corpora the settings name, or the Shapes world, made if it is not there; all records are checked."""
     data = config.data
     files = (data.sft_file, data.rl_file, data.heldout_file)
@@ -241,21 +290,25 @@ def prepare_data(config: TrainConfig, log: RunLog) -> Corpora:
             f"Shapes world: {data.shapes_sft + data.shapes_captions:,} SFT, {data.shapes_rl:,} RL, "
             f"{data.shapes_heldout:,} held-out records …"
         )
-        world = build_shapes_world(
-            config.directory / "data",
-            seed=data.shapes_seed,
-            train_rl=data.shapes_rl,
-            train_sft=data.shapes_sft,
-            heldout=data.shapes_heldout,
-            captions=data.shapes_captions,
+        world = config.directory / "data"
+        hosts.first_does(
+            lambda: build_shapes_world(
+                world,
+                seed=data.shapes_seed,
+                train_rl=data.shapes_rl,
+                train_sft=data.shapes_sft,
+                heldout=data.shapes_heldout,
+                captions=data.shapes_captions,
+            )
         )
-        files = (world.sft_json, world.rl_json, world.eval_json)
+        paths = ShapesPaths.under(world)
+        files = (paths.sft_json, paths.rl_json, paths.eval_json)
     sft, rl, heldout = (
         open_records(
             file,
             media_root=data.media_root,
             on_bad_record=data.on_bad_record,
-            quarantine=config.directory / QUARANTINE / f"{file.name}.jsonl",
+            quarantine=hosts.folder(config.directory) / QUARANTINE / f"{file.name}.jsonl",
         )
         for file in files
         if file is not None
@@ -341,95 +394,6 @@ def make_reader(settings: DataSettings) -> MediaReader:
     cache = settings.frame_cache and FrameCache(settings.frame_cache, settings.frame_cache_bytes)
     pool = MediaPool(settings.media_workers, time_limit=limit + GRACE) if settings.media_workers else None
     return MediaReader(cache=cache, pool=pool, time_limit=limit)
-
-
-def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3VLConfig:
-    """Sizes of a fresh model; time gets what height and width leave of a head's frequencies.
-
-    Token ids are the processor's; without one, as for a plan, some that the vocabulary has.
-    """
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    ids = {name: getattr(processor, name) if processor else i for i, name in enumerate(names)}
-    side = settings.head_dim // 6
-    return Qwen3VLConfig(
-        text=TextConfig(
-            vocab_size=settings.vocab_size,
-            hidden_size=settings.hidden_size,
-            intermediate_size=settings.intermediate_size,
-            num_layers=settings.num_layers,
-            num_heads=settings.num_heads,
-            num_kv_heads=settings.num_kv_heads,
-            head_dim=settings.head_dim,
-            rope_theta=settings.rope_theta,
-            mrope_section=(settings.head_dim // 2 - 2 * side, side, side),
-            max_position_embeddings=4096,
-        ),
-        vision=VisionConfig(
-            depth=settings.vision_depth,
-            hidden_size=settings.vision_hidden_size,
-            intermediate_size=settings.vision_intermediate_size,
-            num_heads=settings.vision_heads,
-            out_hidden_size=settings.hidden_size,
-            num_position_embeddings=settings.vision_grid**2,
-            deepstack_layers=settings.deepstack_layers,
-        ),
-        tie_word_embeddings=settings.tie_word_embeddings,
-        **ids,
-    )
-
-
-def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
-    """The policy before training, its parameters placed on the mesh.
-
-    Raises SettingError when ``init_from`` is not of the size that ``family`` names.
-    """
-    settings, dtype = config.model, jnp.dtype(config.model.master_dtype)
-    sizes = Qwen3VLConfig.from_directory(settings.init_from or base)
-    check_family(settings, sizes)
-    if settings.init_from is not None:
-        return load_hf(settings.init_from, mesh=mesh, dtype=dtype, remat=settings.remat)
-
-    def fresh() -> nnx.State:
-        return nnx.state(Qwen3VL(sizes, rngs=nnx.Rngs(config.seed), dtype=dtype, remat=settings.remat))
-
-    graphdef, abstract = nnx.split(abstract_model(sizes, settings))
-    params = jax.jit(fresh, out_shardings=tree_shardings(abstract, mesh))()
-    return nnx.merge(graphdef, params)
-
-
-def abstract_model(sizes: Qwen3VLConfig, settings: ModelSettings) -> Qwen3VL:
-    """The policy's shapes, without arrays."""
-    dtype = jnp.dtype(settings.master_dtype)
-    return nnx.eval_shape(lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), dtype=dtype, remat=settings.remat))
-
-
-def planned_sizes(settings: ModelSettings) -> Qwen3VLConfig:
-    """What a run with these settings would train, told without files where ``family`` names it.
-
-    Raises ConfigError, or OSError when ``init_from`` cannot be read.
-    """
-    if settings.init_from is not None:
-        return Qwen3VLConfig.from_directory(settings.init_from)
-    return model_config(settings, None) if settings.family is None else family_member(settings.family)
-
-
-def check_family(settings: ModelSettings, sizes: Qwen3VLConfig) -> None:
-    """Raises SettingError when the model to train is not of the size that ``family`` names."""
-    if settings.family is None:
-        return
-    if settings.init_from is None:
-        raise SettingError(f"model.family {settings.family}: name its weights, --model.init-from DIRECTORY")
-    wanted = family_member(settings.family)
-    for part in ("text", "vision"):
-        for field in fields(getattr(wanted, part)):
-            if field.name == "intermediate_size" and part == "text" and wanted.text.moe is not None:
-                continue  # names no weight where every layer has experts
-            found, expected = (getattr(getattr(c, part), field.name) for c in (sizes, wanted))
-            if found != expected:
-                raise SettingError(
-                    f"model.family {settings.family}: {settings.init_from} has {part} {field.name} "
-                    f"{found}, not {expected}"
-                )
 
 
 def _keep_compiled_programs() -> None:

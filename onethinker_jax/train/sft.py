@@ -16,6 +16,7 @@ from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
 from onethinker_jax.train.config import SFTSettings
+from onethinker_jax.train.hosts import ALONE, Hosts
 from onethinker_jax.train.log import RunLog
 from onethinker_jax.train.losses import cross_entropy, token_logprobs
 from onethinker_jax.train.state import Sums, Update, freeze_vision, init_state, make_optimizer, make_update
@@ -29,12 +30,14 @@ def train_sft(
     *,
     compute_dtype: str = "float32",
     mesh: Mesh,
+    hosts: Hosts = ALONE,
     checkpoints: Checkpoints,
     log: RunLog,
 ) -> nnx.State:
     """Trains for ``settings.steps`` updates, from the newest SFT checkpoint if there is one; returns parameters.
 
-    Raises KeyboardInterrupt after a checkpoint when Ctrl-C was pressed.
+    Every process's ``batches`` are its own rows.  Raises KeyboardInterrupt after a checkpoint when Ctrl-C was
+    pressed; several processes stop at the next step that is logged.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps, train_vision=settings.train_vision)
     update = sft_update(graphdef, optimizer, settings, compute_dtype)
@@ -43,29 +46,32 @@ def train_sft(
     if (saved := checkpoints.newest()) is not None:
         number, host = saved
         state = checkpoints.restore(number, state)
-        batches.restore(host["batches"])
+        batches.restore(hosts.own(host["hosts"]))
         start = number
     log.stage("sft", settings.steps, start)
-    meter, began = [], time.perf_counter()
+    meter, began, stopping = [], time.perf_counter(), False
 
     with deferred_interrupt("Stopping: finishing this step and saving a checkpoint …", log) as interrupt:
         for step in range(start + 1, settings.steps + 1):
             gradients, sums = update.zeros(state.params), None
             for _ in range(settings.accumulate):
                 batch = next(batches)
-                meter.append((fill_of(batch), batch.targets.size))
+                meter.append((*fill_of(batch), batch.targets.size))
                 gradients, new = update.accumulate(state.params, None, gradients, shard_rows(batch, mesh))
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
             assert sums is not None
             state, norm = update.apply(state, gradients, sums["tokens"])
-            if step % settings.log_every == 0 or step == settings.steps:
+            logged = step % settings.log_every == 0 or step == settings.steps
+            if logged:
                 loss = float(sums["loss"] / sums["tokens"])  # waits for the device
-                log.metrics(step, {"loss": loss, "grad_norm": float(norm), **_throughput(meter, began)})
+                speed = _throughput([entry for of_one in hosts.gather(meter) for entry in of_one], began)
+                log.metrics(step, {"loss": loss, "grad_norm": float(norm), **speed})
                 meter, began = [], time.perf_counter()
-            last = step == settings.steps or interrupt.requested
-            if last or step % settings.save_every == 0:
-                checkpoints.save(step, state, {"stage": "sft", "batches": batches.state()})
-            if interrupt.requested:
+            if logged or hosts.count == 1:  # to ask the others is to wait for the device
+                stopping = hosts.any(interrupt.requested)
+            if stopping or step % settings.save_every == 0 or step == settings.steps:
+                checkpoints.save(step, state, {"stage": "sft", "hosts": hosts.gather(batches.state())})
+            if stopping:
                 raise KeyboardInterrupt
     return state.params
 
@@ -99,12 +105,11 @@ def sft_loss(
     return cross_entropy(logprobs, jnp.asarray(batch.target_mask)), {"tokens": count}
 
 
-def _throughput(meter: list[tuple[tuple[float, float], int]], began: float) -> dict[str, float]:
-    """Tokens a second and fill of the batches since ``began``; a meter entry is (fills, token places)."""
-    places = np.array([size for _, size in meter], np.float64)
-    fills = np.array([fill for fill, _ in meter])
+def _throughput(meter: list[tuple[float, float, int]], began: float) -> dict[str, float]:
+    """Tokens a second and fill of batches since ``began``; a meter entry is (token fill, patch fill, token places)."""
+    token_fill, patch_fill, places = np.array(meter, np.float64).T
     return {
-        "tokens_per_second": float((fills[:, 0] * places).sum() / (time.perf_counter() - began)),
-        "token_fill": float(fills[:, 0].mean()),
-        "patch_fill": float(fills[:, 1].mean()),
+        "tokens_per_second": float((token_fill * places).sum() / (time.perf_counter() - began)),
+        "token_fill": float(token_fill.mean()),
+        "patch_fill": float(patch_fill.mean()),
     }

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from onethinker_jax.train.log import read_metrics
+
+ROOT = Path(__file__).parent.parent.parent
 
 # As `python -m onethinker_jax.train`, and fails if anything of the trainer's process imported torch.
 WITHOUT_TORCH = """
@@ -68,3 +71,48 @@ def interrupted(directory: Path, stage: str, *arguments: object) -> subprocess.C
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def hosts(*arguments: object, count: int = 2) -> list[list[object]]:
+    """The commands of a run's processes, for ``start_together``."""
+    where = f"127.0.0.1:{free_port()}"
+    named = [*arguments, "--hosts.coordinator", where, "--hosts.count", count, "--hosts.index"]
+    return [["-m", "onethinker_jax.train", *named, index] for index in range(count)]
+
+
+def start_together(
+    commands: Sequence[Sequence[object]], *, devices: int | None = None
+) -> list[subprocess.Popen[str]]:
+    """Python with each of these arguments, on so many virtual devices each."""
+    changed = environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    if devices is not None:
+        changed["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
+        changed["JAX_PLATFORMS"] = "cpu"
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env=changed,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command in commands
+    ]
+
+
+def ends_of(processes: Sequence[subprocess.Popen[str]], *, timeout: float) -> list[tuple[int, str]]:
+    """Exit status of each and what it said; all are killed when one takes too long."""
+    try:
+        said = [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]

@@ -16,7 +16,7 @@ from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config import ModelSettings, OptimizerSettings, SFTSettings
 from onethinker_jax.train.log import count_compilations
-from onethinker_jax.train.run import model_config
+from onethinker_jax.train.policy import model_config
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.data_pipeline.making import picture, write_tokenizer

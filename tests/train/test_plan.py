@@ -142,7 +142,7 @@ def narrow(layers: int) -> tuple[TrainConfig, Qwen3VLConfig]:
 @pytest.mark.slow
 def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     config, sizes = narrow(8)
-    monkeypatch.setattr("onethinker_jax.train.run.planned_sizes", lambda settings: sizes)
+    monkeypatch.setattr("onethinker_jax.train.policy.planned_sizes", lambda settings: sizes)
     chip, mesh = plan._target(config, "v6e:2x4")
     reports = plan.plan(config, mesh)
     assert [report.program.name for report in reports] == [

@@ -1,10 +1,5 @@
 """Many devices, in one process and in two, give what one device gives: an update, and weights read and written."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,9 +9,7 @@ from safetensors.numpy import load_file
 
 from onethinker_jax.model.sharding import make_mesh
 from tests.model import tiny
-from tests.train import making
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.train import making, running
 
 
 @pytest.fixture(scope="module")
@@ -48,33 +41,16 @@ def test_eight_devices(alone) -> None:
 
 @pytest.mark.slow
 def test_two_processes_of_four_devices(alone, tmp_path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = running.free_port()
     (tmp_path / "weights").mkdir()
     (tmp_path / "again").mkdir()
     checkpoints = [
         tiny.write_checkpoint(tiny.CONFIGS[name], tmp_path / "weights" / str(number))
         for number, name in enumerate(("tied", tiny.MOE))
     ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.train.two_processes", str(number), port, str(tmp_path)],
-            env=environment,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], said
+    commands = [["-m", "tests.train.two_processes", number, port, tmp_path] for number in range(2)]
+    ends = running.ends_of(running.start_together(commands), timeout=300)
+    assert [status for status, _ in ends] == [0, 0], ends
     for checkpoint in checkpoints:
         again = tmp_path / "again" / checkpoint.name / "model.safetensors"
         assert load_file(again).keys() == load_file(checkpoint / "model.safetensors").keys()

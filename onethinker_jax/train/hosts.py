@@ -1,0 +1,150 @@
+"""The processes of a run, one a host: each trains on its part of every batch and samples on its own devices.
+
+All run the same program.  What they must agree on goes through a ``Hosts``, whose every method but ``share`` and
+``own`` all of them call, in the same order.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from onethinker_jax.train.config import HostSettings, MeshSettings, SettingError, TrainConfig
+
+FOLDER = "hosts"
+PIECE = 2**16  # bytes that go between processes at a time
+HEADER = 8  # bytes that say how long a message is
+
+
+class HostError(RuntimeError):
+    """Another process failed, or the run was begun with another number of them. One line that says which."""
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """This process's number among all, and how many there are."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes what there is once."""
+        return self.index == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's ``value``, which must be one that JSON can hold, in the order of their numbers."""
+        if self.count == 1:
+            return [value]
+        text = json.dumps(value).encode()
+        mine = len(text).to_bytes(HEADER, "little") + text
+        pieces = [_exchange(mine, 0)]
+        sizes = [HEADER + int.from_bytes(row[:HEADER].tobytes(), "little") for row in pieces[0]]
+        pieces += [_exchange(mine, start) for start in range(PIECE, max(sizes), PIECE)]
+        rows = np.concatenate(pieces, axis=1)
+        return [json.loads(row[HEADER:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return any(self.gather(flag))
+
+    def first_does(self, action: Callable[[], object]) -> None:
+        """The first process acts while the others wait; when it fails, all do.
+
+        Raises the action's error in the first process, HostError in the others.
+        """
+        failure: Exception | None = None
+        if self.leads:
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001  raised below, once the others know of it
+                failure = error
+        said = self.gather(None if failure is None else str(failure))[0]
+        if failure is not None:
+            raise failure
+        if said is not None:
+            raise HostError(f"the first process failed: {said}")
+
+    def own(self, parts: list[Any]) -> Any:
+        """This process's of the ``parts`` that a checkpoint keeps; raises HostError when they are another number."""
+        if len(parts) != self.count:
+            raise HostError(
+                f"the checkpoint was written by {len(parts)} processes, not {self.count}: each of them goes on "
+                "from its own place in the records"
+            )
+        return parts[self.index]
+
+    def folder(self, directory: Path) -> Path:
+        """Where this process writes what is its own: the run's folder, or one inside it."""
+        return directory if self.leads else directory / FOLDER / str(self.index)
+
+    def share(self, config: TrainConfig) -> TrainConfig:
+        """The settings of this process's part of a run: of its mesh, and of the rows and prompts of a batch.
+
+        Raises SettingError naming a setting that cannot be divided.
+        """
+        if self.count == 1:
+            return config
+        if config.rl.overlap:
+            raise SettingError("rl.overlap needs a run of one process")
+
+        def part(name: str, size: int) -> int:
+            if size % self.count:
+                raise SettingError(f"{name} {size} is not a multiple of the {self.count} processes")
+            return size // self.count
+
+        sft, rl, evaluation, mesh = config.sft, config.rl, config.evaluation, config.mesh
+        if rl.prompts % (self.count * rl.updates):
+            raise SettingError(
+                f"rl.prompts {rl.prompts} is not a multiple of {self.count} processes x {rl.updates} rl.updates"
+            )
+        rows = rl.rollout_rows and part("rl.rollout_rows", rl.rollout_rows)
+        return replace(
+            config,
+            mesh=MeshSettings(fsdp=part("mesh.data x mesh.fsdp", mesh.data * mesh.fsdp), tensor=mesh.tensor),
+            sft=replace(sft, batch=replace(sft.batch, rows=part("sft.batch.rows", sft.batch.rows))),
+            rl=replace(
+                rl,
+                prompts=part("rl.prompts", rl.prompts),
+                rollout_rows=rows,
+                batch=replace(rl.batch, rows=part("rl.batch.rows", rl.batch.rows)),
+            ),
+            evaluation=replace(evaluation, rows=part("evaluation.rows", evaluation.rows)),
+        )
+
+
+def _exchange(message: bytes, start: int) -> np.ndarray:
+    """uint8 [processes, PIECE], a piece of every process's message: of one size, or each would be compiled."""
+    piece = np.zeros(PIECE, np.uint8)
+    part = message[start : start + PIECE]
+    piece[: len(part)] = np.frombuffer(part, np.uint8)
+    return multihost_utils.process_allgather(piece)
+
+
+ALONE = Hosts()
+"""One process."""
+
+
+def join_hosts(settings: HostSettings) -> Hosts:
+    """Joins the other processes of the run, once they are there; JAX must not have been used before.
+
+    Raises HostError when they do not come, or the settings do not say who they are.
+    """
+    if settings.coordinator is None:
+        return ALONE
+    try:
+        if settings.coordinator == "auto":
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(settings.coordinator, settings.count, settings.index)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise HostError(
+            f"the processes did not find each other ({settings.coordinator}): {reason}"
+        ) from error
+    return Hosts(jax.process_index(), jax.process_count())

@@ -1,0 +1,106 @@
+"""The policy before training: its sizes, and a fresh or a read model placed on the mesh."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.model.family import family_member
+from onethinker_jax.model.hf_weights import load_hf
+from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sharding import tree_shardings
+from onethinker_jax.train.config import ModelSettings, SettingError, TrainConfig
+
+
+def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3VLConfig:
+    """Sizes of a fresh model; time gets what height and width leave of a head's frequencies.
+
+    Token ids are the processor's; without one, as for a plan, some that the vocabulary has.
+    """
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids = {name: getattr(processor, name) if processor else i for i, name in enumerate(names)}
+    side = settings.head_dim // 6
+    return Qwen3VLConfig(
+        text=TextConfig(
+            vocab_size=settings.vocab_size,
+            hidden_size=settings.hidden_size,
+            intermediate_size=settings.intermediate_size,
+            num_layers=settings.num_layers,
+            num_heads=settings.num_heads,
+            num_kv_heads=settings.num_kv_heads,
+            head_dim=settings.head_dim,
+            rope_theta=settings.rope_theta,
+            mrope_section=(settings.head_dim // 2 - 2 * side, side, side),
+            max_position_embeddings=4096,
+        ),
+        vision=VisionConfig(
+            depth=settings.vision_depth,
+            hidden_size=settings.vision_hidden_size,
+            intermediate_size=settings.vision_intermediate_size,
+            num_heads=settings.vision_heads,
+            out_hidden_size=settings.hidden_size,
+            num_position_embeddings=settings.vision_grid**2,
+            deepstack_layers=settings.deepstack_layers,
+        ),
+        tie_word_embeddings=settings.tie_word_embeddings,
+        **ids,
+    )
+
+
+def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
+    """The policy before training, its parameters placed on the mesh.
+
+    Raises SettingError when ``init_from`` is not of the size that ``family`` names.
+    """
+    settings, dtype = config.model, jnp.dtype(config.model.master_dtype)
+    sizes = Qwen3VLConfig.from_directory(settings.init_from or base)
+    check_family(settings, sizes)
+    if settings.init_from is not None:
+        return load_hf(settings.init_from, mesh=mesh, dtype=dtype, remat=settings.remat)
+
+    def fresh() -> nnx.State:
+        return nnx.state(Qwen3VL(sizes, rngs=nnx.Rngs(config.seed), dtype=dtype, remat=settings.remat))
+
+    graphdef, abstract = nnx.split(abstract_model(sizes, settings))
+    params = jax.jit(fresh, out_shardings=tree_shardings(abstract, mesh))()
+    return nnx.merge(graphdef, params)
+
+
+def abstract_model(sizes: Qwen3VLConfig, settings: ModelSettings) -> Qwen3VL:
+    """The policy's shapes, without arrays."""
+    dtype = jnp.dtype(settings.master_dtype)
+    return nnx.eval_shape(lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), dtype=dtype, remat=settings.remat))
+
+
+def planned_sizes(settings: ModelSettings) -> Qwen3VLConfig:
+    """What a run with these settings would train, told without files where ``family`` names it.
+
+    Raises ConfigError, or OSError when ``init_from`` cannot be read.
+    """
+    if settings.init_from is not None:
+        return Qwen3VLConfig.from_directory(settings.init_from)
+    return model_config(settings, None) if settings.family is None else family_member(settings.family)
+
+
+def check_family(settings: ModelSettings, sizes: Qwen3VLConfig) -> None:
+    """Raises SettingError when the model to train is not of the size that ``family`` names."""
+    if settings.family is None:
+        return
+    if settings.init_from is None:
+        raise SettingError(f"model.family {settings.family}: name its weights, --model.init-from DIRECTORY")
+    wanted = family_member(settings.family)
+    for part in ("text", "vision"):
+        for field in fields(getattr(wanted, part)):
+            if field.name == "intermediate_size" and part == "text" and wanted.text.moe is not None:
+                continue  # names no weight where every layer has experts
+            found, expected = (getattr(getattr(c, part), field.name) for c in (sizes, wanted))
+            if found != expected:
+                raise SettingError(
+                    f"model.family {settings.family}: {settings.init_from} has {part} {field.name} "
+                    f"{found}, not {expected}"
+                )

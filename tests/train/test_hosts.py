@@ -1,0 +1,200 @@
+"""Runs of several processes: what they agree on, whole runs, stops and failures."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from onethinker_jax.train.config import HostSettings, MeshSettings, SettingError
+from onethinker_jax.train.hosts import ALONE, HostError, Hosts, join_hosts
+from onethinker_jax.train.presets import smoke
+from tests.train import running
+
+# For two processes of two devices.
+SIZES = ("--mesh.fsdp", 4, "--sft.batch.rows", 4, "--rl.batch.rows", 4, "--evaluation.rows", 8)
+
+
+def test_alone():
+    value = ("a tuple", None)
+    assert ALONE.gather(value) == [value] and ALONE.gather(value)[0] is value
+    assert ALONE.any(True) and not ALONE.any(False)
+    with pytest.raises(ZeroDivisionError):
+        ALONE.first_does(lambda: 1 // 0)
+    assert ALONE.folder(Path("run")) == Path("run") and ALONE.share(smoke()) is not None
+    assert join_hosts(HostSettings()) is ALONE
+
+
+def test_own_part_of_a_checkpoint():
+    assert Hosts(1, 2).own(["a", "b"]) == "b"
+    with pytest.raises(HostError, match="written by 2 processes, not 3"):
+        Hosts(1, 3).own(["a", "b"])
+
+
+def test_a_process_has_its_share_of_rows_and_prompts():
+    whole = smoke()
+    whole = replace(
+        whole,
+        mesh=MeshSettings(data=2, fsdp=2, tensor=2),
+        sft=replace(whole.sft, batch=replace(whole.sft.batch, rows=8)),
+        rl=replace(whole.rl, prompts=16, rollout_rows=8, batch=replace(whole.rl.batch, rows=4)),
+    )
+    part = Hosts(1, 2).share(whole)
+    assert part.mesh == MeshSettings(data=1, fsdp=2, tensor=2)
+    assert part.sft.batch.rows == 4 and part.rl.batch.rows == 2
+    assert (part.rl.prompts, part.rl.rollout_rows) == (8, 4)
+    assert 2 * part.evaluation.rows == whole.evaluation.rows
+    assert ALONE.share(whole) is whole
+    assert Hosts(0, 4).folder(Path("run")) == Path("run")
+    assert Hosts(2, 4).folder(Path("run")) == Path("run/hosts/2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": 6}, r"rl.prompts 6 is not a multiple of 2 processes x 2 rl.updates"),
+        ({}, r"mesh.data x mesh.fsdp 1 is not a multiple of the 2 processes"),
+        (
+            {"overlap": True, "importance_sampling": "token_truncate"},
+            r"rl.overlap needs a run of one process",
+        ),
+    ],
+)
+def test_what_cannot_be_divided(changes, message):
+    whole = smoke()
+    with pytest.raises(SettingError, match=message):
+        Hosts(0, 2).share(replace(whole, rl=replace(whole.rl, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coordinator": "10.0.0.1:99"}, "give host:port, and hosts.count and hosts.index"),
+        ({"coordinator": "somewhere", "count": 2, "index": 0}, "hosts.coordinator somewhere: give host:port"),
+        ({"coordinator": "a:1", "count": 2, "index": 2}, "hosts.index 2 is not one of hosts.count 2"),
+        ({"count": 2}, "go with hosts.coordinator host:port"),
+        ({"coordinator": "auto", "index": 2}, "go with hosts.coordinator host:port"),
+    ],
+)
+def test_settings_that_name_nobody(settings, message):
+    with pytest.raises(SettingError, match=message):
+        HostSettings(**settings)
+
+
+def test_two_processes_exchange_and_share():
+    port = running.free_port()
+    commands = [["-m", "tests.train.host_process", number, port] for number in range(2)]
+    ends = running.ends_of(running.start_together(commands, devices=2), timeout=120)
+    assert [status for status, _ in ends] == [0, 0], ends
+
+
+def run(out: Path, *arguments: object) -> list[tuple[int, str]]:
+    """Both processes of a smoke run to their end."""
+    commands = running.hosts("smoke", "--out", out, *SIZES, *arguments)
+    return running.ends_of(running.start_together(commands, devices=2), timeout=400)
+
+
+def stopped(
+    out: Path, stage: str, number: int, sign: signal.Signals, *arguments: object
+) -> list[tuple[int, str]]:
+    """The same, but one of the processes is sent a signal once a step of the stage is in the metrics."""
+    commands = running.hosts("smoke", "--out", out, *SIZES, *arguments)
+    processes = running.start_together(commands, devices=2)
+    try:
+        running.wait_for(out / "smoke", stage, processes[0])
+    except AssertionError:
+        for process in processes:
+            process.kill()
+        raise
+    processes[number].send_signal(sign)
+    return running.ends_of(processes, timeout=400)
+
+
+def assert_equal(out: Path, whole: Path) -> None:
+    """The same model, bit for bit, and the same curves."""
+    ours, theirs = (load_file(folder / "smoke" / "model" / "model.safetensors") for folder in (out, whole))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    assert metrics(out / "smoke") == metrics(whole / "smoke")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that nothing disturbs."""
+    out = tmp_path_factory.mktemp("whole")
+    ends = run(out)
+    assert [status for status, _ in ends] == [0, 0], ends
+    assert "warning" not in ends[0][1], ends[0][1]
+    return out
+
+
+@pytest.mark.slow
+def test_files_of_a_run(whole: Path):
+    """One model, one set of answers; what is each process's own is in its folder, with the same curves."""
+    run_folder, other = whole / "smoke", whole / "smoke" / "hosts" / "1"
+    records = json.loads((run_folder / "data" / "eval_shapes.json").read_text())
+    for stage in ("fresh", "sft", "rl"):
+        rows = (run_folder / "heldout" / f"{stage}.jsonl").read_text().splitlines()
+        assert [json.loads(row)["problem_id"] for row in rows] == [record["problem_id"] for record in records]
+    assert metrics(other) == metrics(run_folder)
+    assert (run_folder / "index.html").is_file() and not (other / "index.html").exists()
+    said = (other / "console.log").read_text()
+    assert "process 1 of 2" in said and "warning" not in said
+    steps = [row for row in read_metrics(run_folder / "metrics.jsonl") if row["stage"] == "rl"]
+    assert {row["prompts_drawn"] for row in steps} == {smoke().rl.prompts}
+
+
+@pytest.mark.slow
+def test_stopped_twice_it_ends_in_the_same_bits(whole: Path, tmp_path: Path):
+    """Ctrl-C reaches one of the processes; both stop after the same step."""
+    for stage, number in (("sft", 1), ("rl", 0)):
+        ends = stopped(tmp_path, stage, number, signal.SIGINT)
+        assert [status for status, _ in ends] == [130, 130], ends
+    assert [status for status, _ in run(tmp_path)] == [0, 0]
+    assert_equal(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_a_process_is_killed(whole: Path, tmp_path: Path):
+    """The other one ends too; started again, they go on from the newest checkpoint."""
+    shutil.copytree(whole / "smoke" / "data", tmp_path / "smoke" / "data")
+    ends = stopped(tmp_path, "rl", 1, signal.SIGKILL)
+    assert ends[0][0] != 0 and ends[1][0] == -signal.SIGKILL, ends
+    assert [status for status, _ in run(tmp_path)] == [0, 0]
+    assert_equal(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_one_process_gives_the_same(whole: Path, tmp_path: Path):
+    """RL on the devices of two processes and of one: the same prompts and samples, sums in another order."""
+    arguments = ("--sft.steps", 0, "--rl.entropy-coefficient", 0.05, "--evaluation.no-sampled")
+    assert [status for status, _ in run(tmp_path / "two", *arguments)] == [0, 0]
+    command = ["-m", "onethinker_jax.train", "smoke", "--out", tmp_path / "one", *SIZES, *arguments]
+    ends = running.ends_of(running.start_together([command], devices=4), timeout=400)
+    assert ends[0][0] == 0, ends
+    one, two = (
+        [row for row in metrics(tmp_path / name / "smoke") if row["stage"] == "rl"] for name in ("one", "two")
+    )
+    assert len(one) == len(two) == smoke().rl.steps
+    for ours, theirs in zip(two, one, strict=True):
+        del ours["micro_batches"], theirs["micro_batches"]  # each process fills its own rows
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert value == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), (name, ours["step"])
+    assert one[-1]["grad_norm"] > 0
+
+
+@pytest.mark.slow
+def test_the_reward_service_of_one_process_goes(whole: Path, tmp_path: Path):
+    """Both stop after a checkpoint, the other one saying where it failed, and the run goes on from there."""
+    commands = running.hosts("smoke", "--out", tmp_path, *SIZES, "--sidecar.timeout", 3)
+    processes = running.start_together(commands, devices=2)
+    running.wait_for(tmp_path / "smoke", "rl", processes[0])
+    log = tmp_path / "smoke" / "hosts" / "1" / "console.log"
+    service = next(line for line in log.read_text().splitlines() if "reward service" in line)
+    os.kill(int(service.rsplit(" ", 1)[1]), signal.SIGKILL)
+    ends = running.ends_of(processes, timeout=400)
+    assert [status for status, _ in ends] == [1, 1], ends
+    assert "error: process 1: " in ends[0][1] and "process 1" not in ends[1][1], ends
+    assert [status for status, _ in run(tmp_path)] == [0, 0]
+    assert_equal(tmp_path, whole)
