@@ -1,14 +1,22 @@
 """Runs of several processes: what they agree on, whole runs, stops and failures."""
 
+import json
+import os
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from onethinker_jax.train.config import HostSettings, MeshSettings, SettingError
 from onethinker_jax.train.hosts import ALONE, HostError, Hosts, join_hosts
+from onethinker_jax.train.log import read_metrics
 from onethinker_jax.train.presets import smoke
 from tests.train import running
+from tests.train.rl import metrics
 
 # For two processes of two devices.
 SIZES = ("--mesh.fsdp", 4, "--sft.batch.rows", 4, "--rl.batch.rows", 4, "--evaluation.rows", 8)
