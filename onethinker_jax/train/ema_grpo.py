@@ -149,10 +149,10 @@ def train_ema_grpo(
                 show_table(log, step, metrics)
             if compiled is not None and (late := compilations.since(compiled)):
                 log.warn(f"compiled after warm-up: {', '.join(late)}")
-            compiled = compilations.count
             stopping = hosts.any(interrupt.requested)
             if step % settings.save_every == 0 or step == settings.steps or stopping:
                 save(step)
+            compiled = compilations.count  # of several processes a first save compiles slices of its own
             if stopping:
                 raise KeyboardInterrupt
     return state.params

@@ -64,7 +64,7 @@ assert mine.shape == {"data": 1, "fsdp": 1, "tensor": 2}
 assert {device.process_index for device in mine.devices.flat} == {number}
 layout = decoding_layout(params, mine, "float32")
 for (path, ours), wanted in zip(
-    jax.tree_util.tree_leaves_with_path(layout), jax.tree.leaves(fresh()), strict=True
+    jax.tree_util.tree_leaves_with_path(layout), jax.tree.leaves(jax.jit(fresh)()), strict=True
 ):
     assert ours.is_fully_addressable, path
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(wanted), err_msg=str(path))

@@ -76,8 +76,11 @@ def leaves_of(tree: Any) -> dict[str, jax.Array]:
 ROWS = [["text"], ["one image", "text"], ["text", "text"], ["video"]]
 
 
-def sharded_update(mesh: Mesh) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Loss, summed gradients and stepped parameters of one SFT update of ``ROWS``, by name, laid over ``mesh``."""
+def sharded_update(mesh: Mesh, mine: slice = slice(None)) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss, summed gradients and stepped parameters of one SFT update of ``ROWS``, by name, laid over ``mesh``.
+
+    ``mine`` are this process's rows.
+    """
     settings = SFTSettings(steps=4, optimizer=OptimizerSettings(learning_rate=1e-3, warmup=0.0))
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(CONFIG_FOR_TWO, rngs=nnx.Rngs(0))))
     optimizer = make_optimizer(settings.optimizer, 4, train_vision=True)
@@ -90,7 +93,7 @@ def sharded_update(mesh: Mesh) -> tuple[jax.Array, dict[str, jax.Array]]:
         state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
         update = sft_update(graphdef, optimizer, settings, "float32")
         gradients = update.zeros(params)
-        gradients, sums = update.accumulate(params, None, gradients, shard_rows(batch(ROWS), mesh))
+        gradients, sums = update.accumulate(params, None, gradients, shard_rows(rows_of(batch(ROWS), mine), mesh))
         state, _ = update.apply(state, gradients, sums["tokens"])
     arrays = {f"gradients.{name}": leaf for name, leaf in leaves_of(gradients).items()}
     arrays |= {f"params.{name}": leaf for name, leaf in leaves_of(state.params).items()}
