@@ -5,7 +5,7 @@ They are made by the functions that training itself uses: ``sft_update``, ``rl_u
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config import TrainConfig
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS
 from onethinker_jax.train.policy import abstract_model
-from onethinker_jax.train.policy_update import PolicyBatch, rl_update
+from onethinker_jax.train.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import TrainState, make_optimizer, optimizer_shapes
 
@@ -97,17 +97,23 @@ def _rl_programs(
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
     floats: Any = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
     numbers: Any = _rows((shape.rows, shape.tokens), jnp.int32, mesh)
-    programs = _update_programs(
-        "RL",
-        update,
-        state,
-        gradients,
-        PolicyBatch(batch, floats, floats, numbers),
-        worst_micro_batches(config),
-        rl.updates,
-        shape.rows * shape.tokens,
+    micro_batch, runs = PolicyBatch(batch, floats, floats, numbers), worst_micro_batches(config)
+    tokens = shape.rows * shape.tokens
+    sampler = _sampling_programs(config, graphdef, shapes, sizes, sampling, mesh, state)
+    beside = {}
+    if rl.overlap and rl.rollout_mesh is None:  # the sampler's, which works meanwhile on the same devices
+        beside = {kind: sampler[-1].arguments[kind] for kind in ("weights to decode", "KV cache")}
+    programs = []
+    if rl.importance_sampling != "none" and rl.updates > 1:
+        score = rl_logprobs(graphdef, sampling, config.model.compute_dtype)
+        resident = {"optimiser": (state.optimizer, state.reference), **beside}
+        arguments = {"parameters": state.params, "batch": micro_batch}
+        programs.append(Program("RL log-probabilities", score, arguments, resident, runs, tokens))
+        micro_batch = replace(micro_batch, old=floats)
+    programs += _update_programs(
+        "RL", update, state, gradients, micro_batch, runs, rl.updates, tokens, beside
     )
-    return programs + _sampling_programs(config, graphdef, shapes, sizes, sampling, mesh, state)
+    return programs + sampler
 
 
 def _sampling_programs(
@@ -177,7 +183,9 @@ def _update_programs(
     micro_batches: int,
     updates: int,
     tokens: int,
+    beside: dict[str, Any] | None = None,
 ) -> list[Program]:
+    beside = beside or {}
     count = jax.ShapeDtypeStruct((), jnp.float32)
     return [
         Program(
@@ -189,7 +197,7 @@ def _update_programs(
                 "gradients": gradients,
                 "batch": batch,
             },
-            {"optimiser": state.optimizer},
+            {"optimiser": state.optimizer, **beside},
             micro_batches,
             tokens,
         ),
@@ -197,7 +205,7 @@ def _update_programs(
             f"{stage} update",
             update.apply,
             {"parameters, optimiser": state, "gradients": gradients, "count": count},
-            {},
+            beside,
             updates,
             0,
         ),

@@ -93,7 +93,9 @@ def sharded_update(mesh: Mesh, mine: slice = slice(None)) -> tuple[jax.Array, di
         state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
         update = sft_update(graphdef, optimizer, settings, "float32")
         gradients = update.zeros(params)
-        gradients, sums = update.accumulate(params, None, gradients, shard_rows(rows_of(batch(ROWS), mine), mesh))
+        gradients, sums = update.accumulate(
+            params, None, gradients, shard_rows(rows_of(batch(ROWS), mine), mesh)
+        )
         state, _ = update.apply(state, gradients, sums["tokens"])
     arrays = {f"gradients.{name}": leaf for name, leaf in leaves_of(gradients).items()}
     arrays |= {f"params.{name}": leaf for name, leaf in leaves_of(state.params).items()}

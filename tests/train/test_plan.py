@@ -10,6 +10,7 @@ import pytest
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.model.family import MEMBERS, family_member
+from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train import plan
 from onethinker_jax.train.config import (
     BatchSettings,
@@ -21,6 +22,7 @@ from onethinker_jax.train.config import (
     TrainConfig,
 )
 from onethinker_jax.train.hardware import CHIPS, TopologyError, parse_topology
+from onethinker_jax.train.plan_programs import plan_programs, worst_micro_batches
 from onethinker_jax.train.presets import PRESETS
 from onethinker_jax.train.presets_qwen3_vl import SLICES
 
@@ -138,6 +140,28 @@ def narrow(layers: int) -> tuple[TrainConfig, Qwen3VLConfig]:
     return config, Qwen3VLConfig(text=text, vision=vision, **ids)
 
 
+def test_a_second_pass_and_a_sampler_at_work_are_counted() -> None:
+    """Importance sampling scores every micro-batch first; with overlap weights and cache of the sampler are there."""
+    config, sizes = narrow(4)
+    rl = replace(config.rl, updates=2, overlap=True, importance_sampling="token_truncate")
+    config = replace(config, rl=rl, mesh=MeshSettings())
+    plain, both = (
+        {program.name: program for program in plan_programs(one, sizes, make_mesh())}
+        for one in (replace(config, rl=replace(rl, overlap=False, importance_sampling="none")), config)
+    )
+    assert list(both) == ["SFT gradients", "SFT update", "RL log-probabilities", *list(plain)[2:]]
+    score, gradients = both["RL log-probabilities"], both["RL gradients"]
+    assert score.runs == gradients.runs == worst_micro_batches(config)
+    assert (
+        score.resident.keys() == {"optimiser", "weights to decode", "KV cache"} == gradients.resident.keys()
+    )
+    assert plain["RL gradients"].resident.keys() == {"optimiser"}
+    assert both["RL update"].resident.keys() == {"weights to decode", "KV cache"}
+    assert (
+        gradients.arguments["batch"].old is not None and plain["RL gradients"].arguments["batch"].old is None
+    )
+
+
 @needs_libtpu
 @pytest.mark.slow
 def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
@@ -184,8 +208,6 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
 def test_compile_time_does_not_grow_with_depth() -> None:
     """CPU time of tracing and compiling, as wall time depends on what else runs."""
     import jax
-
-    from onethinker_jax.train.plan_programs import plan_programs
 
     times = {}
     for layers in (8, 32):
