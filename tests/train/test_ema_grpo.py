@@ -20,7 +20,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.loader import RecordStream
 from onethinker_jax.data_pipeline.packing import PackingError
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record
+from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record, task_of
 from onethinker_jax.responses import Samples
 from onethinker_jax.rewards.client import RewardUnavailable
 from onethinker_jax.rewards.score import Score, score_response
@@ -150,7 +150,7 @@ def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler):
         for ours, theirs in zip(back.samples.logprobs, group.samples.logprobs, strict=True):
             assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
         assert [asdict(score) for score in back.scores] == [asdict(score) for score in group.scores]
-        assert back.rewards == [1 + luck(text) for text in group.samples.texts]
+        assert back.outcome.rewards == [1 + luck(text) for text in group.samples.texts]
     assert any(
         not np.array_equal(ours, theirs)
         for group, twin in zip(groups, other, strict=True)
@@ -241,7 +241,7 @@ def test_tasks_of_the_moments(records):
     """Every task but segmentation, which has two, shares moments between image and video."""
     for problem_type in PROBLEM_TYPES:
         kinds = {
-            moment_task(replace(records[0], problem_type=problem_type, data_type=data_type))
+            moment_task(task_of(replace(records[0], problem_type=problem_type, data_type=data_type)))
             for data_type in ("image", "video")
         }
         assert len(kinds) == (2 if problem_type == "segmentation" else 1)

@@ -51,7 +51,9 @@ DRAWN = [
 
 
 def test_means_of_all_and_of_each_task():
-    metrics = rollout_metrics(DRAWN, SETTINGS)  # whose filter keeps accuracies between 0.35 and 0.65
+    metrics = rollout_metrics(
+        [group.outcome for group in DRAWN], SETTINGS
+    )  # whose filter keeps accuracies between 0.35 and 0.65
     assert metrics["prompts_drawn"] == 3 and metrics["sampled_tokens"] == 28
     assert metrics["reward"] == pytest.approx((0.5 + 0.4 + 1 + 1 + 2 + 1 + 3) / 6)
     assert metrics["reward/OCR (image)"] == pytest.approx((0.5 + 0.4 + 1 + 1 + 2) / 4)
@@ -98,7 +100,7 @@ def test_memory_of_the_fullest_device(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_table():
-    metrics = rollout_metrics(DRAWN, SETTINGS)
+    metrics = rollout_metrics([group.outcome for group in DRAWN], SETTINGS)
     metrics |= {"advantage_abs": 1.25, "advantage_abs/OCR (image)": 0.5, "sigma/OCR": 0.125}
     metrics |= {"sigma/segmentation (video)": 0.25, "entropy": 1.5, "seconds/step": 2.0, "mismatch": 1e-6}
     rows = table_rows(metrics)
