@@ -70,8 +70,9 @@ def same(ours: Any, theirs: Any) -> None:
 
 
 def saved(directory: Path, number: int) -> dict[str, Any]:
-    """The host part of a checkpoint."""
-    return json.loads((directory / "checkpoints" / str(number) / "host" / "metadata").read_text())
+    """What a checkpoint keeps of the loop."""
+    host = json.loads((directory / "checkpoints" / str(number) / "host" / "metadata").read_text())
+    return host["hosts"][0]
 
 
 def numbers(directory: Path) -> list[int]:
