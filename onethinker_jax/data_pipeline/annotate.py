@@ -66,6 +66,8 @@ from onethinker_jax.scoring import Scorer
 
 logger = logging.getLogger("onethinker_jax.data_pipeline.annotate")  # also as __main__
 
+LINE_SECONDS = 30.0  # between lines of progress where the console is no terminal
+
 EXPECTED = (
     AddressError,
     CandidateError,
@@ -216,9 +218,12 @@ def _ask(
     )
     progress = Progress(TextColumn("asking"), *columns)
     task = progress.add_task("", total=missing)
+    line_at = time.monotonic() + LINE_SECONDS
 
     def show(asked: Asked, source: Teacher) -> None:
-        progress.update(task, completed=asked.answers + asked.unanswered.total())
+        nonlocal line_at
+        done = asked.answers + asked.unanswered.total()
+        progress.update(task, completed=done)
         tokens = asked.prompt_tokens + asked.completion_tokens
         cost = teacher.cost(asked.prompt_tokens, asked.completion_tokens)
         parts = [f"{source.in_flight} under way", f"{tokens / 1e6:.2f}M tokens"]
@@ -226,6 +231,9 @@ def _ask(
             parts.append(f"cost {cost:,.2f} of about {cost / asked.answers * missing:,.2f}")
         parts += [f"{count} × {cause}" for cause, count in source.tries_again.most_common(2)]
         said.plain = " · ".join(parts)
+        if not console.is_terminal and time.monotonic() >= line_at:
+            line_at = time.monotonic() + LINE_SECONDS
+            console.print(f"asked {done:,} of {missing:,} · {said.plain}", highlight=False)
 
     console.print(
         f"{missing:,} answers to ask of {teacher.model} at {teacher.base_url}, {len(candidates):,} are there",

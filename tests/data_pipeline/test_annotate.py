@@ -152,7 +152,15 @@ def test_again_nothing_is_asked(
     assert f"{2 * RECORDS}, 0 of them new" in capsys.readouterr().out and wanted.files() == before
 
 
-def test_failures_change_nothing(world: Path, truthful: Truthful, wanted: Run, run: Run) -> None:
+def test_failures_change_nothing(
+    world: Path,
+    truthful: Truthful,
+    wanted: Run,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("onethinker_jax.data_pipeline.annotate.LINE_SECONDS", 0.0)
     faults = [
         failure(429, "slow down", headers={"Retry-After": "0.05"}),
         failure(500, "boom"),
@@ -173,6 +181,8 @@ def test_failures_change_nothing(world: Path, truthful: Truthful, wanted: Run, r
     with ScriptedTeacher(answer) as server:
         assert run(world, server.url, "--timeout", "1.5") == 0
         assert len(met) == len(faults) and min(server.times()) == 3
+    said = capsys.readouterr().out  # is no terminal
+    assert f"asked {2 * RECORDS:,} of {2 * RECORDS:,} · " in said and "asked 1 of " in said
     assert run.files() == wanted.files() and run.report()["records"] == wanted.report()["records"]
 
 
