@@ -126,8 +126,9 @@ class DataSettings:
     """Weights of tasks and sources in SFT: 2 is twice as often as by nature, 0 never."""
     rl_mixture: Mixture = field(default_factory=Mixture)
     """The same in RL."""
-    placing: Placing = "first_fit"
-    """How SFT examples are packed: ``best_fit`` fills rows better, at a few milliseconds of the host's time a row."""
+    placing: Placing = "best_fit"
+    """How SFT examples are packed: ``best_fit`` fills rows better than ``first_fit``, at a few milliseconds of the
+    host's time a row."""
     window: int = 64
     """SFT examples that wait in memory to be chosen from; more fill rows better."""
 
