@@ -109,7 +109,7 @@ def evaluate(
 
     Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
     """
-    samples = sampler(params, [sampler.prompt(record) for record in records], seed=seed, step=0)
+    samples = sampler(params, sampler.prompts(records), seed=seed, step=0)
     responses = [of_one.texts[0] for of_one in samples]
     scores = scorer.single()(records, [[response] for response in responses])
     predictions = []

@@ -6,6 +6,7 @@ Prompts of any number run through the model's own sampler in fixed shapes, and c
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,6 +122,17 @@ class Sampler:
                     f"record {record.problem_id}: prompt of {size} {name}, more than the {most} allowed"
                 )
         return prompt
+
+    def prompts(self, records: Sequence[Record]) -> list[Example]:
+        """The records' prompts, as many made at once as processes decode media.
+
+        Raises what ``prompt`` does, of the first record that it fails for.
+        """
+        workers = self.processor.media.workers
+        if not workers:
+            return [self.prompt(record) for record in records]
+        with ThreadPoolExecutor(workers, thread_name_prefix="prompts") as threads:
+            return list(threads.map(self.prompt, records))
 
     def _samples(self, finished: list[Finished]) -> Samples:
         finished = sorted(finished, key=lambda one: one.sample)

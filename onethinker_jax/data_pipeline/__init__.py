@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         stack_prompts,
     )
     from onethinker_jax.data_pipeline.processor import Example, Processor
+    from onethinker_jax.data_pipeline.prompt_stream import PromptStream
     from onethinker_jax.data_pipeline.record_archive import RecordArchive, open_records
     from onethinker_jax.data_pipeline.record_file import RecordFile
     from onethinker_jax.data_pipeline.records import (
@@ -42,6 +43,7 @@ _HOME = {
     "record_file": ("RecordFile",),
     "record_archive": ("RecordArchive", "open_records"),
     "loader": ("RecordStream", "TrainingBatches"),
+    "prompt_stream": ("PromptStream",),
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "Mixture",
     "PackingError",
     "Processor",
+    "PromptStream",
     "Record",
     "RecordArchive",
     "RecordError",

@@ -11,19 +11,20 @@ import zlib
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
-from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.mixture import Mixture, stream_order
+from onethinker_jax.data_pipeline.ordered_examples import OrderedExamples
 from onethinker_jax.data_pipeline.packing import Batch, check_fits, pack_placed
 from onethinker_jax.data_pipeline.placement import PLACINGS, PackingError, Placing
 from onethinker_jax.data_pipeline.processor import Example, Processor
 from onethinker_jax.data_pipeline.record_table import table_of
-from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.data_pipeline.records import Record
 
 
 class StreamError(ValueError):
@@ -238,65 +239,41 @@ class TrainingBatches:
 
     def _make(self, state: Mapping[str, Any]) -> Generator[tuple[Batch, dict[str, Any]], None, None]:
         pending, position = state["pending"], state["stream"]["position"]
-        examples = self._examples(itertools.chain(pending, itertools.count(position)))
-        waiting = list(itertools.islice(examples, len(pending)))
-        ready = [(place, example) for place, example in waiting if example is not None]
-        while True:
-            failed = 0
-            while len(ready) < self._window:
-                place, example = next(examples)
-                position = place + 1
-                if example is not None:
-                    ready.append((place, example))
-                failed = 0 if example is not None else failed + 1
-                if failed > 2 * self._stream.size:
-                    raise RecordError(f"none of {self._stream.size} records can be used")
-            window = [example for _, example in ready]
-            sizes = [(len(example.tokens), len(example.patches)) for example in window]
-            places, left = self._place(sizes, **self._shape)
-            batch = pack_placed(window, places, **self._shape)
-            ready = [ready[number] for number in left]
-            stream = {**state["stream"], "position": position}
-            yield batch, {"stream": stream, "pending": [place for place, _ in ready]}
+        examples = OrderedExamples(
+            itertools.chain(pending, itertools.count(position)),
+            self._stream.at,
+            self._training,
+            bad=self._bad,
+            size=self._stream.size,
+            workers=self._workers,
+            ahead=2 * self._workers,
+            name="training-batches-example",
+        )
+        with closing(examples):
+            ready: list[tuple[int, Example]] = []
+            for _ in pending:
+                place, made = examples.next()
+                if made is not None:
+                    ready.append((place, made[1]))
+            while True:
+                while len(ready) < self._window:
+                    place, made = examples.next()
+                    position = place + 1
+                    if made is not None:
+                        ready.append((place, made[1]))
+                window = [example for _, example in ready]
+                sizes = [(len(example.tokens), len(example.patches)) for example in window]
+                places, left = self._place(sizes, **self._shape)
+                batch = pack_placed(window, places, **self._shape)
+                ready = [ready[number] for number in left]
+                stream = {**state["stream"], "position": position}
+                yield batch, {"stream": stream, "pending": [place for place, _ in ready]}
 
-    def _examples(self, positions: Iterator[int]) -> Iterator[tuple[int, Example | None]]:
-        """Positions with their examples, in this order; None for a bad record that may be skipped.
-
-        Only here, in the order of the stream, is a bad record reported: threads do not change what is said.
-        """
-        if self._workers == 0:
-            for position in positions:
-                yield position, self._checked(*self._attempt(position))
-            return
-        threads = ThreadPoolExecutor(self._workers, thread_name_prefix="training-batches-example")
-        coming: deque[tuple[int, Future[tuple[Record | None, Example | Exception]]]] = deque()
+    def _training(self, record: Record) -> Example:
+        """The record's training example; raises PackingError naming the record when a row is too small for it."""
+        example = self._processor.training(record)
         try:
-            for position in positions:
-                coming.append((position, threads.submit(self._attempt, position)))
-                if len(coming) > 2 * self._workers:
-                    oldest, future = coming.popleft()
-                    yield oldest, self._checked(*future.result())
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
-
-    def _attempt(self, position: int) -> tuple[Record | None, Example | Exception]:
-        """The record at a position of the stream with its example, or with what is wrong with it."""
-        record = None
-        try:
-            record = self._stream.at(position)
-            example = self._processor.training(record)
             check_fits(example, tokens=self._shape["tokens"], patches=self._shape["patches"])
         except PackingError as error:
-            return record, PackingError(f"record {record and record.problem_id}: {error}")
-        except (MediaError, RecordError) as error:
-            return record, error
-        return record, example
-
-    def _checked(self, record: Record | None, result: Example | Exception) -> Example | None:
-        if not isinstance(result, Exception):
-            return result
-        about = {}
-        if record is not None:
-            about = {"record": record.origin, "problem_id": record.problem_id, "problem": record.problem}
-        self._bad.report(result, **about)
-        return None
+            raise PackingError(f"record {record.problem_id}: {error}") from None
+        return example

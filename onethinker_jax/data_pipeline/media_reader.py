@@ -35,6 +35,11 @@ class MediaReader:
         """
         self._cache, self._pool, self._time_limit = cache, pool, time_limit
 
+    @property
+    def workers(self) -> int:
+        """Processes that decode, and so how many threads may well read at once; 0: none but this one."""
+        return 0 if self._pool is None else len(self._pool)
+
     def image(self, path: MediaFile, bounds: PixelBounds | None) -> np.ndarray:
         """uint8 [H, W, 3] within the bounds; None: in the file's own size.
 

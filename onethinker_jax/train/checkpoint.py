@@ -111,6 +111,7 @@ _MAY_CHANGE = (
     "data.frame_cache_bytes",
     "data.media_workers",
     "data.media_time_limit",
+    "rl.prompts_ahead",
     "sidecar.addresses",
     "sidecar.authorities",
     "sidecar.token_file",

@@ -244,6 +244,9 @@ class RLSettings:
     """Prompts sampled at once; all of ``prompts`` by default, fewer where their caches do not fit."""
     rollout_slots: int | None = None
     """Samples of a prompt decoded at once; all of ``samples`` by default."""
+    prompts_ahead: int | None = None
+    """Prompts of the next rounds that are read and kept ready while the devices work; one round's ``prompts`` by
+    default, fewer where their media do not fit the host's memory."""
     prompt_tokens: int = 208
     prompt_patches: int = 160
     prompt_buckets: int = 1
@@ -319,6 +322,8 @@ class RLSettings:
             raise SettingError(f"rl.prompts {self.prompts} is not a multiple of rl.updates {self.updates}")
         if self.rollout_rows is not None:
             _positive("rl", self, "rollout_rows")
+        if self.prompts_ahead is not None:
+            _at_least_zero("rl", self, "prompts_ahead")
         if self.samples < 2:
             raise SettingError(f"rl.samples {self.samples}: a group needs at least 2 samples")
         if self.overlap and self.importance_sampling == "none":

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from onethinker_jax.data_pipeline.loader import RecordStream
+from onethinker_jax.data_pipeline.prompt_stream import PromptStream
 from onethinker_jax.model.sharding import DECODE_RULES, decoding_layout, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
@@ -57,7 +58,7 @@ class Rollout:
 
 
 class Rollouts:
-    """The rollouts of all steps in order; a context manager, which ends the thread that ``rl.overlap`` uses.
+    """The rollouts of all steps in order; a context manager, which ends the threads of prompts and of ``rl.overlap``.
 
     ``behaviour`` is None, or the parameters that the next rollout is sampled with where those are no longer the
     policy's: a checkpoint written when that rollout has failed must hold them.
@@ -74,7 +75,13 @@ class Rollouts:
         log: RunLog,
     ):
         self.behaviour: nnx.State | None = None
-        self._stream, self._sampler, self._scorer, self._settings = stream, sampler, scorer, settings
+        self._records, self._sampler, self._scorer, self._settings = stream, sampler, scorer, settings
+        self._stream = PromptStream(
+            stream,
+            sampler.prompt,
+            workers=sampler.processor.media.workers,
+            ahead=settings.prompts if settings.prompts_ahead is None else settings.prompts_ahead,
+        )
         self._seed, self._log = seed, log
         self._waiting: list[Group] = []
         self._waited: list[Group] = []  # what waited before the newest rollout was taken
@@ -159,11 +166,11 @@ class Rollouts:
     def restore(self, saved: Mapping[str, Any], behaviour: nnx.State | None) -> None:
         """Goes on from what ``state`` gave, with the checkpoint's ``behaviour``."""
         self._stream.restore(saved["stream"])
-        self._waiting = [Group.from_json(group, self._stream, self._sampler) for group in saved["waiting"]]
+        self._waiting = [Group.from_json(group, self._records, self._sampler) for group in saved["waiting"]]
         self.behaviour = behaviour
         if saved["ahead"] is not None:
             self._next = Future()
-            self._next.set_result(Rollout.from_json(saved["ahead"], self._stream, self._sampler))
+            self._next.set_result(Rollout.from_json(saved["ahead"], self._records, self._sampler))
 
     def __enter__(self) -> "Rollouts":
         return self
@@ -172,6 +179,7 @@ class Rollouts:
         self._stop.set()
         if self._thread is not None:
             self._thread.shutdown()
+        self._stream.close()
 
     def _submit(self, step: int, params: nnx.State) -> None:
         assert self._thread is not None

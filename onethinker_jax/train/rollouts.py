@@ -15,10 +15,9 @@ import numpy as np
 from flax import nnx
 
 from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.records import Record, RecordError, task_of
+from onethinker_jax.data_pipeline.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.records import Record, task_of
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
@@ -102,7 +101,7 @@ class Group:
 class RolloutSeconds:
     """How long a rollout's parts took; ``reward_wait`` is the part of ``reward`` that the sampler did not cover."""
 
-    prompts: float = 0.0  # reading and preparing media and text
+    prompts: float = 0.0  # waiting for prompts: what of their making was not done ahead
     reward: float = 0.0
     reward_wait: float = 0.0
 
@@ -113,7 +112,7 @@ class Stopped(RuntimeError):
 
 def roll_out(
     params: nnx.State,
-    stream: RecordStream,
+    stream: PromptStream,
     count: int,
     sampler: Sampler,
     scorer: Scorer,
@@ -130,7 +129,7 @@ def roll_out(
     """
     seconds = seconds or RolloutSeconds()
     began = time.perf_counter()
-    positions, records, prompts = _next_prompts(stream, count, sampler)
+    positions, records, prompts = _next_prompts(stream, count, stop)
     seconds.prompts += time.perf_counter() - began
     samples: dict[int, Samples] = {}  # by the prompt's number, in the order in which prompts were through
     scores: list[list[Score]] = []
@@ -170,22 +169,13 @@ def roll_out(
 
 
 def _next_prompts(
-    stream: RecordStream, count: int, sampler: Sampler
+    stream: PromptStream, count: int, stop: Event | None
 ) -> tuple[list[int], list[Record], list[Example]]:
     """Places in the stream, records and prompts of the next ``count`` records that are not bad."""
     found: list[tuple[int, Record, Example]] = []
-    bad_in_a_row = 0
     while len(found) < count:
-        position, record = stream.position, stream.next()
-        try:
-            found.append((position, record, sampler.prompt(record)))
-            bad_in_a_row = 0
-        except (MediaError, PackingError, RecordError) as error:
-            stream.bad.report(
-                error, record=record.origin, problem_id=record.problem_id, problem=record.problem
-            )
-            bad_in_a_row += 1
-            if bad_in_a_row > 2 * stream.size:
-                raise RecordError(f"none of {stream.size} records can be used") from None
+        if stop is not None and stop.is_set():
+            raise Stopped
+        found.append(stream.next(wanted=count - len(found)))
     positions, records, prompts = zip(*found, strict=True)
     return list(positions), list(records), list(prompts)

@@ -22,6 +22,7 @@ from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.mixture import Mixture
 from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.record_archive import open_records
 
 
@@ -35,7 +36,9 @@ class Streams:
         self.processor = Processor.from_pretrained(
             tokenizer, video_min_pixels=4096, video_max_pixels=96 * 64, media=media
         )
-        self.prompts = RecordStream(records, seed=2, **share)
+        self.prompts = PromptStream(
+            RecordStream(records, seed=2, **share), self.processor.prompt, workers=workers, ahead=3
+        )
         self.batches = TrainingBatches(
             RecordStream(records, seed=1, **share),
             self.processor,
@@ -49,8 +52,8 @@ class Streams:
 
     def next(self) -> str:
         """Hashes of the next batch and of the next prompt."""
-        prompt = vars(self.processor.prompt(self.prompts.next()))
-        return f"{digest(next(self.batches))} {digest(prompt)}"
+        _, _, prompt = self.prompts.next()
+        return f"{digest(next(self.batches))} {digest(vars(prompt))}"
 
     def state(self) -> dict[str, Any]:
         return {"batches": self.batches.state(), "prompts": self.prompts.state()}
@@ -61,6 +64,7 @@ class Streams:
 
     def close(self) -> None:
         self.batches.close()
+        self.prompts.close()
         self.processor.media.close()
 
 

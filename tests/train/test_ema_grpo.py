@@ -20,8 +20,9 @@ import pytest
 
 from onethinker_jax.data_pipeline.loader import RecordStream
 from onethinker_jax.data_pipeline.packing import PackingError
+from onethinker_jax.data_pipeline.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record, task_of
-from onethinker_jax.responses import Samples
+from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.client import RewardUnavailable
 from onethinker_jax.rewards.score import Score, score_response
 from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
@@ -137,10 +138,10 @@ def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler):
     stream = RecordStream(records, seed=1)
     stream.next()
     scorer: Any = Rule()
-    groups = roll_out(policy[1], stream, 4, sampler, scorer, seed=0, step=3)
+    groups = roll_out(policy[1], PromptStream(stream, sampler.prompt), 4, sampler, scorer, seed=0, step=3)
     assert [group.position for group in groups] == [1, 2, 3, 4]
-    again = roll_out(policy[1], _from(stream, 1), 4, sampler, scorer, seed=0, step=3)
-    other = roll_out(policy[1], _from(stream, 1), 4, sampler, scorer, seed=0, step=4)
+    again = roll_out(policy[1], _from(stream, 1, sampler), 4, sampler, scorer, seed=0, step=3)
+    other = roll_out(policy[1], _from(stream, 1, sampler), 4, sampler, scorer, seed=0, step=4)
     for group, twin in zip(groups, again, strict=True):
         assert all(map(np.array_equal, group.samples.tokens, twin.samples.tokens))
         back = Group.from_json(json.loads(json.dumps(group.to_json())), stream, sampler)
@@ -165,8 +166,6 @@ def test_scoring_runs_beside_the_sampler(policy, records, sampler):
     class Halves:
         """The sampler with two prompts a batch."""
 
-        prompt = staticmethod(sampler.prompt)
-
         def parts(self, *arguments: Any, **options: Any) -> Iterator[tuple[list[int], list[Samples]]]:
             samples = sampler(*arguments, **options)
             for start in range(0, 6, 2):
@@ -184,13 +183,13 @@ def test_scoring_runs_beside_the_sampler(policy, records, sampler):
     seconds, halves = RolloutSeconds(), cast(Any, Halves())
     scorer: Any = Beside()
     groups = roll_out(
-        policy[1], RecordStream(records, seed=1), 6, halves, scorer, seconds=seconds, seed=0, step=3
+        policy[1], _prompts(records, sampler), 6, halves, scorer, seconds=seconds, seed=0, step=3
     )
     assert [number for part in scored for number in part] == [group.record.problem_id for group in groups]
     assert seconds.reward >= 0.15
     assert 0 < seconds.reward_wait < seconds.reward + 0.1
     plain: Any = Rule()
-    whole = roll_out(policy[1], RecordStream(records, seed=1), 6, sampler, plain, seed=0, step=3)
+    whole = roll_out(policy[1], _prompts(records, sampler), 6, sampler, plain, seed=0, step=3)
     assert [group.to_json() for group in groups] == [group.to_json() for group in whole]
 
     def gone() -> None:
@@ -198,19 +197,24 @@ def test_scoring_runs_beside_the_sampler(policy, records, sampler):
 
     failing: Any = Rule(1, gone)
     with pytest.raises(RewardUnavailable):
-        roll_out(policy[1], RecordStream(records, seed=1), 6, halves, failing, seed=0, step=3)
+        roll_out(policy[1], _prompts(records, sampler), 6, halves, failing, seed=0, step=3)
     assert failing.count == 1  # nothing is asked for after that
 
 
-def _from(stream: RecordStream, position: int) -> RecordStream:
+def _prompts(records: list[Record], sampler: Sampler) -> PromptStream:
+    return PromptStream(RecordStream(records, seed=1), sampler.prompt)
+
+
+def _from(stream: RecordStream, position: int, sampler: Sampler) -> PromptStream:
     stream.restore({**stream.state(), "position": position})
-    return stream
+    return PromptStream(stream, sampler.prompt)
 
 
 def test_sampled_is_what_is_trained(policy, records, sampler):
     """The log-probabilities of the sampler are those of the packed policy batch, and sums are of every token."""
     scorer: Any = Rule()
-    groups = roll_out(policy[1], RecordStream(records, seed=2), 4, sampler, scorer, seed=1, step=0)
+    prompts = PromptStream(RecordStream(records, seed=2), sampler.prompt)
+    groups = roll_out(policy[1], prompts, 4, sampler, scorer, seed=1, step=0)
     advantages = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
     totals: dict[str, float] = {"tokens": 0.0, "mismatch": 0.0, "loss": 0.0}
     loss = jax.jit(

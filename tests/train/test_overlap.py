@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from onethinker_jax.data_pipeline.loader import RecordStream
+from onethinker_jax.data_pipeline.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.rewards.client import RewardUnavailable
@@ -70,7 +71,7 @@ def test_a_step_is_sampled_beside_the_update_before_it(
     assert "compiled after warm-up" not in capsys.readouterr().out
 
     plain: Any = Rule()
-    stream = RecordStream(records, seed=5)
+    stream = PromptStream(RecordStream(records, seed=5), sampler.prompt)
     for step in (1, 2):
         draw = step * settings.max_rounds
         groups = roll_out(policy[1], stream, settings.prompts, sampler, plain, seed=5, step=draw)

@@ -1,58 +1,137 @@
-"""Prompts of a rollout: records that turn out to be bad are raised, or left out and another one drawn."""
+"""Rollouts with a made-up sampler: prompts are made beside the device's work, and a failure loses none."""
 
-import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords
 from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.packing import PackingError
-from onethinker_jax.data_pipeline.records import Record, RecordError
-from onethinker_jax.train.rollouts import _next_prompts
+from onethinker_jax.data_pipeline.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.responses import Samples
+from onethinker_jax.rewards.client import RewardUnavailable
+from onethinker_jax.train.config import RLSettings
+from onethinker_jax.train.dynamic_sampling import Rollout, Rollouts
+from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.rollouts import Stopped, roll_out
+from tests.train.rl import SETTINGS, Rule
 
-BAD = {2: MediaError("2.png: not a readable image"), 5: PackingError("record 5: 900 tokens do not fit")}
+RECORDS = [
+    Record(i, "?", "image", "OCR", (), "<answer>x</answer>", (Path("a.png"),), (), "s") for i in range(30)
+]
+EVERY_GROUP = replace(SETTINGS, accuracy_low=-1.0, accuracy_high=2.0)
 
 
-class PromptsOf:
-    """Stands for a sampler: a prompt is the record's number."""
+class FakeSampler:
+    """A prompt is the record's number; a sample's tokens are the prompt, the draw and the sample's number."""
 
-    def __init__(self, bad: dict[Any, Exception]):
-        self.bad = bad
+    def __init__(self, workers: int = 0):
+        self.made: list[int] = []
+        self.changed = threading.Condition()
+        media = SimpleNamespace(workers=workers)
+        self.processor = SimpleNamespace(media=media, decode=lambda ids: str(ids.tolist()))
+        self.while_decoding = lambda: None
 
     def prompt(self, record: Record) -> Any:
-        if record.problem_id in self.bad:
-            raise self.bad[record.problem_id]
+        with self.changed:
+            self.made.append(record.problem_id)
+            self.changed.notify_all()
         return record.problem_id
 
+    def wait_for(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.made) >= count, 60), self.made
 
-def stream_of(bad: BadRecords | None = None) -> RecordStream:
-    records = [
-        Record(i, "?", "image", "OCR", (), "<answer>x</answer>", (Path("a.png"),), (), "s") for i in range(8)
-    ]
-    return RecordStream(records, seed=0, bad=bad)
-
-
-def test_bad_records_are_left_out_and_others_drawn(tmp_path):
-    quarantine = tmp_path / "q" / "rl.jsonl"
-    stream = stream_of(BadRecords("skip", quarantine))
-    sampler: Any = PromptsOf(BAD)
-    prompts: Any
-    positions, records, prompts = _next_prompts(stream, 6, sampler)  # one epoch: 8 records, 2 of them bad
-    assert sorted(prompts) == [0, 1, 3, 4, 6, 7] == sorted(record.problem_id for record in records)
-    assert [stream.at(position) for position in positions] == records
-    entries = [json.loads(line) for line in quarantine.read_text().splitlines()]
-    assert {entry["problem_id"]: entry["reason"] for entry in entries} == {i: str(e) for i, e in BAD.items()}
-    assert stream.bad.count == 2
-    assert _next_prompts(stream, 6, sampler)[0][0] == 8, "the next draw goes on behind the last"
+    def parts(
+        self, params: Any, prompts: Sequence[int], *, seed: int, step: int
+    ) -> Iterator[tuple[list[int], list[Samples]]]:
+        self.while_decoding()
+        for number, prompt in enumerate(prompts):
+            tokens = [np.array([prompt, step, g], np.int32) for g in range(SETTINGS.samples)]
+            logprobs = [np.zeros(3, np.float32)] * SETTINGS.samples
+            texts = [self.processor.decode(ids) for ids in tokens]
+            yield [number], [Samples(tokens, logprobs, [True] * SETTINGS.samples, texts)]
 
 
-def test_by_default_a_bad_record_stops(tmp_path):
-    sampler: Any = PromptsOf(BAD)
-    with pytest.raises((MediaError, PackingError)):
-        _next_prompts(stream_of(), 8, sampler)
-    nothing: Any = PromptsOf({i: MediaError(f"{i}: broken") for i in range(8)})
-    with pytest.raises(RecordError, match="none of 8 records can be used"):
-        _next_prompts(stream_of(BadRecords("skip", tmp_path / "rl.jsonl")), 1, nothing)
+def rollouts(
+    sampler: FakeSampler, log: RunLog, settings: RLSettings = SETTINGS, rule: Rule | None = None
+) -> Rollouts:
+    ours: Any = sampler
+    scorer: Any = rule or Rule()
+    return Rollouts(RecordStream(RECORDS, seed=3), ours, scorer, settings, seed=0, log=log)
+
+
+def taken(source: Rollouts, step: int) -> Rollout:
+    return source.take(step, None)  # type: ignore[arg-type]
+
+
+def same(ours: Rollout, theirs: Rollout) -> None:
+    for part in ("groups", "surplus"):
+        assert ours.to_json()[part] == theirs.to_json()[part]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[RunLog]:
+    with RunLog(tmp_path) as log:
+        log.stage("rl", SETTINGS.steps, 0)
+        yield log
+
+
+@pytest.mark.parametrize(("workers", "ahead"), [(0, None), (3, None), (3, 2), (0, 0)])
+def test_prompts_of_the_next_step_are_made_while_the_device_works(log, workers, ahead):
+    """Else the waits would not end: the first while answers decode, the second while the policy is updated."""
+    sampler = FakeSampler(workers)
+    settings = replace(EVERY_GROUP, prompts_ahead=ahead)
+    more = settings.prompts if ahead is None else ahead
+    with rollouts(sampler, log, settings) as source:
+        for step in (1, 2, 3):
+            sampler.while_decoding = lambda step=step: sampler.wait_for(step * settings.prompts + more)
+            taken(source, step)
+            sampler.wait_for(step * settings.prompts + more)
+    assert len(sampler.made) == 3 * settings.prompts + more
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("prompts")]
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_failure_loses_no_prompt(log, workers):
+    """Whatever was made ahead by then, the step's groups are those of a run that nothing disturbed."""
+    with rollouts(FakeSampler(), log, replace(SETTINGS, prompts_ahead=0)) as undisturbed:
+        whole = [taken(undisturbed, step) for step in (1, 2, 3)]
+
+    def gone() -> None:
+        raise RewardUnavailable("gone")
+
+    rule = Rule()
+    with rollouts(FakeSampler(workers), log, rule=rule) as source:
+        same(taken(source, 1), whole[0])
+        state = source.state()
+        rule.at, rule.then = rule.count + 3, gone
+        with pytest.raises(RewardUnavailable):
+            taken(source, 2)
+        assert source.state() == state
+        same(taken(source, 2), whole[1])
+        state = source.state()
+    with rollouts(FakeSampler(workers), log) as resumed:
+        resumed.restore(state, None)
+        assert resumed.state() == state
+        same(taken(resumed, 3), whole[2])
+
+
+def test_nobody_waits_for_the_prompts_of_a_rollout_that_is_stopped():
+    """One that is being made is waited for, the others of the round are not."""
+    stop, sampler = threading.Event(), FakeSampler()
+
+    def prompt(record: Record) -> Any:
+        stop.set()
+        return sampler.prompt(record)
+
+    ours: Any = sampler
+    scorer: Any = Rule()
+    with pytest.raises(Stopped), PromptStream(RecordStream(RECORDS, seed=3), prompt) as prompts:
+        roll_out(None, prompts, 8, ours, scorer, seed=0, step=0, stop=stop)  # type: ignore[arg-type]
+    assert len(sampler.made) == 1
