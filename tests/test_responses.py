@@ -1,14 +1,20 @@
 """The sampler of responses: stop strings in real text, parts as they come, settings that cannot work."""
 
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
+from onethinker_jax.data_pipeline.media import MediaError
+from onethinker_jax.data_pipeline.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
@@ -92,6 +98,32 @@ def test_a_prompt_that_is_too_long(made):
         sampler(params, prompts, seed=0, step=0)
 
 
+@pytest.mark.parametrize("workers", [0, 3])
+def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypatch, workers):
+    """In the order of the records; of several that are bad the first is raised."""
+    processor, graphdef, _, prompts = made
+    records = [
+        Record(i, "?", "image", "OCR", (), "<answer>x</answer>", (Path("a.png"),), (), "s") for i in range(6)
+    ]
+    at_once, bad = threading.Barrier(max(workers, 1), timeout=60), set()
+
+    def prompt(record):
+        if not bad:
+            at_once.wait()
+        elif record.problem_id in bad:
+            raise MediaError(f"{record.problem_id}: broken")
+        return prompts[record.problem_id % 5]
+
+    pool = MediaPool(workers) if workers else None
+    monkeypatch.setattr(processor, "media", MediaReader(pool=pool))
+    monkeypatch.setattr(processor, "prompt", prompt)
+    sampler = Sampler(graphdef, processor, SETTINGS, mesh=make_mesh())
+    assert sampler.prompts(records) == [*prompts, prompts[0]]
+    bad.update((2, 1))
+    with pytest.raises(MediaError, match="1: broken"):
+        sampler.prompts(records)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -112,6 +144,8 @@ def test_settings_that_cannot_work(settings, message):
 def test_settings_of_training_name_their_section():
     with pytest.raises(SettingError, match=r"rl\.slots 0"):
         RLSettings(rollout_slots=0)
+    with pytest.raises(SettingError, match=r"rl\.prompts_ahead -1"):
+        RLSettings(prompts_ahead=-1)
     with pytest.raises(SettingError, match=r"evaluation\.prompt_patches 10 is not a multiple of 4"):
         EvaluationSettings(prompt_patches=10)
     settings = RLSettings(prompt_tokens=200, prompt_patches=100, prompt_buckets=3).sampler()

@@ -192,7 +192,8 @@ def test_a_directory_belongs_to_one_config(tmp_path: Path) -> None:
     shutil.copytree(config.directory, moved / "smoke")
     claim_directory(replace(config, out=moved))  # a run may be moved
     data = replace(config.data, media_workers=2, frame_cache=tmp_path, cache_bytes=0)
-    claim_directory(replace(config, out=moved, data=data))  # and decode in another way
+    ahead = replace(config.rl, prompts_ahead=3)
+    claim_directory(replace(config, out=moved, data=data, rl=ahead))  # and decode in another way
     with pytest.raises(SettingError, match="seed 0, not 1"):
         claim_directory(replace(config, out=moved, seed=1))
 

@@ -31,7 +31,7 @@ class FakeSampler:
     """A prompt is the record's number; a sample's tokens are the prompt, the draw and the sample's number."""
 
     def __init__(self, workers: int = 0):
-        self.made: list[int] = []
+        self.made: list[Record] = []
         self.changed = threading.Condition()
         media = SimpleNamespace(workers=workers)
         self.processor = SimpleNamespace(media=media, decode=lambda ids: str(ids.tolist()))
@@ -39,7 +39,7 @@ class FakeSampler:
 
     def prompt(self, record: Record) -> Any:
         with self.changed:
-            self.made.append(record.problem_id)
+            self.made.append(record)
             self.changed.notify_all()
         return record.problem_id
 
