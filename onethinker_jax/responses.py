@@ -92,7 +92,7 @@ class Sampler:
             inputs, lengths = stack_prompts(chosen, tokens=tokens, patches=patches)
             return inputs, lengths, np.array([prompt.next_position for prompt in chosen], np.int32)
 
-        params = decoding_layout(params, self.mesh, self.compute_dtype)
+        params = self.placed(params)
         sizes = [(len(prompt.tokens), len(prompt.patches)) for prompt in prompts]
         stream = self._decoding(
             params,
@@ -111,6 +111,10 @@ class Sampler:
             )
             if through:
                 yield through, [self._samples(unfinished.pop(number)) for number in through]
+
+    def placed(self, params: nnx.State) -> nnx.State:
+        """Parameters as this sampler wants them, which it is then quick to be given again."""
+        return decoding_layout(params, self.mesh, self.compute_dtype)
 
     def prompt(self, record: Record) -> Example:
         """The record's prompt; raises PackingError naming the record when it exceeds the settings' sizes."""

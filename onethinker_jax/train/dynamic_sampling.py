@@ -19,7 +19,7 @@ from flax import nnx
 
 from onethinker_jax.data_pipeline.loader import RecordStream
 from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-from onethinker_jax.model.sharding import DECODE_RULES, decoding_layout, tree_shardings
+from onethinker_jax.model.sharding import DECODE_RULES, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config import RLSettings
@@ -99,8 +99,7 @@ class Rollouts:
         try:
             if self._thread is None:
                 self._before = self._stream.state()
-                mesh, dtype = self._sampler.mesh, self._sampler.compute_dtype
-                rollout = self._fill(decoding_layout(params, mesh, dtype), step)
+                rollout = self._fill(self._sampler.placed(params), step)
             else:
                 if self._next is None:
                     self._submit(
@@ -135,10 +134,10 @@ class Rollouts:
 
     def decoding_copy(self, params: nnx.State) -> nnx.State:
         """The parameters on the sampler's devices as it wants them, in buffers of their own."""
-        mesh, dtype = self._sampler.mesh, self._sampler.compute_dtype
         if self._settings.rollout_mesh is None:
-            moved = decoding_layout(params, mesh, dtype)
+            moved = self._sampler.placed(params)
         else:
+            mesh, dtype = self._sampler.mesh, self._sampler.compute_dtype
             typed = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
             moved = jax.device_put(typed, tree_shardings(typed, mesh, DECODE_RULES))
         return jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, moved, params)

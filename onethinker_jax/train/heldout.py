@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
-from onethinker_jax.model.sharding import decoding_layout
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
@@ -74,7 +73,7 @@ class HeldOut:
     ):
         """``config`` and ``mesh`` are this process's part; ``records`` are all."""
         self.config, self.records, self.scorer, self.log = config, records, scorer, log
-        self.mesh, self.hosts = mesh, hosts
+        self.hosts = hosts
 
         def sampler(settings: SamplerSettings) -> Sampler:
             dtype, dealt = config.model.compute_dtype, {"first": hosts.index, "stride": hosts.count}
@@ -100,8 +99,8 @@ class HeldOut:
             return
         stage = name.removesuffix(SAMPLED)
         self.log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
-        params = decoding_layout(params, self.mesh, self.config.model.compute_dtype)
-        with jax.set_mesh(self.mesh):
+        params = sampler.placed(params)
+        with jax.set_mesh(sampler.mesh):
             mine = evaluate(sampler, params, self.records[hosts.index :: hosts.count], self.scorer)
         answers = hosts.gather([prediction.to_json() for prediction in mine])
         predictions = [

@@ -13,6 +13,7 @@ import pytest
 from onethinker_jax.data_pipeline.loader import RecordStream
 from onethinker_jax.data_pipeline.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Samples
 from onethinker_jax.rewards.client import RewardUnavailable
 from onethinker_jax.train.config import RLSettings
@@ -36,6 +37,10 @@ class FakeSampler:
         media = SimpleNamespace(workers=workers)
         self.processor = SimpleNamespace(media=media, decode=lambda ids: str(ids.tolist()))
         self.while_decoding = lambda: None
+        self.mesh = make_mesh()
+
+    def placed(self, params: Any) -> Any:
+        return params
 
     def prompt(self, record: Record) -> Any:
         with self.changed:
