@@ -25,6 +25,7 @@ from flax import nnx
 from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.chat import ProcessorError
 from onethinker_jax.data_pipeline.media import MediaError
+from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.prompts import PromptError, Prompts
@@ -211,6 +212,10 @@ class Arguments:
     """Of one frame."""
     video_total_pixels: int | None = None
     """Of all sampled frames of a video; by default what the directory says."""
+    media_workers: int = 0
+    """Processes that decode media; 0: this one."""
+    media_time_limit: float = 60.0
+    """Seconds that decoding one video may take."""
     prompt_file: Path | None = None
     """JSON or TOML file of prompt templates by task; by default the directory's prompts.json, else the project's."""
     variant: Variant = "released"
@@ -241,6 +246,7 @@ def main(arguments: Arguments) -> None:
         video_max_pixels=arguments.video_max_pixels,
         video_total_pixels=arguments.video_total_pixels,
         prompts=Prompts.from_file(arguments.prompt_file) if arguments.prompt_file else None,
+        media=MediaReader.in_processes(arguments.media_workers, time_limit=arguments.media_time_limit),
     )
     mesh = make_mesh()
     graphdef, params = nnx.split(load_hf(arguments.model, mesh=mesh, dtype=jnp.dtype(arguments.dtype)))

@@ -12,14 +12,12 @@ from onethinker_jax.data_pipeline.bad_records import BadRecords
 from onethinker_jax.data_pipeline.candidates import Candidate, Candidates, Key, key_of
 from onethinker_jax.data_pipeline.json_rows import RecordError
 from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records import Record, iter_records
 from onethinker_jax.data_pipeline.teacher import Reply, Teacher, TeacherSettings, Unanswered
 from onethinker_jax.data_pipeline.teacher_prompt import SentMedia, question_digest, request_messages
 
 _AHEAD = 2  # records whose media are read before a request could be sent
-_GRACE_SECONDS = 15.0  # beyond the limit that decoding keeps itself, for a file that hangs inside a frame
 
 
 class Corpus:
@@ -87,9 +85,8 @@ class Asked:
 @contextmanager
 def media_reader(workers: int, time_limit: float) -> Iterator[tuple[MediaReader, ThreadPoolExecutor]]:
     """Reads media in so many processes, or in this one for 0, and the threads to call it from."""
-    pool = MediaPool(workers, time_limit=time_limit + _GRACE_SECONDS) if workers else None
     threads = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="media")
-    reader = MediaReader(pool=pool, time_limit=time_limit)
+    reader = MediaReader.in_processes(workers, time_limit=time_limit)
     try:
         yield reader, threads
     finally:

@@ -36,10 +36,10 @@ from onethinker_jax.data_pipeline.inspection import MediaFacts, inspect_media
 from onethinker_jax.data_pipeline.json_rows import JsonRows, RecordError
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media_reader import GRACE_SECONDS
 from onethinker_jax.data_pipeline.records import Record, iter_records, task_of
 from onethinker_jax.data_pipeline.views import View, view_record
 
-_GRACE_SECONDS = 15.0  # beyond the limit that decoding keeps itself, for a file that hangs inside a frame
 _REASON = re.compile(r".*?: record \d+(?: \(problem_id .*?\))?: ([\w.\[\]-]+):", re.DOTALL)
 
 
@@ -84,7 +84,7 @@ def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadR
     (settings.out / "bad.jsonl").unlink(missing_ok=True)
     bad = BadRecords("skip", settings.out / "bad.jsonl")
     counts, shown = CorpusCounts(), _Samples(settings.samples)
-    limit = settings.time_limit + _GRACE_SECONDS
+    limit = settings.time_limit + GRACE_SECONDS
     with ExitStack() as stack:
         pool = stack.enter_context(MediaPool(settings.workers, time_limit=limit))
         threads = stack.enter_context(ThreadPoolExecutor(settings.workers))

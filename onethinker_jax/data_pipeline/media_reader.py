@@ -15,6 +15,9 @@ from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 
+# Seconds beyond the time limit of a video that decoding keeps itself, before its process is ended.
+GRACE_SECONDS = 15.0
+
 
 class MediaReader:
     """Reads images and videos in the size they reach the model. Thread-safe."""
@@ -34,6 +37,12 @@ class MediaReader:
                 the pool's own limit ends what hangs inside a frame.
         """
         self._cache, self._pool, self._time_limit = cache, pool, time_limit
+
+    @classmethod
+    def in_processes(cls, count: int, *, time_limit: float, cache: FrameCache | None = None) -> "MediaReader":
+        """One that decodes in so many processes, which end with this one; in this one for 0."""
+        pool = MediaPool(count, time_limit=time_limit + GRACE_SECONDS) if count else None
+        return cls(cache=cache, pool=pool, time_limit=time_limit)
 
     @property
     def workers(self) -> int:

@@ -26,7 +26,6 @@ from rich.console import Console
 from onethinker_jax.data_pipeline.bad_records import BadRecords
 from onethinker_jax.data_pipeline.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.processor_config import PROMPTS
@@ -62,8 +61,6 @@ from onethinker_jax.train.summary import print_summary, write_run_page
 from onethinker_jax.train.wandb_run import WandbRun
 
 QUARANTINE = "quarantine"
-# Seconds beyond the time limit of a video that decoding itself keeps, before its process is ended.
-GRACE = 15.0
 
 
 @dataclass(frozen=True)
@@ -390,10 +387,10 @@ def make_reader(settings: DataSettings) -> MediaReader:
 
     Raises OSError when the folder of the frame cache cannot be made.
     """
-    limit = settings.media_time_limit
     cache = settings.frame_cache and FrameCache(settings.frame_cache, settings.frame_cache_bytes)
-    pool = MediaPool(settings.media_workers, time_limit=limit + GRACE) if settings.media_workers else None
-    return MediaReader(cache=cache, pool=pool, time_limit=limit)
+    return MediaReader.in_processes(
+        settings.media_workers, time_limit=settings.media_time_limit, cache=cache or None
+    )
 
 
 def _keep_compiled_programs() -> None:
