@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
@@ -63,12 +64,14 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequenc
         raise ShardingError(
             f"mesh data={data} fsdp={fsdp} tensor={tensor} needs {needed} devices, not {len(devices)}"
         )
-    types = (AxisType.Auto,) * 3
-    mesh = jax.make_mesh((data, fsdp, tensor), AXES, axis_types=types, devices=devices[:needed])
+    shape, chosen = (data, fsdp, tensor), devices[:needed]
+    # An 8 x 2 mesh of a 4 x 4 torus, for example, splits an axis of the torus.
+    placed = mesh_utils.create_device_mesh(shape, chosen, allow_split_physical_axes=True)
+    mesh = Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
     if jax.process_count() == 1 or _rows_are_apart(mesh):
         return mesh
-    by_process = sorted(devices[:needed], key=lambda device: (device.process_index, device.id))
-    mesh = Mesh(np.array(by_process).reshape(data, fsdp, tensor), AXES, axis_types=types)
+    by_process = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    mesh = Mesh(np.array(by_process).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
     if not _rows_are_apart(mesh):
         raise ShardingError(f"mesh tensor={tensor} is split over processes: it must divide their devices")
     return mesh

@@ -163,6 +163,13 @@ def test_a_second_pass_and_a_sampler_at_work_are_counted() -> None:
 
 
 @needs_libtpu
+def test_the_mesh_of_every_preset_can_be_made() -> None:
+    for preset, topology in SLICES.items():
+        _, mesh = plan._target(preset(), topology)
+        assert mesh.size == parse_topology(topology).devices
+
+
+@needs_libtpu
 @pytest.mark.slow
 def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     config, sizes = narrow(8)
