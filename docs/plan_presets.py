@@ -14,6 +14,7 @@ from onethinker_jax.train.presets_qwen3_vl import SLICES
 
 PAGE = Path(__file__).parent / "plan.md"
 BEGIN, END = "<!-- plans: begin -->", "<!-- plans: end -->"
+SUMMARY, SUMMARY_END = "<!-- summary: begin -->", "<!-- summary: end -->"
 
 
 def main(names: list[str]) -> int:
@@ -36,7 +37,7 @@ def main(names: list[str]) -> int:
 
 
 def _put(name: str, report: str) -> None:
-    """Into the page: in the place of this preset's older report, or after the others."""
+    """Into the page: in the place of this preset's older report, or after the others; and into the summary."""
     head, body, tail = re.split(f"{BEGIN}|{END}", PAGE.read_text())
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
     block = f"{begin}{report}{end}"
@@ -45,7 +46,31 @@ def _put(name: str, report: str) -> None:
         body = before + block + rest.split(end)[1]
     else:
         body = f"{body}{block}\n"
+    above, _, below = re.split(f"{SUMMARY}|{SUMMARY_END}", head)
+    head = f"{above}{SUMMARY}\n{_summary(body)}{SUMMARY_END}{below}"
     PAGE.write_text(f"{head}{BEGIN}{body}{END}{tail}")
+
+
+def _summary(reports: str) -> str:
+    """A row a preset: its slice, whether it fits, its largest program's memory, and the limits of a step."""
+    lines = [
+        "| preset | slice | fits | GiB of a device, at most | of | step at least |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, report in re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", reports, re.DOTALL):
+        headings = re.findall(r"^### \w+ on ([\w:-]+).*: (.*)$", report, re.MULTILINE)
+        rows = re.findall(r"^\| \*\*total\*\* of ([\d.]+) \|(.*)$", report, re.MULTILINE)
+        largest = max(float(total) for _, row in rows for total in re.findall(r"\*\*([\d.]+)\*\*", row))
+        times = re.findall(r"\*\*([\d.e+-]+) s\*\*", report)
+        runs = [
+            run
+            for row in re.findall(r"^\| runs a step \|(.*)\|$", report, re.MULTILINE)
+            for run in row.split("|")
+        ]
+        step = sum(float(time) * int(run) for time, run in zip(times, runs, strict=True))
+        fits = "yes" if all(verdict == "fits" for _, verdict in headings) else "no"
+        lines.append(f"| {name} | {headings[0][0]} | {fits} | {largest:.1f} | {rows[0][0]} | {step:.3g} s |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
