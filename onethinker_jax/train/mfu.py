@@ -1,7 +1,8 @@
 """Model FLOPs utilisation of the policy update: the FLOPs that its micro-batches need over what the devices could do.
 
-Counted as ``plan`` does, from the traced program without recomputation, padding included; the peak is the chip's
-dense bfloat16 FLOP/s.  Where the chip's peak is not known, as on a CPU, there is no such metric.
+Counted as ``plan`` does, from the traced program without recomputation, padding included, but the output head's by
+the tokens that went through it; the peak is the chip's dense bfloat16 FLOP/s.  Where the chip's peak is not known,
+as on a CPU, there is no such metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ class Utilisation:
         self._peak = None if chip is None else chip.flops * mesh.size / processes
         self._program = (graphdef, optimizer, settings, sampling, compute_dtype)
         self._settings = settings
-        self._flops: float | None = None  # of a micro-batch: their shapes are all the same
+        self._flops: tuple[float, float] | None = None  # of a micro-batch: their shapes are all the same
 
     def metrics(
         self, metrics: Mapping[str, float], state: TrainState, groups: Sequence[Group]
@@ -54,7 +55,7 @@ class Utilisation:
             if not batches:
                 return {}
             self._flops = update_flops(*self._program, state, batches[0])
-        done = self._flops * metrics["micro_batches"]
+        done = self._flops[0] * metrics["micro_batches"] + self._flops[1] * metrics["trained_tokens"]
         return {"mfu": done / (self._peak * metrics["seconds/update"])}
 
 
@@ -66,15 +67,21 @@ def update_flops(
     compute_dtype: str,
     state: TrainState,
     batch: PolicyBatch,
-) -> float:
-    """FLOPs of the loss and the gradients of one micro-batch, without recomputation."""
+) -> tuple[float, float]:
+    """FLOPs of the loss and the gradients of one micro-batch but for its head, and the head's of a target token.
+
+    Nothing that is computed again counts again.
+    """
     model: Qwen3VL = nnx.merge(graphdef, jax.eval_shape(lambda: state.params))
     model.remat = "none"
     update = rl_update(nnx.split(model)[0], optimizer, settings, sampling, compute_dtype)
     gradients = jax.eval_shape(update.zeros, state.params)
     traced = jax.make_jaxpr(update.accumulate)(state.params, state.reference, gradients, batch)
-    counts = without_recomputation(of_frames(count_flops(traced.jaxpr), _largest_frame(batch)))
-    return float(sum(counts.values()))
+    counts = count_flops(traced.jaxpr, skip_conditional=True)  # the head, chunks of which may have no target
+    counts = without_recomputation(of_frames(counts, _largest_frame(batch)))
+    text = model.config.text
+    passes = 3 + (state.reference is not None)  # forward, and backward twice
+    return float(sum(counts.values())), 2.0 * passes * text.hidden_size * text.vocab_size
 
 
 def _largest_frame(batch: PolicyBatch) -> float:

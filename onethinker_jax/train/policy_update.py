@@ -166,6 +166,7 @@ def _logprobs(
         model(batch.batch.inputs),
         model.head(),
         jnp.asarray(batch.batch.targets),
+        jnp.asarray(batch.batch.target_mask),
         temperature=sampling.temperature,
         forbidden_ids=sampling.forbidden_ids,
     )

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from jax.extend import core
@@ -33,11 +34,13 @@ _SLICES = ("dynamic-slice", "gather", "slice")
 _FREE |= {"after-all", "opt-barrier", "partition-id", "replica-id"}
 
 
-def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1) -> Counter[str]:
+def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1, skip_conditional: bool = False) -> Counter[str]:
     """FLOPs of all devices together by kind: ``matmul``, and each attention kernel by its name.
 
-    ``trips`` is how often a ``while`` of unknown length is taken to run.
+    ``trips`` is how often a ``while`` of unknown length is taken to run.  Of a ``cond`` the costliest branch counts,
+    or with ``skip_conditional`` the cheapest.
     """
+    inside = partial(count_flops, trips=trips, skip_conditional=skip_conditional)
     total: Counter[str] = Counter()
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -51,14 +54,14 @@ def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1) -> Counter[str]:
             estimate = params["cost_estimate"]
             total[str(params["name"])] += 0 if estimate is None else int(estimate.flops)
         elif name == "cond":
-            branches = [count_flops(branch.jaxpr, trips=trips) for branch in params["branches"]]
-            total += max(branches, key=lambda counts: sum(counts.values()))
+            branches = [inside(branch.jaxpr) for branch in params["branches"]]
+            total += (min if skip_conditional else max)(branches, key=lambda counts: sum(counts.values()))
         else:
             times = {"scan": params.get("length", 1), "while": trips}.get(name, 1)
             if name == "shard_map":
-                times = math.prod(params["mesh"].shape.values())
+                times = math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
             for inner in _inner(params):
-                for kind, count in count_flops(inner, trips=trips).items():
+                for kind, count in inside(inner).items():
                     total[kind] += times * count
     return total
 

@@ -100,9 +100,9 @@ def sft_loss(
     if not train_vision:
         params = freeze_vision(params)
     model: Qwen3VL = nnx.merge(graphdef, params)
-    logprobs, _ = token_logprobs(model(batch.inputs), model.head(), jnp.asarray(batch.targets))
-    count = jnp.sum(batch.target_mask).astype(jnp.float32)
-    return cross_entropy(logprobs, jnp.asarray(batch.target_mask)), {"tokens": count}
+    targets, mask = jnp.asarray(batch.targets), jnp.asarray(batch.target_mask)
+    logprobs, _ = token_logprobs(model(batch.inputs), model.head(), targets, mask)
+    return cross_entropy(logprobs, mask), {"tokens": jnp.sum(mask).astype(jnp.float32)}
 
 
 def _throughput(meter: list[tuple[float, float, int]], began: float) -> dict[str, float]:

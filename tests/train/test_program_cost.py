@@ -1,10 +1,14 @@
 """FLOPs through scans, shards and recomputation; bytes and collectives of compiled text through loops."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec
 
 from onethinker_jax.model.attention import Backend, attention
+from onethinker_jax.model.sharding import BATCH_AXES, make_mesh
 from onethinker_jax.train.program_cost import count_flops, count_traffic
 
 PRODUCT = 2 * 4 * 8 * 8  # of the [4, 8] by [8, 8] product below
@@ -17,9 +21,9 @@ def layers(x: jax.Array, kernels: jax.Array) -> jax.Array:
     return jax.lax.scan(jax.checkpoint(body), x, kernels)[0].sum()
 
 
-def flops(function, *shapes: tuple[int, ...], trips: int = 1) -> dict[str, int]:
+def flops(function, *shapes: tuple[int, ...], **settings: Any) -> dict[str, int]:
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return dict(count_flops(jax.jit(function).trace(*arguments).jaxpr.jaxpr, trips=trips))
+    return dict(count_flops(jax.jit(function).trace(*arguments).jaxpr.jaxpr, **settings))
 
 
 def test_a_scanned_layer_counts_as_often_as_it_runs() -> None:
@@ -41,11 +45,26 @@ def test_while_branches_and_grouped_products() -> None:
         return jax.lax.cond(x.sum() > 0, lambda: x @ kernel @ kernel, lambda: x @ kernel)
 
     assert flops(either, (4, 8), (8, 8)) == {"matmul": 2 * PRODUCT}
+    assert flops(either, (4, 8), (8, 8), skip_conditional=True) == {"matmul": PRODUCT}
 
     def experts(x: jax.Array, kernels: jax.Array) -> jax.Array:
         return jax.lax.ragged_dot(x, kernels, jnp.array([1, 3]))
 
     assert flops(experts, (4, 8), (2, 8, 8)) == {"matmul": PRODUCT}
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
+def test_a_shard_counts_once_for_every_device_that_has_its_own() -> None:
+    """Shapes inside are of the axes that are split by hand; the compiler's own split is not seen."""
+    rows = PartitionSpec(BATCH_AXES)
+    split = jax.shard_map(
+        jnp.matmul,
+        mesh=make_mesh(2, 2, 2),
+        in_specs=(rows, PartitionSpec()),
+        out_specs=rows,
+        axis_names=set(BATCH_AXES),
+    )
+    assert flops(split, (4, 8), (8, 8)) == {"matmul": PRODUCT}
 
 
 @pytest.mark.parametrize("backend", ["flash_tpu", "flash_gpu"])

@@ -127,7 +127,7 @@ def test_model_flops_utilisation(monkeypatch: pytest.MonkeyPatch):
     batch = PolicyBatch(whole, zeros, zeros, np.zeros(whole.targets.shape, np.int32))
     sampling: Any = SamplingConfig(max_new_tokens=6, eos_ids=(0,))
 
-    def flops(remat: Any) -> float:
+    def flops(remat: Any) -> tuple[float, float]:
         assert isinstance(model, Qwen3VL)
         model.remat = remat
         return update_flops(nnx.split(model)[0], optimizer, SETTINGS, sampling, "float32", state, batch)
@@ -143,15 +143,19 @@ def test_model_flops_utilisation(monkeypatch: pytest.MonkeyPatch):
     assert forward > 2 * zeros.size * text.hidden_size * (
         text.vocab_size + 3 * text.num_layers * text.intermediate_size
     )
-    assert 2.5 < flops("none") / forward < 3.5
+    body, head = flops("none")
+    assert head == 6 * text.hidden_size * text.vocab_size
+    assert 2.5 < (body + zeros.size * head) / forward < 3.5
 
     utilisation = Utilisation(graphdef, optimizer, SETTINGS, sampling, "float32", mesh)
     assert utilisation.metrics({}, state, DRAWN) == {}  # of a CPU no peak is known
     monkeypatch.setattr(mfu, "chip_of", lambda kind: CHIPS["v5e"])
     known = Utilisation(graphdef, optimizer, SETTINGS, sampling, "float32", mesh)
     monkeypatch.setattr(mfu, "policy_batches", lambda *_: [batch])
-    of_step = known.metrics({"micro_batches": 3.0, "seconds/update": 0.5}, state, DRAWN)
-    assert of_step == {"mfu": pytest.approx(3 * flops("none") / (0.5 * 197e12))}
+    of_step = known.metrics(
+        {"micro_batches": 3.0, "trained_tokens": 7.0, "seconds/update": 0.5}, state, DRAWN
+    )
+    assert of_step == {"mfu": pytest.approx((3 * body + 7 * head) / (0.5 * 197e12))}
 
 
 def test_chips_by_the_kind_of_a_device():
