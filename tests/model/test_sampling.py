@@ -79,3 +79,41 @@ def test_log_probabilities_of_both_distributions(temperature):
             assert token == plain.argmax()
         for found, of in ((got.logprob[row], scaled), (got.model_logprob[row], plain)):
             np.testing.assert_allclose(found, of[token] - np.log(np.exp(of).sum()), atol=2e-6)
+
+
+@pytest.mark.parametrize(("vocabulary", "temperature"), [(40, 1.0), (256, 0.5), (1187, 1.0)])
+def test_tokens_are_drawn_by_their_probability(vocabulary, temperature):
+    """Pearson's chi-squared of 100,000 draws, within five standard deviations; what is barred is never drawn."""
+    logits = (2 * np.random.default_rng(vocabulary).normal(size=vocabulary)).astype(np.float32)
+    barred = (0, 7, 8, 9, 10, 39)  # of one token a block, of ten, and some of a block
+    config = SamplingConfig(max_new_tokens=1, eos_ids=(), temperature=temperature, forbidden_ids=barred)
+    keys, draws = jax.random.split(jax.random.key(vocabulary), 100), 1_000
+
+    @jax.jit
+    def tokens(keys, index):
+        rows = jnp.broadcast_to(logits, (*keys.shape, vocabulary))
+        return jax.lax.map(lambda i: draw(rows, keys, jnp.full(keys.shape, i), config).token, index)
+
+    counts = np.bincount(np.asarray(tokens(keys, jnp.arange(draws))).reshape(-1), minlength=vocabulary)
+    assert counts[list(barred)].sum() == 0
+    weights = np.exp(logits.astype(np.float64) / temperature)
+    weights[list(barred)] = 0
+    expected = weights / weights.sum() * counts.sum()
+    rare = expected < 10  # together one more kind, as the test asks for
+    kinds = [np.append(x[~rare], x[rare].sum()) for x in (counts, expected)]
+    kinds = [x[kinds[1] >= 10] for x in kinds]
+    freedom = len(kinds[0]) - 1
+    assert ((kinds[0] - kinds[1]) ** 2 / kinds[1]).sum() < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_a_draw_depends_on_its_key_and_index_alone():
+    """Neither on the other rows, nor on its place among them."""
+    logits = jnp.asarray(np.random.default_rng(3).normal(size=(6, 300)).astype(np.float32))
+    keys, index = jax.random.split(jax.random.key(3), 6), jnp.arange(6)
+    config = SamplingConfig(max_new_tokens=1, eos_ids=())
+    together = draw(logits, keys, index, config).token
+    other = jnp.array([4, 1, 5])
+    np.testing.assert_array_equal(
+        draw(logits[other], keys[other], index[other], config).token, together[other]
+    )
+    assert (np.asarray(draw(logits, keys, index + 6, config).token) != np.asarray(together)).any()
