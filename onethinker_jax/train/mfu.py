@@ -36,9 +36,9 @@ class Utilisation:
         mesh: Mesh,
     ):
         chip = chip_of(mesh.devices.flat[0].device_kind)
+        self._processes = len({device.process_index for device in mesh.devices.flat})
         # FLOP/s of the devices that share this process's part of a micro-batch
-        processes = len({device.process_index for device in mesh.devices.flat})
-        self._peak = None if chip is None else chip.flops * mesh.size / processes
+        self._peak = None if chip is None else chip.flops * mesh.size / self._processes
         self._program = (graphdef, optimizer, settings, sampling, compute_dtype)
         self._settings = settings
         self._flops: tuple[float, float] | None = None  # of a micro-batch: their shapes are all the same
@@ -55,7 +55,8 @@ class Utilisation:
             if not batches:
                 return {}
             self._flops = update_flops(*self._program, state, batches[0])
-        done = self._flops[0] * metrics["micro_batches"] + self._flops[1] * metrics["trained_tokens"]
+        tokens = metrics["trained_tokens"] / self._processes
+        done = self._flops[0] * metrics["micro_batches"] + self._flops[1] * tokens
         return {"mfu": done / (self._peak * metrics["seconds/update"])}
 
 
