@@ -6,6 +6,8 @@ flags.  Data and weights are named on the command line:
 
     python -m onethinker_jax.train qwen3_vl_8b_sft --model.init-from Qwen3-VL-8B-Instruct \\
         --data.sft-file sft.json --data.rl-file rl.json --data.heldout-file eval.json
+
+on every host of the slice, with ``--hosts.coordinator auto`` where there are several.
 """
 
 from onethinker_jax.train.config import (

@@ -12,9 +12,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from onethinker_jax.train.config import HostSettings, MeshSettings, SettingError
+from onethinker_jax.train.hardware import parse_topology
 from onethinker_jax.train.hosts import ALONE, HostError, Hosts, join_hosts
 from onethinker_jax.train.log import read_metrics
 from onethinker_jax.train.presets import smoke
+from onethinker_jax.train.presets_qwen3_vl import SLICES
 from tests.train import running
 from tests.train.rl import metrics
 
@@ -54,6 +56,13 @@ def test_a_process_has_its_share_of_rows_and_prompts():
     assert ALONE.share(whole) is whole
     assert Hosts(0, 4).folder(Path("run")) == Path("run")
     assert Hosts(2, 4).folder(Path("run")) == Path("run/hosts/2")
+
+
+@pytest.mark.parametrize("preset", SLICES)
+def test_every_preset_divides_over_hosts_of_four_chips(preset):
+    count = parse_topology(SLICES[preset]).devices // 4
+    part = Hosts(count - 1, count).share(preset())
+    assert part.mesh.size == 4 and part.mesh.tensor == preset().mesh.tensor
 
 
 @pytest.mark.parametrize(
