@@ -21,13 +21,12 @@ from onethinker_jax.data_pipeline.loader import RecordStream
 from onethinker_jax.data_pipeline.records import PROBLEM_TYPES
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.responses import Sampler
-from onethinker_jax.rewards.client import RewardUnavailable
 from onethinker_jax.rewards.score import Variant
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
 from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
 from onethinker_jax.train.config import RLSettings
-from onethinker_jax.train.dynamic_sampling import NoGroupsLeft, Rollout, Rollouts
+from onethinker_jax.train.dynamic_sampling import Rollout, Rollouts
 from onethinker_jax.train.hosts import ALONE, HostError, Hosts
 from onethinker_jax.train.log import Compilations, RunLog
 from onethinker_jax.train.mfu import Utilisation
@@ -86,8 +85,9 @@ def train_ema_grpo(
 
     With several processes ``mesh`` is all of theirs, and ``stream``, ``sampler`` and ``settings`` are this one's
     part.  Checkpoints are numbered from ``first_number``.  Every ``table_every`` steps the console shows a table,
-    and ``pages`` are written of the steps that they want.  Raises KeyboardInterrupt, RewardUnavailable,
-    NoGroupsLeft, or HostError where these befell another process, each after a checkpoint of the last whole step.
+    and ``pages`` are written of the steps that they want.  Raises KeyboardInterrupt, and what a rollout raises (or
+    HostError, where it was another process's), each after a checkpoint of the last whole step: RewardUnavailable,
+    ScoringError, NoGroupsLeft, or an error that names a bad record.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps * settings.updates, train_vision=True)
     scaling = advantage_config(settings)
@@ -119,7 +119,7 @@ def train_ema_grpo(
             began = time.perf_counter()
             try:
                 rollout = _take(rollouts, step, state, hosts)
-            except (RewardUnavailable, NoGroupsLeft, HostError):
+            except Exception:
                 save(step - 1)
                 raise
             if step < settings.steps and interrupt.requested:
@@ -183,7 +183,7 @@ def _take(rollouts: Rollouts, step: int, state: TrainState, hosts: Hosts) -> Rol
     rollout, failure = None, None
     try:
         rollout = rollouts.take(step, state.params)
-    except (RewardUnavailable, NoGroupsLeft) as error:
+    except Exception as error:  # noqa: BLE001  raised below, once the others know of it
         failure = error
     said = hosts.gather(None if failure is None else str(failure))
     if failure is not None:

@@ -104,6 +104,7 @@ class Hosts:
                 f"rl.prompts {rl.prompts} is not a multiple of {self.count} processes x {rl.updates} rl.updates"
             )
         rows = rl.rollout_rows and part("rl.rollout_rows", rl.rollout_rows)
+        ahead = rl.prompts_ahead and -(-rl.prompts_ahead // self.count)
         return replace(
             config,
             mesh=MeshSettings(fsdp=part("mesh.data x mesh.fsdp", mesh.data * mesh.fsdp), tensor=mesh.tensor),
@@ -112,6 +113,7 @@ class Hosts:
                 rl,
                 prompts=part("rl.prompts", rl.prompts),
                 rollout_rows=rows,
+                prompts_ahead=ahead,
                 batch=replace(rl.batch, rows=part("rl.batch.rows", rl.batch.rows)),
             ),
             evaluation=replace(evaluation, rows=part("evaluation.rows", evaluation.rows)),

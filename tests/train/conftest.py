@@ -22,7 +22,7 @@ from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.log import RunLog, count_compilations
 from tests.data_pipeline.making import write_image, write_tokenizer
 from tests.train import making
-from tests.train.rl import FIRST, SETTINGS, Rule
+from tests.train.rl import FIRST, SEED, SETTINGS, Rule
 
 
 @pytest.fixture(scope="session")
@@ -100,11 +100,11 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
                 return train_ema_grpo(
                     graphdef,
                     jax.tree.map(lambda leaf: leaf.copy(), params),
-                    RecordStream(records, seed=5),
+                    RecordStream(records, seed=SEED),
                     at,
                     scorer,
                     settings,
-                    seed=5,
+                    seed=SEED,
                     first_number=FIRST,
                     mesh=make_mesh(),
                     checkpoints=checkpoints,

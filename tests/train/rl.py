@@ -31,6 +31,7 @@ SETTINGS = RLSettings(
     save_every=3,
 )
 FIRST = 10  # number of the last checkpoint before RL
+SEED = 7  # with which some groups are dropped and some wait for the next step
 
 
 def luck(text: str) -> float:

@@ -24,6 +24,7 @@ from onethinker_jax.data_pipeline.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record, task_of
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.client import RewardUnavailable
+from onethinker_jax.rewards.pool import ScoringError
 from onethinker_jax.rewards.score import Score, score_response
 from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS, REWARD_WEIGHTS, moment_task
@@ -63,13 +64,13 @@ def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
     same(train(tmp_path / "stopped"), whole)
     assert metrics(tmp_path / "stopped") == rows
 
-    # The reward service goes away in a later step: what was done until then is kept.
+    # A rollout fails in a later step: what was done until then is kept.
     def gone() -> None:
-        raise RewardUnavailable("gone")
+        raise ScoringError("gone")
 
     rule = Rule()
     train(tmp_path / "counted", rule, replace(SETTINGS, steps=2))
-    with pytest.raises(RewardUnavailable):
+    with pytest.raises(ScoringError):
         train(tmp_path / "gone", Rule(rule.count + 1, gone))
     assert numbers(tmp_path / "gone") == [FIRST + 2]
     same(train(tmp_path / "gone"), whole)

@@ -46,12 +46,14 @@ def test_a_process_has_its_share_of_rows_and_prompts():
         whole,
         mesh=MeshSettings(data=2, fsdp=2, tensor=2),
         sft=replace(whole.sft, batch=replace(whole.sft.batch, rows=8)),
-        rl=replace(whole.rl, prompts=16, rollout_rows=8, batch=replace(whole.rl.batch, rows=4)),
+        rl=replace(
+            whole.rl, prompts=16, rollout_rows=8, prompts_ahead=5, batch=replace(whole.rl.batch, rows=4)
+        ),
     )
     part = Hosts(1, 2).share(whole)
     assert part.mesh == MeshSettings(data=1, fsdp=2, tensor=2)
     assert part.sft.batch.rows == 4 and part.rl.batch.rows == 2
-    assert (part.rl.prompts, part.rl.rollout_rows) == (8, 4)
+    assert (part.rl.prompts, part.rl.rollout_rows, part.rl.prompts_ahead) == (8, 4, 3)
     assert 2 * part.evaluation.rows == whole.evaluation.rows
     assert ALONE.share(whole) is whole
     assert Hosts(0, 4).folder(Path("run")) == Path("run")

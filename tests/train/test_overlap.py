@@ -19,7 +19,7 @@ from onethinker_jax.train import ema_grpo
 from onethinker_jax.train.config import MeshSettings, SettingError, TrainConfig
 from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rollouts import roll_out
-from tests.train.rl import FIRST, SETTINGS, Rule, metrics, numbers, same, saved
+from tests.train.rl import FIRST, SEED, SETTINGS, Rule, metrics, numbers, same, saved
 
 OVERLAP = replace(SETTINGS, overlap=True, importance_sampling="token_truncate")
 EVERY_GROUP = {"accuracy_low": -1.0, "accuracy_high": 2.0}
@@ -71,10 +71,10 @@ def test_a_step_is_sampled_beside_the_update_before_it(
     assert "compiled after warm-up" not in capsys.readouterr().out
 
     plain: Any = Rule()
-    stream = PromptStream(RecordStream(records, seed=5), sampler.prompt)
+    stream = PromptStream(RecordStream(records, seed=SEED), sampler.prompt)
     for step in (1, 2):
         draw = step * settings.max_rounds
-        groups = roll_out(policy[1], stream, settings.prompts, sampler, plain, seed=5, step=draw)
+        groups = roll_out(policy[1], stream, settings.prompts, sampler, plain, seed=SEED, step=draw)
         asked = rule.texts[(step - 1) * settings.prompts : step * settings.prompts]
         assert sorted(group.samples.texts for group in groups) == sorted(asked)
     first, second = metrics(tmp_path)
