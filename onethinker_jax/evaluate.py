@@ -15,12 +15,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import nnx
+from jax.sharding import Mesh
 
 from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.chat import ProcessorError
@@ -168,26 +169,12 @@ def _means(task: str, predictions: Sequence[Prediction]) -> TaskResult:
     )
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Evaluates a Hugging Face directory on a benchmark file in OneThinker's format."""
+@dataclass(frozen=True, kw_only=True)
+class ModelArguments:
+    """A model and how it answers: what evaluation and the demo have in common."""
 
-    model: tyro.conf.Positional[Path]
+    model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
     """Hugging Face directory: weights, tokenizer and processor files."""
-    file: tyro.conf.Positional[Path]
-    """Evaluation records (JSON or JSON lines)."""
-    out: Path = Path("evaluation")
-    """Folder for predictions.jsonl and metrics.json."""
-    media_root: Path | None = None
-    """Folder the media paths are relative to; by default the file's own."""
-    limit: int | None = None
-    """Only the first so many records."""
-    rows: int = 8
-    """Prompts decoded at once."""
-    prompt_tokens: int = 16_384
-    prompt_patches: int = 65_536
-    prompt_buckets: int = 3
-    """Sizes that prompts are padded to: the longest, its half, its quarter …."""
     max_new_tokens: int = 4096
     temperature: float = 0.0
     """0: greedy answers."""
@@ -218,39 +205,90 @@ class Arguments:
     """Seconds that decoding one video may take."""
     prompt_file: Path | None = None
     """JSON or TOML file of prompt templates by task; by default the directory's prompts.json, else the project's."""
-    variant: Variant = "released"
-    reward: RewardSettings = field(default_factory=RewardSettings)
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
 
-    def sampler(self) -> SamplerSettings:
-        """What answers are sampled with.  Raises ValueError naming a setting that cannot work."""
-        names = {field.name for field in dataclasses.fields(SamplerSettings)}
-        return SamplerSettings(**{name: value for name, value in vars(self).items() if name in names})
+    def sampler(
+        self, *, rows: int, prompt_tokens: int, prompt_patches: int, prompt_buckets: int = 1
+    ) -> SamplerSettings:
+        """What answers are sampled with.  Raises UsageError naming a setting that cannot work."""
+        try:
+            return SamplerSettings(
+                rows=rows,
+                prompt_tokens=prompt_tokens,
+                prompt_patches=prompt_patches,
+                prompt_buckets=prompt_buckets,
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                min_p=self.min_p,
+                stop=self.stop,
+                kv_dtype=self.kv_dtype,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def processor(self) -> Processor:
+        """The directory's.  Raises ProcessorError, PromptError, UsageError naming a size that cannot work."""
+        try:
+            return Processor.from_pretrained(
+                self.model,
+                image_max_pixels=self.image_max_pixels,
+                video_fps=self.video_fps,
+                video_max_frames=self.video_max_frames,
+                video_min_pixels=self.video_min_pixels,
+                video_max_pixels=self.video_max_pixels,
+                video_total_pixels=self.video_total_pixels,
+                prompts=Prompts.from_file(self.prompt_file) if self.prompt_file else None,
+                media=MediaReader.in_processes(self.media_workers, time_limit=self.media_time_limit),
+            )
+        except (ProcessorError, PromptError):
+            raise
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def load(self, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State]:
+        """The model's graph, and its weights as the sampler wants them.  Raises ConfigError, WeightsError."""
+        graphdef, params = nnx.split(load_hf(self.model, mesh=mesh, dtype=jnp.dtype(self.dtype)))
+        return graphdef, decoding_layout(params, mesh, self.dtype, donate=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(ModelArguments):
+    """Evaluates a Hugging Face directory on a benchmark file in OneThinker's format."""
+
+    file: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FILE")]]
+    """Evaluation records (JSON or JSON lines)."""
+    out: Path = Path("evaluation")
+    """Folder for predictions.jsonl and metrics.json."""
+    media_root: Path | None = None
+    """Folder the media paths are relative to; by default the file's own."""
+    limit: int | None = None
+    """Only the first so many records."""
+    rows: int = 8
+    """Prompts decoded at once."""
+    prompt_tokens: int = 16_384
+    prompt_patches: int = 65_536
+    prompt_buckets: int = 3
+    """Sizes that prompts are padded to: the longest, its half, its quarter …."""
+    variant: Variant = "released"
+    reward: RewardSettings = field(default_factory=RewardSettings)
 
 
 def main(arguments: Arguments) -> None:
     """Runs the evaluation and writes its results."""
-    try:
-        settings = arguments.sampler()
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    settings = arguments.sampler(
+        rows=arguments.rows,
+        prompt_tokens=arguments.prompt_tokens,
+        prompt_patches=arguments.prompt_patches,
+        prompt_buckets=arguments.prompt_buckets,
+    )
     records = read_records(arguments.file, media_root=arguments.media_root)[: arguments.limit]
     if not records:
         raise RecordError(f"{arguments.file}: no records to evaluate")
-    processor = Processor.from_pretrained(
-        arguments.model,
-        image_max_pixels=arguments.image_max_pixels,
-        video_fps=arguments.video_fps,
-        video_max_frames=arguments.video_max_frames,
-        video_min_pixels=arguments.video_min_pixels,
-        video_max_pixels=arguments.video_max_pixels,
-        video_total_pixels=arguments.video_total_pixels,
-        prompts=Prompts.from_file(arguments.prompt_file) if arguments.prompt_file else None,
-        media=MediaReader.in_processes(arguments.media_workers, time_limit=arguments.media_time_limit),
-    )
+    processor = arguments.processor()
     mesh = make_mesh()
-    graphdef, params = nnx.split(load_hf(arguments.model, mesh=mesh, dtype=jnp.dtype(arguments.dtype)))
-    params = decoding_layout(params, mesh, arguments.dtype, donate=True)
+    graphdef, params = arguments.load(mesh)
     sampler = Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=arguments.dtype)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (

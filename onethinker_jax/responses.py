@@ -116,6 +116,10 @@ class Sampler:
         """Parameters as this sampler wants them, which it is then quick to be given again."""
         return decoding_layout(params, self.mesh, self.compute_dtype)
 
+    def warm_up(self, params: nnx.State) -> None:
+        """Compiles what sampling runs, which the first call would do otherwise."""
+        self._decoding.warm_up(self.placed(params))
+
     def prompt(self, record: Record) -> Example:
         """The record's prompt; raises PackingError naming the record when it exceeds the settings' sizes."""
         prompt, settings = self.processor.prompt(record), self.settings

@@ -106,7 +106,7 @@ class Scorer:
         truths = {id(record): _true_masks(record, self._media) for record, _ in prompts}
         items: dict[bool, list[MaskItem]] = {False: [], True: []}
         for record, marks in prompts:
-            items[bool(record.videos)].append(truths[id(record)].item(marks))
+            items[bool(record.videos)].append(truths[id(record)].pictures.item(marks))
         made = {
             False: iter(mask[None] for mask in self.client.segment_images(items[False])),
             True: iter(self.client.segment_videos(items[True])),
@@ -114,7 +114,7 @@ class Scorer:
         results = []
         for record, _ in prompts:
             truth, masks = truths[id(record)], next(made[bool(record.videos)])
-            results.append(PredictedMasks(truth.times, masks, mean_mask_iou(masks, truth.rles)))
+            results.append(PredictedMasks(truth.pictures.times, masks, mean_mask_iou(masks, truth.rles)))
         return results
 
     def predict_masks(self, record: Record, response: str) -> "PredictedMasks | None":
@@ -135,18 +135,33 @@ class PredictedMasks:
 
 
 @dataclass(frozen=True)
-class _TrueMasks:
-    """Pictures uint8 [N, H, W, 3] at ``times``, and the record's masks of them as COCO RLEs."""
+class MaskPictures:
+    """What masks are made on: uint8 [N, H, W, 3] at `times` (seconds; 0 for an image)."""
 
     frames: np.ndarray
     times: list[float]
-    rles: list[dict]
 
     def item(self, marks: StructuredAnswer) -> MaskItem:
         """What the service is asked: the prompt belongs to the frame nearest to its time."""
         assert marks.box is not None
         key_frame = int(np.argmin(np.abs(np.array(self.times) - (marks.key_time or 0.0))))
         return MaskItem(self.frames, marks.box, marks.positive_points, marks.negative_points, key_frame)
+
+
+def mask_pictures(record: Record, media: MediaReader) -> MaskPictures:
+    """A record's image, or frames of its video.  Raises MediaError."""
+    if not record.videos:
+        return MaskPictures(media.image(record.images[0], None)[None], [0.0])
+    video = media.video(record.videos[0], None, fps=MASK_FPS, max_frames=MASK_FRAMES)
+    return MaskPictures(video.frames, video.timestamps.tolist())
+
+
+@dataclass(frozen=True)
+class _TrueMasks:
+    """The pictures, and the record's masks of them as COCO RLEs."""
+
+    pictures: MaskPictures
+    rles: list[dict]
 
 
 def check_masks(records: Sequence[Record]) -> None:
@@ -161,10 +176,8 @@ def check_masks(records: Sequence[Record]) -> None:
 
 def _true_masks(record: Record, media: MediaReader) -> _TrueMasks:
     check_masks([record])
-    truth = record.segmentation or {}
+    truth, pictures = record.segmentation or {}, mask_pictures(record, media)
     if "counts" in truth:
-        return _TrueMasks(media.image(record.images[0], None)[None], [0.0], [truth])
-    video = media.video(record.videos[0], None, fps=MASK_FPS, max_frames=MASK_FRAMES)
-    numbers = (min(round(time * truth["fps"]), len(truth["frames"]) - 1) for time in video.timestamps)
-    rles = [truth["rle"][truth["frames"][number]] for number in numbers]
-    return _TrueMasks(video.frames, video.timestamps.tolist(), rles)
+        return _TrueMasks(pictures, [truth])
+    numbers = (min(round(time * truth["fps"]), len(truth["frames"]) - 1) for time in pictures.times)
+    return _TrueMasks(pictures, [truth["rle"][truth["frames"][number]] for number in numbers])

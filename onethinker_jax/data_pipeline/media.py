@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import av
 import numpy as np
@@ -19,7 +19,7 @@ from av import FFmpegError
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.resizing import PixelBounds
@@ -49,6 +49,31 @@ class Video:
     duration: float  # seconds, from the first frame's start to the last frame's end
     source_fps: float  # average frames a second of the file
     path: MediaFile
+
+
+def media_kind(path: Path) -> Literal["image", "video"]:
+    """What the file's content is; a GIF of several frames is a video.
+
+    Raises:
+        MediaError: there is no such file, or it is neither.
+    """
+    if not path.is_file():
+        raise MediaError(f"{path}: no such file")
+    try:
+        with Image.open(path) as image:
+            animated = image.format == "GIF" and getattr(image, "is_animated", False)
+        return "video" if animated else "image"
+    except Image.DecompressionBombError:
+        return "image"  # which reading it will refuse
+    except (UnidentifiedImageError, OSError):
+        pass
+    try:
+        with av.open(str(path), mode="r") as container:
+            if container.streams.video and container.format.name != "tty":  # FFmpeg draws any text
+                return "video"
+    except (FFmpegError, EOFError):
+        pass
+    raise MediaError(f"{path}: neither an image nor a video that can be read")
 
 
 def load_image(path: str | MediaFile, *, bounds: PixelBounds | None = None) -> np.ndarray:

@@ -44,19 +44,23 @@ class View:
 
 
 def view_record(
-    record: Record, *others: StructuredAnswer | None, fps: float = 2.0, media: MediaReader | None = None
+    record: Record,
+    *others: StructuredAnswer | None,
+    fps: float = 2.0,
+    max_frames: int = 128,
+    media: MediaReader | None = None,
 ) -> View:
     """Loads a record's media: all images, or at most `MAX_FRAMES` frames of the first video.
 
-    Frames are those of the seconds and key times that the true answer, or one of the others, names. `media`
-    reads them; by default this process does.
+    Frames are those of the seconds and key times that the true answer, or one of the others, names, out of at
+    most `max_frames` sampled at `fps`. `media` reads them; by default this process does.
 
     Raises MediaError when an image or video cannot be read.
     """
     media = media or MediaReader()
     marks = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
     if record.videos:
-        video = media.video(record.videos[0], None, fps=fps, max_frames=128)
+        video = media.video(record.videos[0], None, fps=fps, max_frames=max_frames)
         shown = _frames_to_show(video.timestamps, marks, *others)
         frames = [video.frames[i] for i in shown]
         times, duration = tuple(float(video.timestamps[i]) for i in shown), video.duration
@@ -119,9 +123,14 @@ def timeline_html(length: float, answers: Mapping[str, StructuredAnswer | None])
         )
     if not rows:
         return ""
-    step = next(s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1e9) if length / s <= 10)
+    step = tick_step(length)
     ticks = "".join(
         f'<span style="left:{100 * i * step / length:.2f}%">{i * step:g} s</span>'
         for i in range(int(length / step) + 1)
     )
     return f'<div class="timeline">{"".join(rows)}<div class="ticks">{ticks}</div></div>'
+
+
+def tick_step(length: float) -> float:
+    """Seconds between the ticks of a bar over `length` seconds: round, and at most ten of them."""
+    return next(s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1e9) if length / s <= 10)
