@@ -33,7 +33,7 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.answers import (
     STRUCTURED_TYPES,
-    Point,
+    Box,
     StructuredAnswer,
     extract_answer,
     extract_thinking,
@@ -73,7 +73,7 @@ class Arguments(ModelArguments):
     def picture_file(self) -> Path:
         """Where the picture goes.  Raises UsageError when none can be written there."""
         file = self.out or Path(f"{self.media.stem}_answer.png")
-        if file.suffix.lower() not in Image.registered_extensions():
+        if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
             raise UsageError(f"--out {file}: not the name of a picture, such as answer.png")
         if not file.parent.is_dir():
             raise UsageError(f"--out {file}: there is no folder {file.parent}")
@@ -153,7 +153,8 @@ def ask(arguments: Arguments, console: Console) -> None:
                 max_frames=MASK_FRAMES if masks else 128,  # the very frames that masks are made on
                 media=processor.media,
             )
-            answer_picture(view, answer.marks, masks, text=caption(response.text, answer, record)).save(file)
+            picture = answer_picture(view, answer.marks, masks, text=caption(response.text, answer, record))
+            picture.save(file, optimize=True)
     for name, value in described(answer.marks, masks, view):
         console.print(Text(f"{name:<14}{value}"), soft_wrap=True)
     _print_end(console, response, arguments.max_new_tokens)
@@ -190,12 +191,12 @@ def read_answer(response: str, record: Record) -> Answer:
     """The parts of a response; any text at all is read."""
     text = extract_answer(response)
     marks = parse_structured(text, record.problem_type, record.data_type)
-    return Answer(
-        extract_thinking(response), text, marks, None if text is None else _fault(text, marks, record)
-    )
+    return Answer(extract_thinking(response), text, marks, _fault(text, marks, record))
 
 
-def _fault(text: str, marks: StructuredAnswer | None, record: Record) -> str | None:
+def _fault(text: str | None, marks: StructuredAnswer | None, record: Record) -> str | None:
+    if text is None:
+        return None
     if record.problem_type in STRUCTURED_TYPES:
         return None if marks else f"cannot be read as an answer to {task_of(record)}"
     if record.problem_type == "multiple choice":
@@ -206,14 +207,13 @@ def _fault(text: str, marks: StructuredAnswer | None, record: Record) -> str | N
 
 
 def chosen(text: str, record: Record) -> str | None:
-    """The option, with its letter, that an answer names."""
-    number = ord(option_letter(text) or "@") - ord("A")
+    """The option, with its letter, that an answer names; None when it names none, or there are none."""
+    letter = option_letter(text)
+    number = -1 if letter is None else ord(letter) - ord("A")
     if not 0 <= number < len(record.options):
         return None
     option = record.options[number]
-    return (
-        option if option_letter(option) == chr(number + ord("A")) else f"{chr(number + ord('A'))}. {option}"
-    )
+    return option if option_letter(option) == letter else f"{letter}. {option}"
 
 
 def make_masks(client: RewardClient, record: Record, marks: StructuredAnswer, media: MediaReader) -> Masks:
@@ -230,7 +230,7 @@ def caption(response: str, answer: Answer, record: Record) -> str | None:
         return None
     if answer.text is None:
         return response.strip()
-    return (chosen(answer.text, record) if record.options else None) or answer.text
+    return chosen(answer.text, record) or answer.text
 
 
 def described(marks: StructuredAnswer | None, masks: Masks | None, view: View) -> Iterator[tuple[str, str]]:
@@ -242,25 +242,23 @@ def described(marks: StructuredAnswer | None, masks: Masks | None, view: View) -
     def place(point: Sequence[float]) -> str:
         sides = (width, height) * (len(point) // 2)
         pixels = ", ".join(f"{value * side / 1000:.0f}" for value, side in zip(point, sides, strict=True))
-        return (
-            f"[{pixels}] of {width} x {height} pixels, [{', '.join(f'{value:g}' for value in point)}] of 1000"
-        )
+        return f"[{pixels}]"
 
-    def places(points: Sequence[Point]) -> str:
-        pixels = " ".join(f"({x * width / 1000:.0f}, {y * height / 1000:.0f})" for x, y in points)
-        return f"{pixels} pixels"
+    def place_of_box(box: Box) -> str:
+        shares = ", ".join(f"{value:g}" for value in box)
+        return f"{place(box)} of {width} x {height} pixels, [{shares}] of 1000"
 
     if marks.span is not None or marks.key_time is not None:
         name = "time" if marks.span is not None else "key frame"
         yield name, f"{time_text(marks)} of {view.duration:.1f} s"
     if marks.box is not None:
-        yield "box", place(marks.box)
+        yield "box", place_of_box(marks.box)
     for second, box in sorted(marks.boxes.items()):
-        yield f"box at {second} s", place(box)
+        yield f"box at {second} s", place_of_box(box)
     if marks.positive_points:
-        yield "inside", places(marks.positive_points)
+        yield "inside", " ".join(map(place, marks.positive_points))
     if marks.negative_points:
-        yield "outside", places(marks.negative_points)
+        yield "outside", " ".join(map(place, marks.negative_points))
     if masks is not None:
         shares = 100 * masks.masks.mean(axis=(1, 2))
         many = f", {len(shares)} frames from {shares.min():.1f}% to {shares.max():.1f}%"
@@ -283,7 +281,7 @@ def _print_response(
     else:
         section("Reasoning", answer.reasoning)
     if answer.text is not None and not raw:
-        section("Answer", (chosen(answer.text, record) if record.options else None) or answer.text)
+        section("Answer", chosen(answer.text, record) or answer.text)
     for tag, part in (("think", answer.reasoning), ("answer", answer.text)):
         if part is None:
             _warn(console, f"the response has no <{tag}>…</{tag}>")

@@ -119,7 +119,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_importing_the_trainer_imports_no_torch() -> None:
     """Torch is installed beside it here: a library that looks for torch would find it."""
     pytest.importorskip("torch")
-    names = set().union(*(reached(name) for name in MODULES if part(name) in ("train", "evaluate")))
+    names = set().union(*(reached(name) for name in MODULES if part(name) in ("train", "evaluate", "demo")))
     names -= TORCH_ONLY
     code = (
         f"import importlib, json, sys\nfor name in {sorted(names)!r}: importlib.import_module(name)\n"

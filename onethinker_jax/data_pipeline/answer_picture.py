@@ -2,6 +2,7 @@
 over a bar with its times; below them the question and, where it is a text, the answer.
 """
 
+import contextlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ SMALLEST, LARGEST = 640, 1280  # pixels of an image's longer side, and of a cont
 LEAST_WIDTH = 480  # so that a caption has room below a narrow image
 BACKGROUND, INK, FAINT, LANE = (255, 255, 255), (24, 28, 34), (101, 109, 118), (225, 228, 232)
 MOST_LINES, MOST_CHARACTERS = 12, 2_000  # of a caption's text
+SYSTEM_FONTS = ("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "DejaVuSans.ttf", "arial.ttf")
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -141,7 +143,7 @@ def time_text(marks: StructuredAnswer) -> str:
 
 def _caption(text: str, width: int, ink: tuple[int, int, int], *, stripe: bool = False) -> Image.Image:
     """A text in lines of `width` pixels, with a stripe of the answer's colour before it if asked for."""
-    font, height = _font(18), 25
+    font, height = _font(18, text.isascii()), 25
     indent = 14 if stripe else 0
     lines = _wrapped(text[:MOST_CHARACTERS], font, width - indent)
     if len(lines) > MOST_LINES or len(text) > MOST_CHARACTERS:
@@ -179,6 +181,9 @@ def _characters_that_fit(text: str, font: Font, width: int) -> int:
 
 
 @lru_cache
-def _font(size: int) -> Font:
-    """Pillow's own, which is there on every machine; characters that it lacks are empty boxes."""
+def _font(size: int, ascii_only: bool = True) -> Font:
+    """Pillow's own font, which is there on every machine; beyond ASCII, the first of `SYSTEM_FONTS` that is."""
+    for name in () if ascii_only else SYSTEM_FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
     return ImageFont.load_default(size)

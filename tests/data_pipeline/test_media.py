@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from onethinker_jax.data_pipeline import media
-from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
+from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video, media_kind
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 from tests.data_pipeline.making import (
     brightness,
@@ -123,6 +123,28 @@ def test_bad_images(tmp_path):
         with pytest.raises(MediaError, match=name) as caught:
             load_image(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_the_content_says_what_a_file_is(tmp_path):
+    """Whatever its name; a text, which FFmpeg would draw, is neither."""
+    picture = write_image(tmp_path / "a.png")
+    film = write_video(tmp_path / "a.mp4", [0.0, 0.5])
+    assert media_kind(picture.rename(tmp_path / "b.mp4")) == "image"
+    assert media_kind(film.rename(tmp_path / "b.png")) == "video"
+    frames = [Image.fromarray(np.full((32, 48, 3), shade, np.uint8)) for shade in (0, 100, 200)]
+    frames[0].save(tmp_path / "still.gif")
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=500)
+    assert media_kind(tmp_path / "still.gif") == "image"
+    assert media_kind(tmp_path / "moving.gif") == "video"
+    assert len(load_video(tmp_path / "moving.gif", fps=2, max_frames=8).frames) == 3
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "notes.txt").write_text("words\n" * 50)
+    write_audio(tmp_path / "sound.m4a")
+    for name in ("empty.png", "notes.txt", "sound.m4a"):
+        with pytest.raises(MediaError, match=f"{name}: neither an image nor a video"):
+            media_kind(tmp_path / name)
+    with pytest.raises(MediaError, match=r"none\.png: no such file"):
+        media_kind(tmp_path / "none.png")
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
