@@ -338,3 +338,5 @@ if __name__ == "__main__":
         sys.exit(2)
     except EXPECTED as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
