@@ -3,9 +3,10 @@
     python -m benchmarks.rl_step                                  # ours alone
     python -m benchmarks.rl_step --peer TRL_ENV/bin/python        # by turns: ours, TRL's, ours
 
-A step is 4 prompts of one 128x128 image each, 8 samples a prompt, 64 tokens a sample, the reward, and one AdamW
-update.  Both load the same random float32 weights and run on the same cores.  The end token is never drawn: every
-sample has its full length, and so has every step.  The reward is the share of letters in a text.
+A step is 4 prompts of one image each, 8 samples a prompt, 64 tokens a sample, the reward, and one AdamW update.
+An image of 128x128 is 16 tokens of a prompt of 85, one of 512x512 (``--side 512``) is 256.  Both load the same random
+float32 weights and run on the same cores.  The end token is never drawn: every sample has its full length, and so
+has every step.  The reward is the share of letters in a text.
 
 Each side is a process of its own that takes one step at a time when it is told to, so that what else the machine
 does meets both alike.  Steps of warm-up are not counted, and a compilation in a counted step of ours is an error.
@@ -29,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 PROMPTS, SAMPLES, NEW_TOKENS = 4, 8, 64
-SIDE = 128  # of an image, in pixels
 RECORDS = 32
 WARM_UP = {"ours": 2, "TRL": 1}
 LEARNING_RATE = 1e-6
@@ -120,8 +120,8 @@ def machine_seconds() -> float:
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
-def make(scratch: Path) -> int:
-    """Images, prompts and model directory; returns the number of parameters."""
+def make(scratch: Path, image_side: int) -> int:
+    """Images of ``image_side`` pixels a side, prompts and model directory; returns the number of parameters."""
     import jax
     import numpy as np
     from flax import nnx
@@ -138,9 +138,9 @@ def make(scratch: Path) -> int:
     draw = np.random.default_rng(0)
     rows = []
     for number in range(RECORDS):
-        pixels = np.full((SIDE, SIDE, 3), 128, np.uint8)
+        pixels = np.full((image_side, image_side, 3), 128, np.uint8)
         for _ in range(4):
-            top, left = draw.integers(0, SIDE - 40, 2)
+            top, left = draw.integers(0, image_side - 40, 2)
             height, width = draw.integers(12, 40, 2)
             pixels[top : top + height, left : left + width] = draw.integers(0, 256, 3)
         Image.fromarray(pixels).save(scratch / f"{number}.png")
@@ -280,15 +280,17 @@ def main() -> None:
         metavar="SAMPLES",
         help="of the peer's update; by default all at once",
     )
+    parser.add_argument("--side", type=int, default=128, help="of an image, in pixels, a multiple of 32")
     arguments = parser.parse_args()
     if arguments.cores:
         os.sched_setaffinity(0, arguments.cores)
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:
-        parameters = make(Path(scratch))
+        parameters = make(Path(scratch), arguments.side)
         say(
             f"{parameters / 1e6:.1f}M parameters, float32; {PROMPTS} prompts x {SAMPLES} samples x "
-            f"{NEW_TOKENS} tokens, images of {SIDE}x{SIDE}; cores {cores}, load {os.getloadavg()[0]:.1f}"
+            f"{NEW_TOKENS} tokens, images of {arguments.side}x{arguments.side}; "
+            f"cores {cores}, load {os.getloadavg()[0]:.1f}"
         )
         measured, agreement = run(
             Path(scratch),

@@ -64,8 +64,7 @@ class TurnLog(RunLog):
 
 def rl_settings(steps: int, prompt_tokens: int, patches: int) -> RLSettings:
     """GRPO as TRL is asked for it: one update a step, no KL term, every group kept."""
-    # Half of a group a row: attention grows with the square of a row, the prompt is repeated once.
-    row = prompt_tokens - 1 + SAMPLES // 2 * NEW_TOKENS
+    row = prompt_tokens - 1 + SAMPLES * NEW_TOKENS  # a whole group
     return RLSettings(
         steps=steps,
         prompts=PROMPTS,
@@ -75,7 +74,7 @@ def rl_settings(steps: int, prompt_tokens: int, patches: int) -> RLSettings:
         prompt_tokens=prompt_tokens,
         prompt_patches=patches,
         max_new_tokens=NEW_TOKENS,
-        batch=BatchSettings(rows=2 * PROMPTS, tokens=row, patches=patches),
+        batch=BatchSettings(rows=PROMPTS, tokens=row, patches=patches),
         optimizer=OptimizerSettings(
             learning_rate=LEARNING_RATE, schedule="constant", warmup=0.0, weight_decay=0.0
         ),

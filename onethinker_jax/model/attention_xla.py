@@ -1,18 +1,20 @@
 """Attention in plain XLA with bounded memory, for every platform; segments and branches as in ``attention.py``.
 
-Queries run in chunks, so no [T, T] matrix is ever made, and a chunk's scores are made anew in the backward pass
-(as in FlashAttention, arXiv 2205.14135).  Softmax runs in float32.
+As in FlashAttention (arXiv 2205.14135) queries meet keys chunk by chunk, so no [T, T] scores are ever held, and
+scores are made anew in the backward pass.  A pair of chunks is skipped where nothing is seen in any row: later
+tokens, other segments, other branches.  Softmax runs in float32.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 NEGATIVE = -1e30  # finite, so that a fully masked (padding) query averages instead of giving NaN
-CHUNK = 512  # most queries whose scores are held at once
+CHUNK = 128  # most queries, and keys, whose scores are held at once
 
 
 def attention(
@@ -46,91 +48,133 @@ def _grouped(
     branches: Int[Array, "B T"],
     causal: bool,
 ) -> Float[Array, "B K R T H"]:
-    """Attention with R query heads to a key head; a chunk's scores are made anew in the backward pass."""
+    """Attention with R query heads to a key head."""
     return _forward(query, key, value, segments, branches, causal)[0]
 
 
 def _forward(
     query: Array, key: Array, value: Array, segments: Array, branches: Array, causal: bool
 ) -> tuple[Array, tuple[Array, ...]]:
-    def chunk(start: Array) -> tuple[Array, Array]:
-        scores = _scores(_part(query, start), key, segments, branches, start, causal)
-        top = scores.max(-1, keepdims=True)
-        weights = jnp.exp(scores - top)
-        total = weights.sum(-1, keepdims=True)
-        mixed = _matmul(weights.astype(value.dtype), value) / total
-        return mixed.astype(value.dtype), (top + jnp.log(total))[..., 0]
+    ids = (segments, branches)
+    needed = _needed(*ids, causal)
+    count = len(needed)
 
-    out, logsumexp = _map_chunks(chunk, query.shape[3])
-    return out, (query, key, value, segments, branches, out, logsumexp)
+    def chunk(mine: Array) -> tuple[Array, Array]:
+        part = _part(query, mine, count)
+
+        def block(so_far: tuple[Array, ...], other: Array) -> tuple[tuple[Array, ...], None]:
+            mixed, top, total = so_far
+            scores = _scores(part, _part(key, other, count), _mask(*ids, mine, other, count, causal))
+            higher = jnp.maximum(top, scores.max(-1, keepdims=True))
+            weights, share = jnp.exp(scores - higher), jnp.exp(top - higher)
+            added = _matmul(weights.astype(value.dtype), _part(value, other, count))
+            return (mixed * share + added, higher, total * share + weights.sum(-1, keepdims=True)), None
+
+        edge = jnp.zeros((*part.shape[:-1], 1), jnp.float32)
+        nothing = (jnp.zeros(part.shape, jnp.float32), edge + NEGATIVE, edge)
+        (mixed, top, total), _ = _scan(block, nothing, None, needed[mine])
+        return (mixed / total).astype(value.dtype), (top + jnp.log(total))[..., 0]
+
+    parts = jax.lax.map(chunk, jnp.arange(count))
+    out, logsumexp = jax.tree.map(partial(_join, axis=3), parts)
+    return out, (query, key, value, segments, branches, out, logsumexp, needed)
 
 
 def _backward(causal: bool, saved: tuple[Array, ...], gradient: Array) -> tuple[Array | None, ...]:
-    query, key, value, segments, branches, out, logsumexp = saved
-    scale = query.shape[-1] ** -0.5
+    query, key, value, segments, branches, out, logsumexp, needed = saved
+    scale, count = query.shape[-1] ** -0.5, len(needed)
     delta = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
 
-    def chunk(carry: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], Array]:
-        key_gradient, value_gradient = carry
-        part, outer = _part(query, start), _part(gradient, start)
-        scores = _scores(part, key, segments, branches, start, causal)
-        weights = jnp.exp(scores - _part(logsumexp[..., None], start))
-        inner = _matmul(outer, value.swapaxes(-1, -2)) - _part(delta[..., None], start)
-        slope = (weights * inner * scale).astype(key.dtype)
-        key_gradient += _outer(slope, part)
-        value_gradient += _outer(weights.astype(value.dtype), outer)
-        return (key_gradient, value_gradient), _matmul(slope, key).astype(query.dtype)
+    def chunk(carry: tuple[Array, Array], mine: Array) -> tuple[tuple[Array, Array], Array]:
+        part, outer, normal, mean = (
+            _part(x, mine, count) for x in (query, gradient, logsumexp[..., None], delta[..., None])
+        )
+
+        def block(query_gradient: Array, other: Array) -> tuple[Array, tuple[Array, Array]]:
+            keys, values = _part(key, other, count), _part(value, other, count)
+            scores = _scores(part, keys, _mask(segments, branches, mine, other, count, causal))
+            weights = jnp.exp(scores - normal)
+            inner = _matmul(outer, values.swapaxes(-1, -2)) - mean
+            slope = (weights * inner * scale).astype(key.dtype)
+            key_gradients = _outer(slope, part), _outer(weights.astype(value.dtype), outer)
+            return query_gradient + _matmul(slope, keys), key_gradients
+
+        nothing = (jnp.zeros(_part(key, mine, count).shape, jnp.float32),) * 2
+        query_gradient, parts = _scan(block, jnp.zeros(part.shape, jnp.float32), nothing, needed[mine])
+        keys_added, values_added = (_join(x, axis=2) for x in parts)
+        return (carry[0] + keys_added, carry[1] + values_added), query_gradient.astype(query.dtype)
 
     zeros = (jnp.zeros(key.shape, jnp.float32), jnp.zeros(value.shape, jnp.float32))
-    starts = _starts(query.shape[3])
-    if len(starts) == 1:
-        (key_gradient, value_gradient), query_gradient = chunk(zeros, starts[0])
-    else:
-        (key_gradient, value_gradient), parts = jax.lax.scan(chunk, zeros, starts)
-        query_gradient = _join(parts)
-    return query_gradient, key_gradient.astype(key.dtype), value_gradient.astype(value.dtype), None, None
+    (key_gradient, value_gradient), parts = jax.lax.scan(chunk, zeros, jnp.arange(count))
+    gradients = _join(parts, axis=3), key_gradient.astype(key.dtype), value_gradient.astype(value.dtype)
+    return *gradients, None, None
 
 
 _grouped.defvjp(_forward, _backward)
 
 
 def _chunk(length: int) -> int:
-    """Queries in one chunk: as few equal chunks as may be, so that little is filled up."""
+    """Tokens in one chunk: as few equal chunks as may be, so that little is filled up."""
     return -(-length // -(-length // CHUNK))
 
 
-def _starts(length: int) -> Array:
-    return jnp.arange(0, length, _chunk(length))
+def _needed(segments: Array, branches: Array, causal: bool) -> Bool[Array, "n n"]:
+    """Whether a chunk of queries sees anything of a chunk of keys, in any row; each sees itself."""
+    rows, length = segments.shape
+    count = length // _chunk(length)
+    blocks = _mask(segments, branches, jnp.int32(0), jnp.int32(0), 1, causal)
+    blocks = blocks.reshape(rows, count, length // count, count, length // count)
+    return blocks.any((0, 2, 4)) | jnp.eye(count, dtype=bool)
 
 
-def _part(x: Array, start: Array) -> Array:
-    """The chunk of T that begins at ``start``, T on axis 3."""
-    return jax.lax.dynamic_slice_in_dim(x, start, _chunk(x.shape[3]), axis=3)
+def _scan(block: Callable[..., Any], carry: Any, nothing: Any, needed: Bool[Array, " n"]) -> Any:
+    """``jax.lax.scan`` over the numbers of chunks; one that is not needed leaves the carry and gives ``nothing``."""
+    if len(needed) == 1:
+        carry, given = block(carry, jnp.int32(0))
+        return carry, jax.tree.map(lambda x: x[None], given)
+
+    def maybe(carry: Any, numbered: tuple[Array, Array]) -> Any:
+        number, needed = numbered
+        return jax.lax.cond(needed, block, lambda carry, _: (carry, nothing), carry, number)
+
+    return jax.lax.scan(maybe, carry, (jnp.arange(len(needed)), needed))
 
 
-def _map_chunks(chunk: Callable[[Array], tuple[Array, Array]], length: int) -> tuple[Array, Array]:
-    starts = _starts(length)
-    return chunk(starts[0]) if len(starts) == 1 else jax.tree.map(_join, jax.lax.map(chunk, starts))
+def _part(x: Array, number: Array, count: int) -> Array:
+    """Chunk ``number`` of ``count`` along T, the last axis but one."""
+    size = x.shape[-2] // count
+    return jax.lax.dynamic_slice_in_dim(x, number * size, size, axis=x.ndim - 2)
 
 
-def _join(parts: Array) -> Array:
-    """Chunks stacked on a first axis, back to one T axis (axis 3)."""
-    whole = jnp.moveaxis(parts, 0, 3)
-    return whole.reshape(*whole.shape[:3], -1, *whole.shape[5:])
+def _join(parts: Array, axis: int) -> Array:
+    """Chunks stacked on a first axis, back to one T axis."""
+    whole = jnp.moveaxis(parts, 0, axis)
+    return whole.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 2 :])
 
 
-def _scores(part: Array, key: Array, segments: Array, branches: Array, start: Array, causal: bool) -> Array:
-    """Float32 [B, K, R, C, T], NEGATIVE where a key must not be seen."""
-    count, length = part.shape[3], key.shape[2]
-    at = start + jnp.arange(count)
-    my_segment, my_branch = (jnp.take(ids, at, axis=1)[:, :, None] for ids in (segments, branches))
-    allowed = (my_segment == segments[:, None, :]) & (
-        (branches[:, None, :] == 0) | (my_branch == branches[:, None, :])
-    )
+def _mask(
+    segments: Array, branches: Array, mine: Array, other: Array, count: int, causal: bool
+) -> Bool[Array, "B C C"]:
+    """Which keys of a chunk the queries of another see."""
+
+    def ids(x: Array, number: Array) -> Array:
+        return _part(x[..., None], number, count)
+
+    my_segment, my_branch = ids(segments, mine), ids(branches, mine)
+    segment, branch = (ids(x, other).swapaxes(1, 2) for x in (segments, branches))
+    seen = (my_segment == segment) & ((branch == 0) | (my_branch == branch))
     if causal:
-        allowed &= (at[:, None] >= jnp.arange(length)[None, :])[None]
-    scores = _matmul(part, key.swapaxes(-1, -2)) * part.shape[-1] ** -0.5
-    return jnp.where(allowed[:, None, None], scores, NEGATIVE)
+        at = jnp.arange(segments.shape[1] // count)
+        seen &= (mine - other) * len(at) + at[:, None] >= at
+    return seen
+
+
+def _scores(
+    part: Float[Array, "B K R C H"], keys: Float[Array, "B K C H"], seen: Bool[Array, "B C C"]
+) -> Float[Array, "B K R C C"]:
+    """Float32, NEGATIVE where a key must not be seen."""
+    scores = _matmul(part, keys.swapaxes(-1, -2)) * part.shape[-1] ** -0.5
+    return jnp.where(seen[:, None, None], scores, NEGATIVE)
 
 
 def _matmul(heads: Float[Array, "B K R C X"], shared: Float[Array, "B K X Y"]) -> Float[Array, "B K R C Y"]:

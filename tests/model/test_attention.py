@@ -273,3 +273,19 @@ def test_the_platform_chooses():
     check_heads(8, 4, 4)
     with pytest.raises(ShardingError, match="6 query heads"):
         check_heads(6, 4, 4)
+
+
+@either
+def test_chunks_that_nothing_is_seen_of_are_skipped(monkeypatch, causal):
+    """NaN values would otherwise spoil their queries' sums, with a weight of 0."""
+    monkeypatch.setattr(attention_xla, "CHUNK", 4)
+    segments = jnp.array([[1] * 4 + [2] * 20] * 2)
+    branches = jnp.array([[0] * 4 + [0] * 4 + [1] * 4 + [2] * 4 + [3] * 8] * 2)
+    query, key, value = arrays((4, 2))
+    ends = slice(12, 16)  # a branch of its own, after whose chunk others follow
+    spoiled = value.at[:, :4].set(jnp.nan).at[:, 8:12].set(jnp.nan).at[:, 16:].set(jnp.nan)
+    run = jax.jit(partial(attention, causal=causal, backend="xla"))
+    whole, part = (run(query, key, x, segments, branches) for x in (value, spoiled))
+    np.testing.assert_array_equal(part[:, ends], whole[:, ends])
+    if causal:
+        np.testing.assert_array_equal(part[:, 4:8], whole[:, 4:8])
