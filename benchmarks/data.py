@@ -218,6 +218,8 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
         rows=batch.rows,
         tokens=batch.tokens,
         patches=batch.patches,
+        placing=data.placing,
+        window=data.window,
         prefetch=0,
     ) as stream:
         for epoch in ("first epoch", "later epochs"):
