@@ -139,14 +139,14 @@ def join_hosts(settings: HostSettings) -> Hosts:
     """
     if settings.coordinator is None:
         return ALONE
+    auto = settings.coordinator == "auto"
     try:
-        if settings.coordinator == "auto":
+        if auto:
             jax.distributed.initialize()
         else:
             jax.distributed.initialize(settings.coordinator, settings.count, settings.index)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise HostError(
-            f"the processes did not find each other ({settings.coordinator}): {reason}"
-        ) from error
+        what = "this is no cluster that JAX knows" if auto else "the processes did not find each other"
+        raise HostError(f"hosts.coordinator {settings.coordinator}: {what} ({reason})") from error
     return Hosts(jax.process_index(), jax.process_count())

@@ -99,6 +99,15 @@ def test_settings_that_name_nobody(settings, message):
         HostSettings(**settings)
 
 
+def test_auto_without_a_cluster(monkeypatch):
+    def initialize(*_: object) -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    with pytest.raises(HostError, match="hosts.coordinator auto: this is no cluster that JAX knows"):
+        join_hosts(HostSettings("auto"))
+
+
 def test_two_processes_exchange_and_share():
     port = running.free_port()
     commands = [["-m", "tests.train.host_process", number, port] for number in range(2)]
