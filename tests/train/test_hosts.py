@@ -104,7 +104,7 @@ def test_auto_without_a_cluster(monkeypatch):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr("jax.distributed.initialize", initialize)
-    with pytest.raises(HostError, match="hosts.coordinator auto: this is no cluster that JAX knows"):
+    with pytest.raises(HostError, match="coordinator auto: this is no cluster that JAX knows"):
         join_hosts(HostSettings("auto"))
 
 
