@@ -91,6 +91,16 @@ def test_parts_are_the_whole(made, free):
     assert len(seen) > 1
 
 
+def test_prompts_dealt_out_to_processes_give_the_same_samples(made, free):
+    """A sample's key is that of its prompt's number among all."""
+    processor, graphdef, params, prompts = made
+    dealt = Sampler(graphdef, processor, SETTINGS, mesh=make_mesh(), first=1, stride=2)
+    for whole, got in zip(free[1::2], dealt(params, prompts[1::2], seed=1, step=2), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, got.tokens, whole.tokens)
+    unlike = Sampler(graphdef, processor, SETTINGS, mesh=make_mesh())
+    assert unlike(params, prompts[1::2], seed=1, step=2)[0].texts != free[1].texts
+
+
 def test_a_prompt_that_is_too_long(made):
     processor, graphdef, params, prompts = made
     sampler = Sampler(graphdef, processor, replace(SETTINGS, prompt_tokens=8), mesh=make_mesh())
