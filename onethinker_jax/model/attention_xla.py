@@ -120,11 +120,14 @@ def _chunk(length: int) -> int:
 
 def _needed(segments: Array, branches: Array, causal: bool) -> Bool[Array, "n n"]:
     """Whether a chunk of queries sees anything of a chunk of keys, in any row; each sees itself."""
-    rows, length = segments.shape
-    count = length // _chunk(length)
-    blocks = _mask(segments, branches, jnp.int32(0), jnp.int32(0), 1, causal)
-    blocks = blocks.reshape(rows, count, length // count, count, length // count)
-    return blocks.any((0, 2, 4)) | jnp.eye(count, dtype=bool)
+    numbers = jnp.arange(segments.shape[1] // _chunk(segments.shape[1]))
+
+    def sees(mine: Array, other: Array) -> Array:
+        return _mask(segments, branches, mine, other, len(numbers), causal).any()
+
+    # A chunk of queries at a time, or the whole mask would be held.
+    blocks = jax.lax.map(lambda mine: jax.vmap(partial(sees, mine))(numbers), numbers)
+    return blocks | jnp.eye(len(numbers), dtype=bool)
 
 
 def _scan(block: Callable[..., Any], carry: Any, nothing: Any, needed: Bool[Array, " n"]) -> Any:

@@ -289,3 +289,17 @@ def test_chunks_that_nothing_is_seen_of_are_skipped(monkeypatch, causal):
     np.testing.assert_array_equal(part[:, ends], whole[:, ends])
     if causal:
         np.testing.assert_array_equal(part[:, 4:8], whole[:, 4:8])
+
+
+def test_nothing_of_the_size_of_all_pairs_is_held():
+    """Forward and backward pass over T tokens need less than a byte for each of T x T pairs."""
+    length = 8192
+    query = jax.ShapeDtypeStruct((1, length, 4, 32), jnp.float32)
+    key = jax.ShapeDtypeStruct((1, length, 2, 32), jnp.float32)
+    ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
+
+    def total(query, key, value, segments, branches):
+        return attention_xla.attention(query, key, value, segments, branches, causal=True).sum()
+
+    compiled = jax.jit(jax.grad(total, (0, 1, 2))).lower(query, key, key, ids, ids).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < length**2
