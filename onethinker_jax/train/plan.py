@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parses, compiles and reports; returns the exit status."""
     try:
         topology, rest = _take("--topology", list(arguments), "a slice, such as v5p-32 or v6e:4x8")
-        only, rest = _take("--only", rest, "programs, such as sampling or RL")
+        only, rest = _take("--only", rest, "programs, such as decoding or RL")
         config = parse(rest)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")

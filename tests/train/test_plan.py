@@ -82,7 +82,7 @@ def test_family_and_presets() -> None:
     [
         (["nonesuch", "--topology", "v6e-8"], 2, "unknown preset 'nonesuch'"),
         (["shapes", "--topology"], 2, "--topology: name a slice"),
-        (["shapes", "--only"], 2, "--only: name programs, such as sampling or RL"),
+        (["shapes", "--only"], 2, "--only: name programs, such as decoding or RL"),
         (["shapes", "--topology", "v6e-9"], 1, "unknown topology 'v6e-9'; there are: v6e-1"),
         (["shapes", "--topology", "v6e-8"], 1, "v6e-8 has 8 devices; mesh data=1 fsdp=1 tensor=1 has 1"),
         (["shapes"], 1, "there is no GPU here; name a TPU slice"),
@@ -203,9 +203,9 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     assert "shapes on v6e:2x4, only RL gradients: fits" in partly
     assert "RL step" not in partly
     with pytest.raises(
-        UsageError, match=r"--only decoding: no program's .*; there are: SFT gradients, SFT update"
+        UsageError, match=r"--only sampling: no program's .*; there are: SFT gradients, SFT update"
     ):
-        plan.plan(config, mesh, only="decoding")
+        plan.plan(config, mesh, only="sampling")
     small = replace(chip, hbm=2**20)
     assert "does not fit" in plan.describe(config, small, mesh, reports, "v6e:2x4")
 
