@@ -120,14 +120,20 @@ def _chunk(length: int) -> int:
 
 def _needed(segments: Array, branches: Array, causal: bool) -> Bool[Array, "n n"]:
     """Whether a chunk of queries sees anything of a chunk of keys, in any row; each sees itself."""
-    numbers = jnp.arange(segments.shape[1] // _chunk(segments.shape[1]))
+    rows, length = segments.shape
+    count = length // _chunk(length)
 
-    def sees(mine: Array, other: Array) -> Array:
-        return _mask(segments, branches, mine, other, len(numbers), causal).any()
+    def sees(mine: Array) -> Bool[Array, "B n"]:
+        my_segment, my_branch = (_part(ids[..., None], mine, count) for ids in (segments, branches))
+        segment, branch = segments[:, None], branches[:, None]
+        seen = (my_segment == segment) & ((branch == 0) | (my_branch == branch))
+        if causal:
+            at = jnp.arange(length // count)
+            seen &= (mine * len(at) + at)[:, None] >= jnp.arange(length)
+        return seen.reshape(rows, -1, count, length // count).any((1, 3))
 
-    # A chunk of queries at a time, or the whole mask would be held.
-    blocks = jax.lax.map(lambda mine: jax.vmap(partial(sees, mine))(numbers), numbers)
-    return blocks | jnp.eye(len(numbers), dtype=bool)
+    # A chunk of queries at a time, or the whole mask would be held; rows, which devices share, are joined at the end.
+    return jax.lax.map(sees, jnp.arange(count)).any(1) | jnp.eye(count, dtype=bool)
 
 
 def _scan(block: Callable[..., Any], carry: Any, nothing: Any, needed: Bool[Array, " n"]) -> Any:

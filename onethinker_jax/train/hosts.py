@@ -140,9 +140,6 @@ def join_hosts(settings: HostSettings) -> Hosts:
     if settings.coordinator is None:
         return ALONE
     auto = settings.coordinator == "auto"
-    # A CPU may run programs side by side, in another order in each process: their collectives then wait for each
-    # other forever.  Accelerators run them in the order of their dispatch.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         if auto:
             jax.distributed.initialize()
