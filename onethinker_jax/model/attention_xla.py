@@ -13,6 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from onethinker_jax.model.skipping_scan import skipping_scan
+
+# Segment and branch int32 [B, T], and place int32 [1, T], of tokens.
+Ids = tuple[Array, Array, Array]
+
 NEGATIVE = -1e30  # finite, so that a fully masked (padding) query averages instead of giving NaN
 CHUNK = 128  # most queries, and keys, whose scores are held at once
 
@@ -55,16 +60,17 @@ def _grouped(
 def _forward(
     query: Array, key: Array, value: Array, segments: Array, branches: Array, causal: bool
 ) -> tuple[Array, tuple[Array, ...]]:
-    ids = (segments, branches)
-    needed = _needed(*ids, causal)
+    ids = _ids(segments, branches)
+    needed = _needed(ids, causal)
     count = len(needed)
 
     def chunk(mine: Array) -> tuple[Array, Array]:
-        part = _part(query, mine, count)
+        part, my_ids = _part(query, mine, count), _ids_part(ids, mine, count)
 
         def block(so_far: tuple[Array, ...], other: Array) -> tuple[tuple[Array, ...], None]:
             mixed, top, total = so_far
-            scores = _scores(part, _part(key, other, count), _mask(*ids, mine, other, count, causal))
+            seen = _seen(my_ids, _ids_part(ids, other, count), causal)
+            scores = _scores(part, _part(key, other, count), seen)
             higher = jnp.maximum(top, scores.max(-1, keepdims=True))
             weights, share = jnp.exp(scores - higher), jnp.exp(top - higher)
             added = _matmul(weights.astype(value.dtype), _part(value, other, count))
@@ -82,17 +88,18 @@ def _forward(
 
 def _backward(causal: bool, saved: tuple[Array, ...], gradient: Array) -> tuple[Array | None, ...]:
     query, key, value, segments, branches, out, logsumexp, needed = saved
-    scale, count = query.shape[-1] ** -0.5, len(needed)
+    scale, count, ids = query.shape[-1] ** -0.5, len(needed), _ids(segments, branches)
     delta = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
 
     def chunk(carry: tuple[Array, Array], mine: Array) -> tuple[tuple[Array, Array], Array]:
         part, outer, normal, mean = (
             _part(x, mine, count) for x in (query, gradient, logsumexp[..., None], delta[..., None])
         )
+        my_ids = _ids_part(ids, mine, count)
 
         def block(query_gradient: Array, other: Array) -> tuple[Array, tuple[Array, Array]]:
             keys, values = _part(key, other, count), _part(value, other, count)
-            scores = _scores(part, keys, _mask(segments, branches, mine, other, count, causal))
+            scores = _scores(part, keys, _seen(my_ids, _ids_part(ids, other, count), causal))
             weights = jnp.exp(scores - normal)
             inner = _matmul(outer, values.swapaxes(-1, -2)) - mean
             slope = (weights * inner * scale).astype(key.dtype)
@@ -118,18 +125,31 @@ def _chunk(length: int) -> int:
     return -(-length // -(-length // CHUNK))
 
 
-def _needed(segments: Array, branches: Array, causal: bool) -> Bool[Array, "n n"]:
+def _ids(segments: Int[Array, "B T"], branches: Int[Array, "B T"]) -> Ids:
+    return segments, branches, jnp.arange(segments.shape[1])[None]
+
+
+def _ids_part(ids: Ids, number: Array, count: int) -> Ids:
+    """Those of a chunk."""
+    segment, branch, at = (_part(x[..., None], number, count)[..., 0] for x in ids)
+    return segment, branch, at
+
+
+def _seen(mine: Ids, others: Ids, causal: bool) -> Bool[Array, "B C D"]:
+    """Which of the D keys the C queries see."""
+    segment, branch, at = (x[:, :, None] for x in mine)
+    other_segment, other_branch, other_at = (x[:, None] for x in others)
+    seen = (segment == other_segment) & ((other_branch == 0) | (branch == other_branch))
+    return seen & (at >= other_at) if causal else seen
+
+
+def _needed(ids: Ids, causal: bool) -> Bool[Array, "n n"]:
     """Whether a chunk of queries sees anything of a chunk of keys, in any row; each sees itself."""
-    rows, length = segments.shape
+    rows, length = ids[0].shape
     count = length // _chunk(length)
 
     def sees(mine: Array) -> Bool[Array, "B n"]:
-        my_segment, my_branch = (_part(ids[..., None], mine, count) for ids in (segments, branches))
-        segment, branch = segments[:, None], branches[:, None]
-        seen = (my_segment == segment) & ((branch == 0) | (my_branch == branch))
-        if causal:
-            at = jnp.arange(length // count)
-            seen &= (mine * len(at) + at)[:, None] >= jnp.arange(length)
+        seen = _seen(_ids_part(ids, mine, count), ids, causal)
         return seen.reshape(rows, -1, count, length // count).any((1, 3))
 
     # A chunk of queries at a time, or the whole mask would be held; rows, which devices share, are joined at the end.
@@ -137,16 +157,11 @@ def _needed(segments: Array, branches: Array, causal: bool) -> Bool[Array, "n n"
 
 
 def _scan(block: Callable[..., Any], carry: Any, nothing: Any, needed: Bool[Array, " n"]) -> Any:
-    """``jax.lax.scan`` over the numbers of chunks; one that is not needed leaves the carry and gives ``nothing``."""
+    """A scan over the numbers of the chunks that are needed, which of a single one is no loop."""
     if len(needed) == 1:
         carry, given = block(carry, jnp.int32(0))
         return carry, jax.tree.map(lambda x: x[None], given)
-
-    def maybe(carry: Any, numbered: tuple[Array, Array]) -> Any:
-        number, needed = numbered
-        return jax.lax.cond(needed, block, lambda carry, _: (carry, nothing), carry, number)
-
-    return jax.lax.scan(maybe, carry, (jnp.arange(len(needed)), needed))
+    return skipping_scan(block, carry, nothing, jnp.arange(len(needed)), needed)
 
 
 def _part(x: Array, number: Array, count: int) -> Array:
@@ -159,23 +174,6 @@ def _join(parts: Array, axis: int) -> Array:
     """Chunks stacked on a first axis, back to one T axis."""
     whole = jnp.moveaxis(parts, 0, axis)
     return whole.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 2 :])
-
-
-def _mask(
-    segments: Array, branches: Array, mine: Array, other: Array, count: int, causal: bool
-) -> Bool[Array, "B C C"]:
-    """Which keys of a chunk the queries of another see."""
-
-    def ids(x: Array, number: Array) -> Array:
-        return _part(x[..., None], number, count)
-
-    my_segment, my_branch = ids(segments, mine), ids(branches, mine)
-    segment, branch = (ids(x, other).swapaxes(1, 2) for x in (segments, branches))
-    seen = (my_segment == segment) & ((branch == 0) | (my_branch == branch))
-    if causal:
-        at = jnp.arange(segments.shape[1] // count)
-        seen &= (mine - other) * len(at) + at[:, None] >= at
-    return seen
 
 
 def _scores(

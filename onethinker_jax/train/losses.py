@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from onethinker_jax.model.sampling import policy_logits
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, context_mesh
+from onethinker_jax.model.skipping_scan import skipping_scan
 
 CHUNK = 512  # tokens of a device whose logits are held at once
 
@@ -90,14 +91,9 @@ class _Front:
         return jnp.where(mask, x.reshape(-1, *x.shape[2:])[self._number], 0)
 
     def scan(self, body: Callable[..., Any], carry: Any, nothing: Any, parts: Any) -> Any:
-        """As ``jax.lax.scan`` over the chunks; one without a target leaves the carry and gives ``nothing``."""
-
-        def maybe(carry: Any, numbered: tuple[Array, Any]) -> Any:
-            number, part = numbered
-            needed = number * self.chunk < self._count
-            return jax.lax.cond(needed, body, lambda carry, _: (carry, nothing), carry, part)
-
-        return jax.lax.scan(maybe, carry, (jnp.arange(len(self.places)), parts))
+        """Over the chunks that have a target."""
+        needed = jnp.arange(len(self.places)) * self.chunk < self._count
+        return skipping_scan(body, carry, nothing, parts, needed)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
