@@ -83,6 +83,11 @@ def _rows_are_apart(mesh: Mesh) -> bool:
     return all(len({device.process_index for device in row}) == 1 for row in rows)
 
 
+def process_count(mesh: Mesh) -> int:
+    """Of how many processes the mesh has devices."""
+    return len({device.process_index for device in mesh.devices.flat})
+
+
 def local_mesh(mesh: Mesh) -> Mesh:
     """The devices that this process has of the mesh, as a mesh of its own: ``data`` is 1."""
     if jax.process_count() == 1:
@@ -257,7 +262,7 @@ def shard_rows(tree: T, mesh: Mesh) -> T:
 
     On a mesh over several processes each gives its own part of the rows, as many as the others.
     """
-    processes = len({device.process_index for device in mesh.devices.flat})
+    processes = process_count(mesh)
 
     def place(x: Any) -> jax.Array:
         sharding = batch_sharding(mesh, processes * x.shape[0])

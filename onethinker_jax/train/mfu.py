@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from onethinker_jax.model.generate import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.sharding import process_count
 from onethinker_jax.train.config import RLSettings
 from onethinker_jax.train.hardware import chip_of
 from onethinker_jax.train.policy_update import PolicyBatch, policy_batches, rl_update
@@ -36,7 +37,7 @@ class Utilisation:
         mesh: Mesh,
     ):
         chip = chip_of(mesh.devices.flat[0].device_kind)
-        self._processes = len({device.process_index for device in mesh.devices.flat})
+        self._processes = process_count(mesh)
         # FLOP/s of the devices that share this process's part of a micro-batch
         self._peak = None if chip is None else chip.flops * mesh.size / self._processes
         self._program = (graphdef, optimizer, settings, sampling, compute_dtype)
