@@ -8,7 +8,6 @@ Exit status: 0 done, 1 an error that is named in one line, 2 a command line that
 import contextlib
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ def ask(arguments: Arguments, console: Console) -> None:
             prompt = processor.prompt(record)
             client = None
             if record.problem_type == "segmentation":
-                client = open_until_the_end.enter_context(_mask_service(arguments))
+                client = open_until_the_end.enter_context(connect(arguments.sidecar))
         response = respond(arguments, processor, prompt)
         answer = read_answer(response.text, record)
         _print_response(console, response, answer, record, raw=arguments.raw)
@@ -305,16 +304,6 @@ def _warn(console: Console, text: str) -> None:
 def _status(what: str) -> contextlib.AbstractContextManager[object]:
     """Says what is being done while that lasts, on a terminal."""
     return Console(stderr=True).status(f"{what} …")
-
-
-@contextlib.contextmanager
-def _mask_service(arguments: Arguments) -> Iterator[RewardClient]:
-    with tempfile.TemporaryDirectory(prefix="onethinker-") as name:
-        folder = Path(name)
-        with connect(
-            arguments.sidecar, socket=folder / "reward.sock", log=folder / "reward_server.log"
-        ) as client:
-            yield client
 
 
 def _article(kind: str) -> str:

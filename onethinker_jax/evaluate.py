@@ -10,7 +10,6 @@ import dataclasses
 import json
 import logging
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -292,10 +291,7 @@ def main(arguments: Arguments) -> None:
     sampler = Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=arguments.dtype)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="onethinker-") as folder,
-        connect(
-            arguments.sidecar, socket=Path(folder) / "reward.sock", log=arguments.out / "reward_server.log"
-        ) as client,
+        connect(arguments.sidecar, log=arguments.out / "reward_server.log") as client,
         score_pool(arguments.sidecar.score_workers) as pool,
     ):
         scorer = Scorer(

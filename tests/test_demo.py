@@ -1,10 +1,10 @@
 """The demo: what it prints and draws of hand-made responses of every task, its errors, and a model's own answers."""
 
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +35,7 @@ def model(tmp_path_factory) -> Path:
     processor = Processor.from_pretrained(
         write_tokenizer(folder / "tokenizer", image_pixels=(1024, 4096)), grid_side=8
     )
-    config = replace(
-        making.CONFIG,
-        text=replace(making.CONFIG.text, vocab_size=len(processor.tokenizer)),
-        image_token_id=processor.image_token_id,
-        video_token_id=processor.video_token_id,
-        vision_start_token_id=processor.vision_start_token_id,
-        vision_end_token_id=processor.vision_end_token_id,
-    )
+    config = making.config_for(processor)
     save_hf(Qwen3VL(config, rngs=nnx.Rngs(0)), folder / "model", copy_from=folder / "tokenizer")
     return folder / "model"
 
@@ -179,7 +172,7 @@ class OneMask:
 
 def test_a_mask_of_a_video(answers, video, monkeypatch):
     client = OneMask()
-    monkeypatch.setattr(demo, "_mask_service", lambda _: demo.contextlib.nullcontext(client))
+    monkeypatch.setattr(demo, "connect", lambda _: contextlib.nullcontext(client))
     response = said(f'{{"time": 2.1, "boxes": [250, 250, 750, 750], {POINTS}}}')
     status, out, picture = answers(response, video, "--task", "segmentation")
     assert status == 0

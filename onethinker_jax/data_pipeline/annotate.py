@@ -15,7 +15,6 @@ import asyncio
 import json
 import logging
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -268,10 +267,7 @@ def _filter(
     report, kept = AnnotationReport(), defaultdict(list)
     columns = TextColumn("filtering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with (
-        tempfile.TemporaryDirectory(prefix="onethinker-") as folder,
-        connect(
-            settings.sidecar, socket=Path(folder) / "reward.sock", log=settings.out / "reward_server.log"
-        ) as client,
+        connect(settings.sidecar, log=settings.out / "reward_server.log") as client,
         score_pool(settings.sidecar.score_workers) as pool,
         SftFiles(settings.out) as files,
         (settings.out / "dropped.jsonl").open("w", encoding="utf-8") as dropped,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +56,13 @@ class SidecarSettings:
 
 
 @contextlib.contextmanager
-def connect(settings: SidecarSettings, *, socket: Path, log: Path) -> Iterator[RewardClient]:
+def connect(
+    settings: SidecarSettings, *, socket: Path | None = None, log: Path | None = None
+) -> Iterator[RewardClient]:
     """A client of the sidecars that the settings name, once they serve; else of one started for the block.
 
-    ``socket`` and ``log`` are where the run's own would listen and write.  Raises RewardUnavailable,
-    AddressError or SecurityError.
+    ``socket`` and ``log`` are where the run's own would listen and write, by default in a temporary folder.
+    Raises RewardUnavailable, AddressError or SecurityError.
     """
     if settings.addresses:
         with RewardClient(
@@ -76,9 +79,10 @@ def connect(settings: SidecarSettings, *, socket: Path, log: Path) -> Iterator[R
     for flag, model in (("--text-model", settings.text_model), ("--mask-model", settings.mask_model)):
         arguments += [] if model is None else [flag, str(model.absolute())]
     with (
+        tempfile.TemporaryDirectory(prefix="onethinker-") as folder,
         start_server(
-            socket,
-            log,
+            socket or Path(folder) / "reward.sock",
+            log or Path(folder) / "reward_server.log",
             text_backend=settings.text_backend,
             mask_backend=settings.mask_backend,
             arguments=arguments,
