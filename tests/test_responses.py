@@ -33,14 +33,7 @@ def made(tmp_path_factory):
     """Processor, graph and parameters of a fresh policy, and five prompts."""
     folder = write_tokenizer(tmp_path_factory.mktemp("tokenizer"), image_pixels=(1024, 4096))
     processor = Processor.from_pretrained(folder, grid_side=8)
-    config = replace(
-        making.CONFIG,
-        text=replace(making.CONFIG.text, vocab_size=len(processor.tokenizer)),
-        image_token_id=processor.image_token_id,
-        video_token_id=processor.video_token_id,
-        vision_start_token_id=processor.vision_start_token_id,
-        vision_end_token_id=processor.vision_end_token_id,
-    )
+    config = making.config_for(processor)
     graphdef, params = nnx.split(Qwen3VL(config, rngs=nnx.Rngs(0)))
     prompts = []
     for number in range(5):

@@ -1,7 +1,6 @@
 """A very small policy that is trained by RL on made-up records, with rewards by a rule (`rl.py`)."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +48,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
 
 @pytest.fixture(scope="session")
 def policy(processor: Processor) -> tuple[nnx.GraphDef, nnx.State]:
-    config = replace(
-        making.CONFIG,
-        text=replace(making.CONFIG.text, vocab_size=len(processor.tokenizer)),
-        image_token_id=processor.image_token_id,
-        video_token_id=processor.video_token_id,
-        vision_start_token_id=processor.vision_start_token_id,
-        vision_end_token_id=processor.vision_end_token_id,
-    )
+    config = making.config_for(processor)
     mesh = make_mesh()
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))))
     fresh = jax.jit(

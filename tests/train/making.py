@@ -1,5 +1,6 @@
 """A very small policy, batches for it, and the paths of its parameters, for the tests of training."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.packing import Batch
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.train.advantages import init_moments
@@ -21,6 +24,18 @@ CONFIG = tiny.variant(
     vision={"depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 1, "out_hidden_size": 32}
     | {"deepstack_layers": (0,)},
 )
+
+
+def config_for(processor: Processor) -> Qwen3VLConfig:
+    """``CONFIG`` with a processor's vocabulary and ids."""
+    return replace(
+        CONFIG,
+        text=replace(CONFIG.text, vocab_size=len(processor.tokenizer)),
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+        vision_start_token_id=processor.vision_start_token_id,
+        vision_end_token_id=processor.vision_end_token_id,
+    )
 
 
 # Every size a multiple of two, so that all three axes of a mesh can have two devices.
