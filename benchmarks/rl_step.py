@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 PROMPTS, SAMPLES, NEW_TOKENS = 4, 8, 64
+VOCABULARIES = (151_936, 8192)
 RECORDS = 32
 WARM_UP = {"ours": 2, "TRL": 1}
 LEARNING_RATE = 1e-6
@@ -120,7 +121,7 @@ def machine_seconds() -> float:
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
-def make(scratch: Path, image_side: int) -> int:
+def make(scratch: Path, image_side: int, vocabulary: int) -> int:
     """Images of ``image_side`` pixels a side, prompts and model directory; returns the number of parameters."""
     import jax
     import numpy as np
@@ -163,29 +164,32 @@ def make(scratch: Path, image_side: int) -> int:
 
     train_tokenizer(record_texts(records), scratch / "base", 8192)
     tokens = Processor.from_pretrained(scratch / "base", grid_side=16)
+    heads = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 64, "mrope_section": (12, 10, 10)}
+    vision: dict[str, Any] = {"num_position_embeddings": 256}
+    if vocabulary == VOCABULARIES[0]:  # most parameters are the embeddings
+        text = {"hidden_size": 48, "intermediate_size": 128, "num_layers": 2}
+        vision |= {
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 2,
+            "deepstack_layers": (0,),
+        }
+    else:
+        text = {"hidden_size": 256, "intermediate_size": 768, "num_layers": 6}
+        vision |= {
+            "depth": 3,
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_heads": 3,
+            "deepstack_layers": (0, 1),
+        }
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     config = Qwen3VLConfig(
         text=TextConfig(
-            vocab_size=8192,
-            hidden_size=256,
-            intermediate_size=768,
-            num_layers=6,
-            num_heads=4,
-            num_kv_heads=2,
-            head_dim=64,
-            rope_theta=10_000.0,
-            mrope_section=(12, 10, 10),
-            max_position_embeddings=4096,
+            vocab_size=vocabulary, rope_theta=10_000.0, max_position_embeddings=4096, **text, **heads
         ),
-        vision=VisionConfig(
-            depth=3,
-            hidden_size=96,
-            intermediate_size=192,
-            num_heads=3,
-            out_hidden_size=256,
-            num_position_embeddings=256,
-            deepstack_layers=(0, 1),
-        ),
+        vision=VisionConfig(out_hidden_size=text["hidden_size"], **vision),
         tie_word_embeddings=True,
         **{name: getattr(tokens, name) for name in names},
     )
@@ -281,12 +285,15 @@ def main() -> None:
         help="of the peer's update; by default all at once",
     )
     parser.add_argument("--side", type=int, default=128, help="of an image, in pixels, a multiple of 32")
+    parser.add_argument(
+        "--vocabulary", type=int, choices=VOCABULARIES, default=VOCABULARIES[0], help="of the model"
+    )
     arguments = parser.parse_args()
     if arguments.cores:
         os.sched_setaffinity(0, arguments.cores)
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:
-        parameters = make(Path(scratch), arguments.side)
+        parameters = make(Path(scratch), arguments.side, arguments.vocabulary)
         say(
             f"{parameters / 1e6:.1f}M parameters, float32; {PROMPTS} prompts x {SAMPLES} samples x "
             f"{NEW_TOKENS} tokens, images of {arguments.side}x{arguments.side}; "

@@ -16,11 +16,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from onethinker_jax.model.attention import NEGATIVE
 from onethinker_jax.model.sampling import policy_logits
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, context_mesh
 from onethinker_jax.model.skipping_scan import skipping_scan
 
-CHUNK = 512  # tokens of a device whose logits are held at once
+CHUNK = 1024  # tokens of a device whose logits are held at once,
+BLOCK = 2048  # and of how many columns of the head: 8 MiB of float32, which caches hold
 
 
 def token_logprobs(
@@ -38,15 +40,14 @@ def token_logprobs(
     """
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
-        return _score(_Policy(temperature, forbidden_ids, ()), hidden, head, targets, mask)
-    # Each device scores its own rows: the head is gathered once, not for every chunk, and so is its gradient.
+        return _score(_Policy(temperature, forbidden_ids), hidden, head, targets, mask)
+    # Each device scores its own rows by its own columns of the head, which are gathered once, not for every chunk.
     rows = PartitionSpec(BATCH_AXES)
     score = jax.shard_map(
-        partial(_score, _Policy(temperature, forbidden_ids, BATCH_AXES)),
+        partial(_score, _Policy(temperature, forbidden_ids, BATCH_AXES, "tensor")),
         mesh=mesh,
-        in_specs=(rows, PartitionSpec(), rows, rows),
+        in_specs=(rows, PartitionSpec(None, "tensor"), rows, rows),
         out_specs=rows,
-        axis_names=set(BATCH_AXES),
         check_vma=False,
     )
     hidden, targets, mask = (
@@ -57,14 +58,12 @@ def token_logprobs(
 
 @dataclass(frozen=True)
 class _Policy:
-    """What is made of logits, and the mesh axes whose devices score rows of their own."""
+    """What is made of logits; and the mesh axes whose devices have rows, and columns of the head, of their own."""
 
     temperature: float
     forbidden_ids: tuple[int, ...]
-    axes: tuple[str, ...]
-
-    def __call__(self, logits: Array) -> Array:
-        return policy_logits(logits, temperature=self.temperature, forbidden_ids=self.forbidden_ids)
+    rows: tuple[str, ...] = ()
+    columns: str | None = None
 
 
 class _Front:
@@ -96,6 +95,40 @@ class _Front:
         return skipping_scan(body, carry, nothing, parts, needed)
 
 
+class _Blocks:
+    """A device's columns of the head, some at a time.  The last block begins early enough to be a whole one."""
+
+    def __init__(self, head: Float[Array, "D v"], policy: _Policy):
+        self._head, self._policy = head, policy
+        self._size = head.shape[1]
+        self._width = min(BLOCK, self._size)
+        self._first = 0 if policy.columns is None else jax.lax.axis_index(policy.columns) * self._size
+
+    def start(self, number: Array) -> Array:
+        """The block's first column."""
+        return jnp.minimum(number * self._width, self._size - self._width)
+
+    def columns(self, head: Float[Array, "D v"], number: Array) -> Float[Array, "D W"]:
+        return jax.lax.dynamic_slice_in_dim(head, self.start(number), self._width, axis=1)
+
+    def scores(
+        self, states: Float[Array, "C D"], number: Array, targets: Int[Array, " C"]
+    ) -> tuple[Float[Array, "C W"], Bool[Array, "C W"]]:
+        """Float32 logits of the policy, NEGATIVE where a token is forbidden or not this block's; which is the target."""
+        logits = jnp.matmul(states, self.columns(self._head, number), preferred_element_type=jnp.float32)
+        place = self.start(number) + jnp.arange(self._width)
+        ids = self._first + place
+        mine = place >= number * self._width
+        barred = jnp.isin(ids, jnp.array(self._policy.forbidden_ids, jnp.int32))
+        scores = policy_logits(logits, temperature=self._policy.temperature, forbidden_ids=())
+        return jnp.where(mine & ~barred, scores, NEGATIVE), mine & (ids == targets[:, None])
+
+    def loop(self, body: Callable[[Array, Any], Any], carry: Any) -> Any:
+        """``body(number, carry)`` for every block."""
+        count = -(-self._size // self._width)
+        return body(jnp.int32(0), carry) if count == 1 else jax.lax.fori_loop(0, count, body, carry)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _score(policy: _Policy, hidden: Array, head: Array, targets: Array, mask: Array) -> tuple[Array, Array]:
     return _forward(policy, hidden, head, targets, mask)[0]
@@ -104,23 +137,33 @@ def _score(policy: _Policy, hidden: Array, head: Array, targets: Array, mask: Ar
 def _forward(
     policy: _Policy, hidden: Array, head: Array, targets: Array, mask: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-    front = _Front(mask, policy.axes)
+    front, blocks = _Front(mask, policy.rows), _Blocks(head, policy)
 
     def chunk(_: None, places: Array) -> tuple[None, tuple[Array, ...]]:
         states, ids = hidden.reshape(-1, hidden.shape[-1])[places], targets.reshape(-1)[places]
-        scores = policy(jnp.matmul(states, head, preferred_element_type=jnp.float32))
-        top = scores.max(-1, keepdims=True)
-        scores -= top
-        weights = jnp.exp(scores)
-        total = weights.sum(-1)
-        chosen = jnp.take_along_axis(scores, ids[:, None], axis=-1)[:, 0]
-        # 0 log 0 = 0: a forbidden id's score is -inf.
-        mean = jnp.sum(weights * jnp.where(weights > 0, scores, 0.0), axis=-1) / total
-        normal = jnp.log(total)
-        return None, (chosen - normal, normal - mean, top[:, 0] + normal)
 
-    nothing = (jnp.zeros(front.chunk, jnp.float32),) * 3
-    _, (logprobs, entropy, logsumexp) = front.scan(chunk, None, nothing, front.places)
+        def block(number: Array, so_far: tuple[Array, ...]) -> tuple[Array, ...]:
+            top, total, mean, chosen = so_far
+            scores, hit = blocks.scores(states, number, ids)
+            higher = jnp.maximum(top, scores.max(-1))
+            share, above = jnp.exp(top - higher), scores - higher[:, None]
+            weights = jnp.exp(above)
+            mean = share * (mean + (top - higher) * total) + (weights * above).sum(-1)
+            total = share * total + weights.sum(-1)
+            return higher, total, mean, chosen + jnp.where(hit, scores, 0.0).sum(-1)
+
+        return None, blocks.loop(block, nothing)
+
+    zeros = jnp.zeros(front.chunk, jnp.float32)
+    nothing = (zeros + NEGATIVE, zeros, zeros, zeros)
+    _, (top, total, mean, chosen) = front.scan(chunk, None, nothing, front.places)
+    if policy.columns is not None:
+        highest = jax.lax.pmax(top, policy.columns)
+        share = jnp.exp(top - highest)
+        parts = share * total, share * (mean + (top - highest) * total), chosen
+        top, (total, mean, chosen) = highest, jax.lax.psum(parts, policy.columns)
+    normal = jnp.log(total)
+    logprobs, entropy, logsumexp = chosen - top - normal, normal - mean / total, top + normal
     saved = (hidden, head, targets, mask, logsumexp, entropy)
     return (front.back(logprobs), front.back(entropy)), saved
 
@@ -129,22 +172,33 @@ def _backward(
     policy: _Policy, saved: tuple[Array, ...], gradients: tuple[Array, Array]
 ) -> tuple[Array | None, ...]:
     hidden, head, targets, mask, logsumexp, entropy = saved
-    front = _Front(mask, policy.axes)
-    chosen_slope, entropy_slope = (front.take(gradient) for gradient in gradients)
+    front, blocks = _Front(mask, policy.rows), _Blocks(head, policy)
+    if policy.columns is not None:  # what was summed over these devices, each gets the whole gradient of
+        gradients = jax.lax.psum(gradients, policy.columns)
+    scale = policy.temperature or 1.0  # scores are logits over it
+    chosen_slope, entropy_slope = (front.take(gradient) / scale for gradient in gradients)
 
     def chunk(head_gradient: Array, parts: tuple[Array, ...]) -> tuple[Array, Array]:
-        places, logsumexp, entropy, chosen_slope, entropy_slope = parts
+        places, *numbers = parts
         states, ids = hidden.reshape(-1, hidden.shape[-1])[places], targets.reshape(-1)[places]
-        logits = jnp.matmul(states, head, preferred_element_type=jnp.float32)
-        scores, pull = jax.vjp(policy, logits)
-        normal = scores - logsumexp[:, None]
-        weights = jnp.exp(normal)
-        normal = jnp.where(weights > 0, normal, 0.0)
-        slope = -weights * (chosen_slope[:, None] + entropy_slope[:, None] * (normal + entropy[:, None]))
-        slope += jnp.where(ids[:, None] == jnp.arange(head.shape[1]), chosen_slope[:, None], 0.0)
-        slope = pull(slope)[0].astype(head.dtype)
-        head_gradient += jnp.matmul(states.T, slope, preferred_element_type=jnp.float32)
-        states_gradient = jnp.matmul(slope, head.T, preferred_element_type=jnp.float32)
+        logsumexp, entropy, chosen_slope, entropy_slope = (x[:, None] for x in numbers)
+
+        def block(number: Array, so_far: tuple[Array, Array]) -> tuple[Array, Array]:
+            head_gradient, states_gradient = so_far
+            scores, hit = blocks.scores(states, number, ids)
+            normal = scores - logsumexp
+            slope = -jnp.exp(normal) * (chosen_slope + entropy_slope * (normal + entropy))
+            slope = (slope + jnp.where(hit, chosen_slope, 0.0)).astype(head.dtype)
+            added = jnp.matmul(states.T, slope, preferred_element_type=jnp.float32)
+            columns = blocks.columns(head_gradient, number) + added
+            head_gradient = jax.lax.dynamic_update_slice_in_dim(
+                head_gradient, columns, blocks.start(number), axis=1
+            )
+            back = jnp.matmul(slope, blocks.columns(head, number).T, preferred_element_type=jnp.float32)
+            return head_gradient, states_gradient + back
+
+        states_gradient = jnp.zeros(states.shape, jnp.float32)
+        head_gradient, states_gradient = blocks.loop(block, (head_gradient, states_gradient))
         return head_gradient, states_gradient.astype(hidden.dtype)
 
     parts = (front.places, logsumexp, entropy, chosen_slope, entropy_slope)
