@@ -96,28 +96,42 @@ def draw(
     plain = policy_logits(logits, temperature=1.0, forbidden_ids=config.forbidden_ids)
     tempered = policy_logits(plain, temperature=config.temperature, forbidden_ids=())
     kept = truncate(tempered, config) if config.truncated else tempered
+    blocks = _blocks(kept)
+    masses = jax.nn.logsumexp(blocks, axis=-1)
     if config.temperature == 0:
         token = kept.argmax(-1)
     else:
         flat = jax.vmap(jax.random.fold_in)(keys.reshape(-1), index.reshape(-1))
-        token = jax.vmap(_categorical)(flat, kept.reshape(-1, kept.shape[-1])).reshape(index.shape)
-    model_logprob = _logprob(plain, token)
-    logprob = model_logprob if kept is plain else _logprob(kept, token)
+        parts = blocks.reshape(-1, *blocks.shape[-2:]), masses.reshape(-1, BLOCKS)
+        token = jax.vmap(_categorical)(flat, *parts).reshape(index.shape)
+    logprob = _logprob(kept, token, masses)
+    model_logprob = logprob
+    if kept is not plain:
+        model_logprob = _logprob(plain, token, jax.nn.logsumexp(_blocks(plain), axis=-1))
     return Draw(token.astype(jnp.int32), logprob, model_logprob)
 
 
-def _categorical(key: Key[Array, ""], logits: Float[Array, " V"]) -> Int[Array, ""]:
-    """A token by softmax(logits); one at -inf has no chance."""
-    missing = -len(logits) % BLOCKS
-    blocks = jnp.pad(logits, (0, missing), constant_values=-jnp.inf).reshape(BLOCKS, -1)
+def _blocks(logits: Float[Array, "*B V"]) -> Float[Array, "*B 128 W"]:
+    """The vocabulary in blocks, the last one filled up with what has no chance."""
+    missing = -logits.shape[-1] % BLOCKS
+    padded = jnp.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, missing)], constant_values=-jnp.inf)
+    return padded.reshape(*logits.shape[:-1], BLOCKS, -1)
+
+
+def _categorical(
+    key: Key[Array, ""], blocks: Float[Array, "128 W"], masses: Float[Array, " 128"]
+) -> Int[Array, ""]:
+    """A token by softmax of the logits; one at -inf has no chance.  ``masses`` are the blocks' log sums."""
     of_block, of_token = jax.random.split(key)
-    block = jax.random.categorical(of_block, jax.nn.logsumexp(blocks, axis=-1))
+    block = jax.random.categorical(of_block, masses)
     return block * blocks.shape[1] + jax.random.categorical(of_token, blocks[block])
 
 
-def _logprob(logits: Float[Array, "*B V"], token: Int[Array, "*B"]) -> Float[Array, "*B"]:
+def _logprob(
+    logits: Float[Array, "*B V"], token: Int[Array, "*B"], masses: Float[Array, "*B 128"]
+) -> Float[Array, "*B"]:
     chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    return chosen - jax.nn.logsumexp(masses, axis=-1)
 
 
 def truncate(logits: Float[Array, "*B V"], config: SamplingConfig) -> Float[Array, "*B V"]:

@@ -43,8 +43,12 @@ def plain_logprobs(
     return logprobs, entropy
 
 
+@pytest.mark.parametrize("block", [4, 13])  # of 13 columns
 @pytest.mark.parametrize(("temperature", "forbidden"), [(1.0, ()), (0.6, ()), (1.7, (10, 12)), (1.0, (11,))])
-def test_logprobs_and_entropy(temperature: float, forbidden: tuple[int, ...]) -> None:
+def test_logprobs_and_entropy(
+    temperature: float, forbidden: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "BLOCK", block)
     hidden, head, targets = states(2, 5, 6, 13)
     everywhere = np.ones(targets.shape, bool)
     ours = token_logprobs(hidden, head, targets, everywhere, temperature=temperature, forbidden_ids=forbidden)
@@ -81,11 +85,12 @@ def value_and_gradients(hidden: Any, head: Any, targets: Any, mask: Any) -> Any:
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize("chunk", [5, 8])
-def test_chunks_change_nothing(chunk: int, mask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("chunk", "block"), [(5, 13), (8, 5), (24, 4)])
+def test_chunks_change_nothing(chunk: int, block: int, mask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head, targets = states(2, 12, 6, 13)
     whole = value_and_gradients(hidden, head, targets, mask)  # one chunk of all
     monkeypatch.setattr(losses, "CHUNK", chunk)
+    monkeypatch.setattr(losses, "BLOCK", block)  # of 13 columns
     chunked = value_and_gradients(hidden, head, targets, mask)
     for mine, true in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(mine, true, rtol=1e-5, atol=1e-5)
@@ -110,6 +115,7 @@ def test_devices_with_unequal_numbers_of_targets(monkeypatch: pytest.MonkeyPatch
     mask = np.arange(12) < np.array([12, 0, 3, 5])[:, None]
     one = value_and_gradients(hidden, head, targets, mask)
     monkeypatch.setattr(losses, "CHUNK", 4)
+    monkeypatch.setattr(losses, "BLOCK", 3)  # of the 8 columns of a device
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     with jax.set_mesh(mesh):
         rows, vocabulary = (NamedSharding(mesh, P(*axes)) for axes in ((BATCH_AXES,), ("fsdp", "tensor")))
