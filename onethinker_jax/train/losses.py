@@ -21,8 +21,12 @@ from onethinker_jax.model.sampling import policy_logits
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, context_mesh
 from onethinker_jax.model.skipping_scan import skipping_scan
 
-CHUNK = 1024  # tokens of a device whose logits are held at once,
-BLOCK = 2048  # and of how many columns of the head: 8 MiB of float32, which caches hold
+# Logits are held of a chunk of a device's tokens times a block of its columns of the head: at most 8 MiB in float32,
+# which caches hold.
+CHUNK = 2048  # most tokens
+CHUNKS = 8  # least number of chunks, so that those without a target can be left out
+BLOCK = 1024  # most columns
+LANES = 128  # of which a TPU reads so many at once: several blocks are a multiple of them
 
 
 def token_logprobs(
@@ -71,7 +75,7 @@ class _Front:
 
     def __init__(self, mask: Bool[Array, "B T"], axes: tuple[str, ...]):
         flat = mask.reshape(-1)
-        self.chunk = min(CHUNK, flat.size)
+        self.chunk = min(CHUNK, -(-flat.size // CHUNKS))
         order = jnp.pad(jnp.argsort(~flat, stable=True), (0, -flat.size % self.chunk))
         self.places = order.reshape(-1, self.chunk)  # int32 [chunks, C], of a token in the flattened rows
         count = flat.sum()
@@ -96,12 +100,14 @@ class _Front:
 
 
 class _Blocks:
-    """A device's columns of the head, some at a time.  The last block begins early enough to be a whole one."""
+    """A device's columns of the head, in as few blocks as may be.  The last begins early enough to be a whole one."""
 
     def __init__(self, head: Float[Array, "D v"], policy: _Policy):
         self._head, self._policy = head, policy
         self._size = head.shape[1]
-        self._width = min(BLOCK, self._size)
+        self._count = -(-self._size // BLOCK)
+        share = -(-self._size // self._count)
+        self._width = min(-(-share // LANES) * LANES, self._size)
         self._first = 0 if policy.columns is None else jax.lax.axis_index(policy.columns) * self._size
 
     def start(self, number: Array) -> Array:
@@ -114,7 +120,7 @@ class _Blocks:
     def scores(
         self, states: Float[Array, "C D"], number: Array, targets: Int[Array, " C"]
     ) -> tuple[Float[Array, "C W"], Bool[Array, "C W"]]:
-        """Float32 logits of the policy, NEGATIVE where a token is forbidden or not this block's; which is the target."""
+        """Float32 logits of the policy, NEGATIVE where forbidden or in the block before; and which is the target's."""
         logits = jnp.matmul(states, self.columns(self._head, number), preferred_element_type=jnp.float32)
         place = self.start(number) + jnp.arange(self._width)
         ids = self._first + place
@@ -125,8 +131,9 @@ class _Blocks:
 
     def loop(self, body: Callable[[Array, Any], Any], carry: Any) -> Any:
         """``body(number, carry)`` for every block."""
-        count = -(-self._size // self._width)
-        return body(jnp.int32(0), carry) if count == 1 else jax.lax.fori_loop(0, count, body, carry)
+        if self._count == 1:
+            return body(jnp.int32(0), carry)
+        return jax.lax.fori_loop(0, self._count, body, carry)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

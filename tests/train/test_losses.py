@@ -43,13 +43,13 @@ def plain_logprobs(
     return logprobs, entropy
 
 
-@pytest.mark.parametrize("block", [4, 13])  # of 13 columns
+@pytest.mark.parametrize("block", [128, 300])  # of 300 columns
 @pytest.mark.parametrize(("temperature", "forbidden"), [(1.0, ()), (0.6, ()), (1.7, (10, 12)), (1.0, (11,))])
 def test_logprobs_and_entropy(
     temperature: float, forbidden: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "BLOCK", block)
-    hidden, head, targets = states(2, 5, 6, 13)
+    hidden, head, targets = states(2, 5, 6, 300)
     everywhere = np.ones(targets.shape, bool)
     ours = token_logprobs(hidden, head, targets, everywhere, temperature=temperature, forbidden_ids=forbidden)
     plain = plain_logprobs(hidden, head, targets, temperature, forbidden)
@@ -85,12 +85,13 @@ def value_and_gradients(hidden: Any, head: Any, targets: Any, mask: Any) -> Any:
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize(("chunk", "block"), [(5, 13), (8, 5), (24, 4)])
+@pytest.mark.parametrize(("chunk", "block"), [(5, 300), (8, 128), (24, 200)])
 def test_chunks_change_nothing(chunk: int, block: int, mask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden, head, targets = states(2, 12, 6, 13)
+    hidden, head, targets = states(2, 12, 6, 300)
+    monkeypatch.setattr(losses, "CHUNKS", 1)
     whole = value_and_gradients(hidden, head, targets, mask)  # one chunk of all
     monkeypatch.setattr(losses, "CHUNK", chunk)
-    monkeypatch.setattr(losses, "BLOCK", block)  # of 13 columns
+    monkeypatch.setattr(losses, "BLOCK", block)
     chunked = value_and_gradients(hidden, head, targets, mask)
     for mine, true in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(mine, true, rtol=1e-5, atol=1e-5)
@@ -100,9 +101,9 @@ def test_chunks_change_nothing(chunk: int, block: int, mask: Any, monkeypatch: p
 
 def test_what_is_no_target_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN states outside whole chunks of targets would otherwise reach the head's gradient."""
-    hidden, head, targets = states(2, 12, 6, 13)
+    hidden, head, targets = states(2, 12, 6, 300)
     mask = np.arange(24).reshape(2, 12) % 3 == 1  # 8 targets
-    monkeypatch.setattr(losses, "CHUNK", 4)
+    monkeypatch.setattr(losses, "CHUNKS", 6)  # of 4 tokens
     clean = value_and_gradients(hidden, head, targets, mask)
     spoiled = value_and_gradients(np.where(mask[..., None], hidden, np.nan), head, targets, mask)
     for mine, true in zip(jax.tree.leaves(spoiled), jax.tree.leaves(clean), strict=True):
@@ -111,11 +112,11 @@ def test_what_is_no_target_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
 def test_devices_with_unequal_numbers_of_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden, head, targets = states(4, 12, 6, 16)
+    hidden, head, targets = states(4, 12, 6, 520)
     mask = np.arange(12) < np.array([12, 0, 3, 5])[:, None]
     one = value_and_gradients(hidden, head, targets, mask)
-    monkeypatch.setattr(losses, "CHUNK", 4)
-    monkeypatch.setattr(losses, "BLOCK", 3)  # of the 8 columns of a device
+    monkeypatch.setattr(losses, "CHUNKS", 3)  # of the 12 tokens of a device
+    monkeypatch.setattr(losses, "BLOCK", 128)  # of the 260 columns of a device
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     with jax.set_mesh(mesh):
         rows, vocabulary = (NamedSharding(mesh, P(*axes)) for axes in ((BATCH_AXES,), ("fsdp", "tensor")))
