@@ -1,9 +1,10 @@
 """Log-probabilities, which every loss is made of, and the cross entropy.  Nothing of size [B, T, V] is ever held.
 
-Only target tokens go through the output head: a device moves its own to the front, scores them in chunks, in
-float32, and skips the chunks that are left; the backward pass makes a chunk's logits anew.  Losses are *sums* over
-target tokens: the caller divides by the update's token count, so an update does not depend on how its tokens
-were packed into micro-batches.  ``policy_losses.py`` has those of RL.
+Only target tokens go through the output head: a device moves its own to the front of chunks and skips those that stay
+empty.  A chunk meets the vocabulary block by block, in float32, with the running sums of FlashAttention's softmax; the
+backward pass makes the logits anew.  Losses are *sums* over target tokens: the caller divides by the update's token
+count, so an update does not depend on how its tokens were packed into micro-batches.  ``policy_losses.py`` has those
+of RL.
 """
 
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def token_logprobs(
     # Each device scores its own rows by its own columns of the head, which are gathered once, not for every chunk.
     rows = PartitionSpec(BATCH_AXES)
     score = jax.shard_map(
-        partial(_score, _Policy(temperature, forbidden_ids, BATCH_AXES, "tensor")),
+        partial(_score, _Policy(temperature, forbidden_ids, "tensor")),
         mesh=mesh,
         in_specs=(rows, PartitionSpec(None, "tensor"), rows, rows),
         out_specs=rows,
@@ -62,26 +63,23 @@ def token_logprobs(
 
 @dataclass(frozen=True)
 class _Policy:
-    """What is made of logits; and the mesh axes whose devices have rows, and columns of the head, of their own."""
+    """What is made of logits; and the mesh axis, if any, whose devices have columns of the head of their own."""
 
     temperature: float
     forbidden_ids: tuple[int, ...]
-    rows: tuple[str, ...] = ()
-    columns: str | None = None
+    axis: str | None = None
 
 
 class _Front:
     """The target tokens of a device, moved to the front of whole chunks, and back."""
 
-    def __init__(self, mask: Bool[Array, "B T"], axes: tuple[str, ...]):
+    def __init__(self, mask: Bool[Array, "B T"]):
         flat = mask.reshape(-1)
         self.chunk = min(CHUNK, -(-flat.size // CHUNKS))
         order = jnp.pad(jnp.argsort(~flat, stable=True), (0, -flat.size % self.chunk))
         self.places = order.reshape(-1, self.chunk)  # int32 [chunks, C], of a token in the flattened rows
-        count = flat.sum()
-        self._target = jnp.arange(order.size).reshape(self.places.shape) < count
-        # All devices go through as many chunks as the one with most targets: what they send each other stays in step.
-        self._count = jax.lax.pmax(count, axes) if axes else count
+        self._count = flat.sum()
+        self._target = jnp.arange(order.size).reshape(self.places.shape) < self._count
         self._mask, self._number = mask, jnp.maximum(jnp.cumsum(flat) - 1, 0).reshape(mask.shape)
 
     def take(self, x: Array) -> Array:
@@ -108,7 +106,7 @@ class _Blocks:
         self._count = -(-self._size // BLOCK)
         share = -(-self._size // self._count)
         self._width = min(-(-share // LANES) * LANES, self._size)
-        self._first = 0 if policy.columns is None else jax.lax.axis_index(policy.columns) * self._size
+        self._first = 0 if policy.axis is None else jax.lax.axis_index(policy.axis) * self._size
 
     def start(self, number: Array) -> Array:
         """The block's first column."""
@@ -144,7 +142,7 @@ def _score(policy: _Policy, hidden: Array, head: Array, targets: Array, mask: Ar
 def _forward(
     policy: _Policy, hidden: Array, head: Array, targets: Array, mask: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-    front, blocks = _Front(mask, policy.rows), _Blocks(head, policy)
+    front, blocks = _Front(mask), _Blocks(head, policy)
 
     def chunk(_: None, places: Array) -> tuple[None, tuple[Array, ...]]:
         states, ids = hidden.reshape(-1, hidden.shape[-1])[places], targets.reshape(-1)[places]
@@ -164,11 +162,12 @@ def _forward(
     zeros = jnp.zeros(front.chunk, jnp.float32)
     nothing = (zeros + NEGATIVE, zeros, zeros, zeros)
     _, (top, total, mean, chosen) = front.scan(chunk, None, nothing, front.places)
-    if policy.columns is not None:
-        highest = jax.lax.pmax(top, policy.columns)
+    if policy.axis is not None:
+        highest = jax.lax.pmax(top, policy.axis)
         share = jnp.exp(top - highest)
         parts = share * total, share * (mean + (top - highest) * total), chosen
-        top, (total, mean, chosen) = highest, jax.lax.psum(parts, policy.columns)
+        top, (total, mean, chosen) = highest, jax.lax.psum(parts, policy.axis)
+    total = jnp.maximum(total, 1.0)  # 0 in chunks without a target
     normal = jnp.log(total)
     logprobs, entropy, logsumexp = chosen - top - normal, normal - mean / total, top + normal
     saved = (hidden, head, targets, mask, logsumexp, entropy)
@@ -179,9 +178,9 @@ def _backward(
     policy: _Policy, saved: tuple[Array, ...], gradients: tuple[Array, Array]
 ) -> tuple[Array | None, ...]:
     hidden, head, targets, mask, logsumexp, entropy = saved
-    front, blocks = _Front(mask, policy.rows), _Blocks(head, policy)
-    if policy.columns is not None:  # what was summed over these devices, each gets the whole gradient of
-        gradients = jax.lax.psum(gradients, policy.columns)
+    front, blocks = _Front(mask), _Blocks(head, policy)
+    if policy.axis is not None:  # what was summed over these devices, each gets the whole gradient of
+        gradients = jax.lax.psum(gradients, policy.axis)
     scale = policy.temperature or 1.0  # scores are logits over it
     chosen_slope, entropy_slope = (front.take(gradient) / scale for gradient in gradients)
 
