@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from onethinker_jax.model import attention_xla, flash_gpu, flash_tpu
 from onethinker_jax.model.attention import Backend, attention, check_heads, platform_backend
@@ -245,28 +247,31 @@ def test_flash_lowers_for_a_gpu(size, dtype):
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
-@pytest.mark.parametrize("backend", FLASH)
-def test_flash_on_a_mesh_equals_one_device(backend):
-    query, key, value = arrays((4, 2))
-    segments, branches = masks("branches")
+@pytest.mark.parametrize("backend", [*FLASH, "xla"])
+def test_a_mesh_equals_one_device(monkeypatch, backend):
+    monkeypatch.setattr(attention_xla, "CHUNK", 8)
 
-    def total(query, key, value, backend):
+    def total(query, key, value, segments, branches):
         return jnp.square(
             attention(query, key, value, segments, branches, causal=True, backend=backend)
         ).sum()
 
-    run = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)), static_argnums=3)
-    wanted = run(query, key, value, backend)
-    with jax.set_mesh(make_mesh(data=2, tensor=2)):
-        got = run(query, key, value, backend)
+    run = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))
+    inputs = *arrays((4, 2)), *masks("branches")
+    wanted = run(*inputs)
+    mesh = make_mesh(data=2, tensor=2)
+    heads, ids = (NamedSharding(mesh, P(*axes)) for axes in (("data", None, "tensor"), ("data",)))
+    with jax.set_mesh(mesh):
+        got = run(*(jax.device_put(x, heads if x.ndim == 4 else ids) for x in inputs))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-6), got, wanted)
-    with (
-        jax.set_mesh(make_mesh(tensor=4)),
-        pytest.raises(
-            ShardingError, match="2 key/value heads are not a multiple of mesh axis 'tensor' of size 4"
-        ),
-    ):
-        run(query, key, value, backend)
+
+
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices, virtual ones do")
+@pytest.mark.parametrize("backend", FLASH)
+def test_heads_that_a_mesh_does_not_divide(backend):
+    message = "2 key/value heads are not a multiple of mesh axis 'tensor' of size 4"
+    with jax.set_mesh(make_mesh(tensor=4)), pytest.raises(ShardingError, match=message):
+        attention(*arrays((4, 2)), *masks("branches"), causal=True, backend=backend)
 
 
 def test_the_platform_chooses():
