@@ -4,9 +4,10 @@
     python -m benchmarks.rl_step --peer TRL_ENV/bin/python        # by turns: ours, TRL's, ours
 
 A step is 4 prompts of one image each, 8 samples a prompt, 64 tokens a sample, the reward, and one AdamW update.
-An image of 128x128 is 16 tokens of a prompt of 85, one of 512x512 (``--side 512``) is 256.  Both load the same random
-float32 weights and run on the same cores.  The end token is never drawn: every sample has its full length, and so
-has every step.  The reward is the share of letters in a text.
+The model has the vocabulary of the published ones, 151,936, and 7.7M parameters in all, or (``--vocabulary 8192``) a
+small one and more and wider layers, 8.0M.  An image of 128x128 is 16 tokens of a prompt of 85, one of 512x512
+(``--side 512``) is 256.  Both load the same random float32 weights and run on the same cores.  The end token is never
+drawn: every sample has its full length, and so has every step.  The reward is the share of letters in a text.
 
 Each side is a process of its own that takes one step at a time when it is told to, so that what else the machine
 does meets both alike.  Steps of warm-up are not counted, and a compilation in a counted step of ours is an error.
@@ -30,7 +31,16 @@ from pathlib import Path
 from typing import Any
 
 PROMPTS, SAMPLES, NEW_TOKENS = 4, 8, 64
-VOCABULARIES = (151_936, 8192)
+MODELS: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {  # vocabulary -> text, vision
+    151_936: (
+        {"hidden_size": 48, "intermediate_size": 128, "num_layers": 2},
+        {"hidden_size": 64, "intermediate_size": 128, "depth": 2, "num_heads": 2, "deepstack_layers": (0,)},
+    ),
+    8192: (
+        {"hidden_size": 256, "intermediate_size": 768, "num_layers": 6},
+        {"hidden_size": 96, "intermediate_size": 192, "depth": 3, "num_heads": 3, "deepstack_layers": (0, 1)},
+    ),
+}
 RECORDS = 32
 WARM_UP = {"ours": 2, "TRL": 1}
 LEARNING_RATE = 1e-6
@@ -164,32 +174,20 @@ def make(scratch: Path, image_side: int, vocabulary: int) -> int:
 
     train_tokenizer(record_texts(records), scratch / "base", 8192)
     tokens = Processor.from_pretrained(scratch / "base", grid_side=16)
-    heads = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 64, "mrope_section": (12, 10, 10)}
-    vision: dict[str, Any] = {"num_position_embeddings": 256}
-    if vocabulary == VOCABULARIES[0]:  # most parameters are the embeddings
-        text = {"hidden_size": 48, "intermediate_size": 128, "num_layers": 2}
-        vision |= {
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
-            "deepstack_layers": (0,),
-        }
-    else:
-        text = {"hidden_size": 256, "intermediate_size": 768, "num_layers": 6}
-        vision |= {
-            "depth": 3,
-            "hidden_size": 96,
-            "intermediate_size": 192,
-            "num_heads": 3,
-            "deepstack_layers": (0, 1),
-        }
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    text, vision = MODELS[vocabulary]
     config = Qwen3VLConfig(
         text=TextConfig(
-            vocab_size=vocabulary, rope_theta=10_000.0, max_position_embeddings=4096, **text, **heads
+            vocab_size=vocabulary,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=64,
+            rope_theta=10_000.0,
+            mrope_section=(12, 10, 10),
+            max_position_embeddings=4096,
+            **text,
         ),
-        vision=VisionConfig(out_hidden_size=text["hidden_size"], **vision),
+        vision=VisionConfig(out_hidden_size=text["hidden_size"], num_position_embeddings=256, **vision),
         tie_word_embeddings=True,
         **{name: getattr(tokens, name) for name in names},
     )
@@ -285,9 +283,7 @@ def main() -> None:
         help="of the peer's update; by default all at once",
     )
     parser.add_argument("--side", type=int, default=128, help="of an image, in pixels, a multiple of 32")
-    parser.add_argument(
-        "--vocabulary", type=int, choices=VOCABULARIES, default=VOCABULARIES[0], help="of the model"
-    )
+    parser.add_argument("--vocabulary", type=int, choices=MODELS, default=151_936, help="of the model")
     arguments = parser.parse_args()
     if arguments.cores:
         os.sched_setaffinity(0, arguments.cores)
