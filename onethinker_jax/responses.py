@@ -201,4 +201,5 @@ def generation_shape(settings: SamplerSettings, compute_dtype: str, shards: int)
         prefill_rows=-(-prefill_rows // shards) * shards,
         burst=min(settings.burst, settings.max_new_tokens),
         kv_dtype=settings.kv_dtype or compute_dtype,
+        prefill_tokens=settings.prefill_tokens,
     )

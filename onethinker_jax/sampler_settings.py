@@ -23,6 +23,9 @@ class SamplerSettings:
     """Sizes that prompts are padded to: the longest, its half, its quarter …; each costs a prefill to compile."""
     prefill_rows: int | None = None
     """Prompts prefilled together; by default up to 8 of them."""
+    prefill_tokens: int | None = None
+    """Most tokens of a prompt computed in one dispatch, so that a long prompt's prefill goes by between decode bursts
+    and holds the activations of so many tokens only; by default prompts are prefilled whole."""
     temperature: float = 1.0
     """0 is greedy."""
     top_k: int = 0
@@ -43,7 +46,7 @@ class SamplerSettings:
         for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        for name in ("slots", "prefill_rows"):
+        for name in ("slots", "prefill_rows", "prefill_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} must be at least 1")

@@ -1,8 +1,8 @@
 """The host's part of sampling: which prompt is in which row and which sample in which slot, between bursts.
 
 A slot whose sample has ended takes the next waiting sample of its row's prompt; a row without samples takes the next
-prompt, which was prefilled while the burst before ran.  When nothing waits, few rows that are left go on in a
-smaller batch.  All shapes are fixed: after ``warm_up`` nothing compiles.
+prompt, which was prefilled behind the bursts before: whole behind one of them, or a piece behind each.  When nothing
+waits, few rows that are left go on in a smaller batch.  All shapes are fixed: after ``warm_up`` nothing compiles.
 """
 
 import math
@@ -99,7 +99,7 @@ class ContinuousBatching:
         finished: list[Finished] = []
         while True:
             while (staged or waiting) and len(free := table.free_rows()):
-                staged = staged or self._prefill(params, prompts, buckets, waiting)
+                staged = staged or self._stage(params, prompts, buckets, waiting)
                 cache = self._insert(cache, staged, free, table)
                 staged = staged if staged.numbers else None
             table.start_samples()
@@ -112,7 +112,9 @@ class ContinuousBatching:
             slots = table.slots(prompts.first, prompts.stride)
             cache, burst = self.programs.burst(params, cache, slots, key, np.int32(column), *fewest)
             if staged is None and waiting:
-                staged = self._prefill(params, prompts, buckets, waiting)
+                staged = self._stage(params, prompts, buckets, waiting)
+            if staged is not None:
+                staged.advance()
             if finished:  # while the device is busy
                 yield finished
             burst = jax.device_get(burst)
@@ -126,10 +128,13 @@ class ContinuousBatching:
         if self._warm:
             return
         cache = self.programs.empty(params)
-        nowhere = np.full(self.shape.prefill_rows, self.shape.rows, np.int32)
-        for tokens, patches in self.shape.prompt_buckets:
-            nothing = _padding(self.shape.prefill_rows, tokens, patches)
-            cache = self.programs.insert(cache, self._run_prefill(params, *nothing), nowhere)
+        nothing, nowhere = (
+            [0] * self.shape.prefill_rows,
+            np.full(self.shape.prefill_rows, self.shape.rows, np.int32),
+        )
+        for bucket in self.shape.prompt_buckets:
+            staged = _Staged(self._prefill(params, Prompts([(1, 0)], _padding), nothing, bucket), {})
+            cache = self.programs.insert(cache, staged.whole(), nowhere)
         idle, zero = _Table(self.shape, 1), np.int32(0)
         for size in self.sizes:
             if size < len(idle.prompt):
@@ -147,7 +152,7 @@ class ContinuousBatching:
             f"a prompt of {tokens} tokens and {patches} patches exceeds {self.shape.prompt_buckets[-1]}"
         )
 
-    def _prefill(
+    def _stage(
         self, params: nnx.State, prompts: Prompts, buckets: list[int], waiting: deque[int]
     ) -> "_Staged":
         """The next waiting prompts, in the bucket of the largest; those missing are the last one again."""
@@ -155,15 +160,26 @@ class ContinuousBatching:
         numbers = [waiting.popleft() for _ in range(min(size, len(waiting)))]
         padded = numbers + numbers[-1:] * (size - len(numbers))
         bucket = self.shape.prompt_buckets[max(buckets[number] for number in numbers)]
-        return _Staged(self._run_prefill(params, *prompts.stack(padded, *bucket)), dict(enumerate(numbers)))
+        return _Staged(self._prefill(params, prompts, padded, bucket), dict(enumerate(numbers)))
 
-    def _run_prefill(
-        self, params: nnx.State, inputs: ModelInputs, lengths: np.ndarray, following: np.ndarray
-    ) -> Prefilled:
-        arrays: Any = (inputs, lengths, following)
-        return self.programs.prefill(
-            params, *(arrays if self.mesh is None else shard_rows(arrays, self.mesh))
-        )
+    def _prefill(
+        self, params: nnx.State, prompts: Prompts, numbers: list[int], bucket: tuple[int, int]
+    ) -> Iterator[Prefilled]:
+        """The prompts after each dispatch: one for them whole, or one for their media and then one a piece."""
+
+        def arrays() -> Any:
+            stacked: Any = prompts.stack(numbers, *bucket)
+            return stacked if self.mesh is None else shard_rows(stacked, self.mesh)
+
+        if self.shape.prefill_tokens is None:
+            yield self.programs.prefill(params, *arrays())
+            return
+        embedded, computed = self.programs.embed(params, *arrays())
+        yield computed
+        longest = max(prompts.sizes[number][0] for number in numbers)
+        for start in self.shape.piece_starts(bucket[0], longest):
+            computed = self.programs.prefill_piece(params, embedded, computed, np.int32(start))
+            yield computed
 
     def _insert(self, cache: KVCache, staged: "_Staged", free: np.ndarray, table: "_Table") -> KVCache:
         """As many staged prompts as there are free rows."""
@@ -171,7 +187,7 @@ class ContinuousBatching:
         for place, row in zip(list(staged.numbers), free, strict=False):
             rows[place] = row
             table.prompt[row] = staged.numbers.pop(place)
-        return self.programs.insert(cache, staged.prompts, rows)
+        return self.programs.insert(cache, staged.whole(), rows)
 
     def _shrink(self, cache: KVCache, table: "_Table") -> KVCache:
         """Half of the rows as long as the live ones fit in it."""
@@ -183,8 +199,22 @@ class ContinuousBatching:
 
 @dataclass
 class _Staged:
-    prompts: Prefilled
+    """Prompts on their way to rows."""
+
+    dispatches: Iterator[Prefilled]  # the prompts after each dispatch of their prefill
     numbers: dict[int, int]  # place in the arrays -> number of the prompt, of those that have no row yet
+    prompts: Prefilled | None = None
+
+    def advance(self) -> None:
+        """One more dispatch, where one is left."""
+        self.prompts = next(self.dispatches, self.prompts)
+
+    def whole(self) -> Prefilled:
+        """The prompts after all dispatches; those that are left are made at once."""
+        for prompts in self.dispatches:
+            self.prompts = prompts
+        assert self.prompts is not None
+        return self.prompts
 
 
 class _Table:
@@ -265,8 +295,9 @@ class _Table:
         return finished
 
 
-def _padding(rows: int, tokens: int, patches: int) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
+def _padding(nothing: Sequence[int], tokens: int, patches: int) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
     """Inputs of nothing, in the shapes of prompts."""
+    rows = len(nothing)
     numbers, places = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
     vision = VisionInputs(
         patches=np.zeros((rows, patches, 1536), np.uint8),

@@ -2,7 +2,8 @@
 
 The prompt's keys are read once for all samples of it.  Both parts of the cache go by in chunks (as in
 FlashDecoding), and a chunk that no slot needs is skipped: what a step costs follows the longest prompt and the
-longest sample that are there, not the room for them, although every shape is fixed.
+longest sample that are there, not the room for them, although every shape is fixed.  The tokens of a prompt that is
+prefilled piece by piece meet its keys in the same way (``prefix_attention``).
 """
 
 from collections.abc import Callable
@@ -74,6 +75,27 @@ def decode_attention(
     for part, share in zip(parts, shares, strict=True):
         mixed, total = mixed + part.mixed * share, total + part.total * share
     return (mixed / total).astype(value.dtype).reshape(rows, slots, heads, size)
+
+
+def prefix_attention(
+    query: Float[Array, "P C N H"], prefix: KeyValues, layer: Int[Array, ""], start: Int[Array, ""]
+) -> Float[Array, "P C N H"]:
+    """softmax(q k^T / sqrt(H)) v of C tokens of each prompt, from column ``start`` on, over all up to themselves."""
+    rows, count, heads, size = query.shape
+    kv_heads = prefix.key.shape[2]
+    groups = heads // kv_heads
+    query = query.reshape(rows, count, kv_heads, groups, size).transpose(0, 2, 3, 1, 4)
+    mine = jnp.tile(start + jnp.arange(count), groups)[:, None]
+
+    part = _scan_chunks(
+        query.reshape(rows, kv_heads, groups * count, size),
+        prefix,
+        layer,
+        lambda columns: columns <= mine,
+        lambda first: first < start + count,
+    )
+    out = (part.mixed / part.total).astype(query.dtype).reshape(rows, kv_heads, groups, count, size)
+    return out.transpose(0, 3, 1, 2, 4).reshape(rows, count, heads, size)
 
 
 def _prefix_part(query: Array, prefix: KeyValues, layer: Array, visible: Visible) -> _Part:

@@ -1,8 +1,9 @@
 """The device's part of sampling: prompts are prefilled, put into rows of a cache, and decoded in bursts.
 
 A prompt's vision tower and prefill run once, its keys and values are stored once, and a decode step reads them once
-for all samples of it.  A burst is one dispatch of up to ``burst`` tokens a slot, which ends early when enough of
-its slots have; the host (``continuous_batching.py``) then puts other samples in their place.
+for all samples of it.  Prompts are prefilled whole, in one dispatch, or in pieces of some tokens: media and
+embeddings first, then a dispatch a piece.  A burst is one dispatch of up to ``burst`` tokens a slot, which ends early
+when enough of its slots have; the host (``continuous_batching.py``) then puts other samples in their place.
 """
 
 from collections.abc import Callable
@@ -23,12 +24,14 @@ from onethinker_jax.model.kv_cache import (
     empty_cache,
     insert,
     place,
+    place_prompts,
     take_rows,
     to_cache,
+    zeros,
 )
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sampling import SamplingConfig, draw, sample_keys
-from onethinker_jax.model.sharding import constrain
+from onethinker_jax.model.sharding import BATCH_AXES, constrain
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,27 @@ class GenerationShape:
     burst: int = 32  # most tokens a slot draws in one dispatch
     halvings: int = 2  # how often few rows that are left are halved; each costs a decode step to compile
     kv_dtype: str = "float32"  # or bfloat16, int8
+    prefill_tokens: int | None = None  # most of a prompt that are computed in one dispatch; None: all
+
+    def piece(self, tokens: int) -> int:
+        """C, tokens in a piece of prompts that are padded to so many."""
+        return min(self.prefill_tokens or tokens, tokens)
+
+    def piece_starts(self, tokens: int, longest: int) -> list[int]:
+        """Where the pieces of prompts up to ``longest`` start; one that would reach beyond ``tokens`` ends there."""
+        piece = self.piece(tokens)
+        return [min(start, tokens - piece) for start in range(0, longest, piece)]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Embedded:
+    """P prompts as the decoder reads them, for as long as pieces of them are to be computed."""
+
+    x: Array  # [P, S, D]
+    positions: Array  # int32 [P, 3, S]
+    visual_index: Array  # int32 [P, S]
+    deepstack: Array | None  # [n, P, M, D]
 
 
 @jax.tree_util.register_dataclass
@@ -71,10 +95,15 @@ class Burst:
 
 @dataclass(frozen=True)
 class Programs:
-    """The compiled functions.  ``insert`` and ``burst`` take the place of the cache they are given."""
+    """The compiled functions.
+
+    ``insert`` and ``burst`` take the place of the cache they are given, ``prefill_piece`` of the prompts.
+    """
 
     empty: Callable[[nnx.State], KVCache]
     prefill: Callable[[nnx.State, ModelInputs, Array, Array], Prefilled]
+    embed: Callable[[nnx.State, ModelInputs, Array, Array], tuple[Embedded, Prefilled]]
+    prefill_piece: Callable[[nnx.State, Embedded, Prefilled, HostOrDevice], Prefilled]
     insert: Callable[[KVCache, Prefilled, HostOrDevice], KVCache]
     burst: Callable[..., tuple[KVCache, Burst]]
     take: Callable[[KVCache, HostOrDevice], KVCache]
@@ -88,6 +117,14 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
     ) -> Prefilled:
         return prefill(nnx.merge(graphdef, params), prompts, length, following, kv_dtype=shape.kv_dtype)
 
+    def embed_prompts(
+        params: nnx.State, prompts: ModelInputs, length: Array, following: Array
+    ) -> tuple[Embedded, Prefilled]:
+        return embed(nnx.merge(graphdef, params), prompts, length, following)
+
+    def piece(params: nnx.State, embedded: Embedded, prompts: Prefilled, start: HostOrDevice) -> Prefilled:
+        return prefill_piece(nnx.merge(graphdef, params), embedded, prompts, start, shape=shape)
+
     def decode(params: nnx.State, *arguments: Any) -> tuple[KVCache, Burst]:
         return decode_burst(nnx.merge(graphdef, params), *arguments, sampling=sampling, shape=shape)
 
@@ -97,6 +134,8 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
     return Programs(
         jax.jit(new_cache),
         jax.jit(prefill_prompts),
+        jax.jit(embed_prompts),
+        jax.jit(piece, donate_argnums=2),
         jax.jit(insert, donate_argnums=0),
         jax.jit(decode, donate_argnums=1),
         jax.jit(take_rows),
@@ -132,6 +171,49 @@ def prefill(
     hidden, kv = model.prefill(prompts)
     last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
     return Prefilled(to_cache(*kv, kv_dtype), length, next_position, last)
+
+
+def embed(
+    model: Qwen3VL, prompts: ModelInputs, length: Int[Array, " P"], next_position: Int[Array, " P"]
+) -> tuple[Embedded, Prefilled]:
+    """Prompts as in ``prefill``, before their first piece: the vision tower has run, no key is there yet.
+
+    Keys and values are kept in what the model computes in, so that a piece sees those that whole prompts would.
+    """
+    x, deepstack = model.embedded(prompts)
+    rows, tokens, width = x.shape
+    text = model.config.text
+    prefix = zeros(
+        (text.num_layers, rows, text.num_kv_heads, whole_chunks(tokens), text.head_dim), x.dtype.name
+    )
+    last = jnp.zeros((rows, width), x.dtype)
+    if deepstack is not None:
+        deepstack = constrain(deepstack, None, BATCH_AXES)
+    embedded = Embedded(constrain(x, BATCH_AXES), prompts.positions, prompts.visual_index, deepstack)
+    return embedded, place_prompts(Prefilled(prefix, length, next_position, last))
+
+
+def prefill_piece(
+    model: Qwen3VL,
+    embedded: Embedded,
+    prompts: Prefilled,
+    start: Int[Array, ""],
+    *,
+    shape: GenerationShape,
+) -> Prefilled:
+    """``prompts`` with the tokens from ``start`` on computed, as many as a piece has; those before must be."""
+    piece = shape.piece(embedded.x.shape[1])
+    x, positions, visual_index = (
+        jax.lax.dynamic_slice_in_dim(whole, start, piece, axis=axis)
+        for whole, axis in ((embedded.x, 1), (embedded.positions, 2), (embedded.visual_index, 1))
+    )
+    hidden, prefix = model.decoder.prefill_piece(
+        x, positions, visual_index, embedded.deepstack, prompts.prefix, start
+    )
+    at = prompts.length - 1 - start  # of a prompt's last token, in the piece
+    last = jnp.take_along_axis(hidden, jnp.clip(at, 0, piece - 1)[:, None, None], axis=1)[:, 0]
+    last = jnp.where(((at >= 0) & (at < piece))[:, None], last, prompts.last_hidden)
+    return place_prompts(replace(prompts, prefix=prefix, last_hidden=last))
 
 
 @jax.tree_util.register_dataclass

@@ -35,18 +35,26 @@ class KeyValues:
         """T."""
         return self.key.shape[-1]
 
-    def put(self, new: "KeyValues", start: Int[Array, ""]) -> "KeyValues":
-        """``new``, of fewer tokens, written over these from ``start`` on, in place where the compiler can."""
-        update = jax.lax.dynamic_update_slice_in_dim
-        scales = [
-            None if old is None or part is None else update(old, part, start, axis=old.ndim - 1)
-            for old, part in ((self.key_scale, new.key_scale), (self.value_scale, new.value_scale))
-        ]
-        axis = self.key.ndim
+    def put(
+        self, new: "KeyValues", start: Int[Array, ""], layer: Int[Array, ""] | None = None
+    ) -> "KeyValues":
+        """``new``, of fewer tokens, written over these from ``start`` on, in place where the compiler can.
+
+        With ``layer`` it holds that one alone.
+        """
+
+        def update(old: Array | None, part: Array | None, axis: int) -> Any:
+            if old is None or part is None:
+                return None
+            starts = [jnp.int32(0)] * old.ndim
+            starts[0], starts[axis] = jnp.int32(0) if layer is None else layer, start
+            return jax.lax.dynamic_update_slice(old, part, starts)
+
         return KeyValues(
-            update(self.key, new.key, start, axis=axis - 1),
-            update(self.value, new.value, start, axis=axis - 2),
-            *scales,
+            update(self.key, new.key, -1),
+            update(self.value, new.value, -2),
+            update(self.key_scale, new.key_scale, -1),
+            update(self.value_scale, new.value_scale, -1),
         )
 
 
@@ -65,9 +73,9 @@ class KVCache:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prefilled:
-    """P prompts, computed and waiting for rows."""
+    """P prompts, computed or being computed, that wait for rows."""
 
-    prefix: KeyValues  # [L, P, K, S', H], S' <= S
+    prefix: KeyValues  # [L, P, K, S', H], S' <= S; unquantised where they were computed piece by piece
     length: Array  # int32 [P]
     next_position: Array  # int32 [P]
     last_hidden: Array  # [P, D]
@@ -76,9 +84,14 @@ class Prefilled:
 def to_cache(key: Float[Array, "L *R T K H"], value: Float[Array, "L *R T K H"], dtype: str) -> KeyValues:
     """Keys and values as the cache holds them."""
     key, value = (jnp.moveaxis(part, -2, -3) for part in (key, value))
+    return _converted(KeyValues(key.swapaxes(-1, -2), value), dtype)
+
+
+def _converted(part: KeyValues, dtype: str) -> KeyValues:
+    """Unquantised keys and values in a cache's dtype."""
     if dtype != "int8":
-        return KeyValues(key.astype(dtype).swapaxes(-1, -2), value.astype(dtype))
-    (key, key_scale), (value, value_scale) = _quantise(key), _quantise(value)
+        return KeyValues(part.key.astype(dtype), part.value.astype(dtype))
+    (key, key_scale), (value, value_scale) = _quantise(part.key.swapaxes(-1, -2)), _quantise(part.value)
     return KeyValues(key.swapaxes(-1, -2), value, key_scale, value_scale)
 
 
@@ -87,6 +100,13 @@ def _quantise(x: Float[Array, "... H"]) -> tuple[Int[Array, "... H"], Float[Arra
     x = x.astype(jnp.float32)
     scale = jnp.maximum(jnp.abs(x).max(-1), 1e-12) / 127
     return jnp.round(x / scale[..., None]).astype(jnp.int8), scale
+
+
+def zeros(shape: tuple[int, ...], dtype: str) -> KeyValues:
+    """Keys and values [L, *, K, T, H] of zeros."""
+    value = jnp.zeros(shape, dtype)
+    scale = jnp.zeros(shape[:-1], jnp.float32) if dtype == "int8" else None
+    return KeyValues(value.swapaxes(-1, -2), value, scale, scale)
 
 
 def empty_cache(
@@ -103,17 +123,11 @@ def empty_cache(
     compute_dtype: Any,
 ) -> KVCache:
     """A cache of zeros."""
-
-    def zeros(*shape: int) -> KeyValues:
-        value = jnp.zeros((layers, rows, *shape, head_dim), kv_dtype)
-        scale = jnp.zeros(value.shape[:-1], jnp.float32) if kv_dtype == "int8" else None
-        return KeyValues(value.swapaxes(-1, -2), value, scale, scale)
-
     numbers = jnp.zeros((rows,), jnp.int32)
     return place(
         KVCache(
-            prefix=zeros(kv_heads, prompt_tokens),
-            suffix=zeros(slots, kv_heads, columns),
+            prefix=zeros((layers, rows, kv_heads, prompt_tokens, head_dim), kv_dtype),
+            suffix=zeros((layers, rows, slots, kv_heads, columns, head_dim), kv_dtype),
             length=numbers,
             next_position=numbers,
             last_hidden=jnp.zeros((rows, width), compute_dtype),
@@ -123,20 +137,28 @@ def empty_cache(
 
 def place(cache: KVCache) -> KVCache:
     """The cache laid over the mesh in context: rows over ``data`` and ``fsdp``, heads over ``tensor``."""
-
-    def stacked(part: KeyValues, *axes: str | None) -> KeyValues:
-        return jax.tree.map(lambda x: constrain(x, None, BATCH_AXES, *axes), part)
-
     return KVCache(
-        stacked(cache.prefix, "tensor"),
-        stacked(cache.suffix, None, "tensor"),
+        _placed(cache.prefix, "tensor"),
+        _placed(cache.suffix, None, "tensor"),
         *(constrain(x, BATCH_AXES) for x in (cache.length, cache.next_position, cache.last_hidden)),
     )
 
 
+def place_prompts(prompts: Prefilled) -> Prefilled:
+    """Prompts laid over the mesh as they are in a cache."""
+    numbers = (prompts.length, prompts.next_position, prompts.last_hidden)
+    return Prefilled(_placed(prompts.prefix, "tensor"), *(constrain(x, BATCH_AXES) for x in numbers))
+
+
+def _placed(part: KeyValues, *axes: str | None) -> KeyValues:
+    return jax.tree.map(lambda x: constrain(x, None, BATCH_AXES, *axes), part)
+
+
 def insert(cache: KVCache, prompts: Prefilled, rows: Int[Array, " P"]) -> KVCache:
-    """Each prompt put into its row; one whose row is R, beyond the last, is left out."""
+    """Each prompt put into its row, in the cache's dtype; one whose row is R, beyond the last, is left out."""
     old, new = cache.prefix, prompts.prefix
+    if new.key.dtype != old.key.dtype:
+        new = _converted(new, old.key.dtype.name)
     whole, tokens = slice(None), slice(new.room)
 
     def put(into: Array | None, part: Array | None, *index: Any) -> Any:

@@ -58,6 +58,14 @@ class Qwen3VL(nnx.Module):
         assert kv is not None
         return hidden, kv
 
+    def embedded(self, inputs: ModelInputs) -> tuple[Float[Array, "B T D"], Float[Array, "n B M D"] | None]:
+        """What the decoder reads: embeddings with visual features in their places, and DeepStack features."""
+        x = self.embed[...][inputs.tokens]
+        if inputs.vision is None:
+            return x, None
+        features, deepstack = self.visual(inputs.vision, remat=self.remat)
+        return gather_visual(features, inputs.visual_index, x), deepstack
+
     def decode(
         self, tokens: Int[Array, "R g"], positions: Int[Array, "R g"], cache: KVCache, visible: Visible
     ) -> tuple[Float[Array, "R g D"], tuple[Array, Array]]:
@@ -75,11 +83,7 @@ class Qwen3VL(nnx.Module):
     def _forward(
         self, inputs: ModelInputs, *, keep_kv: bool
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
-        x = self.embed[...][inputs.tokens]
-        deepstack = None
-        if inputs.vision is not None:
-            features, deepstack = self.visual(inputs.vision, remat=self.remat)
-            x = gather_visual(features, inputs.visual_index, x)
+        x, deepstack = self.embedded(inputs)
         return self.decoder(
             x,
             inputs.positions,

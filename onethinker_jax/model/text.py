@@ -3,11 +3,13 @@
 The SwiGLU of a layer is one (dense) or a choice among experts (``moe.py``).
 
 DeepStack features are added to the visual positions after each of the first n layers; those layers and the
-rest are two scans over one stack of parameters.  Three ways through the same block: ``__call__`` over whole
-packed rows, the same keeping keys and values (prefill), and ``decode`` for one token of each slot of a cache.
+rest are two scans over one stack of parameters.  Four ways through the same block: ``__call__`` over whole
+packed rows, the same keeping keys and values (prefill), ``prefill_piece`` for the next tokens of prompts, and
+``decode`` for one token of each slot of a cache.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,8 @@ from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.attention import attention
 from onethinker_jax.model.config import TextConfig
-from onethinker_jax.model.decode_attention import Visible, decode_attention
-from onethinker_jax.model.kv_cache import KVCache
+from onethinker_jax.model.decode_attention import Visible, decode_attention, prefix_attention
+from onethinker_jax.model.kv_cache import KeyValues, KVCache, to_cache
 from onethinker_jax.model.layers import Linear, Remat, RMSNorm, recompute, stack_layers, wide
 from onethinker_jax.model.moe import Experts
 from onethinker_jax.model.rope import rotate, text_rope
@@ -118,21 +120,64 @@ class Decoder(nnx.Module):
             x = x if feature is None else x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
             return x, kept[0] if keep_kv else None
 
-        body = recompute(body, remat)
+        x, kv = self._scan(recompute(body, remat), x, params, deepstack)
+        return self.norm(x), kv
+
+    def prefill_piece(
+        self,
+        x: Float[Array, "P C D"],
+        positions: Int[Array, "P 3 C"],
+        visual_index: Int[Array, "P C"],
+        deepstack: Float[Array, "n P M D"] | None,
+        prefix: KeyValues,
+        start: Int[Array, ""],
+    ) -> tuple[Float[Array, "P C D"], KeyValues]:
+        """The next C tokens of prompts, one prompt a row: hidden states, and ``prefix`` with their keys and values.
+
+        Those of the tokens before them are in the columns before ``start``.
+        """
+        cos, sin = (table.astype(x.dtype) for table in text_rope(positions, self.config))
+        graphdef, params = nnx.split(self.layers)
+
+        def body(
+            carry: tuple[Array, KeyValues], layer: tuple[tuple[nnx.State, Array], Array | None]
+        ) -> tuple[tuple[Array, KeyValues], None]:
+            (x, prefix), ((params, number), feature) = carry, layer
+            kept = []
+
+            def attend(query: Array, key: Array, value: Array) -> Array:
+                new = to_cache(key[None], value[None], prefix.key.dtype.name)
+                kept.append(prefix.put(new, start, number))
+                return prefix_attention(query, kept[0], number, start)
+
+            x = nnx.merge(graphdef, params)(x, cos, sin, attend)
+            x = x if feature is None else x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
+            return (x, kept[0]), None
+
+        layers = params, jnp.arange(self.config.num_layers)
+        (x, prefix), _ = self._scan(body, (x, prefix), layers, deepstack)
+        return self.norm(x), prefix
+
+    def _scan(
+        self,
+        body: Callable[[Any, tuple[Any, Array | None]], tuple[Any, Any]],
+        carry: Any,
+        layers: Any,
+        deepstack: Float[Array, "n B M D"] | None,
+    ) -> tuple[Any, Any]:
+        """``body`` over (layer, DeepStack feature), which the first n layers have; what it gives is [L, ...]."""
         injected = 0 if deepstack is None else deepstack.shape[0]
         first, rest = (
-            jax.tree.map(lambda p, s=s: p[s], params) for s in (slice(0, injected), slice(injected, None))
+            jax.tree.map(lambda p, s=s: p[s], layers) for s in (slice(0, injected), slice(injected, None))
         )
-        x, early = jax.lax.scan(body, x, (first, deepstack)) if injected else (x, None)
-        late = None
+        given = []
+        if injected:
+            carry, early = jax.lax.scan(body, carry, (first, deepstack))
+            given.append(early)
         if injected < self.config.num_layers:
-            x, late = jax.lax.scan(body, x, (rest, None))
-        kv = None
-        if keep_kv:
-            kv = jax.tree.map(
-                lambda *parts: jnp.concatenate(parts), *[part for part in (early, late) if part is not None]
-            )
-        return self.norm(x), kv
+            carry, late = jax.lax.scan(body, carry, (rest, None))
+            given.append(late)
+        return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *given)
 
     def decode(
         self, x: Float[Array, "R g D"], positions: Int[Array, "R g"], cache: KVCache, visible: Visible

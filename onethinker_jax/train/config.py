@@ -251,6 +251,9 @@ class RLSettings:
     prompt_patches: int = 160
     prompt_buckets: int = 1
     """Sizes that prompts are padded to: the longest, its half, its quarter …; each costs a prefill to compile."""
+    prefill_tokens: int | None = None
+    """Most tokens of a prompt computed in one dispatch, so that a long prompt's prefill goes by between decode bursts
+    and holds the activations of so many tokens only; by default prompts are prefilled whole."""
     max_new_tokens: int = 152
     temperature: float = 1.0
     """The only change to the model's distribution: what is optimised must be what is sampled, so RL has no top-k,
@@ -349,6 +352,7 @@ class RLSettings:
             prompt_tokens=self.prompt_tokens,
             prompt_patches=self.prompt_patches,
             prompt_buckets=self.prompt_buckets,
+            prefill_tokens=self.prefill_tokens,
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             stop=self.stop,

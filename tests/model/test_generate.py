@@ -1,15 +1,22 @@
 """Sampling against transformers' generate, against a full forward pass, and against itself in other layouts."""
 
+from dataclasses import replace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from onethinker_jax.model import decode_attention
+from onethinker_jax.model.continuous_batching import ContinuousBatching
+from onethinker_jax.model.generate import make_programs
+from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sampling import SamplingConfig, sample_keys
 from onethinker_jax.train.log import count_compilations
 from tests.model import tiny
-from tests.model.generation import LONG, WHOLE, assert_same, batching, sampling, shape_of
+from tests.model.generation import LONG, WHOLE, assert_same, batching, prompts_of, sampling, shape_of
 
 torch = pytest.importorskip("torch")
 KINDS = list(tiny.KINDS)
@@ -103,6 +110,78 @@ def test_chunks_change_nothing(pairs, one_shot, monkeypatch):
     monkeypatch.setattr(decode_attention, "CHUNK", 8)
     shape = shape_of(rows=2, slots=2, burst=5)
     assert_same(batching(pairs("tied").model, sampling(eos_ids=ends), shape)(EXAMPLES, 4), expected)
+
+
+@pytest.mark.parametrize(
+    ("piece", "layout"), zip((5, 7, 16), LAYOUTS, strict=True), ids=lambda value: str(value)
+)
+def test_prompts_in_pieces_change_nothing(pairs, one_shot, monkeypatch, piece, layout):
+    """Pieces that divide neither prompts, frames nor paddings, over keys in chunks; and nothing compiles later."""
+    _, ends, expected = one_shot
+    monkeypatch.setattr(decode_attention, "CHUNK", 32)
+    shape = shape_of(prefill_tokens=piece, **LAYOUTS[layout])
+    run = batching(pairs("tied").model, sampling(eos_ids=ends), shape)
+    with count_compilations() as compilations:
+        few = run(EXAMPLES[:1], 4)
+        warm = compilations.count
+        assert_same(run(EXAMPLES, 4), expected)
+        assert compilations.since(warm) == []
+    assert_same(few, {name: one for name, one in expected.items() if name[0] == 0})
+
+
+def test_pieces_go_by_between_bursts(pairs):
+    """One behind each burst; all that are left when a row is free.  The last one of a bucket ends where it ends."""
+    shape = shape_of(rows=1, slots=1, prefill_rows=1, burst=8, prefill_tokens=16)
+    assert [shape.piece_starts(96, longest) for longest in (1, 32, 33)] == [[0], [0, 16], [0, 16, 32]]
+    assert shape.piece_starts(40, 40) == [0, 16, 24]
+    assert shape.piece_starts(9, 9) == [0]
+    graphdef, params = nnx.split(pairs("tied").model)
+    decoding = ContinuousBatching(graphdef, sampling(max_new_tokens=20), shape)
+    decoding.warm_up(params)
+    ran = []
+
+    def noted(name):
+        program = getattr(decoding.programs, name)
+
+        def run(*arguments):
+            ran.append(name)
+            return program(*arguments)
+
+        return run
+
+    names = ("embed", "prefill_piece", "insert", "burst")
+    decoding.programs = replace(decoding.programs, **{name: noted(name) for name in names})
+    prompts = prompts_of([tiny.example("image and video"), tiny.example("image and video", 1)])
+    for _ in decoding(params, prompts, samples=1, seed=0, step=0):
+        pass
+    pieces = len(shape.piece_starts(96, prompts.sizes[0][0]))
+    assert pieces == 4
+    assert ran == [
+        *["embed", *["prefill_piece"] * pieces, "insert"],
+        *["burst", "embed", "burst", "prefill_piece", "burst", "prefill_piece"],
+        *["prefill_piece"] * (pieces - 2),
+        *["insert", "burst", "burst", "burst"],
+    ]
+
+
+def test_a_piece_holds_less_than_whole_prompts():
+    """Of the program's own memory, at a prompt of 4,096 tokens; the keys and values before it are written in place."""
+    model = nnx.eval_shape(lambda: Qwen3VL(tiny.BASE, rngs=nnx.Rngs(0)))
+    graphdef, params = nnx.split(model)
+    programs: Any = make_programs(graphdef, sampling(), shape_of(prefill_tokens=128))
+    prompts = replace(tiny.rows([], batch=2, tokens=4096), vision=None)
+    lengths = np.ones(2, np.int32)
+    embedded, computed = jax.eval_shape(programs.embed, params, prompts, lengths, lengths)
+    whole, piece = (
+        program.lower(*arguments).compile().memory_analysis()
+        for program, arguments in (
+            (programs.prefill, (params, prompts, lengths, lengths)),
+            (programs.prefill_piece, (params, embedded, computed, np.int32(0))),
+        )
+    )
+    assert piece.temp_size_in_bytes < 0.2 * whole.temp_size_in_bytes
+    kept = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(computed.prefix))
+    assert piece.alias_size_in_bytes >= kept > piece.temp_size_in_bytes
 
 
 def test_a_call_with_fewer_prompts_and_samples(pairs, one_shot):
@@ -203,6 +282,17 @@ def test_a_smaller_cache_is_close(pairs, one_shot, dtype, largest, mean):
     assert len(errors) > 800
     assert 0 < errors.max() < largest
     assert errors.mean() < mean
+
+
+def test_pieces_are_quantised_when_they_are_whole(pairs):
+    """With an int8 cache too a piece sees what whole prompts do; only rounding to the next step can differ."""
+    got = [
+        batching(pairs("tied").model, sampling(), shape_of(kv_dtype="int8", burst=8, prefill_tokens=piece))(
+            EXAMPLES[:5], 2
+        )
+        for piece in (None, 7)
+    ]
+    assert_same(got[1], got[0], atol=2e-3)
 
 
 def test_a_prompt_that_fits_nowhere(pairs):
