@@ -1,6 +1,7 @@
 """Sampling against transformers' generate, against a full forward pass, and against itself in other layouts."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from flax import nnx
 
 from onethinker_jax.model import decode_attention
 from onethinker_jax.model.continuous_batching import ContinuousBatching
-from onethinker_jax.model.generate import make_programs
+from onethinker_jax.model.generate import Burst, Programs, Slots, make_programs
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sampling import SamplingConfig, sample_keys
 from onethinker_jax.train.log import count_compilations
@@ -129,39 +130,48 @@ def test_prompts_in_pieces_change_nothing(pairs, one_shot, monkeypatch, piece, l
     assert_same(few, {name: one for name, one in expected.items() if name[0] == 0})
 
 
-def test_pieces_go_by_between_bursts(pairs):
-    """One behind each burst; all that are left when a row is free.  The last one of a bucket ends where it ends."""
-    shape = shape_of(rows=1, slots=1, prefill_rows=1, burst=8, prefill_tokens=16)
-    assert [shape.piece_starts(96, longest) for longest in (1, 32, 33)] == [[0], [0, 16], [0, 16, 32]]
-    assert shape.piece_starts(40, 40) == [0, 16, 24]
-    assert shape.piece_starts(9, 9) == [0]
-    graphdef, params = nnx.split(pairs("tied").model)
-    decoding = ContinuousBatching(graphdef, sampling(max_new_tokens=20), shape)
-    decoding.warm_up(params)
+def test_pieces_go_by_between_bursts():
+    """One dispatch behind each burst; all that are left when a row is free.  Programs that only say they ran."""
+    shape = shape_of(rows=1, slots=1, prefill_rows=1, burst=8, prefill_tokens=8)
+    assert [shape.piece_starts(48, longest) for longest in (1, 16, 17)] == [[0], [0, 8], [0, 8, 16]]
+    assert shape.piece_starts(20, 20) == [0, 8, 12]  # none reaches beyond the padding
+    assert shape.piece_starts(5, 5) == [0]
     ran = []
 
-    def noted(name):
-        program = getattr(decoding.programs, name)
-
-        def run(*arguments):
+    def noted(name: str, *given: Any) -> Any:
+        def run(*_: Any) -> Any:
             ran.append(name)
-            return program(*arguments)
+            return given if len(given) > 1 else given[0]
 
         return run
 
-    names = ("embed", "prefill_piece", "insert", "burst")
-    decoding.programs = replace(decoding.programs, **{name: noted(name) for name in names})
-    prompts = prompts_of([tiny.example("image and video"), tiny.example("image and video", 1)])
-    for _ in decoding(params, prompts, samples=1, seed=0, step=0):
+    def burst(_params: Any, cache: Any, slots: Slots, *_: Any) -> Any:
+        ran.append("burst")
+        length = np.minimum(slots.length + 8, 20)
+        drawn = np.zeros((8, 1, 1), np.int32)
+        return cache, Burst(drawn, drawn, drawn, length, slots.live & (length < 20), 8)
+
+    cache: Any = SimpleNamespace(suffix=SimpleNamespace(room=20))
+    model: Any = None
+    decoding = ContinuousBatching(model, sampling(max_new_tokens=20), shape)
+    decoding.programs = Programs(
+        empty=noted("empty", cache),
+        prefill=noted("prefill", "whole"),
+        embed=noted("embed", "embedded", "nothing yet"),
+        prefill_piece=noted("piece", "more"),
+        insert=noted("insert", cache),
+        burst=burst,
+        take=noted("take", cache),
+    )
+    decoding.warm_up(model)
+    ran.clear()
+    prompts = prompts_of([tiny.sample(number, ("text", 36)) for number in range(2)])
+    for _ in decoding(model, prompts, samples=1, seed=0, step=0):
         pass
-    pieces = len(shape.piece_starts(96, prompts.sizes[0][0]))
-    assert pieces == 4
-    assert ran == [
-        *["embed", *["prefill_piece"] * pieces, "insert"],
-        *["burst", "embed", "burst", "prefill_piece", "burst", "prefill_piece"],
-        *["prefill_piece"] * (pieces - 2),
-        *["insert", "burst", "burst", "burst"],
-    ]
+    assert " ".join(ran) == (
+        "empty embed piece piece piece piece piece insert burst embed burst piece burst piece "
+        "piece piece piece insert burst burst burst"
+    )
 
 
 def test_a_piece_holds_less_than_whole_prompts():
