@@ -188,6 +188,8 @@ class ModelArguments:
     """What the model computes in."""
     kv_dtype: Literal["float32", "bfloat16", "int8"] | None = None
     """What the KV cache is kept in; by default what the model computes in."""
+    prefill_tokens: int | None = None
+    """Most tokens of a prompt computed in one dispatch; by default all."""
     image_max_pixels: int | None = None
     """By default what the directory says."""
     video_fps: float = 2.0
@@ -216,6 +218,7 @@ class ModelArguments:
                 prompt_tokens=prompt_tokens,
                 prompt_patches=prompt_patches,
                 prompt_buckets=prompt_buckets,
+                prefill_tokens=self.prefill_tokens,
                 max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 top_k=self.top_k,

@@ -94,6 +94,14 @@ def test_prompts_dealt_out_to_processes_give_the_same_samples(made, free):
     assert unlike(params, prompts[1::2], seed=1, step=2)[0].texts != free[1].texts
 
 
+def test_prompts_in_pieces_give_the_same_samples(made, free):
+    processor, graphdef, params, prompts = made
+    settings = replace(SETTINGS, prefill_tokens=9)
+    sampler = Sampler(graphdef, processor, settings, mesh=make_mesh())
+    for whole, got in zip(free, sampler(params, prompts, seed=1, step=2), strict=True):
+        assert got.texts == whole.texts
+
+
 def test_a_prompt_that_is_too_long(made):
     processor, graphdef, params, prompts = made
     sampler = Sampler(graphdef, processor, replace(SETTINGS, prompt_tokens=8), mesh=make_mesh())
@@ -133,6 +141,7 @@ def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypat
         ({"rows": 0}, "rows 0 must be at least 1"),
         ({"slots": 0}, "slots 0 must be at least 1"),
         ({"prompt_buckets": 0}, "prompt_buckets 0"),
+        ({"prefill_tokens": 0}, "prefill_tokens 0 must be at least 1"),
         ({"prompt_patches": 6}, "prompt_patches 6 is not a multiple of 4"),
         ({"stop": ("a", "")}, "stop: an empty string"),
         ({"top_p": 0.0}, r"top_p 0.0 is not in \(0, 1\]"),
@@ -147,6 +156,8 @@ def test_settings_that_cannot_work(settings, message):
 def test_settings_of_training_name_their_section():
     with pytest.raises(SettingError, match=r"rl\.slots 0"):
         RLSettings(rollout_slots=0)
+    with pytest.raises(SettingError, match=r"rl\.prefill_tokens 0 must be at least 1"):
+        RLSettings(prefill_tokens=0)
     with pytest.raises(SettingError, match=r"rl\.prompts_ahead -1"):
         RLSettings(prompts_ahead=-1)
     with pytest.raises(SettingError, match=r"evaluation\.prompt_patches 10 is not a multiple of 4"):

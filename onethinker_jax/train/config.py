@@ -396,6 +396,7 @@ class EvaluationSettings:
     prompt_tokens: int = 208
     prompt_patches: int = 160
     prompt_buckets: int = 1
+    prefill_tokens: int | None = None
     max_new_tokens: int = 152
     kv_dtype: KVDtype | None = None
     sampled: bool = True
@@ -416,6 +417,7 @@ class EvaluationSettings:
             prompt_tokens=self.prompt_tokens,
             prompt_patches=self.prompt_patches,
             prompt_buckets=self.prompt_buckets,
+            prefill_tokens=self.prefill_tokens,
             max_new_tokens=self.max_new_tokens,
             temperature=0.0,
             kv_dtype=self.kv_dtype,

@@ -15,9 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from onethinker_jax.data_pipeline.packing import Batch
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.generate import Slots, make_programs
+from onethinker_jax.model.generate import Embedded, GenerationShape, Programs, Slots, make_programs
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
-from onethinker_jax.model.kv_cache import KVCache
+from onethinker_jax.model.kv_cache import KVCache, Prefilled
 from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.model.sharding import (
     BATCH_AXES,
@@ -135,17 +135,8 @@ def _sampling_programs(
     fresh: Any = functions.empty
     cache = _placed(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
     resident = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
-
-    def prefill(weights: nnx.State, batch: tuple[ModelInputs, Any, Any]) -> Any:
-        return functions.prefill(weights, *batch)
-
-    prompts = _batch(shape.prefill_rows, rl.prompt_tokens, rl.prompt_patches, sizes, mesh).inputs
-    integers = _rows((shape.prefill_rows,), jnp.int32, mesh)
-    arguments = {"weights to decode": weights, "batch": (prompts, integers, integers)}
-    runs = math.ceil(rl.prompts / shape.prefill_rows)
-    tokens = shape.prefill_rows * rl.prompt_tokens
     beside = {**resident, "KV cache": cache}
-    programs = [Program("RL prefill", jax.jit(prefill), arguments, beside, runs, tokens)]
+    programs = _prefill_programs(config, functions, shape, weights, beside, sizes, mesh)
 
     def decode(weights: nnx.State, cache: KVCache, batch: tuple[Slots, Any]) -> Any:
         slots, key = batch
@@ -163,6 +154,53 @@ def _sampling_programs(
     jitted = jax.jit(decode, donate_argnums=1)
     programs.append(Program("RL decoding", jitted, arguments, resident, runs, tokens, trips=shape.burst))
     return programs
+
+
+def _prefill_programs(
+    config: TrainConfig,
+    functions: Programs,
+    shape: GenerationShape,
+    weights: nnx.State,
+    beside: dict[str, Any],
+    sizes: Qwen3VLConfig,
+    mesh: Mesh,
+) -> list[Program]:
+    """Prompts whole, or their media and then their pieces, each as if it were the last one."""
+    rl = config.rl
+    prompts = _batch(shape.prefill_rows, rl.prompt_tokens, rl.prompt_patches, sizes, mesh).inputs
+    integers: Any = _rows((shape.prefill_rows,), jnp.int32, mesh)
+    batch = (prompts, integers, integers)
+    runs = math.ceil(rl.prompts / shape.prefill_rows)
+    tokens = shape.prefill_rows * rl.prompt_tokens
+
+    def prefill(weights: nnx.State, batch: tuple[ModelInputs, Any, Any]) -> Any:
+        return functions.prefill(weights, *batch)
+
+    def embed(weights: nnx.State, batch: tuple[ModelInputs, Any, Any]) -> Any:
+        return functions.embed(weights, *batch)
+
+    def piece(weights: nnx.State, batch: tuple[Embedded, Any], prompts: Prefilled) -> Prefilled:
+        return functions.prefill_piece(weights, batch[0], prompts, batch[1])
+
+    arguments: dict[str, Any] = {"weights to decode": weights, "batch": batch}
+    if shape.prefill_tokens is None:
+        return [Program("RL prefill", jax.jit(prefill), arguments, beside, runs, tokens)]
+    media = jax.jit(embed)
+    shardings = media.lower(weights, batch).compile().output_shardings
+    embedded, computed = _placed(jax.eval_shape(embed, weights, batch), shardings)
+    start = jax.ShapeDtypeStruct((), jnp.int32)
+    of_piece = {
+        "weights to decode": weights,
+        "batch": (embedded, start),
+        "prompts' keys and values": computed,
+    }
+    pieces = len(shape.piece_starts(rl.prompt_tokens, rl.prompt_tokens))
+    in_piece = shape.prefill_rows * shape.piece(rl.prompt_tokens)
+    jitted = jax.jit(piece, donate_argnums=2)
+    return [
+        Program("RL media", media, arguments, beside, runs, tokens),
+        Program("RL prefill", jitted, of_piece, beside, runs * pieces, in_piece),
+    ]
 
 
 def worst_micro_batches(config: TrainConfig) -> int:

@@ -138,10 +138,10 @@ def test_pieces_go_by_between_bursts():
     assert shape.piece_starts(5, 5) == [0]
     ran = []
 
-    def noted(name: str, *given: Any) -> Any:
+    def noted(name: str, given: Any) -> Any:
         def run(*_: Any) -> Any:
             ran.append(name)
-            return given if len(given) > 1 else given[0]
+            return given
 
         return run
 
@@ -157,7 +157,7 @@ def test_pieces_go_by_between_bursts():
     decoding.programs = Programs(
         empty=noted("empty", cache),
         prefill=noted("prefill", "whole"),
-        embed=noted("embed", "embedded", "nothing yet"),
+        embed=noted("embed", ("embedded", "nothing yet")),
         prefill_piece=noted("piece", "more"),
         insert=noted("insert", cache),
         burst=burst,

@@ -162,6 +162,22 @@ def test_a_second_pass_and_a_sampler_at_work_are_counted() -> None:
     )
 
 
+def test_prompts_in_pieces_are_counted() -> None:
+    config, sizes = narrow(4)
+    config = replace(config, sft=SFTSettings(steps=0), mesh=MeshSettings())
+    whole, pieces = (
+        {program.name: program for program in plan_programs(one, sizes, make_mesh())}
+        for one in (config, replace(config, rl=replace(config.rl, prefill_tokens=96)))
+    )
+    assert list(whole) == ["RL gradients", "RL update", "RL prefill", "RL decoding"]
+    assert list(pieces) == ["RL gradients", "RL update", "RL media", "RL prefill", "RL decoding"]
+    media, prefill = pieces["RL media"], pieces["RL prefill"]
+    assert (media.runs, prefill.runs) == (whole["RL prefill"].runs, 6 * whole["RL prefill"].runs)
+    assert prefill.tokens == whole["RL prefill"].tokens * 96 // 512
+    prompts = prefill.function.trace(*prefill.arguments.values()).out_info
+    assert prompts.prefix.key.shape == prefill.arguments["prompts' keys and values"].prefix.key.shape
+
+
 @needs_libtpu
 def test_the_mesh_of_every_preset_can_be_made() -> None:
     for preset, topology in SLICES.items():
