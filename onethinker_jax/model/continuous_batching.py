@@ -128,13 +128,10 @@ class ContinuousBatching:
         if self._warm:
             return
         cache = self.programs.empty(params)
-        nothing, nowhere = (
-            [0] * self.shape.prefill_rows,
-            np.full(self.shape.prefill_rows, self.shape.rows, np.int32),
-        )
+        nothing, size = Prompts([(1, 0)], _padding), self.shape.prefill_rows
         for bucket in self.shape.prompt_buckets:
-            staged = _Staged(self._prefill(params, Prompts([(1, 0)], _padding), nothing, bucket), {})
-            cache = self.programs.insert(cache, staged.whole(), nowhere)
+            staged = _Staged(self._prefill(params, nothing, [0] * size, bucket), {})
+            cache = self._insert(cache, staged, np.zeros(0, np.int32), _Table(self.shape, 1))
         idle, zero = _Table(self.shape, 1), np.int32(0)
         for size in self.sizes:
             if size < len(idle.prompt):

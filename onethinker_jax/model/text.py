@@ -2,14 +2,13 @@
 
 The SwiGLU of a layer is one (dense) or a choice among experts (``moe.py``).
 
-DeepStack features are added to the visual positions after each of the first n layers; those layers and the
-rest are two scans over one stack of parameters.  Four ways through the same block: ``__call__`` over whole
+DeepStack features are added to the visual positions after each of the first n layers; over whole rows those layers and
+the rest are two scans over one stack of parameters.  Four ways through the same block: ``__call__`` over whole
 packed rows, the same keeping keys and values (prefill), ``prefill_piece`` for the next tokens of prompts, and
 ``decode`` for one token of each slot of a cache.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +119,20 @@ class Decoder(nnx.Module):
             x = x if feature is None else x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
             return x, kept[0] if keep_kv else None
 
-        x, kv = self._scan(recompute(body, remat), x, params, deepstack)
+        body = recompute(body, remat)
+        injected = 0 if deepstack is None else deepstack.shape[0]
+        first, rest = (
+            jax.tree.map(lambda p, s=s: p[s], params) for s in (slice(0, injected), slice(injected, None))
+        )
+        x, early = jax.lax.scan(body, x, (first, deepstack)) if injected else (x, None)
+        late = None
+        if injected < self.config.num_layers:
+            x, late = jax.lax.scan(body, x, (rest, None))
+        kv = None
+        if keep_kv:
+            kv = jax.tree.map(
+                lambda *parts: jnp.concatenate(parts), *[part for part in (early, late) if part is not None]
+            )
         return self.norm(x), kv
 
     def prefill_piece(
@@ -134,15 +146,27 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "P C D"], KeyValues]:
         """The next C tokens of prompts, one prompt a row: hidden states, and ``prefix`` with their keys and values.
 
-        Those of the tokens before them are in the columns before ``start``.
+        Those of the tokens before them are in the columns before ``start``.  All layers are one scan, as two would
+        hold a second copy of the stack, and make it at every piece.
         """
         cos, sin = (table.astype(x.dtype) for table in text_rope(positions, self.config))
         graphdef, params = nnx.split(self.layers)
 
+        def inject(x: Array, number: Array) -> Array:
+            """``x`` after a layer, with its DeepStack feature where it has one."""
+            if deepstack is None:
+                return x
+
+            def add(x: Array) -> Array:
+                feature = jax.lax.dynamic_index_in_dim(deepstack, number, keepdims=False)
+                return x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
+
+            return jax.lax.cond(number < len(deepstack), add, lambda x: x, x)
+
         def body(
-            carry: tuple[Array, KeyValues], layer: tuple[tuple[nnx.State, Array], Array | None]
+            carry: tuple[Array, KeyValues], layer: tuple[nnx.State, Array]
         ) -> tuple[tuple[Array, KeyValues], None]:
-            (x, prefix), ((params, number), feature) = carry, layer
+            (x, prefix), (params, number) = carry, layer
             kept = []
 
             def attend(query: Array, key: Array, value: Array) -> Array:
@@ -151,33 +175,10 @@ class Decoder(nnx.Module):
                 return prefix_attention(query, kept[0], number, start)
 
             x = nnx.merge(graphdef, params)(x, cos, sin, attend)
-            x = x if feature is None else x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
-            return (x, kept[0]), None
+            return (inject(x, number), kept[0]), None
 
-        layers = params, jnp.arange(self.config.num_layers)
-        (x, prefix), _ = self._scan(body, (x, prefix), layers, deepstack)
+        (x, prefix), _ = jax.lax.scan(body, (x, prefix), (params, jnp.arange(self.config.num_layers)))
         return self.norm(x), prefix
-
-    def _scan(
-        self,
-        body: Callable[[Any, tuple[Any, Array | None]], tuple[Any, Any]],
-        carry: Any,
-        layers: Any,
-        deepstack: Float[Array, "n B M D"] | None,
-    ) -> tuple[Any, Any]:
-        """``body`` over (layer, DeepStack feature), which the first n layers have; what it gives is [L, ...]."""
-        injected = 0 if deepstack is None else deepstack.shape[0]
-        first, rest = (
-            jax.tree.map(lambda p, s=s: p[s], layers) for s in (slice(0, injected), slice(injected, None))
-        )
-        given = []
-        if injected:
-            carry, early = jax.lax.scan(body, carry, (first, deepstack))
-            given.append(early)
-        if injected < self.config.num_layers:
-            carry, late = jax.lax.scan(body, carry, (rest, None))
-            given.append(late)
-        return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *given)
 
     def decode(
         self, x: Float[Array, "R g D"], positions: Int[Array, "R g"], cache: KVCache, visible: Visible

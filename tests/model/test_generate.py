@@ -1,6 +1,5 @@
 """Sampling against transformers' generate, against a full forward pass, and against itself in other layouts."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -179,7 +178,7 @@ def test_a_piece_holds_less_than_whole_prompts():
     model = nnx.eval_shape(lambda: Qwen3VL(tiny.BASE, rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(model)
     programs: Any = make_programs(graphdef, sampling(), shape_of(prefill_tokens=128))
-    prompts = replace(tiny.rows([], batch=2, tokens=4096), vision=None)
+    prompts = tiny.rows([], batch=2, tokens=4096)
     lengths = np.ones(2, np.int32)
     embedded, computed = jax.eval_shape(programs.embed, params, prompts, lengths, lengths)
     whole, piece = (
