@@ -49,14 +49,13 @@ class Qwen3VL(nnx.Module):
 
     def __call__(self, inputs: ModelInputs) -> Float[Array, "B T D"]:
         """Final (normalised) hidden states of packed rows; ``logits`` or the chunked losses take them on."""
-        hidden, _ = self._forward(inputs, keep_kv=False)
-        return hidden
+        x, deepstack = self.embedded(inputs)
+        return self.decoder(x, deepstack, inputs, remat=self.remat)
 
     def prefill(self, inputs: ModelInputs) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
         """The same, with the keys and values of every layer, each [L, B, T, K, H]."""
-        hidden, kv = self._forward(inputs, keep_kv=True)
-        assert kv is not None
-        return hidden, kv
+        x, deepstack = self.embedded(inputs)
+        return self.decoder.prefill(x, deepstack, inputs)
 
     def embedded(self, inputs: ModelInputs) -> tuple[Float[Array, "B T D"], Float[Array, "n B M D"] | None]:
         """What the decoder reads: embeddings with visual features in their places, and DeepStack features."""
@@ -79,18 +78,3 @@ class Qwen3VL(nnx.Module):
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Float32 logits.  For a few positions: losses use ``train.losses``, which never makes [B, T, V]."""
         return jnp.matmul(hidden, self.head(), preferred_element_type=jnp.float32)
-
-    def _forward(
-        self, inputs: ModelInputs, *, keep_kv: bool
-    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
-        x, deepstack = self.embedded(inputs)
-        return self.decoder(
-            x,
-            inputs.positions,
-            inputs.segment_ids,
-            inputs.branch_ids,
-            inputs.visual_index,
-            deepstack,
-            remat=self.remat,
-            keep_kv=keep_kv,
-        )

@@ -2,10 +2,10 @@
 
 The SwiGLU of a layer is one (dense) or a choice among experts (``moe.py``).
 
-DeepStack features are added to the visual positions after each of the first n layers; over whole rows those layers and
-the rest are two scans over one stack of parameters.  Four ways through the same block: ``__call__`` over whole
-packed rows, the same keeping keys and values (prefill), ``prefill_piece`` for the next tokens of prompts, and
-``decode`` for one token of each slot of a cache.
+DeepStack features are added to the visual positions after each of the first n layers; in training those layers and the
+rest are two scans over one stack of parameters.  Four ways through the same block: ``__call__`` over packed rows,
+``prefill`` of prompts, which keeps keys and values, ``prefill_piece`` for the next tokens of prompts, and ``decode``
+for one token of each slot of a cache.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from onethinker_jax.model.attention import attention
 from onethinker_jax.model.config import TextConfig
 from onethinker_jax.model.decode_attention import Visible, decode_attention, prefix_attention
+from onethinker_jax.model.inputs import ModelInputs
 from onethinker_jax.model.kv_cache import KeyValues, KVCache, to_cache
 from onethinker_jax.model.layers import Linear, Remat, RMSNorm, recompute, stack_layers, wide
 from onethinker_jax.model.moe import Experts
@@ -33,6 +34,30 @@ def gather_visual(
     """Each visual token's feature by its index in the row; ``text`` where the index is -1."""
     taken = jnp.take_along_axis(features, jnp.maximum(visual_index, 0)[..., None], axis=1)
     return jnp.where(visual_index[..., None] >= 0, taken, text)
+
+
+def _inject(
+    x: Float[Array, "B T D"], feature: Float[Array, "B M D"], visual_index: Int[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """``x`` with a DeepStack feature added at its visual tokens."""
+    return x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
+
+
+def _inject_into_first(
+    x: Float[Array, "B T D"],
+    number: Int[Array, ""],
+    deepstack: Float[Array, "n B M D"] | None,
+    visual_index: Int[Array, "B T"],
+) -> Float[Array, "B T D"]:
+    """``x`` after layer ``number``, which has a DeepStack feature if it is one of the first n."""
+    if deepstack is None:
+        return x
+
+    def add(x: Array) -> Array:
+        feature = jax.lax.dynamic_index_in_dim(deepstack, number, keepdims=False)
+        return _inject(x, feature, visual_index)
+
+    return jax.lax.cond(number < len(deepstack), add, lambda x: x, x)
 
 
 class DecoderLayer(nnx.Module):
@@ -92,47 +117,62 @@ class Decoder(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        positions: Int[Array, "B 3 T"],
-        segment_ids: Int[Array, "B T"],
-        branch_ids: Int[Array, "B T"] | None,
-        visual_index: Int[Array, "B T"],
         deepstack: Float[Array, "n B M D"] | None,
+        inputs: ModelInputs,
         *,
         remat: Remat = "none",
-        keep_kv: bool = False,
-    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array] | None]:
-        """Hidden states, and with ``keep_kv`` the keys and values, each [L, B, T, K, H]."""
-        cos, sin = (table.astype(x.dtype) for table in text_rope(positions, self.config))
+    ) -> Float[Array, "B T D"]:
+        """Hidden states of packed rows, of whose ``inputs`` ``x`` and DeepStack features have been made."""
+        cos, sin = (table.astype(x.dtype) for table in text_rope(inputs.positions, self.config))
         graphdef, params = nnx.split(self.layers)
 
-        def body(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, tuple[Array, Array] | None]:
+        def attend(query: Array, key: Array, value: Array) -> Array:
+            return attention(query, key, value, inputs.segment_ids, inputs.branch_ids, causal=True)
+
+        def body(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
             params, feature = layer
             x = constrain(x, BATCH_AXES, "tensor")  # what is kept of a layer is split over all devices
-            kept = []
-
-            def attend(query: Array, key: Array, value: Array) -> Array:
-                if keep_kv:
-                    kept.append(tuple(constrain(part, BATCH_AXES, None, "tensor") for part in (key, value)))
-                return attention(query, key, value, segment_ids, branch_ids, causal=True)
-
             x = nnx.merge(graphdef, gather_weights(params, "decoder.layers"))(x, cos, sin, attend)
-            x = x if feature is None else x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
-            return x, kept[0] if keep_kv else None
+            return x if feature is None else _inject(x, feature, inputs.visual_index), None
 
         body = recompute(body, remat)
-        injected = 0 if deepstack is None else deepstack.shape[0]
+        injected = 0 if deepstack is None else len(deepstack)
         first, rest = (
             jax.tree.map(lambda p, s=s: p[s], params) for s in (slice(0, injected), slice(injected, None))
         )
-        x, early = jax.lax.scan(body, x, (first, deepstack)) if injected else (x, None)
-        late = None
+        if injected:
+            x, _ = jax.lax.scan(body, x, (first, deepstack))
         if injected < self.config.num_layers:
-            x, late = jax.lax.scan(body, x, (rest, None))
-        kv = None
-        if keep_kv:
-            kv = jax.tree.map(
-                lambda *parts: jnp.concatenate(parts), *[part for part in (early, late) if part is not None]
-            )
+            x, _ = jax.lax.scan(body, x, (rest, None))
+        return self.norm(x)
+
+    def prefill(
+        self,
+        x: Float[Array, "P S D"],
+        deepstack: Float[Array, "n P M D"] | None,
+        inputs: ModelInputs,
+    ) -> tuple[Float[Array, "P S D"], tuple[Array, Array]]:
+        """The same of prompts, with the keys and values of every layer, each [L, P, S, K, H].
+
+        All layers are one scan, here and below: two would hold a second copy of the stack, and make it every time.
+        (In training the cast to the dtype that is computed in makes one anyway.)
+        """
+        cos, sin = (table.astype(x.dtype) for table in text_rope(inputs.positions, self.config))
+        graphdef, params = nnx.split(self.layers)
+
+        def body(x: Array, layer: tuple[nnx.State, Array]) -> tuple[Array, tuple[Array, Array]]:
+            params, number = layer
+            kept = []
+
+            def attend(query: Array, key: Array, value: Array) -> Array:
+                kept.append(tuple(constrain(part, BATCH_AXES, None, "tensor") for part in (key, value)))
+                return attention(query, key, value, inputs.segment_ids, inputs.branch_ids, causal=True)
+
+            x = constrain(x, BATCH_AXES, "tensor")
+            x = nnx.merge(graphdef, params)(x, cos, sin, attend)
+            return _inject_into_first(x, number, deepstack, inputs.visual_index), kept[0]
+
+        x, kv = jax.lax.scan(body, x, (params, jnp.arange(self.config.num_layers)))
         return self.norm(x), kv
 
     def prefill_piece(
@@ -146,22 +186,10 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "P C D"], KeyValues]:
         """The next C tokens of prompts, one prompt a row: hidden states, and ``prefix`` with their keys and values.
 
-        Those of the tokens before them are in the columns before ``start``.  All layers are one scan, as two would
-        hold a second copy of the stack, and make it at every piece.
+        Those of the tokens before them are in the columns before ``start``.
         """
         cos, sin = (table.astype(x.dtype) for table in text_rope(positions, self.config))
         graphdef, params = nnx.split(self.layers)
-
-        def inject(x: Array, number: Array) -> Array:
-            """``x`` after a layer, with its DeepStack feature where it has one."""
-            if deepstack is None:
-                return x
-
-            def add(x: Array) -> Array:
-                feature = jax.lax.dynamic_index_in_dim(deepstack, number, keepdims=False)
-                return x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
-
-            return jax.lax.cond(number < len(deepstack), add, lambda x: x, x)
 
         def body(
             carry: tuple[Array, KeyValues], layer: tuple[nnx.State, Array]
@@ -175,7 +203,7 @@ class Decoder(nnx.Module):
                 return prefix_attention(query, kept[0], number, start)
 
             x = nnx.merge(graphdef, params)(x, cos, sin, attend)
-            return (inject(x, number), kept[0]), None
+            return (_inject_into_first(x, number, deepstack, visual_index), kept[0]), None
 
         (x, prefix), _ = jax.lax.scan(body, (x, prefix), (params, jnp.arange(self.config.num_layers)))
         return self.norm(x), prefix
