@@ -269,9 +269,11 @@ def test_a_mesh_equals_one_device(monkeypatch, backend):
 @pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices, virtual ones do")
 @pytest.mark.parametrize("backend", FLASH)
 def test_heads_that_a_mesh_does_not_divide(backend):
+    query, key, value = arrays((4, 2))
+    segments, branches = masks("branches")
     message = "2 key/value heads are not a multiple of mesh axis 'tensor' of size 4"
     with jax.set_mesh(make_mesh(tensor=4)), pytest.raises(ShardingError, match=message):
-        attention(*arrays((4, 2)), *masks("branches"), causal=True, backend=backend)
+        attention(query, key, value, segments, branches, causal=True, backend=backend)
 
 
 def test_the_platform_chooses():
