@@ -92,15 +92,20 @@ class Checkpoints:
 
 @cache
 def _drop_complaints() -> None:
-    """Of several reads that fail the first raises; the others' threads print theirs at any later time: not here."""
+    """Of several reads that fail the first raises; threads and tasks of others print theirs later: not here."""
     outer = sys.unraisablehook
+    theirs = ("Event loop is closed", "Error opening", "while reading array index")
 
     def hook(unraisable: Any) -> None:
-        text = str(unraisable.exc_value)
-        if "Event loop is closed" not in text and "while reading array index" not in text:
+        if not any(part in str(unraisable.exc_value) for part in theirs):
             outer(unraisable)
 
+    def is_news(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return "never retrieved" not in message or not any(part in message for part in theirs)
+
     sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(is_news)
 
 
 # Where a run lies, how its media are decoded, where its sidecars are and what is shown change no number of it.
