@@ -151,10 +151,10 @@ def _forward(
             top, total, mean, chosen = so_far
             scores, hit = blocks.scores(states, number, ids)
             higher = jnp.maximum(top, scores.max(-1))
-            share, above = jnp.exp(top - higher), scores - higher[:, None]
+            total, mean = _raised(top, total, mean, higher)
+            above = scores - higher[:, None]
             weights = jnp.exp(above)
-            mean = share * (mean + (top - higher) * total) + (weights * above).sum(-1)
-            total = share * total + weights.sum(-1)
+            total, mean = total + weights.sum(-1), mean + (weights * above).sum(-1)
             return higher, total, mean, chosen + jnp.where(hit, scores, 0.0).sum(-1)
 
         return None, blocks.loop(block, nothing)
@@ -164,14 +164,19 @@ def _forward(
     _, (top, total, mean, chosen) = front.scan(chunk, None, nothing, front.places)
     if policy.axis is not None:
         highest = jax.lax.pmax(top, policy.axis)
-        share = jnp.exp(top - highest)
-        parts = share * total, share * (mean + (top - highest) * total), chosen
+        parts = *_raised(top, total, mean, highest), chosen
         top, (total, mean, chosen) = highest, jax.lax.psum(parts, policy.axis)
     total = jnp.maximum(total, 1.0)  # 0 in chunks without a target
     normal = jnp.log(total)
     logprobs, entropy, logsumexp = chosen - top - normal, normal - mean / total, top + normal
     saved = (hidden, head, targets, mask, logsumexp, entropy)
     return (front.back(logprobs), front.back(entropy)), saved
+
+
+def _raised(top: Array, total: Array, mean: Array, higher: Array) -> tuple[Array, Array]:
+    """Sums of exp(score - top), and of these times (score - top), as they are with a higher top."""
+    share = jnp.exp(top - higher)
+    return share * total, share * (mean + (top - higher) * total)
 
 
 def _backward(
