@@ -175,15 +175,19 @@ class ModelArguments:
     model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
     """Hugging Face directory: weights, tokenizer and processor files."""
     max_new_tokens: int = 4096
+    """Most tokens of an answer; a longer one is cut off."""
     temperature: float = 0.0
     """0: greedy answers."""
     top_k: int = 0
     """Of the likeliest tokens so many are kept; 0: all."""
     top_p: float = 1.0
+    """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
     min_p: float = 0.0
+    """Tokens at least this many times as likely as the likeliest are kept; 0: all."""
     stop: tuple[str, ...] = ()
     """Strings that end an answer."""
     seed: int = 0
+    """Of the samples, where the temperature is above 0."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in."""
     kv_dtype: Literal["float32", "bfloat16", "int8"] | None = None
@@ -193,7 +197,9 @@ class ModelArguments:
     image_max_pixels: int | None = None
     """By default what the directory says."""
     video_fps: float = 2.0
+    """Frames sampled of a second of video."""
     video_max_frames: int = 128
+    """Most frames sampled of a video; a longer one is sampled evenly over its whole length."""
     video_min_pixels: int = 4 * 32 * 32
     """Of one frame."""
     video_max_pixels: int = 256 * 32 * 32
@@ -270,10 +276,13 @@ class Arguments(ModelArguments):
     rows: int = 8
     """Prompts decoded at once."""
     prompt_tokens: int = 16_384
+    """Most tokens of a prompt, its media's included."""
     prompt_patches: int = 65_536
+    """Most patches of a prompt's images and frames together; a multiple of 4."""
     prompt_buckets: int = 3
     """Sizes that prompts are padded to: the longest, its half, its quarter …."""
     variant: Variant = "released"
+    """Whose reward formulas: the paper's, or those of its released code."""
     reward: RewardSettings = field(default_factory=RewardSettings)
 
 

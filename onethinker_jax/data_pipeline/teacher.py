@@ -63,7 +63,9 @@ class TeacherSettings:
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with the key; a server without keys needs none."""
     temperature: float = 1.0
+    """Of the teacher's samples; 0: greedy."""
     top_p: float = 1.0
+    """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
     max_tokens: int = 4096
     """Of one answer; 0: the limit is not sent, or goes by another name in extra_body."""
     extra_body: str = ""
@@ -71,6 +73,7 @@ class TeacherSettings:
     concurrency: int = 16
     """Requests under way at once, at most."""
     requests_per_minute: float = float("inf")
+    """Requests begun in a minute, at most."""
     tokens_per_minute: float = float("inf")
     """Of prompts and answers together. An answer's tokens are known afterwards: until then the mean counts."""
     timeout: float = 300.0

@@ -70,7 +70,9 @@ class SentMedia:
     """How images and video frames are sent to the teacher. Pixels are height times width after resizing."""
 
     image_min_pixels: int = 4 * 32 * 32
+    """A smaller image is enlarged to so many pixels."""
     image_max_pixels: int = 1024 * 32 * 32
+    """A larger image is shrunk to so many pixels."""
     video_fps: float = 2.0
     """Videos are sampled as in training: frames a second ..."""
     video_max_frames: int = 128

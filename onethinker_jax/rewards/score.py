@@ -68,6 +68,7 @@ class RewardSettings:
     """
 
     format_weight: float = 1.0
+    """Of the format in the paper variant's reward."""
     time_weight: float = 1.0
     """Of tIoU in spatial-temporal grounding."""
     box_weight: float = 1.0
@@ -81,6 +82,7 @@ class RewardSettings:
     key_time_sigma: float = 1.0
     """Width of the key time's Gaussian, in seconds."""
     segmentation_reward: SegmentationReward = "points"
+    """``points`` compares box and points with the record's; ``mask`` compares the mask that they prompt."""
     text_normalisation: Normalisation = "raw"
     """What becomes of the service's scores of open-ended answers; ``raw`` suits ROUGE, which is in [0, 1]."""
 

@@ -7,9 +7,17 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from onethinker_jax.rewards.backends import DTYPES, MASK_BACKENDS, TEXT_BACKENDS
 from onethinker_jax.rewards.client import RewardClient, start_server
 from onethinker_jax.rewards.security import read_token
+
+if TYPE_CHECKING:
+    TextBackendName = MaskBackendName = WeightsDtype = str
+else:  # the flags' choices
+    TextBackendName, MaskBackendName = Literal[tuple(TEXT_BACKENDS)], Literal[tuple(MASK_BACKENDS)]
+    WeightsDtype = Literal[DTYPES]
 
 
 class SidecarError(ValueError):
@@ -30,13 +38,18 @@ class SidecarSettings:
     """Name in the certificate, where the address is another."""
     timeout: float = 300.0
     """Seconds for all calls of one batch, with repetitions; then the run stops after a checkpoint."""
-    text_backend: str = "rouge"
-    """Of a sidecar of the run's own, as are the settings below."""
+    text_backend: TextBackendName = "rouge"
+    """Who scores open-ended answers; of a sidecar of the run's own, as are the settings down to ``dtype``."""
     text_model: Path | None = None
-    mask_backend: str = "grabcut"
+    """Directory or file of the weights of ``polar``."""
+    mask_backend: MaskBackendName = "grabcut"
+    """Who makes masks from a box and points."""
     mask_model: Path | None = None
+    """Directory or file of the weights of ``sam2``."""
     device: str = "cpu"
-    dtype: str = "float32"
+    """Where the back ends compute: cpu, cuda, or a list such as cuda:0,cuda:1."""
+    dtype: WeightsDtype = "float32"
+    """What the weights of ``polar`` and ``sam2`` are kept in."""
     score_workers: int = 0
     """Processes that score what needs no sidecar; 0: the trainer's own."""
 

@@ -57,22 +57,38 @@ class ModelSettings:
     """Where the policy comes from: ``init_from`` a Hugging Face directory, or fresh with these sizes."""
 
     init_from: Path | None = None
+    """Hugging Face directory of a Qwen3-VL whose weights, tokenizer and processor the run starts from; by default the
+    model is fresh, with the sizes below."""
     vocab_size: int = 896
+    """Tokens of a fresh model's tokenizer, which is trained on the SFT records."""
     hidden_size: int = 128
+    """Width of the language model."""
     intermediate_size: int = 384
+    """Width inside a layer's MLP."""
     num_layers: int = 4
+    """Layers of the language model."""
     num_heads: int = 2
+    """Query heads of a layer."""
     num_kv_heads: int = 1
+    """Key and value heads, which the query heads share evenly."""
     head_dim: int = 64
+    """Width of one head."""
     rope_theta: float = 10_000.0
+    """Base of the rotary position embedding."""
     vision_depth: int = 3
+    """Layers of the vision tower."""
     vision_hidden_size: int = 96
+    """Width of the vision tower."""
     vision_intermediate_size: int = 192
+    """Width inside a vision layer's MLP."""
     vision_heads: int = 3
+    """Attention heads of a vision layer."""
     vision_grid: int = 16
     """Side of the learned position table, in patches."""
     deepstack_layers: tuple[int, ...] = (0, 1)
+    """Vision layers, from 0, whose outputs are added to the first layers of the language model."""
     tie_word_embeddings: bool = True
+    """The output head is the embedding table."""
     family: str | None = None
     """A released size, such as ``8b``: what ``plan`` compiles without weights; ``init_from`` must be of that size."""
     remat: Literal["none", "dots", "full"] = "dots"
@@ -89,8 +105,11 @@ class DataSettings:
     world is made in the run's directory."""
 
     sft_file: Path | None = None
+    """Records with ``messages``: a JSON list, JSON lines, or a folder of ``tfds_builder``."""
     rl_file: Path | None = None
+    """Records with true answers, in the same forms."""
     heldout_file: Path | None = None
+    """Records that no stage is trained on, in the form of ``rl_file``."""
     media_root: Path | None = None
     """Folder the media paths are relative to; by default each JSON file's own."""
     prompt_file: Path | None = None
@@ -99,17 +118,27 @@ class DataSettings:
     """A malformed record, or one whose media cannot be decoded, stops the run; or is left out, counted and written
     with its reason to the run's ``quarantine`` folder.  Held-out records must decode either way."""
     shapes_sft: int = 8000
+    """SFT records of the Shapes world."""
     shapes_captions: int = 6000
     """Further SFT records that only list what is to be seen."""
     shapes_rl: int = 3000
+    """RL records of the Shapes world."""
     shapes_heldout: int = 640
+    """Held-out records of the Shapes world."""
     shapes_seed: int = 0
+    """Seed of the Shapes world."""
     image_min_pixels: int = 56 * 56
+    """A smaller image is enlarged to so many pixels."""
     image_max_pixels: int = 128 * 128
+    """A larger image is shrunk to so many pixels."""
     video_fps: float = 2.0
+    """Frames sampled of a second of video."""
     video_max_frames: int = 16
+    """Most frames sampled of a video; a longer one is sampled evenly over its whole length."""
     video_min_pixels: int = 32 * 32
+    """Smaller frames are enlarged to so many pixels each."""
     video_max_pixels: int = 64 * 96
+    """Larger frames are shrunk to so many pixels each."""
     video_total_pixels: int | None = None
     """Bound of a video's sampled frames together; by default what the model's directory says."""
     cache_bytes: int = 512 * 2**20
@@ -157,16 +186,22 @@ class OptimizerSettings:
     """Gradient clipping, then AdamW or Muon; warm-up is a share of all steps."""
 
     learning_rate: float
+    """Its highest, after the warm-up."""
     kind: Literal["adamw", "muon"] = "adamw"
     """``muon`` orthogonalises the momentum of every layer's matrices, its steps scaled to AdamW's size; embeddings,
     norms and biases are AdamW's.  A model that starts from nothing needs fewer steps with it."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """``cosine`` falls to a tenth."""
     warmup: float = 0.02
+    """Share of all steps over which the learning rate rises from 0."""
     weight_decay: float = 1e-2
+    """Decoupled from the gradient, scaled by the learning rate."""
     beta1: float = 0.9
+    """Decay of Adam's first moment."""
     beta2: float = 0.999
+    """Decay of Adam's second moment."""
     max_grad_norm: float = 1.0
+    """Gradients with a larger global norm are scaled down to it."""
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"
     """Adam's first moment.  The second stays float32: at beta2 = 0.999 its changes are below bfloat16's grain."""
     vision_scale: float = 1.0
@@ -190,8 +225,11 @@ class BatchSettings:
     """The fixed shape of a packed micro-batch."""
 
     rows: int = 6
+    """Packed rows of a micro-batch; a multiple of ``mesh.data`` x ``mesh.fsdp``."""
     tokens: int = 320
+    """Tokens of a row: at least those of the longest example."""
     patches: int = 208
+    """Patches of a row's images and frames together; a multiple of 4."""
 
     def __post_init__(self) -> None:
         _positive("batch", self, "rows", "tokens", "patches")
@@ -204,6 +242,7 @@ class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
     steps: int = 170
+    """Optimiser updates; 0 leaves SFT out."""
     batch: BatchSettings = BatchSettings()
     accumulate: int = 1
     """Micro-batches summed into one update."""
@@ -213,7 +252,9 @@ class SFTSettings:
     train_vision: bool = True
     """False freezes the vision tower, as OneThinker's SFT of a pretrained model does."""
     log_every: int = 10
+    """Steps between points of the curves."""
     save_every: int = 100
+    """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
         _at_least_zero("sft", self, "steps")
@@ -225,9 +266,11 @@ class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
     steps: int = 72
+    """Rollout batches, each trained on ``updates`` times; 0 leaves RL out."""
     prompts: int = 24
     """Groups of one step; divided evenly over ``updates``."""
     samples: int = 8
+    """Answers sampled of each prompt: the group that a reward is compared within."""
     updates: int = 1
     """Optimiser updates a rollout batch."""
     max_rounds: int = 20
@@ -238,8 +281,9 @@ class RLSettings:
     rollout_mesh: tuple[int, int, int] | None = None
     """Devices of their own for the rollouts of ``overlap``, along data, fsdp and tensor, taken after the mesh's."""
     accuracy_low: float = 0.01
+    """A group is kept when its mean accuracy, as a share of the most that its task gives, is strictly above this …"""
     accuracy_high: float = 0.99
-    """A group is kept when its mean accuracy lies strictly between."""
+    """… and strictly below this."""
     rollout_rows: int | None = None
     """Prompts sampled at once; all of ``prompts`` by default, fewer where their caches do not fit."""
     rollout_slots: int | None = None
@@ -248,13 +292,16 @@ class RLSettings:
     """Prompts of the next rounds that are read and kept ready while the devices work; one round's ``prompts`` by
     default, fewer where their media do not fit the host's memory."""
     prompt_tokens: int = 208
+    """Most tokens of a prompt, its media's included."""
     prompt_patches: int = 160
+    """Most patches of a prompt's images and frames together; a multiple of 4."""
     prompt_buckets: int = 1
     """Sizes that prompts are padded to: the longest, its half, its quarter …; each costs a prefill to compile."""
     prefill_tokens: int | None = None
     """Most tokens of a prompt computed in one dispatch, so that a long prompt's prefill goes by between decode bursts
     and holds the activations of so many tokens only; by default prompts are prefilled whole."""
     max_new_tokens: int = 152
+    """Most tokens of an answer; a longer one is cut off."""
     temperature: float = 1.0
     """The only change to the model's distribution: what is optimised must be what is sampled, so RL has no top-k,
     top-p or min-p."""
@@ -272,33 +319,44 @@ class RLSettings:
     variant: Literal["paper", "released"] = "released"
     """Which text of the method: ``paper`` or ``released`` (rewards and advantages)."""
     decay: float = 0.99
+    """Share of a task's moments that is kept in a step of ``ema_grpo``."""
     reward_weights: tuple[float, float, float] | None = None
     """Of accuracy, format and structure in ``gdpo``; by default those that the variant's reward sums them with."""
     loss: PolicyLoss = "ppo"
     """What the policy minimises; see ``policy_losses.py`` for this and the settings down to ``importance_floor``."""
     clip_low: float = 0.2
+    """The ratio of probabilities is clipped below at 1 - this."""
     clip_high: float = 0.3
+    """The ratio of probabilities is clipped above at 1 + this."""
     dual_clip: float = 3.0
+    """For a negative advantage the loss is at most so many times it; ``inf``: no bound."""
     average: Average = "token"
     """The loss is a mean over tokens, over samples of their means, or over samples x ``max_new_tokens``."""
     kl_coefficient: float = 0.0
     """Weight of the estimate of KL to the SFT model; 0 keeps no reference model."""
     kl_estimator: KLEstimator = "k3"
+    """How that KL is estimated from the sampled tokens."""
     kl_bias_correction: bool = False
     """Multiplies the estimate by the ratio, so that its gradient is that of the KL."""
     entropy_coefficient: float = 0.0
+    """Weight of the policy's entropy, which is raised; 0: none."""
     importance_sampling: ImportanceSampling = "none"
     """Corrects for a sampler whose probabilities are not quite the trainer's; with more than one update a rollout
     batch it costs a forward pass."""
     importance_cap: float = 2.0
+    """Weights of the correction above this are cut to it, or masked."""
     importance_floor: float = 0.0
+    """Weights of the correction below this are masked; for ``token_mask`` and ``sequence_mask``."""
     overlong: Literal["keep", "mask", "penalty"] = "keep"
     """Answers near ``max_new_tokens``: ``mask`` takes those cut off out of the loss, ``penalty`` lowers the reward."""
     overlong_buffer: int = 0
     """Last tokens before ``max_new_tokens`` over which ``penalty`` grows to its full size."""
     overlong_penalty: float = 1.0
+    """The most that ``penalty`` takes off the reward."""
     log_every: int = 1
+    """Steps between points of the curves."""
     save_every: int = 10
+    """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
         self._check_loss()
@@ -393,12 +451,19 @@ class EvaluationSettings:
     """Answers to the held-out records."""
 
     rows: int = 64
+    """Held-out prompts decoded at once."""
     prompt_tokens: int = 208
+    """Most tokens of a held-out prompt, its media's included."""
     prompt_patches: int = 160
+    """Most patches of a held-out prompt's images and frames together; a multiple of 4."""
     prompt_buckets: int = 1
+    """Sizes that prompts are padded to: the longest, its half, its quarter …; each costs a prefill to compile."""
     prefill_tokens: int | None = None
+    """Most tokens of a prompt computed in one dispatch; by default prompts are prefilled whole."""
     max_new_tokens: int = 152
+    """Most tokens of an answer; a longer one is cut off."""
     kv_dtype: KVDtype | None = None
+    """What the sampler's KV cache is kept in; by default what the model computes in."""
     sampled: bool = True
     """Before and after RL, beside greedy answers one at RL's temperature: their mean reward is what RL raises."""
     gallery: int = 3
@@ -429,8 +494,11 @@ class MeshSettings:
     """How many devices along each axis of the mesh."""
 
     data: int = 1
+    """Groups of devices that each hold the weights and take a part of every batch."""
     fsdp: int = 1
+    """Devices that share out weights and optimiser state among them, and each take a part of every batch."""
     tensor: int = 1
+    """Devices that share out each layer's heads and columns."""
 
     def __post_init__(self) -> None:
         _positive("mesh", self, "data", "fsdp", "tensor")
@@ -450,6 +518,7 @@ class HostSettings:
     count: int | None = None
     """How many there are, and which this is, from 0; with ``host:port``."""
     index: int | None = None
+    """Number of this process, from 0; with ``host:port``."""
 
     def __post_init__(self) -> None:
         named = self.count is not None and self.index is not None
@@ -488,8 +557,11 @@ class TrainConfig:
     """A whole run: data, SFT, EMA-GRPO, evaluation and export, under ``out/name``."""
 
     name: str = "shapes"
+    """The run's name: its folder is ``out/name``, and the same command goes on in it."""
     out: Path = Path("runs")
+    """Folder of all runs."""
     seed: int = 0
+    """Of the weights, the order of records and the samples."""
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     sft: SFTSettings = field(default_factory=SFTSettings)
@@ -501,6 +573,7 @@ class TrainConfig:
     hosts: HostSettings = field(default_factory=HostSettings)
     log: LogSettings = field(default_factory=LogSettings)
     keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; older ones are removed."""
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):
