@@ -31,7 +31,7 @@ class Samples:
     tokens: list[np.ndarray]  # int32 [n] each, the end token included
     logprobs: list[np.ndarray]  # float32 [n] each, under the distribution sampled from
     ended: list[bool]  # False: cut off at the length limit
-    texts: list[str]
+    texts: list[str]  # what the prompt's opening wrote of the answer, and what the tokens say
     model_logprobs: list[np.ndarray] = field(default_factory=list)  # float32 [n], untempered and untruncated
     reasons: list[EndReason] = field(default_factory=list)
 
@@ -110,7 +110,10 @@ class Sampler:
                 number for number, of_one in unfinished.items() if len(of_one) == settings.samples
             )
             if through:
-                yield through, [self._samples(unfinished.pop(number)) for number in through]
+                yield (
+                    through,
+                    [self._samples(prompts[number], unfinished.pop(number)) for number in through],
+                )
 
     def placed(self, params: nnx.State) -> nnx.State:
         """Parameters as this sampler wants them, which it is then quick to be given again."""
@@ -142,13 +145,13 @@ class Sampler:
         with ThreadPoolExecutor(workers, thread_name_prefix="prompts") as threads:
             return list(threads.map(self.prompt, records))
 
-    def _samples(self, finished: list[Finished]) -> Samples:
+    def _samples(self, prompt: Example, finished: list[Finished]) -> Samples:
         finished = sorted(finished, key=lambda one: one.sample)
         return Samples(
             [one.tokens for one in finished],
             [one.logprobs for one in finished],
             [one.reason != "length" for one in finished],
-            [self.processor.decode(one.tokens) for one in finished],
+            [self.processor.response(prompt, one.tokens) for one in finished],
             [one.model_logprobs for one in finished],
             [one.reason for one in finished],
         )

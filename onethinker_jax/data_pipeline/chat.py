@@ -2,10 +2,16 @@
 
 `transformers.AutoTokenizer` gives the same ids and texts, but importing it imports torch wherever torch is
 installed, which the trainer's process must not; `tokenizers` and Jinja are all that is needed.
+
+A template may itself begin the answer: those of Thinking checkpoints end the prompt with <think> and a line break.
+What it writes after the assistant's header is the prompt's *opening*. The opening is part of the prompt's tokens
+and of the response's text; a conversation's last answer follows it as a sample would.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +22,24 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 
+HEADER = "<|im_start|>assistant\n"
+_ASSISTANT = re.compile(rf"({re.escape(HEADER)})(.*?<\|im_end\|>)", re.DOTALL)
+_THINK, _THINK_END = "<think>", "</think>"
+
+
 class ProcessorError(ValueError):
     """A model directory whose tokenizer or processor files cannot be used. One line naming it."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A rendered conversation in pieces that are tokenised apart from each other."""
+
+    pieces: list[tuple[str, bool]]  # text, and whether its tokens are targets
+    opening: str  # what the template writes after the last assistant turn's header
+    context_turns: int = (
+        0  # assistant turns that are no targets: the template writes them otherwise than a sample
+    )
 
 
 class ChatTokenizer:
@@ -80,6 +102,78 @@ class ChatTokenizer:
             )
         except TemplateError as error:
             raise ValueError(f"the chat template refuses the messages ({error})") from error
+
+    def conversation(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool
+    ) -> Conversation:
+        """The rendered conversation; each answer is a piece of its own and a target.
+
+        Where the template opens answers, the last one follows what a sampler would be given, without the opening
+        that it may repeat, and an earlier one is a target only if the template writes the opening there too.
+
+        Raises:
+            ValueError: the template refuses these messages, or the last answer does not go on from the opening.
+        """
+        answers = not add_generation_prompt and messages[-1]["role"] == "assistant"
+        before = messages[:-1] if answers else messages
+        prompt = self.render(before, add_generation_prompt=True) if before else HEADER
+        opening = opening_of(prompt)
+        whole = prompt
+        if not add_generation_prompt:
+            whole = self.render(messages, add_generation_prompt=False)
+        if not opening:
+            return Conversation(_pieces(whole), opening)
+        context = prompt if answers else whole
+        pieces: list[tuple[str, bool]] = []
+        others = 0
+        for text, is_answer in _pieces(context):
+            follows = is_answer and text.startswith(opening)
+            others += is_answer and not follows
+            pieces += [(opening, False), (text[len(opening) :], True)] if follows else [(text, False)]
+        if answers:
+            pieces.append((_rest(_ASSISTANT.findall(whole)[-1][1], opening), True))
+        return Conversation(pieces, opening, others)
+
+    def usual_opening(self) -> str:
+        """The opening of a prompt that is one question. Raises ProcessorError where there is no prompt for one."""
+        question = {"role": "user", "content": [{"type": "text", "text": "?"}]}
+        try:
+            return opening_of(self.render([question], add_generation_prompt=True))
+        except ValueError as error:
+            raise ProcessorError(f"{self.path}: {error}") from None
+
+
+def opening_of(prompt: str) -> str:
+    """What a rendered prompt holds after the header of the turn to generate. Raises ValueError without a header."""
+    _, header, opening = prompt.rpartition(HEADER)
+    if not header or "<|im_" in opening:
+        raise ValueError(f"the chat template does not end a prompt with {HEADER!r}")
+    return opening
+
+
+def _pieces(text: str) -> list[tuple[str, bool]]:
+    """The text in pieces; the split gives text, header, answer, text …"""
+    return [(piece, number % 3 == 2) for number, piece in enumerate(_ASSISTANT.split(text))]
+
+
+def _rest(answer: str, opening: str) -> str:
+    """What an answer adds to the opening.
+
+    White space where the two meet is the opening's. An answer that does not begin with the opening follows it as it
+    is; raises ValueError if the thinking would then not be opened and closed once.
+    """
+    if answer.startswith(opening):
+        return answer[len(opening) :]
+    bare = opening.strip()
+    if bare and answer.lstrip().startswith(bare):
+        rest = answer.lstrip()[len(bare) :]
+        return rest.lstrip() if opening != opening.rstrip() else rest
+    opened, closed = ((opening + answer).count(tag) for tag in (_THINK, _THINK_END))
+    if opened > 1 or opened != closed:
+        raise ValueError(
+            f"the last assistant turn does not go on from {opening!r}, with which the chat template begins an answer"
+        )
+    return answer
 
 
 def read_json(path: Path) -> dict[str, Any]:

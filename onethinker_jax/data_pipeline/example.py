@@ -25,6 +25,7 @@ class Example:
     embed_index: np.ndarray  # int32 [P, 4]
     embed_weight: np.ndarray  # float32 [P, 4]
     next_position: int  # M-RoPE position of the first generated token
+    opening: str = ""  # what the prompt itself writes of the answer, such as a Thinking template's <think>
 
     @property
     def nbytes(self) -> int:

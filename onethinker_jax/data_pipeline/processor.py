@@ -7,6 +7,7 @@ may have one frame, and frames any size. Media are decoded once and everything t
 so that training, rollouts and evaluation cannot disagree.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.chat import ChatTokenizer, ProcessorError
+from onethinker_jax.data_pipeline.chat import ChatTokenizer, Conversation, ProcessorError
 from onethinker_jax.data_pipeline.example import Example, ExampleCache
 from onethinker_jax.data_pipeline.media import Video
 from onethinker_jax.data_pipeline.media_reader import MediaReader
@@ -32,9 +33,10 @@ from onethinker_jax.data_pipeline.records import Record, RecordError
 from onethinker_jax.data_pipeline.resizing import VideoTotal
 from onethinker_jax.model.inputs import mrope_positions, patch_geometry
 
+logger = logging.getLogger(__name__)
+
 _PLACEHOLDER = re.compile(r"(<image>|<video>)")
 _PADS = re.compile(r"<\|vision_start\|><\|(image|video)_pad\|><\|vision_end\|>")
-_ASSISTANT = re.compile(r"(<\|im_start\|>assistant\n)(.*?<\|im_end\|>)", re.DOTALL)
 # Written in a question, these would be read as structure; the template alone may put them.
 _RESERVED = re.compile(r"<\|(?:im_start|im_end|endoftext|vision_start|vision_end|image_pad|video_pad)\|>")
 
@@ -65,6 +67,8 @@ class Processor:
         self.vision_end_token_id = self._token_id("<|vision_end|>")
         self.eos_token_id = self._token_id("<|im_end|>")
         self.pad_token_id = self._token_id("<|endoftext|>")
+        self.opening = tokenizer.usual_opening()
+        self._context_told = False
         self._cache = ExampleCache(cache_bytes)
 
     @classmethod
@@ -184,6 +188,10 @@ class Processor:
             raise RecordError(f"record {record.problem_id}: messages: is missing, which training needs")
         return self._cache.get(record, "training", lambda: self._process(record, training=True))
 
+    def response(self, prompt: Example, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of a sample: what the prompt itself wrote of the answer, and the generated tokens' text."""
+        return prompt.opening + self.decode(ids)
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of generated token ids, without special tokens such as the closing <|im_end|>."""
         return self.tokenizer.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=True)
@@ -230,7 +238,15 @@ class Processor:
             "video": (cut_video(video, self.sizes) for video in videos),
         }
         media: list[Medium] = [next(sources[kind]) for kind in kinds]
-        tokens, loss_mask = self._tokenize(self._render(messages, media, add_generation_prompt))
+        conversation = self._render(messages, media, add_generation_prompt)
+        if conversation.context_turns and not add_generation_prompt and not self._context_told:
+            self._context_told = True
+            logger.warning(
+                "earlier assistant turns are context, not targets, where the chat template writes them without %r, "
+                "with which it begins an answer",
+                conversation.opening,
+            )
+        tokens, loss_mask = self._tokenize(conversation.pieces)
         if not add_generation_prompt and messages[-1]["role"] == "assistant":
             end = int(np.flatnonzero(loss_mask)[-1]) + 1  # the template's line break predicts nothing
             tokens, loss_mask = tokens[:end], loss_mask[:end]
@@ -270,9 +286,12 @@ class Processor:
             embed_index=embed_index,
             embed_weight=embed_weight,
             next_position=int(positions.max(initial=-1)) + 1,
+            opening=conversation.opening,
         )
 
-    def _render(self, messages: Sequence[dict], media: list[Medium], add_generation_prompt: bool) -> str:
+    def _render(
+        self, messages: Sequence[dict], media: list[Medium], add_generation_prompt: bool
+    ) -> Conversation:
         """The conversation through the chat template, one pad token an image or video frame pair."""
         turns = []
         for message in messages:
@@ -286,8 +305,9 @@ class Processor:
                     if part
                 ]
             turns.append({"role": message["role"], "content": content})
-        text = self.tokenizer.render(turns, add_generation_prompt=add_generation_prompt)
-        if [found.group(1) for found in _PADS.finditer(text)] != [medium.kind for medium in media]:
+        conversation = self.tokenizer.conversation(turns, add_generation_prompt=add_generation_prompt)
+        found = [found.group(1) for text, _ in conversation.pieces for found in _PADS.finditer(text)]
+        if found != [medium.kind for medium in media]:
             raise ValueError("the chat template does not keep the media of these messages")
         rest = iter(media)
 
@@ -297,15 +317,16 @@ class Processor:
                 "".join(f"<{t:.1f} seconds>{found.group()}" for t in times) if len(times) else found.group()
             )
 
-        return _PADS.sub(expand, text)
+        pieces = [(_PADS.sub(expand, text), target) for text, target in conversation.pieces]
+        return replace(conversation, pieces=pieces)
 
-    def _tokenize(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and loss mask. An answer is tokenised apart from its header, as generation would."""
+    def _tokenize(self, pieces: Sequence[tuple[str, bool]]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and loss mask. An answer is tokenised apart from what precedes it, as generation would."""
         ids, mask = [], []
-        for number, piece in enumerate(_ASSISTANT.split(text)):
-            encoded = self.tokenizer.encode(piece)
+        for text, target in pieces:
+            encoded = self.tokenizer.encode(text)
             ids.extend(encoded)
-            mask.extend([number % 3 == 2] * len(encoded))  # the split gives text, header, answer, text ...
+            mask.extend([target] * len(encoded))
         return np.array(ids, np.int32), np.array(mask, bool)
 
     def _token_id(self, token: str) -> int:

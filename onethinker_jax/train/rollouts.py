@@ -86,15 +86,16 @@ class Group:
     def from_json(cls, saved: Mapping[str, Any], stream: RecordStream, sampler: Sampler) -> "Group":
         """The group again; its record and prompt come from the stream and the processor."""
         record = stream.at(saved["position"])
+        prompt = sampler.prompt(record)
         tokens = [np.array(ids, np.int32) for ids in saved["tokens"]]
         samples = Samples(
             tokens,
             [np.array(values, np.float32) for values in saved["logprobs"]],
             list(saved["ended"]),
-            [sampler.processor.decode(ids) for ids in tokens],
+            [sampler.processor.response(prompt, ids) for ids in tokens],
         )
         scores = [Score(**score) for score in saved["scores"]]
-        return cls(saved["position"], record, sampler.prompt(record), samples, scores, saved["max_accuracy"])
+        return cls(saved["position"], record, prompt, samples, scores, saved["max_accuracy"])
 
 
 @dataclass

@@ -35,7 +35,7 @@ class FakeSampler:
         self.made: list[Record] = []
         self.changed = threading.Condition()
         media = SimpleNamespace(workers=workers)
-        self.processor = SimpleNamespace(media=media, decode=lambda ids: str(ids.tolist()))
+        self.processor = SimpleNamespace(media=media, response=lambda _, ids: str(ids.tolist()))
         self.while_decoding = lambda: None
         self.mesh = make_mesh()
 
@@ -59,7 +59,7 @@ class FakeSampler:
         for number, prompt in enumerate(prompts):
             tokens = [np.array([prompt, step, g], np.int32) for g in range(SETTINGS.samples)]
             logprobs = [np.zeros(3, np.float32)] * SETTINGS.samples
-            texts = [self.processor.decode(ids) for ids in tokens]
+            texts = [self.processor.response(prompt, ids) for ids in tokens]
             yield [number], [Samples(tokens, logprobs, [True] * SETTINGS.samples, texts)]
 
 
