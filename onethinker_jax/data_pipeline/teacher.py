@@ -308,7 +308,8 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 def _read(completion: object, seconds: float) -> Reply:
     """The reply in a completion. The client checks no types: what is missing or odd is found here.
 
-    Reasoning that the endpoint gives apart from the answer is put into the tags that it belongs in.
+    Reasoning that the endpoint gives apart from the answer is put into the tags that it belongs in. Of a teacher
+    whose chat template opens <think> an endpoint may give what follows: the tag is put before it again.
     """
     from openai.types.chat import ChatCompletion
 
@@ -329,6 +330,8 @@ def _read(completion: object, seconds: float) -> Reply:
     text = content or ""
     if reasoning and "<think>" not in text:
         text = f"<think>{reasoning.strip()}</think>\n{text.strip()}"
+    elif "</think>" in text and "<think>" not in text:
+        text = f"<think>{text}"
     counts = (getattr(completion.usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
     prompt_tokens, completion_tokens = (count if isinstance(count, int) else 0 for count in counts)
     return Reply(text, str(finish or "stop"), prompt_tokens, completion_tokens, seconds)

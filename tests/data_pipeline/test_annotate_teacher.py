@@ -218,6 +218,7 @@ def test_giving_up(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (Response("<answer>A</answer>", message={"reasoning": "b"}), "<think>b</think>\n<answer>A</answer>", "stop"),
         (Response("<think>x</think>", message={"reasoning": "So."}), "<think>x</think>", "stop"),
+        (Response("x</think>\n<answer>A</answer>"), "<think>x</think>\n<answer>A</answer>", "stop"),
     ],
 )  # fmt: skip
 def test_answers_that_are_odd(response: Response, text: str, finish: str) -> None:

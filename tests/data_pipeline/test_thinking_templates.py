@@ -132,7 +132,11 @@ def targets(processor: Processor, messages: list[dict[str, str]], images=()) -> 
     [
         ("instruct", ANSWER, ANSWER),
         ("thinking", ANSWER, ANSWER.removeprefix("<think>")),
-        ("thinking", "\n<think>\n\t It is.</think>\n<answer>A</answer>", "It is.</think>\n<answer>A</answer>"),
+        (
+            "thinking",
+            "\n<think>\n\t It is.</think>\n<answer>A</answer>",
+            "It is.</think>\n<answer>A</answer>",
+        ),
         ("thinking", ANSWER.replace("<think>", "<think>\n"), ANSWER.removeprefix("<think>")),
         ("thinking", ANSWER.removeprefix("<think>"), ANSWER.removeprefix("<think>")),
         ("without a line break", ANSWER, ANSWER.removeprefix("<think>")),
