@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onethinker_jax.model.directory import directory_fault, lfs_fault
+
 _DENSE, _MOE = "qwen3_vl", "qwen3_vl_moe"
 _TYPES = {  # model_type -> architecture
     _DENSE: "Qwen3VLForConditionalGeneration",
@@ -148,35 +150,38 @@ class Qwen3VLConfig:
     @classmethod
     def from_directory(cls, path: str | Path) -> "Qwen3VLConfig":
         """Reads ``<path>/config.json``; raises ConfigError or FileNotFoundError naming the file."""
+        if fault := directory_fault(Path(path)):
+            raise ConfigError(f"{path}: {fault}")
         file = Path(path) / "config.json"
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; is this a Hugging Face model directory?")
+        if fault := lfs_fault(file):
+            raise ConfigError(f"{file}: {fault}")
         try:
-            return cls.from_hf(json.loads(file.read_text()))
-        except (ConfigError, json.JSONDecodeError) as error:
+            return cls.from_hf(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:  # also ConfigError, and what is no JSON or no text
             raise ConfigError(f"{file}: {error}") from error
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "Qwen3VLConfig":
         """From the parsed ``config.json`` of a Qwen3-VL, dense or MoE, in either layout; raises ConfigError."""
-        if not isinstance(hf, Mapping) or hf.get("model_type") not in _TYPES:
-            found = repr(hf.get("model_type")) if isinstance(hf, Mapping) else "of no JSON object"
-            raise ConfigError(f"model_type {found} is not served; expected one of {', '.join(_TYPES)}")
+        if fault := family_fault(hf):
+            raise ConfigError(fault)
         if hf.get("quantization_config"):
             raise ConfigError("quantization_config is not served; expected unquantised weights")
         for section in ("text_config", "vision_config"):
             if not isinstance(hf.get(section), Mapping):
                 raise ConfigError(f"{section} is missing")
         return cls(
-            text=_text_config(hf["text_config"], experts=hf["model_type"] == _MOE),
+            text=_text_config(hf, experts=hf["model_type"] == _MOE),
             vision=_vision_config(hf["vision_config"]),
             tie_word_embeddings=bool(
                 hf.get("tie_word_embeddings", hf["text_config"].get("tie_word_embeddings", False))
             ),
-            image_token_id=hf.get("image_token_id", 151_655),
-            video_token_id=hf.get("video_token_id", 151_656),
-            vision_start_token_id=hf.get("vision_start_token_id", 151_652),
-            vision_end_token_id=hf.get("vision_end_token_id", 151_653),
+            image_token_id=_whole("", hf, "image_token_id", 151_655),
+            video_token_id=_whole("", hf, "video_token_id", 151_656),
+            vision_start_token_id=_whole("", hf, "vision_start_token_id", 151_652),
+            vision_end_token_id=_whole("", hf, "vision_end_token_id", 151_653),
         )
 
     def to_hf(self, *, dtype: str = "float32", extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -236,35 +241,74 @@ class Qwen3VLConfig:
         }
 
 
-def _text_config(text: Mapping[str, Any], *, experts: bool) -> TextConfig:
+def family_fault(hf: Any) -> str | None:
+    """Why a parsed ``config.json`` is of no model that is served; None if it is."""
+    if not isinstance(hf, Mapping):
+        return "holds no JSON object"
+    if hf.get("model_type") in _TYPES:
+        return None
+    made = hf.get("architectures")
+    name = f" ({made[0]})" if isinstance(made, list) and made else ""
+    what = "" if "vision_config" in hf else ", a model without vision_config,"
+    return (
+        f"model_type {hf.get('model_type')!r}{name}{what} is not served; expected one of {', '.join(_TYPES)}"
+    )
+
+
+def _text_config(hf: Mapping[str, Any], *, experts: bool) -> TextConfig:
+    text = hf["text_config"]
     _need("text_config", text, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
     _need("text_config", text, "num_attention_heads")
     # transformers' defaults where head_dim is not said: a constant for dense models, the usual quotient for MoE
     head_dim = text["hidden_size"] // text["num_attention_heads"] if experts else 128
     _require(text, "hidden_act", "silu")
     _require(text, "attention_bias", False)
-    rope = text.get("rope_parameters") or {
-        **(text.get("rope_scaling") or {}),
-        "rope_theta": text.get("rope_theta", 500_000.0),
-    }
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "mrope"):
-        raise ConfigError(f"rope_type {kind!r} is not served; expected 'default'")
-    _require(rope, "mrope_interleaved", True)
+    theta, section = _rope(hf)
     return TextConfig(
         vocab_size=text["vocab_size"],
         hidden_size=text["hidden_size"],
         intermediate_size=text["intermediate_size"],
         num_layers=text["num_hidden_layers"],
         num_heads=text["num_attention_heads"],
-        num_kv_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
-        head_dim=text.get("head_dim") or head_dim,
-        rms_norm_eps=text.get("rms_norm_eps", 1e-6),
-        rope_theta=float(rope.get("rope_theta", 500_000.0)),
-        mrope_section=tuple(rope.get("mrope_section", (24, 20, 20))),
-        max_position_embeddings=text.get("max_position_embeddings", 262_144),
+        num_kv_heads=_whole("text_config", text, "num_key_value_heads", text["num_attention_heads"]),
+        head_dim=_whole("text_config", text, "head_dim", head_dim),
+        rms_norm_eps=_number("text_config", text, "rms_norm_eps", 1e-6),
+        rope_theta=theta,
+        mrope_section=section,
+        max_position_embeddings=_whole("text_config", text, "max_position_embeddings", 262_144),
         moe=_experts(text) if experts else None,
     )
+
+
+def _rope(hf: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:
+    """``rope_theta`` and ``mrope_section``, found where transformers 5 finds them.
+
+    ``rope_scaling`` goes before ``rope_parameters``; ``rope_theta`` inside of the one that counts before the one
+    beside it.  Outside of ``text_config`` transformers reads neither: what differs there is refused.
+    """
+    text = hf["text_config"]
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
+        raise ConfigError(f"rope settings {rope!r} are not served; expected one set for all layers")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "mrope"):
+        raise ConfigError(f"rope_type {kind!r} is not served; expected 'default'")
+    _require(rope, "mrope_interleaved", True)
+    theta = rope["rope_theta"] if "rope_theta" in rope else text.get("rope_theta", 500_000.0)
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
+        raise ConfigError(f"text_config: rope_theta {theta!r} is not a number above 0")
+    section = rope.get("mrope_section", (24, 20, 20))
+    if not isinstance(section, list | tuple) or len(section) != 3 or not all(map(_is_whole, section)):
+        raise ConfigError(f"text_config: mrope_section {section!r} is not three whole numbers")
+    found = {"rope_theta": float(theta), "mrope_section": list(section)}
+    for place in (hf, hf.get("rope_scaling"), hf.get("rope_parameters")):
+        for name in found if isinstance(place, Mapping) else ():
+            if place.get(name, found[name]) != found[name]:
+                raise ConfigError(
+                    f"{name} {place[name]!r} stands outside of text_config, where it is not read and {found[name]!r} "
+                    "counts; write it into text_config"
+                )
+    return float(theta), (section[0], section[1], section[2])
 
 
 def _experts(text: Mapping[str, Any]) -> MoEConfig:
@@ -295,26 +339,48 @@ def _vision_config(vision: Mapping[str, Any]) -> VisionConfig:
         "vision_config", vision, "depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size"
     )
     _require(vision, "hidden_act", "gelu_pytorch_tanh")
+    layers = vision.get("deepstack_visual_indexes", (8, 16, 24))
+    if not isinstance(layers, list | tuple) or not all(map(_is_whole, layers)):
+        raise ConfigError(f"vision_config.deepstack_visual_indexes {layers!r} are not whole numbers")
     return VisionConfig(
         depth=vision["depth"],
         hidden_size=vision["hidden_size"],
         intermediate_size=vision["intermediate_size"],
         num_heads=vision["num_heads"],
-        patch_size=vision.get("patch_size", 16),
-        temporal_patch_size=vision.get("temporal_patch_size", 2),
-        merge_size=vision.get("spatial_merge_size", 2),
-        in_channels=vision.get("in_channels", 3),
+        patch_size=_whole("vision_config", vision, "patch_size", 16),
+        temporal_patch_size=_whole("vision_config", vision, "temporal_patch_size", 2),
+        merge_size=_whole("vision_config", vision, "spatial_merge_size", 2),
+        in_channels=_whole("vision_config", vision, "in_channels", 3),
         out_hidden_size=vision["out_hidden_size"],
-        num_position_embeddings=vision.get("num_position_embeddings", 2304),
-        deepstack_layers=tuple(vision.get("deepstack_visual_indexes", (8, 16, 24))),
+        num_position_embeddings=_whole("vision_config", vision, "num_position_embeddings", 2304),
+        deepstack_layers=tuple(layers),
     )
 
 
 def _need(section: str, fields: Mapping[str, Any], *names: str) -> None:
     for name in names:
-        if not isinstance(fields.get(name), int):
+        if not _is_whole(fields.get(name)):
             found = f"is {fields[name]!r}, not a whole number" if name in fields else "is missing"
             raise ConfigError(f"{section}.{name} {found}")
+
+
+def _whole(section: str, fields: Mapping[str, Any], name: str, default: int) -> int:
+    """A whole number, ``default`` where there is none or null."""
+    value = default if fields.get(name) is None else fields[name]
+    if not _is_whole(value):
+        raise ConfigError(f"{section}{'.' if section else ''}{name} is {value!r}, not a whole number")
+    return value
+
+
+def _number(section: str, fields: Mapping[str, Any], name: str, default: float) -> float:
+    value = default if fields.get(name) is None else fields[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{section}.{name} is {value!r}, not a number")
+    return value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _divides(name: str, value: int, divisor_name: str, divisor: int) -> None:

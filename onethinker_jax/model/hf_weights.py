@@ -28,6 +28,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.directory import companion_files
 from onethinker_jax.model.layers import Remat
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.safetensors_files import (
@@ -140,10 +141,12 @@ def save_hf(
     *,
     copy_from: str | Path | None = None,
     extra_config: Mapping[str, Any] | None = None,
+    generation_config: Mapping[str, Any] | None = None,
     max_file_bytes: int = 5 * 10**9,
 ) -> None:
     """Writes ``config.json``, the weights in files of at most ``max_file_bytes`` (with an index where there are
-    several), and the tokenizer, processor and generation config files of ``copy_from``.
+    several), and the tokenizer, processor and generation config files of ``copy_from``; ``generation_config``
+    takes the place of the latter.
 
     Tensors are gathered and written one at a time.  The directory is complete or absent: it is written beside
     ``path`` and renamed; an older one is replaced.  Every process of a run must call it; the first one writes.
@@ -165,9 +168,10 @@ def save_hf(
     config = model.config.to_hf(dtype=str(tensors[0].dtype), extra=extra_config)
     (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if copy_from is not None:
-        for file in sorted(Path(copy_from).iterdir()):
-            if file.suffix in (".json", ".jinja", ".txt") and not file.name.startswith(("config.", "model.")):
-                shutil.copy2(file, temporary / file.name)
+        for file in companion_files(Path(copy_from)):
+            shutil.copy2(file, temporary / file.name)
+    if generation_config is not None:
+        (temporary / "generation_config.json").write_text(json.dumps(generation_config, indent=2) + "\n")
     write_tensors(tensors, temporary, max_file_bytes=max_file_bytes)
     _replace(temporary, path)
     if jax.process_count() > 1:

@@ -14,6 +14,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from onethinker_jax.model.directory import lfs_fault, other_weights
+
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
@@ -52,12 +54,15 @@ def find_tensors(directory: Path) -> dict[str, Place]:
     """Every tensor of a directory's safetensors file or files; raises FileNotFoundError or WeightsError."""
     index = directory / INDEX
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(f"{index}: not an index of tensors ({error!r})") from error
+        names = _indexed(index)
     elif (directory / SINGLE).is_file():
         names = [SINGLE]
+    elif fault := other_weights(directory):
+        raise WeightsError(f"{directory}: {fault}")
+    elif shards := sorted(file.name for file in directory.glob("*.safetensors")):
+        raise WeightsError(
+            f"{directory}: holds {shards[0]} but not {INDEX}, which says what lies where: fetch it"
+        )
     else:
         raise FileNotFoundError(f"{directory}: neither {SINGLE} nor {INDEX}")
     found: dict[str, Place] = {}
@@ -66,8 +71,28 @@ def find_tensors(directory: Path) -> dict[str, Place]:
     return found
 
 
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names.  Raises FileNotFoundError naming those that are not there, or WeightsError."""
+    if fault := lfs_fault(index):
+        raise WeightsError(f"{index}: {fault}")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (index.parent / name).is_file()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index}: not an index of tensors ({error!r})") from error
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise FileNotFoundError(
+            f"{index}: {len(missing)} of the {len(names)} files that it names are not there: "
+            f"{', '.join(missing[:3])}{more}; fetch them"
+        )
+    return names
+
+
 def _header(file: Path) -> dict[str, Place]:
     size = file.stat().st_size
+    if fault := lfs_fault(file):
+        raise WeightsError(f"{file}: {fault}")
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -76,6 +101,8 @@ def _header(file: Path) -> dict[str, Place]:
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         places = {name: _place(file, 8 + length, size, name, entry) for name, entry in header.items()}
+    except WeightsError as error:
+        raise WeightsError(f"{file}: {error}") from None
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{file}: broken or cut short ({error})") from error
     return places
@@ -83,7 +110,7 @@ def _header(file: Path) -> dict[str, Place]:
 
 def _place(file: Path, start: int, size: int, name: str, entry: Mapping) -> Place:
     if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"{name} is of dtype {entry['dtype']}, not one of {', '.join(_DTYPES)}")
+        raise WeightsError(f"{name} is of dtype {entry['dtype']}, not one of {', '.join(_DTYPES)}")
     dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):

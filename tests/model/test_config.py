@@ -76,6 +76,59 @@ def test_layouts_and_defaults():
     assert Qwen3VLConfig.from_hf(wide).text.head_dim == 128  # as in transformers, whatever the width
 
 
+ROPE = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [4, 2, 2]}
+OTHER = {**ROPE, "rope_theta": 2e6, "mrope_section": [2, 3, 3]}
+
+
+@pytest.mark.parametrize("base", [HF, MOE])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_parameters": ROPE, "rope_theta": 1e6},
+        {"rope_parameters": ROPE},
+        {"rope_parameters": OTHER, "rope_theta": 1e6},
+        {"rope_parameters": OTHER, "rope_scaling": ROPE, "rope_theta": 1e6},
+        {"rope_parameters": OTHER, "rope_scaling": ROPE},
+        {"rope_parameters": ROPE, "rope_scaling": OTHER, "rope_theta": 1e6},
+        {"rope_parameters": OTHER, "rope_scaling": {}, "rope_theta": 1e6},
+        {"rope_parameters": OTHER, "rope_scaling": None},
+        {"rope_parameters": None, "rope_scaling": ROPE, "rope_theta": 12345},
+    ],
+)
+def test_rope_settings_are_found_where_transformers_finds_them(base, fields, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    bare = changed("text_config", base, rope_scaling=..., rope_theta=...)
+    hf = changed("text_config", bare, **fields)
+    (tmp_path / "config.json").write_text(json.dumps(hf))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path).text_config.rope_parameters
+    ours = Qwen3VLConfig.from_directory(tmp_path).text
+    assert ours.rope_theta == theirs["rope_theta"]
+    assert list(ours.mrope_section) == theirs["mrope_section"]
+    written = Qwen3VLConfig.from_hf(Qwen3VLConfig.from_directory(tmp_path).to_hf()).text
+    assert written == ours
+
+
+@pytest.mark.parametrize(
+    ("outside", "named"),
+    [
+        ({"rope_theta": 1e6}, r"rope_theta 1000000.0 stands outside of text_config.* 500000.0 counts"),
+        ({"rope_parameters": {"rope_theta": 1e6}}, "rope_theta 1000000.0 stands outside of text_config"),
+        ({"rope_scaling": {"mrope_section": [2, 3, 3]}}, r"mrope_section \[2, 3, 3\] stands outside"),
+    ],
+)
+def test_rope_settings_outside_of_text_config_are_not_ignored(outside, named, tmp_path):
+    """transformers reads none of them; where they say what counts anyway nothing is lost."""
+    transformers = pytest.importorskip("transformers")
+    hf = {**changed("text_config", rope_scaling=..., rope_theta=..., rope_parameters=ROPE), **outside}
+    (tmp_path / "config.json").write_text(json.dumps(hf))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path).text_config.rope_parameters
+    assert (theirs["rope_theta"], theirs["mrope_section"]) == (500_000.0, [4, 2, 2])
+    with pytest.raises(ConfigError, match=named):
+        Qwen3VLConfig.from_directory(tmp_path)
+    same = {**hf, "rope_theta": 500_000, "rope_parameters": ROPE, "rope_scaling": ROPE}
+    assert Qwen3VLConfig.from_hf(same).text.rope_theta == 500_000.0
+
+
 def test_experts_in_both_layouts_and_their_head_size():
     old = Qwen3VLConfig.from_hf(MOE)
     assert old.text.moe == MoEConfig(num_experts=6, experts_per_token=2, intermediate_size=24)
@@ -109,7 +162,17 @@ def test_released_sizes_are_served():
 @pytest.mark.parametrize(
     ("section", "fields", "named"),
     [
-        (None, {"model_type": "qwen2_5_vl"}, "model_type 'qwen2_5_vl'"),
+        (
+            None,
+            {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"]},
+            r"model_type 'qwen2_5_vl' \(Qwen2_5_VLForConditionalGeneration\) is not served",
+        ),
+        (None, {"model_type": "llava", "architectures": None}, "model_type 'llava' is not served"),
+        (
+            None,
+            {"model_type": "qwen3", "vision_config": ..., "architectures": ["Qwen3ForCausalLM"]},
+            r"model_type 'qwen3' \(Qwen3ForCausalLM\), a model without vision_config, is not served",
+        ),
         (None, {"model_type": "qwen3_vl_moe"}, "text_config.num_experts is missing"),
         (None, {"text_config": ...}, "text_config is missing"),
         (None, {"vision_config": ...}, "vision_config is missing"),
@@ -130,6 +193,15 @@ def test_released_sizes_are_served():
             {"rope_scaling": {"mrope_interleaved": False, "mrope_section": [4, 2, 2]}},
             "mrope_interleaved",
         ),
+        ("text_config", {"rope_theta": None}, "rope_theta None is not a number"),
+        ("text_config", {"rope_theta": "5e6"}, "rope_theta '5e6' is not a number"),
+        ("text_config", {"rope_scaling": {"full_attention": ROPE}}, "expected one set for all layers"),
+        ("text_config", {"rope_scaling": {"mrope_section": [4, 2]}}, "mrope_section .4, 2. is not three"),
+        ("text_config", {"head_dim": "16"}, "text_config.head_dim is '16'"),
+        ("text_config", {"rms_norm_eps": "1e-6"}, "text_config.rms_norm_eps is '1e-6'"),
+        (None, {"image_token_id": "9"}, "image_token_id is '9'"),
+        ("vision_config", {"patch_size": [16, 16]}, r"vision_config.patch_size is \[16, 16\]"),
+        ("vision_config", {"deepstack_visual_indexes": 3}, "deepstack_visual_indexes 3 are not"),
         ("vision_config", {"depth": ...}, "vision_config.depth is missing"),
         ("vision_config", {"hidden_act": "silu"}, "hidden_act 'silu'"),
         ("vision_config", {"num_heads": 5}, "vision hidden_size 32 .* num_heads 5"),
@@ -168,6 +240,9 @@ def test_missing_or_broken_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json: no such file"):
         Qwen3VLConfig.from_directory(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": ')
+    with pytest.raises(ConfigError, match=r"config\.json: "):
+        Qwen3VLConfig.from_directory(tmp_path)
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"config\.json: "):
         Qwen3VLConfig.from_directory(tmp_path)
     (tmp_path / "config.json").write_text("[]")

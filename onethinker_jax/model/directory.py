@@ -1,0 +1,74 @@
+"""What a directory that should be a Hugging Face model holds, said in one line where it is something else."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+_LFS = b"version https://git-lfs"
+_ADAPTER = "adapter_config.json"
+_GGUF = "*.gguf"
+_NOT_READ = ("pytorch_model*.bin", "consolidated*.pt*", "tf_model*.h5", "flax_model*.msgpack", "*.nemo")
+
+
+def lfs_fault(file: Path) -> str | None:
+    """What is wrong with a file that Git left as a pointer to itself; None if it is whole."""
+    with file.open("rb") as stream:
+        if stream.read(len(_LFS)) != _LFS:
+            return None
+    return "is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
+
+
+def directory_fault(path: Path) -> str | None:
+    """Why a path is no model directory, and what to do; None where nothing speaks against it."""
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return _gguf_fault(path)
+        return "is a file; name the directory that it lies in"
+    if (path / _ADAPTER).is_file():
+        return _adapter_fault(path / _ADAPTER)
+    if not (path / "config.json").is_file():
+        return other_weights(path)
+    return None
+
+
+def other_weights(directory: Path) -> str | None:
+    """Weights of a directory in formats that are not read, and what to do; None if there are none."""
+    if file := _first(directory, _GGUF):
+        return _gguf_fault(file)
+    if file := next((found for pattern in _NOT_READ if (found := _first(directory, pattern))), None):
+        return (
+            f"holds its weights as {file.name}, which is not read; save them as safetensors, as transformers' "
+            "save_pretrained does"
+        )
+    return None
+
+
+def companion_files(directory: Path) -> Iterator[Path]:
+    """Files that make a model's directory whole beside its config and weights: tokenizer, processor, prompts …"""
+    for file in sorted(directory.iterdir()):
+        if file.suffix not in (".json", ".jinja", ".txt") or file.name.endswith(".index.json"):
+            continue
+        if not file.name.startswith(("config.", "model.")):
+            yield file
+
+
+def _gguf_fault(file: Path) -> str:
+    return (
+        f"{file.name} holds weights in GGUF, which is not read; name the directory of safetensors that it was "
+        "made from"
+    )
+
+
+def _adapter_fault(file: Path) -> str:
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = None
+    return (
+        f"holds an adapter ({file.name}) of {base or 'a base model'}, which is not read; merge the two (peft's "
+        "merge_and_unload) and name the directory of the whole model"
+    )
+
+
+def _first(directory: Path, pattern: str) -> Path | None:
+    return min(directory.glob(pattern), default=None)
