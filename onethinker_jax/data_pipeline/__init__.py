@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-    from onethinker_jax.data_pipeline.media import MediaError, Video, load_image, load_video
+    from onethinker_jax.data_pipeline.media import (
+        MediaError,
+        Video,
+        VideoProbe,
+        load_image,
+        load_video,
+        probe_image,
+        probe_video,
+    )
     from onethinker_jax.data_pipeline.mixture import Mixture
     from onethinker_jax.data_pipeline.packing import (
         Batch,
@@ -36,7 +44,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "records": ("PROBLEM_TYPES", "TASKS", "Record", "RecordError", "iter_records", "read_records", "task_of"),
-    "media": ("MediaError", "Video", "load_image", "load_video"),
+    "media": ("MediaError", "Video", "VideoProbe", "load_image", "load_video", "probe_image", "probe_video"),
     "processor": ("Example", "Processor"),
     "packing": ("Batch", "GroupBatch", "PackingError", "pack_groups", "pack_rows", "stack_prompts"),
     "mixture": ("Mixture",),
@@ -64,12 +72,15 @@ __all__ = [
     "RecordStream",
     "TrainingBatches",
     "Video",
+    "VideoProbe",
     "iter_records",
     "load_image",
     "load_video",
     "open_records",
     "pack_groups",
     "pack_rows",
+    "probe_image",
+    "probe_video",
     "read_records",
     "stack_prompts",
     "task_of",

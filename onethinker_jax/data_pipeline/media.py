@@ -9,7 +9,7 @@ Whatever cannot be decoded is a `MediaError` that names the file.
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal
 
@@ -19,7 +19,7 @@ from av import FFmpegError
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.resizing import PixelBounds
@@ -48,6 +48,17 @@ class Video:
     timestamps: np.ndarray  # float64 [N], seconds since the first frame of the stream, increasing
     duration: float  # seconds, from the first frame's start to the last frame's end
     source_fps: float  # average frames a second of the file
+    path: MediaFile
+
+
+@dataclass(frozen=True)
+class VideoProbe:
+    """What `load_video` would give, without its pixels."""
+
+    height: int  # upright, in the file's own size
+    width: int
+    timestamps: np.ndarray  # float64 [N], seconds since the first frame of the stream, increasing
+    duration: float  # seconds, from the first frame's start to the last frame's end
     path: MediaFile
 
 
@@ -86,21 +97,39 @@ def load_image(path: str | MediaFile, *, bounds: PixelBounds | None = None) -> n
         MediaError: missing, truncated, not an image, of more than `MAX_PIXELS`, or too narrow for the bounds.
     """
     path = Path(path) if isinstance(path, str) else path
+    with _opened_image(path) as image:
+        image.load()
+        pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    return _fit(path, pixels, bounds)
+
+
+def probe_image(path: str | MediaFile) -> tuple[int, int]:
+    """Height and width that `load_image` would give without bounds, from the file's header: no pixel is decoded.
+
+    Raises:
+        MediaError: missing, not an image, or of more than `MAX_PIXELS`. Damage behind the header is not seen.
+    """
+    path = Path(path) if isinstance(path, str) else path
+    with _opened_image(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@contextlib.contextmanager
+def _opened_image(path: MediaFile) -> Iterator[Image.Image]:
+    """The image file, opened and of a size that may be read; what is raised inside is a MediaError that names it."""
     if not path.is_file():
         raise MediaError(f"{path}: no such image file")
     try:
         with Image.open(_source(path)) as image:
             _check_size(path, image.width, image.height)
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(_to_rgb(upright))
+            yield image
     except Image.DecompressionBombError as error:
         raise MediaError(f"{path}: too large to be read ({_first_line(error)})") from None
     except MediaError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise MediaError(f"{path}: not a readable image ({_first_line(error)})") from error
-    return _fit(path, pixels, bounds)
 
 
 def _check_size(path: MediaFile, width: int, height: int) -> None:
@@ -149,13 +178,49 @@ def load_video(
         MediaError: missing, empty, truncated, undecodable, too large, too slow, or without a video stream.
     """
     path = Path(path) if isinstance(path, str) else path
+    with _opened_video(path, fps, max_frames) as container:
+        clock = _Clock(path, time_limit)
+        plan = _plan(container, path, fps, max_frames, clock)
+        chosen_times, frames = [], []
+        # A file whose packets have no times was decoded to its end, and may not be able to go back.
+        with contextlib.nullcontext(container) if plan.exact else av.open(_source(path), mode="r") as source:
+            for at, picture in _decode(source, path, plan, clock):
+                chosen_times.append(at)
+                frames.append(_fit(path, picture, bounds, len(plan.chosen)))
+    timestamps = np.array(chosen_times, np.float64)
+    return Video(np.stack(frames), timestamps, plan.duration, plan.source_fps, path)
+
+
+def probe_video(
+    path: str | MediaFile, *, fps: float, max_frames: int, time_limit: float | None = None
+) -> VideoProbe:
+    """Size, duration and time stamps of the frames that `load_video` would give, without decoding them.
+
+    One frame is decoded for its size; all are where a file has no time stamps.
+
+    Raises:
+        MediaError: as `load_video`, but damage of pixels is not seen.
+    """
+    path = Path(path) if isinstance(path, str) else path
+    with _opened_video(path, fps, max_frames) as container:
+        clock = _Clock(path, time_limit)
+        plan = _plan(container, path, fps, max_frames, clock)
+        first = replace(plan, chosen=plan.chosen[:1])
+        with contextlib.nullcontext(container) if plan.exact else av.open(_source(path), mode="r") as source:
+            [(_, picture)] = _decode(source, path, first, clock)
+    height, width, _ = picture.shape
+    return VideoProbe(height, width, plan.seconds[plan.chosen], plan.duration, path)
+
+
+@contextlib.contextmanager
+def _opened_video(path: MediaFile, fps: float, max_frames: int) -> Iterator[InputContainer]:
     if fps <= 0 or max_frames < 1:
         raise ValueError(f"fps must be positive and max_frames at least 1, got {fps} and {max_frames}")
     if not path.is_file():
         raise MediaError(f"{path}: no such video file")
     try:
         with av.open(_source(path), mode="r") as container:
-            return _sample(container, path, fps, max_frames, bounds, _Clock(path, time_limit))
+            yield container
     except (FFmpegError, EOFError) as error:
         raise MediaError(f"{path}: not a readable video ({_first_line(error)})") from error
 
@@ -176,14 +241,20 @@ class _Clock:
             raise MediaError(f"{self.path}: not decoded within {self.limit:g} s")
 
 
-def _sample(
-    container: InputContainer,
-    path: MediaFile,
-    fps: float,
-    max_frames: int,
-    bounds: PixelBounds | None,
-    clock: _Clock,
-) -> Video:
+@dataclass(frozen=True)
+class _Plan:
+    """Which frames of a video are taken. M frames of the file."""
+
+    times: np.ndarray  # [M], increasing; ticks of the stream's time base if exact, else seconds
+    keys: np.ndarray  # times of the key frames
+    exact: bool
+    seconds: np.ndarray  # float64 [M], since the first frame
+    duration: float
+    source_fps: float
+    chosen: np.ndarray  # int [N], indices of the M frames
+
+
+def _plan(container: InputContainer, path: MediaFile, fps: float, max_frames: int, clock: _Clock) -> _Plan:
     stream = _film(container, path)
     times, keys, exact = _presentation_times(container, stream, path, clock)
     if len(times) == 0:
@@ -206,13 +277,7 @@ def _sample(
     chosen = np.unique(np.maximum(np.searchsorted(seconds, moments + 1e-6, side="right") - 1, 0))
     if len(chosen) == 0:
         chosen = np.zeros(1, np.int64)
-    chosen_times, frames = [], []
-    # A file whose packets have no times was decoded to its end, and may not be able to go back.
-    with contextlib.nullcontext(container) if exact else av.open(_source(path), mode="r") as source:
-        for at, picture in _decode(source, path, times, keys, chosen, exact, clock):
-            chosen_times.append(at)
-            frames.append(_fit(path, picture, bounds, len(chosen)))
-    return Video(np.stack(frames), np.array(chosen_times, np.float64), duration, 1.0 / spacing, path)
+    return _Plan(times, keys, exact, seconds, duration, 1.0 / spacing, chosen)
 
 
 def _film(container: InputContainer, path: MediaFile):
@@ -278,19 +343,14 @@ def _tolerated(frames: int) -> float:
 
 
 def _decode(
-    container: InputContainer,
-    path: MediaFile,
-    times: np.ndarray,
-    keys: np.ndarray,
-    chosen: np.ndarray,
-    exact: bool,
-    clock: _Clock,
+    container: InputContainer, path: MediaFile, plan: _Plan, clock: _Clock
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Decodes the chosen frames; gives their seconds since the first frame and their pixels, upright.
 
     With exact times it jumps to a later key frame where that skips enough; otherwise frames are counted.
     A film that changes its size is shown in that of its first chosen frame, as a player would.
     """
+    times, keys, exact = plan.times, plan.keys, plan.exact
     stream = _film(container, path)
     if exact:
         container.seek(int(times[0]), stream=stream)
@@ -298,7 +358,7 @@ def _decode(
     converter = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
     position = -1  # index of the last frame decoded
     size: tuple[int, int] | None = None
-    for index in chosen.tolist():
+    for index in plan.chosen.tolist():
         if exact and len(keys):
             key = keys[max(np.searchsorted(keys, times[index], side="right") - 1, 0)]
             if np.searchsorted(times, key) - position >= _SEEK_WORTH_FRAMES:
@@ -319,8 +379,7 @@ def _decode(
             raise MediaError(f"{path}: frame {index} of {len(times)} is damaged")
         size = size or (frame.width, frame.height)
         position = min(position, len(times) - 1)
-        seconds = (times[position] - times[0]) * (float(stream.time_base or 1) if exact else 1.0)
-        yield float(seconds), _upright(frame, converter, size)
+        yield float(plan.seconds[position]), _upright(frame, converter, size)
 
 
 def _upright(frame: av.VideoFrame, converter: VideoReformatter, size: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,14 @@ import pytest
 from PIL import Image
 
 from onethinker_jax.data_pipeline import media
-from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video, media_kind
+from onethinker_jax.data_pipeline.media import (
+    MediaError,
+    load_image,
+    load_video,
+    media_kind,
+    probe_image,
+    probe_video,
+)
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 from tests.data_pipeline.making import (
     brightness,
@@ -301,3 +308,24 @@ def front_loaded(path: Path) -> bytes:
                 packet.stream = stream
                 target.mux(packet)
     return target_path.read_bytes()
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_probe_says_what_loading_gives(tmp_path, turned):
+    path = write_video(tmp_path / "a.mp4", [i / 8 for i in range(40)], turned=turned)
+    for fps, max_frames in ((2.0, 128), (2.0, 3), (50.0, 1000)):
+        video = load_video(path, fps=fps, max_frames=max_frames)
+        probe = probe_video(path, fps=fps, max_frames=max_frames)
+        assert (probe.height, probe.width) == video.frames.shape[1:3]
+        np.testing.assert_array_equal(probe.timestamps, video.timestamps)
+        assert probe.duration == video.duration
+    image = Image.fromarray(picture(16, 24))
+    exif = image.getexif()
+    exif[0x0112] = 6 if turned else 1
+    image.save(tmp_path / "a.png", exif=exif)
+    assert probe_image(tmp_path / "a.png") == load_image(tmp_path / "a.png").shape[:2]
+    for name in ("none", "test"):
+        with pytest.raises(MediaError, match=f"{name}: no such"):
+            probe_video(tmp_path / name, fps=2, max_frames=8)
+        with pytest.raises(MediaError, match=f"{name}: no such"):
+            probe_image(tmp_path / name)
