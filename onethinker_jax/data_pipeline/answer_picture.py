@@ -26,7 +26,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def answer_picture(
     view: View, marks: StructuredAnswer | None, masks: Masks | None = None, *, text: str | None = None
 ) -> Image.Image:
-    """The media of `view` with what the answer marks on them.
+    """The media of `view`, where there are any, with what the answer marks on them.
 
     Args:
         view: of the record that was asked about.
@@ -34,13 +34,13 @@ def answer_picture(
         masks: made from its box and points.
         text: the answer as the caption shows it; None leaves it out.
     """
-    sheet = _sheet(view, marks, masks)
-    width = max(sheet.width, LEAST_WIDTH)
+    sheets = [_sheet(view, marks, masks)] if view.frames else []
+    width = max([LEAST_WIDTH, *(sheet.width for sheet in sheets)])
     captions = [_caption(view.question, width, FAINT)]
     if text is not None:
         captions.append(_caption(text or "(empty)", width, INK, stripe=True))
     bar = _time_bar(view, marks, width)
-    parts = [sheet, *([] if bar is None else [bar]), *captions]
+    parts = [*sheets, *([] if bar is None else [bar]), *captions]
     height = sum(part.height for part in parts) + MARGIN * (len(parts) + 1)
     whole = Image.new("RGB", (width + 2 * MARGIN, height), BACKGROUND)
     top = MARGIN

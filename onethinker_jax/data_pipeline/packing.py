@@ -242,10 +242,9 @@ class _Canvas:
     def _add_patches(self, row: int, example: Example) -> int:
         """Appends an example's patches; returns the row's number of its first merged patch."""
         start, count = self.used_patches[row], len(example.patches)
+        if self.patches is None:  # also by an example without media: its empty patches have the size
+            self.patches = np.zeros((*self.frame_ids.shape, example.patches.shape[1]), np.uint8)
         if count:
-            if self.patches is None:
-                shape = (*self.frame_ids.shape, example.patches.shape[1])
-                self.patches = np.zeros(shape, np.uint8)
             place = slice(start, start + count)
             self.patches[row, place] = example.patches
             self.frame_ids[row, place] = example.frame_ids + self.used_frames[row]

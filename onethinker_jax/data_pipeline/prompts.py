@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, TASKS, Record
+from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, TASKS, Record, task_name
 
 ANSWER_FORMS = {
     "multiple choice": "one letter",
@@ -57,7 +57,8 @@ class Prompts:
         """
         Args:
             templates: by task as `task_of` names it ("OCR (video)"), by problem type ("OCR"), or "default";
-                the first of these that is there counts.
+                the first of these that is there counts. A task without media that none of them names has
+                the template of images: files written before there were such tasks go on to be read.
             source: where they come from, for errors.
 
         Raises:
@@ -67,11 +68,14 @@ class Prompts:
         if unknown := sorted(set(templates) - {*TASKS, *PROBLEM_TYPES, FALLBACK}):
             raise PromptError(
                 f"{source}: {unknown[0]!r} is no task (known: {', '.join(PROBLEM_TYPES)}, each also with "
-                f"' (image)' or ' (video)', and {FALLBACK})"
+                f"' (image)', ' (video)' or ' (text)', and {FALLBACK})"
             )
         self._templates: dict[str, str] = {}
         for task in TASKS:
-            key = next((k for k in (task, _problem_type(task), FALLBACK) if k in templates), None)
+            keys = [task, _problem_type(task), FALLBACK]
+            if task.endswith(" (text)"):
+                keys.append(task_name(_problem_type(task), "image"))
+            key = next((k for k in keys if k in templates), None)
             if key is None:
                 raise PromptError(f"{source}: has no template for {task}, and no {FALLBACK}")
             if fault := _template_fault(templates[key], options=_problem_type(task) == _CHOICE):
@@ -106,7 +110,7 @@ class Prompts:
         Raises:
             PromptError: an unknown task.
         """
-        task = f"{problem_type} ({'image' if data_type == 'image' else 'video'})"
+        task = task_name(problem_type, data_type)
         if task not in self._templates:
             raise PromptError(f"{self.source}: has no template for {task}")
         return self._templates[task]

@@ -23,9 +23,10 @@ __all__ = ["PROBLEM_TYPES", "TASKS", "Record", "RecordError", "iter_records", "r
 
 logger = logging.getLogger(__name__)
 
-_TEXT_TYPES = ("multiple choice", "numerical", "regression", "OCR", "math", "open-ended")
 _DATA_TYPES = {
-    **dict.fromkeys(_TEXT_TYPES, ("image", "video")),
+    **dict.fromkeys(("multiple choice", "numerical", "regression"), ("image", "video", "text")),
+    "OCR": ("image", "video"),  # reads what is in a picture
+    **dict.fromkeys(("math", "open-ended"), ("image", "video", "text")),
     "temporal grounding": ("video",),
     "spatial grounding": ("image",),
     "spatial-temporal grounding": ("video",),
@@ -46,7 +47,7 @@ class Record:
 
     problem_id: int | str
     problem: str
-    data_type: str  # "image" or "video"; "video-image" in evaluation files that have both
+    data_type: str  # "image", "video", or "text" without media; "video-image" in evaluation files that have both
     problem_type: str  # one of PROBLEM_TYPES; "" in an SFT row that does not say
     options: tuple[str, ...]
     answer: str  # ground truth, "<answer>...</answer>"; "" where the file has none
@@ -62,8 +63,13 @@ class Record:
 
 
 def task_of(record: Record) -> str:
-    """The record's task: "segmentation (video)", "OCR (image)" ...; "messages (image)" if it has no type."""
-    return f"{record.problem_type or 'messages'} ({'image' if record.data_type == 'image' else 'video'})"
+    """The record's task: "segmentation (video)", "math (text)" ...; "messages (image)" if it has no type."""
+    return task_name(record.problem_type or "messages", record.data_type)
+
+
+def task_name(problem_type: str, data_type: str) -> str:
+    """One of TASKS, where the two go together; what has a video and an image counts as video."""
+    return f"{problem_type} ({data_type if data_type in ('image', 'text') else 'video'})"
 
 
 def read_records(
@@ -164,7 +170,7 @@ def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
         raise RecordError(f"must be an object, is a {type(row).__name__}")
     images, videos = _media(row, root)
     messages = _messages(row)
-    data_type = _data_type(row, images, videos)
+    data_type = _data_type(row, images, videos, default="text" if messages else "")
     problem_type = _field(row, "problem_type", str, "" if messages else None)
     if problem_type not in PROBLEM_TYPES and (problem_type or not messages):
         close = difflib.get_close_matches(problem_type, PROBLEM_TYPES, 1)
@@ -231,6 +237,8 @@ def _media(row: dict, root: MediaFolder) -> tuple[tuple[MediaFile, ...], tuple[M
             for field, kind in zip(("path", "additional_path"), kinds, strict=True)
             if kind in found
         ]
+        if kinds[0] == "text" and (named := next(filter(row.get, ("path", "additional_path")), None)):
+            raise RecordError(f"{named}: names media, but data_type is 'text'")
     for field, kind in sources:
         value = row.get(field)
         entries = [value] if isinstance(value, str) else [] if value is None else value
@@ -244,12 +252,15 @@ def _media(row: dict, root: MediaFolder) -> tuple[tuple[MediaFile, ...], tuple[M
     return tuple(found["image"]), tuple(found["video"])
 
 
-def _data_type(row: dict, images: tuple, videos: tuple) -> str:
-    held = "video-image" if images and videos else "video" if videos else "image" if images else ""
-    data_type = _field(row, "data_type", str, held or None)
-    if data_type not in ("image", "video", "video-image"):
-        raise RecordError(f"data_type: unknown {data_type!r} (known: image, video, video-image)")
-    if not held:
+def _data_type(row: dict, images: tuple, videos: tuple, *, default: str) -> str:
+    """`default` is that of a row that has no media and does not say; "": it must say."""
+    held = "video-image" if images and videos else "video" if videos else "image" if images else "text"
+    if row.get("data_type") is None and held == "text" and not default:
+        raise RecordError("data_type: is missing (that of a question without media is 'text')")
+    data_type = _field(row, "data_type", str, held)
+    if data_type not in ("image", "video", "video-image", "text"):
+        raise RecordError(f"data_type: unknown {data_type!r} (known: image, video, video-image, text)")
+    if held == "text" and data_type != "text":
         raise RecordError(f"{'videos' if data_type == 'video' else 'images'}: no media given")
     if data_type != held:
         raise RecordError(f"data_type: is {data_type!r}, but the media are {held!r}")

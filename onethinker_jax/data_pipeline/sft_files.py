@@ -1,5 +1,5 @@
-"""SFT files in OneThinker's layout: `sft_image.json` and `sft_video.json`, the full sets `…_unsampled.json`, and
-`sft.json` with the rows of both.
+"""SFT files in OneThinker's layout: `sft_image.json`, `sft_video.json` and, of records without media, `sft_text.json`,
+the full sets `…_unsampled.json`, and `sft.json` with the rows of all.
 
 Rows are written one by one; a file appears, whole, when all are written.
 """
@@ -15,7 +15,7 @@ from onethinker_jax.data_pipeline.json_rows import JsonRows
 from onethinker_jax.data_pipeline.teacher_prompt import asked_turns
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
 
-MODALITIES = ("image", "video")
+MODALITIES = ("image", "video", "text")
 
 
 def sft_row(judged: Judged, folder: Path, teacher: str) -> dict[str, Any]:
@@ -71,14 +71,14 @@ class SftFiles:
 
     def add(self, row: dict[str, Any]) -> None:
         """A row of the full set."""
-        self._full["image" if row["data_type"] == "image" else "video"].add(row)
+        self._full[row["data_type"] if row["data_type"] in self._full else "video"].add(row)
 
     def finish(self, chosen: Callable[[dict[str, Any]], bool]) -> None:
         """Puts the full sets in place and writes the rows that are chosen.
 
         Files of an earlier run that would now hold nothing are removed.
         """
-        both = _JsonList(self.folder / "sft.json")
+        all_rows = _JsonList(self.folder / "sft.json")
         for modality, full in self._full.items():
             full.finish()
             balanced = _JsonList(self.folder / f"sft_{modality}.json")
@@ -86,9 +86,9 @@ class SftFiles:
             for _, row in rows:
                 if chosen(row):
                     balanced.add(row)
-                    both.add(row)
+                    all_rows.add(row)
             balanced.finish()
-        both.finish()
+        all_rows.finish()
 
 
 class _JsonList:

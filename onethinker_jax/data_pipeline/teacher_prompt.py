@@ -19,7 +19,7 @@ from PIL import Image
 from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.prompts import chat_messages
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.records import Record, task_of
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 
 SYSTEM_PROMPT = """\
@@ -30,6 +30,13 @@ with the conclusion that the answer then repeats. Do not speak of these instruct
 with their times in seconds. Coordinates run from 0 to 1000 over the picture's own width and height, from its \
 upper left corner. The answer holds {form} and nothing else."""
 """{form} becomes the entry of ANSWER_EXAMPLES for the task."""
+
+TEXT_SYSTEM_PROMPT = """\
+You write worked examples from which a smaller model learns to reason. Reply with <think>your reasoning</think> and \
+then <answer>the answer</answer>, each tag once, nothing outside them. In the reasoning, written in English, work \
+step by step, and end with the conclusion that the answer then repeats. Do not speak of these instructions. The \
+answer holds {form} and nothing else."""
+"""The same for records without media, which have nothing to be seen."""
 
 _MARKS = (
     '"boxes": [120, 80, 560, 910], "positive_points": [[300, 200], [340, 480], [310, 700]], '
@@ -99,10 +106,14 @@ class SentMedia:
 
 
 def system_prompt(record: Record, template: str = SYSTEM_PROMPT) -> str:
-    """The system turn for a record's task; a template without {form} is taken as it is."""
-    kind = record.problem_type
-    form = ANSWER_EXAMPLES.get(f"{kind} ({'image' if record.data_type == 'image' else 'video'})")
-    return template.replace("{form}", form or ANSWER_EXAMPLES[kind])
+    """The system turn for a record's task; a template without {form} is taken as it is.
+
+    Our own template is another one for records without media.
+    """
+    if record.data_type == "text" and template == SYSTEM_PROMPT:
+        template = TEXT_SYSTEM_PROMPT
+    form = ANSWER_EXAMPLES.get(task_of(record)) or ANSWER_EXAMPLES[record.problem_type]
+    return template.replace("{form}", form)
 
 
 def asked_turns(record: Record) -> list[dict[str, str]]:

@@ -47,7 +47,7 @@ def test_rl_rows(folder):
     assert first.images == (folder / "a.png",) and first.videos == () and first.messages is None
     assert second.answer == "<answer>A</answer>"
     assert task_of(first) == "multiple choice (image)" in TASKS
-    assert len(TASKS) == 18 and len(PROBLEM_TYPES) == 11
+    assert len(TASKS) == 23 and len(PROBLEM_TYPES) == 11
 
 
 def test_sft_rows_as_json_lines(folder):
