@@ -60,6 +60,7 @@ line.threshold { stroke: var(--bad); stroke-width: 1.2; stroke-dasharray: 3 2; }
 article { border: 1px solid var(--line); border-radius: 12px; padding: 1rem; margin: .8rem 0;
   display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 1.2rem; }
 @media (max-width: 800px) { article { grid-template-columns: minmax(0, 1fr); } }
+article:has(> div:empty) { grid-template-columns: minmax(0, 1fr); } article > div:empty { display: none; }
 article p, dd { margin: .1rem 0 .6rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 dl { margin: 0; } article dt { font-size: 12px; color: var(--soft); }
 dt.true { color: var(--true); } dt.predicted { color: var(--predicted); }

@@ -57,8 +57,9 @@ class Prompts:
         """
         Args:
             templates: by task as `task_of` names it ("OCR (video)"), by problem type ("OCR"), or "default";
-                the first of these that is there counts. A task without media that none of them names has
-                the template of images: files written before there were such tasks go on to be read.
+                the first of these that is there counts. A task without media has the template of images
+                where none of them is there or the default cannot serve: files written before there were
+                such tasks go on to be read.
             source: where they come from, for errors.
 
         Raises:
@@ -72,13 +73,14 @@ class Prompts:
             )
         self._templates: dict[str, str] = {}
         for task in TASKS:
-            keys = [task, _problem_type(task), FALLBACK]
-            if task.endswith(" (text)"):
-                keys.append(task_name(_problem_type(task), "image"))
-            key = next((k for k in keys if k in templates), None)
+            key = next((k for k in (task, _problem_type(task), FALLBACK) if k in templates), None)
+            fault = key and _template_fault(templates[key], options=_problem_type(task) == _CHOICE)
+            if task.endswith(" (text)") and (key is None or (key == FALLBACK and fault)):
+                self._templates[task] = self._templates[task_name(_problem_type(task), "image")]
+                continue
             if key is None:
                 raise PromptError(f"{source}: has no template for {task}, and no {FALLBACK}")
-            if fault := _template_fault(templates[key], options=_problem_type(task) == _CHOICE):
+            if fault:
                 used_for = "" if key == task else f" (for {task})"
                 raise PromptError(f"{source}: {key}{used_for}: {fault}")
             self._templates[task] = templates[key]

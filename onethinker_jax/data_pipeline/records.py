@@ -47,7 +47,9 @@ class Record:
 
     problem_id: int | str
     problem: str
-    data_type: str  # "image", "video", or "text" without media; "video-image" in evaluation files that have both
+    data_type: (
+        str  # "image", "video", or "text" without media; "video-image" in evaluation files that have both
+    )
     problem_type: str  # one of PROBLEM_TYPES; "" in an SFT row that does not say
     options: tuple[str, ...]
     answer: str  # ground truth, "<answer>...</answer>"; "" where the file has none
