@@ -21,6 +21,7 @@ from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from tests.data_pipeline.making import brightness, frame_numbers, write_image, write_tokenizer, write_video
 from tests.train import making
+from tests.waiting import HANG_S
 
 POINTS = (
     '"positive_points": [[500, 500], [300, 500], [700, 500]], '
@@ -371,7 +372,7 @@ def test_an_image_in_a_process_without_torch(model, image, tmp_path):
         text=True,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(demo.__file__).parent.parent)},
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
     assert result.stdout.endswith("picture: street_answer.png\nset() 0\n"), result.stderr

@@ -22,6 +22,7 @@ from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.config import EvaluationSettings, RLSettings, SettingError
 from tests.data_pipeline.making import picture, write_tokenizer
 from tests.train import making
+from tests.waiting import HANG_S
 
 SETTINGS = SamplerSettings(
     rows=2, samples=3, slots=2, prompt_tokens=64, prompt_patches=16, max_new_tokens=24, burst=5
@@ -116,7 +117,7 @@ def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypat
     records = [
         Record(i, "?", "image", "OCR", (), "<answer>x</answer>", (Path("a.png"),), (), "s") for i in range(6)
     ]
-    at_once, bad = threading.Barrier(max(workers, 1), timeout=60), set()
+    at_once, bad = threading.Barrier(max(workers, 1), timeout=HANG_S), set()
 
     def prompt(record):
         if not bad:

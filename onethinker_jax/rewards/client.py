@@ -307,7 +307,7 @@ def start_server(
     text_backend: str = "rouge",
     mask_backend: str = "grabcut",
     arguments: Sequence[str] = (),
-    ready_timeout: float = 60.0,
+    ready_timeout: float = 300.0,
 ) -> Iterator[RunningServer]:
     """Runs a reward server as a child process on a Unix socket for the duration of the block.
 

@@ -99,7 +99,7 @@ def connect(
             text_backend=settings.text_backend,
             mask_backend=settings.mask_backend,
             arguments=arguments,
-            ready_timeout=60.0 if settings.text_model is None and settings.mask_model is None else 1800.0,
+            ready_timeout=300.0 if settings.text_model is None and settings.mask_model is None else 1800.0,
         ) as server,
         RewardClient(server.address, timeout=settings.timeout) as client,
     ):

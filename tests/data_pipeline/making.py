@@ -2,6 +2,7 @@
 
 import json
 import struct
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -145,3 +146,9 @@ def sft_row(question: str = "What is it?", answer: str = "A star.", **changes) -
 def write_rows(path: Path, rows: list, *, lines: bool = False) -> Path:
     path.write_text("\n".join(json.dumps(row) for row in rows) if lines else json.dumps(rows))
     return path
+
+
+def begin_and_hang(begun: Path) -> None:
+    """A job of a worker: makes the file, and never ends."""
+    begun.touch()
+    threading.Event().wait()

@@ -24,6 +24,9 @@ from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records import Record, read_records
 from onethinker_jax.data_pipeline.teacher_prompt import SentMedia, request_messages
 from onethinker_jax.rewards.answers import unwrap_answer
+from tests.waiting import HANG_S
+
+NEVER = threading.TIMEOUT_MAX
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Response:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
-    hang: float = 0.0  # seconds before anything is sent
+    hang: float = 0.0  # seconds before anything is sent; NEVER: nothing is sent at all
     drop: bool = False  # closes the connection instead of answering
     message: dict[str, Any] = field(default_factory=dict)  # further fields
 
@@ -79,6 +82,23 @@ def failure(status: int, message: str, **more: Any) -> Response:
 def digest(messages: list[dict[str, Any]]) -> str:
     """Tells one question from another, pictures included."""
     return hashlib.sha256(json.dumps(messages).encode()).hexdigest()
+
+
+class Gate:
+    """Lets so many answers through, and the others once it is opened."""
+
+    def __init__(self, answers: int):
+        self._left, self._open, self._changed = answers, False, threading.Condition()
+
+    def __call__(self) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._open or self._left, HANG_S), "the gate stays shut"
+            self._left -= not self._open
+
+    def open(self) -> None:
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
 
 
 class ScriptedTeacher:
@@ -143,7 +163,8 @@ class ScriptedTeacher:
                 number = self._times[key]
                 self._times[key] += 1
             response = self._answer(request, number)
-            self._closing.wait(response.hang)
+            if self._closing.wait(response.hang) and response.hang == NEVER:
+                response = Response(drop=True)
         finally:
             with self._lock:
                 self._at_once -= 1

@@ -4,13 +4,14 @@ python -m tests.data_pipeline.stream_process SETTINGS.json
 
 Appends "number hash hash" (of a batch and of a prompt) to the log for each pair, and now and then saves its state as
 training does: atomically. Begins from the last state saved. The settings are the arguments of `Streams`, with "log",
-"state", "count" and "save_every".
+"state", "count", "save_every" and "at_most": pairs after which it waits to be killed, null for none.
 """
 
 import hashlib
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def digest(tree: Any) -> str:
 
 def main(settings: dict[str, Any]) -> None:
     log, state_file, count, save_every = (settings.pop(n) for n in ("log", "state", "count", "save_every"))
+    at_most = settings.pop("at_most")
     streams = Streams(**settings)
     number = 0
     if Path(state_file).exists():
@@ -85,7 +87,10 @@ def main(settings: dict[str, Any]) -> None:
         number = saved["number"]
         streams.restore(saved["streams"])
     with open(log, "a") as file:
+        begin = number
         while number < count:
+            if at_most is not None and number >= begin + at_most:
+                threading.Event().wait()
             file.write(f"{number} {streams.next()}\n")
             file.flush()
             number += 1

@@ -9,10 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,17 @@ from onethinker_jax.data_pipeline.teacher_prompt import SentMedia, request_messa
 from onethinker_jax.rewards.answers import unwrap_answer
 from onethinker_jax.rewards.client import start_server
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
-from tests.data_pipeline.scripted_teacher import Response, ScriptedTeacher, Truthful, failure, noisy, worked
+from tests.data_pipeline.scripted_teacher import (
+    NEVER,
+    Gate,
+    Response,
+    ScriptedTeacher,
+    Truthful,
+    failure,
+    noisy,
+    worked,
+)
+from tests.waiting import HANG_S, wait_until
 
 RECORDS, CONCURRENCY = 24, 4
 Answer = Callable[[dict[str, Any], int], Response]
@@ -166,7 +174,7 @@ def test_failures_change_nothing(
         failure(500, "boom"),
         Response(drop=True),
         Response(body=b'{"choices": [{"mess'),
-        Response(hang=5),
+        Response(hang=NEVER),
     ]
 
     met = set()
@@ -179,47 +187,49 @@ def test_failures_change_nothing(
         return faults[kind] if number == 0 else response
 
     with ScriptedTeacher(answer) as server:
-        assert run(world, server.url, "--timeout", "1.5") == 0
-        assert len(met) == len(faults) and min(server.times()) == 3
+        # Where the machine is so busy that a good answer is late too, it is asked for once more.
+        assert run(world, server.url, "--timeout", "1.5", "--retries", "100") == 0
+        assert len(met) == len(faults) and min(server.times()) >= 3
     said = capsys.readouterr().out  # is no terminal
     assert f"asked {2 * RECORDS:,} of {2 * RECORDS:,} · " in said and "asked 1 of " in said
     assert run.files() == wanted.files() and run.report()["records"] == wanted.report()["records"]
 
 
 def test_killed_stopped_and_resumed(world: Path, truthful: Truthful, wanted: Run, run: Run) -> None:
-    def slow(request: dict[str, Any], number: int) -> Response:
-        return replace(truthful(request, number), hang=0.05)
+    """Each process gets so many answers, and no further one before its end."""
+    gates = [Gate(12), Gate(6), Gate(2 * RECORDS)]
+    gate = gates[0]
 
-    with ScriptedTeacher(slow) as server:
+    def held(request: dict[str, Any], number: int) -> Response:
+        gate()
+        return truthful(request, number)
+
+    with ScriptedTeacher(held) as server:
         process = run.start(world, server.url)
-        wait_until(lambda: run.answers() >= 12, process)
+        wait_until(lambda: run.answers() == 12, process)
         process.kill()
         process.communicate()
         known = run.answers()
-        assert 12 <= known < 2 * RECORDS
+        assert known == 12
         with (run.out / "candidates.jsonl").open("ab") as file:
             file.write(b'{"problem_id": 3, "data_source": "shapes_words", "candi')  # as a crash may leave it
 
+        gate = gates[1]
+        gates[0].open()  # what is held for the dead process goes nowhere
         process = run.start(world, server.url)
-        wait_until(lambda: run.answers() >= known + 6, process)
+        wait_until(lambda: run.answers() == known + 6, process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=HANG_S)
         assert process.returncode == 130
         assert re.fullmatch(rb"stopped; the answers so far are in .*\n", said), said
-        assert known + 6 <= run.answers() < 2 * RECORDS
+        assert run.answers() == known + 6
 
+        gate = gates[2]
+        gates[1].open()
         assert run(world, server.url) == 0
         assert run.answers() == 2 * RECORDS
         assert len(server.seen) <= 2 * (RECORDS + CONCURRENCY)  # what was under way came again, no more
     assert run.files() == wanted.files()
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
-    while not condition():
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_what_is_dropped_and_why(
@@ -451,5 +461,5 @@ def test_two_at_once(tmp_path: Path) -> None:
             "try: Candidates(Path(sys.argv[1]))\nexcept CandidateError as error: print(error)"
         )
         command = [sys.executable, "-c", code, str(tmp_path / "c.jsonl")]
-        said = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=60).stdout
+        said = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=HANG_S).stdout
     assert re.fullmatch(r".*c\.jsonl: another process is writing to it\n", said)

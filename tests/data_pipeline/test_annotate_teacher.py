@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from onethinker_jax.data_pipeline.teacher import (
     Unanswered,
     retry_after,
 )
-from tests.data_pipeline.scripted_teacher import Response, ScriptedTeacher, failure
+from tests.data_pipeline.scripted_teacher import NEVER, Response, ScriptedTeacher, failure
+from tests.waiting import HANG_S, wait_until
 
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "Which letter?"}]
 
@@ -31,7 +33,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(url: str, **changes: Any) -> TeacherSettings:
-    quick = {"backoff": 0.01, "timeout": 5.0, "retries": 3, "api_key_env": "TEACHER_KEY"}
+    quick = {"backoff": 0.01, "timeout": HANG_S, "retries": 3, "api_key_env": "TEACHER_KEY"}
     return TeacherSettings(base_url=url, model="big", **{**quick, **changes})
 
 
@@ -53,7 +55,7 @@ def test_what_is_sent_and_read() -> None:
     with ScriptedTeacher(lambda *_: Response("fine")) as server:
         (reply,), teacher = ask(settings(server.url, temperature=0.5, extra_body='{"top_k": 5}'))
     (seen,) = server.seen
-    assert (reply.text, reply.finish_reason) == ("fine", "stop") and 0 < reply.seconds < 5
+    assert (reply.text, reply.finish_reason) == ("fine", "stop") and reply.seconds > 0
     assert reply.prompt_tokens == len(json.dumps(QUESTION)) // 4 and reply.completion_tokens == 2
     assert seen.path == "/v1/chat/completions" and seen.headers["authorization"] == "Bearer secret-7"
     assert seen.request == {
@@ -76,7 +78,6 @@ def test_what_is_sent_and_read() -> None:
         (failure(429, "slow down"), "rate limit 429: slow down"),
         (failure(408, "too slow"), "server error 408"),
         (Response(drop=True), "no connection"),
-        (Response(hang=3), "no answer within 0.4 s"),
         (Response(body=b'{"choices": [{"mess'), "not JSON of the API"),
         (Response(body=b"<html>hello</html>", headers={"Content-Type": "text/html"}), "not JSON of the API"),
         (Response(body=b"[1, 2]"), "not JSON of the API"),
@@ -90,15 +91,28 @@ def test_what_is_sent_and_read() -> None:
 )
 def test_faults_are_tried_again(fault: Response, cause: str) -> None:
     with ScriptedTeacher(first_then_good(fault, fault)) as server:
-        (reply,), teacher = ask(settings(server.url, timeout=0.4))
+        (reply,), teacher = ask(settings(server.url))
         assert reply.text == "fine" and len(server.seen) == 3
         ((why, count),) = teacher.tries_again.items()
         assert cause in why and count == 2
     with ScriptedTeacher(lambda *_: fault) as server:
         with pytest.raises(Exception, match=cause) as caught:
-            ask(settings(server.url, timeout=0.4, retries=1))
+            ask(settings(server.url, retries=1))
         assert caught.type in (Unanswered, TeacherError) and "\n" not in str(caught.value)
         assert len(server.seen) == 2
+
+
+def test_an_answer_that_does_not_come_in_time() -> None:
+    """On a busy machine the good answer may be late too, and is then asked for once more."""
+    never, cause = Response(hang=NEVER), "no answer within 0.4 s"
+    with ScriptedTeacher(first_then_good(never, never)) as server:
+        (reply,), teacher = ask(settings(server.url, timeout=0.4, retries=100))
+        assert reply.text == "fine" and set(teacher.tries_again) == {cause}
+        assert teacher.tries_again[cause] >= 2
+    with ScriptedTeacher(lambda *_: never) as server:
+        with pytest.raises(Unanswered, match=f"{cause}, 2 times"):
+            ask(settings(server.url, timeout=0.4, retries=1))
+        assert len(server.seen) <= 2
 
 
 def test_retry_after_holds_for_all() -> None:
@@ -235,29 +249,15 @@ def test_no_usage_is_no_fault() -> None:
 
 
 def test_concurrency_is_never_exceeded() -> None:
+    """None is answered before as many are under way as may be; a moment later still no more are."""
+
     def answer(_: dict, number: int) -> Response:
+        wait_until(lambda: server.most_at_once >= 3)
         return failure(500, "now and then") if number % 5 == 0 else Response("fine", hang=0.03)
 
     with ScriptedTeacher(answer) as server:
         replies, teacher = ask(settings(server.url, concurrency=3, retries=20), questions=24)
     assert len(replies) == 24 and server.most_at_once == 3 and teacher.in_flight == 0
-
-
-def test_requests_keep_their_pace() -> None:
-    with ScriptedTeacher(lambda *_: Response("fine")) as server:
-        ask(settings(server.url, requests_per_minute=60 / 0.05), questions=12)
-    times = sorted(seen.at for seen in server.seen)
-    assert times[-1] - times[0] >= 0.05 * 11 - 0.04  # a thread of the server may take a moment to start
-
-
-def test_tokens_keep_their_pace() -> None:
-    """Prompt and answer come to `tokens`; twenty times that a second let a question through every 50 ms."""
-    tokens = len(json.dumps(QUESTION)) // 4 + 7
-    of = {"tokens_per_minute": 60 * 20 * tokens, "max_tokens": tokens, "concurrency": 1}
-    with ScriptedTeacher(lambda *_: Response("x" * 24)) as server:
-        ask(settings(server.url, **of), questions=12)
-    times = sorted(seen.at for seen in server.seen)
-    assert 0.05 * 11 - 0.04 <= times[-1] - times[0] < 5
 
 
 # ---------------------------------------------------------------- the pace, by a clock of its own
@@ -274,6 +274,35 @@ class Clock:
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
+
+
+def times_by(clock: Clock, text: str, **of: Any) -> list[float]:
+    """When each of 12 questions came, which are asked one after the other."""
+    times: list[float] = []
+
+    def answer(*_: object) -> Response:
+        times.append(clock.now - 100)
+        return Response(text)
+
+    with ScriptedTeacher(answer) as server:
+        ask(settings(server.url, concurrency=1, **of), questions=12)
+    return times
+
+
+def test_requests_keep_their_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module, "Pace", partial(Pace, clock=clock, sleep=clock.sleep))
+    times = times_by(clock, "fine", requests_per_minute=60 / 0.05)
+    assert times == pytest.approx([0.05 * number for number in range(12)])
+
+
+def test_tokens_keep_their_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompt and answer come to `tokens`; twenty times that a second let a question through every 50 ms."""
+    tokens = len(json.dumps(QUESTION)) // 4 + 7
+    clock = Clock()
+    monkeypatch.setattr(module, "Pace", partial(Pace, clock=clock, sleep=clock.sleep))
+    times = times_by(clock, "x" * 24, tokens_per_minute=60 * 20 * tokens, max_tokens=tokens)
+    assert times == pytest.approx([0.05 * number for number in range(12)])
 
 
 def through(pace: Callable[[Clock], Awaitable[list[tuple[float, float]]]]) -> list[tuple[float, float]]:

@@ -22,8 +22,9 @@ from onethinker_jax.data_pipeline.json_rows import RecordError
 from onethinker_jax.data_pipeline.records import Record, iter_records, read_records
 from onethinker_jax.data_pipeline.views import view_record
 from tests.data_pipeline.making import rl_row, sft_row, write_audio, write_image, write_rows, write_video
+from tests.waiting import HANG_S
 
-LIMITS = {"fps": 2.0, "max_frames": 16, "time_limit": 60.0}
+LIMITS = {"fps": 2.0, "max_frames": 16, "time_limit": HANG_S}
 VIDEO = {"images": ..., "videos": ["v.mp4"], "data_type": "video", "problem": "<video>When?", "options": []}
 SEGMENTATION = {
     "images": ...,
@@ -102,7 +103,7 @@ def test_a_corpus(folder: Path) -> None:
     path = write_rows(folder / "rl.json", rows)
     lines = write_rows(folder / "sft.jsonl", [sft_row(problem_id=9)], lines=True)
     out = folder / "out"
-    settings = CheckSettings((path, lines), out=out, workers=2, time_limit=60, samples=1)
+    settings = CheckSettings((path, lines), out=out, workers=2, time_limit=HANG_S, samples=1)
     console = Console(record=True, width=120, file=(folder / "console").open("w"))
     counts, bad = check(settings, console)
     assert counts.records == 8 and bad.count == len(bad_rows())

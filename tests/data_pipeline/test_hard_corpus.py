@@ -12,6 +12,7 @@ from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.prompts import question_text
 from onethinker_jax.data_pipeline.records import TASKS, read_records, task_of
 from tests.data_pipeline.hard_corpus import write_hard_corpus
+from tests.waiting import HANG_S
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_every_task_is_there(records):
 def test_media_decode_and_answers_lie_within_them(records):
     for split in records.values():
         for record in split:
-            facts = inspect_media(record, fps=2.0, max_frames=16, time_limit=60.0)
+            facts = inspect_media(record, fps=2.0, max_frames=16, time_limit=HANG_S)
             assert len(facts.image_sizes) == len(record.images) and len(facts.durations) == len(record.videos)
 
 

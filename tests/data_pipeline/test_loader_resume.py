@@ -13,6 +13,7 @@ import pytest
 
 from tests.data_pipeline.making import sft_row, write_image, write_rows, write_video
 from tests.data_pipeline.stream_process import Streams
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 COUNT = 60
@@ -51,7 +52,10 @@ class Child:
         self.file.write_text(json.dumps({**settings, **named}))
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> None:
+    def start(self, at_most: int | None = None) -> None:
+        """Goes on; after `at_most` lines it waits to be killed, and never comes to its end before."""
+        settings = json.loads(self.file.read_text())
+        self.file.write_text(json.dumps({**settings, "at_most": at_most}))
         command = [sys.executable, "-m", "tests.data_pipeline.stream_process", str(self.file)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
@@ -67,10 +71,8 @@ class Child:
     def wait_for(self, lines: int) -> None:
         """Until the log has so many lines, or the process has ended well."""
         assert self.process is not None
-        deadline = time.monotonic() + 300
-        while len(self.lines()) < lines and self.process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        process = self.process
+        wait_until(lambda: len(self.lines()) >= lines or process.poll() is not None)
         assert self.process.poll() in (None, 0), self.process.communicate()[1]
 
     def kill(self) -> None:
@@ -90,9 +92,11 @@ def check_resume(corpus: Path, tokenizer: Path, folder: Path, workers: int, host
     try:
         for child in children:
             for _ in range(kills):
-                child.start()
-                child.wait_for(len(child.lines()) + dice.randint(1, 9))
-                time.sleep(dice.random() * 0.02)
+                lines = dice.randint(1, 9)
+                wanted = len(child.lines()) + lines
+                child.start(at_most=lines + 2)
+                child.wait_for(wanted)
+                time.sleep(dice.random() * 0.02)  # so that it is killed anywhere
                 child.kill()
             child.start()
         for child in children:

@@ -28,6 +28,7 @@ from tests.data_pipeline.making import (
     write_image,
     write_video,
 )
+from tests.waiting import HANG_S
 
 
 def test_plain_image(tmp_path):
@@ -275,7 +276,7 @@ def test_slow_and_huge_videos_are_given_up(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", [i / 8 for i in range(40)])
     with pytest.raises(MediaError, match=r"a\.mp4: not decoded within 1e-09 s"):
         load_video(path, fps=2, max_frames=8, time_limit=1e-9)
-    assert len(load_video(path, fps=2, max_frames=8, time_limit=60).frames) == 8
+    assert len(load_video(path, fps=2, max_frames=8, time_limit=HANG_S).frames) == 8
     monkeypatch.setattr(media, "MAX_PIXELS", 64 * 95)
     with pytest.raises(MediaError, match=r"a\.mp4: too large to be read, 96 x 64 pixels"):
         load_video(path, fps=2, max_frames=8)

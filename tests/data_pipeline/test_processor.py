@@ -21,6 +21,7 @@ from onethinker_jax.data_pipeline.prompts import PromptError, chat_messages
 from onethinker_jax.data_pipeline.records import RecordError, read_records
 from onethinker_jax.data_pipeline.resizing import smart_resize
 from tests.data_pipeline.making import picture, rl_row, sft_row, write_image, write_rows, write_video
+from tests.waiting import HANG_S
 
 PAD = "<|image_pad|>"
 
@@ -157,7 +158,7 @@ def test_torch_is_not_imported(qwen_directory):
         "import sys; from onethinker_jax.data_pipeline import Processor, RecordStream; "
         f"Processor.from_pretrained({str(qwen_directory)!r}); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG_S)
 
 
 def test_mixed_media_keep_their_order(processor):

@@ -15,6 +15,7 @@ from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.records import Record, RecordError
+from tests.waiting import HANG_S
 
 BAD = {2: MediaError("2.png: not a readable image"), 5: PackingError("record 5: 900 tokens do not fit")}
 RECORDS = [
@@ -41,7 +42,7 @@ class Making:
 
     def wait_for(self, count: int) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: self.count >= count, 60), f"{self.count} of {count}"
+            assert self.changed.wait_for(lambda: self.count >= count, HANG_S), f"{self.count} of {count}"
 
 
 def stream_of(make: Making, bad: BadRecords | None = None, *, seed: int = 0, **options: int) -> PromptStream:
@@ -144,7 +145,7 @@ def test_so_many_are_made_ahead_and_no_more(workers):
 
 def test_what_is_wanted_is_made_at_once():
     """Else the barrier would not let them through."""
-    make = Making(hold=threading.Barrier(3, timeout=60).wait)
+    make = Making(hold=threading.Barrier(3, timeout=HANG_S).wait)
     with stream_of(make, workers=3) as prompts:
         assert len(take(prompts, 3)) == 3
         assert make.count == 3

@@ -22,6 +22,7 @@ from onethinker_jax.data_pipeline.record_archive import RecordArchive, open_reco
 from onethinker_jax.data_pipeline.record_file import RecordFile
 from onethinker_jax.data_pipeline.records import RecordError
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS = 14
@@ -149,7 +150,7 @@ def test_reading_needs_no_tensorflow(corpus):
         f"open_records({str(corpus[1])!r})[0].images[0].open('rb'); "
         "found = {'tensorflow', 'torch'} & set(sys.modules); sys.exit(str(found) if found else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
 
 
@@ -165,7 +166,7 @@ def test_beam_writes_the_same_corpus(corpus, tmp_path):
         [python, "-m", module, *arguments, "--beam-runner", "DirectRunner"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_S,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr

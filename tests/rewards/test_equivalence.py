@@ -3,11 +3,11 @@
 import os
 import signal
 import threading
-import time
 
 import pytest
 
 from onethinker_jax.rewards import equivalence
+from tests.waiting import HANG_S
 
 
 @pytest.fixture
@@ -64,10 +64,8 @@ def test_a_worker_that_gets_no_processor_time_is_given_up(grader):
     grader.wall_limit_s = 0.3
     for answer in ("$1$", "1" * 1_000_000):  # the second does not even fit into the pipe
         os.kill(grader._worker.process.pid, signal.SIGSTOP)
-        start = time.monotonic()
         assert grader.equal("$1$", answer) is False
-        assert time.monotonic() - start < 30
-        grader.wall_limit_s = 60.0
+        grader.wall_limit_s = HANG_S
         assert grader.equal("$1$", "$1$") is True
         grader.wall_limit_s = 0.3
     assert grader.ended == 2

@@ -6,6 +6,7 @@ import hashlib
 import pytest
 
 from onethinker_jax.rewards.media_cache import CacheFull, MediaCache, MediaHold
+from tests.waiting import HANG_S
 
 
 def medium(number: int, size: int = 10) -> tuple[bytes, bytes]:
@@ -72,7 +73,7 @@ def test_one_call_waits_for_the_upload_of_another() -> None:
             assert not waiting.done()
             begun.add(medium(1)[1])
             first.finish(begun)
-            await asyncio.wait_for(waiting, 60)
+            await asyncio.wait_for(waiting, HANG_S)
             assert second.take(digest)
         assert cache.used == 10
 

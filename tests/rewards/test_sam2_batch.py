@@ -11,6 +11,7 @@ import pytest
 from onethinker_jax.rewards.backends import MaskJob, MaskPrompt
 from onethinker_jax.rewards.batching import BatchingQueue
 from onethinker_jax.rewards.service import mask_runner
+from tests.waiting import HANG_S
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -137,7 +138,7 @@ def test_an_item_that_fails_does_not_fail_its_batch(tmp_path):
         batches.append(len(jobs))
         return run(jobs)
 
-    queue = BatchingQueue("masks", [lambda: counted], max_batch=3, max_wait_s=60, max_waiting=3)
+    queue = BatchingQueue("masks", [lambda: counted], max_batch=3, max_wait_s=HANG_S, max_waiting=3)
     futures = queue.submit([good[0], bad, good[1]])
     assert [futures[0].result(60), futures[2].result(60)] == [run([job])[0] for job in good]
     with pytest.raises(RuntimeError, match="image part alone"):

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from onethinker_jax.rewards.client import (
 )
 from onethinker_jax.rewards.grabcut import GrabCut
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
+from tests.waiting import HANG_S, wait_until
 
 ROOT = str(Path(__file__).parents[2])
 ITEMS = [
@@ -46,7 +46,7 @@ def run_server(*arguments, **options):
 def refused(*arguments):
     """Status and stderr of a server that is expected to end by itself."""
     process = run_server(*arguments)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=HANG_S)
     return process.returncode, errors
 
 
@@ -59,7 +59,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(server):
-    with RewardClient(server.address, timeout=60) as client:
+    with RewardClient(server.address, timeout=HANG_S) as client:
         yield client
 
 
@@ -254,14 +254,13 @@ def test_addresses_that_are_refused(tmp_path):
 
 def test_killed_server_gives_a_clear_error_and_its_socket_is_taken_over(tmp_path):
     with start_server(tmp_path / "s.sock", tmp_path / "log") as running:
-        client = RewardClient(running.address, timeout=1.5)
+        client = RewardClient(running.address, timeout=HANG_S)
         assert client.describe().process_id == running.process.pid
         running.process.kill()
         running.process.wait()
-        start = time.monotonic()
-        with pytest.raises(RewardUnavailable, match=rf"{running.address} gave no answer.*UNAVAILABLE"):
+        client.timeout = 1.5
+        with pytest.raises(RewardUnavailable, match=rf"{running.address} gave no answer within 1\.5 s: "):
             client.score_text(ITEMS[:1])
-        assert time.monotonic() - start < 4
     assert (tmp_path / "s.sock").exists()  # left by the kill
     with (
         start_server(tmp_path / "s.sock", tmp_path / "log") as running,
@@ -272,7 +271,7 @@ def test_killed_server_gives_a_clear_error_and_its_socket_is_taken_over(tmp_path
 
 def test_a_restarted_server_is_found_again_within_the_deadline(tmp_path):
     with start_server(tmp_path / "s.sock", tmp_path / "log") as first:
-        client = RewardClient(first.address, timeout=120)
+        client = RewardClient(first.address, timeout=HANG_S)
         before = client.score_text(ITEMS)
         first.process.kill()
         first.process.wait()
@@ -287,12 +286,10 @@ def test_garbage_and_a_hung_server_end_at_the_deadline(tmp_path):
         silent.bind(str(tmp_path / "hung.sock"))
         silent.listen()
         with RewardClient(f"unix:{tmp_path}/hung.sock", timeout=1.0) as client:
-            start = time.monotonic()
             with pytest.raises(RewardUnavailable, match=r"hung\.sock"):
                 client.score_text(ITEMS[:1])
             with pytest.raises(RewardUnavailable, match=r"was not ready in 0\.5 s"):
                 client.wait_ready(0.5)
-            assert time.monotonic() - start < 5
 
 
 def test_a_signal_to_any_thread_ends_it(tmp_path):
@@ -301,14 +298,13 @@ def test_a_signal_to_any_thread_ends_it(tmp_path):
         "from onethinker_jax.rewards import server\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "def end():\n"
-        "    while not path.exists(): time.sleep(0.05)\n"
-        "    time.sleep(0.5)\n"
+        "    while not path.exists() or signal.getsignal(signal.SIGTERM) == signal.SIG_DFL: time.sleep(0.05)\n"
         "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n"
         "threading.Thread(target=end).start()\n"
         "sys.exit(server.main(['--address', f'unix:{path}']))\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "s.sock")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stderr.rstrip().endswith("stopped")
     assert not (tmp_path / "s.sock").exists()
@@ -316,10 +312,10 @@ def test_a_signal_to_any_thread_ends_it(tmp_path):
 
 def test_the_server_ends_with_its_parent(tmp_path):
     script = (
-        "import sys, time\n"
+        "import sys, threading\n"
         "from onethinker_jax.rewards.client import start_server\n"
         f"with start_server({str(tmp_path / 's.sock')!r}, {str(tmp_path / 'log')!r}) as running:\n"
-        "    sys.stdout.write(f'{running.process.pid}\\n'); sys.stdout.flush(); time.sleep(60)\n"
+        "    sys.stdout.write(f'{running.process.pid}\\n'); sys.stdout.flush(); threading.Event().wait()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -328,10 +324,7 @@ def test_the_server_ends_with_its_parent(tmp_path):
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 120
-    while (tmp_path / "s.sock").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not (tmp_path / "s.sock").exists()
+    wait_until(lambda: not (tmp_path / "s.sock").exists())
 
 
 def test_a_long_path_and_a_server_that_cannot_start(tmp_path):

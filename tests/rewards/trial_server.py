@@ -1,8 +1,8 @@
 """A reward server with back ends that do as they are told, and the means to run it in a process of its own.
 
 `python tests/rewards/trial_server.py --text-backend trial --text-model LOG …` takes the server's flags. The
-text back end scores an answer such as "7" with 7; before that it obeys a word in front: "sleep 0.5 7",
-"hang 7", "raise 7", "nan 7". It appends the answers of every batch to the file LOG as a line of JSON.
+text back end scores an answer such as "7" with 7; before that it obeys a word in front: "until FILE 7" (waits for
+the file), "hang 7", "raise 7", "nan 7". It appends the answers of every batch to the file LOG as a line of JSON.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from onethinker_jax.rewards import server
 from onethinker_jax.rewards.backends import TEXT_BACKENDS, BackendError, BackendSettings, TextItem
+from tests.waiting import HANG_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +34,8 @@ class Trial:
 
     def _score(self, *words: str) -> float:
         match words:
-            case ["sleep", seconds, number]:
-                time.sleep(float(seconds))
+            case ["until", file, number]:
+                wait_until(Path(file).exists)
             case ["hang", number]:
                 threading.Event().wait()
             case ["raise", number]:
@@ -48,16 +48,14 @@ class Trial:
 
 
 def batches(log: Path) -> list[list[str]]:
-    """The answers of each batch so far."""
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    """The answers of each batch so far; the last line may be in writing."""
+    lines = log.read_text().splitlines(True) if log.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def wait_for_batch(log: Path, answer: str, timeout: float = 60.0) -> None:
+def wait_for_batch(log: Path, answer: str) -> None:
     """Returns once a batch with that answer has begun."""
-    deadline = time.monotonic() + timeout
-    while not any(answer in batch for batch in batches(log)):
-        assert time.monotonic() < deadline, f"{answer} never came"
-        time.sleep(0.01)
+    wait_until(lambda: any(answer in batch for batch in batches(log)), what=lambda: f"{answer} never came")
 
 
 class Process:
@@ -69,14 +67,12 @@ class Process:
             command = [sys.executable, "-m", "tests.rewards.trial_server", *arguments]
             self.popen = subprocess.Popen(command, cwd=ROOT, stderr=file, env=environment)
 
-    def said(self, pattern: str, timeout: float = 120.0) -> str:
+    def said(self, pattern: str) -> str:
         """The last group of the pattern's last match in what the process wrote, once there is one."""
-        deadline = time.monotonic() + timeout
-        while not (found := re.findall(pattern, self.output.read_text())):
-            assert self.popen.poll() is None, self.output.read_text()
-            assert time.monotonic() < deadline, self.output.read_text()
-            time.sleep(0.02)
-        return found[-1]
+        wait_until(
+            lambda: re.search(pattern, self.output.read_text()), self.popen, what=self.output.read_text
+        )
+        return re.findall(pattern, self.output.read_text())[-1]
 
     def end(self, *, kill: bool = False) -> int:
         """The exit status."""
@@ -84,7 +80,7 @@ class Process:
             self.popen.kill()
         else:
             self.popen.terminate()
-        return self.popen.wait(120)
+        return self.popen.wait(HANG_S)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,15 @@
 """Runs of the trainer in processes of their own, as a user starts them."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from onethinker_jax.train.log import read_metrics
+from tests.waiting import HANG_S, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -32,23 +31,24 @@ def environment() -> dict[str, str]:
     return {**os.environ, "XLA_FLAGS": " ".join(flags), "COLUMNS": "200"}
 
 
-def module(
-    name: str, *arguments: object, code: str | None = None, timeout: float = 400
-) -> subprocess.CompletedProcess[str]:
+def module(name: str, *arguments: object, code: str | None = None) -> subprocess.CompletedProcess[str]:
     """Runs `python -m name arguments`, or `code` with these arguments."""
     start = ["-m", name] if code is None else ["-c", code]
     command = [sys.executable, *start, *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False
+        command, capture_output=True, text=True, timeout=HANG_S, env=environment(), check=False
     )
 
 
 @contextmanager
-def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """The trainer as a running process, which is ended with the block at the latest."""
-    command = [sys.executable, "-m", "onethinker_jax.train", *map(str, arguments)]
+def started(stage: str, until: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """The trainer as a running process, which is ended with the block at the latest.
+
+    After the first step of the stage it goes on only once there is a file ``until``.
+    """
+    command = [sys.executable, "-m", *map(str, at_a_step(stage, until, *arguments))]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment()) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=in_tests(), cwd=ROOT) as process:
         try:
             yield process
         finally:
@@ -57,20 +57,29 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 def wait_for(directory: Path, stage: str, process: subprocess.Popen[str]) -> None:
     """Returns once a step of the stage is in the metrics."""
-    deadline = time.monotonic() + 300
-    while not any(row["stage"] == stage for row in read_metrics(directory / "metrics.jsonl")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"no step of {stage}"
-        time.sleep(0.01)
+    wait_until(
+        lambda: any(row["stage"] == stage for row in read_metrics(directory / "metrics.jsonl")),
+        process,
+        what=lambda: f"no step of {stage}",
+    )
 
 
-def interrupted(directory: Path, stage: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the trainer, presses Ctrl-C once a step of the stage is in the metrics, and waits for its end."""
-    with started(*arguments) as process:
-        wait_for(directory, stage, process)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def at_a_step(stage: str, action: object, *arguments: object) -> list[object]:
+    """What `python -m` runs: the trainer, which once there is a step of the stage gets a signal or holds."""
+    return ["tests.train.at_a_step", stage, action, *arguments]
+
+
+def interrupted(stage: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the trainer to its end, with a Ctrl-C when the first step of the stage is in the metrics."""
+    command = [sys.executable, "-m", *map(str, at_a_step(stage, "SIGINT", *arguments))]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=HANG_S, env=in_tests(), cwd=ROOT, check=False
+    )
+
+
+def in_tests() -> dict[str, str]:
+    """The environment in which a process also finds the tests' modules."""
+    return environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
 def free_port() -> int:
@@ -80,18 +89,28 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def hosts(*arguments: object, count: int = 2) -> list[list[object]]:
-    """The commands of a run's processes, for ``start_together``."""
+def hosts(
+    *arguments: object, count: int = 2, at: tuple[int, str, object] | None = None
+) -> list[list[object]]:
+    """The commands of a run's processes, for ``start_together``.
+
+    ``at``: a process, and the stage and the action of ``at_a_step`` for it.
+    """
     where = f"127.0.0.1:{free_port()}"
     named = [*arguments, "--hosts.coordinator", where, "--hosts.count", count, "--hosts.index"]
-    return [["-m", "onethinker_jax.train", *named, index] for index in range(count)]
+    commands: list[list[object]] = []
+    for index in range(count):
+        plain: list[object] = ["onethinker_jax.train", *named, index]
+        told = at is not None and at[0] == index
+        commands.append(["-m", *(at_a_step(*at[1:], *named, index) if told and at else plain)])
+    return commands
 
 
 def start_together(
     commands: Sequence[Sequence[object]], *, devices: int | None = None
 ) -> list[subprocess.Popen[str]]:
     """Python with each of these arguments, on so many virtual devices each."""
-    changed = environment() | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    changed = in_tests()
     if devices is not None:
         changed["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
         changed["JAX_PLATFORMS"] = "cpu"
@@ -108,10 +127,10 @@ def start_together(
     ]
 
 
-def ends_of(processes: Sequence[subprocess.Popen[str]], *, timeout: float) -> list[tuple[int, str]]:
-    """Exit status of each and what it said; all are killed when one takes too long."""
+def ends_of(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit status of each and what it said; all are killed when one hangs."""
     try:
-        said = [process.communicate(timeout=timeout)[0] for process in processes]
+        said = [process.communicate(timeout=HANG_S)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -8,10 +8,10 @@ import json
 import math
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import jax
@@ -26,6 +26,7 @@ from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.client import RewardUnavailable
 from onethinker_jax.rewards.pool import ScoringError
 from onethinker_jax.rewards.score import Score, score_response
+from onethinker_jax.train import rollouts
 from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS, REWARD_WEIGHTS, moment_task
 from onethinker_jax.train.policy_losses import PolicyLossConfig
@@ -33,6 +34,7 @@ from onethinker_jax.train.policy_update import policy_batches, rl_loss
 from onethinker_jax.train.rollouts import Group, RolloutSeconds, roll_out
 from tests.train import making
 from tests.train.rl import FIRST, SETTINGS, Rule, luck, metrics, numbers, same, saved
+from tests.waiting import HANG_S
 
 
 def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
@@ -160,8 +162,11 @@ def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler):
     )
 
 
-def test_scoring_runs_beside_the_sampler(policy, records, sampler):
-    """Each batch but the last is scored while the next one decodes: else the first wait below would not end."""
+def test_scoring_runs_beside_the_sampler(policy, records, sampler, monkeypatch):
+    """Each batch but the last is scored while the next one decodes: else the first wait below would not end.
+
+    The clock goes on by scoring alone, a second a batch.
+    """
     decoding, scored = [threading.Event() for _ in range(3)], []
 
     class Halves:
@@ -176,19 +181,22 @@ def test_scoring_runs_beside_the_sampler(policy, records, sampler):
     class Beside(Rule):
         def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
             if len(scored) < 2:
-                assert decoding[len(scored) + 1].wait(60), "the next batch waits for this one's scores"
+                assert decoding[len(scored) + 1].wait(HANG_S), "the next batch waits for this one's scores"
             scored.append([record.problem_id for record in records])
-            time.sleep(0.05)
+            now[0] += 1.0
             return super().__call__(records, texts)
 
+    now = [0.0]
+    monkeypatch.setattr(rollouts, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     seconds, halves = RolloutSeconds(), cast(Any, Halves())
     scorer: Any = Beside()
     groups = roll_out(
         policy[1], _prompts(records, sampler), 6, halves, scorer, seconds=seconds, seed=0, step=3
     )
     assert [number for part in scored for number in part] == [group.record.problem_id for group in groups]
-    assert seconds.reward >= 0.15
-    assert 0 < seconds.reward_wait < seconds.reward + 0.1
+    assert seconds.reward == 3
+    assert 0 <= seconds.reward_wait <= 3 and seconds.prompts == 0
+    monkeypatch.undo()
     plain: Any = Rule()
     whole = roll_out(policy[1], _prompts(records, sampler), 6, sampler, plain, seed=0, step=3)
     assert [group.to_json() for group in groups] == [group.to_json() for group in whole]

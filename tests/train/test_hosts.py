@@ -111,30 +111,23 @@ def test_auto_without_a_cluster(monkeypatch):
 def test_two_processes_exchange_and_share():
     port = running.free_port()
     commands = [["-m", "tests.train.host_process", number, port] for number in range(2)]
-    ends = running.ends_of(running.start_together(commands, devices=2), timeout=120)
+    ends = running.ends_of(running.start_together(commands, devices=2))
     assert [status for status, _ in ends] == [0, 0], ends
 
 
 def run(out: Path, *arguments: object) -> list[tuple[int, str]]:
     """Both processes of a smoke run to their end."""
     commands = running.hosts("smoke", "--out", out, *SIZES, *arguments)
-    return running.ends_of(running.start_together(commands, devices=2), timeout=400)
+    return running.ends_of(running.start_together(commands, devices=2))
 
 
 def stopped(
     out: Path, stage: str, number: int, sign: signal.Signals, *arguments: object
 ) -> list[tuple[int, str]]:
-    """The same, but one of the processes is sent a signal once a step of the stage is in the metrics."""
-    commands = running.hosts("smoke", "--out", out, *SIZES, *arguments)
-    processes = running.start_together(commands, devices=2)
-    try:
-        running.wait_for(out / "smoke", stage, processes[0])
-    except AssertionError:
-        for process in processes:
-            process.kill()
-        raise
-    processes[number].send_signal(sign)
-    return running.ends_of(processes, timeout=400)
+    """The same, but one of the processes gets a signal when the first step of the stage is in its metrics."""
+    at = number, stage, sign.name
+    commands = running.hosts("smoke", "--out", out, *SIZES, *arguments, at=at)
+    return running.ends_of(running.start_together(commands, devices=2))
 
 
 def assert_equal(out: Path, whole: Path) -> None:
@@ -198,7 +191,7 @@ def test_one_process_gives_the_same(whole: Path, tmp_path: Path):
     arguments = ("--sft.steps", 0, "--rl.entropy-coefficient", 0.05, "--evaluation.no-sampled")
     assert [status for status, _ in run(tmp_path / "two", *arguments)] == [0, 0]
     command = ["-m", "onethinker_jax.train", "smoke", "--out", tmp_path / "one", *SIZES, *arguments]
-    ends = running.ends_of(running.start_together([command], devices=4), timeout=400)
+    ends = running.ends_of(running.start_together([command], devices=4))
     assert ends[0][0] == 0, ends
     one, two = (
         [row for row in metrics(tmp_path / name / "smoke") if row["stage"] == "rl"] for name in ("one", "two")
@@ -216,13 +209,16 @@ def test_one_process_gives_the_same(whole: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_the_reward_service_of_one_process_goes(whole: Path, tmp_path: Path):
     """Both stop after a checkpoint, the other one saying where it failed, and the run goes on from there."""
-    commands = running.hosts("smoke", "--out", tmp_path, *SIZES, "--sidecar.timeout", 3)
+    go = tmp_path / "go"
+    flags = "--out", tmp_path, *SIZES, "--sidecar.timeout", 20
+    commands = running.hosts("smoke", *flags, at=(1, "rl", go))
     processes = running.start_together(commands, devices=2)
-    running.wait_for(tmp_path / "smoke", "rl", processes[0])
+    running.wait_for(tmp_path / "smoke" / "hosts" / "1", "rl", processes[1])
     log = tmp_path / "smoke" / "hosts" / "1" / "console.log"
     service = next(line for line in log.read_text().splitlines() if "reward service" in line)
     os.kill(int(service.rsplit(" ", 1)[1]), signal.SIGKILL)
-    ends = running.ends_of(processes, timeout=400)
+    go.touch()
+    ends = running.ends_of(processes)
     assert [status for status, _ in ends] == [1, 1], ends
     assert "error: process 1: " in ends[0][1] and "process 1" not in ends[1][1], ends
     assert [status for status, _ in run(tmp_path)] == [0, 0]

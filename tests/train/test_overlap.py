@@ -20,6 +20,7 @@ from onethinker_jax.train.config import MeshSettings, SettingError, TrainConfig
 from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rollouts import roll_out
 from tests.train.rl import FIRST, SEED, SETTINGS, Rule, metrics, numbers, same, saved
+from tests.waiting import HANG_S
 
 OVERLAP = replace(SETTINGS, overlap=True, importance_sampling="token_truncate")
 EVERY_GROUP = {"accuracy_low": -1.0, "accuracy_high": 2.0}
@@ -62,7 +63,7 @@ def test_a_step_is_sampled_beside_the_update_before_it(
     update = ema_grpo._update_policy
 
     def update_later(*arguments: Any, **options: Any) -> Any:
-        assert second_is_scored.wait(120), "the rollout of step 2 waits for the update of step 1"
+        assert second_is_scored.wait(HANG_S), "the rollout of step 2 waits for the update of step 1"
         return update(*arguments, **options)
 
     monkeypatch.setattr(ema_grpo, "_update_policy", update_later)

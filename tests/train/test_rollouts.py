@@ -21,6 +21,7 @@ from onethinker_jax.train.dynamic_sampling import Rollout, Rollouts
 from onethinker_jax.train.log import RunLog
 from onethinker_jax.train.rollouts import Stopped, roll_out
 from tests.train.rl import SETTINGS, Rule
+from tests.waiting import HANG_S
 
 RECORDS = [
     Record(i, "?", "image", "OCR", (), "<answer>x</answer>", (Path("a.png"),), (), "s") for i in range(30)
@@ -50,7 +51,7 @@ class FakeSampler:
 
     def wait_for(self, count: int) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.made) >= count, 60), self.made
+            assert self.changed.wait_for(lambda: len(self.made) >= count, HANG_S), self.made
 
     def parts(
         self, params: Any, prompts: Sequence[int], *, seed: int, step: int

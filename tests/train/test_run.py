@@ -180,7 +180,7 @@ def test_a_finished_run_says_so(finished: Run) -> None:
         return {str(file): file.read_bytes() for file in files if file.is_file()}
 
     before = contents()
-    result = running.module("onethinker_jax.train", "smoke", "--out", finished.directory.parent, timeout=60)
+    result = running.module("onethinker_jax.train", "smoke", "--out", finished.directory.parent)
     assert result.returncode == 0, result.stderr
     assert "this run is finished" in result.stdout
     assert "all tasks" in result.stdout
@@ -223,7 +223,7 @@ def test_stopped_twice_it_ends_in_the_same_bits(finished: Run, tmp_path: Path) -
     command = ("smoke", "--out", tmp_path)
     stopped = Run(tmp_path / "smoke", "", "")
     for stage in ("sft", "rl"):
-        result = running.interrupted(stopped.directory, stage, *command)
+        result = running.interrupted(stage, *command)
         assert result.returncode == 130, result.stdout + result.stderr
         assert result.stderr == "stopped; the same command goes on from here\n"
         assert "Stopping: finishing this step" in result.stdout

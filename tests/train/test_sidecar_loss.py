@@ -1,7 +1,6 @@
 """A run whose reward service is killed: it waits for another at the same address, or stops and is gone on with."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from onethinker_jax.rewards.client import RunningServer, start_server
 from onethinker_jax.train.log import read_metrics
 from tests.train import running
 from tests.train.rl import is_timed
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.slow
 STEPS = 5
@@ -63,7 +63,7 @@ def untimed(out: Path) -> list[dict]:
 def undisturbed(flags: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
     with sidecar(out) as server:
-        result = running.module("onethinker_jax.train", *flags, "--out", out, *addressed(server), timeout=900)
+        result = running.module("onethinker_jax.train", *flags, "--out", out, *addressed(server))
     assert result.returncode == 0, result.stderr
     assert len(metrics(out)) == STEPS
     return out
@@ -75,38 +75,38 @@ def same(ours: Path, theirs: Path) -> None:
         assert (ours / "smoke" / name).read_bytes() == (theirs / "smoke" / name).read_bytes(), name
 
 
-def test_rewards_hide_behind_decoding(undisturbed: Path) -> None:
-    """Three batches of prompts a step: the scores of the last alone are waited for."""
+def test_what_rewards_take_is_counted(undisturbed: Path) -> None:
+    """That they hide behind decoding test_ema_grpo.py shows, where the sampler waits for them to."""
     rows = metrics(undisturbed)
-    spent, waited = (sum(row[f"seconds/{name}"] for row in rows) for name in ("reward", "reward_wait"))
-    assert 0 < waited < 0.8 * spent
+    assert all(row["seconds/reward"] > 0 and row["seconds/reward_wait"] > 0 for row in rows)
     assert any(row["reward"] > 0 for row in rows)
 
 
 def test_a_sidecar_that_comes_back(undisturbed: Path, flags: list[object], tmp_path: Path) -> None:
     with sidecar(tmp_path) as server:
-        command = [*flags, "--out", tmp_path, *addressed(server)]
-        with running.started(*command) as process:
+        command, go = [*flags, "--out", tmp_path, *addressed(server)], tmp_path / "go"
+        with running.started("rl", go, *command) as process:
             running.wait_for(tmp_path / "smoke", "rl", process)
             server.process.kill()
             server.process.wait()
-            time.sleep(3)
+            go.touch()  # what is asked for from here on finds nobody, until there is another
             with sidecar(tmp_path) as another:
                 assert another.address == server.address
-                out, error = process.communicate(timeout=900)
+                out, error = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, out + error
     assert error == ""
-    assert max(row["seconds/reward"] for row in metrics(tmp_path)) > 1  # it was missed
     same(tmp_path, undisturbed)
 
 
 def test_a_sidecar_that_is_gone(undisturbed: Path, flags: list[object], tmp_path: Path) -> None:
     with sidecar(tmp_path) as server:
-        command = [*flags, "--out", tmp_path, *addressed(server), "--sidecar.timeout", 4]
-        with running.started(*command) as process:
+        command, go = [*flags, "--out", tmp_path, *addressed(server)], tmp_path / "go"
+        with running.started("rl", go, *command, "--sidecar.timeout", 20) as process:
             running.wait_for(tmp_path / "smoke", "rl", process)
             server.process.kill()
-            _, error = process.communicate(timeout=900)
+            server.process.wait()
+            go.touch()
+            _, error = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
     (line,) = error.splitlines()
     assert line.startswith("error: ") and server.address in line
@@ -115,9 +115,7 @@ def test_a_sidecar_that_is_gone(undisturbed: Path, flags: list[object], tmp_path
     numbers = [int(path.name) for path in (tmp_path / "smoke" / "checkpoints").iterdir()]
     assert max(numbers) == done
     with sidecar(tmp_path / "new") as server:
-        result = running.module(
-            "onethinker_jax.train", *flags, "--out", tmp_path, *addressed(server), timeout=900
-        )
+        result = running.module("onethinker_jax.train", *flags, "--out", tmp_path, *addressed(server))
     assert result.returncode == 0, result.stderr
     assert f"rl: {STEPS} steps from step {done}" in result.stdout
     same(tmp_path, undisturbed)
