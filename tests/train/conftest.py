@@ -75,7 +75,10 @@ def sampler(sampler_on: Callable[[Mesh], Sampler]) -> Sampler:
 
 @pytest.fixture(scope="session")
 def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler: Sampler):
-    """train(directory, scorer, settings, …) -> parameters at the end, from the newest checkpoint there."""
+    """train(directory, scorer, settings, …) -> parameters at the end, from the newest checkpoint there.
+
+    ``corpus``: other records than the session's.
+    """
     graphdef, params = policy
 
     def run(
@@ -83,6 +86,7 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
         scorer: Any = None,
         settings: RLSettings = SETTINGS,
         at: Sampler = sampler,
+        corpus: list[Record] | None = None,
         **shown: Any,
     ) -> nnx.State:
         checkpoints = Checkpoints(directory / "checkpoints", keep=None)
@@ -92,7 +96,7 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
                 return train_ema_grpo(
                     graphdef,
                     jax.tree.map(lambda leaf: leaf.copy(), params),
-                    RecordStream(records, seed=SEED),
+                    RecordStream(corpus or records, seed=SEED),
                     at,
                     scorer,
                     settings,
