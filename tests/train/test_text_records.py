@@ -136,7 +136,7 @@ def test_an_update_on_text_alone_leaves_the_vision_tower(policy, found, kind):
 def test_an_rl_step_on_text_and_images(train, records, tmp_path):
     """Rewards by task; the moments are those of the problem type, whatever the media."""
     assert {task_of(record).rpartition(" ")[2] for record in records} == {"(image)", "(text)"}
-    train(tmp_path, settings=replace(SETTINGS, steps=1))
+    train(tmp_path, settings=replace(SETTINGS, steps=2))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     names = {name for row in rows for name in row}
     assert {"reward/numerical (text)", "reward/numerical (image)", "sigma/numerical"} <= names
