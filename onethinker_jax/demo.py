@@ -1,11 +1,14 @@
-"""A model, an image or a video, and a question -> the reasoning, the answer, and a picture of it.
+"""A model, an image or a video or neither, and a question -> the reasoning, the answer, and a picture of it.
 
     python -m onethinker_jax.demo MODEL_DIRECTORY street.jpg "Where is the bicycle?" --task "spatial grounding"
+    python -m onethinker_jax.demo MODEL_DIRECTORY "What is 17 times 23?" --task math
 
 Exit status: 0 done, 1 an error that is named in one line, 2 a command line that cannot be used, 130 Ctrl-C.
 """
 
 import contextlib
+import mimetypes
+import os
 import re
 import sys
 import time
@@ -55,34 +58,54 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(ModelArguments):
-    """Asks a Hugging Face directory one question about one image or video, and draws the answer."""
+    """Asks a Hugging Face directory one question about one image or video, or about neither, and draws the answer."""
 
-    media: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MEDIA")]]
-    """Image or video file; which of them, its content says."""
-    question: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="QUESTION")]]
+    media: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MEDIA")]]
+    """Image or video file; which of them, its content says. Left out, the question is about no medium."""
+    question: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="QUESTION")]] = ""
     task: Task = "open-ended"
     """What kind of answer is asked for."""
     options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="option")] = ()
     """Of multiple choice: once for each option, in order."""
     out: Path | None = None
-    """File of the picture; by default <name of the medium>_answer.png in the current folder."""
+    """File of the picture; by default <name of the medium>_answer.png in the current folder, and none where there
+    is no medium."""
     raw: bool = False
     """Prints the response as the model wrote it, tags included."""
 
-    def picture_file(self) -> Path:
-        """Where the picture goes.  Raises UsageError when none can be written there."""
-        file = self.out or Path(f"{self.media.stem}_answer.png")
+    @property
+    def medium(self) -> Path | None:
+        """The file that is asked about; None where a question is all that was given.
+
+        Raises UsageError where it is a file that was given, and no question.
+        """
+        if self.question:
+            return Path(self.media)
+        # A question may be any text, too long for a file's name too, which os.path.exists takes for none.
+        named = (mimetypes.guess_type(self.media)[0] or "").startswith(("image/", "video/"))
+        if os.path.exists(self.media) or (named and not re.search(r"\s", self.media)):
+            raise UsageError(f"the question about {self.media} is missing")
+        return None
+
+    def picture_file(self) -> Path | None:
+        """Where the picture goes; None: nowhere.  Raises UsageError when none can be written there."""
+        medium = self.medium
+        if medium is None and self.out is None:
+            return None
+        file = self.out or Path(f"{medium.stem if medium else ''}_answer.png")
         if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
             raise UsageError(f"--out {file}: not the name of a picture, such as answer.png")
         if not file.parent.is_dir():
             raise UsageError(f"--out {file}: there is no folder {file.parent}")
-        if file.exists() and self.media.exists() and file.samefile(self.media):
+        if medium is not None and file.exists() and medium.exists() and file.samefile(medium):
             raise UsageError(f"--out {file}: is the medium itself")
         return file
 
     def record(self) -> Record:
         """The question as the pipeline takes it.  Raises UsageError, or MediaError naming the file."""
-        if not self.question.strip():
+        medium = self.medium
+        question = self.media if medium is None else self.question
+        if not question.strip():
             raise UsageError("the question is empty")
         if self.task == "multiple choice" and not 2 <= len(self.options) <= 26:
             raise UsageError(
@@ -90,14 +113,15 @@ class Arguments(ModelArguments):
             )
         if self.task != "multiple choice" and self.options:
             raise UsageError(f"--option is for --task 'multiple choice', not {self.task!r}")
-        kind = media_kind(self.media)
+        kind = "text" if medium is None else media_kind(medium)
         if f"{self.task} ({kind})" not in TASKS:
-            other = "a video" if kind == "image" else "an image"
-            raise UsageError(f"--task {self.task!r} needs {other}, and {self.media} is {_article(kind)}")
-        files = (self.media,)
+            needs = [_article(one) for one in ("image", "video") if f"{self.task} ({one})" in TASKS]
+            has = "there is none" if medium is None else f"{medium} is {_article(kind)}"
+            raise UsageError(f"--task {self.task!r} needs {' or '.join(needs)}, and {has}")
+        files = () if medium is None else (medium,)
         return Record(
-            problem_id=self.media.name,
-            problem=self.question,
+            problem_id="" if medium is None else medium.name,
+            problem=question,
             data_type=kind,
             problem_type=self.task,
             options=self.options,
@@ -130,7 +154,7 @@ class Answer:
 
 
 def ask(arguments: Arguments, console: Console) -> None:
-    """Prints reasoning and answer, and writes the picture."""
+    """Prints reasoning and answer, and writes the picture if there is to be one."""
     file, record, processor = arguments.picture_file(), arguments.record(), arguments.processor()
     with contextlib.ExitStack() as open_until_the_end:
         with _status("reading the media"):
@@ -152,12 +176,14 @@ def ask(arguments: Arguments, console: Console) -> None:
                 max_frames=MASK_FRAMES if masks else 128,  # the very frames that masks are made on
                 media=processor.media,
             )
-            picture = answer_picture(view, answer.marks, masks, text=caption(response.text, answer, record))
-            picture.save(file, optimize=True)
+            if file is not None:
+                said = caption(response.text, answer, record)
+                answer_picture(view, answer.marks, masks, text=said).save(file, optimize=True)
     for name, value in described(answer.marks, masks, view):
         console.print(Text(f"{name:<14}{value}"), soft_wrap=True)
     _print_end(console, response, arguments.max_new_tokens)
-    console.print(Text(f"picture: {file}"), soft_wrap=True)
+    if file is not None:
+        console.print(Text(f"picture: {file}"), soft_wrap=True)
 
 
 def respond(arguments: Arguments, processor: Processor, prompt: Example) -> Response:

@@ -13,7 +13,7 @@ from flax import nnx
 from PIL import Image
 
 from onethinker_jax import demo
-from onethinker_jax.data_pipeline.answer_picture import LARGEST, MARGIN, _font, _wrapped
+from onethinker_jax.data_pipeline.answer_picture import LARGEST, LEAST_WIDTH, MARGIN, _font, _wrapped
 from onethinker_jax.data_pipeline.drawing import PREDICTED
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.model.continuous_batching import EndReason
@@ -279,6 +279,48 @@ def test_captions_fit():
     assert "".join(lines).replace(" ", "") == "abbccc" * 40 + "d" * 400
 
 
+# ---------------------------------------------------------------- questions about no medium
+
+
+def test_a_question_alone(model, tmp_path, monkeypatch, capsys):
+    """Of any text, slashes and letters of any script included; no picture is written."""
+    monkeypatch.chdir(tmp_path)
+    before, asked = sorted(tmp_path.iterdir()), []
+
+    def respond(arguments, processor, prompt):
+        asked.append((processor.tokenizer.decode(prompt.tokens), len(prompt.patches)))
+        return demo.Response(said("391"), "stop", 30, 20, 2.0)
+
+    monkeypatch.setattr(demo, "respond", respond)
+    for question in ("What is 17//2 or ./3?", "三" * 400):
+        assert demo.main([str(model), question, "--task", "math"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            *("Reasoning", "I look at it.", "", "Answer", "391", ""),
+            "30 tokens after a prompt of 20 in 2.0 s, 15.0 a second; ended by itself",
+        ]
+        text, patches = asked.pop()
+        assert f"user\n{question}\n" in text and patches == 0
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_picture_of_a_question_alone(model, tmp_path, monkeypatch, capsys):
+    """Where one is asked for it holds question and answer."""
+    monkeypatch.setattr(demo, "respond", lambda *_: demo.Response(said("391"), "stop", 30, 20, 2.0))
+    out = tmp_path / "answer.png"
+    assert demo.main([str(model), "What is it?", "--out", str(out)]) == 0
+    picture = np.asarray(Image.open(out).convert("RGB"))
+    assert picture.shape == (3 * MARGIN + 2 * 25, LEAST_WIDTH + 2 * MARGIN, 3)
+    assert (picture[MARGIN : MARGIN + 25].min(-1) < 160).any()  # the question
+    assert (picture[2 * MARGIN + 25 :] == PREDICTED).all(-1).any()  # the answer's stripe
+
+
+def test_a_models_own_answer_to_a_question_alone(model, tmp_path, capsys):
+    assert demo.main([str(model), "What is this?", "--max-new-tokens", "4"]) == 0
+    assert any(
+        line.startswith("4 tokens after a prompt of ") for line in capsys.readouterr().out.splitlines()
+    )
+
+
 # ---------------------------------------------------------------- sizes, errors, Ctrl-C
 
 
@@ -305,6 +347,20 @@ ERRORS = {
     "no options": (["IMAGE", "?", "--task", "multiple choice"], 2, "needs 2 to 26 times --option, has 0"),
     "options": (["IMAGE", "?", "--option", "a"], 2, "--option is for --task 'multiple choice'"),
     "no question": (["IMAGE", "  "], 2, "the question is empty"),
+    "a file alone": (["IMAGE"], 2, "street.png is missing"),
+    "the name of a file alone": (["gone.mp4"], 2, "the question about gone.mp4 is missing"),
+    "no question, no medium": ([""], 2, "the question is empty"),
+    "OCR of nothing": (
+        ["What?", "--task", "OCR"],
+        2,
+        "--task 'OCR' needs an image or a video, and there is none",
+    ),
+    "tracking of nothing": (
+        ["What?", "--task", "tracking"],
+        2,
+        "--task 'tracking' needs a video, and there is none",
+    ),
+    "a placeholder of nothing": (["<image>?"], 1, "1 <image> placeholders for 0 image files"),
     "temperature": (["IMAGE", "?", "--temperature", "-1"], 2, "temperature -1.0 must not be negative"),
     "frames": (["IMAGE", "?", "--video-fps", "0"], 2, "video_fps 0.0"),
     "picture": (["IMAGE", "?", "--out", "answer.docx"], 2, "--out answer.docx: not the name of a picture"),
