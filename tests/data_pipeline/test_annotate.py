@@ -342,6 +342,40 @@ def test_a_question_that_holds_its_answer_is_not_asked(tmp_path: Path, run: Run)
     assert counts == {"question holds its answer": 1, "kept": 1}
 
 
+def test_records_without_media(tmp_path: Path, run: Run, processor: Processor) -> None:
+    """Asked by text alone, told nothing of pictures, kept in files of their own that train, shown without a picture."""
+    write_image(tmp_path / "a.png")
+    about = {"images": ..., "options": ..., "data_type": "text", "problem_type": "math", "answer": "7"}
+    rows = [rl_row(problem_id=n, problem=f"What is {n} + {7 - n}?", **about) for n in (1, 2)]
+    path = write_rows(tmp_path / "rl.json", [*rows, rl_row(problem_id=3)])
+
+    def answer(request: dict[str, Any], _: int) -> Response:
+        return Response(worked("7" if "What is" in json.dumps(request["messages"][-1]) else "A", "the sum"))
+
+    with ScriptedTeacher(answer) as server:
+        assert run(path, server.url) == 0 and len(server.seen) == 6
+        asked = [seen.request["messages"] for seen in server.seen]
+    about_text = [messages for messages in asked if "What is" in json.dumps(messages[-1])]
+    assert len(about_text) == 4
+    for system, user in about_text:
+        assert re.search("image|video|picture|frame|see", system["content"].lower()) is None
+        assert "The answer holds the result and nothing else." in system["content"]
+        assert user["content"].startswith("What is ") and "math" not in user["content"]
+    files = {name: json.loads(content) for name, content in run.files().items()}
+    assert set(files) == {
+        f"sft_{kind}{full}.json" for kind in ("text", "image") for full in ("", "_unsampled")
+    }
+    assert [row["problem_id"] for row in files["sft_text.json"]] == [1, 2]
+    assert not {"images", "videos"} & set(files["sft_text.json"][0])
+    made = read_records(run.out / "sft.json")
+    assert sorted(task_of(record) for record in made) == ["math (text)"] * 2 + ["multiple choice (image)"]
+    for record in made:
+        assert processor.training(record).loss_mask.any()
+    assert run.report()["records"]["math (text)"] == {"kept": 2}
+    page = (run.out / "index.html").read_text()
+    assert page.count("<article><div></div>") == 1 and page.count("<img") == 1
+
+
 def test_a_folder_keeps_to_its_questions(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -287,7 +287,7 @@ def test_a_run_on_text_and_images_and_its_resume(folder: Path, tmp_path: Path) -
 
     command = ("smoke", "--out", stopped.parent, *flags)
     for stage in ("sft", "rl"):
-        result = running.interrupted(stopped, stage, *command)
+        result = running.interrupted(stage, *command)
         assert result.returncode == 130, result.stdout + result.stderr
     result = running.module("onethinker_jax.train", *command)
     assert result.returncode == 0, result.stderr
