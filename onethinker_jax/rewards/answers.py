@@ -62,7 +62,7 @@ class StructuredAnswer:
 
 
 def is_video(data_type: str) -> bool:
-    """Whether a `data_type` ("image", "video", "video-image") has a time axis."""
+    """Whether a `data_type` ("image", "video", "video-image", "text") has a time axis."""
     return data_type.startswith("video")
 
 
