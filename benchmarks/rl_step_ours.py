@@ -139,7 +139,8 @@ def main() -> None:
 
     records = read_records(scratch / "records.json")
     processor = Processor.from_pretrained(scratch / "model")
-    processor.eos_token_id = processor.vision_start_token_id  # which is never drawn: nothing ends early
+    never_drawn = (processor.vision_start_token_id,)  # so that nothing ends early
+    processor.ends = replace(processor.ends, eos_ids=never_drawn)
     examples = [processor.prompt(record) for record in records]
     settings = rl_settings(
         steps,

@@ -58,7 +58,7 @@ class Sampler:
         self._first, self._stride = first, stride
         self.mesh, self.compute_dtype = mesh, compute_dtype
         self.config = sampling_config(
-            settings, eos_id=processor.eos_token_id, forbidden_ids=forbidden_ids(processor)
+            settings, eos_ids=processor.ends.eos_ids, forbidden_ids=forbidden_ids(processor)
         )
         shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
         shape = generation_shape(settings, compute_dtype, shards)
@@ -180,12 +180,12 @@ def forbidden_ids(processor: Processor) -> tuple[int, ...]:
 
 
 def sampling_config(
-    settings: SamplerSettings, *, eos_id: int, forbidden_ids: tuple[int, ...]
+    settings: SamplerSettings, *, eos_ids: tuple[int, ...], forbidden_ids: tuple[int, ...]
 ) -> SamplingConfig:
     """The distribution that the settings describe.  Raises ValueError naming one that is none."""
     return SamplingConfig(
         max_new_tokens=settings.max_new_tokens,
-        eos_ids=(eos_id,),
+        eos_ids=eos_ids,
         temperature=settings.temperature,
         forbidden_ids=forbidden_ids,
         top_k=settings.top_k,

@@ -21,6 +21,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from onethinker_jax.model.directory import lfs_fault
 
 HEADER = "<|im_start|>assistant\n"
 _ASSISTANT = re.compile(rf"({re.escape(HEADER)})(.*?<\|im_end\|>)", re.DOTALL)
@@ -52,13 +53,11 @@ class ChatTokenizer:
             ProcessorError: a file is missing or cannot be read.
         """
         self.path = Path(path)
-        file = self.path / "tokenizer.json"
-        if not file.is_file():
-            raise ProcessorError(f"{self.path}: has no tokenizer.json")
-        self._tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        self._tokenizer = _tokenizer(self.path)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        config = read_json(self.path / "tokenizer_config.json")
+        settings = self.path / "tokenizer_config.json"
+        config = read_json(settings) if settings.is_file() else {}
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
         )
@@ -70,6 +69,7 @@ class ChatTokenizer:
             raise ProcessorError(f"{self.path}: its chat template is wrong ({error})") from None
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         self._special = {name: _content(config[name]) for name in names if config.get(name) is not None}
+        self.eos_token, self.pad_token = self._special.get("eos_token"), self._special.get("pad_token")
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
@@ -176,8 +176,28 @@ def _rest(answer: str, opening: str) -> str:
     return answer
 
 
+def _tokenizer(path: Path) -> Tokenizer:
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        others = [name for name in ("vocab.json", "tokenizer.model") if (path / name).is_file()]
+        what = (
+            f" ({others[0]} alone is not read; transformers' tokenizer.save_pretrained makes it)"
+            if others
+            else ""
+        )
+        raise ProcessorError(f"{path}: has no tokenizer.json{what}")
+    if fault := lfs_fault(file):
+        raise ProcessorError(f"{file}: {fault}")
+    try:
+        return Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:  # noqa: BLE001  the library raises nothing narrower
+        raise ProcessorError(f"{file}: cannot be read as a tokenizer ({error})") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ProcessorError naming the file."""
+    if path.is_file() and (fault := lfs_fault(path)):
+        raise ProcessorError(f"{path}: {fault}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -189,15 +209,36 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _template(path: Path, config: dict[str, Any]) -> str:
     """The template's text; a file of its own goes before the tokenizer's settings, as in transformers."""
-    if (path / "chat_template.jinja").is_file():
-        return (path / "chat_template.jinja").read_text(encoding="utf-8")
+    file = path / "chat_template.jinja"
+    if file.is_file():
+        if fault := lfs_fault(file):
+            raise ProcessorError(f"{file}: {fault}")
+        return file.read_text(encoding="utf-8")
+    places = {"tokenizer_config.json": config}
     if (path / "chat_template.json").is_file():
-        config = read_json(path / "chat_template.json")
-    template = config.get("chat_template")
+        places = {"chat_template.json": read_json(path / "chat_template.json"), **places}
+    for name, holder in places.items():
+        if (template := holder.get("chat_template")) is not None:
+            return _chosen(path / name, template)
+    raise ProcessorError(
+        f"{path}: has no chat template; take chat_template.jinja from the model that it was made from"
+    )
+
+
+def _chosen(file: Path, template: object) -> str:
+    """The template itself, or of several the one that is named "default"."""
     if isinstance(template, list):
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        try:
+            named = {entry["name"]: entry["template"] for entry in template}
+        except (KeyError, TypeError):
+            raise ProcessorError(f"{file}: chat_template is no list of names and templates") from None
+        if "default" not in named:
+            raise ProcessorError(
+                f"{file}: none of its chat templates is the default: {', '.join(map(str, named))}"
+            )
+        template = named["default"]
     if not isinstance(template, str):
-        raise ProcessorError(f"{path}: has no chat template")
+        raise ProcessorError(f"{file}: chat_template must be a text, is a {type(template).__name__}")
     return template
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from onethinker_jax.data_pipeline.chat import ChatTokenizer, Conversation, ProcessorError
+from onethinker_jax.data_pipeline.end_tokens import EndTokens, read_end_tokens
 from onethinker_jax.data_pipeline.example import Example, ExampleCache
 from onethinker_jax.data_pipeline.media import Video
 from onethinker_jax.data_pipeline.media_reader import MediaReader
@@ -31,6 +32,7 @@ from onethinker_jax.data_pipeline.processor_config import PROMPTS, MediaLimits, 
 from onethinker_jax.data_pipeline.prompts import OWN_PROMPTS, Prompts, chat_messages
 from onethinker_jax.data_pipeline.records import Record, RecordError
 from onethinker_jax.data_pipeline.resizing import VideoTotal
+from onethinker_jax.model.directory import directory_fault
 from onethinker_jax.model.inputs import mrope_positions, patch_geometry
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Processor:
         prompts: Prompts = OWN_PROMPTS,
         cache_bytes: int = 0,
         media: MediaReader | None = None,
+        ends: EndTokens | None = None,
     ):
         """See `from_pretrained`, which reads all of this from a directory."""
         self.media = media or MediaReader()
@@ -66,7 +69,8 @@ class Processor:
         self.vision_start_token_id = self._token_id("<|vision_start|>")
         self.vision_end_token_id = self._token_id("<|vision_end|>")
         self.eos_token_id = self._token_id("<|im_end|>")
-        self.pad_token_id = self._token_id("<|endoftext|>")
+        self.ends = ends or EndTokens((self.eos_token_id,), self._token_id("<|endoftext|>"))
+        self.pad_token_id = self.ends.pad_id
         self.opening = tokenizer.usual_opening()
         self._context_told = False
         self._cache = ExampleCache(cache_bytes)
@@ -91,9 +95,10 @@ class Processor:
         """Reads the tokenizer and processor configs of a Qwen3-VL directory.
 
         Args:
-            path: a directory with a tokenizer (chat template included) and `preprocessor_config.json`;
-                `video_preprocessor_config.json`, `processor_config.json`, `config.json` and `prompts.json` if
-                there.
+            path: a directory with a tokenizer (chat template included); `preprocessor_config.json`,
+                `video_preprocessor_config.json` (of either that is missing a warning says that the released
+                models' values stand for it), `processor_config.json`, `config.json`, `generation_config.json`
+                and `prompts.json` if there.
             image_min_pixels, image_max_pixels: bounds of an image's area; default: the directory's.
             video_fps, video_max_frames: how videos are sampled.
             video_min_pixels, video_max_pixels: bounds of a frame's area; default: OneThinker's RL settings. Both
@@ -109,8 +114,10 @@ class Processor:
             PromptError: its prompts cannot be used.
         """
         path = Path(path)
-        if not path.is_dir():
+        if not path.exists():
             raise ProcessorError(f"{path}: no such directory")
+        if fault := directory_fault(path):
+            raise ProcessorError(f"{path}: {fault}")
         settings = read_settings(path)
         total = settings.video_total
         if video_total_pixels is not None:
@@ -127,14 +134,16 @@ class Processor:
         if prompts is None:
             file = path / PROMPTS
             prompts = Prompts.from_file(file) if file.is_file() else OWN_PROMPTS
+        tokenizer = ChatTokenizer(path)
         return cls(
-            ChatTokenizer(path),
+            tokenizer,
             limits,
             sizes=settings.sizes,
             grid_side=grid_side or settings.grid_side,
             prompts=prompts,
             cache_bytes=cache_bytes,
             media=media,
+            ends=read_end_tokens(path, tokenizer),
         )
 
     def __call__(

@@ -1,12 +1,19 @@
 """What a Qwen3-VL directory and the user's settings say about processing, checked."""
 
+import json
+import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from onethinker_jax.data_pipeline.chat import ProcessorError, read_json
-from onethinker_jax.data_pipeline.patches import PatchSizes
+from onethinker_jax.data_pipeline.patches import QWEN3_VL, PatchSizes
 from onethinker_jax.data_pipeline.resizing import PixelBounds, VideoTotal
+from onethinker_jax.model.config import family_fault
+
+logger = logging.getLogger(__name__)
 
 PROMPTS = "prompts.json"
 """File of a model directory: the prompt templates that the model was trained with, where they are not our own."""
@@ -15,6 +22,23 @@ PROMPTS = "prompts.json"
 _IMAGE_PIXELS = 65536, 16777216
 _VIDEO_TOTAL = VideoTotal(4096, 25165824)
 _GRID_SIDE = 48
+
+_FILES = {"image": "preprocessor_config.json", "video": "video_preprocessor_config.json"}
+_THEIRS = {"merge_size": "spatial_merge_size"}  # our patch sizes' names in vision_config where they differ
+_EDGES = {"shortest_edge", "longest_edge", "min_pixels", "max_pixels"}
+_STEPS = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_convert_rgb": True,
+    "do_center_crop": False,
+    "do_pad": False,
+    "resample": 3,  # bicubic
+    "rescale_factor": 1 / 255,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+"""What is done to every medium, as the released models were trained; a directory may say it, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -63,47 +87,144 @@ class DirectorySettings:
 def read_settings(path: Path) -> DirectorySettings:
     """Reads the processor files of a directory, in transformers 4's or 5's layout.
 
+    Where one is missing the released models' values stand for it, and a warning says so.
+
     Raises:
-        ProcessorError: there are none, or they ask for processing that the model was not made for.
+        ProcessorError: they ask for processing that the model was not made for.
     """
-    image, video = _processor_configs(path)
-    values = {field.name: image.get(field.name, field.default) for field in fields(PatchSizes)}
-    for name, value in values.items():
-        if video.get(name, value) != value:
-            raise ProcessorError(f"{path}: {name} is {value} for images but {video[name]} for videos")
-    low, high = _pixels(image, _IMAGE_PIXELS)
-    grid_side = _GRID_SIDE
-    if (path / "config.json").is_file():
-        vision = read_json(path / "config.json").get("vision_config", {})
-        grid_side = math.isqrt(vision.get("num_position_embeddings", _GRID_SIDE**2))
+    vision = _vision_config(path)
+    found = _processor_configs(path)
+    for kind, (low, high) in (
+        ("image", _IMAGE_PIXELS),
+        ("video", (_VIDEO_TOTAL.min_pixels, _VIDEO_TOTAL.max_pixels)),
+    ):
+        if kind not in found:
+            logger.warning(
+                "%s: has no %s; the released models' values stand for it (%d to %d pixels)",
+                *(path, _FILES[kind], low, high),
+            )
+    image, video = (_checked(path / name, found.get(kind, {})) for kind, name in _FILES.items())
+    values = {}
+    for field in fields(PatchSizes):
+        model = vision.get(_THEIRS.get(field.name, field.name))
+        named = {
+            "config.json": model,
+            **{name: config[field.name] for name, config in _named(image, video) if field.name in config},
+        }
+        said = {name: value for name, value in named.items() if value is not None}
+        if len({json.dumps(value) for value in said.values()}) > 1:
+            differing = ", ".join(f"{value!r} in {name}" for name, value in said.items())
+            raise ProcessorError(f"{path}: {field.name} is {differing}")
+        values[field.name] = _whole(path, field.name, next(iter(said.values()), field.default))
+    low, high = _pixels(path / _FILES["image"], image, _IMAGE_PIXELS)
+    side = math.isqrt(vision.get("num_position_embeddings", _GRID_SIDE**2))
     try:
-        total = VideoTotal(*_pixels(video, (_VIDEO_TOTAL.min_pixels, _VIDEO_TOTAL.max_pixels)))
+        bounds = _pixels(path / _FILES["video"], video, (_VIDEO_TOTAL.min_pixels, _VIDEO_TOTAL.max_pixels))
+        total = VideoTotal(*bounds)
+    except ProcessorError:
+        raise
     except ValueError as error:
         raise ProcessorError(f"{path}: {error}") from None
-    return DirectorySettings(PatchSizes(**values), (low, high), total, grid_side)
+    return DirectorySettings(PatchSizes(**values), (low, high), total, side)
 
 
-def _pixels(config: dict, default: tuple[int, int]) -> tuple[int, int]:
-    size = config.get("size", {})
-    return (
-        config.get("min_pixels") or size.get("shortest_edge", default[0]),
-        config.get("max_pixels") or size.get("longest_edge", default[1]),
-    )
+def write_missing_configs(path: Path, sizes: PatchSizes, limits: MediaLimits) -> None:
+    """Completes a directory with the processor files that it lacks, so that others read the same values."""
+    found = _processor_configs(path)
+    total = limits.video_total
+    for kind, config in (
+        ("image", image_config((limits.image_min_pixels, limits.image_max_pixels), sizes)),
+        ("video", video_config((total.min_pixels, total.max_pixels), sizes)),
+    ):
+        if kind not in found:
+            (path / _FILES[kind]).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _processor_configs(path: Path) -> tuple[dict, dict]:
-    """Image and video processor settings; means and deviations are checked."""
+def image_config(pixels: tuple[int, int], sizes: PatchSizes = QWEN3_VL) -> dict[str, Any]:
+    """A preprocessor_config.json; `pixels` are the smallest and the largest height x width."""
+    return {
+        "size": {"shortest_edge": pixels[0], "longest_edge": pixels[1]},
+        "patch_size": sizes.patch_size,
+        "temporal_patch_size": sizes.temporal_patch_size,
+        "merge_size": sizes.merge_size,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "processor_class": "Qwen3VLProcessor",
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+    }
+
+
+def video_config(pixels: tuple[int, int], sizes: PatchSizes = QWEN3_VL) -> dict[str, Any]:
+    """A video_preprocessor_config.json; `pixels` bound all frames of a video together."""
+    config = image_config(pixels, sizes)
+    del config["image_processor_type"]
+    return {
+        **config,
+        "fps": 2,
+        "min_frames": 4,
+        "max_frames": 768,
+        "video_processor_type": "Qwen3VLVideoProcessor",
+    }
+
+
+def _vision_config(path: Path) -> dict[str, Any]:
+    """Of config.json, nothing where there is none. Raises ProcessorError for another family's."""
+    file = path / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    if "model_type" in config and (fault := family_fault(config)):
+        raise ProcessorError(f"{file}: {fault}")
+    vision = config.get("vision_config", {})
+    return vision if isinstance(vision, dict) else {}
+
+
+def _processor_configs(path: Path) -> dict[str, dict[str, Any]]:
+    """The settings of "image" and "video" processing that a directory holds."""
     joint = read_json(path / "processor_config.json") if (path / "processor_config.json").is_file() else {}
-    configs = []
-    for prefix, key in (("", "image_processor"), ("video_", "video_processor")):
-        name = f"{prefix}preprocessor_config.json"
-        config = read_json(path / name) if (path / name).is_file() else joint.get(key, {})
-        for field in ("image_mean", "image_std"):
-            if config.get(field, [0.5] * 3) != [0.5] * 3:
-                raise ProcessorError(
-                    f"{path / name}: {field} is {config[field]}, the model normalises with 0.5"
-                )
-        configs.append(config)
-    if not configs[0]:
-        raise ProcessorError(f"{path}: has no preprocessor_config.json")
-    return configs[0], configs[1]
+    found: dict[str, dict[str, Any]] = {}
+    for kind, name in _FILES.items():
+        if (path / name).is_file():
+            found[kind] = read_json(path / name)
+        elif isinstance(config := joint.get(f"{kind}_processor"), dict):
+            found[kind] = config
+    return found
+
+
+def _named(*configs: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return list(zip(_FILES.values(), configs, strict=True))
+
+
+def _checked(file: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that say something. Raises ProcessorError for a step that is done here in another way."""
+    said = {name: value for name, value in config.items() if value is not None}
+    for name, expected in _STEPS.items():
+        value = said.get(name, expected)
+        if isinstance(expected, float) and isinstance(value, int | float):
+            same = math.isclose(value, expected, rel_tol=1e-6)
+        else:
+            same = value == expected
+        if not same:
+            raise ProcessorError(
+                f"{file}: {name} is {value!r}, but media are processed with {expected!r} here"
+            )
+    return said
+
+
+def _pixels(file: Path, config: Mapping[str, Any], default: tuple[int, int]) -> tuple[int, int]:
+    """Smallest and largest area: `min_pixels` and `max_pixels`, else the edges of `size`."""
+    size = config.get("size", {})
+    if not isinstance(size, dict) or {name for name in size if size[name] is not None} - _EDGES:
+        raise ProcessorError(f"{file}: size is {size!r}; expected shortest_edge and longest_edge")
+    low, high = (
+        next((value for value in places if value is not None), unsaid)
+        for places, unsaid in (
+            ((config.get("min_pixels"), size.get("min_pixels"), size.get("shortest_edge")), default[0]),
+            ((config.get("max_pixels"), size.get("max_pixels"), size.get("longest_edge")), default[1]),
+        )
+    )
+    return _whole(file, "smallest area", low), _whole(file, "largest area", high)
+
+
+def _whole(file: Path, name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ProcessorError(f"{file}: {name} is {value!r}, not a whole number")
+    return value

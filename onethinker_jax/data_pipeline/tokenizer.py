@@ -24,6 +24,7 @@ from tokenizers import (
     trainers,
 )
 
+from onethinker_jax.data_pipeline.processor_config import image_config, video_config
 from onethinker_jax.data_pipeline.prompts import question_text
 from onethinker_jax.data_pipeline.records import Record
 
@@ -129,8 +130,8 @@ def train_tokenizer(
     tokenizer.model.save(str(directory))  # vocab.json and merges.txt, which older tools read
     _write_json(directory / "tokenizer_config.json", _tokenizer_config(tokenizer))
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")  # where processors look
-    _write_json(directory / "preprocessor_config.json", _image_config(image_pixels))
-    _write_json(directory / "video_preprocessor_config.json", _video_config(video_pixels))
+    _write_json(directory / "preprocessor_config.json", image_config(image_pixels))
+    _write_json(directory / "video_preprocessor_config.json", video_config(video_pixels))
 
 
 def record_texts(records: Iterable[Record]) -> list[str]:
@@ -179,31 +180,6 @@ def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
         "pad_token": PAD_TOKEN,
         "split_special_tokens": False,
         "unk_token": None,
-    }
-
-
-def _image_config(pixels: tuple[int, int]) -> dict[str, Any]:
-    return {
-        "size": {"shortest_edge": pixels[0], "longest_edge": pixels[1]},
-        "patch_size": 16,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "processor_class": "Qwen3VLProcessor",
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-    }
-
-
-def _video_config(pixels: tuple[int, int]) -> dict[str, Any]:
-    config = _image_config(pixels)
-    del config["image_processor_type"]
-    return {
-        **config,
-        "fps": 2,
-        "min_frames": 4,
-        "max_frames": 768,
-        "video_processor_type": "Qwen3VLVideoProcessor",
     }
 
 

@@ -3,7 +3,6 @@
 python -m onethinker_jax.train.export runs/shapes --out my-model
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ import tyro
 from flax import nnx
 
 from onethinker_jax.command_line import UsageError, parse
+from onethinker_jax.data_pipeline.chat import ChatTokenizer, ProcessorError
+from onethinker_jax.data_pipeline.end_tokens import EndTokens, read_end_tokens, read_generation_config
 from onethinker_jax.model.config import ConfigError, Qwen3VLConfig
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
@@ -34,11 +35,19 @@ def export_model(model: Qwen3VL, base: Path, out: Path) -> None:
 
     A model directory that stands there is replaced; raises FileExistsError for anything else.
     """
+    ends = check_export(base, out)
+    generation = read_generation_config(base, ends)
+    save_hf(model, out, copy_from=base, extra_config=ends.to_hf(), generation_config=generation)
+
+
+def check_export(base: Path, out: Path) -> EndTokens:
+    """What ``export_model`` needs beside the weights, so that a run that cannot end well does not begin.
+
+    Raises FileExistsError, or ProcessorError naming a file of ``base``.
+    """
     if out.exists() and not (out / "config.json").is_file():
         raise FileExistsError(f"{out}: exists and is no model directory; it is not replaced")
-    generation = json.loads((base / "generation_config.json").read_text())
-    ids = {name: generation[name] for name in ("eos_token_id", "pad_token_id")}
-    save_hf(model, out, copy_from=base, extra_config=ids)
+    return read_end_tokens(base, ChatTokenizer(base))
 
 
 def load_run(run: Path) -> Qwen3VL:
@@ -72,6 +81,6 @@ if __name__ == "__main__":
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    except (CheckpointError, ConfigError, OSError) as error:
+    except (CheckpointError, ConfigError, OSError, ProcessorError) as error:
         sys.exit(f"error: {error}")
     sys.stdout.write(f"{arguments.out}\n")

@@ -82,7 +82,7 @@ def _rl_programs(
     rl = config.rl
     sampling = sampling_config(
         rl.sampler(),
-        eos_id=END_ID,
+        eos_ids=(END_ID,),
         forbidden_ids=(
             sizes.image_token_id,
             sizes.video_token_id,

@@ -24,11 +24,12 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from onethinker_jax.data_pipeline.bad_records import BadRecords
+from onethinker_jax.data_pipeline.end_tokens import GENERATION_CONFIG, read_generation_config
 from onethinker_jax.data_pipeline.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.processor_config import PROMPTS
+from onethinker_jax.data_pipeline.processor_config import PROMPTS, write_missing_configs
 from onethinker_jax.data_pipeline.prompts import Prompts
 from onethinker_jax.data_pipeline.record_archive import open_records
 from onethinker_jax.data_pipeline.records import Record
@@ -36,6 +37,7 @@ from onethinker_jax.data_pipeline.synthetic import ShapesPaths, build_shapes_wor
 from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.model.attention import platform_backend
 from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.directory import companion_files
 from onethinker_jax.model.sharding import local_mesh, make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.pool import score_pool
@@ -50,7 +52,7 @@ from onethinker_jax.train.checkpoint import (
 )
 from onethinker_jax.train.config import DataSettings, TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
-from onethinker_jax.train.export import export_model
+from onethinker_jax.train.export import check_export, export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers
 from onethinker_jax.train.hosts import Hosts, join_hosts
 from onethinker_jax.train.log import Compilations, RunLog, count_compilations
@@ -92,7 +94,10 @@ def run(config: TrainConfig) -> None:
             return
         hosts.first_does(lambda: prepare_base(config, corpora, log))
         base = directory / BASE
+        check_export(base, directory / "model")
         processor = make_processor(config, base)
+        if processor.opening:
+            log.info(f"the chat template begins answers with {processor.opening!r}, which counts as written")
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         graphdef, params = nnx.split(make_model(config, base, mesh))
         with (
@@ -336,9 +341,9 @@ def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
             image_pixels=(data.image_min_pixels, data.image_max_pixels),
         )
         tokens = Processor.from_pretrained(base, grid_side=config.model.vision_grid)
-        ids = {"eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id}
+        ids = tokens.ends.to_hf()
         generation = {"do_sample": False, **ids}
-        (base / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+        (base / GENERATION_CONFIG).write_text(json.dumps(generation, indent=2) + "\n")
         hf = model_config(config.model, tokens).to_hf(extra=ids)
         write_atomically(base / "config.json", json.dumps(hf, indent=2) + "\n")  # last: now all is there
     if prompts:
@@ -352,16 +357,15 @@ def copy_base(source: Path, base: Path) -> None:
     Raises FileNotFoundError, ConfigError or ProcessorError naming what ``source`` lacks.
     """
     Qwen3VLConfig.from_directory(source)
-    tokens = Processor.from_pretrained(source)
     if (base / "config.json").is_file():
         return
+    tokens = Processor.from_pretrained(source)
     base.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.iterdir()):
-        if file.suffix in (".json", ".jinja", ".txt") and not file.name.startswith(("config.", "model.")):
-            shutil.copy2(file, base / file.name)
-    if not (base / "generation_config.json").is_file():
-        ids = {"eos_token_id": tokens.eos_token_id, "pad_token_id": tokens.pad_token_id}
-        write_atomically(base / "generation_config.json", json.dumps(ids, indent=2) + "\n")
+    for file in companion_files(source):
+        shutil.copy2(file, base / file.name)
+    write_missing_configs(base, tokens.sizes, tokens.limits)
+    generation = read_generation_config(source, tokens.ends)
+    write_atomically(base / GENERATION_CONFIG, json.dumps(generation, indent=2) + "\n")
     write_atomically(base / "config.json", (source / "config.json").read_text())
 
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from onethinker_jax.data_pipeline.chat import ProcessorError
 from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, RecordError, read_records
+from onethinker_jax.data_pipeline.records import RecordError, read_records
 from onethinker_jax.rewards import score_response
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
 from tests.data_pipeline.making import picture, sft_row, write_image, write_rows, write_tokenizer

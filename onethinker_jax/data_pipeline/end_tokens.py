@@ -1,0 +1,68 @@
+"""Which tokens end a sample, and which one pads: read once of a model directory, and written with an exported one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onethinker_jax.data_pipeline.chat import ChatTokenizer, ProcessorError, read_json
+
+GENERATION_CONFIG = "generation_config.json"
+END_OF_TURN, PAD = "<|im_end|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class EndTokens:
+    """Every one of `eos_ids` ends a sample."""
+
+    eos_ids: tuple[int, ...]
+    pad_id: int
+
+    def to_hf(self) -> dict[str, int | list[int]]:
+        """As config.json and generation_config.json hold them."""
+        eos = self.eos_ids[0] if len(self.eos_ids) == 1 else list(self.eos_ids)
+        return {"eos_token_id": eos, "pad_token_id": self.pad_id}
+
+
+def read_end_tokens(path: Path, tokenizer: ChatTokenizer) -> EndTokens:
+    """Of generation_config.json, else of config.json, else the tokenizer's; <|im_end|> ends a sample in any case.
+
+    Raises ProcessorError naming a file whose ids are no tokens.
+    """
+    files = [file for name in (GENERATION_CONFIG, "config.json") if (file := path / name).is_file()]
+    places = [(file, read_json(file)) for file in files]
+    places += [(file, text) for file, config in places if isinstance(text := config.get("text_config"), dict)]
+    eos = _first(places, "eos_token_id", tokenizer)
+    pad = _first(places, "pad_token_id", tokenizer)
+    if not eos and tokenizer.eos_token is not None:
+        eos = [one for one in [tokenizer.token_id(tokenizer.eos_token)] if one is not None]
+    turn = tokenizer.token_id(END_OF_TURN)
+    eos_ids = tuple(dict.fromkeys([*eos, *([] if turn is None else [turn])]))
+    if not eos_ids:
+        raise ProcessorError(
+            f"{path}: names no token that ends a sample, and its tokenizer has no {END_OF_TURN}"
+        )
+    named = (tokenizer.token_id(token) for token in (tokenizer.pad_token, PAD) if token)
+    pad_id = pad[0] if pad else next((token for token in named if token is not None), eos_ids[0])
+    return EndTokens(eos_ids, pad_id)
+
+
+def read_generation_config(path: Path, ends: EndTokens) -> dict[str, Any]:
+    """A directory's generation_config.json with the tokens that it may lack."""
+    file = path / GENERATION_CONFIG
+    return {**(read_json(file) if file.is_file() else {}), **ends.to_hf()}
+
+
+def _first(places: list[tuple[Path, dict[str, Any]]], name: str, tokenizer: ChatTokenizer) -> list[int]:
+    """The ids of the first place that has some."""
+    for file, config in places:
+        value = config.get(name)
+        if value is None or value == []:
+            continue
+        ids = value if isinstance(value, list) else [value]
+        for one in ids:
+            if isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < len(tokenizer):
+                raise ProcessorError(
+                    f"{file}: {name} {value!r} is no token of a tokenizer of {len(tokenizer)}"
+                )
+        return ids
+    return []
