@@ -33,16 +33,14 @@ def read_end_tokens(path: Path, tokenizer: ChatTokenizer) -> EndTokens:
     places += [(file, text) for file, config in places if isinstance(text := config.get("text_config"), dict)]
     eos = _first(places, "eos_token_id", tokenizer)
     pad = _first(places, "pad_token_id", tokenizer)
-    if not eos and tokenizer.eos_token is not None:
-        eos = [one for one in [tokenizer.token_id(tokenizer.eos_token)] if one is not None]
-    turn = tokenizer.token_id(END_OF_TURN)
-    eos_ids = tuple(dict.fromkeys([*eos, *([] if turn is None else [turn])]))
+    eos_ids = tuple(
+        dict.fromkeys([*(eos or _known(tokenizer, tokenizer.eos_token)), *_known(tokenizer, END_OF_TURN)])
+    )
     if not eos_ids:
         raise ProcessorError(
             f"{path}: names no token that ends a sample, and its tokenizer has no {END_OF_TURN}"
         )
-    named = (tokenizer.token_id(token) for token in (tokenizer.pad_token, PAD) if token)
-    pad_id = pad[0] if pad else next((token for token in named if token is not None), eos_ids[0])
+    pad_id, *_ = [*pad, *_known(tokenizer, tokenizer.pad_token), *_known(tokenizer, PAD), *eos_ids]
     return EndTokens(eos_ids, pad_id)
 
 
@@ -50,6 +48,12 @@ def read_generation_config(path: Path, ends: EndTokens) -> dict[str, Any]:
     """A directory's generation_config.json with the tokens that it may lack."""
     file = path / GENERATION_CONFIG
     return {**(read_json(file) if file.is_file() else {}), **ends.to_hf()}
+
+
+def _known(tokenizer: ChatTokenizer, token: str | None) -> list[int]:
+    """The token's id, if there is such a token."""
+    found = None if token is None else tokenizer.token_id(token)
+    return [] if found is None else [found]
 
 
 def _first(places: list[tuple[Path, dict[str, Any]]], name: str, tokenizer: ChatTokenizer) -> list[int]:

@@ -302,10 +302,12 @@ def _rope(hf: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:
         raise ConfigError(f"text_config: mrope_section {section!r} is not three whole numbers")
     found = {"rope_theta": float(theta), "mrope_section": list(section)}
     for place in (hf, hf.get("rope_scaling"), hf.get("rope_parameters")):
-        for name in found if isinstance(place, Mapping) else ():
-            if place.get(name, found[name]) != found[name]:
+        if not isinstance(place, Mapping):
+            continue
+        for name, value in found.items():
+            if place.get(name, value) != value:
                 raise ConfigError(
-                    f"{name} {place[name]!r} stands outside of text_config, where it is not read and {found[name]!r} "
+                    f"{name} {place[name]!r} stands outside of text_config, where it is not read and {value!r} "
                     "counts; write it into text_config"
                 )
     return float(theta), (section[0], section[1], section[2])

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -255,7 +256,7 @@ TURN, TEXT = "<|im_end|>", "<|endoftext|>"
 def test_every_listed_token_ends_a_sample(model, generation, config, eos, pad):
     plain = Processor.from_pretrained(model)
 
-    def ids(value):
+    def ids(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: ids(one) for name, one in value.items()}
         if isinstance(value, list):
