@@ -68,7 +68,9 @@ class ChatTokenizer:
         except TemplateError as error:
             raise ProcessorError(f"{self.path}: its chat template is wrong ({error})") from None
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
-        self._special = {name: _content(config[name]) for name in names if config.get(name) is not None}
+        self._special = {
+            name: _content(settings, name, config[name]) for name in names if config.get(name) is not None
+        }
         self.eos_token, self.pad_token = self._special.get("eos_token"), self._special.get("pad_token")
 
     def __len__(self) -> int:
@@ -100,7 +102,7 @@ class ChatTokenizer:
                 add_generation_prompt=add_generation_prompt,
                 **self._special,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, LookupError, ValueError) as error:  # the template's own
             raise ValueError(f"the chat template refuses the messages ({error})") from error
 
     def conversation(
@@ -136,9 +138,8 @@ class ChatTokenizer:
 
     def usual_opening(self) -> str:
         """The opening of a prompt that is one question. Raises ProcessorError where there is no prompt for one."""
-        question = {"role": "user", "content": [{"type": "text", "text": "?"}]}
         try:
-            return opening_of(self.render([question], add_generation_prompt=True))
+            return opening_of(self.render([{"role": "user", "content": "?"}], add_generation_prompt=True))
         except ValueError as error:
             raise ProcessorError(f"{self.path}: {error}") from None
 
@@ -213,7 +214,10 @@ def _template(path: Path, config: dict[str, Any]) -> str:
     if file.is_file():
         if fault := lfs_fault(file):
             raise ProcessorError(f"{file}: {fault}")
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ProcessorError(f"{file}: is no text ({error})") from None
     places = {"tokenizer_config.json": config}
     if (path / "chat_template.json").is_file():
         places = {"chat_template.json": read_json(path / "chat_template.json"), **places}
@@ -242,8 +246,11 @@ def _chosen(file: Path, template: object) -> str:
     return template
 
 
-def _content(token: str | dict[str, Any]) -> str:
-    return token["content"] if isinstance(token, dict) else token
+def _content(file: Path, name: str, token: object) -> str:
+    content = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(content, str):
+        raise ProcessorError(f"{file}: {name} is {token!r}, no token")
+    return content
 
 
 def _tojson(value: Any, **options: Any) -> str:

@@ -103,7 +103,8 @@ def read_settings(path: Path) -> DirectorySettings:
                 "%s: has no %s; the released models' values stand for it (%d to %d pixels)",
                 *(path, _FILES[kind], low, high),
             )
-    image, video = (_checked(path / name, found.get(kind, {})) for kind, name in _FILES.items())
+    configs = {kind: found.get(kind, (path / name, {})) for kind, name in _FILES.items()}
+    image, video = (_checked(*configs[kind]) for kind in _FILES)
     values = {}
     for field in fields(PatchSizes):
         model = vision.get(_THEIRS.get(field.name, field.name))
@@ -116,10 +117,10 @@ def read_settings(path: Path) -> DirectorySettings:
             differing = ", ".join(f"{value!r} in {name}" for name, value in said.items())
             raise ProcessorError(f"{path}: {field.name} is {differing}")
         values[field.name] = _whole(path, field.name, next(iter(said.values()), field.default))
-    low, high = _pixels(path / _FILES["image"], image, _IMAGE_PIXELS)
+    low, high = _pixels(configs["image"][0], image, _IMAGE_PIXELS)
     side = math.isqrt(vision.get("num_position_embeddings", _GRID_SIDE**2))
     try:
-        bounds = _pixels(path / _FILES["video"], video, (_VIDEO_TOTAL.min_pixels, _VIDEO_TOTAL.max_pixels))
+        bounds = _pixels(configs["video"][0], video, (_VIDEO_TOTAL.min_pixels, _VIDEO_TOTAL.max_pixels))
         total = VideoTotal(*bounds)
     except ProcessorError:
         raise
@@ -177,15 +178,16 @@ def _vision_config(path: Path) -> dict[str, Any]:
     return vision if isinstance(vision, dict) else {}
 
 
-def _processor_configs(path: Path) -> dict[str, dict[str, Any]]:
-    """The settings of "image" and "video" processing that a directory holds."""
-    joint = read_json(path / "processor_config.json") if (path / "processor_config.json").is_file() else {}
-    found: dict[str, dict[str, Any]] = {}
+def _processor_configs(path: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """File and settings of "image" and of "video" processing, of those that a directory holds."""
+    both = path / "processor_config.json"
+    joint = read_json(both) if both.is_file() else {}
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for kind, name in _FILES.items():
         if (path / name).is_file():
-            found[kind] = read_json(path / name)
+            found[kind] = path / name, read_json(path / name)
         elif isinstance(config := joint.get(f"{kind}_processor"), dict):
-            found[kind] = config
+            found[kind] = both, config
     return found
 
 

@@ -62,6 +62,10 @@ def test_transformers_5_keeps_them_in_one_file(model, caplog):
     with caplog.at_level(logging.WARNING, "onethinker_jax"):
         assert Processor.from_pretrained(model).limits.image_max_pixels == 40000
     assert not caplog.records
+    configs["image_processor"]["do_resize"] = False
+    (model / "processor_config.json").write_text(json.dumps(configs))
+    with pytest.raises(ProcessorError, match=r"/processor_config\.json: do_resize is False"):
+        Processor.from_pretrained(model)
 
 
 @pytest.mark.parametrize("file", [IMAGE, VIDEO])
@@ -226,6 +230,21 @@ def test_templates_that_are_none(model, template, said):
     (model / "chat_template.jinja").unlink()
     change(model / "tokenizer_config.json", chat_template=template)
     with pytest.raises(ProcessorError, match=said):
+        Processor.from_pretrained(model)
+
+
+def test_a_template_that_fails_is_one_line(model):
+    (model / "chat_template.jinja").write_text("{{ '<|im_start|>' + messages[0].content + 1 }}")
+    with pytest.raises(
+        ProcessorError, match="model: the chat template refuses the messages \\(can only concatenate"
+    ):
+        Processor.from_pretrained(model)
+    (model / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(ProcessorError, match=r"chat_template\.jinja: is no text"):
+        Processor.from_pretrained(model)
+    (model / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    change(model / "tokenizer_config.json", eos_token={"id": 3})
+    with pytest.raises(ProcessorError, match=r"tokenizer_config\.json: eos_token is {'id': 3}, no token"):
         Processor.from_pretrained(model)
 
 
