@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.chat import ChatTokenizer, Conversation, ProcessorError
+from onethinker_jax.data_pipeline.chat import ChatTokenizer, Conversation, ProcessorError, read_json
 from onethinker_jax.data_pipeline.end_tokens import EndTokens, read_end_tokens
 from onethinker_jax.data_pipeline.example import Example, ExampleCache
 from onethinker_jax.data_pipeline.media import Video
@@ -135,7 +135,7 @@ class Processor:
             file = path / PROMPTS
             prompts = Prompts.from_file(file) if file.is_file() else OWN_PROMPTS
         tokenizer = ChatTokenizer(path)
-        return cls(
+        processor = cls(
             tokenizer,
             limits,
             sizes=settings.sizes,
@@ -145,6 +145,22 @@ class Processor:
             media=media,
             ends=read_end_tokens(path, tokenizer),
         )
+        if (path / "config.json").is_file():
+            processor._check_model(path / "config.json")
+        return processor
+
+    def _check_model(self, file: Path) -> None:
+        """Raises ProcessorError when the model of a config.json has not the tokenizer's tokens."""
+        config = read_json(file)
+        text = config.get("text_config")
+        size = text.get("vocab_size") if isinstance(text, dict) else None
+        if isinstance(size, int) and size < len(self.tokenizer):
+            raise ProcessorError(
+                f"{file}: vocab_size {size} is less than the tokenizer's {len(self.tokenizer)} tokens"
+            )
+        for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+            if config.get(name, own := getattr(self, name)) != own:
+                raise ProcessorError(f"{file}: {name} is {config[name]}, but {own} in the tokenizer")
 
     def __call__(
         self,

@@ -248,6 +248,25 @@ def test_a_template_that_fails_is_one_line(model):
         Processor.from_pretrained(model)
 
 
+def test_a_tokenizer_of_another_model_is_refused(model):
+    tokenizer = Processor.from_pretrained(model).tokenizer
+    image, size = tokenizer.token_id("<|image_pad|>"), len(tokenizer)
+    change(
+        model / "config.json", model_type="qwen3_vl", image_token_id=image, text_config={"vocab_size": size}
+    )
+    Processor.from_pretrained(model)
+    change(model / "config.json", image_token_id=151655)
+    with pytest.raises(
+        ProcessorError, match=rf"config\.json: image_token_id is 151655, but {image} in the tokenizer"
+    ):
+        Processor.from_pretrained(model)
+    change(model / "config.json", image_token_id=image, text_config={"vocab_size": size - 1})
+    with pytest.raises(
+        ProcessorError, match=rf"vocab_size {size - 1} is less than the tokenizer's {size} tokens"
+    ):
+        Processor.from_pretrained(model)
+
+
 # ---------------------------------------------------------------- what ends a sample
 
 TURN, TEXT = "<|im_end|>", "<|endoftext|>"
