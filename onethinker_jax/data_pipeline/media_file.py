@@ -4,6 +4,10 @@ import os
 from typing import IO, Any, Literal, Protocol
 
 
+class MediaError(ValueError):
+    """A media file is missing, empty, truncated or not what it should be. One line, naming the file."""
+
+
 class MediaFile(Protocol):
     """A file to be read: a `Path`, or something that behaves like one. Its text names it in errors."""
 
