@@ -1,7 +1,7 @@
 """Videos whose frames show their own number, in any container and codec, and the ways in which files get odd times."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +11,16 @@ import numpy as np
 BANDS = 10  # a frame's number in binary, lowest digit left: 0 to 1023
 HEIGHT, WIDTH = 32, 80
 RATE = 25
+
+ENCODERS = {
+    "libx264": {"preset": "veryfast", "crf": "18", "threads": "1"},
+    "libx265": {"preset": "ultrafast", "crf": "18"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8", "b": "1M"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "b": "1M"},
+    "libsvtav1": {"preset": "12", "crf": "20", "svtav1-params": "lp=1"},
+    "mpeg4": {"qscale": "2", "b": "4M"},
+    "mpeg2video": {"qscale": "2", "b": "4M"},
+}
 
 
 def numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
@@ -23,82 +33,144 @@ def numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.
 def shown_number(frame: np.ndarray) -> int:
     """The number that a decoded frame shows."""
     bands = frame.reshape(frame.shape[0], BANDS, -1, 3)
-    middle = bands[:, :, bands.shape[2] // 4 : -(bands.shape[2] // 4) or None].mean((0, 2, 3))
-    return int(((middle > 125) << np.arange(BANDS)).sum())
+    margin = bands.shape[2] // 4  # the middle of each band, where its neighbours do not smear into it
+    bright = bands[:, :, margin:-margin].mean((0, 2, 3)) > 125
+    return int((bright << np.arange(BANDS)).sum())
 
 
-def shown_numbers(frames: np.ndarray) -> list[int]:
+def shown_numbers(frames: Iterable[np.ndarray]) -> list[int]:
     return [shown_number(frame) for frame in frames]
 
 
-ENCODERS = {
-    "libx264": {"preset": "veryfast", "crf": "18", "threads": "1"},
-    "libx265": {"preset": "ultrafast", "crf": "18", "x265-params": "pools=none:frame-threads=1:log-level=none"},
-    "libvpx": {"deadline": "realtime", "cpu-used": "8", "b": "1M"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "b": "1M"},
-    "libsvtav1": {"preset": "12", "crf": "20", "svtav1-params": "lp=1"},
-    "mpeg4": {"qscale": "2", "b": "4M"},
-    "mpeg2video": {"qscale": "2", "b": "4M"},
-}
-_X264 = {"libx264": "x264-params", "libx265": "x265-params"}
+def decoded_numbers(path: Path) -> list[int]:
+    """What a decode of the whole file from its start shows."""
+    with av.open(str(path)) as container:
+        return shown_numbers(frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
 
 
 def write_numbered(
     path: Path,
-    frames: int = 60,
+    times: Sequence[float],
     *,
     codec: str = "libx264",
     gap: int = 12,
     b_frames: int = 0,
-    first: float = 0.0,
-    times: Sequence[float] | None = None,
-    ticks: int | None = None,
+    ticks: int = RATE,
     encoder: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
     form: str | None = None,
-    sound: bool = False,
-    height: int = HEIGHT,
-    width: int = WIDTH,
+    sound: str | None = None,
 ) -> Path:
-    """Writes a video whose frame n shows n, at 25 frames a second from second `first`, or at `times`.
+    """Writes a video whose frame n shows n from second times[n] on.
 
     Args:
         gap: distance of key frames.
-        ticks: of the written times, a second; default: one a frame, or 1000 with `times`.
-        encoder, container: further options of the codec and of the file's format, which `form` may name.
-        sound: silence goes along, interleaved.
+        ticks: of the written times, a second.
+        encoder, container: further options of the codec, and of the file's format, which `form` may name.
+        sound: codec of silence that goes along, interleaved.
     """
-    times = [first + n / RATE for n in range(frames)] if times is None else times
-    base = Fraction(1, ticks or (1000 if times is not None and ticks is None and len(set(np.diff(times).round(6))) > 1 else RATE))
+    base = Fraction(1, ticks)
     with av.open(str(path), "w", format=form, options=container or {}) as target:
         stream = target.add_stream(codec, rate=RATE)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
         stream.time_base = stream.codec_context.time_base = base
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = gap, b_frames
-        options = {**ENCODERS.get(codec, {}), **(encoder or {})}
-        if codec == "libx264":
-            options["x264-params"] = ":".join(
-                filter(None, [f"scenecut=0:bframes={b_frames}:b-adapt=0", (encoder or {}).get("x264-params")])
-            )
-        elif codec == "libx265":
-            options["x265-params"] = ":".join(
-                filter(None, [ENCODERS[codec]["x265-params"], f"keyint={gap}:min-keyint={gap}:scenecut=0:bframes={b_frames}:b-adapt=0", (encoder or {}).get("x265-params")])
-            )
-        stream.options = options
-        audio = target.add_stream("aac" if path.suffix not in (".webm", ".ogg", ".mpg") else {".mpg": "mp2"}.get(path.suffix, "libopus"), rate=48000) if sound else None
-        heard = 0
+        stream.options = _options(codec, gap, b_frames, encoder or {})
+        silence = _Silence(target, sound) if sound else None
         for number, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(number, height, width), format="rgb24")
-            frame = frame.reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24").reformat(
+                format="yuv420p"
+            )
             frame.pts, frame.time_base = round(time / base), base
             target.mux(stream.encode(frame))
-            while audio and heard / 48000 < time:
-                samples = audio.codec_context.frame_size or 960
-                silence = av.AudioFrame.from_ndarray(np.zeros((1, samples * 2), np.int16), format="s16", layout="stereo")
-                silence.sample_rate, silence.pts, silence.time_base = 48000, heard, Fraction(1, 48000)
-                target.mux(audio.encode(silence))
-                heard += samples
+            if silence:
+                silence.write_until(time)
         target.mux(stream.encode())
-        if audio:
-            target.mux(audio.encode())
+        if silence:
+            silence.end()
+    return path
+
+
+def _options(codec: str, gap: int, b_frames: int, more: dict[str, str]) -> dict[str, str]:
+    options = {**ENCODERS.get(codec, {}), **more}
+    if codec == "libx264":
+        fixed = f"scenecut=0:bframes={b_frames}:b-adapt=0:keyint={gap}:min-keyint={gap}"
+        options["x264-params"] = ":".join(filter(None, [fixed, more.get("x264-params")]))
+    elif codec == "libx265":
+        fixed = f"pools=none:frame-threads=1:log-level=none:keyint={gap}:min-keyint={gap}:scenecut=0"
+        options["x265-params"] = ":".join(
+            filter(None, [f"{fixed}:bframes={b_frames}:b-adapt=0", more.get("x265-params")])
+        )
+    return options
+
+
+class _Silence:
+    def __init__(self, target, codec: str):
+        self.target, self.stream, self.heard = target, target.add_stream(codec, rate=48000), 0
+
+    def write_until(self, time: float) -> None:
+        while self.heard / 48000 < time:
+            samples = self.stream.codec_context.frame_size or 960
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros((1, samples * 2), np.int16), format="s16", layout="stereo"
+            )
+            frame.sample_rate, frame.pts, frame.time_base = 48000, self.heard, Fraction(1, 48000)
+            self.target.mux(self.stream.encode(frame))
+            self.heard += samples
+
+    def end(self) -> None:
+        self.target.mux(self.stream.encode())
+
+
+def copy_packets(
+    path: Path,
+    source: Path,
+    *,
+    start: float = 0.0,
+    first: int = 0,
+    last: int | None = None,
+    container: dict[str, str] | None = None,
+    form: str | None = None,
+) -> Path:
+    """Copies packets of the video, `first` to before `last` in the file's order, second `start` becoming 0.
+
+    With a start behind the first packet that is what a cut by stream copy does: an MP4 hides the lead-in by an edit
+    list.
+    """
+    with (
+        av.open(str(source)) as given,
+        av.open(str(path), "w", format=form, options=container or {}) as target,
+    ):
+        stream = target.add_stream_from_template(given.streams.video[0])
+        for packet in [p for p in given.demux(video=0) if p.size][first:last]:
+            back = round(start / packet.time_base)
+            packet.pts, packet.dts = packet.pts - back, packet.dts - back
+            packet.stream = stream
+            target.mux(packet)
+    return path
+
+
+def set_edits(path: Path, edits: Sequence[tuple[float, float | None]]) -> Path:
+    """Gives an MP4 of one track, its index at the end, the edit list of these (seconds, from second of the media).
+
+    None is an empty edit: nothing is shown so long.
+    """
+    data = bytearray(path.read_bytes())
+    if (old := data.find(b"edts")) >= 0:
+        data[old : old + 4] = b"free"
+    moov, trak, mdhd = (data.index(name) - 4 for name in (b"moov", b"trak", b"mdhd"))
+    movie_ticks = struct.unpack(">I", data[moov + 8 + 8 + 12 : moov + 8 + 8 + 16])[0]
+    media_ticks = struct.unpack(">I", data[mdhd + 8 + 12 : mdhd + 8 + 16])[0]
+    entries = b"".join(
+        struct.pack(">Iihh", round(length * movie_ticks), -1 if at is None else round(at * media_ticks), 1, 0)
+        for length, at in edits
+    )
+    elst = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    box = struct.pack(">I4s", 8 + len(elst), b"edts") + elst
+    end = trak + 8 + struct.unpack(">I", data[trak + 8 : trak + 12])[0]  # behind the track's header
+    data[end:end] = box
+    for start in (moov, trak):
+        (size,) = struct.unpack(">I", data[start : start + 4])
+        data[start : start + 4] = struct.pack(">I", size + len(box))
+    path.write_bytes(data)
     return path
