@@ -42,7 +42,8 @@ from onethinker_jax.rewards.answers import (
     parse_structured,
 )
 from onethinker_jax.rewards.client import RewardClient
-from onethinker_jax.rewards.equivalence import option_letter, plain_number
+from onethinker_jax.rewards.option_answers import option_letter, option_letters
+from onethinker_jax.rewards.quantities import number_fault
 from onethinker_jax.rewards.sidecar import connect
 from onethinker_jax.scoring import MASK_FPS, MASK_FRAMES, mask_pictures
 
@@ -227,17 +228,16 @@ def _fault(text: str | None, marks: StructuredAnswer | None, record: Record) -> 
     if record.problem_type == "multiple choice":
         return None if chosen(text, record) else "names none of the options"
     if record.problem_type in ("numerical", "regression"):
-        return None if plain_number(text.removesuffix("%")) is not None else "is no number"
+        return None if number_fault(text, record.problem_type) is None else "is no number"
     return None if text else "is empty"
 
 
 def chosen(text: str, record: Record) -> str | None:
     """The option, with its letter, that an answer names; None when it names none, or there are none."""
-    letter = option_letter(text)
-    number = -1 if letter is None else ord(letter) - ord("A")
-    if not 0 <= number < len(record.options):
+    letter, letters = option_letter(text, record.options), option_letters(record.options)
+    if letter is None or letter not in letters:
         return None
-    option = record.options[number]
+    option = record.options[letters.index(letter)]
     return option if option_letter(option) == letter else f"{letter}. {option}"
 
 

@@ -58,6 +58,7 @@ class Scorer:
                 record.problem_type,
                 record.data_type,
                 group,
+                record.options,
             )
             for group, (record, of_one) in enumerate(zip(records, texts, strict=True))
             for text in of_one

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from onethinker_jax.data_pipeline.ground_truth import answer_fault, option_letters
+from onethinker_jax.data_pipeline.ground_truth import answer_fault
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.rewards.answers import (
     STRUCTURED_TYPES,
@@ -21,6 +21,8 @@ from onethinker_jax.rewards.answers import (
     unwrap_answer,
 )
 from onethinker_jax.rewards.equivalence import plain_number
+from onethinker_jax.rewards.option_answers import option_letters
+from onethinker_jax.rewards.quantities import read_number, readings
 
 _RUN = 8  # words that count as a repetition
 _LONG_ANSWER = 12  # characters without white space; a shorter one may stand in a question by chance
@@ -192,8 +194,10 @@ def contradiction(record: Record, reasoning: str, answer: str) -> str | None:
         return f"concludes {said[-1]}, answers {answer}" if said and said[-1] != answer else None
     if kind in ("numerical", "regression", "math"):
         said = [next(filter(None, found)) for found in _NUMBER_SAID.findall(reasoning)]
-        given, found = plain_number(answer), plain_number(said[-1]) if said else None
-        if given is None or found is None or abs(given - found) <= 0.005 * max(abs(given), abs(found)):
+        given, found = read_number(answer), read_number(said[-1]) if said else None
+        if given is None or found is None:
+            return None
+        if any(abs(a - b) <= max(abs(a), abs(b)) / 200 for a, b in readings(given, found)):
             return None
         return f"concludes {said[-1]}, answers {answer}"
     marks = parse_structured(answer, kind, record.data_type)

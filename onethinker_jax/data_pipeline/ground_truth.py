@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from onethinker_jax.rewards.equivalence import plain_number
+from onethinker_jax.rewards.option_answers import option_letters
+from onethinker_jax.rewards.quantities import number_fault
 
 POINTS = 3  # of each kind, in a segmentation answer
 _SECOND = re.compile(r"0|[1-9][0-9]{0,8}")
-_LETTERED = re.compile(r"\s*\(?([A-Z])[.):]")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -27,8 +27,8 @@ def answer_fault(answer: str, problem_type: str, data_type: str, options: Sequen
         return "must be a text that is not empty"
     if problem_type == "multiple choice":
         return _choice_fault(answer, options)
-    if problem_type == "regression":
-        return None if plain_number(answer) is not None else f"regression needs a number, has {answer!r:.60}"
+    if problem_type in ("numerical", "regression"):
+        return number_fault(answer, problem_type)
     if problem_type not in _PARTS:
         return None
     try:
@@ -51,13 +51,6 @@ def answer_fault(answer: str, problem_type: str, data_type: str, options: Sequen
             if not math.floor(start) <= int(second) <= math.ceil(end):
                 return f"boxes: second {second} is outside the time {start:g} to {end:g}"
     return None
-
-
-def option_letters(options: Sequence[str]) -> str:
-    """The letter of each option: the ones they begin with, if all do; else A, B, C …"""
-    found = [_LETTERED.match(option) for option in options]
-    own = "".join(match.group(1) for match in found if match)
-    return own if len(own) == len(options) else _LETTERS[: len(options)]
 
 
 def _choice_fault(answer: str, options: Sequence[str]) -> str | None:

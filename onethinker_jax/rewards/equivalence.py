@@ -1,6 +1,6 @@
-"""Whether an answer means the same as the truth: options, numbers, text and mathematics.
+"""Whether a mathematical answer means the same as the truth, and the worker process behind it.
 
-Plain numbers and equal strings are settled here at once. What is left of mathematics goes to one worker
+Numbers, sets, intervals and equal texts are settled in this process. What has to be computed goes to one worker
 process (`math_worker`) with a limit on its processor time that holds on every thread and against every
 expression; a comparison beyond it counts as not equal, and the next one gets a fresh worker. Answers are
 remembered, since the samples of a group repeat them.
@@ -13,8 +13,10 @@ import functools
 import re
 import signal
 import threading
+from fractions import Fraction
 from typing import Any
 
+from onethinker_jax.rewards import mathematics
 from onethinker_jax.rewards.worker_process import WorkerProcess
 
 MAX_MATH_CHARS = 20_000
@@ -27,10 +29,6 @@ MAX_EXPRESSION_CHARS = 1_000
 """A longer short answer is not compared as mathematics: it is not equal."""
 
 _PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?\Z", re.ASCII)
-_SIGNED_NUMBER = re.compile(r"[+-]?(\d{1,15}\.?\d{0,15}|\.\d{1,15})\Z", re.ASCII)
-_OPTION = re.compile(r"\s*(?:option\s+|answer\s*:?\s*)?[(\[]?\s*([a-z])\s*(?:[)\].:,]|\Z)", re.IGNORECASE)
-_MATH_MARK = re.compile(r"\$|\\\(|\\\[|\\boxed")
-_WORDS = re.compile(r"\s*[^\W\d_]{2,}(\s+[^\W\d_]+)*\s*\Z")
 
 
 class MathGrader:
@@ -56,6 +54,10 @@ class MathGrader:
         math-verify is not installed.
         """
         return self._ask({"truth": truth, "answer": answer})
+
+    def same_value(self, truth: str, answer: str, tolerance: Fraction = Fraction(0)) -> bool:
+        """Whether two LaTeX expressions have one value; False when one cannot be read, or out of time."""
+        return bool(self._ask({"truth": truth, "answer": answer, "tolerance": str(tolerance)}))
 
     def vanishes(self, expression: str) -> bool:
         """Whether SymPy simplifies an expression to 0; False when it could not, or ran out of time."""
@@ -107,46 +109,16 @@ def _remembered_verdict(answer: str, truth: str) -> bool | None:
     return shared_grader().equal(truth, answer)
 
 
-def math_equivalent(answer: str, truth: str) -> bool:
-    """Whether two mathematical answers are the same: the paper variant's equivalence.
+@functools.lru_cache(maxsize=16_384)
+def _remembered_value(truth: str, answer: str, tolerance: Fraction) -> bool:
+    return shared_grader().same_value(truth, answer, tolerance)
 
-    Equal text first, then numbers to six decimals; else math-verify with both read as LaTeX. The released
-    code leaves a bare `x^2+1` unmarked, which math-verify then cannot see at all; here it is put between
-    dollar signs.
-    """
-    answer, truth = answer.strip(), truth.strip()
+
+def math_equivalent(answer: str, truth: str) -> bool:
+    """Whether two mathematical answers are the same: the paper variant's equivalence (`mathematics`)."""
     if len(answer) > MAX_EXPRESSION_CHARS or len(truth) > MAX_EXPRESSION_CHARS:
         return False
-    if plain_text(answer) == plain_text(truth):
-        return bool(plain_text(truth))
-    if _SIGNED_NUMBER.match(answer) and _SIGNED_NUMBER.match(truth):
-        return round(float(answer), 6) == round(float(truth), 6)
-    if _WORDS.match(answer) or _WORDS.match(truth):
-        return False
-    return bool(math_equal(_marked(answer), _marked(truth)))
-
-
-def _marked(text: str) -> str:
-    return text if _MATH_MARK.search(text) or _PLAIN_NUMBER.match(text) else f"${text}$"
-
-
-def option_letter(text: str) -> str | None:
-    """The option a multiple-choice answer names, upper case: "A", "(a)", "A.", "A) a dog"; else None."""
-    found = _OPTION.match(text[:200])
-    return found.group(1).upper() if found else None
-
-
-def options_equivalent(answer: str, truth: str) -> bool:
-    """Whether two answers name the same option; by their text when the truth names none."""
-    letter = option_letter(truth)
-    if letter is None:
-        return bool(plain_text(truth)) and plain_text(answer) == plain_text(truth)
-    return option_letter(answer) == letter
-
-
-def plain_text(text: str) -> str:
-    """Lower case, white space collapsed, without a closing full stop or surrounding dollar signs."""
-    return " ".join(text.lower().split()).strip("$ ").removesuffix(".").rstrip()
+    return mathematics.equivalent(answer, truth, _remembered_value)
 
 
 def plain_number(text: str) -> float | None:

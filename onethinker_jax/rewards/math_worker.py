@@ -63,12 +63,29 @@ def vanishes(expression: str) -> bool:
         return False
 
 
+def same_value(truth: str, answer: str, tolerance: str) -> bool:
+    """Whether two LaTeX expressions have one value, exactly or within a tolerance; False if one cannot be read."""
+    from onethinker_jax.rewards import symbolic
+
+    try:
+        return bool(symbolic.same_value(truth, answer, tolerance))
+    except Exception as error:  # ANTLR and SymPy raise plain Exception over what they cannot read
+        if type(error) is Exception or isinstance(error, RAISED_BY_SYMPY):
+            return False
+        raise
+
+
 def answer(question: dict[str, Any]) -> bool | None:
-    """`{"truth", "answer", "seconds"}` or `{"expression", "seconds"}` -> the verdict, or no return at all."""
+    """`{"truth", "answer", "seconds"}` or `{"expression", "seconds"}` -> the verdict, or no return at all.
+
+    With a "tolerance" (a fraction as text) beside truth and answer they are compared by `same_value`.
+    """
     signal.setitimer(signal.ITIMER_PROF, question["seconds"])
     try:
         if "expression" in question:
             return vanishes(question["expression"])
+        if "tolerance" in question:
+            return same_value(question["truth"], question["answer"], question["tolerance"])
         return equal(question["truth"], question["answer"])
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
@@ -83,6 +100,7 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     equal("$\\frac{1}{2}$", "$0.5$")
     vanishes("1/2-0.5")
+    same_value("x+\\frac{1}{2}", "0.5+x", "0")
     serve_lines(lambda question: {"verdict": answer(question)})
 
 

@@ -53,6 +53,8 @@ class ScoreRequest:
     data_type: str
     group: int = 0
     """Which prompt of the batch it answers: scores normalised by group are within it."""
+    options: Sequence[str] = ()
+    """Of a multiple-choice question, with or without their letters."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def score_request(request: ScoreRequest, judged: Judged, variant: Variant, setti
         text_score=judged.text_score,
         mask_score=judged.mask_score,
         settings=settings,
+        options=request.options,
     )
 
 

@@ -12,7 +12,9 @@ A malformed answer scores low and never raises; a malformed ground truth is a br
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Literal, get_args
 
 from onethinker_jax.rewards import metrics
@@ -29,8 +31,10 @@ from onethinker_jax.rewards.answers import (
     tighten_tags,
     unwrap_answer,
 )
-from onethinker_jax.rewards.equivalence import math_equivalent, options_equivalent, plain_number
+from onethinker_jax.rewards.equivalence import math_equivalent
 from onethinker_jax.rewards.normalisation import Normalisation
+from onethinker_jax.rewards.option_answers import options_equivalent
+from onethinker_jax.rewards.quantities import as_float, number_fault, read_number, readings
 from onethinker_jax.rewards.released import (
     ACCURACY_WEIGHT,
     FORMAT_WEIGHT,
@@ -149,13 +153,15 @@ def score_response(
     text_score: float | None = None,
     mask_score: float | None = None,
     settings: RewardSettings = DEFAULT_SETTINGS,
+    options: Sequence[str] = (),
 ) -> Score:
     """Scores one response.
 
     `ground_truth` may be wrapped in `<answer>…</answer>`. `text_score` in [0, 1], where a reward service
     computed one, replaces the local ROUGE of an open-ended answer and is ignored for every other task.
-    `mask_score` in [0, 1] is the accuracy of segmentation where `settings.segmentation_reward` is "mask",
-    and must then be given for each answer that `mask_prompt` reads. Raises ValueError for an unknown task or
+    `options` are a multiple-choice question's, with or without their letters: with them the paper variant also
+    knows an option by its own text. `mask_score` in [0, 1] is the accuracy of segmentation where
+    `settings.segmentation_reward` is "mask", and must then be given for each answer that `mask_prompt` reads. Raises ValueError for an unknown task or
     variant and for scores that are missing or NaN, GroundTruthError for a truth its task cannot read; never
     for a response.
     """
@@ -183,7 +189,7 @@ def score_response(
             accuracy = _structured_accuracy(structured, wanted, problem_type, settings) if structured else 0.0
     else:
         structure = float(bool(answer))
-        accuracy = _text_accuracy(answer, truth, problem_type, text_score)
+        accuracy = _text_accuracy(answer, truth, problem_type, text_score, options)
     tags = float(has_strict_format(response) and structure == 1.0)
     return Score(accuracy + settings.format_weight * tags, accuracy, tags, structure)
 
@@ -220,14 +226,16 @@ def _check_task(problem_type: str, variant: str) -> None:
         raise ValueError(f'unknown reward variant {variant!r}: "paper" or "released"')
 
 
-def _text_accuracy(answer: str | None, truth: str, problem_type: str, text_score: float | None) -> float:
+def _text_accuracy(
+    answer: str | None, truth: str, problem_type: str, text_score: float | None, options: Sequence[str]
+) -> float:
     """The paper variant's accuracy of the text tasks; 0 without an answer."""
-    if problem_type == "regression" and plain_number(truth) is None:
-        raise GroundTruthError(f"regression: the ground truth {truth[:200]!r} is not a number")
+    if problem_type in ("numerical", "regression") and number_fault(truth, problem_type):
+        raise GroundTruthError(f"{problem_type}: the ground truth {truth[:200]!r} is not a number")
     if not answer:
         return 0.0
     if problem_type == "multiple choice":
-        return float(options_equivalent(answer, truth))
+        return float(options_equivalent(answer, truth, options))
     if problem_type == "numerical":
         return float(_numbers_equivalent(answer, truth))
     if problem_type == "math":
@@ -248,21 +256,19 @@ def _unit(value: float, name: str) -> float:
 
 def _numbers_equivalent(answer: str, truth: str) -> bool:
     """Equal to the decimals the truth shows, two at least, and to 0.5%; by mathematics if not numbers."""
-    given, wanted = plain_number(answer.removesuffix("%")), plain_number(truth.removesuffix("%"))
+    given, wanted = read_number(answer), read_number(truth)
     if given is None or wanted is None:
         return math_equivalent(answer, truth)
-    if not (math.isfinite(given) and math.isfinite(wanted)):
-        return False
-    decimals = max(2, len(truth.strip().partition(".")[2]))
-    rounding = 0.5 * 10.0 ** -min(decimals, 15)
-    return abs(given - wanted) <= min(rounding, 0.005 * abs(wanted)) + 1e-12 * abs(wanted)
+    rounding = Fraction(1, 2 * 10 ** max(2, wanted.places or 0))
+    return any(abs(a - b) <= min(rounding, abs(b) / 200) for a, b in readings(given, wanted))
 
 
 def _regression(answer: str, truth: str) -> float:
-    given, wanted = plain_number(answer), plain_number(truth)
+    given, wanted = read_number(answer), read_number(truth)
     if given is None or wanted is None:
         return 0.0
-    return metrics.mean_relative_accuracy(given, wanted)
+    pairs = [(as_float(a), as_float(b)) for a, b in readings(given, wanted)]
+    return max((metrics.mean_relative_accuracy(a, b) for a, b in pairs), default=0.0)
 
 
 def _structured_accuracy(

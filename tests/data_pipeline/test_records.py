@@ -8,7 +8,6 @@ import pytest
 
 from onethinker_jax.data_pipeline import json_rows
 from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.ground_truth import option_letters
 from onethinker_jax.data_pipeline.json_rows import BrokenRow, JsonRows
 from onethinker_jax.data_pipeline.records import (
     PROBLEM_TYPES,
@@ -19,6 +18,7 @@ from onethinker_jax.data_pipeline.records import (
     task_of,
 )
 from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
+from onethinker_jax.rewards.option_answers import option_letters
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 
 RLE = {"size": [4, 4], "counts": "0a0"}
@@ -122,7 +122,7 @@ def test_evaluation_rows(folder):
         ({"answer": "<answer>A"}, "answer: its <answer> tags must be one pair, are <answer>"),
         ({"answer": "<answer>A</answer><answer>B</answer>"}, "answer: its <answer> tags must be one pair"),
         ({"answer": "<answer> </answer>"}, "answer: must be a text that is not empty"),
-        ({"problem_type": "regression", "answer": "about 3"}, "answer: regression needs a number, has 'abou"),
+        ({"problem_type": "regression", "answer": "3 to 4"}, "answer: regression needs a number, has '3 to"),
         ({"path": "a.png"}, "data_type: is 'image', but the media|problem: 1 <image> for 2 image files"),
         ({**MASK, "fps": 0}, "fps: must be a positive number, is 0"),
         ({**MASK, "resolution": {"width": 3}}, "resolution: must be .width, height. in pixels"),

@@ -206,7 +206,8 @@ def test_regression_is_mean_relative_accuracy():
     assert paper("120", "regression").accuracy == pytest.approx(0.6)  # 0.2 < 0.5, 0.45 … 0.25
     assert paper("104", "regression").accuracy == pytest.approx(1.0)  # 0.04 < 0.05
     assert paper("1,000", "regression").accuracy == 0.0
-    assert paper("about 100", "regression").accuracy == 0.0
+    assert paper("about 100", "regression").accuracy == 1.0
+    assert paper("100 or 200", "regression").accuracy == 0.0
 
 
 def test_reading_text_is_one_minus_word_error_rate():
