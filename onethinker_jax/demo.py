@@ -6,6 +6,11 @@
 Exit status: 0 done, 1 an error that is named in one line, 2 a command line that cannot be used, 130 Ctrl-C.
 """
 
+from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+
+if __name__ == "__main__":  # the imports below take seconds
+    interrupts_end_at_once("stopped")
+
 import contextlib
 import mimetypes
 import os
@@ -45,9 +50,9 @@ from onethinker_jax.rewards.client import RewardClient
 from onethinker_jax.rewards.option_answers import option_letter, option_letters
 from onethinker_jax.rewards.quantities import number_fault
 from onethinker_jax.rewards.sidecar import connect
+from onethinker_jax.sampler_settings import padded
 from onethinker_jax.scoring import MASK_FPS, MASK_FRAMES, mask_pictures
 
-SMALLEST_STEP = 128  # tokens or patches that the sizes of a prompt are rounded up to, at least
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey these
 
 
@@ -205,14 +210,6 @@ def respond(arguments: Arguments, processor: Processor, prompt: Example) -> Resp
     return Response(samples.texts[0], samples.reasons[0], len(samples.tokens[0]), len(prompt.tokens), seconds)
 
 
-def padded(size: int) -> int:
-    """The size that a prompt of `size` tokens or patches is padded to: few sizes to compile, a quarter too much at
-    most beyond 512.
-    """
-    step = max(SMALLEST_STEP, 2 ** (max(size - 1, 1).bit_length() - 3))
-    return -(-size // step) * step
-
-
 def read_answer(response: str, record: Record) -> Answer:
     """The parts of a response; any text at all is read."""
     text = extract_answer(response)
@@ -339,6 +336,7 @@ def _article(kind: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Parses and asks; returns the exit status."""
     try:
+        interrupts_raise()
         ask(
             parse(Arguments, arguments, prog="python -m onethinker_jax.demo", description=Arguments.__doc__),
             Console(highlight=False),
@@ -350,6 +348,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except KeyboardInterrupt:
+        interrupts_end_at_once()
+        sys.stderr.write("stopped\n")
         return 130
     return 0
 

@@ -3,16 +3,25 @@
     python -m onethinker_jax.evaluate MODEL_DIRECTORY eval_file.json --out results
 
 Segmentation answers prompt the reward service's mask back end, and the masks are held against the record's.
-The trainer scores its held-out records through the same functions.
+Answers are in the folder as soon as they are scored.  The trainer scores its held-out records through the same
+functions.
+
+Exit status: 0 done, 1 an error that is named in one line, 2 a command line that cannot be used, 130 Ctrl-C.
 """
+
+from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+
+if __name__ == "__main__":  # the imports below take seconds
+    interrupts_end_at_once("stopped before anything was done")
 
 import dataclasses
 import json
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,18 +31,29 @@ import tyro
 from flax import nnx
 from jax.sharding import Mesh
 
+from onethinker_jax.answering import (
+    PROMPTS_AHEAD,
+    Answered,
+    PredictionFile,
+    Progress,
+    answer_records,
+    answer_row,
+    fitted,
+    read_prompts,
+)
 from onethinker_jax.command_line import UsageError, parse
+from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.chat import ProcessorError
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.prompts import PromptError, Prompts
-from onethinker_jax.data_pipeline.records import Record, RecordError, read_records, task_of
+from onethinker_jax.data_pipeline.records import Record, RecordError, iter_records, task_of
 from onethinker_jax.model.config import ConfigError
 from onethinker_jax.model.hf_weights import WeightsError, load_hf
 from onethinker_jax.model.sharding import decoding_layout, make_mesh
-from onethinker_jax.responses import Sampler
+from onethinker_jax.responses import Sampler, prompt_of
 from onethinker_jax.rewards.addresses import AddressError
 from onethinker_jax.rewards.client import RewardRequestError, RewardUnavailable
 from onethinker_jax.rewards.pool import ScoringError, score_pool
@@ -75,14 +95,7 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """The answer with what it is an answer to."""
-        return {
-            "problem_id": self.record.problem_id,
-            "task": task_of(self.record),
-            "response": self.response,
-            "answer": self.record.answer,
-            **dataclasses.asdict(self.score),
-            "mask_iou": self.mask_iou,
-        }
+        return answer_row(self.record, self.response, self.score, self.mask_iou)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], record: Record) -> "Prediction":
@@ -110,17 +123,21 @@ def evaluate(
 
     Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
     """
-    samples = sampler(params, sampler.prompts(records), seed=seed, step=0)
-    responses = [of_one.texts[0] for of_one in samples]
-    scores = scorer.single()(records, [[response] for response in responses])
-    predictions = []
-    for record, response, (score,) in zip(records, responses, scores, strict=True):
-        iou = None
-        if record.segmentation is not None:
-            masks = scorer.predict_masks(record, response)
-            iou = 0.0 if masks is None else masks.iou
-        predictions.append(Prediction(record, response, score, iou))
-    return predictions
+    bad, workers = BadRecords(), sampler.processor.media.workers
+    found: dict[int, Prediction] = {}
+    with read_prompts(records, sampler.prompt, workers=workers, bad=bad) as prompts:
+        for part in answer_records(sampler, params, records, prompts, scorer.single(), seed=seed, bad=bad):
+            found |= _predictions(part, records)
+    return [found[number] for number in range(len(records))]
+
+
+def _predictions(part: Sequence[Answered], records: Sequence[Record]) -> dict[int, Prediction]:
+    """By the record's number, of the answers that have scores."""
+    return {
+        one.number: Prediction(records[one.number], one.response, one.score, one.mask_iou)
+        for one in part
+        if one.score is not None
+    }
 
 
 def by_task(predictions: Sequence[Prediction]) -> list[TaskResult]:
@@ -284,28 +301,56 @@ class Arguments(ModelArguments):
     variant: Variant = "released"
     """Whose reward formulas: the paper's, or those of its released code."""
     reward: RewardSettings = field(default_factory=RewardSettings)
+    prompts_ahead: int = PROMPTS_AHEAD
+    """Prompts that are read and kept beyond those being answered; one of a long video takes up to 75 MB."""
+    on_bad_record: OnBadRecord = "raise"
+    """A record whose media cannot be decoded, whose prompt is too long or whose answer cannot be scored: "raise" ends
+    the evaluation; "skip" leaves it out of the means and lists it in skipped.jsonl."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "prompts_ahead"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value} must be at least 1")
 
 
-def main(arguments: Arguments) -> None:
-    """Runs the evaluation and writes its results."""
+def run(arguments: Arguments) -> None:
+    """Runs the evaluation and writes its results.
+
+    Whatever ends it, the answers so far are in the folder; a KeyboardInterrupt says so.
+    """
     settings = arguments.sampler(
         rows=arguments.rows,
         prompt_tokens=arguments.prompt_tokens,
         prompt_patches=arguments.prompt_patches,
         prompt_buckets=arguments.prompt_buckets,
     )
-    records = read_records(arguments.file, media_root=arguments.media_root)[: arguments.limit]
+    skipped = arguments.out / "skipped.jsonl"
+    skipped.unlink(missing_ok=True)
+    bad = BadRecords(arguments.on_bad_record, skipped)
+    all_records = iter_records(arguments.file, media_root=arguments.media_root, bad=bad)
+    records = list(islice(all_records, arguments.limit))
     if not records:
         raise RecordError(f"{arguments.file}: no records to evaluate")
     processor = arguments.processor()
+    logger.info("%s records of %s; loading %s …", f"{len(records):,}", arguments.file, arguments.model)
     mesh = make_mesh()
     graphdef, params = arguments.load(mesh)
-    sampler = Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=arguments.dtype)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    file = PredictionFile(arguments.out)
     with (
+        file,
         connect(arguments.sidecar, log=arguments.out / "reward_server.log") as client,
         score_pool(arguments.sidecar.score_workers) as pool,
+        read_prompts(
+            records,
+            lambda record: prompt_of(record, processor, settings),
+            workers=processor.media.workers,
+            bad=bad,
+        ) as prompts,
     ):
+        logger.info("reading prompts …")
+        fit, prompts = fitted(settings, prompts, len(records), arguments.prompts_ahead)
         scorer = Scorer(
             client,
             variant=arguments.variant,
@@ -314,8 +359,48 @@ def main(arguments: Arguments) -> None:
             media=processor.media,
             prompts=processor.prompts,
         )
-        predictions = evaluate(sampler, params, records, scorer, seed=arguments.seed)
-    write_predictions(arguments.out / "predictions.jsonl", predictions)
+        sampler = Sampler(graphdef, processor, fit, mesh=mesh, compute_dtype=arguments.dtype, lazy=True)
+        parts = answer_records(
+            sampler,
+            params,
+            records,
+            prompts,
+            scorer.single(),
+            seed=arguments.seed,
+            ahead=arguments.prompts_ahead,
+            bad=bad,
+        )
+        predictions = _kept(parts, records, file)
+    _finish(arguments, file, predictions, bad)
+
+
+def _kept(
+    parts: Iterator[list[Answered]], records: Sequence[Record], file: PredictionFile
+) -> list[Prediction]:
+    """The predictions in the order of the records, each written when it comes."""
+    logger.info("compiling; then answers go to %s …", file.path)
+    progress, found = Progress(len(records)), dict[int, Prediction]()
+    try:
+        for part in parts:
+            file.append(part, records)
+            found |= _predictions(part, records)
+            progress.reached(file.count)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{file.said()}, of {len(records):,}") from None
+    except EXPECTED:
+        logger.info("%s, of %s", file.said(), f"{len(records):,}")
+        raise
+    return [found[number] for number in sorted(found)]
+
+
+def _finish(
+    arguments: Arguments, file: PredictionFile, predictions: Sequence[Prediction], bad: BadRecords
+) -> None:
+    """Writes answers and means, and prints the means."""
+    left_out = f"{bad.count:,} records are left out: see {bad.quarantine}"
+    if not predictions:
+        raise RecordError(f"{arguments.file}: no record could be evaluated; {left_out}")
+    write_predictions(file.path, predictions)
     results = [*by_task(predictions), over_all(predictions)]
     (arguments.out / "metrics.json").write_text(
         json.dumps([vars(result) for result in results], indent=2) + "\n"
@@ -327,24 +412,36 @@ def main(arguments: Arguments) -> None:
             *(result.task, result.records, result.overall, result.accuracy, result.format),
             masks,
         )
+    if bad.count:
+        logger.warning("%s", left_out)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:
+    """Parses and evaluates; returns the exit status."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("onethinker_jax").setLevel(logging.INFO)
     try:
-        main(
+        interrupts_raise()
+        run(
             parse(
                 Arguments,
-                sys.argv[1:],
+                arguments,
                 prog="python -m onethinker_jax.evaluate",
                 description=Arguments.__doc__,
             )
         )
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+        return 2
     except EXPECTED as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt as stop:
+        interrupts_end_at_once()
+        sys.stderr.write(f"stopped; {str(stop) or 'no answer is kept'}\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

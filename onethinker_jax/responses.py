@@ -5,8 +5,7 @@ Prompts of any number run through the model's own sampler in fixed shapes, and c
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,9 +48,11 @@ class Sampler:
         compute_dtype: str = "float32",
         first: int = 0,
         stride: int = 1,
+        lazy: bool = False,
     ):
         """Of prompts dealt out to processes this one samples every ``stride``-th from number ``first``.
 
+        With ``lazy`` it compiles a program when a prompt first needs it, else all of them before the first sample.
         Raises ValueError naming a setting, ShardingError when the mesh does not divide the rows.
         """
         self.processor, self.settings = processor, settings
@@ -62,7 +63,7 @@ class Sampler:
         )
         shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
         shape = generation_shape(settings, compute_dtype, shards)
-        self._decoding = ContinuousBatching(graphdef, self.config, shape, mesh)
+        self._decoding = ContinuousBatching(graphdef, self.config, shape, mesh, lazy=lazy)
         self._longest_stop = max((len(text.encode()) for text in settings.stop), default=0)
 
     def __call__(
@@ -78,25 +79,44 @@ class Sampler:
         return [found[number] for number in range(len(prompts))]
 
     def parts(
-        self, params: nnx.State, prompts: Sequence[Example], *, seed: int, step: int
+        self,
+        params: nnx.State,
+        prompts: Iterable[Example | None],
+        *,
+        seed: int,
+        step: int,
+        ahead: int | None = None,
     ) -> Iterator[tuple[list[int], list[Samples]]]:
-        """The same in parts, as prompts are through: their numbers and samples.  The device goes on meanwhile."""
+        """The same in parts, as prompts are through: their numbers and samples.  The device goes on meanwhile.
+
+        ``ahead``: prompts that are taken and kept beyond those on the device, by default all.  A number whose
+        prompt is None has no samples.
+        """
         settings = self.settings
-        for prompt in prompts:
-            check_fits(prompt, tokens=settings.prompt_tokens, patches=settings.prompt_patches)
+        kept: dict[int, Example] = {}  # until it is on the device
+
+        def sizes() -> Iterator[tuple[int, int] | None]:
+            for number, prompt in enumerate(prompts):
+                if prompt is None:
+                    yield None
+                else:
+                    check_fits(prompt, tokens=settings.prompt_tokens, patches=settings.prompt_patches)
+                    kept[number] = prompt
+                    yield len(prompt.tokens), len(prompt.patches)
 
         def stack(
             numbers: Sequence[int], tokens: int, patches: int
         ) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
-            chosen = [prompts[number] for number in numbers]
+            chosen = [kept[number] for number in numbers]
+            for number in set(numbers):
+                del kept[number]
             inputs, lengths = stack_prompts(chosen, tokens=tokens, patches=patches)
             return inputs, lengths, np.array([prompt.next_position for prompt in chosen], np.int32)
 
         params = self.placed(params)
-        sizes = [(len(prompt.tokens), len(prompt.patches)) for prompt in prompts]
         stream = self._decoding(
             params,
-            Prompts(sizes, stack, self._first, self._stride),
+            Prompts(sizes(), stack, self._first, self._stride, ahead),
             samples=settings.samples,
             seed=seed,
             step=step,
@@ -125,25 +145,7 @@ class Sampler:
 
     def prompt(self, record: Record) -> Example:
         """The record's prompt; raises PackingError naming the record when it exceeds the settings' sizes."""
-        prompt, settings = self.processor.prompt(record), self.settings
-        limits = (("tokens", settings.prompt_tokens), ("patches", settings.prompt_patches))
-        for name, most in limits:
-            if (size := len(getattr(prompt, name))) > most:
-                raise PackingError(
-                    f"record {record.problem_id}: prompt of {size} {name}, more than the {most} allowed"
-                )
-        return prompt
-
-    def prompts(self, records: Sequence[Record]) -> list[Example]:
-        """The records' prompts, as many made at once as processes decode media.
-
-        Raises what ``prompt`` does, of the first record that it fails for.
-        """
-        workers = self.processor.media.workers
-        if not workers:
-            return [self.prompt(record) for record in records]
-        with ThreadPoolExecutor(workers, thread_name_prefix="prompts") as threads:
-            return list(threads.map(self.prompt, records))
+        return prompt_of(record, self.processor, self.settings)
 
     def _samples(self, prompt: Example, finished: list[Finished]) -> Samples:
         finished = sorted(finished, key=lambda one: one.sample)
@@ -167,6 +169,18 @@ class Sampler:
         if not complete(len(tokens)):
             return None
         return next(end for end in range(known + 1, len(tokens) + 1) if complete(end))
+
+
+def prompt_of(record: Record, processor: Processor, settings: SamplerSettings) -> Example:
+    """The record's prompt; raises PackingError naming the record when it exceeds the settings' sizes."""
+    prompt = processor.prompt(record)
+    limits = (("tokens", settings.prompt_tokens), ("patches", settings.prompt_patches))
+    for name, most in limits:
+        if (size := len(getattr(prompt, name))) > most:
+            raise PackingError(
+                f"record {record.problem_id}: prompt of {size} {name}, more than the {most} allowed"
+            )
+    return prompt
 
 
 def forbidden_ids(processor: Processor) -> tuple[int, ...]:

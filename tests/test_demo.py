@@ -19,6 +19,7 @@ from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.model.continuous_batching import EndReason
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.sampler_settings import padded
 from tests.data_pipeline.making import brightness, frame_numbers, write_image, write_tokenizer, write_video
 from tests.train import making
 from tests.waiting import HANG_S
@@ -325,11 +326,11 @@ def test_a_models_own_answer_to_a_question_alone(model, tmp_path, capsys):
 
 
 def test_prompts_are_padded_to_few_sizes():
-    sizes = {demo.padded(size) for size in range(1, 16_385)}
+    sizes = {padded(size) for size in range(1, 16_385)}
     assert len(sizes) < 30
     for size in range(1, 16_385):
-        assert size <= demo.padded(size) <= max(1.25 * size, size + 127)
-        assert demo.padded(size) % 4 == 0
+        assert size <= padded(size) <= max(1.25 * size, size + 127)
+        assert padded(size) % 4 == 0
 
 
 ERRORS = {

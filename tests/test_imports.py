@@ -18,7 +18,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if not path.stem.endswith(("_pb2", "_pb2_grpc"))
 }
-PARTS = {"model", "rewards", "data_pipeline", "command_line", "sampler_settings"}
+PARTS = {"model", "rewards", "data_pipeline", "command_line", "interrupts", "sampler_settings"}
 # Part of the package -> the other parts that it may import.
 ALLOWED = {
     "model": set(),
@@ -29,7 +29,9 @@ ALLOWED = {
     "data_pipeline.annotate": {"rewards", "scoring", "command_line"},  # a tool on top
     "scoring": {"rewards", "data_pipeline"},
     "command_line": set(),
-    "evaluate": {*PARTS, "responses", "scoring"},
+    "interrupts": set(),
+    "answering": {"rewards", "data_pipeline", "sampler_settings", "responses", "scoring"},
+    "evaluate": {*PARTS, "responses", "scoring", "answering"},
     "demo": {*PARTS, "responses", "scoring", "evaluate"},
     "train": {*PARTS, "responses", "scoring", "evaluate"},
 }

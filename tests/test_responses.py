@@ -1,7 +1,10 @@
 """The sampler of responses: stop strings in real text, parts as they come, settings that cannot work."""
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,12 +12,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from onethinker_jax.answering import read_prompts
+from onethinker_jax.data_pipeline.bad_records import BadRecords
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.packing import PackingError
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.model.continuous_batching import ContinuousBatching
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
@@ -85,6 +91,54 @@ def test_parts_are_the_whole(made, free):
     assert len(seen) > 1
 
 
+@pytest.mark.parametrize("ahead", [1, 2, 9])
+def test_prompts_read_ahead_are_all_that_is_kept(made, free, ahead):
+    """The samples are the same, whatever is left out; a prompt is gone once it is on the device."""
+    processor, graphdef, params, prompts = made
+    settings = replace(SETTINGS, prefill_rows=1, rows=2)
+    sampler = Sampler(graphdef, processor, settings, mesh=make_mesh(), lazy=True)
+    alive: set[int] = set()
+    most = 0
+
+    def coming():
+        nonlocal most
+        for number, prompt in enumerate([*prompts[:2], None, *prompts[3:]]):
+            if prompt is None:
+                yield None
+                continue
+            one = replace(prompt)
+            alive.add(number)
+            weakref.finalize(one, alive.discard, number)
+            most = max(most, len(alive))
+            yield one
+
+    found = {}
+    for numbers, samples in sampler.parts(params, coming(), seed=1, step=2, ahead=ahead):
+        found.update(zip(numbers, samples, strict=True))
+    assert sorted(found) == [0, 1, 3, 4]
+    for number, of_one in found.items():
+        assert of_one.texts == free[number].texts
+    gc.collect()
+    assert not alive and most <= min(ahead + 1, 4)  # and the one that has just been read
+
+
+def test_a_lazy_sampler_compiles_what_it_runs(made, free, monkeypatch):
+    processor, graphdef, params, prompts = made
+    monkeypatch.setattr(ContinuousBatching, "warm_up", lambda *_: pytest.fail("it warms up"))
+    settings = replace(SETTINGS, prompt_buckets=2, prompt_tokens=2 * SETTINGS.prompt_tokens)
+    sampler = Sampler(graphdef, processor, settings, mesh=make_mesh(), lazy=True)
+    for whole, got in zip(free, sampler(params, prompts, seed=1, step=2), strict=True):
+        assert got.texts == whole.texts
+
+
+def test_settings_fitted_to_prompts():
+    settings = replace(SETTINGS, rows=8, prompt_tokens=16_384, prompt_patches=65_536)
+    fit = settings.fitted_to([(300, 4000), (200, 16)])
+    assert (fit.rows, fit.prompt_tokens, fit.prompt_patches) == (2, 384, 4096)
+    assert settings.fitted_to([(300, 0)]).prompt_patches == 0
+    assert replace(settings, prompt_tokens=310).fitted_to([(300, 0)] * 9).prompt_tokens == 310
+
+
 def test_prompts_dealt_out_to_processes_give_the_same_samples(made, free):
     """A sample's key is that of its prompt's number among all."""
     processor, graphdef, params, prompts = made
@@ -130,10 +184,16 @@ def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypat
     monkeypatch.setattr(processor, "media", MediaReader(pool=pool))
     monkeypatch.setattr(processor, "prompt", prompt)
     sampler = Sampler(graphdef, processor, SETTINGS, mesh=make_mesh())
-    assert sampler.prompts(records) == [*prompts, prompts[0]]
+    reading = partial(read_prompts, records, sampler.prompt, workers=workers)
+    with reading(bad=BadRecords()) as read:
+        assert list(read) == [*prompts, prompts[0]]
     bad.update((2, 1))
-    with pytest.raises(MediaError, match="1: broken"):
-        sampler.prompts(records)
+    with pytest.raises(MediaError, match="1: broken"), reading(bad=BadRecords()) as read:
+        list(read)
+    left_out = BadRecords("skip")
+    with reading(bad=left_out) as read:
+        assert list(read) == [prompts[0], None, None, *prompts[3:], prompts[0]]
+    assert left_out.count == 2
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class OrderedExamples:
     ):
         """
         Args:
-            positions: of the stream, in the order to go by.
+            positions: of the stream, in the order to go by; where they end, `next` may be called once for each.
             at: the record at a position; thread-safe.
             make: its example; thread-safe. MediaError, PackingError and RecordError mean a bad record.
             bad: where bad records are reported.
@@ -89,7 +89,9 @@ class OrderedExamples:
                 self._coming.append((position, partial(self._attempt, position)))
             return
         while len(self._coming) < count:
-            position = next(self._positions)
+            position = next(self._positions, None)
+            if position is None:
+                return
             self._coming.append((position, self._threads.submit(self._attempt, position).result))
 
     def _attempt(self, position: int) -> Attempt:

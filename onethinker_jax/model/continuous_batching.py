@@ -5,9 +5,9 @@ prompt, which was prefilled behind the bursts before: whole behind one of them, 
 waits, few rows that are left go on in a smaller batch.  All shapes are fixed: after ``warm_up`` nothing compiles.
 """
 
+import heapq
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,15 +33,17 @@ FindStop = Callable[[np.ndarray, int], int | None]
 class Prompts:
     """The prompts of a call: their sizes, and a way to stack some of them in arrays of a bucket's size.
 
-    Of prompts dealt out to processes these are every ``stride``-th from number ``first``: a sample's key is folded
-    from the number that its prompt has among all of them.
+    Sizes are read in turn, ``ahead`` of the prompts that are prefilled, or all at once.  Of the prompts that are read
+    and wait, the largest are prefilled first; each is stacked once.  Of prompts dealt out to processes these are every
+    ``stride``-th from number ``first``: a sample's key is folded from the number that its prompt has among all.
     """
 
-    sizes: Sequence[tuple[int, int]]  # (tokens, patches)
+    sizes: Iterable[tuple[int, int] | None]  # (tokens, patches) of each number; None: there is no such prompt
     # (numbers, tokens, patches) -> inputs, lengths int32 [n], positions of the first new tokens int32 [n]
     stack: Callable[[Sequence[int], int, int], tuple[ModelInputs, np.ndarray, np.ndarray]]
     first: int = 0
     stride: int = 1
+    ahead: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,13 @@ class ContinuousBatching:
         sampling: SamplingConfig,
         shape: GenerationShape,
         mesh: Mesh | None = None,
+        *,
+        lazy: bool = False,
     ):
-        """Raises ShardingError when the mesh's data shards do not divide the rows or the prefill rows."""
+        """With ``lazy`` a program is compiled when it is first needed, else all are by the first call.
+
+        Raises ShardingError when the mesh's data shards do not divide the rows or the prefill rows.
+        """
         self.sampling, self.shape, self.mesh = sampling, shape, mesh
         self.programs = make_programs(graphdef, sampling, shape)
         sizes = [shape.rows >> halving for halving in range(shape.halvings + 1)]
@@ -76,7 +83,7 @@ class ContinuousBatching:
             if math.prod(mesh.shape[axis] for axis in BATCH_AXES) > 1:
                 sizes = sizes[:1]  # to halve rows on many devices would move their caches
         self.sizes = [size for size in sizes if size]
-        self._warm = False
+        self._lazy, self._warm = lazy, False
 
     def __call__(
         self,
@@ -88,18 +95,21 @@ class ContinuousBatching:
         step: int,
         find_stop: FindStop | None = None,
     ) -> Iterator[list[Finished]]:
-        """Samples of every prompt as they end, keyed by (seed, step, prompt, sample, token)."""
-        buckets = [self._bucket(*size) for size in prompts.sizes]
-        self.warm_up(params)
+        """Samples of every prompt as they end, keyed by (seed, step, prompt, sample, token).
+
+        Raises ValueError when a prompt fits in no bucket.
+        """
+        waiting = _Waiting(prompts, self._bucket)
+        if not self._lazy:
+            self.warm_up(params)
         key = jax.random.fold_in(jax.random.key(seed), step)
         table = _Table(self.shape, samples)
-        waiting = deque(sorted(range(len(buckets)), key=lambda number: -buckets[number]))
         cache, column = self.programs.empty(params), 0
         staged: _Staged | None = None
         finished: list[Finished] = []
         while True:
             while (staged or waiting) and len(free := table.free_rows()):
-                staged = staged or self._stage(params, prompts, buckets, waiting)
+                staged = staged or self._stage(params, prompts, waiting)
                 cache = self._insert(cache, staged, free, table)
                 staged = staged if staged.numbers else None
             table.start_samples()
@@ -112,7 +122,7 @@ class ContinuousBatching:
             slots = table.slots(prompts.first, prompts.stride)
             cache, burst = self.programs.burst(params, cache, slots, key, np.int32(column), *fewest)
             if staged is None and waiting:
-                staged = self._stage(params, prompts, buckets, waiting)
+                staged = self._stage(params, prompts, waiting)
             if staged is not None:
                 staged.advance()
             if finished:  # while the device is busy
@@ -128,9 +138,9 @@ class ContinuousBatching:
         if self._warm:
             return
         cache = self.programs.empty(params)
-        nothing, size = Prompts([(1, 0)], _padding), self.shape.prefill_rows
+        nothing, size = Prompts((), _padding), self.shape.prefill_rows
         for bucket in self.shape.prompt_buckets:
-            staged = _Staged(self._prefill(params, nothing, [0] * size, bucket), {})
+            staged = _Staged(self._prefill(params, nothing, [0] * size, bucket, longest=1), {})
             cache = self._insert(cache, staged, np.zeros(0, np.int32), _Table(self.shape, 1))
         idle, zero = _Table(self.shape, 1), np.int32(0)
         for size in self.sizes:
@@ -149,18 +159,18 @@ class ContinuousBatching:
             f"a prompt of {tokens} tokens and {patches} patches exceeds {self.shape.prompt_buckets[-1]}"
         )
 
-    def _stage(
-        self, params: nnx.State, prompts: Prompts, buckets: list[int], waiting: deque[int]
-    ) -> "_Staged":
+    def _stage(self, params: nnx.State, prompts: Prompts, waiting: "_Waiting") -> "_Staged":
         """The next waiting prompts, in the bucket of the largest; those missing are the last one again."""
         size = self.shape.prefill_rows
-        numbers = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+        taken = waiting.take(size)
+        numbers = [one.number for one in taken]
         padded = numbers + numbers[-1:] * (size - len(numbers))
-        bucket = self.shape.prompt_buckets[max(buckets[number] for number in numbers)]
-        return _Staged(self._prefill(params, prompts, padded, bucket), dict(enumerate(numbers)))
+        bucket = self.shape.prompt_buckets[max(one.bucket for one in taken)]
+        longest = max(one.tokens for one in taken)
+        return _Staged(self._prefill(params, prompts, padded, bucket, longest), dict(enumerate(numbers)))
 
     def _prefill(
-        self, params: nnx.State, prompts: Prompts, numbers: list[int], bucket: tuple[int, int]
+        self, params: nnx.State, prompts: Prompts, numbers: list[int], bucket: tuple[int, int], longest: int
     ) -> Iterator[Prefilled]:
         """The prompts after each dispatch: one for them whole, or one for their media and then one a piece."""
 
@@ -173,7 +183,6 @@ class ContinuousBatching:
             return
         embedded, computed = self.programs.embed(params, *arrays())
         yield computed
-        longest = max(prompts.sizes[number][0] for number in numbers)
         for start in self.shape.piece_starts(bucket[0], longest):
             computed = self.programs.prefill_piece(params, embedded, computed, np.int32(start))
             yield computed
@@ -192,6 +201,43 @@ class ContinuousBatching:
             if table.live.any(-1).sum() <= size < len(table.prompt):
                 cache = self.programs.take(cache, table.keep(size))
         return cache
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A prompt that waits to be prefilled."""
+
+    number: int
+    bucket: int
+    tokens: int
+
+
+class _Waiting:
+    """The prompts that are not staged yet, as many of which are read as ``prompts.ahead`` says."""
+
+    def __init__(self, prompts: Prompts, bucket: Callable[[int, int], int]):
+        self._coming, self._ahead, self._bucket = enumerate(prompts.sizes), prompts.ahead, bucket
+        self._read: list[tuple[int, int, _Read]] = []  # a heap: the largest bucket first, then by number
+        self._read_on(self._ahead)
+
+    def __bool__(self) -> bool:
+        self._read_on(1)
+        return bool(self._read)
+
+    def take(self, count: int) -> list[_Read]:
+        """Up to ``count`` of the largest."""
+        self._read_on(self._ahead)
+        return [heapq.heappop(self._read)[2] for _ in range(min(count, len(self._read)))]
+
+    def _read_on(self, count: int | None) -> None:
+        """Until ``count`` wait; None: until all are read."""
+        while count is None or len(self._read) < count:
+            number, size = next(self._coming, (None, None))
+            if number is None:
+                return
+            if size is not None:
+                one = _Read(number, self._bucket(*size), size[0])
+                heapq.heappush(self._read, (-one.bucket, number, one))
 
 
 @dataclass
