@@ -1,6 +1,7 @@
 """Settings of every test: JAX on the CPU as eight virtual devices, compilations cached between runs."""
 
 import os
+import signal
 from pathlib import Path
 
 CACHE = (
@@ -22,3 +23,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# What a shell's script runs in the background ignores Ctrl-C, and so would the processes that tests send one to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
