@@ -1,16 +1,18 @@
-"""Held-out records as cards of the run's page: the media with both answers on them, and the text beside.
+"""Held-out records as cards of the run's page: what every stage answered to the same record, side by side.
 
-`gallery_item` makes an item from a record, a response and its score; the trainer needs nothing else. Masks
-are optional: an image's, or a video's at given times, as the reward service makes them from box and points.
+`stage_answer` reads a stage's response, `gallery_item` puts a record together with the answers of its stages; the
+trainer needs nothing else. Masks are optional: an image's, or a video's at given times, as the reward service makes
+them from box and points.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.drawing import data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing import Marks, data_uri, draw, marks_at
 from onethinker_jax.data_pipeline.records import Record, task_of
 from onethinker_jax.data_pipeline.views import Masks, timeline_html, view_record
 from onethinker_jax.rewards.answers import (
@@ -33,8 +35,22 @@ IMAGE_WIDTH, FRAME_WIDTH = 384, 288  # pixels that a picture and a film's frame 
 
 
 @dataclass(frozen=True)
+class StageAnswer:
+    """What one stage of training answered to a record."""
+
+    stage: str  # "after SFT", "after RL"
+    response: str
+    reasoning: str | None  # None: the response has no <think>…</think>
+    answer: str | None  # None: no <answer>…</answer>
+    marks: StructuredAnswer | None
+    score: Score
+    masks: Masks | None = None
+    extra: dict[str, float] = field(default_factory=dict)  # further numbers to show: {"mask IoU": 0.81}
+
+
+@dataclass(frozen=True)
 class GalleryItem:
-    """One record with a response to it."""
+    """One record with its stages' answers, in the order of training."""
 
     task: str
     problem_id: int | str
@@ -43,42 +59,58 @@ class GalleryItem:
     frames: list[np.ndarray]  # uint8 [H, W, 3] each: the images, or frames of the video
     times: tuple[float, ...] | None  # seconds of each frame; None: images
     duration: float  # seconds; 0: images
-    response: str
-    reasoning: str | None  # None: the response has no <think>…</think>
-    answer: str | None  # None: no <answer>…</answer>
     truth: str
-    predicted_marks: StructuredAnswer | None
     true_marks: StructuredAnswer | None
-    score: Score
+    true_masks: Masks | None
+    answers: tuple[StageAnswer, ...]
     best: tuple[float, float] = (1.0, 1.0)  # the largest overall reward and accuracy there are for the task
-    stage: str = ""  # of training that the response comes from: "SFT", "RL"
-    predicted_masks: Masks | None = None
-    true_masks: Masks | None = None
-    extra: dict[str, float] = field(default_factory=dict)  # further numbers to show: {"mask IoU": 0.81}
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether there is anything to be drawn on the media."""
+        parts = (self.true_marks, self.true_masks, *(one.marks for one in self.answers))
+        return any(part is not None for part in parts)
 
 
-def gallery_item(
+def stage_answer(
     record: Record,
     response: str,
     score: Score,
     *,
-    variant: Variant = "paper",
-    settings: RewardSettings = DEFAULT_SETTINGS,
-    stage: str = "",
+    stage: str,
     masks: Masks | None = None,
     extra: dict[str, float] | None = None,
+) -> StageAnswer:
+    """A stage's response to ``record``, read; any text at all is."""
+    answer = extract_answer(response)
+    return StageAnswer(
+        stage,
+        response,
+        extract_thinking(response),
+        answer,
+        parse_structured(answer, record.problem_type, record.data_type),
+        score,
+        masks,
+        extra or {},
+    )
+
+
+def gallery_item(
+    record: Record,
+    answers: Sequence[StageAnswer],
+    *,
+    variant: Variant = "paper",
+    settings: RewardSettings = DEFAULT_SETTINGS,
     fps: float = 2.0,
 ) -> GalleryItem:
     """An item with its media loaded, at most `views.MAX_FRAMES` frames of a video sampled at `fps`.
 
-    `variant` and `settings` are those that `score` was computed with.
+    `variant` and `settings` are those that the answers' scores were computed with.
 
     Raises MediaError when an image or video cannot be read.
     """
     kind = record.problem_type, record.data_type
-    answer = extract_answer(response)
-    predicted_marks = parse_structured(answer, *kind)
-    view = view_record(record, predicted_marks, fps=fps)
+    view = view_record(record, *(one.marks for one in answers), fps=fps)
     return GalleryItem(
         task=task_of(record),
         problem_id=record.problem_id,
@@ -87,63 +119,77 @@ def gallery_item(
         frames=view.frames,
         times=view.times,
         duration=view.duration,
-        response=response,
-        reasoning=extract_thinking(response),
-        answer=answer,
         truth=unwrap_answer(record.answer),
-        predicted_marks=predicted_marks,
         true_marks=view.marks,
-        score=score,
-        best=(max_overall(*kind, variant, settings), max_accuracy(*kind, variant, settings)),
-        stage=stage,
-        predicted_masks=masks,
         true_masks=view.masks,
-        extra=extra or {},
+        answers=tuple(answers),
+        best=(max_overall(*kind, variant, settings), max_accuracy(*kind, variant, settings)),
     )
 
 
 def card_html(item: GalleryItem) -> str:
-    """The card of an item."""
-    score = item.score
-    stage = f'<span class="tag">{escape(item.stage)}</span>' if item.stage else ""
-    media = _film(item) if item.times is not None else _pictures(item)
+    """The card of an item: media once where answers are texts, else with each stage's answer drawn on them."""
+    shares = [_share(one.score.accuracy, item.best[1]) for one in item.answers]
     options = "".join(f"<li>{escape(option)}</li>" for option in item.options)
-    meters = _meter("accuracy", score.accuracy, item.best[1]) + "".join(
-        _meter(name, value)
-        for name, value in {"format": score.format, "structure": score.structure, **item.extra}.items()
-    )
-    if item.answer is None:
-        answer = f'<span class="none">no answer tags</span> {escape(short_text(item.response, 400))}'
-    else:
-        answer = escape(short_text(item.answer, 700))
-    reasoning = (
-        escape(short_text(item.reasoning, 1200)) if item.reasoning else '<span class="none">none</span>'
-    )
-    return (
-        f'<article class="card" data-task="{escape(item.task)}" data-stage="{escape(item.stage)}" '
-        f'data-reward="{score.overall:.4f}"><div class="media">{media}</div><div class="text">'
-        f'<header><span class="task">{escape(item.task)}</span>{stage}'
-        f'<span class="number">#{escape(str(item.problem_id))}</span>'
-        f'<span class="reward" style="--good:{_share(score.overall, item.best[0]):.3f}">'
-        f"{score.overall:.2f}</span></header>"
+    about = (
+        f'<header><span class="task">{escape(item.task)}</span>'
+        f'<span class="number">#{escape(str(item.problem_id))}</span></header>'
         f'<p class="question">{escape(item.question)}</p>'
         + (f'<ul class="options">{options}</ul>' if options else "")
-        + f"<dl><dt>Reasoning</dt><dd class=think>{reasoning}</dd>"
-        f'<dt class="predicted">Answer</dt><dd class="mono">{answer}</dd>'
-        f'<dt class="true">Truth</dt><dd class="mono">{escape(short_text(item.truth, 700))}</dd></dl>'
-        f'<div class="meters">{meters}</div></div></article>'
+        + f'<dl><dt class="true">Truth</dt><dd class="mono">{escape(short_text(item.truth, 700))}</dd></dl>'
     )
+    last = len(item.answers) - 1
+    stages = "".join(
+        _stage_html(item, one, shares[number], after=number == last)
+        for number, one in enumerate(item.answers)
+    )
+    body = f'{about}<div class="stages">{stages}</div>'
+    if not item.has_marks:
+        body = f'<div class="media">{_media(item, None)}</div><div class="text">{body}</div>'
+    return (
+        f'<article class="card{"" if item.has_marks else " beside"}" data-task="{escape(item.task)}" '
+        f'data-accuracy="{shares[-1]:.4f}" data-change="{shares[-1] - shares[0]:.4f}">{body}</article>'
+    )
+
+
+def _stage_html(item: GalleryItem, one: StageAnswer, share: float, *, after: bool) -> str:
+    """A stage's answer: how right it is, the media with it, the text, the parts of its reward."""
+    if one.answer is None:
+        answer = f'<span class="none">no answer tags</span> {escape(short_text(one.response, 400))}'
+    else:
+        answer = escape(short_text(one.answer, 700)) or '<span class="none">empty</span>'
+    reasoning = escape(short_text(one.reasoning, 1200)) if one.reasoning else '<span class="none">none</span>'
+    meters = [("reward", one.score.overall, item.best[0]), ("format", one.score.format, 1.0)]
+    meters += [
+        ("structure", one.score.structure, 1.0),
+        *((name, value, 1.0) for name, value in one.extra.items()),
+    ]
+    media = f'<div class="media">{_media(item, one)}</div>' if item.has_marks else ""
+    return (
+        f'<section class="stage{" after" if after else ""}"><header><b>{escape(one.stage)}</b>'
+        f"{badge_html(one.score.accuracy, share, item.best[1])}</header>{media}"
+        f'<dl><dt class="predicted">Answer</dt><dd class="mono">{answer}</dd>'
+        f'<dt>Reasoning</dt><dd class="think">{reasoning}</dd></dl>'
+        f'<div class="meters">{"".join(_meter(*meter) for meter in meters)}</div></section>'
+    )
+
+
+def badge_html(accuracy: float, share: float, most: float = 1.0) -> str:
+    """How right an answer is, from red (``share`` 0 of what its task gives) to green (1)."""
+    of_most = "" if most == 1 else f" of {most:g}"
+    return f'<span class="badge" style="--good:{share:.3f}"><small>accuracy</small> {accuracy:.2f}{of_most}</span>'
 
 
 def _share(value: float, best: float) -> float:
-    return min(max(value / best, 0.0), 1.0)
+    return min(max(value / best, 0.0), 1.0) if best > 0 and math.isfinite(value) else 0.0
 
 
 def _meter(name: str, value: float, best: float = 1.0) -> str:
     if not math.isfinite(value):
         return f"<div><span>{escape(name)}</span><b>–</b></div>"
+    of_best = "" if best == 1 else f" / {best:g}"
     return (
-        f"<div><span>{escape(name)}</span><b>{value:.2f}</b>"
+        f"<div><span>{escape(name)}</span><b>{value:.2f}{of_best}</b>"
         f'<i class="bar"><i style="width:{100 * _share(value, best):.0f}%"></i></i></div>'
     )
 
@@ -153,29 +199,30 @@ def short_text(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def _picture(item: GalleryItem, frame: np.ndarray, time: float | None, width: int) -> str:
-    """The frame with both answers on it, as a URI."""
-    true_mask = item.true_masks.near(time) if item.true_masks else None
-    predicted_mask = item.predicted_masks.near(time) if item.predicted_masks else None
-    truth = marks_at(item.true_marks, time, item.times or (), true_mask)
-    predicted = marks_at(item.predicted_marks, time, item.times or (), predicted_mask)
-    return data_uri(draw(frame, truth, predicted, width))
+def _media(item: GalleryItem, one: StageAnswer | None) -> str:
+    """The item's pictures or film with the truth and an answer on them; None: as they are."""
 
+    def picture(frame: np.ndarray, time: float | None, width: int) -> str:
+        if one is None:
+            return data_uri(draw(frame, Marks(), Marks(), width))
+        true_mask = item.true_masks.near(time) if item.true_masks else None
+        predicted_mask = one.masks.near(time) if one.masks else None
+        truth = marks_at(item.true_marks, time, item.times or (), true_mask)
+        return data_uri(
+            draw(frame, truth, marks_at(one.marks, time, item.times or (), predicted_mask), width)
+        )
 
-def _pictures(item: GalleryItem) -> str:
-    return "".join(
-        f'<img alt="image {number} of record {escape(str(item.problem_id))}" '
-        f'src="{_picture(item, frame, None, IMAGE_WIDTH)}">'
-        for number, frame in enumerate(item.frames, 1)
-    )
-
-
-def _film(item: GalleryItem) -> str:
+    if item.times is None:
+        return "".join(
+            f'<img alt="image {number} of record {escape(str(item.problem_id))}" '
+            f'src="{picture(frame, None, IMAGE_WIDTH)}">'
+            for number, frame in enumerate(item.frames, 1)
+        )
     cells = "".join(
-        f'<figure><img alt="frame at {time:.1f} s" src="{_picture(item, frame, time, FRAME_WIDTH)}">'
+        f'<figure><img alt="frame at {time:.1f} s" src="{picture(frame, time, FRAME_WIDTH)}">'
         f"<figcaption>{time:.1f} s</figcaption></figure>"
-        for frame, time in zip(item.frames, item.times or (), strict=True)
+        for frame, time in zip(item.frames, item.times, strict=True)
     )
-    length = max(item.duration, *(item.times or (0.0,)))
-    timeline = timeline_html(length, {"true": item.true_marks, "predicted": item.predicted_marks})
+    length = max(item.duration, *item.times)
+    timeline = "" if one is None else timeline_html(length, {"true": item.true_marks, "predicted": one.marks})
     return f'<div class="film">{cells}</div>{timeline}'

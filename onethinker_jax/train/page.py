@@ -1,7 +1,7 @@
-"""The page of a run: what it learned on held-out records, its curves, and a gallery of answers.
+"""The page of a run: what it learned on held-out records, the answers themselves, and its curves.
 
 One HTML file that needs nothing else: styles, script, curves (SVG) and pictures (base64) are inside, so that
-it can be mailed, archived or opened from disk. Readable in light and dark, and without the script.
+it can be mailed, archived or opened from disk. Readable in light and dark, on a phone, and without the script.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from onethinker_jax.data_pipeline.html_file import facts_html, write_html
 from onethinker_jax.train.charts import PANELS, panel_html, panels
 from onethinker_jax.train.gallery import GalleryItem, card_html
+from onethinker_jax.train.intervals import METHOD, Change, signed
 
-MAX_GALLERY_BYTES = 5_000_000
+MAX_GALLERY_BYTES = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,20 @@ class TaskSummary:
     task: str
     records: int
     reward: Sequence[float | None]  # mean overall reward
+    accuracy: Sequence[float | None] = ()  # mean accuracy
     format_rate: Sequence[float | None] = ()  # share of responses in the right format, 0-1
     mask_iou: Sequence[float | None] = ()  # segmentation: mean IoU of the masks, 0-1
+    reward_change: Change | None = None  # from the last stage but one to the last
+    accuracy_change: Change | None = None
+    best: tuple[float, float] = (1.0, 1.0)  # the largest reward and accuracy there are for the task
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The table at the top of the page."""
+    """The table at the top of the page: a row a task, and one over all records."""
 
     tasks: Sequence[TaskSummary]
+    total: TaskSummary | None = None
     stages: Sequence[str] = ("fresh", "SFT", "RL")
     facts: Mapping[str, str] = field(
         default_factory=dict
@@ -54,9 +61,9 @@ def write_page(
     Args:
         path: the HTML file; its directory must exist.
         title: of the page and the window.
-        summary: the table; a last row with the mean over all records is added.
+        summary: the table.
         curves: rows of the run's metrics file (`log.read_metrics`).
-        gallery: cards, grouped by task on the page, tasks with boxes, points or spans first. Past about 5 MB
+        gallery: cards, grouped by task on the page, tasks with boxes, points or spans first. Past about 8 MB
             of them the rest is left out, evenly over the tasks, and the page says so.
         links: text -> address of further pages beside this one.
     """
@@ -70,9 +77,9 @@ def write_page(
         body.append(f'<p class="links">{listed}</p>')
     if summary.tasks:
         body.append(_summary_html(summary))
-    body.append(_curves_html(curves))
     if gallery:
         body.append(_gallery_html(gallery))
+    body.append(_curves_html(curves))
     write_document(path, title, body, styles=["page"], script="page")
 
 
@@ -83,104 +90,128 @@ def write_document(
     files = resources.files("onethinker_jax.train")
     style = "".join(files.joinpath(f"{name}.css").read_text("utf-8") for name in styles)
     code = files.joinpath(f"{script}.js").read_text("utf-8") if script else ""
-    text = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{style}</style></head><body>{''.join(body)}"
-        "<footer>Written by onethinker_jax. Everything on this page is inside this file.</footer>"
-        f"<script>{code}</script></body></html>\n"
-    )
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def facts_html(facts: Mapping[str, str]) -> str:
-    """Name and value pairs in boxes beside each other."""
-    boxes = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
-    return f'<dl class="facts">{boxes}</dl>'
-
-
-def overall(tasks: Sequence[TaskSummary], stages: int) -> TaskSummary:
-    """The mean over all records; of the masks, over the records that have one."""
-
-    def mean(name: str, stage: int) -> float | None:
-        found = [
-            (task.records, getattr(task, name)[stage])
-            for task in tasks
-            if stage < len(getattr(task, name)) and getattr(task, name)[stage] is not None
-        ]
-        total = sum(records for records, _ in found)
-        return sum(records * value for records, value in found) / total if total else None
-
-    columns = {name: [mean(name, i) for i in range(stages)] for name in ("reward", "format_rate", "mask_iou")}
-    return TaskSummary("all tasks", sum(task.records for task in tasks), **columns)
+    write_html(Path(path), title, style, "".join(body), script=code)
 
 
 def _summary_html(summary: Summary) -> str:
-    stages = summary.stages
-    rows = [*summary.tasks, overall(summary.tasks, len(stages))]
-    formats = any(value is not None for row in rows for value in row.format_rate)
-    masks = any(value is not None for row in rows for value in row.mask_iou)
-    groups = [
-        ("Reward", True),
-        *([("Right format", formats)] if formats else []),
-        *([("Mask IoU", masks)] if masks else []),
-    ]
-    top = "".join(
-        f'<th colspan="{len(stages) + (2 if name == "Reward" else 0)}">{name}</th>' for name, _ in groups
+    stages, rows = summary.stages, [*summary.tasks, *([summary.total] if summary.total else [])]
+    differ = len({row.best for row in summary.tasks}) > 1
+    if differ:
+        most = "The largest reward and accuracy differ by task and stand in the table."
+    else:
+        reward, accuracy = summary.tasks[0].best
+        most = f"The largest accuracy is {accuracy:g}, the largest reward {reward:g}."
+    change = (
+        f"Change is {escape(stages[-1])} over {escape(stages[-2])}, record by record; grey: within the noise. {METHOD}."
+        if len(stages) > 1
+        else ""
     )
-    names = "".join(
-        f'<th><i class="key stage{i % 3}"></i>{escape(stage)}</th>' for i, stage in enumerate(stages)
+    keys = "".join(
+        f'<th{" class=first" if i == 0 else ""}><i class="key stage{i % 3}"></i>{escape(stage)}</th>'
+        for i, stage in enumerate(stages)
     )
-    plain = "".join(f"<th>{escape(stage)}</th>" for stage in stages)
+    at_most = "<th>at most</th>" if differ else ""
+    wide = len(stages) + differ
+    top = f'<th class="first" colspan="{wide + 2}">Accuracy</th><th class="first" colspan="{wide + 1}">Reward</th>'
     head = (
-        f"<tr><th></th><th></th>{top}</tr><tr><th>Task</th><th>Records</th>{names}<th></th><th>Gain</th>"
-        f"{plain * (len(groups) - 1)}</tr>"
+        f"<tr><th></th><th></th>{top}</tr><tr><th>Task</th><th>Records</th>{keys}<th></th><th>change</th>{at_most}"
+        f"{keys}<th>change</th>{at_most}</tr>"
     )
-    scale = max([1.0, *(value for row in rows for value in row.reward if value is not None)])
-    body = "".join(_summary_row(row, len(stages), scale, formats, masks) for row in rows)
-    gain = f"Gain is {escape(stages[-1])} over {escape(stages[-2])}." if len(stages) > 1 else ""
+    body = "".join(_summary_row(row, stages, differ, last=row is summary.total) for row in rows)
     return (
-        "<h2>Held-out records</h2><p class=lead>Mean reward of greedy answers to records that no stage was "
-        f"trained on. {gain}</p>"
-        f'<div class="sheet"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+        "<h2>Held-out records</h2><p class=lead>Greedy answers to records that no stage was trained on. "
+        f"{most} {change}</p>"
+        f'<div class="sheet stack" style="--across:{len(stages) + 1}"><table><thead>{head}</thead>'
+        f"<tbody>{body}</tbody></table></div>{_parts_html(summary, rows)}"
     )
 
 
-def _summary_row(row: TaskSummary, stages: int, scale: float, formats: bool, masks: bool) -> str:
-    cells = [f"<td>{escape(row.task)}</td><td>{row.records:,}</td>"]
-    cells += [f"<td>{_number(value)}</td>" for value in _filled(row.reward, stages)]
-    bars = "".join(
-        f'<i class="stage{i % 3}" style="width:{100 * max(value, 0) / scale:.1f}%" title="{value:.3f}"></i>'
-        for i, value in enumerate(row.reward)
+def _summary_row(row: TaskSummary, stages: Sequence[str], differ: bool, *, last: bool) -> str:
+    cells = [
+        f'<td data-note="{row.records:,} records">{escape(row.task)}</td><td class="wide-only">{row.records:,}</td>'
+    ]
+    columns = (
+        ("accuracy", row.accuracy, row.accuracy_change, row.best[1]),
+        ("reward", row.reward, row.reward_change, row.best[0]),
+    )
+    for name, values, change, best in columns:
+        filled = _filled(values, len(stages))
+        cells += [
+            _value(value, stage if number else f"{name}: {stage}", first=number == 0)
+            for number, (stage, value) in enumerate(zip(stages, filled, strict=True))
+        ]
+        if name == "accuracy":
+            cells.append(f'<td class="bars wide-only">{_bars(filled, best)}</td>')
+        cells.append(_change(change))
+        if differ:
+            cells.append(f'<td class="soft wide-only">{best:.3g}</td>')
+    return f"<tr{' class=all' if last else ''}>{''.join(cells)}</tr>"
+
+
+def _bars(values: Sequence[float | None], best: float) -> str:
+    return "".join(
+        f'<i class="stage{i % 3}" style="width:{100 * min(max(value, 0) / (best or 1), 1):.1f}%" '
+        f'title="{value:.3f}"></i>'
+        for i, value in enumerate(values)
         if value is not None
     )
-    cells.append(f'<td class="bars">{bars}</td>')
-    last = [value for value in row.reward[-2:] if value is not None]
-    if len(last) == 2:
-        gain = last[1] - last[0]
-        share, down = min(abs(gain) / 0.2, 1.0), " down" if gain < 0 else ""
-        cells.append(f'<td class="gain{down}" style="--share:{share:.2f}">{gain:+.3f}</td>')
+
+
+def _change(change: Change | None) -> str:
+    """The change and its interval; coloured only where the interval leaves out 0."""
+    if change is None:
+        return '<td class="gain same" data-label="change">–</td>'
+    mean, _, _ = change.text().partition(" ")
+    if change.interval is None:
+        sure = "too few to tell"
+    elif change.interval == (0.0, 0.0):
+        sure = "none changed"
     else:
-        cells.append("<td>–</td>")
-    if formats:
-        cells += [
-            f"<td>{'–' if value is None else f'{100 * value:.0f}%'}</td>"
-            for value in _filled(row.format_rate, stages)
-        ]
-    if masks:
-        cells += [f"<td>{_number(value)}</td>" for value in _filled(row.mask_iou, stages)]
-    return f"<tr>{''.join(cells)}</tr>"
+        sure = f"{signed(change.interval[0])} to {signed(change.interval[1])}"
+    return f'<td class="gain {change.direction}" data-label="change">{mean}<small>{sure}</small></td>'
+
+
+def _value(value: float | None, label: str, *, first: bool = False, share: bool = False) -> str:
+    text = "–" if value is None else f"{100 * value:.0f}%" if share else f"{value:.3f}"
+    return f'<td{" class=first" if first else ""} data-label="{escape(label)}">{text}</td>'
+
+
+def _parts_html(summary: Summary, rows: Sequence[TaskSummary]) -> str:
+    """The table of formats and masks, folded away; nothing where neither is known."""
+    groups = [
+        (title, name, share)
+        for title, name, share in (("Right format", "format_rate", True), ("mask IoU", "mask_iou", False))
+        if any(value is not None for row in rows for value in getattr(row, name))
+    ]
+    if not groups:
+        return ""
+    count = len(summary.stages)
+    head = "".join(f'<th class="first" colspan="{count}">{title}</th>' for title, _, _ in groups)
+    names = "".join(
+        f"<th{' class=first' if i == 0 else ''}>{escape(stage)}</th>"
+        for i, stage in enumerate(summary.stages)
+    )
+    body = "".join(
+        f"<tr{' class=all' if row is summary.total else ''}><td>{escape(row.task)}</td>"
+        + "".join(
+            _value(value, stage if i else f"{title}: {stage}", first=i == 0, share=share)
+            for title, name, share in groups
+            for i, (stage, value) in enumerate(
+                zip(summary.stages, _filled(getattr(row, name), count), strict=True)
+            )
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<details class="more"><summary>{" and ".join(title for title, _, _ in groups)} by task</summary>'
+        f'<div class="sheet stack" style="--across:{count}"><table><thead><tr><th></th>{head}</tr>'
+        f"<tr><th>Task</th>{names * len(groups)}</tr></thead><tbody>{body}</tbody></table></div></details>"
+    )
 
 
 def _filled(values: Sequence[float | None], length: int) -> list[float | None]:
     return [*values, *([None] * (length - len(values)))]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _curves_html(curves: Iterable[Mapping[str, Any]]) -> str:
@@ -203,20 +234,25 @@ def _gallery_html(gallery: Sequence[GalleryItem]) -> str:
     tasks = sorted({item.task for item in gallery}, key=lambda task: (task not in visual, task))
     kept = _affordable(gallery, tasks)
     cards = "".join(kept[index] for index in sorted(kept, key=lambda i: (tasks.index(gallery[i].task), i)))
-    stages = sorted({item.stage for item in gallery if item.stage})
     left_out = len(gallery) - len(kept)
     note = f" ({left_out} more are left out to keep the page small.)" if left_out else ""
-    stage = select_html("stage", "Stage", [("", "all"), *((s, s) for s in stages)]) if len(stages) > 1 else ""
+    stages = " and ".join(dict.fromkeys(one.stage for item in gallery for one in item.answers))
+    orders = [
+        ("", "by task"),
+        ("-change", "most improved first"),
+        ("change", "most worsened first"),
+        ("-accuracy", "best first"),
+        ("accuracy", "worst first"),
+    ]
     controls = (
         select_html("task", "Task", [("", "all"), *((task, task) for task in tasks)])
-        + stage
-        + select_html("order", "Order", [("", "by task"), ("high", "best first"), ("low", "worst first")])
+        + select_html("order", "Order", orders)
         + f'<span class="soft"><span id="shown">{len(kept)}</span> of {len(kept)}</span>'
-        '<span class="swatches"><span><i></i>truth</span><span><i class="dash"></i>prediction</span></span>'
+        '<span class="swatches"><span><i></i>truth</span><span><i class="dash"></i>answer</span></span>'
     )
     return (
-        "<h2>Answers</h2><p class=lead>Held-out records with the true and the predicted boxes, points, "
-        f"tracks, masks and time spans drawn on them.{note}</p>"
+        f"<h2>Answers</h2><p class=lead>The same held-out records {escape(stages)}, with the true and the answered "
+        f"boxes, points, tracks, masks and time spans drawn on them.{note}</p>"
         f'<div class="controls">{controls}</div><div id="gallery">{cards}</div>'
     )
 

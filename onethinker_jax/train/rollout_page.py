@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from onethinker_jax.data_pipeline.drawing import Marks, data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.html_file import facts_html
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records import task_of
@@ -26,7 +27,7 @@ from onethinker_jax.rewards.answers import (
 from onethinker_jax.train.config import LogSettings
 from onethinker_jax.train.gallery import FRAME_WIDTH, IMAGE_WIDTH, short_text
 from onethinker_jax.train.log import METRICS_FILE, read_metrics
-from onethinker_jax.train.page import facts_html, select_html, write_document
+from onethinker_jax.train.page import select_html, write_document
 from onethinker_jax.train.rl_metrics import by_task
 from onethinker_jax.train.rollouts import Group
 
@@ -115,19 +116,21 @@ class RolloutPages:
         samples = "".join(
             _sample(group, i, float(advantages[i]), number, scale, opened=i == order[0]) for i in order
         )
+        accuracy = np.mean([score.accuracy for score in group.scores])
         reward, spread = np.mean(group.outcome.rewards), np.std(group.outcome.rewards)
         return (
-            f'<article class="card" data-task="{escape(task_of(record))}" data-reward="{reward:.4f}" '
+            f'<article class="card beside" data-task="{escape(task_of(record))}" data-reward="{reward:.4f}" '
             f'data-spread="{spread:.4f}"><div class="media">{media}</div><div class="text">'
             f'<header><span class="task">{escape(task_of(record))}</span>'
             f'<span class="number">#{escape(str(record.problem_id))}</span>'
-            f'<span class="reward" style="--good:{_good(group.outcome.accuracy)}">{reward:.2f}'
-            f"<small> ± {spread:.2f}</small></span></header>"
+            f'<span class="soft">mean reward {reward:.2f} ± {spread:.2f}</span>'
+            f'<span class="badge" style="--good:{_good(group.outcome.accuracy)}">'
+            f"<small>mean accuracy</small> {accuracy:.2f}</span></header>"
             f'<p class="question">{escape(question)}</p>'
             + (f'<ul class="options">{options}</ul>' if options else "")
             + f'<dl><dt class="true">Truth</dt><dd class="mono">{escape(short_text(unwrap_answer(record.answer), 700))}'
-            f'</dd></dl><div class="samples"><div class="columns"><span>reward</span><span>advantage</span>'
-            "<span>accuracy</span><span>format</span><span>structure</span><span>tokens</span><span>end</span></div>"
+            f'</dd></dl><div class="samples"><div class="columns"><span>accuracy</span><span>advantage</span>'
+            "<span>reward</span><span>format</span><span>structure</span><span>tokens</span><span>end</span></div>"
             f"{samples}</div></div></article>"
         )
 
@@ -137,14 +140,17 @@ class RolloutPages:
         lines = []
         for path in sorted(self._folder.glob("step_*.html"), reverse=True):
             of_step = known.get(int(path.stem.removeprefix("step_")), {})
-            cells = "".join(f"<td>{_number(of_step.get(name))}</td>" for name in _SHOWN)
+            cells = "".join(
+                f'<td data-label="{label}">{_number(of_step.get(name))}</td>'
+                for name, label in _SHOWN.items()
+            )
             lines.append(f'<tr><td><a href="{path.name}">{_title(path)}</a></td>{cells}</tr>')
         head = "".join(f"<th>{name}</th>" for name in _SHOWN.values())
         table = f"<thead><tr><th>page</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
         body = [
             "<h1>Rollouts</h1>",
             '<p class="lead">Samples as the policy update saw them, newest first; means are over all samples drawn '
-            f'for the step.</p><div class="sheet pages"><table>{table}</table></div>',
+            f'for the step.</p><div class="sheet stack pages"><table>{table}</table></div>',
         ]
         write_document(self._folder / "index.html", "Rollouts", body, styles=["page"])
 
@@ -217,10 +223,10 @@ def _sample(group: Group, index: int, advantage: float, number: int, scale: floa
         )
     return (
         f'<details class="sample" name="group{number}" data-sample="{index}"{" open" if opened else ""}><summary>'
-        f'<span class="reward" style="--good:{_good(accuracy)}">{score.overall:.2f}</span>'
+        f'<span class="badge" style="--good:{_good(accuracy)}">{score.accuracy:.2f}</span>'
         f'<span class="advantage{"" if advantage >= 0 else " down"}"><i style="{side}"></i>'
         f"<b>{advantage:+.2f}</b></span>"
-        f"<span>{score.accuracy:.2f}</span><span>{score.format:.0f}</span><span>{score.structure:.2f}</span>"
+        f"<span>{score.overall:.2f}</span><span>{score.format:.0f}</span><span>{score.structure:.2f}</span>"
         f"<span>{len(group.samples.tokens[index])}</span>"
         f'<span class="{"" if ended else "none"}">{"end token" if ended else "cut off"}</span></summary>'
         f"<dl>{parts}</dl></details>"

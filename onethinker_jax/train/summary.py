@@ -1,40 +1,58 @@
 """What a finished run shows: the table on the console and the page."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from onethinker_jax.data_pipeline.records import Record, task_of
-from onethinker_jax.evaluate import Prediction, TaskResult, by_task, over_all
+from onethinker_jax.evaluate import Prediction, over_all
+from onethinker_jax.rewards.score import max_accuracy, max_overall
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config import TrainConfig
-from onethinker_jax.train.gallery import GalleryItem, Masks, gallery_item
+from onethinker_jax.train.gallery import GalleryItem, Masks, StageAnswer, gallery_item, stage_answer
 from onethinker_jax.train.heldout import Answers
+from onethinker_jax.train.intervals import METHOD, Change, change
 from onethinker_jax.train.log import METRICS_FILE, RunLog, read_metrics
 from onethinker_jax.train.page import Summary, TaskSummary, write_page
 from onethinker_jax.train.rollout_page import ROLLOUTS_INDEX
+from onethinker_jax.train.run_facts import run_facts
 
 LABELS = {"fresh": "fresh", "sft": "after SFT", "rl": "after RL"}
 
 
 def print_summary(config: TrainConfig, answers: Answers, log: RunLog) -> None:
-    """A row a task: mean held-out reward at each stage, and at the last the format rate and mask IoU."""
-    results = _results(answers.greedy)
-    rows = []
-    for of_task in results:
-        last = of_task[-1]
-        rewards = [result.overall for result in of_task]
-        rows.append(
-            [last.task, last.records, *rewards, rewards[-1] - rewards[-2], last.format, last.mask_iou]
-        )
+    """A row a task: mean accuracy of every stage and what RL changed, beside it reward, format and mask IoU."""
+    rows = summaries(config, answers.greedy)
+    bests = {row.best[0] for row in rows[:-1]}
+    most = f"largest reward {bests.pop():g}" if len(bests) == 1 else ""
+    stages = [LABELS[stage].removeprefix("after ") for stage in answers.greedy]
     columns = [
         "task",
-        "records",
-        *(LABELS[stage] for stage in answers.greedy),
-        "gain of RL",
-        "format",
-        "mask IoU",
+        "n",
+        *(f"accuracy\n{stage}" for stage in stages),
+        "change\n± 95%",
+        *(f"reward\n{stage}" for stage in stages[-2:]),
+        "change\n",
+        *([] if most else ["at most\n"]),
+        f"format\n{stages[-1]}",
+        "mask\nIoU",
     ]
-    log.table("Held-out reward (greedy answers)", columns, rows)
+    table = []
+    for row in rows:
+        assert row.accuracy_change is not None
+        assert row.reward_change is not None
+        table.append(
+            [
+                *(row.task, row.records, *row.accuracy, row.accuracy_change.text(), *row.reward[-2:]),
+                row.reward_change.text().partition(" ")[0],
+                *([] if most else [f"{row.best[0]:.3g}"]),
+                *(row.format_rate[-1], row.mask_iou[-1]),
+            ]
+        )
+    log.table(f"Held-out records, greedy answers{f' ({most})' if most else ''}", columns, table)
+    log.info(METHOD)
     if answers.sampled:
         log.info(_sampled_gain(config, answers))
 
@@ -45,33 +63,21 @@ def write_run_page(
     answers: Answers,
     scorer: Scorer,
 ) -> Path:
-    """Writes ``index.html`` into the run's folder: table, curves, and a gallery of the last stage's answers."""
-    results = _results(answers.greedy)
-    tasks = [
-        TaskSummary(
-            of_task[0].task,
-            of_task[0].records,
-            reward=[result.overall for result in of_task],
-            format_rate=[result.format for result in of_task],
-            mask_iou=[result.mask_iou for result in of_task],
-        )
-        for of_task in results[:-1]
-    ]
-    before, after = (result.overall for result in results[-1][-2:])
-    gain = f"{after - before:+.3f}, from {before:.3f} to {after:.3f}"
-    lead = f"RL changed the mean held-out reward of greedy answers by {gain}."
+    """Writes ``index.html`` into the run's folder: table, answers before and after RL, curves."""
+    *tasks, total = summaries(config, answers.greedy)
+    assert total.accuracy_change is not None
+    assert total.reward_change is not None
+    lead = (
+        f"RL changed the mean held-out accuracy of greedy answers {_said(total.accuracy_change, total.accuracy)}; "
+        f"their reward, of at most {total.best[0]:.3g}, {_said(total.reward_change, total.reward)}."
+    )
     if answers.sampled:
         lead += f" {_sampled_gain(config, answers)}."
     summary = Summary(
         tasks,
+        total,
         stages=[LABELS[stage] for stage in answers.greedy],
-        facts={
-            "Seed": str(config.seed),
-            "SFT": f"{config.sft.steps:,} updates",
-            "RL": f"{config.rl.steps:,} steps of {config.rl.prompts} prompts x {config.rl.samples} samples",
-            "Method": f"{config.rl.method}, {config.rl.variant} variant",
-            "Held out": f"{len(records):,} records",
-        },
+        facts=run_facts(config, records=len(records)),
         lead=lead,
     )
     page = config.directory / "index.html"
@@ -80,47 +86,105 @@ def write_run_page(
         title=f"onethinker_jax: {config.name}",
         summary=summary,
         curves=read_metrics(config.directory / METRICS_FILE),
-        gallery=_gallery(answers.greedy["rl"], config, scorer),
+        gallery=_gallery(answers.greedy, config, scorer),
         links={"Rollouts during RL": ROLLOUTS_INDEX} if (config.directory / ROLLOUTS_INDEX).is_file() else {},
     )
     return page
 
 
-def _sampled_gain(config: TrainConfig, answers: Answers) -> str:
-    """What RL did to the very mean that it raises."""
-    before, after = (over_all(predictions).overall for predictions in answers.sampled.values())
-    return (
-        f"Of answers sampled at temperature {config.rl.temperature:g}, as RL samples them: "
-        f"{before:.3f} before RL, {after:.3f} after ({after - before:+.3f})"
+def summaries(config: TrainConfig, predictions: Mapping[str, Sequence[Prediction]]) -> list[TaskSummary]:
+    """For each task by its name, and last for all of them, what every stage answered, in order.
+
+    ``predictions`` are of the same records in the same order at every stage.
+    """
+    stages = list(predictions.values())
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for number, prediction in enumerate(stages[-1]):
+        numbers[task_of(prediction.record)].append(number)
+    chosen = {task: numbers[task] for task in sorted(numbers)} | {"all tasks": list(range(len(stages[-1])))}
+    return [
+        _summary_of(task, [[of_stage[i] for i in of_task] for of_stage in stages], config)
+        for task, of_task in chosen.items()
+    ]
+
+
+def _summary_of(task: str, stages: Sequence[Sequence[Prediction]], config: TrainConfig) -> TaskSummary:
+    """The means of one task's predictions, stage by stage, and the last change."""
+    results = [over_all(of_stage) for of_stage in stages]
+    kinds = [(one.record.problem_type, one.record.data_type) for one in stages[-1]]
+    settings = config.rl.variant, config.reward
+    before, after = stages[-2:]
+    return TaskSummary(
+        task,
+        len(after),
+        reward=[result.overall for result in results],
+        accuracy=[result.accuracy for result in results],
+        format_rate=[result.format for result in results],
+        mask_iou=[result.mask_iou for result in results],
+        reward_change=change([one.score.overall for one in before], [one.score.overall for one in after]),
+        accuracy_change=change([one.score.accuracy for one in before], [one.score.accuracy for one in after]),
+        best=(
+            float(np.mean([max_overall(*kind, *settings) for kind in kinds])),
+            float(np.mean([max_accuracy(*kind, *settings) for kind in kinds])),
+        ),
     )
 
 
-def _results(predictions: Mapping[str, Sequence[Prediction]]) -> list[list[TaskResult]]:
-    """For each task, and last for all of them, the results of every stage in order."""
-    stages = [[*by_task(of_stage), over_all(of_stage)] for of_stage in predictions.values()]
-    return [list(of_task) for of_task in zip(*stages, strict=True)]
+def _said(moved: Change, means: Sequence[float | None]) -> str:
+    """A change in words: by +0.063 (95%: +0.021 to +0.105), from 0.528 to 0.590."""
+    before, after = means[-2:]
+    sure = "" if moved.interval is None else f" (95%: {moved.interval[0]:+.3f} to {moved.interval[1]:+.3f})"
+    noise = ": within the noise" if moved.direction == "same" else ""
+    return f"by {moved.text().partition(' ')[0]}{sure}, from {before:.3f} to {after:.3f}{noise}"
 
 
-def _gallery(predictions: Sequence[Prediction], config: TrainConfig, scorer: Scorer) -> list[GalleryItem]:
-    """The first few held-out records of every task, with masks where box and points prompt some."""
-    items, shown = [], dict.fromkeys((task_of(prediction.record) for prediction in predictions), 0)
-    for prediction in predictions:
-        record, task = prediction.record, task_of(prediction.record)
+def _sampled_gain(config: TrainConfig, answers: Answers) -> str:
+    """What RL did to the very mean that it raises."""
+    before, after = answers.sampled.values()
+    moved = change([one.score.overall for one in before], [one.score.overall for one in after])
+    means = [over_all(of_stage).overall for of_stage in (before, after)]
+    return (
+        f"Of answers sampled at temperature {config.rl.temperature:g}, as RL samples them, it changed the reward "
+        f"{_said(moved, means)}"
+    )
+
+
+def _gallery(
+    predictions: Mapping[str, Sequence[Prediction]], config: TrainConfig, scorer: Scorer
+) -> list[GalleryItem]:
+    """The first few held-out records of every task as the stages before and after RL answered them."""
+    stages = list(predictions)[-2:]
+    items: list[GalleryItem] = []
+    shown: dict[str, int] = defaultdict(int)
+    for of_record in zip(*(predictions[stage] for stage in stages), strict=True):
+        record = of_record[0].record
+        task = task_of(record)
         if shown[task] >= config.evaluation.gallery:
             continue
         shown[task] += 1
-        masks = scorer.predict_masks(record, prediction.response)
+        answers = [
+            _stage_answer(one, LABELS[stage], scorer) for stage, one in zip(stages, of_record, strict=True)
+        ]
         items.append(
             gallery_item(
                 record,
-                prediction.response,
-                prediction.score,
+                answers,
                 variant=config.rl.variant,
                 settings=config.reward,
-                stage=LABELS["rl"],
-                masks=None if masks is None else Masks(masks.times, masks.masks),
-                extra={} if prediction.mask_iou is None else {"mask IoU": prediction.mask_iou},
                 fps=config.data.video_fps,
             )
         )
     return items
+
+
+def _stage_answer(prediction: Prediction, stage: str, scorer: Scorer) -> StageAnswer:
+    """With masks where box and points prompt some."""
+    masks = scorer.predict_masks(prediction.record, prediction.response)
+    return stage_answer(
+        prediction.record,
+        prediction.response,
+        prediction.score,
+        stage=stage,
+        masks=None if masks is None else Masks(masks.times, masks.masks),
+        extra={} if prediction.mask_iou is None else {"mask IoU": prediction.mask_iou},
+    )

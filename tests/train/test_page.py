@@ -14,10 +14,12 @@ from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.rewards.score import Score, score_response
 from onethinker_jax.train import page as page_module
 from onethinker_jax.train.charts import panel_html, panels
-from onethinker_jax.train.gallery import GalleryItem, Masks, gallery_item
-from onethinker_jax.train.page import Summary, TaskSummary, overall, write_page
+from onethinker_jax.train.gallery import GalleryItem, Masks, card_html, gallery_item, stage_answer
+from onethinker_jax.train.intervals import Change
+from onethinker_jax.train.page import Summary, TaskSummary, write_page
 from tests.train.pages import GREY, Checker, record
 
+BOX = '{"boxes": [100, 100, 400, 600]}'
 CURVES = [
     {"stage": "sft", "step": 10 * i, "time": 0.0, "loss": 3.0 / i, "tokens_per_second": 9000.0}
     for i in range(1, 60)
@@ -36,10 +38,20 @@ CURVES = [
 
 
 def item(folder: Path, problem_type: str, data_type: str, truth: str, answer: str, **changes) -> GalleryItem:
+    """A record with what two stages answered to it: the first nothing, the second ``answer``."""
     one = record(folder, problem_type, data_type, truth, **changes)
-    response = f"<think>I looked & saw.</think>\n<answer>{answer}</answer>"
-    score = score_response(response, one.answer, problem_type=problem_type, data_type=data_type)
-    return gallery_item(one, response, score, stage="RL")
+    answers = []
+    for stage, said in (("after SFT", "nothing"), ("after RL", answer)):
+        response = f"<think>I looked & saw.</think>\n<answer>{said}</answer>"
+        score = score_response(response, one.answer, problem_type=problem_type, data_type=data_type)
+        answers.append(stage_answer(one, response, score, stage=stage))
+    return gallery_item(one, answers)
+
+
+def text_item(folder: Path, response: str, score: Score, **more) -> GalleryItem:
+    """A record of a text task with one stage's response."""
+    one = record(folder, "OCR", "image", "A")
+    return gallery_item(one, [stage_answer(one, response, score, stage="after RL", **more)])
 
 
 def items(folder: Path) -> list[GalleryItem]:
@@ -62,12 +74,31 @@ def items(folder: Path) -> list[GalleryItem]:
 
 def written(path: Path, **changes) -> tuple[str, Checker]:
     tasks = [
-        TaskSummary("OCR (image)", 30, [0.1, 0.5, 0.75], [0.0, 0.98, 1.0]),
-        TaskSummary("segmentation (image)", 10, [0.0, 0.25, 0.2], [0.0, 0.9, 1.0], [None, 0.4, 0.6]),
+        TaskSummary(
+            "OCR (image)",
+            30,
+            [0.6, 0.8, 1.25],
+            [0.0, 0.5, 0.75],
+            [0.0, 0.98, 1.0],
+            accuracy_change=Change(0.25, (0.1, 0.4)),
+            reward_change=Change(0.45, (0.2, 0.7)),
+            best=(1.5, 1.0),
+        ),
+        TaskSummary(
+            "segmentation (image)",
+            10,
+            [0.0, 0.25, 0.2],
+            [0.0, 0.15, 0.15],
+            [0.0, 0.9, 1.0],
+            [None, 0.4, 0.6],
+            accuracy_change=Change(0.0, (0.0, 0.0)),
+            reward_change=Change(-0.05, (-0.12, 0.02)),
+            best=(1.5, 1.0),
+        ),
     ]
     content = {
         "title": "A <small> run",
-        "summary": Summary(tasks, facts={"Model": "3M & more"}, lead="What it is."),
+        "summary": Summary(tasks, tasks[0], facts={"Model": "3M & more"}, lead="What it is."),
         "curves": CURVES,
         "gallery": items(path.parent),
     }
@@ -94,18 +125,33 @@ def test_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
 
 def test_summary_table(tmp_path: Path) -> None:
     text, _ = written(tmp_path / "index.html")
-    for cell in ("0.500", "0.750", "+0.250", "-0.050", "98%", "0.600"):
+    for cell in ("0.500", "0.750", "1.250", "98%", "0.600"):
         assert f">{cell}</td>" in text
-    mean = text[text.index("all tasks") :]
-    assert f"{(30 * 0.75 + 10 * 0.2) / 40:.3f}" in mean
+    assert "The largest accuracy is 1, the largest reward 1.5." in text
+    assert text.index("<h2>Held-out records") < text.index("<h2>Answers") < text.index("<h2>Curves")
 
 
-def test_overall_weighs_records_and_skips_what_is_not_known() -> None:
-    row = overall(
-        [TaskSummary("a", 1, [0.0, 1.0]), TaskSummary("b", 3, [0.4, None], mask_iou=[None, 0.5])], stages=2
-    )
-    assert (row.records, row.reward, row.mask_iou) == (4, [pytest.approx(0.3), 1.0], [None, 0.5])
-    assert row.format_rate == [None, None]
+def test_only_sure_changes_are_coloured(tmp_path: Path) -> None:
+    """Green or red where the interval leaves out 0; nothing, and what is within the noise, are neutral."""
+    text, _ = written(tmp_path / "index.html")
+    cells = re.findall(r'<td class="gain (\w+)" data-label="change">([^<]*)<small>([^<]*)</small>', text)
+    assert cells[:4] == [
+        ("up", "+0.250", "+0.100 to +0.400"),
+        ("up", "+0.450", "+0.200 to +0.700"),
+        ("same", "+0.000", "none changed"),
+        ("same", "-0.050", "-0.120 to +0.020"),
+    ]
+
+
+def test_a_largest_reward_that_differs_by_task_has_a_column(tmp_path: Path) -> None:
+    rows = [
+        TaskSummary("a", 1, [0.0, 1.0], [0.0, 1.0]),
+        TaskSummary("b", 3, [0.4, 2.0], [0.0, 1.0], best=(4, 3)),
+    ]
+    text, _ = written(tmp_path / "index.html", summary=Summary(rows, rows[0], stages=("SFT", "RL")))
+    assert text.count("<th>at most</th>") == 2 and "The largest accuracy is" not in text
+    assert '<td class="soft wide-only">3</td>' in text and '<td class="soft wide-only">4</td>' in text
+    assert text.count('<td class="gain same" data-label="change">–</td>') == 6
 
 
 def test_a_page_without_curves_or_gallery(tmp_path: Path) -> None:
@@ -125,14 +171,90 @@ def test_charts_hold_the_numbers() -> None:
     reward = made[2][2]
     assert [(one.name, one.points[0]) for one in reward] == [("all", (1, 0.51)), ("OCR (image)", (1, 0.4))]
     html = panel_html("rl", "reward", reward)
-    data = json.loads(re.search(r"data-chart='([^']*)'", html)[1].replace("&quot;", '"'))  # pyright: ignore[reportOptionalSubscript]
+    data = chart_data(html)
     assert data["series"][0]["points"][-1] == [29, 0.79]
     assert data["x"] == [1, 29]
     for points in re.findall(r'points="([^"]*)"', html):
         for pair in points.split():
             x, y = map(float, pair.split(","))
-            assert 0 <= x <= 900
-            assert 0 <= y <= 360
+            assert 0 <= x <= 460
+            assert 0 <= y <= 240
+
+
+def chart_data(html: str) -> dict:
+    """What the script reads of a panel's chart."""
+    found = re.search(r"data-chart='([^']*)'", html)
+    assert found is not None
+    return json.loads(found[1].replace("&quot;", '"'))
+
+
+def panel_of(curves: dict[str, list[float]], metric: str = "reward") -> str:
+    """The one panel of these curves, by name; "" is the overall one."""
+    rows = [
+        {"stage": "rl", "step": step + 1, "time": 0.0}
+        | {metric + (f"/{name}" if name else ""): values[step] for name, values in curves.items()}
+        for step in range(len(next(iter(curves.values()))))
+    ]
+    ((stage, _, series),) = panels(rows)
+    return panel_html(stage, metric, series)
+
+
+def test_many_curves_become_small_charts_on_one_scale() -> None:
+    tasks = {f"task <{number}>": [number / 20 + step / 100 for step in range(30)] for number in range(18)}
+    html = panel_of({"": [0.5] * 30, **tasks})
+    assert html.count('class="mini"') == 18 and html.count('class="chart"') == 1
+    assert "task &lt;17&gt;" in html and "task <" not in html
+    assert "All from 0 to 1.14, steps 1 to 30" in html
+    heights = [
+        [float(pair.split(",")[1]) for pair in line.split()]
+        for line in re.findall(r'<polyline points="([^"]*)"/>', html)
+    ]
+    assert (
+        len(heights) == 18 and heights[0][0] > heights[9][0] > heights[17][0]
+    )  # higher is nearer to the top
+    assert len(html) < 60_000
+
+
+def test_few_curves_share_a_chart_whose_legend_chooses() -> None:
+    noisy = [0.5 + 0.4 * (-1) ** step for step in range(40)]
+    html = panel_of({"": [0.5] * 40, "OCR": noisy})
+    assert re.findall(r'<button type="button" aria-pressed="true" data-series="(\d)">', html) == ["0", "1"]
+    assert html.count('class="raw"') == 2
+    (smooth,) = re.findall(r'<polyline points="([^"]*)" class="thin"', html)
+    heights = [float(pair.split(",")[1]) for pair in smooth.split()]
+    assert max(heights[4:-4]) - min(heights[4:-4]) < 45  # the values themselves swing over 150
+
+
+def test_compiling_does_not_flatten_the_chart_of_times() -> None:
+    html = panel_of({"step": [103.0, *[2.0 + step / 50 for step in range(40)]]}, "seconds")
+    assert "beyond the chart, by compiling: 1, up to 103" in html
+    points = chart_data(html)["series"][0]["points"]
+    assert max(value for _, value in points) == pytest.approx(2.78)
+    assert "beyond" not in panel_of({"step": [5.0, *[2.0] * 40]}, "seconds")
+    assert "beyond" not in panel_of({"": [103.0, *[2.0] * 40]}, "loss")  # not a time: it may begin high
+
+
+def test_a_wrong_answer_in_the_right_format_is_red(tmp_path: Path) -> None:
+    """Its badge says its accuracy, not what it earned for format and structure."""
+    one = record(tmp_path, "OCR", "image", "EXIT 4")
+    response = "<think>I look.</think><answer>nothing</answer>"
+    score = score_response(response, one.answer, problem_type="OCR", data_type="image", variant="released")
+    assert (score.overall, score.accuracy) == (0.6, 0.0)
+    card = card_html(
+        gallery_item(one, [stage_answer(one, response, score, stage="after RL")], variant="released")
+    )
+    assert '<span class="badge" style="--good:0.000"><small>accuracy</small> 0.00</span>' in card
+    assert "<span>reward</span><b>0.60 / 1.5</b>" in card
+
+
+def test_before_and_after_stand_side_by_side(tmp_path: Path) -> None:
+    card = card_html(item(tmp_path, "spatial grounding", "image", BOX, BOX))
+    assert re.findall(r"<header><b>([^<]*)</b>", card) == ["after SFT", "after RL"]
+    assert re.findall(r"</small> ([\d.]*)</span>", card) == ["0.00", "1.00"]
+    assert 'data-accuracy="1.0000" data-change="1.0000"' in card
+    pictures = re.findall(r'src="(data:[^"]*)"', card)
+    assert len(pictures) == 2 and pictures[0] != pictures[1]  # only RL's has its box
+    assert card_html(item(tmp_path, "OCR", "image", "A", "A")).count("<img") == 1  # a text: the medium once
 
 
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [5e-7, 1e-6], [1e9, -1e9], list(range(1000))])
@@ -214,7 +336,7 @@ def test_masks_of_a_record_are_read_and_timed(tmp_path: Path) -> None:
     assert moving.true_masks is not None
     assert list(moving.true_masks.times) == [0.0, 0.5]
     assert moving.true_masks.near(4.0) is None
-    assert moving.predicted_marks is None
+    assert moving.answers[0].marks is None
 
 
 def test_frames_of_a_track_are_those_of_its_seconds(tmp_path: Path) -> None:
@@ -229,17 +351,15 @@ def test_frames_of_a_track_are_those_of_its_seconds(tmp_path: Path) -> None:
 
 def test_a_full_page_leaves_cards_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = items(tmp_path)
-    monkeypatch.setattr(page_module, "MAX_GALLERY_BYTES", 60_000)
+    monkeypatch.setattr(page_module, "MAX_GALLERY_BYTES", 100_000)
     text, checker = written(tmp_path / "index.html", gallery=one * 20)
     assert "more are left out" in text
     assert 0 < checker.count["article"] < 140
-    assert len(set(re.findall(r'<article class="card" data-task="([^"]*)"', text))) == 7
+    assert len(set(re.findall(r'<article class="card[^"]*" data-task="([^"]*)"', text))) == 7
 
 
 def test_a_response_without_tags_is_shown_as_it_is(tmp_path: Path) -> None:
-    bare = gallery_item(
-        record(tmp_path, "OCR", "image", "A"), "just <words>", Score(0.0, 0.0, 0.0, 0.0), stage="fresh"
-    )
+    bare = text_item(tmp_path, "just <words>", Score(0.0, 0.0, 0.0, 0.0))
     text, _ = written(tmp_path / "index.html", gallery=[bare])
     assert "just &lt;words&gt;" in text
     assert "no answer tags" in text
@@ -248,12 +368,8 @@ def test_a_response_without_tags_is_shown_as_it_is(tmp_path: Path) -> None:
 def test_masks_of_a_prediction_show(tmp_path: Path) -> None:
     mask = np.zeros((1, 64, 96), bool)
     mask[:, 20:40, 20:60] = True
-    one = gallery_item(
-        record(tmp_path, "OCR", "image", "A"),
-        "x",
-        Score(0.0, 0.0, 0.0, 0.0),
-        masks=Masks([0.0], mask),
-        extra={"mask IoU": 0.5},
+    one = text_item(
+        tmp_path, "x", Score(0.0, 0.0, 0.0, 0.0), masks=Masks([0.0], mask), extra={"mask IoU": 0.5}
     )
     text, _ = written(tmp_path / "index.html", gallery=[one])
     assert "mask IoU" in text
