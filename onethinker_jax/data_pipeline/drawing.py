@@ -70,17 +70,23 @@ def draw(frame: np.ndarray, truth: Marks, predicted: Marks, width: int) -> Image
     picture = Image.fromarray(np.ascontiguousarray(frame)).convert("RGB").resize(size, sampling)
     pen = ImageDraw.Draw(picture)
     stroke = max(round(size[0] / 110), 2)
-    for marks, colour, dashed in ((truth, TRUE, False), (predicted, PREDICTED, True)):
-        _draw_marks(picture, pen, marks, colour, dashed, stroke)
+    answers = ((truth, TRUE, False), (predicted, PREDICTED, True))
+    # in layers, so that no answer's mask lies over another's points, and no negative point over a positive one
+    for marks, colour, _ in answers:
+        if marks.mask is not None:
+            _draw_outline(picture, marks.mask, colour, stroke)
+    for marks, colour, dashed in answers:
+        _draw_track_and_box(pen, size, marks, colour, dashed, stroke)
+    for plus in (False, True):
+        for marks, colour, _ in answers:
+            for point in marks.positive_points if plus else marks.negative_points:
+                _draw_point(pen, _pixel(point, size), colour, stroke, plus)
     return picture
 
 
-def _draw_marks(
-    picture: Image.Image, pen: ImageDraw.ImageDraw, marks: Marks, colour: Colour, dashed: bool, stroke: int
+def _draw_track_and_box(
+    pen: ImageDraw.ImageDraw, size: tuple[int, int], marks: Marks, colour: Colour, dashed: bool, stroke: int
 ) -> None:
-    size = picture.size
-    if marks.mask is not None:
-        _draw_outline(picture, marks.mask, colour, stroke)
     if len(marks.track) > 1:
         path = [_pixel(point, size) for point in marks.track]
         pen.line(path, fill=colour, width=max(stroke - 1, 1))
@@ -91,9 +97,6 @@ def _draw_marks(
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
         sides = [side for a, b in pairwise(corners) for side in _pieces(a, b, dashed, stroke)]
         _lines(pen, sides, colour, stroke)
-    for points, plus in ((marks.positive_points, True), (marks.negative_points, False)):
-        for point in points:
-            _draw_point(pen, _pixel(point, size), colour, stroke, plus)
 
 
 def _draw_point(pen: ImageDraw.ImageDraw, at: Pixel, colour: Colour, stroke: int, plus: bool) -> None:
@@ -128,16 +131,31 @@ def _pieces(a: Pixel, b: Pixel, dashed: bool, stroke: int) -> list[tuple[Pixel, 
 
 
 def _draw_outline(picture: Image.Image, mask: np.ndarray, colour: Colour, stroke: int) -> None:
-    """The border of a mask as a line of `stroke` pixels inside it, over a light tint of the whole."""
-    sized = Image.fromarray(np.asarray(mask, np.uint8) * 255).resize(picture.size, Image.Resampling.NEAREST)
-    inside = np.asarray(sized) > 0
+    """The border of a mask as a line of `stroke` pixels over a light tint of the whole.
+
+    The line lies inside the mask, and around one so small or thin that it would cover all of it.
+    """
+    inside = _resized(mask, picture.size)
     pixels = np.array(picture)
     pixels[inside] = (0.78 * pixels[inside] + 0.22 * np.array(colour)).astype(np.uint8)
-    line = inside & ~_shrunk(inside, stroke)
-    rim = ~inside & ~_shrunk(~inside, 1) | (_shrunk(inside, stroke) & ~_shrunk(inside, stroke + 1))
-    pixels[rim] = RIM
-    pixels[line] = colour
+    outer, inner = inside, _shrunk(inside, stroke)
+    if not _shrunk(inner, 1).any():
+        outer, inner = _grown(inside, stroke + 1), _grown(inside, 1)
+    pixels[_grown(outer, 1) & ~outer | inner & ~_shrunk(inner, 1)] = RIM
+    pixels[outer & ~inner] = colour
     picture.paste(Image.fromarray(pixels))
+
+
+def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The mask in the picture's size (width, height), bool; no part of it is lost where that is smaller."""
+    mask = np.asarray(mask, bool)
+    (height, width), (columns, rows) = mask.shape, size
+    sized = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
+    inside = np.asarray(sized) > 0
+    if columns < width or rows < height:
+        at_row, at_column = np.nonzero(mask)
+        inside[at_row * rows // height, at_column * columns // width] = True
+    return inside
 
 
 def _shrunk(mask: np.ndarray, by: int) -> np.ndarray:
@@ -146,6 +164,11 @@ def _shrunk(mask: np.ndarray, by: int) -> np.ndarray:
         padded = np.pad(mask, 1, constant_values=True)
         mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask
+
+
+def _grown(mask: np.ndarray, by: int) -> np.ndarray:
+    """The mask with the pixels at most `by` steps from it."""
+    return ~_shrunk(~mask, by)
 
 
 def _centre(box: Box) -> Point:

@@ -292,7 +292,7 @@ def _shapes(marks: Marks) -> Iterator[str]:
         x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
         yield f'<i class="box" style="left:{x1:.1f}%;top:{y1:.1f}%;width:{x2 - x1:.1f}%;height:{y2 - y1:.1f}%"></i>'
     track = marks.track if len(marks.track) > 1 else ()
-    kinds = (("dot", track), ("plus", marks.positive_points), ("minus", marks.negative_points))
+    kinds = (("dot", track), ("minus", marks.negative_points), ("plus", marks.positive_points))
     for kind, points in kinds:
         for x, y in points:
             yield f'<i class="point {kind}" style="left:{at(x):.1f}%;top:{at(y):.1f}%"></i>'

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from onethinker_jax.data_pipeline.drawing import PREDICTED, TRUE, Marks, draw, marks_at
+from onethinker_jax.data_pipeline.drawing import PREDICTED, RIM, TRUE, Marks, draw, marks_at
 from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.rewards.score import Score, score_response
 from onethinker_jax.train import page as page_module
@@ -297,6 +297,45 @@ def test_every_kind_of_mark_shows() -> None:
         assert TRUE in colours(draw(GREY, marks, Marks(), 192))
         assert PREDICTED in colours(draw(GREY, Marks(), marks, 192))
     assert colours(draw(GREY, Marks(), Marks(), 192)) == {(128, 128, 128)}
+
+
+def test_points_lie_over_masks_and_positive_over_negative() -> None:
+    """Whichever answer they are of: a mask that covers all hides no point, a negative point no positive one."""
+    everywhere, place = np.ones((64, 96), bool), [(500, 500)]
+    hidden = np.asarray(draw(GREY, Marks(positive_points=place), Marks(mask=everywhere), 384))
+    assert (hidden == TRUE).all(-1).sum() > 30  # the true point's disc over the predicted mask
+    row, column = 128, 192  # of the middle, where all points lie
+
+    def sign_of(truth: Marks, predicted: Marks) -> str:
+        """A plus has its dark arm upwards too."""
+        pixels = np.asarray(draw(GREY, truth, predicted, 384))
+        return "plus" if (pixels[row - 4, column] == RIM).all() else "minus"
+
+    both = Marks(positive_points=place, negative_points=place)
+    assert sign_of(both, Marks()) == sign_of(Marks(), both) == "plus"
+    assert sign_of(Marks(positive_points=place), Marks(negative_points=place)) == "plus"
+    assert sign_of(Marks(negative_points=place), Marks(positive_points=place)) == "plus"
+    assert sign_of(Marks(negative_points=place), Marks()) == "minus"
+
+
+def test_a_small_mask_is_outlined_and_stays_visible() -> None:
+    """A line around it, its own pixels only tinted; one pixel of a large frame is not lost in shrinking."""
+    mask = np.zeros((64, 96), bool)
+    mask[30, 40] = True  # 4 x 4 pixels of the picture
+    pixels = np.asarray(draw(GREY, Marks(mask=mask), Marks(), 384))
+    drawn = (pixels == TRUE).all(-1)
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (116, 127, 156, 167)
+    tint = tuple((0.78 * 128 + 0.22 * np.array(TRUE)).astype(int).tolist())
+    assert tuple(pixels[121, 161].tolist()) == tint and not drawn[120:124, 160:164].any()
+    lone = np.zeros((1000, 1500), bool)
+    lone[333, 777] = True
+    shrunk = np.asarray(draw(np.full((1000, 1500, 3), 128, np.uint8), Marks(mask=lone), Marks(), 150))
+    assert (shrunk == TRUE).all(-1).sum() > 8
+    large = np.zeros((64, 96), bool)
+    large[10:50, 10:70] = True
+    rows, columns = np.nonzero((np.asarray(draw(GREY, Marks(mask=large), Marks(), 384)) == TRUE).all(-1))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (40, 199, 40, 279)  # inside it
 
 
 def test_pictures_grow_by_whole_factors_and_big_ones_shrink() -> None:
