@@ -17,7 +17,7 @@ from onethinker_jax.data_pipeline.annotation_report import (
     good_ones,
 )
 from onethinker_jax.data_pipeline.drawing import data_uri, draw, marks_at
-from onethinker_jax.data_pipeline.html_file import write_html
+from onethinker_jax.data_pipeline.html_file import facts_html, write_html
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.views import View, timeline_html, view_record
 from onethinker_jax.rewards.answers import (
@@ -32,69 +32,36 @@ _IMAGE_WIDTH, _FRAME_WIDTH = 384, 216  # pixels
 _SHOWN_CHARACTERS = 1500
 _DROPPED_EXAMPLES = 2  # of a task
 _STYLE = """
-:root { color-scheme: light dark; --line: #8883; --soft: #777f8c; --card: #8881; --true: #16a34a;
-  --predicted: #e8770c; --bad: #c2410c; --capped: #6b8afd; }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; max-width: 1200px; margin: 0 auto; padding: 2rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .8rem; } h2 { margin: 2.6rem 0 .6rem; font-size: 1.25rem; }
-h3 { margin: 1.8rem 0 .4rem; font-size: 1.02rem; }
-small, .soft, .ticks, figcaption { color: var(--soft); font-size: 12.5px; }
-.facts { display: flex; flex-wrap: wrap; gap: 8px; margin: 0; }
-.facts div { border: 1px solid var(--line); border-radius: 10px; padding: 6px 13px; }
-.facts dt { color: var(--soft); font-size: 12px; } .facts dd { margin: 0; font-weight: 600; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { padding: 5px 10px; text-align: right; border-top: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; border-top: 0; white-space: nowrap; }
-th.text, td.text { text-align: left; } td.name { white-space: nowrap; }
-tr.all td { font-weight: 650; }
+:root { --dropped: #9aa3b2; --capped: #6b8afd; }
+td { vertical-align: top; } td.name { white-space: nowrap; }
 .bar { display: flex; height: 9px; margin-top: 6px; border-radius: 5px; overflow: hidden; min-width: 130px;
   background: var(--line); }
-.bar i { height: 100%; } .kept { background: var(--true); } .capped { background: var(--capped); }
+.bar i { height: 100%; } .kept { background: var(--good-mark); } .capped { background: var(--capped); }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 14px; }
-.panels figure { margin: 0; border: 1px solid var(--line); border-radius: 10px; padding: 10px 12px 4px; }
-.panels figcaption { color: inherit; font-size: 13px; }
+.panels figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 14px;
+  padding: 10px 12px 4px; }
+.panels figcaption { font-size: 13px; }
 .panels svg { width: 100%; height: auto; display: block; }
 .panels text { fill: var(--soft); font: 9px system-ui, "DejaVu Sans", sans-serif; }
-rect.good { fill: var(--true); } rect.drop { fill: #9aa3b2; }
+rect.good { fill: var(--good-mark); } rect.drop { fill: var(--dropped); }
 line.threshold { stroke: var(--bad); stroke-width: 1.2; stroke-dasharray: 3 2; }
-article { border: 1px solid var(--line); border-radius: 12px; padding: 1rem; margin: .8rem 0;
-  display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 1.2rem; }
-@media (max-width: 800px) { article { grid-template-columns: minmax(0, 1fr); } }
-article:has(> div:empty) { grid-template-columns: minmax(0, 1fr); } article > div:empty { display: none; }
-article p, dd { margin: .1rem 0 .6rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-dl { margin: 0; } article dt { font-size: 12px; color: var(--soft); }
-dt.true { color: var(--true); } dt.predicted { color: var(--predicted); }
-dd.mono { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 13px; }
-.tag { border-radius: 6px; padding: 1px 8px; font-size: 12.5px; color: #fff; background: var(--bad); }
-.tag.kept { background: var(--true); }
-img { max-width: 100%; max-height: 340px; border-radius: 6px; vertical-align: top; }
-.film { display: flex; flex-wrap: wrap; gap: 6px; } .film figure { margin: 0; } .film img { width: 150px; }
-.film figcaption { text-align: center; }
-.timeline { position: relative; margin: 10px 0 26px; }
-.lane { position: relative; height: 8px; border-radius: 4px; background: var(--line); margin-bottom: 3px; }
-.lane i { position: absolute; height: 8px; border-radius: 4px; }
-.lane .true { background: var(--true); } .lane .predicted { background: var(--predicted); }
-.lane i.moment { width: 6px !important; margin-left: -3px; }
-.ticks { position: relative; white-space: nowrap; }
-.ticks span { position: absolute; top: 0; transform: translateX(-50%); }
+.verdict { margin: 0 0 8px; overflow-wrap: anywhere; }
+.verdict .tag { color: #fff; background: #b42318; } .verdict .tag.kept { background: #15803d; }
 """
 
 
 def write_annotation_page(path: Path, title: str, facts: Mapping[str, str], report: AnnotationReport) -> None:
     """Writes the page, whole or not at all. `facts` are shown under the title."""
-    shown = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items()
-    )
     body = [
-        f'<h1>{escape(title)}</h1><dl class="facts">{shown}</dl>',
-        "<h2>Records by task</h2><p class=soft>Green: kept. Blue: good, but beyond the task's cap, so in the "
+        f"<h1>{escape(title)}</h1>{facts_html(facts)}",
+        "<h2>Records by task</h2><p class=lead>Green: kept. Blue: good, but beyond the task's cap, so in the "
         f"unsampled files only. Grey: dropped.</p>{_tasks_table(report)}",
         f"<h2>Why</h2>{_reasons_table(report)}",
-        "<h2>Accuracy of the answers</h2><p class=soft>Candidates by their share of the most that their task "
+        "<h2>Accuracy of the answers</h2><p class=lead>Candidates by their share of the most that their task "
         "gives. Green: no check found a fault; grey: one did. The dashed line is the threshold. Answers whose "
         "text alone has a fault are not scored.</p>",
         f'<div class="panels">{"".join(_panel(report, task) for task in sorted(report.histograms))}</div>',
-        "<h2>Examples</h2><p class=soft>The true answer is drawn in green, the teacher's in dashed orange. One "
+        "<h2>Examples</h2><p class=lead>The true answer is drawn in green, the teacher's in dashed orange. One "
         f"kept record a task, and one for each of the {_DROPPED_EXAMPLES} most frequent reasons to drop.</p>",
     ]
     for task in sorted(report.outcomes):
@@ -107,13 +74,14 @@ def _tasks_table(report: AnnotationReport) -> str:
     rows = [*sorted(report.outcomes.items()), ("all tasks", report.totals(report.outcomes))]
     body = "".join(
         f'<tr{" class=all" if task == "all tasks" else ""}><td class="text name">{escape(task)}</td>'
-        f"<td>{counts.total():,}</td><td>{good_ones(counts):,}</td><td>{counts[KEPT]:,}</td><td>{_bar(counts)}</td>"
-        f'<td class="text">{escape(dropped_text(counts))}</td></tr>'
+        f'<td data-label="records">{counts.total():,}</td><td data-label="good">{good_ones(counts):,}</td>'
+        f'<td data-label="kept">{counts[KEPT]:,}</td><td class="whole">{_bar(counts)}</td>'
+        f'<td class="text whole" data-label="dropped">{escape(dropped_text(counts))}</td></tr>'
         for task, counts in rows
     )
     return (
-        "<table><thead><tr><th class=text>task</th><th>records</th><th>good</th><th>kept</th><th></th>"
-        f"<th class=text>dropped</th></tr></thead><tbody>{body}</tbody></table>"
+        '<div class="sheet stack"><table><thead><tr><th class=text>task</th><th>records</th><th>good</th><th>kept</th>'
+        f"<th></th><th class=text>dropped</th></tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -131,14 +99,15 @@ def _reasons_table(report: AnnotationReport) -> str:
     records, candidates = report.totals(report.outcomes), report.totals(report.candidates)
     meanings = {KEPT: "no check found a fault; of a record's candidates the best is taken", **REASONS}
     body = "".join(
-        f'<tr><td class="text name">{escape(reason or "kept")}</td><td>{records[reason]:,}</td>'
-        f'<td>{candidates[reason]:,}</td><td class="text">{escape(meaning)}</td></tr>'
+        f'<tr><td class="text name">{escape(reason or "kept")}</td>'
+        f'<td data-label="records">{records[reason]:,}</td><td data-label="candidates">{candidates[reason]:,}</td>'
+        f'<td class="text whole">{escape(meaning)}</td></tr>'
         for reason, meaning in meanings.items()
         if records[reason] or candidates[reason]
     )
     return (
-        "<table><thead><tr><th class=text>reason</th><th>records</th><th>candidates</th>"
-        f"<th class=text>what it means</th></tr></thead><tbody>{body}</tbody></table>"
+        '<div class="sheet stack"><table><thead><tr><th class=text>reason</th><th>records</th><th>candidates</th>'
+        f"<th class=text>what it means</th></tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -190,7 +159,7 @@ def _card(example: Judged) -> str:
         view = view_record(record, predicted)
         media, question = _media(view, predicted), view.question
     except MediaError as error:
-        media, question = f'<p class="soft">{escape(str(error))}</p>', record.problem
+        media, question = f'<p class="none">{escape(str(error))}</p>', record.problem
     tag = f'<span class="tag{"" if example.reason else " kept"}">{escape(example.reason or "kept")}</span>'
     detail = f" {escape(verdict.detail)}" if verdict and verdict.detail else ""
     if verdict and verdict.accuracy is not None:
@@ -200,10 +169,11 @@ def _card(example: Judged) -> str:
         "Teacher": ("predicted", answer or ""),
         "Truth": ("true", unwrap_answer(record.answer)),
     }
-    options = "\n".join(record.options)
+    options = "".join(f"<li>{escape(option)}</li>" for option in record.options)
     return (
-        f"<article><div>{media}</div><div><p>{tag}{detail}</p><p>{escape(question)}</p>"
-        + (f"<p>{escape(options)}</p>" if options else "")
+        f'<article class="card beside"><div class="media">{media}</div><div><p class="verdict">{tag}{detail}</p>'
+        f'<p class="question">{escape(question)}</p>'
+        + (f'<ul class="options">{options}</ul>' if options else "")
         + "<dl>"
         + "".join(
             f'<dt class="{kind}">{name}</dt><dd{" class=mono" if kind else ""}>{escape(_short(said))}</dd>'

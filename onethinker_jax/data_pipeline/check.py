@@ -15,6 +15,7 @@ import os
 import random
 import re
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -95,7 +96,13 @@ def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadR
         views = [(record, threads.submit(pool.call, view_record, record)) for record in shown.records()]
         cards = [(record, _view(view)) for record, view in views]
     title = ", ".join(path.name for path in settings.files)
-    write_corpus_page(settings.out / "index.html", title, counts.tasks, cards)
+    facts = {
+        "Good records": f"{counts.records:,}",
+        "Bad records": f"{bad.count:,}" + (", see bad.jsonl" if bad.count else ""),
+        "Media": "decoded" if settings.media else "not decoded",
+        "Checked": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+    write_corpus_page(settings.out / "index.html", title, counts.tasks, cards, facts)
     summary = {**counts.to_json(), "bad": bad.count}
     (settings.out / "counts.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     _print(counts, bad, settings, console)

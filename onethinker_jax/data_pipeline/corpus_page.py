@@ -8,35 +8,28 @@ from html import escape
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.drawing import Marks, data_uri, draw, marks_at
-from onethinker_jax.data_pipeline.html_file import write_html
+from onethinker_jax.data_pipeline.html_file import facts_html, write_html
 from onethinker_jax.data_pipeline.records import Record, task_of
 from onethinker_jax.data_pipeline.views import View, timeline_html
 from onethinker_jax.rewards.answers import unwrap_answer
 
 _IMAGE_WIDTH, _FRAME_WIDTH = 384, 240  # pixels
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #888; --true: #16a34a; }
-body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; max-width: 1200px; margin: 0 auto; padding: 2rem; }
-h2 { margin: 2.5rem 0 .5rem; font-size: 1.2rem; }
-article { border: 1px solid var(--line); border-radius: 10px; padding: 1rem; margin: .8rem 0; }
-article p { margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-small, .ticks, figcaption { color: var(--soft); font-size: 12px; }
-img { max-width: 100%; border-radius: 6px; vertical-align: top; margin: 0 6px 6px 0; }
-.film { display: flex; flex-wrap: wrap; gap: 6px; } figure { margin: 0; } figure img { margin: 0; }
-figcaption { text-align: center; }
-.truth { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 13px; color: var(--true); }
-.timeline { position: relative; margin: 10px 0 26px; }
-.lane { position: relative; height: 8px; border-radius: 4px; background: var(--line); }
-.lane i { position: absolute; height: 8px; border-radius: 4px; background: var(--true); }
-.lane i.moment { width: 6px !important; margin-left: -3px; }
-.ticks span { position: absolute; top: 10px; transform: translateX(-50%); }
-.missing { color: #dc4545; }
-table { border-collapse: collapse; } td { padding: 2px 12px 2px 0; } td + td { text-align: right; }
+.counts { max-width: 620px; } .counts td:first-child { white-space: normal; }
+.counts .bar { display: block; height: 6px; border-radius: 3px; background: var(--faint); }
+.counts .bar i { display: block; height: 100%; border-radius: 3px; min-width: 2px;
+  background: var(--accent); }
+.counts td.share { width: 40%; }
+.about { color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }
 """
 
 
 def write_corpus_page(
-    path: Path, title: str, tasks: Mapping[str, int], cards: Sequence[tuple[Record, View | str]]
+    path: Path,
+    title: str,
+    tasks: Mapping[str, int],
+    cards: Sequence[tuple[Record, View | str]],
+    facts: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the page, whole or not at all.
 
@@ -45,11 +38,22 @@ def write_corpus_page(
         title: of the page.
         tasks: records of each task in the corpus.
         cards: records with what is to be seen of them, or with the reason why nothing is.
+        facts: name -> what is said of the corpus as a whole.
     """
+    most = max(tasks.values(), default=1)
     rows = "".join(
-        f"<tr><td>{escape(task)}</td><td>{count:,}</td></tr>" for task, count in sorted(tasks.items())
+        f'<tr><td>{escape(task)}</td><td>{count:,}</td><td class="share">'
+        f'<i class="bar"><i style="width:{100 * count / most:.1f}%"></i></i></td></tr>'
+        for task, count in sorted(tasks.items())
     )
-    body = [f"<h1>{escape(title)}</h1><table>{rows}</table>"]
+    body = [f"<h1>{escape(title)}</h1>", facts_html(facts) if facts else ""]
+    if tasks:
+        body.append(
+            '<h2>Records by task</h2><div class="sheet counts"><table><thead><tr><th>Task</th>'
+            f"<th>Records</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+    else:
+        body.append('<p class="lead">There is no good record to be shown; bad.jsonl says what is wrong.</p>')
     for task in sorted(tasks):
         members = [card for card in cards if task_of(card[0]) == task]
         if members:
@@ -58,14 +62,18 @@ def write_corpus_page(
 
 
 def _card(record: Record, view: View | str) -> str:
-    media = f'<p class="missing">{escape(view)}</p>' if isinstance(view, str) else _media(view)
-    options = "\n".join(record.options)
+    media = f'<p class="none">{escape(view)}</p>' if isinstance(view, str) else _media(view)
+    question = record.problem if isinstance(view, str) else view.question
+    options = "".join(f"<li>{escape(option)}</li>" for option in record.options)
     turn = record.messages[-1]["content"] if record.messages else unwrap_answer(record.answer)
     about = " · ".join(filter(None, [str(record), record.data_source]))
     return (
-        f"<article>{media}<p>{escape(record.problem)}</p>"
-        + (f"<p>{escape(options)}</p>" if options else "")
-        + f'<p class="truth">{escape(turn[:2000])}</p><small>{escape(about)}</small></article>'
+        f'<article class="card beside"><div class="media">{media}</div><div>'
+        f'<p class="question">{escape(question)}</p>'
+        + (f'<ul class="options">{options}</ul>' if options else "")
+        + f'<dl><dt class="true">{"Last turn" if record.messages else "Truth"}</dt>'
+        f'<dd class="mono">{escape(turn[:2000])}</dd></dl>'
+        f'<p class="about">{escape(about)}</p></div></article>'
     )
 
 

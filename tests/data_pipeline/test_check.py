@@ -124,7 +124,10 @@ def test_a_corpus(folder: Path) -> None:
         assert text in said
 
     page = (out / "index.html").read_text()
-    assert len(re.findall("<article>", page)) == len(counts.tasks) == 6
+    assert page.count('<article class="card beside">') == len(counts.tasks) == 6
+    assert (
+        "<dt>Bad records</dt><dd>7, see bad.jsonl</dd>" in page and "<dt>Good records</dt><dd>8</dd>" in page
+    )
     assert "The &lt;b&gt;middle&lt;/b&gt;." in page and "<b>" not in page
     assert page.count('class="span true"') == 1 and 'src="http' not in page
 
