@@ -373,7 +373,7 @@ def test_records_without_media(tmp_path: Path, run: Run, processor: Processor) -
         assert processor.training(record).loss_mask.any()
     assert run.report()["records"]["math (text)"] == {"kept": 2}
     page = (run.out / "index.html").read_text()
-    assert page.count("<article><div></div>") == 1 and page.count("<img") == 1
+    assert len(re.findall("<article[^>]*><div[^>]*></div>", page)) == page.count("<img") == 1
 
 
 def test_a_folder_keeps_to_its_questions(

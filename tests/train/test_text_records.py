@@ -263,7 +263,7 @@ def test_pages_show_a_question_without_a_picture(text: Record, tmp_path: Path) -
     write_page(tmp_path / "index.html", title="t", summary=summary, curves=[], gallery=[item])
     shown = checked(tmp_path / "index.html")
     assert "math (text)" in shown and "What is 3 + 4?" in shown
-    assert ".card:has(> .media:empty)" in shown
+    assert ":has(> .media:empty)" in shown
 
 
 # ---------------------------------------------------------------------------------------------- a whole run
