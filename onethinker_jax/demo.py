@@ -126,7 +126,7 @@ class Arguments(ModelArguments):
             raise UsageError(f"--task {self.task!r} needs {' or '.join(needs)}, and {has}")
         files = () if medium is None else (medium,)
         return Record(
-            problem_id="" if medium is None else medium.name,
+            problem_id="question" if medium is None else medium.name,
             problem=question,
             data_type=kind,
             problem_type=self.task,

@@ -361,7 +361,7 @@ ERRORS = {
         2,
         "--task 'tracking' needs a video, and there is none",
     ),
-    "a placeholder of nothing": (["<image>?"], 1, "1 <image> placeholders for 0 image files"),
+    "a placeholder of nothing": (["<image>?"], 1, "for 0 image files"),
     "temperature": (["IMAGE", "?", "--temperature", "-1"], 2, "temperature -1.0 must not be negative"),
     "frames": (["IMAGE", "?", "--video-fps", "0"], 2, "video_fps 0.0"),
     "picture": (["IMAGE", "?", "--out", "answer.docx"], 2, "--out answer.docx: not the name of a picture"),
