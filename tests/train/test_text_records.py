@@ -21,7 +21,7 @@ from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config import LogSettings, OptimizerSettings, SFTSettings
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS, moment_task
-from onethinker_jax.train.gallery import card_html, gallery_item
+from onethinker_jax.train.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.page import Summary, TaskSummary, write_page
 from onethinker_jax.train.rollout_page import RolloutPages
 from onethinker_jax.train.rollouts import Group
@@ -256,7 +256,7 @@ def test_pages_show_a_question_without_a_picture(text: Record, tmp_path: Path) -
     assert '<div class="media"></div>' in shown and 'data-task="math (text)"' in shown
     assert "What is 3 + 4?" in shown and shown.count("<details") == 3
 
-    item = gallery_item(text, texts[0], scores[0])
+    item = gallery_item(text, [stage_answer(text, texts[0], scores[0], stage="after RL")])
     assert item.frames == [] and '<div class="media"></div>' in card_html(item)
     assert item.best == (2.0, 1.0)
     summary = Summary([TaskSummary("math (text)", 1, [0.0, 0.5, 2.0])])
