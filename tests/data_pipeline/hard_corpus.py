@@ -55,7 +55,9 @@ def _write_videos(folder: Path) -> None:
 
 
 def _rl_row(number: int, problem_type: str, problem: str, answer: Any, *media: str, **more: Any) -> dict:
-    kind = "video" if Path(media[0]).suffix in (".mp4", ".mkv", ".h264") else "image"
+    kind = "text"
+    if media:
+        kind = "video" if Path(media[0]).suffix in (".mp4", ".mkv", ".h264") else "image"
     return {
         "problem_id": number,
         "problem": problem,
@@ -64,7 +66,7 @@ def _rl_row(number: int, problem_type: str, problem: str, answer: Any, *media: s
         "options": [],
         "data_source": "by hand",
         "answer": f"<answer>{answer}</answer>",
-        f"{kind}s": list(media),
+        **({f"{kind}s": list(media)} if media else {}),
         **more,
     }
 
@@ -77,6 +79,7 @@ def _rl_rows() -> list[dict]:
     rows = [
         ("multiple choice", "<image>Which {question}?", "C", "turned.jpg"),
         ("multiple choice", "<video>Which?", "B", "uneven.mp4"),
+        ("multiple choice", "Which of {these} <b>?", "C"),
         (
             "numerical",
             "In <image>, and in <image>\n\nتحقق 中文 🦊 e\u0301?",
@@ -85,14 +88,18 @@ def _rl_rows() -> list[dict]:
             "line.png",
         ),
         ("numerical", "<video>\r\nHow many?", "-3", "turned.mp4"),
+        ("numerical", "كم\r\n<imag e>?", "1e3"),
         ("regression", "<image> How old?", "42", "palette.png"),
         ("regression", "<video> How fast?", "0.7", "live.mkv"),
+        ("regression", "How far?", "384400"),
         ("OCR", "<image>Read.", "a < b / c > d", "deep.png"),
         ("OCR", "<video>Read.", "Straße", "open.mp4"),
         ("math", r"<image>Solve $\frac{a}{b} = \{x\}$.", r"$\dfrac{-3}{2}$", "inks.jpg"),
         ("math", "<video>Solve.", "x = 2", "bare.h264"),
+        ("math", r"Solve $\frac{x}{2} < 3$.", r"$x < 6$"),
         ("open-ended", "<image>Describe it.", "A grey plane, without end.", "huge.png"),
         ("open-ended", "<video>Describe it.", 'It says "no".', "still.mp4"),
+        ("open-ended", "Why is the sky blue? 天空", "Ü < scattering >"),
         ("temporal grounding", "<video>When?", '{"time": [0, 5.9]}', "live.mkv"),
         ("spatial grounding", "<image>Where?", f'{{"boxes": {BOX}}}', "alpha.png"),
         (
@@ -123,6 +130,7 @@ def _sft_rows() -> list[dict]:
     return [
         {"messages": both, "images": ["pixel.png", "huge.png"], "videos": ["uneven.mp4"], "problem_id": "é"},
         {"messages": one, "images": ["line.png"], "problem_type": "numerical", "data_type": "image"},
+        {"messages": [{"role": "user", "content": "中?"}, one[1]], "images": [], "videos": None},
     ]
 
 
@@ -143,6 +151,15 @@ def _eval_rows() -> list[dict]:
             "solution": "<answer>B</answer>",
             "path": "live.mkv",
             "additional_path": "turned.jpg",
+        },
+        {
+            "problem_id": 4,
+            "problem": "Which is it?",
+            "data_type": "text",
+            "problem_type": "multiple choice",
+            "options": ["one", "two"],
+            "solution": "A",
+            "path": "",
         },
         {
             **segmentation,

@@ -29,7 +29,7 @@ def prompts(processor: Processor, records):
 
 def test_every_task_is_there(records):
     assert [task_of(record) for record in records["rl"]] == list(TASKS)
-    assert [len(records[name]) for name in ("sft", "eval")] == [2, 3]
+    assert [len(records[name]) for name in ("sft", "eval")] == [3, 4]
 
 
 def test_media_decode_and_answers_lie_within_them(records):
