@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -43,6 +45,16 @@ class Conversation:
     )
 
 
+class _Generation(Extension):
+    """{% generation %}, with which templates mark answers for others' training: what stands inside is written."""
+
+    tags = {"generation"}  # noqa: RUF012  as Jinja declares it
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class ChatTokenizer:
     """Text to token ids and back, and messages to text. Thread-safe."""
 
@@ -59,7 +71,7 @@ class ChatTokenizer:
         settings = self.path / "tokenizer_config.json"
         config = read_json(settings) if settings.is_file() else {}
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise

@@ -26,6 +26,7 @@ _GRID_SIDE = 48
 _FILES = {"image": "preprocessor_config.json", "video": "video_preprocessor_config.json"}
 _THEIRS = {"merge_size": "spatial_merge_size"}  # our patch sizes' names in vision_config where they differ
 _EDGES = {"shortest_edge", "longest_edge", "min_pixels", "max_pixels"}
+_READ = ("size", "min_pixels", "max_pixels", "patch_size", "temporal_patch_size", "merge_size")
 _STEPS = {
     "do_resize": True,
     "do_rescale": True,
@@ -184,10 +185,19 @@ def _processor_configs(path: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     joint = read_json(both) if both.is_file() else {}
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for kind, name in _FILES.items():
-        if (path / name).is_file():
-            found[kind] = path / name, read_json(path / name)
-        elif isinstance(config := joint.get(f"{kind}_processor"), dict):
-            found[kind] = both, config
+        config = joint.get(f"{kind}_processor")
+        within = config if isinstance(config, dict) else {}
+        if within:
+            found[kind] = both, within
+        if not (path / name).is_file():
+            continue
+        alone = read_json(path / name)
+        for field in _READ:
+            if field in alone and field in within and alone[field] != within[field]:
+                raise ProcessorError(
+                    f"{path}: {field} is {alone[field]!r} in {name}, but {within[field]!r} in {both.name}"
+                )
+        found[kind] = path / name, alone
     return found
 
 

@@ -62,6 +62,13 @@ def test_transformers_5_keeps_them_in_one_file(model, caplog):
     with caplog.at_level(logging.WARNING, "onethinker_jax"):
         assert Processor.from_pretrained(model).limits.image_max_pixels == 40000
     assert not caplog.records
+    other = {"size": {"shortest_edge": 4096, "longest_edge": 50000}}
+    (model / IMAGE).write_text(json.dumps(other))
+    with pytest.raises(
+        ProcessorError, match=r"model: size is .*50000.* in preprocessor_config.json, but .*40000"
+    ):
+        Processor.from_pretrained(model)
+    (model / IMAGE).unlink()
     configs["image_processor"]["do_resize"] = False
     (model / "processor_config.json").write_text(json.dumps(configs))
     with pytest.raises(ProcessorError, match=r"/processor_config\.json: do_resize is False"):

@@ -47,6 +47,10 @@ TEMPLATES = {
         f"'<|im_start|>assistant\\n' + ('{EMPTY}' if '/quick' in messages[-1].content else '<think>\\n')",
     ),
     "stripping": STRIPPING,
+    "marked for training": THINKING.replace(
+        "{{- message.content -}}",
+        "{%- generation -%}{{- message.content -}}{%- endgeneration -%}",
+    ),
 }
 OPENINGS = {
     "instruct": "",
