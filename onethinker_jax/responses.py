@@ -94,6 +94,7 @@ class Sampler:
         """
         settings = self.settings
         kept: dict[int, Example] = {}  # until it is on the device
+        openings: dict[int, str] = {}  # of the prompts whose samples are not through
 
         def sizes() -> Iterator[tuple[int, int] | None]:
             for number, prompt in enumerate(prompts):
@@ -101,7 +102,7 @@ class Sampler:
                     yield None
                 else:
                     check_fits(prompt, tokens=settings.prompt_tokens, patches=settings.prompt_patches)
-                    kept[number] = prompt
+                    kept[number], openings[number] = prompt, prompt.opening
                     yield len(prompt.tokens), len(prompt.patches)
 
         def stack(
@@ -132,7 +133,7 @@ class Sampler:
             if through:
                 yield (
                     through,
-                    [self._samples(prompts[number], unfinished.pop(number)) for number in through],
+                    [self._samples(openings.pop(number), unfinished.pop(number)) for number in through],
                 )
 
     def placed(self, params: nnx.State) -> nnx.State:
@@ -147,13 +148,13 @@ class Sampler:
         """The record's prompt; raises PackingError naming the record when it exceeds the settings' sizes."""
         return prompt_of(record, self.processor, self.settings)
 
-    def _samples(self, prompt: Example, finished: list[Finished]) -> Samples:
+    def _samples(self, opening: str, finished: list[Finished]) -> Samples:
         finished = sorted(finished, key=lambda one: one.sample)
         return Samples(
             [one.tokens for one in finished],
             [one.logprobs for one in finished],
             [one.reason != "length" for one in finished],
-            [self.processor.response(prompt, one.tokens) for one in finished],
+            [self.processor.response(opening, one.tokens) for one in finished],
             [one.model_logprobs for one in finished],
             [one.reason for one in finished],
         )

@@ -213,9 +213,9 @@ class Processor:
             raise RecordError(f"record {record.problem_id}: messages: is missing, which training needs")
         return self._cache.get(record, "training", lambda: self._process(record, training=True))
 
-    def response(self, prompt: Example, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of a sample: what the prompt itself wrote of the answer, and the generated tokens' text."""
-        return prompt.opening + self.decode(ids)
+    def response(self, opening: str, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of a sample: what its prompt wrote of the answer (`Example.opening`), and its tokens' text."""
+        return opening + self.decode(ids)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of generated token ids, without special tokens such as the closing <|im_end|>."""

@@ -92,7 +92,7 @@ class Group:
             tokens,
             [np.array(values, np.float32) for values in saved["logprobs"]],
             list(saved["ended"]),
-            [sampler.processor.response(prompt, ids) for ids in tokens],
+            [sampler.processor.response(prompt.opening, ids) for ids in tokens],
         )
         scores = [Score(**score) for score in saved["scores"]]
         return cls(saved["position"], record, prompt, samples, scores, saved["max_accuracy"])

@@ -108,7 +108,7 @@ def test_a_well_formed_answer_earns_the_format_reward(processors, name, variant)
     written = "<answer>A</answer>" if empty else ANSWER.removeprefix("<think>")
     written = ANSWER if name == "instruct" else written
     ids = processor.tokenizer.encode(written + "<|im_end|>")
-    response = processor.response(prompt, ids)
+    response = processor.response(prompt.opening, ids)
     assert response == prompt.opening + written
     score = score_response(
         response, "<answer>A</answer>", problem_type="multiple choice", data_type="image", variant=variant
@@ -199,7 +199,7 @@ def test_records_of_the_pipeline(processors, tmp_path):
             continue
         prompt, training = processor.prompt(record), processor.training(record)
         assert training.tokens[: len(prompt.tokens)].tolist() == prompt.tokens.tolist()
-        response = processor.response(prompt, training.tokens[len(prompt.tokens) :])
+        response = processor.response(prompt.opening, training.tokens[len(prompt.tokens) :])
         assert extract_thinking(response) == "I look."
         assert extract_answer(response) == "A star."
 
