@@ -26,7 +26,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.answers import has_strict_format
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config import LogSettings
-from onethinker_jax.train.gallery import card_html, gallery_item
+from onethinker_jax.train.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.rollout_page import RolloutPages
 from onethinker_jax.train.rollouts import Group, roll_out
 from tests.data_pipeline.making import write_image, write_tokenizer
@@ -110,8 +110,9 @@ def test_predictions_hold_the_whole_response(
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert rows[0]["response"] == OPENING + WRITTEN
     assert read_predictions(tmp_path / "predictions.jsonl", records)[2].response == OPENING + WRITTEN
-    card = card_html(gallery_item(records[0], predictions[0].response, predictions[0].score))
-    assert "<dd class=think>It is a red star.</dd>" in card
+    answer = stage_answer(records[0], predictions[0].response, predictions[0].score, stage="fresh")
+    assert answer.reasoning == "It is a red star."
+    assert "It is a red star." in card_html(gallery_item(records[0], [answer]))
 
 
 def test_rollouts_their_checkpoints_and_pages(
