@@ -40,9 +40,7 @@ class Conversation:
 
     pieces: list[tuple[str, bool]]  # text, and whether its tokens are targets
     opening: str  # what the template writes after the last assistant turn's header
-    context_turns: int = (
-        0  # assistant turns that are no targets: the template writes them otherwise than a sample
-    )
+    context_turns: int = 0  # answers that are no targets, as the template writes them without the opening
 
 
 class _Generation(Extension):
@@ -135,6 +133,10 @@ class ChatTokenizer:
         whole = prompt
         if not add_generation_prompt:
             whole = self.render(messages, add_generation_prompt=False)
+        if answers and not _ASSISTANT.search(whole):
+            raise ValueError(
+                "the chat template does not write assistant turns between <|im_start|> and <|im_end|>"
+            )
         if not opening:
             return Conversation(_pieces(whole), opening)
         context = prompt if answers else whole

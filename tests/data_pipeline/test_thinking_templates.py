@@ -212,3 +212,12 @@ def test_a_template_without_a_prompt_to_answer_is_refused(directories, tmp_path)
         ProcessorError, match=r"model: the chat template does not end a prompt with '<\|im_start\|>"
     ):
         Processor.from_pretrained(tmp_path / "model")
+
+
+def test_a_template_that_leaves_answers_out_is_refused(directories, tmp_path):
+    shutil.copytree(directories["thinking"], tmp_path / "model")
+    template = tmp_path / "model" / "chat_template.jinja"
+    loop = "{%- for message in messages -%}"
+    template.write_text(THINKING.replace(loop, loop.replace(" -%}", " if message.role != 'assistant' -%}")))
+    with pytest.raises(ValueError, match="the chat template does not write assistant turns"):
+        Processor.from_pretrained(tmp_path / "model")([USER, assistant(ANSWER)], add_generation_prompt=False)
