@@ -17,9 +17,12 @@ import av
 import numpy as np
 from av import FFmpegError
 from av.video.frame import VideoFrame
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from onethinker_jax.data_pipeline.film import Film, source
+from onethinker_jax.data_pipeline.animation import Animation, is_animated, may_be_animated
+from onethinker_jax.data_pipeline.film import Clock, Film, source
+from onethinker_jax.data_pipeline.grey_levels import set_clear_value, to_rgb
+from onethinker_jax.data_pipeline.heic import HeicPicture, first_bytes, is_avif, is_heic
 from onethinker_jax.data_pipeline.media_file import MediaError, MediaFile
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 from onethinker_jax.data_pipeline.video_frames import WrongTimeline, pictures
@@ -58,21 +61,24 @@ class VideoProbe:
 
 
 def media_kind(path: Path) -> Literal["image", "video"]:
-    """What the file's content is; a GIF of several frames is a video.
+    """What the file's content is; a GIF, WebP, PNG or AVIF of several frames is a video, a HEIC an image.
 
     Raises:
         MediaError: there is no such file, or it is neither.
     """
     if not path.is_file():
         raise MediaError(f"{path}: no such file")
+    head = first_bytes(path)
+    if is_heic(head):
+        return "image"
     try:
         with Image.open(path) as image:
-            animated = image.format == "GIF" and getattr(image, "is_animated", False)
-        return "video" if animated else "image"
+            return "video" if is_animated(image) else "image"
     except Image.DecompressionBombError:
         return "image"  # which reading it will refuse
-    except (UnidentifiedImageError, OSError):
-        pass
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError):
+        if is_avif(head):
+            return "image"
     try:
         with av.open(str(path), mode="r") as container:
             if container.streams.video and container.format.name != "tty":  # FFmpeg draws any text
@@ -85,16 +91,20 @@ def media_kind(path: Path) -> Literal["image", "video"]:
 def load_image(path: str | MediaFile, *, bounds: PixelBounds | None = None) -> np.ndarray:
     """Reads an image file as uint8 RGB [H, W, 3], resized if there are `bounds`.
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits,
-    palettes, greys and CMYK are converted. Of an animation the first frame is taken.
+    EXIF orientation is applied, transparency is laid over white, 16-bit, 32-bit and float greys are scaled to
+    8 bits (`grey_levels.to_rgb` says how), palettes, greys and CMYK are converted. Of an animation the first frame is
+    taken. HEIC needs the extra `heic`.
 
     Raises:
-        MediaError: missing, truncated, not an image, of more than `MAX_PIXELS`, or too narrow for the bounds.
+        MediaError: missing, truncated, not an image, of more than `MAX_PIXELS`, of values that are no greys, or too
+            narrow for the bounds.
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened_image(path) as image:
-        image.load()
-        pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        picture = image.decode() if isinstance(image, HeicPicture) else image
+        set_clear_value(picture)
+        picture.load()
+        pixels = np.asarray(to_rgb(ImageOps.exif_transpose(picture)))
     return _fit(path, pixels, bounds)
 
 
@@ -106,16 +116,25 @@ def probe_image(path: str | MediaFile) -> tuple[int, int]:
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened_image(path) as image:
+        width, height = image.size
+        if isinstance(image, HeicPicture):
+            return height, width
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return (width, height) if turned else (height, width)
 
 
 @contextlib.contextmanager
-def _opened_image(path: MediaFile) -> Iterator[Image.Image]:
+def _opened_image(path: MediaFile) -> Iterator[Image.Image | HeicPicture]:
     """The image file, opened and of a size that may be read; what is raised inside is a MediaError that names it."""
     if not path.is_file():
         raise MediaError(f"{path}: no such image file")
+    head = first_bytes(path)
     try:
+        if is_heic(head):
+            picture = HeicPicture(path)
+            _check_size(path, *picture.size)
+            yield picture
+            return
         with Image.open(source(path)) as image:
             _check_size(path, image.width, image.height)
             yield image
@@ -124,6 +143,8 @@ def _opened_image(path: MediaFile) -> Iterator[Image.Image]:
     except MediaError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError) as error:
+        if is_avif(head) and not features.check("avif"):
+            raise MediaError(f"{path}: an AVIF picture, which needs Pillow 11.3 or later") from None
         raise MediaError(f"{path}: not a readable image ({_first_line(error)})") from error
 
 
@@ -137,19 +158,6 @@ def _fit(path: MediaFile, pixels: np.ndarray, bounds: PixelBounds | None, frames
         return pixels if bounds is None else bounds.fit(pixels, frames)
     except ValueError as error:
         raise MediaError(f"{path}: {error}") from None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.nan_to_num(np.asarray(image).astype(np.float64))
-        if image.mode.startswith("I;16") or values.max(initial=0) > 255:
-            values = values / 257.0  # 65535 -> 255
-        return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def load_video(
@@ -174,6 +182,8 @@ def load_video(
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened_film(path, fps, max_frames, time_limit) as film:
+        if isinstance(film, Animation):
+            return _load_animation(film, fps, max_frames, bounds)
         timeline, decoded = read_timeline(film)
         try:
             return _load(film, timeline, decoded, fps, max_frames, bounds)
@@ -202,6 +212,13 @@ def _load(
     )
 
 
+def _load_animation(film: Animation, fps: float, max_frames: int, bounds: PixelBounds | None) -> Video:
+    chosen = choose_frames(film.seconds, film.duration, fps=fps, max_frames=max_frames)
+    frames = [_fit(film.path, frame, bounds, len(chosen)) for frame in film.pictures(chosen)]
+    rate = len(film.seconds) / film.duration
+    return Video(np.stack(frames), film.seconds[chosen], film.duration, rate, film.path)
+
+
 def probe_video(
     path: str | MediaFile, *, fps: float, max_frames: int, time_limit: float | None = None
 ) -> VideoProbe:
@@ -214,21 +231,35 @@ def probe_video(
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened_film(path, fps, max_frames, time_limit) as film:
-        timeline, _ = read_timeline(film)
+        timeline = film if isinstance(film, Animation) else read_timeline(film)[0]
     chosen = choose_frames(timeline.seconds, timeline.duration, fps=fps, max_frames=max_frames)
     return VideoProbe(timeline.height, timeline.width, timeline.seconds[chosen], timeline.duration, path)
 
 
 @contextlib.contextmanager
-def _opened_film(path: MediaFile, fps: float, max_frames: int, time_limit: float | None) -> Iterator[Film]:
+def _opened_film(
+    path: MediaFile, fps: float, max_frames: int, time_limit: float | None
+) -> Iterator[Film | Animation]:
+    """The video, opened; what is raised inside is a MediaError that names it."""
     if fps <= 0 or max_frames < 1:
         raise ValueError(f"fps must be positive and max_frames at least 1, got {fps} and {max_frames}")
     if not path.is_file():
         raise MediaError(f"{path}: no such video file")
+    head = first_bytes(path)
+    if is_heic(head):
+        raise MediaError(f"{path}: a HEIC picture, no video")
     try:
+        if may_be_animated(head):
+            with Image.open(source(path)) as image:
+                if is_animated(image):
+                    _check_size(path, image.width, image.height)
+                    yield Animation(path, image, Clock(path, time_limit))
+                    return
         with Film(path, partial(_check_size, path), time_limit) as film:
             yield film
-    except (FFmpegError, EOFError) as error:
+    except MediaError:
+        raise
+    except (FFmpegError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise MediaError(f"{path}: not a readable video ({_first_line(error)})") from error
 
 
