@@ -175,11 +175,14 @@ class Film:
         except FFmpegError:
             return None
         at = self._place(packets, packet) if packet is not None and packet.size else None
-        if at is None or at > number:
+        if packet is None or at is None or at > number:
             return None
         return self._checked(packets, number, at, packet, reading)
 
-    def _checked(self, packets, number: int, at: int, packet: Packet, reading: Iterator[Packet]):
+    def _checked(
+        self, packets: Packets, number: int, at: int, packet: Packet, reading: Iterator[Packet]
+    ) -> Iterator[tuple[int, Packet]]:
+        """From the packet `at` on, just read; gives those from `number` on."""
         while packet.size:
             if at >= len(packets) or packets.identity(at) != _identity(packet):
                 self._rewinds = self._rewinds and number > 0

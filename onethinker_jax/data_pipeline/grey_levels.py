@@ -38,8 +38,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def set_clear_value(image: Image.Image) -> None:
     """Call before loading: Pillow spreads the greys of 1, 2 and 4 bits over 8, but not the one that is transparent."""
     clear = image.info.get("transparency")
-    if image.format == "PNG" and image.mode in ("L", "1") and isinstance(clear, int) and image.tile:
-        levels = {"1": 2, "L;2": 4, "L;4": 16}.get(str(image.tile[0][3]))
+    if image.format == "PNG" and image.mode in ("L", "1") and isinstance(clear, int):
+        stored = str(getattr(image, "tile", [(None,) * 4])[0][3])  # the tile's raw mode
+        levels = {"1": 2, "L;2": 4, "L;4": 16}.get(stored)
         if levels:
             image.info["transparency"] = clear * (255 // (levels - 1))
 

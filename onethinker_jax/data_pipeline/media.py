@@ -119,7 +119,8 @@ def probe_image(path: str | MediaFile) -> tuple[int, int]:
         width, height = image.size
         if isinstance(image, HeicPicture):
             return height, width
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        # Of a TIFF Pillow gives the size upright.
+        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
 
 

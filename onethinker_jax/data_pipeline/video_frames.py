@@ -59,12 +59,12 @@ class _Decoder:
 
     def _find_keys(self) -> tuple[np.ndarray, np.ndarray]:
         """The key frames to which it may jump: their numbers among the packets and among the frames, both rising."""
-        packets, found = self._timeline.packets, []
+        packets, numbers, found = self._timeline.packets, self._numbers or {}, []
         shown = np.flatnonzero(~packets.hidden)
-        for key in np.flatnonzero(packets.keys).tolist() if self._numbers else []:
+        for key in np.flatnonzero(packets.keys).tolist() if numbers else []:
             # A key frame that an edit list hides leads to the first frame shown behind it.
             behind = int(np.searchsorted(shown, key))
-            number = self._numbers.get(packets.pts[shown[behind]]) if behind < len(shown) else None
+            number = numbers.get(packets.pts[shown[behind]]) if behind < len(shown) else None
             if number is not None and (not found or number > found[-1][1]):
                 found.append((key, number))
         keys = np.array(found, np.int64).reshape(-1, 2)

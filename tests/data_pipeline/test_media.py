@@ -82,6 +82,7 @@ def test_exif_orientation(tmp_path, name, orientation):
         8: np.rot90(stored),
     }
     np.testing.assert_array_equal(load_image(tmp_path / name), upright[orientation])
+    assert probe_image(tmp_path / name) == upright[orientation].shape[:2]
 
 
 def test_sixteen_bits_of_colour_and_inks_in_a_jpeg(tmp_path):
