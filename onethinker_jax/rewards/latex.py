@@ -47,7 +47,7 @@ _SHORT = (
     "me mm my no not of off on one or our out red she so the to too top two up us was we who why yes you"
 )
 _SHORT_WORDS = frozenset(_SHORT.split())
-_BASE = re.compile(r"\d_")
+_BASE = re.compile(r"\d_|(?<![A-Za-z\\])[A-Za-z]\d")  # 1011_2 and x2: to a base, and any of three things
 _ROOT = re.compile(r"(?<![\\A-Za-z])sqrt(?![A-Za-z])\s*|(\\sqrt\s*(?:\[[^\[\]]*\])?\s*)(?=[^\s{\[])")
 _ROOT_OF = re.compile(r"\d+(?:\.\d+)?|[A-Za-z]|\\[A-Za-z]+")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(\{[^{}]*\}|\d|[A-Za-z])\s*(\{[^{}]*\}|\d|[A-Za-z])")

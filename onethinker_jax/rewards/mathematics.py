@@ -7,6 +7,7 @@ has to be computed goes to the caller's `same`, a worker process. docs/rewards.m
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from onethinker_jax.rewards.written_text import tidy, whole_bracket, words_key
 Same = Callable[[str, str, Fraction], bool]
 """(truth, answer, tolerance): whether two LaTeX expressions have one value, or two that differ by the tolerance."""
 
-MAX_PARTS = 50
+MAX_PARTS = 30
 """Sets and lists with more elements are equal only as text."""
 
 MAX_COMPUTED = 12
@@ -29,10 +30,12 @@ MAX_COMPUTED = 12
 SHOWN_DIGITS = 6
 """Significant digits from which on a decimal stands for the number that it is the rounding of."""
 
+_remembered = functools.lru_cache(maxsize=4096)  # the parts of two lists are read again and again
+
 _NOISE = Fraction(1, 10**12)  # relative: what floats add, "0.30000000000000004"
 _NOISE_DIGITS = 15
 
-_NAME = r"(?:[A-Za-z]|\\[A-Za-z]+)(?:[A-Za-z0-9]|\\[A-Za-z]+|[_'{} ])*(?:\([A-Za-z](?:\s*,\s*[A-Za-z])*\))?"
+_NAME = r"(?:[A-Za-z]|\\[A-Za-z]++)(?:[A-Za-z0-9]|\\[A-Za-z]++|[_'{} ])*+(?:\([A-Za-z](?:\s*,\s*[A-Za-z])*\))?"
 _NAMED = re.compile(rf"({_NAME})\s*=\s*([^=]+(?:=[^=]+)*)")
 _RELATION_SIGN = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _VARIABLE = re.compile(r"[A-Za-z]|\\(?!infty|pi)[a-z]+")
@@ -200,6 +203,7 @@ def numbers_agree(one: Quantity, a: Fraction, other: Quantity, b: Fraction) -> b
     return False
 
 
+@_remembered
 def _bare(text: str) -> str:
     """Without grouping parentheses and braces around everything, and without a leading `x \\in`."""
     text = _MEMBER.sub("", text.strip(), count=1) if _MEMBER.match(text.strip()) else text.strip()
@@ -208,6 +212,7 @@ def _bare(text: str) -> str:
     return text.rstrip(" .") if not text.endswith("...") else text
 
 
+@_remembered
 def _key(text: str) -> str:
     """A text for comparison as it stands: spaces that mean nothing gone; words without case."""
     if not re.search(r"[\d\\^_=+*/<>()\[\]{}|]", text) and re.search(r"[^\W\d_]{2}", text):
@@ -231,6 +236,7 @@ def _split(text: str, separators: str) -> list[str]:
     return [*parts, text[start:]]
 
 
+@_remembered
 def _group(text: str) -> _Group | None:
     """What a text of several parts is; None for a single thing."""
     interval = _inequality(text)
@@ -315,6 +321,7 @@ def _without_commands(text: str) -> str:
     return re.sub(r"\\[A-Za-z]+", "", text)
 
 
+@_remembered
 def _named_value(text: str) -> tuple[str, str] | None:
     """(name, value) of `x = 5`, `f(x) = 2x`, `AB = 2 + 3 = 5` (the last one); None for anything else."""
     if _RELATION_SIGN.search(text) or len(_split(text, ",;")) > 1 or _JOINING.search(text):

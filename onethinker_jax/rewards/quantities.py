@@ -7,6 +7,7 @@ regression reward read by it, and mathematics begins with it. Values are exact f
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -162,6 +163,7 @@ def number_fault(text: str, problem_type: str) -> str | None:
     return f"{problem_type} needs a number, has {text!r:.60}"
 
 
+@functools.lru_cache(maxsize=4096)
 def read_quantity(text: str) -> Quantity | None:
     """What a tidy text says of one thing: a number or an expression, its unit, a per cent sign."""
     text = _HEDGE.sub("", text, count=1).strip()
