@@ -2,11 +2,15 @@
 
 import contextlib
 import io
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
+
+from onethinker_jax.spelling import hint
 
 T = TypeVar("T")
 
@@ -42,13 +46,31 @@ def parse(
                 return_unknown_args=True,
                 **given,
             )
+    except BrokenPipeError:  # --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(_one_line(said.getvalue())) from None
     if unknown:
-        raise UsageError(f"unknown argument {unknown[0]!r}; --help lists the flags")
+        near = hint(unknown[0].partition("=")[0], flags_of(settings, default=default))
+        raise UsageError(f"unknown argument {unknown[0]!r}{near or '; --help lists the flags'}")
     return parsed
+
+
+def flags_of(settings: type[T], *, default: T | None = None) -> list[str]:
+    """Every flag that ``parse`` knows, as ``--help`` lists them."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        tyro.cli(settings, args=["--help"], **({} if default is None else {"default": default}))
+    return re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", _flag_lines(said.getvalue()))
+
+
+def _flag_lines(text: str) -> str:
+    """The lines of a help text that begin with a flag."""
+    lines = (line.strip(_BORDER) for line in _COLOUR.sub("", text).splitlines())
+    return "\n".join(line for line in lines if line.startswith("-"))
 
 
 def _one_line(box: str) -> str:

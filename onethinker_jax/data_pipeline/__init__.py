@@ -5,8 +5,9 @@ pixels), `processor` (-> `Example`), `packing` (-> `Batch`), `loader` (streams w
 are imported on first use, so that importing the package costs nothing.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from onethinker_jax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
@@ -86,9 +87,4 @@ __all__ = [
     "task_of",
 ]
 
-
-def __getattr__(name: str):
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

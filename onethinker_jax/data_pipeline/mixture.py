@@ -5,11 +5,12 @@ twice as often as with weight 1, with 0 never. Records of one weight are shuffle
 their own, so that each of them comes equally often; groups of different weights are interleaved evenly.
 """
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from onethinker_jax.spelling import nearest
 
 if TYPE_CHECKING:
     import grain
@@ -54,10 +55,8 @@ class Mixture:
         ):
             for name in given:
                 if name not in names:
-                    close = difflib.get_close_matches(name, names, 1)
-                    hint = (
-                        f"did you mean {close[0]!r}?" if close else f"they have: {', '.join(sorted(names))}"
-                    )
+                    close = nearest(name, names)
+                    hint = f"did you mean {close!r}?" if close else f"they have: {', '.join(sorted(names))}"
                     raise MixtureError(f"a weight for {kind} {name!r}, which no record has ({hint})")
             result *= np.array([given.get(name, 1.0) for name in names])[codes]
         if not result.any():

@@ -4,8 +4,9 @@
 importing the package costs nothing to code that needs only its host-side parts.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from onethinker_jax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from onethinker_jax.model.config import Qwen3VLConfig
@@ -16,16 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["ModelInputs", "Qwen3VL", "Qwen3VLConfig", "VisionInputs", "load_hf", "save_hf"]
 
 _HOME = {
-    "ModelInputs": "inputs",
-    "Qwen3VL": "qwen3_vl",
-    "Qwen3VLConfig": "config",
-    "VisionInputs": "inputs",
-    "load_hf": "hf_weights",
-    "save_hf": "hf_weights",
+    "config": ("Qwen3VLConfig",),
+    "hf_weights": ("load_hf", "save_hf"),
+    "inputs": ("ModelInputs", "VisionInputs"),
+    "qwen3_vl": ("Qwen3VL",),
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,1 +1,39 @@
-"""Training: supervised fine-tuning and EMA-GRPO, their state, checkpoints, logs and export."""
+"""Training: supervised fine-tuning and EMA-GRPO, their state, checkpoints, logs and export.
+
+`advantages` is the method's own arithmetic, `sft` and `ema_grpo` are the two loops, `run` is a whole run, `config`
+and `presets` its settings. The names below are imported on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from onethinker_jax.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
+    from onethinker_jax.train.config import TrainConfig
+    from onethinker_jax.train.ema_grpo import train_ema_grpo
+    from onethinker_jax.train.export import export_model, load_run
+    from onethinker_jax.train.presets import PRESETS
+    from onethinker_jax.train.sft import train_sft
+
+__all__ = [
+    "PRESETS",
+    "AdvantageConfig",
+    "TrainConfig",
+    "compute_advantages",
+    "export_model",
+    "init_moments",
+    "load_run",
+    "train_ema_grpo",
+    "train_sft",
+]
+
+_HOME = {
+    "advantages": ("AdvantageConfig", "compute_advantages", "init_moments"),
+    "config": ("TrainConfig",),
+    "ema_grpo": ("train_ema_grpo",),
+    "export": ("export_model", "load_run"),
+    "presets": ("PRESETS",),
+    "sft": ("train_sft",),
+}
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -4,32 +4,48 @@ Exit status: 0 done, 1 an error that is named in one line, 2 an unknown preset o
 Ctrl-C (the same command goes on from there).
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import TypeVar
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.command_line import parse as parse_settings
+from onethinker_jax.spelling import hint
 from onethinker_jax.train.config import TrainConfig
 from onethinker_jax.train.presets import PRESETS
 
 DEFAULT_PRESET = "shapes"
 
+Settings = TypeVar("Settings", bound=TrainConfig)
 
-def parse(arguments: Sequence[str]) -> TrainConfig:
-    """The settings a command line asks for; raises UsageError naming what is wrong with it."""
+
+def parse(
+    arguments: Sequence[str],
+    settings: type[Settings] = TrainConfig,
+    *,
+    prog: str = "python -m onethinker_jax.train",
+) -> Settings:
+    """The settings a command line asks for: of a run, or those with more flags that another command has.
+
+    Raises UsageError naming what is wrong with it.
+    """
     arguments = list(arguments)
     name = DEFAULT_PRESET
     if arguments and not arguments[0].startswith("-"):
         name = arguments.pop(0)
     if name not in PRESETS:
-        raise UsageError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
+        raise UsageError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}{hint(name, PRESETS)}")
+    preset = PRESETS[name]()
     return parse_settings(
-        TrainConfig,
+        settings,
         arguments,
-        prog=f"python -m onethinker_jax.train [{'|'.join(PRESETS)}]",
-        description=PRESETS[name].__doc__,
-        default=PRESETS[name](),
+        prog=f"{prog} [PRESET]",
+        description=f"{inspect.getdoc(PRESETS[name])}\n\nPRESET, {DEFAULT_PRESET} by default, stands first and is one "
+        f"of {', '.join(PRESETS)}; the defaults below are those of {name}.",
+        default=settings(**{field.name: getattr(preset, field.name) for field in fields(preset)}),
     )
 
 

@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class PlanConfig(TrainConfig):
+    """What is to be planned, and for which devices."""
+
+    topology: str | None = None
+    """TPU slice to compile for, such as v5p-32 or v6e:4x8; by default the GPUs that are present."""
+    only: str = ""
+    """Compiles the programs whose names match this regular expression, such as sampling or RL."""
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes of one device: arguments by kind, what the program adds, what else lies there meanwhile."""
 
@@ -73,41 +83,27 @@ class Report:
 def main(arguments: Sequence[str]) -> int:
     """Parses, compiles and reports; returns the exit status."""
     try:
-        topology, rest = _take("--topology", list(arguments), "a slice, such as v5p-32 or v6e:4x8")
-        only, rest = _take("--only", rest, "programs, such as decoding or RL")
-        config = parse(rest)
+        config = parse(arguments, PlanConfig, prog="python -m onethinker_jax.train.plan")
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     os.environ.setdefault("USE_TORCH", "0")
-    if topology is not None:  # before the first import of JAX: the slice's devices are only described
+    if config.topology is not None:  # before the first import of JAX: the slice's devices are only described
         os.environ["JAX_PLATFORMS"] = "cpu"
 
     from onethinker_jax.train.errors import EXPECTED
 
     try:
-        chip, mesh = _target(config, topology)
-        reports = plan(config, mesh, only=only or "")
+        chip, mesh = _target(config, config.topology)
+        reports = plan(config, mesh, only=config.only)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except (TopologyError, *EXPECTED) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    sys.stdout.write(describe(config, chip, mesh, reports, topology, only=only or ""))
+    sys.stdout.write(describe(config, chip, mesh, reports, config.topology, only=config.only))
     return 0 if all(report.fits(chip) for report in reports) else 1
-
-
-def _take(flag: str, arguments: list[str], what: str) -> tuple[str | None, list[str]]:
-    """The value of a flag, and the other arguments.  Raises UsageError saying what it names."""
-    for at, argument in enumerate(arguments):
-        name, given, value = argument.partition("=")
-        if name == flag:
-            if not given and at + 1 == len(arguments):
-                raise UsageError(f"{flag}: name {what}")
-            taken = 1 if given else 2
-            return (value if given else arguments[at + 1]), arguments[:at] + arguments[at + taken :]
-    return None, arguments
 
 
 def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:

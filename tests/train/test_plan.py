@@ -81,8 +81,8 @@ def test_family_and_presets() -> None:
     ("arguments", "status", "message"),
     [
         (["nonesuch", "--topology", "v6e-8"], 2, "unknown preset 'nonesuch'"),
-        (["shapes", "--topology"], 2, "--topology: name a slice"),
-        (["shapes", "--only"], 2, "--only: name programs, such as decoding or RL"),
+        (["shapes", "--topology"], 2, "Missing value for argument '--topology'"),
+        (["shapes", "--only"], 2, "Missing value for argument '--only'"),
         (["shapes", "--topology", "v6e-9"], 1, "unknown topology 'v6e-9'; there are: v6e-1"),
         (["shapes", "--topology", "v6e-8"], 1, "v6e-8 has 8 devices; mesh data=1 fsdp=1 tensor=1 has 1"),
         (["shapes"], 1, "there is no GPU here; name a TPU slice"),

@@ -1,0 +1,47 @@
+"""python -m onethinker_jax: what there is to be run, a line each."""
+
+import inspect
+import sys
+
+from onethinker_jax import __version__
+from onethinker_jax.train.presets import PRESETS
+
+COMMANDS = {
+    "train [PRESET]": "a whole run: data, SFT, EMA-GRPO, held-out answers, a page, an exported model",
+    "train.plan [PRESET]": "does a preset fit a TPU slice or GPUs, and how fast could it be",
+    "train.export RUN": "a run's newest checkpoint as a Hugging Face directory",
+    "evaluate MODEL FILE": "a model's answers to a benchmark file, scored by task",
+    "demo MODEL MEDIA QUESTION": "one question about images or videos, its answer drawn; --chat asks on",
+    "data_pipeline.check FILES": "are record files and their media fit for training, and what do they hold",
+    "data_pipeline.annotate FILES": "an SFT set from a teacher's answers to records",
+    "data_pipeline.tfds_builder": "records as TFDS folders, read at random without JSON",
+    "rewards.server": "the reward service: judges open-ended answers, makes masks",
+}
+"""What stands behind ``python -m onethinker_jax.``, and what it is for."""
+
+
+def overview() -> str:
+    """Every command and every preset, a line each."""
+    wide = max(map(len, [*COMMANDS, *PRESETS]))
+    lines = [f"onethinker_jax {__version__}: fine-tune Qwen3-VL to reason over images and videos", ""]
+    lines += [
+        "Commands: python -m onethinker_jax.",
+        *(f"  {name:<{wide}}  {said}" for name, said in COMMANDS.items()),
+    ]
+    lines += ["", "Presets of train and train.plan:"]
+    lines += [f"  {name:<{wide}}  {_purpose(preset)}" for name, preset in PRESETS.items()]
+    lines += [
+        "",
+        "Each command lists its flags with --help. Start with python -m onethinker_jax.train smoke.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _purpose(preset: object) -> str:
+    """The first line of a preset's docstring after its command."""
+    first = (inspect.getdoc(preset) or "").splitlines()[0]
+    return first.rpartition("``: ")[2].removeprefix("``").rstrip(".") or first
+
+
+if __name__ == "__main__":
+    sys.stdout.write(overview())

@@ -1,0 +1,179 @@
+"""Every command's flags: all have a help text, a misspelt one names the nearest; and what `python -m` lists."""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import onethinker_jax
+from onethinker_jax import demo, evaluate
+from onethinker_jax.__main__ import COMMANDS, overview
+from onethinker_jax.command_line import UsageError, flags_of, parse
+from onethinker_jax.data_pipeline import annotate, check, tfds_builder
+from onethinker_jax.rewards import server
+from onethinker_jax.spelling import hint, nearest
+from onethinker_jax.train import __main__ as train
+from onethinker_jax.train import export, plan
+from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.presets import PRESETS
+
+PACKAGE = Path(onethinker_jax.__file__).parent
+WORKERS = {
+    "data_pipeline.media_worker",
+    "rewards.math_worker",
+    "rewards.score_worker",
+}  # our processes start these
+HELP: dict[str, Callable[[], object]] = {
+    "train": lambda: train.parse(["--help"]),
+    "train.plan": lambda: train.parse(["--help"], plan.PlanConfig),
+    "train.export": lambda: parse(export.Arguments, ["--help"], prog="export", description=None),
+    "evaluate": lambda: parse(evaluate.Arguments, ["--help"], prog="evaluate", description=None),
+    "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
+    "data_pipeline.check": lambda: check.main(["--help"]),
+    "data_pipeline.annotate": lambda: annotate.main(["--help"]),
+    "data_pipeline.tfds_builder": lambda: tfds_builder.main(["--help"]),
+    "rewards.server": lambda: server.parse(["--help"]),
+}
+
+
+def help_of(command: str) -> dict[str, str]:
+    """Flag, or name of a positional argument -> its help text, without its default."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit) as stop:
+        HELP[command]()
+    assert not stop.value.code
+    found: dict[str, str] = {}
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).splitlines()
+    indents = {"│": r"│ (\S.*?)\s*│$", " ": r"  ?(\S.*)$"}  # of tyro's boxes, of argparse
+    flag = ""
+    for line in lines:
+        pattern = indents["│" if line.startswith("│") else " "]
+        if (head := re.fullmatch(pattern, line)) and head[1].strip("─- "):
+            is_flag = head[1].startswith("-") or re.match(r"[A-Z]+\b", head[1])
+            flag, _, text = (head[1] + "  ").partition("  ") if is_flag else ("", "", "")
+            if flag:
+                found[flag] = text.strip()
+        elif flag and not head:
+            found[flag] += " " + line.strip("│ ")
+    return {
+        name: re.sub(r"\((default|required|repeatable|fixed to)\b.*", "", text).strip()
+        for name, text in found.items()
+    }
+
+
+def entry_points() -> set[str]:
+    """Every module that can be run, below the package."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        if re.search(r'^if __name__ == "__main__":', path.read_text(), re.MULTILINE):
+            parts = path.relative_to(PACKAGE).with_suffix("").parts
+            found.add(".".join(part for part in parts if part != "__main__"))
+    return found - {""} - WORKERS
+
+
+def test_every_entry_point_is_known() -> None:
+    """To these tests, and to whoever runs `python -m onethinker_jax`."""
+    assert entry_points() == set(HELP) == {name.split()[0] for name in COMMANDS}
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_no_flag_is_without_help(command: str) -> None:
+    texts = help_of(command)
+    assert len(texts) >= 3
+    assert [flag for flag, text in texts.items() if len(text) < 8] == []
+
+
+def test_flags_are_those_of_the_help() -> None:
+    flags = flags_of(TrainConfig, default=PRESETS["shapes"]())
+    assert {"--rl.steps", "--sft.no-train-vision", "--reward.format-weight"} <= set(flags)
+    assert len(set(flags)) > 160
+    assert len(help_of("train")) > 160
+
+
+def test_choices_are_listed() -> None:
+    assert any("{ema_grpo,grpo,dr_grpo,rloo,gdpo}" in flag for flag in help_of("train"))
+    assert any("{rouge,polar}" in flag for flag in help_of("evaluate"))
+    texts = help_of("rewards.server")
+    (masks,) = (text for flag, text in texts.items() if flag.startswith("--mask-backend"))
+    assert masks.startswith("one of grabcut, sam2:")
+
+
+@pytest.mark.parametrize(
+    ("settings", "word", "meant"),
+    [
+        (evaluate.Arguments, "--sidecar.mask-backnd=sam2", "--sidecar.mask-backend"),
+        (check.CheckSettings, "--max-frame", "--max-frames"),
+    ],
+)
+def test_a_misspelt_flag_names_the_nearest(settings: type, word: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean '{meant}'") as caught:
+        parse(settings, ["a", "b", word], prog="x", description=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_preset_or_server_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=r"unknown preset 'smok'.*did you mean 'smoke'"):
+        train.parse(["smok"])
+    with pytest.raises(SystemExit) as stop:
+        server.parse(["--adress", "unix:x"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: unknown argument '--adress'; did you mean '--address'?\n"
+
+
+def test_spelling() -> None:
+    assert nearest("sam", ["grabcut", "sam2"]) == "sam2" and nearest("zebra", ["grabcut", "sam2"]) is None
+    assert (hint("zebra", ["sam2"]), hint("sam", ["sam2"])) == ("", "; did you mean 'sam2'?")
+
+
+def test_what_there_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "onethinker_jax"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", overview())
+    lines = done.stdout.splitlines()
+    for name in [*COMMANDS, *PRESETS]:
+        (line,) = (line for line in lines if line.startswith(f"  {name} "))
+        assert 10 < len(line) < 120
+
+
+def test_packages_list_their_names() -> None:
+    """`dir()` says what is public, importing a package imports no library, and every name is there."""
+    code = (
+        "import importlib, sys\n"
+        "for name in ('', '.model', '.data_pipeline', '.rewards', '.train'):\n"
+        "    package = importlib.import_module('onethinker_jax' + name)\n"
+        "    print(name, *dir(package))\n"
+        "print(*{'jax', 'numpy', 'PIL', 'tyro'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    *packages, loaded = done.stdout.splitlines()
+    assert loaded == ""
+    names = {line.split(" ")[0]: line.split()[1:] if line[0] == "." else line.split() for line in packages}
+    assert {"model", "data_pipeline", "rewards", "train", "evaluate", "demo"} <= set(names[""])
+    assert names[".model"] == [
+        "ModelInputs",
+        "Qwen3VL",
+        "Qwen3VLConfig",
+        "VisionInputs",
+        "load_hf",
+        "save_hf",
+    ]
+    assert {"compute_advantages", "AdvantageConfig", "init_moments"} <= set(names[".train"])
+    for package, listed in names.items():
+        module = __import__(f"onethinker_jax{package}", fromlist=["x"])
+        assert sorted(getattr(module, "__all__", listed)) == listed
+        for name in listed:
+            assert getattr(module, name) is not None
+        with pytest.raises(AttributeError, match="has no attribute 'nonesuch'"):
+            _ = module.nonesuch
