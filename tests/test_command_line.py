@@ -54,6 +54,10 @@ def help_of(command: str) -> dict[str, str]:
     for line in lines:
         pattern = indents["│" if line.startswith("│") else " "]
         if (head := re.fullmatch(pattern, line)) and head[1].strip("─- "):
+            if flag.count("{") > flag.count("}"):  # its choices go on
+                found[f"{flag} {head[1].strip()}"] = found.pop(flag)
+                flag = f"{flag} {head[1].strip()}"
+                continue
             is_flag = head[1].startswith("-") or re.match(r"[A-Z]+\b", head[1])
             flag, _, text = (head[1] + "  ").partition("  ") if is_flag else ("", "", "")
             if flag:
