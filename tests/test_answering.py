@@ -18,6 +18,8 @@ from onethinker_jax import answering, evaluate
 from onethinker_jax.answering import Progress
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.records import read_records
+from onethinker_jax.data_pipeline.synthetic import build_shapes_world
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.rewards.client import RewardUnavailable, start_server
@@ -245,3 +247,44 @@ def test_progress_says_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
         "1,000 of 1,000 records",
     ]
     assert answering.LINE_SECONDS == 10
+
+
+PEAK = """
+import resource, sys
+from onethinker_jax import evaluate
+status = evaluate.main(sys.argv[1:])
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+sys.exit(status)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_records(
+    model: Path, sidecar: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Four times the videos of the Shapes world in the same memory; all prompts at once would take 36 of them more."""
+    world = build_shapes_world(tmp_path / "world", seed=1, train_rl=1, train_sft=1, heldout=60, processes=1)
+    videos = [row for row in json.loads(world.eval_json.read_text()) if row["data_type"] == "video"]
+    flags = ["--sidecar.addresses", sidecar, "--sidecar.score-workers", 0, "--max-new-tokens", 2, "--rows", 2]
+    flags += ["--video-fps", 8, "--video-max-frames", 32, "--video-min-pixels", 65_536]
+    flags += ["--prompt-tokens", 2048, "--prompt-patches", 6144, "--prompt-buckets", 1, "--prompts-ahead", 4]
+    sizes = {"video_fps": 8.0, "video_max_frames": 32, "video_min_pixels": 65_536}
+    processor = Processor.from_pretrained(model, **sizes)  # type: ignore[arg-type]
+    peaks = {}
+    for count in (12, 48):
+        file = tmp_path / "world" / f"{count}.json"
+        chosen = [{**videos[number % 12], "problem_id": number} for number in range(count)]
+        file.write_text(json.dumps(chosen))
+        command = [sys.executable, "-c", PEAK, model, file, "--out", tmp_path / str(count), *flags]
+        done = subprocess.run(
+            [*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=HANG_S, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        peaks[count] = int(re.findall(r"peak (\d+)", done.stdout)[0])  # MiB
+    of_one = (
+        sum(processor.prompt(record).nbytes for record in read_records(tmp_path / "world" / "12.json")) / 12
+    )
+    record_property("peaks_mib", peaks)
+    record_property("prompt_mib", of_one / 2**20)
+    print(peaks, of_one / 2**20)  # noqa: T201
+    assert abs(peaks[48] - peaks[12]) < 0.3 * 36 * of_one / 2**20, (peaks, of_one)

@@ -21,3 +21,13 @@ def wait_until(
             raise AssertionError(f"{process.args} ended with {process.returncode}: {what()}")
         assert time.monotonic() < end, f"not within {HANG_S:g} s: {what()}"
         time.sleep(0.01)
+
+
+def is_quick(call: Callable[[], object], seconds: float) -> bool:
+    """Whether the call takes less of this thread's processor time, which others on the machine may lengthen at times."""
+    for _ in range(5):
+        start = time.thread_time()
+        call()
+        if time.thread_time() - start < seconds:
+            return True
+    return False

@@ -5,7 +5,7 @@ import math
 import random
 import string
 import threading
-import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from onethinker_jax.rewards import (
 )
 from onethinker_jax.rewards.answers import PROBLEM_TYPES
 from onethinker_jax.rewards.score import judged_text, mask_prompt
-from tests.waiting import HANG_S
+from tests.waiting import HANG_S, is_quick
 
 POINTS = [[100, 100], [200, 200], [300, 300]]
 OTHER_POINTS = [[10, 10], [20, 20], [30, 30]]
@@ -391,9 +391,9 @@ def test_any_response_scores_within_bounds_and_in_time(response, problem_type, d
     """50 ms of this process: mathematics is another's, with a limit of its own."""
     for variant in ("paper", "released"):
         task: dict[str, Any] = {"problem_type": problem_type, "data_type": data_type, "variant": variant}
-        start = time.thread_time()
-        score = score_response(response, text_of(TRUTHS[problem_type]), **task)
-        assert time.thread_time() - start < 0.05
+        score_it = partial(score_response, response, text_of(TRUTHS[problem_type]), **task)
+        assert is_quick(score_it, 0.05)
+        score = score_it()
         assert 0.0 <= score.overall <= max_overall(problem_type, data_type, variant) + 1e-9
         assert 0.0 <= score.accuracy <= max_accuracy(problem_type, data_type, variant) + 1e-9
         assert score.format in (0.0, 1.0)
@@ -445,12 +445,8 @@ def test_a_long_response_is_scored_at_once(problem_type, size):
     for name, body in _long_texts(size).items():
         for variant in ("paper", "released"):
             for response in (body, respond(body)):
-                taken = []
-                while not taken or (taken[-1] >= 0.05 and len(taken) < 5):
-                    start = time.thread_time()  # of the processor, which others may slow down at times
-                    score_response(response, truth, variant=variant, **task)
-                    taken.append(time.thread_time() - start)
-                assert min(taken) < 0.05, (name, variant, taken)
+                score = partial(score_response, response, truth, variant=variant, **task)
+                assert is_quick(score, 0.05), (name, variant)
 
 
 def test_mathematics_that_never_ends_scores_zero_in_time_on_any_thread():
