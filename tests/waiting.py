@@ -24,7 +24,7 @@ def wait_until(
 
 
 def is_quick(call: Callable[[], object], seconds: float) -> bool:
-    """Whether the call takes less of this thread's processor time, which others on the machine may lengthen at times."""
+    """Whether the call takes less of this thread's processor time, which others on the machine may lengthen."""
     for _ in range(5):
         start = time.thread_time()
         call()
