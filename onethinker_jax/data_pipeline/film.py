@@ -169,7 +169,7 @@ class Film:
         if target is None:
             return None
         try:
-            self.container.seek(target, stream=self.stream)
+            self._seek(target)
             reading = self._packets()
             packet = next(reading, None)
         except FFmpegError:
@@ -178,6 +178,9 @@ class Film:
         if packet is None or at is None or at > number:
             return None
         return self._checked(packets, number, at, packet, reading)
+
+    def _seek(self, target: int) -> None:
+        self.container.seek(target, stream=self.stream)
 
     def _checked(
         self, packets: Packets, number: int, at: int, packet: Packet, reading: Iterator[Packet]

@@ -206,10 +206,12 @@ def _refuse_truncated(film: Film, packets: Packets) -> None:
     if len(packets) >= promised - _tolerated(promised):
         return
     times = [time for time in (*packets.pts, *packets.dts) if time is not None]
-    if times and film.stream.duration:
-        frame = film.stream.duration / promised
+    # Of an AVI each chunk lasts a tick, and FFmpeg already shortens the duration to what is left of the file.
+    duration = promised if film.container.format.name == "avi" else film.stream.duration
+    if times and duration:
+        frame = duration / promised
         length = max(times) - min(0, min(times)) + frame
-        if length >= film.stream.duration - frame * _tolerated(promised):
+        if length >= duration - frame * _tolerated(promised):
             return
     raise MediaError(f"{film.path}: truncated, {len(packets)} of {promised} frames can be read")
 

@@ -22,6 +22,8 @@ ENCODERS = {
     "mpeg2video": {"qscale": "2", "b": "4M"},
 }
 
+_PIXELS = {"prores": "yuv422p10le", "mjpeg": "yuvj420p"}  # else yuv420p
+
 
 def numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """uint8 [H, W, 3]: ten vertical bands, band b bright where bit b of the number is 1."""
@@ -72,15 +74,14 @@ def write_numbered(
     base = Fraction(1, ticks)
     with av.open(str(path), "w", format=form, options=container or {}) as target:
         stream = target.add_stream(codec, rate=RATE)
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, _PIXELS.get(codec, "yuv420p")
         stream.time_base = stream.codec_context.time_base = base
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = gap, b_frames
         stream.options = _options(codec, gap, b_frames, encoder or {})
         silence = _Silence(target, sound) if sound else None
         for number, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24").reformat(
-                format="yuv420p"
-            )
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
+            frame = frame.reformat(format=stream.pix_fmt)
             frame.pts, frame.time_base = round(time / base), base
             target.mux(stream.encode(frame))
             if silence:
@@ -127,22 +128,25 @@ def copy_packets(
     source: Path,
     *,
     start: float = 0.0,
-    first: int = 0,
-    last: int | None = None,
+    first: int | None = None,
     container: dict[str, str] | None = None,
     form: str | None = None,
 ) -> Path:
-    """Copies packets of the video, `first` to before `last` in the file's order, second `start` becoming 0.
+    """Copies the video's packets, second `start` becoming 0: what a cut by stream copy does.
 
-    With a start behind the first packet that is what a cut by stream copy does: an MP4 hides the lead-in by an edit
-    list.
+    It begins with packet `first` of the file, by default with the key frame before the start; an MP4 hides the
+    frames before the start by an edit list.
     """
     with (
         av.open(str(source)) as given,
         av.open(str(path), "w", format=form, options=container or {}) as target,
     ):
         stream = target.add_stream_from_template(given.streams.video[0])
-        for packet in [p for p in given.demux(video=0) if p.size][first:last]:
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        if first is None:
+            early = [p.is_keyframe and p.pts * p.time_base <= start + 1e-6 for p in packets]
+            first = len(early) - 1 - early[::-1].index(True)
+        for packet in packets[first:]:
             back = round(start / packet.time_base)
             packet.pts, packet.dts = packet.pts - back, packet.dts - back
             packet.stream = stream
@@ -173,4 +177,47 @@ def set_edits(path: Path, edits: Sequence[tuple[float, float | None]]) -> Path:
         (size,) = struct.unpack(">I", data[start : start + 4])
         data[start : start + 4] = struct.pack(">I", size + len(box))
     path.write_bytes(data)
+    return path
+
+
+def pack_b_frames(path: Path, times: Sequence[float]) -> Path:
+    """MPEG-4 in AVI as DivX wrote it: a B-frame lies in the packet before, an empty frame in its place."""
+    unpacked = write_numbered(path.with_name("unpacked.avi"), times, codec="mpeg4", b_frames=1, gap=24)
+    start, divx, empty = b"\0\0\1\xb6", b"\0\0\1\xb2DivX503b1393p", b"\0\0\1\xb6\x51\x84\x7f"
+    with av.open(str(unpacked)) as given, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(given.streams.video[0])
+        packets = [(bytes(packet), packet.is_keyframe) for packet in given.demux(video=0) if packet.size]
+        is_b = [data[data.index(start) + 4] >> 6 == 2 for data, _ in packets]
+        packed: list[tuple[bytes, bool]] = []
+        for number, (data, key) in enumerate(packets):
+            if number == 0:
+                at = data.index(start)
+                data = data[:at] + divx + data[at:]
+            if is_b[number]:
+                packed[-1] = packed[-1][0] + data, packed[-1][1]
+                packed.append((empty, False))
+            else:
+                packed.append((data, key))
+        for number, (data, key) in enumerate(packed):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = number
+            packet.time_base, packet.is_keyframe, packet.stream = Fraction(1, RATE), key, stream
+            target.mux(packet)
+    return path
+
+
+def join_transport_streams(path: Path, parts: Sequence[Path]) -> Path:
+    """One MPEG transport stream after the other, the packets' counters going on: the clock jumps."""
+    counters: dict[int, int] = {}
+    joined = bytearray()
+    for part in parts:
+        data = part.read_bytes()
+        for at in range(0, len(data), 188):
+            packet = bytearray(data[at : at + 188])
+            stream = (packet[1] & 31) << 8 | packet[2]
+            if packet[3] & 0x10:  # has content, so it counts
+                counters[stream] = (counters.get(stream, -1) + 1) % 16
+                packet[3] = packet[3] & 0xF0 | counters[stream]
+            joined += packet
+    path.write_bytes(joined)
     return path

@@ -7,13 +7,19 @@ from its start.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.media import load_video, probe_video
+from onethinker_jax.data_pipeline.film import Film
+from onethinker_jax.data_pipeline.media import MediaError, load_video, probe_video
 from tests.data_pipeline.numbered_videos import (
     RATE,
+    copy_packets,
     decoded_numbers,
+    join_transport_streams,
+    pack_b_frames,
+    set_edits,
     shown_numbers,
     write_numbered,
 )
@@ -155,3 +161,169 @@ def test_the_grid_is_wide():
 def test_files_that_were_refused_or_lost_their_beginning(name, first, last):
     numbers = list(range(first, last + 1))
     hold(CASES / name, numbers, [n / RATE for n in numbers])
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+@pytest.mark.parametrize(
+    ("codec", "b_frames", "gap"),
+    [("libx264", 3, 50), ("libx264", 0, 30), ("libx265", 3, 50), ("mpeg4", 2, 40)],
+)
+@pytest.mark.parametrize("cut", [1, 17, 85])
+def test_a_cut_by_stream_copy_begins_where_it_was_cut(tmp_path, suffix, codec, b_frames, gap, cut):
+    """Frames from the key frame to the cut are in the file, hidden by an edit list."""
+    source = write_numbered(tmp_path / "a.mp4", STEADY, codec=codec, b_frames=b_frames, gap=gap)
+    path = copy_packets(tmp_path / f"cut.{suffix}", source, start=cut / RATE)
+    hold(path, list(range(cut, 96)), STEADY[cut:])
+
+
+@pytest.mark.parametrize(
+    ("edits", "parts"),
+    [
+        ([(1.0, None), (3.84, 0.0)], [(0.0, range(96))]),  # begins late
+        ([(1.0, 0.8)], [(0.0, range(20, 45))]),
+        ([(1.0, 2.0), (1.2, 0.4)], [(0.0, range(50, 75)), (1.0, range(10, 40))]),  # the end first
+        ([(0.8, 0.0), (0.8, 0.0), (0.8, 1.2)], [(0.0, range(20)), (0.8, range(20)), (1.6, range(30, 50))]),
+    ],
+)
+@pytest.mark.parametrize("gap", [10, 96])
+def test_edit_lists_of_several_parts(tmp_path, gap, edits, parts):
+    path = set_edits(write_numbered(tmp_path / "a.mp4", STEADY, gap=gap), edits)
+    numbers = [n for _, part in parts for n in part]
+    times = [start + i / RATE for start, part in parts for i in range(len(part))]
+    hold(path, numbers, times)
+
+
+def test_a_pause_amid_an_edit_list_is_shown_as_ffmpeg_shows_it(tmp_path):
+    """Which is with the frames before the second part, each at the time of its own."""
+    path = set_edits(
+        write_numbered(tmp_path / "a.mp4", STEADY, gap=20), [(0.4, 0.0), (1.0, None), (1.2, 2.4)]
+    )
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0) if frame.time is not None]
+    numbers = decoded_numbers(path)
+    assert numbers[:10] == list(range(10)) and numbers[-30:] == list(range(60, 90))
+    hold(path, numbers, times)
+
+
+def test_b_frames_packed_by_divx(tmp_path):
+    hold(pack_b_frames(tmp_path / "a.avi", STEADY), list(range(96)), STEADY)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "m2ts", "mpg"])
+def test_a_clock_that_turns_over(tmp_path, suffix):
+    """MPEG counts 90,000 ticks a second in 33 bits."""
+    times = [2**33 / 90000 - 2 + time for time in STEADY]
+    path = write_numbered(tmp_path / f"a.{suffix}", times, b_frames=2, gap=20)
+    hold(path, list(range(96)), times)
+
+
+@pytest.mark.parametrize("starts", [(0.0, 100.0), (100.0, 0.0), (0.0, 1.0), (5.0, 5.0)])
+def test_a_clock_that_begins_anew(tmp_path, starts):
+    parts = [
+        write_numbered(tmp_path / f"{i}.ts", [start + time for time in STEADY[:50]], b_frames=2, gap=20)
+        for i, start in enumerate(starts)
+    ]
+    path = join_transport_streams(tmp_path / "a.ts", parts)
+    hold(path, list(range(50)) * 2, [n / RATE for n in range(100)])
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv", "avi"])
+def test_what_comes_before_the_first_key_frame_cannot_be_seen(tmp_path, suffix):
+    source = write_numbered(tmp_path / f"whole.{suffix}", STEADY, b_frames=2, gap=20)
+    path = copy_packets(tmp_path / f"a.{suffix}", source, start=0.28, first=7)
+    hold(path, list(range(20, 96)), STEADY[20:])
+
+
+def test_a_broadcast_caught_amid_a_picture(tmp_path):
+    for codec in ("libx264", "libx265"):
+        source = write_numbered(tmp_path / "whole.ts", STEADY, codec=codec, b_frames=2, gap=20)
+        (tmp_path / "a.ts").write_bytes(source.read_bytes()[188 * 40 :])
+        hold(tmp_path / "a.ts", list(range(20, 96)), STEADY[20:])
+
+
+def test_of_frames_with_the_same_time_the_last_is_on_screen(tmp_path):
+    """Frames 10 and 50 share the times of those before them."""
+    source, path = write_numbered(tmp_path / "a.mkv", STEADY, gap=20), tmp_path / "b.mkv"
+    with av.open(str(source)) as given, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(p for p in given.demux(video=0) if p.size):
+            packet.pts = packet.dts = packet.pts - (40 if number in (10, 50) else 0)
+            packet.stream = stream
+            target.mux(packet)
+    hold(path, list(range(96)), [time - (0.04 if n in (10, 50) else 0) for n, time in enumerate(STEADY)])
+
+
+def test_hidden_frames_of_vp8_have_no_time_on_screen(tmp_path):
+    """Bit 4 of a frame's first byte says whether it is shown."""
+    source, path = write_numbered(tmp_path / "a.webm", STEADY, codec="libvpx", gap=40), tmp_path / "b.webm"
+    with av.open(str(source)) as given, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(p for p in given.demux(video=0) if p.size):
+            data = bytearray(bytes(packet))
+            data[0] &= 0xFF if number not in (20, 60) else 0xEF
+            copy = av.Packet(bytes(data))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+            target.mux(copy)
+    shown = [n for n in range(96) if n not in (20, 60)]
+    hold(path, shown, [STEADY[n] for n in shown])
+
+
+def test_packets_that_are_called_key_frames_wrongly(tmp_path):
+    """All of them: a jump to one that is none gives another picture, or none."""
+    for suffix, codec in (
+        ("mp4", "libx264"),
+        ("mkv", "libx264"),
+        ("mp4", "mpeg4"),
+        ("avi", "mpeg4"),
+        ("mkv", "libvpx-vp9"),
+    ):
+        source, path = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+        write_numbered(source, STEADY, codec=codec, gap=60)
+        with av.open(str(source)) as given, av.open(str(path), "w") as target:
+            stream = target.add_stream_from_template(given.streams.video[0])
+            for packet in (p for p in given.demux(video=0) if p.size):
+                packet.is_keyframe, packet.stream = True, stream
+                target.mux(packet)
+        hold(path, list(range(96)), STEADY)
+
+
+@pytest.mark.parametrize("lands", ["late", "at the end", "nowhere"])
+def test_a_seek_that_goes_wrong_is_noticed(tmp_path, monkeypatch, lands):
+    def seek(film: Film, target: int) -> None:
+        if lands == "nowhere":
+            raise av.error.PermissionError(1, "no way back")
+        late = 20 * 512 if lands == "late" else 10**9
+        film.container.seek(target + late, stream=film.stream, backward=lands == "late", any_frame=True)
+
+    monkeypatch.setattr(Film, "_seek", seek)
+    hold(write_numbered(tmp_path / "a.mp4", STEADY, b_frames=2, gap=20), list(range(96)), STEADY)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["mp4", "mov", "mkv", "avi"]
+)  # an MPEG stream has no length to fall short of
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_truncated_files_are_refused(tmp_path, suffix, share):
+    """Also those whose edit list hides frames."""
+    whole = tmp_path / f"whole.{suffix}"
+    if suffix in ("mp4", "mov"):
+        source = write_numbered(tmp_path / "a.mp4", STEADY, b_frames=2, gap=50)
+        copy_packets(whole, source, start=0.6, container={"movflags": "faststart"})
+    else:
+        write_numbered(whole, STEADY, b_frames=2, gap=50)
+    assert len(load_video(whole, fps=2, max_frames=8).frames) >= 6
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    for read in (load_video, probe_video):
+        with pytest.raises(MediaError, match=rf"cut\.{suffix}: ") as caught:
+            read(path, fps=2, max_frames=8)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_avi_of_h264_is_refused(tmp_path):
+    data = (CASES / "h264_in_avi.avi").read_bytes()
+    for share in (0.2, 0.5, 0.8):
+        (tmp_path / "cut.avi").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(MediaError, match=r"cut\.avi: truncated"):
+            load_video(tmp_path / "cut.avi", fps=2, max_frames=8)
