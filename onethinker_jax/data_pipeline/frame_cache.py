@@ -17,6 +17,7 @@ import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from onethinker_jax.data_pipeline.media_file import MediaFile
 
 logger = logging.getLogger(__name__)
 
-_LIBRARIES = f"2 av {av.__version__} pillow {PIL.__version__}"  # the number is this code's
+_HEIF = next((found.version for found in metadata.distributions(name="pillow-heif")), "none")
+# The number is this code's.
+_LIBRARIES = f"3 av {av.__version__} pillow {PIL.__version__} pillow-heif {_HEIF}"
 # Eviction goes on to this share of the bound, so that it is not needed again at once.
 _LOW_WATER = 0.9
 _STALE_SECONDS = 3600  # a file that was being written and is as old as this belongs to a process that died

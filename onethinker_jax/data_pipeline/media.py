@@ -172,10 +172,12 @@ def load_video(
     """Samples a video file at `fps` frames a second, at most `max_frames` frames over its whole length.
 
     Sampling times are 0, 1/fps, 2/fps ... while inside the video; if these are more than `max_frames`,
-    `max_frames` times spread evenly over the duration instead. A frame that would be taken twice (a
-    source slower than `fps`) is taken once.
+    `max_frames` times spread evenly over the duration instead. For each the frame on screen is taken: the last one
+    whose presentation time is not later (a microsecond aside), in a decode of the whole file from its start by
+    FFmpeg, which obeys edit lists; times count from the first frame shown. A frame that would be taken twice (a
+    source slower than `fps`) is taken once. Frames before the first key frame cannot be decoded and are not shown.
 
-    With `bounds` each frame is resized as soon as it is decoded, so that no more than one is held in the
+    With `bounds` each frame is resized as soon as it is decoded, so that only a video's first few are held in the
     file's own size. Decoding that takes more than `time_limit` seconds is given up between two frames.
 
     Raises:
@@ -223,9 +225,10 @@ def _load_animation(film: Animation, fps: float, max_frames: int, bounds: PixelB
 def probe_video(
     path: str | MediaFile, *, fps: float, max_frames: int, time_limit: float | None = None
 ) -> VideoProbe:
-    """Size, duration and time stamps of the frames that `load_video` would give, without decoding them.
+    """Size, duration and time stamps of the frames that `load_video` would give, by the same code.
 
-    One frame is decoded for its size; all are where a file has no time stamps.
+    A few frames are decoded; all are where packets do not tell the times of frames (see `video_timeline`), and of an
+    animation.
 
     Raises:
         MediaError: as `load_video`, but damage of pixels is not seen.

@@ -23,8 +23,8 @@ from onethinker_jax.data_pipeline.media_file import MediaError
 
 # Container headers often promise a frame or two more than there are; more than that is a truncated file.
 _MISSING_FRAMES_TOLERATED = 0.05
-# Frames that are decoded to see whether the packets' times are those of frames.
-_HEAD = 8
+# Frames that are decoded to see whether the packets' times are those of frames; fewer if they are large.
+_HEAD, _HEAD_PIXELS = 8, 2**26
 # MPEG transport and program streams may begin their clock anew. FFmpeg's own threshold for such a gap, in seconds.
 _CLOCK_FORMATS, _CLOCK_GAP = ("mpegts", "mpeg"), 10.0
 
@@ -73,7 +73,7 @@ def read_timeline(film: Film) -> tuple[Timeline, Iterator[VideoFrame]]:
         stamps = [frame.pts for frame in head]
         # Frames before the first key frame cannot be decoded: the video begins behind them.
         times = times[np.searchsorted(times, stamps[0]) :] if stamps[0] is not None else times[:0]
-        if len(stamps) >= min(_HEAD, len(times)) and stamps == times[: len(stamps)].tolist():
+        if len(stamps) >= min(_head_length(film), len(times)) and stamps == times[: len(stamps)].tolist():
             timeline = _timeline(film, packets, times * film.tick, times, _upright_size(head[0]))
             return timeline, itertools.chain(head, rest)
     return decoded_timeline(film, packets)
@@ -82,10 +82,15 @@ def read_timeline(film: Film) -> tuple[Timeline, Iterator[VideoFrame]]:
 def _head(film: Film, packets: Packets) -> tuple[list[VideoFrame], Iterator[VideoFrame]]:
     """The first frames, and those behind them."""
     frames = decoded_frames(film, film.from_start(packets))
-    head = list(itertools.islice(frames, _HEAD))
+    head = list(itertools.islice(frames, _head_length(film)))
     if not head:
         raise MediaError(f"{film.path}: holds no video frame")
     return head, frames
+
+
+def _head_length(film: Film) -> int:
+    pixels = film.stream.codec_context.width * film.stream.codec_context.height
+    return min(_HEAD, max(2, _HEAD_PIXELS // max(pixels, 1)))
 
 
 def decoded_timeline(film: Film, packets: Packets) -> tuple[Timeline, Iterator[VideoFrame]]:

@@ -4,9 +4,11 @@ import struct
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 
 BANDS = 10  # a frame's number in binary, lowest digit left: 0 to 1023
 HEIGHT, WIDTH = 32, 80
@@ -73,11 +75,11 @@ def write_numbered(
     """
     base = Fraction(1, ticks)
     with av.open(str(path), "w", format=form, options=container or {}) as target:
-        stream = target.add_stream(codec, rate=RATE)
+        stream = cast(VideoStream, target.add_stream(codec, rate=RATE))
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, _PIXELS.get(codec, "yuv420p")
         stream.time_base = stream.codec_context.time_base = base
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = gap, b_frames
-        stream.options = _options(codec, gap, b_frames, encoder or {})
+        stream.options = dict(_options(codec, gap, b_frames, encoder or {}))
         silence = _Silence(target, sound) if sound else None
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
@@ -144,10 +146,12 @@ def copy_packets(
         stream = target.add_stream_from_template(given.streams.video[0])
         packets = [packet for packet in given.demux(video=0) if packet.size]
         if first is None:
-            early = [p.is_keyframe and p.pts * p.time_base <= start + 1e-6 for p in packets]
+            early = [p.is_keyframe and float((p.pts or 0) * p.time_base) <= start + 1e-6 for p in packets]
             first = len(early) - 1 - early[::-1].index(True)
         for packet in packets[first:]:
             back = round(start / packet.time_base)
+            assert packet.pts is not None
+            assert packet.dts is not None
             packet.pts, packet.dts = packet.pts - back, packet.dts - back
             packet.stream = stream
             target.mux(packet)
