@@ -25,6 +25,8 @@ from onethinker_jax.data_pipeline.media_file import MediaError
 _MISSING_FRAMES_TOLERATED = 0.05
 # Frames that are decoded to see whether the packets' times are those of frames; fewer if they are large.
 _HEAD, _HEAD_PIXELS = 8, 2**26
+# MPEG program streams have few time stamps, and FFmpeg gives some of them to a frame nearby in decoding order.
+_STRAY_FRAMES = 8
 # MPEG transport and program streams may begin their clock anew. FFmpeg's own threshold for such a gap, in seconds.
 _CLOCK_FORMATS, _CLOCK_GAP = ("mpegts", "mpeg"), 10.0
 
@@ -180,8 +182,8 @@ def _presentation_seconds(film: Film, packets: Packets, stamps: list[int | None]
         whole = len(shown) == len(stamps) and None not in shown
         return np.sort(np.array(shown, np.float64)) * film.tick if whole else by_rate
     offset = ticks[known] * film.tick - by_rate[known]
-    if len(known) < len(stamps) and np.ptp(offset) < 2 * spacing:
-        return by_rate  # MPEG program streams: few time stamps, some of them given to the frame before
+    if len(known) < len(stamps) and np.ptp(offset) < _STRAY_FRAMES * spacing:
+        return by_rate
     seconds = np.interp(np.arange(len(ticks)), known, ticks[known] * film.tick)
     behind = np.arange(len(ticks) - 1 - known[-1])
     seconds[known[-1] + 1 :] += (behind + 1) * spacing
