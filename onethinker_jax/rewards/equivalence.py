@@ -55,9 +55,11 @@ class MathGrader:
         """
         return self._ask({"truth": truth, "answer": answer})
 
-    def same_value(self, truth: str, answer: str, tolerance: Fraction = Fraction(0)) -> bool:
-        """Whether two LaTeX expressions have one value; False when one cannot be read, or out of time."""
-        return bool(self._ask({"truth": truth, "answer": answer, "tolerance": str(tolerance)}))
+    def same_value(self, truth: str, answer: str, tolerance: Fraction = Fraction(0)) -> bool | None:
+        """Whether two LaTeX expressions have one value; False when one cannot be read, None when out of time."""
+        return self._ask(
+            {"truth": truth, "answer": answer, "tolerance": str(tolerance)}, without_verdict=None
+        )
 
     def vanishes(self, expression: str) -> bool:
         """Whether SymPy simplifies an expression to 0; False when it could not, or ran out of time."""
@@ -68,7 +70,7 @@ class MathGrader:
         with self._lock:
             self._worker.stop()
 
-    def _ask(self, question: dict[str, Any]) -> bool | None:
+    def _ask(self, question: dict[str, Any], without_verdict: bool | None = False) -> bool | None:
         """The worker's verdict; asked again if something else than its limits ended the worker."""
         with self._lock:
             for _ in range(ATTEMPTS):
@@ -78,7 +80,7 @@ class MathGrader:
                 if self._worker.ended_by in (None, signal.SIGPROF):
                     break
             self.ended += 1
-            return False
+            return without_verdict
 
 
 @functools.lru_cache(maxsize=1)
@@ -110,7 +112,7 @@ def _remembered_verdict(answer: str, truth: str) -> bool | None:
 
 
 @functools.lru_cache(maxsize=16_384)
-def _remembered_value(truth: str, answer: str, tolerance: Fraction) -> bool:
+def _remembered_value(truth: str, answer: str, tolerance: Fraction) -> bool | None:
     return shared_grader().same_value(truth, answer, tolerance)
 
 

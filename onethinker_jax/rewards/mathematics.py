@@ -18,11 +18,15 @@ from onethinker_jax.rewards.quantities import Quantity, read_quantity, readings
 from onethinker_jax.rewards.units import UNITS
 from onethinker_jax.rewards.written_text import tidy, whole_bracket, words_key
 
-Same = Callable[[str, str, Fraction], bool]
-"""(truth, answer, tolerance): whether two LaTeX expressions have one value, or two that differ by the tolerance."""
+Same = Callable[[str, str, Fraction], bool | None]
+"""(truth, answer, tolerance): whether two LaTeX expressions have one value, or two that differ by the tolerance at
+most; None if that took too long."""
 
 MAX_PARTS = 30
 """Sets and lists with more elements are equal only as text."""
+
+MAX_TIDY_CHARS = 3_000
+"""A text that grows beyond it when its signs are written out (a thousand times one half) is not compared."""
 
 MAX_COMPUTED = 12
 """Comparisons of one answer that may go to the worker; the rest count as not equal."""
@@ -35,8 +39,10 @@ _remembered = functools.lru_cache(maxsize=4096)  # the parts of two lists are re
 _NOISE = Fraction(1, 10**12)  # relative: what floats add, "0.30000000000000004"
 _NOISE_DIGITS = 15
 
-_NAME = r"(?:[A-Za-z]|\\[A-Za-z]++)(?:[A-Za-z0-9]|\\[A-Za-z]++|[_'{} ])*+(?:\([A-Za-z](?:\s*,\s*[A-Za-z])*\))?"
-_NAMED = re.compile(rf"({_NAME})\s*=\s*([^=]+(?:=[^=]+)*)")
+_NAME = (
+    r"(?:[A-Za-z]|\\[A-Za-z]++)(?:[A-Za-z0-9]|\\[A-Za-z]++|[_'{} ])*+(?:\([A-Za-z](?:\s*,\s*[A-Za-z])*\))?"
+)
+_NAMED = re.compile(rf"({_NAME}|\([A-Za-z](?:\s*,\s*[A-Za-z])+\))\s*=\s*([^=]+(?:=[^=]+)*)")
 _RELATION_SIGN = re.compile(r"\\leq|\\geq|\\neq|<|>")
 _VARIABLE = re.compile(r"[A-Za-z]|\\(?!infty|pi)[a-z]+")
 _MEMBER = re.compile(r"(?:[A-Za-z]|\\[a-z]+)\s*\\in(?![a-z])\s*")
@@ -172,13 +178,16 @@ class _Comparison:
         if one is None or other is None:
             return False
         self._left -= 1
-        return self._same(other, one, tolerance)
+        verdict = self._same(other, one, tolerance)
+        if verdict is None:
+            self._left = 0  # one part without end is enough
+        return bool(verdict)
 
 
 def equivalent(answer: str, truth: str, same: Same) -> bool:
     """Whether two texts of at most about a thousand characters mean the same; an empty truth equals nothing."""
     given, wanted = tidy(answer), tidy(truth)
-    if not given or not wanted:
+    if not given or not wanted or max(len(given), len(wanted)) > MAX_TIDY_CHARS:
         return False
     return _Comparison(same).alike(given, wanted)
 

@@ -16,7 +16,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MAX_CHARS = 1_000  # of an answer that is read: the rest is explanation
 _LABELLED = re.compile(r"\s*\(?([A-Z])[.):]")
 _OWN_LABEL = re.compile(r"\s*[(\[]?\s*[A-Z]\s*[.):\]]\s*(?=\S)")
-_BEFORE = re.compile(r"(?:(?:option|choice|answer|letter)\b\s*:?\s*)+(?=[(\[\"'*]*[a-z]\b)", re.IGNORECASE)
+_BEFORE = re.compile(r"(?:(?:option|choice|answer|letter)\b[\s:]*+)++(?=[(\[\"'*]*[a-z]\b)", re.IGNORECASE)
 _ENCLOSED = re.compile(
     r"(?:\(\s*([A-Za-z])\s*[).:]|\[\s*([A-Za-z])\s*\]|\{\s*([A-Za-z])\s*\}|<\s*([A-Za-z])\s*>|[\"']([A-Za-z])[\"'])\s*[.:,;!]?"
 )
@@ -25,7 +25,7 @@ _ALONE = re.compile(r"([A-Za-z])\s*\Z")
 _SPACED = re.compile(r"([A-Z])\s+(?=\S)")
 _ARTICLES = "AI"  # letters that are words too
 _ANOTHER = re.compile(
-    r"\s*(?:(?:,|;|&|/|\+|\.|\||\b(?:and|or|nor|und|oder)\b|和|或|与|及)+\s*)*(?:option\s+|choice\s+|answer\s+)?"
+    r"(?:[\s,;&/+.|和或与及]|\b(?:and|or|nor|und|oder)\b)*+(?:option\s+|choice\s+|answer\s+)?"
     r"[(\[]?([A-Za-z])\s*(?:[)\].,:;/&+|]|\Z|\s(?:and|or)\b|\s+(?:are|both|together|is)\b)",
     re.IGNORECASE,
 )
@@ -63,7 +63,8 @@ def option_letter(text: str, options: Sequence[str] = ()) -> str | None:
         return None
     texts = _texts(options)
     by_text = [letter for letter, own in texts.items() if own == _option_key(answer)]
-    if len(by_text) == 1 and not _ALONE.fullmatch(answer):
+    alone = _ALONE.fullmatch(answer)
+    if len(by_text) == 1 and not (alone and alone.group(1).upper() in texts):
         return by_text[0]
     before = _BEFORE.match(answer)
     answer = answer[before.end() :] if before else answer

@@ -195,6 +195,8 @@ def read_quantity(text: str) -> Quantity | None:
             number = Quantity(
                 core, number.value * 10**scale, number.places and number.places - scale, number.digits
             )
+        if number is None and re.search(r"[,;](?!\d{3}(?!\d))|\s(?:and|or)\s", core):
+            return None  # "3 cm, 4 cm"
         if number is None:
             return Quantity(core, None, unit=unit, percent=percent) if core and (unit or percent) else None
     return Quantity(number.core, number.value, number.places, number.digits, unit, percent)

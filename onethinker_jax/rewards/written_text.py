@@ -75,7 +75,7 @@ _BOLD = re.compile(r"(?<![\w)}\]*])(\*\*|__)(?=[^\s*_])([^*]{1,900}?)(?<=[^\s*_]
 _ITALIC = re.compile(r"(\*|_)([^*_]+)\1")
 _TEXT_MARK = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|emph|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|"
-    r"boldsymbol|bm|mbox|hbox|operatorname\*?|underline|underbar)\s*\{([^{}]*)\}"
+    r"boldsymbol|bm|mbox|hbox|operatorname\*?|underline|underbar)\s*\{((?:[^{}]|\{[^{}]*\})*+)\}"
 )
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 _SWITCH = re.compile(

@@ -1,6 +1,6 @@
 """What math-verify and mathruler say of the pairs in mathematics.tsv, written into its last two columns.
 
-    pip install mathruler==0.1.0 pylatexenc math-verify   # into an environment of its own
+    pip install mathruler==0.1.0 pylatexenc tqdm math-verify   # into an environment of its own
     python tests/golden/make_mathematics.py
 
 Answer, truth and "equal" are written by hand; only the verdicts of the two libraries are made here. math-verify is
@@ -30,7 +30,7 @@ def by_math_verify(answer: str, truth: str) -> bool:
 def verdict(judge, answer: str, truth: str) -> str:
     try:
         return "yes" if judge(answer, truth) else "no"
-    except Exception as error:  # whatever a library raises is what it says
+    except Exception as error:  # noqa: BLE001 -- whatever a library raises is what it says
         sys.stderr.write(f"{judge.__name__}({answer!r}, {truth!r}): {type(error).__name__}\n")
         return "error"
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from fractions import Fraction
 
 import pytest
 
@@ -15,12 +16,6 @@ def grader():
     made = equivalence.MathGrader(limit_s=0.5)
     yield made
     made.close()
-
-
-def test_options():
-    assert equivalence.option_letter("(c) a dog") == "C"
-    assert equivalence.option_letter("a dog") is None
-    assert equivalence.options_equivalent("a dog", "A dog.")
 
 
 def test_plain_numbers():
@@ -38,6 +33,12 @@ def test_a_dead_worker_is_replaced(grader):
     assert grader.ended == 0
     assert grader.vanishes("(2x)-(x+x)")
     assert not grader.vanishes("(2x)-(")
+    assert grader.same_value("\\frac{x}{2}", "0.5x")
+    assert not grader.same_value("x", "y")
+    assert not grader.same_value("x", "\\frac{")
+    assert grader.same_value("\\pi", "\\frac{314159}{100000}", Fraction(1, 200_000))
+    assert not grader.same_value("\\pi", "\\frac{314159}{100000}")
+    assert grader.ended == 0
 
 
 def test_a_worker_killed_over_a_comparison_changes_no_verdict(grader):
