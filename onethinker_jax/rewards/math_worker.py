@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import resource
 import signal
+from tokenize import TokenError
 from typing import Any
 
 from onethinker_jax.rewards.worker_process import serve_lines
@@ -26,6 +27,7 @@ RAISED_BY_SYMPY = (
     MemoryError,
     RuntimeError,  # NotImplementedError and RecursionError among them
     SyntaxError,
+    TokenError,  # an open bracket
     TypeError,
     ValueError,
 )
