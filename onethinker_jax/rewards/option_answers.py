@@ -16,13 +16,16 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MAX_CHARS = 1_000  # of an answer that is read: the rest is explanation
 _LABELLED = re.compile(r"\s*\(?([A-Z])[.):]")
 _OWN_LABEL = re.compile(r"\s*[(\[]?\s*[A-Z]\s*[.):\]]\s*(?=\S)")
-_BEFORE = re.compile(r"(?:(?:option|choice|answer|letter)\b[\s:]*+)++(?=[(\[\"'*]*[a-z]\b)", re.IGNORECASE)
+_BEFORE = re.compile(
+    r"(?:the\s+)?(?:(?:option|choice|answer|letter)\b[\s:]*+)++(?=[(\[\"'*]*[a-z]\b)", re.IGNORECASE
+)
 _ENCLOSED = re.compile(
     r"(?:\(\s*([A-Za-z])\s*[).:]|\[\s*([A-Za-z])\s*\]|\{\s*([A-Za-z])\s*\}|<\s*([A-Za-z])\s*>|[\"']([A-Za-z])[\"'])\s*[.:,;!]?"
 )
 _MARKED = re.compile(r"([A-Za-z])\s*(?:[).:\],;!](?!\w)|[):](?=\w)|\.(?=[A-Z]\w)|(?=\s[-–—(])|\s*\n)")
-_ALONE = re.compile(r"([A-Za-z])\s*\Z")
-_SPACED = re.compile(r"([A-Z])\s+(?=\S)")
+_ALONE = re.compile(r"\(?([A-Za-z])\s*\Z")
+_SPACED = re.compile(r"([A-Za-z])\s+(?=\S)")
+_LIST_MARK = re.compile(r"(?:[-*•>#]+\s+)+(?=\W?[A-Za-z]\b)")
 _ARTICLES = "AI"  # letters that are words too
 _ANOTHER = re.compile(
     r"(?:[\s,;&/+.|和或与及]|\b(?:and|or|nor|und|oder)\b)*+(?:option\s+|choice\s+|answer\s+)?"
@@ -31,6 +34,8 @@ _ANOTHER = re.compile(
 )
 _JOINED = re.compile(r"\s*(?:,?\s*(?:and|or|nor)\b|&|/|\+|,\s*[(\[]?[A-Z][)\]]?(?:\W|\Z))", re.IGNORECASE)
 _BOTH = re.compile(r"\b(?:and|or|nor)\s+(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|[A-Z]\b)(?!\s+[a-z])")
+_LABEL_LATER = re.compile(r"\s\(?[A-Z]\)\s+\w")  # "Go C) Stop"
+_OF_OPTIONS = re.compile(r"(?:both|all|none|neither|either|only)\b", re.IGNORECASE)
 _AFFIRMED = re.compile(
     r"(?:is|would be|must be|should be)\s+(?:the\s+)?(?:(?:most|only)\s+)?"
     r"(?:correct|right|best|answer|true|likely|appropriate|accurate)\b|"
@@ -58,11 +63,11 @@ def option_letter(text: str, options: Sequence[str] = ()) -> str | None:
     letter alone.
     """
     first_lines = text.strip()[:_MAX_CHARS]
-    answer = tidy(first_lines)
+    answer = tidy(_LIST_MARK.sub("", first_lines, count=1) if _LIST_MARK.match(first_lines) else first_lines)
     if not answer:
         return None
     texts = _texts(options)
-    by_text = [letter for letter, own in texts.items() if own == _option_key(answer)]
+    by_text = [letter for letter, own in texts.items() if own == words_key(answer)]
     alone = _ALONE.fullmatch(answer)
     if len(by_text) == 1 and not (alone and alone.group(1).upper() in texts):
         return by_text[0]
@@ -86,13 +91,9 @@ def _texts(options: Sequence[str]) -> dict[str, str]:
     letters = option_letters(options)
     labelled = bool(options) and all(_LABELLED.match(option) for option in options)
     return {
-        letter: _option_key(tidy(_OWN_LABEL.sub("", option, count=1) if labelled else option))
+        letter: words_key(tidy(_OWN_LABEL.sub("", option, count=1) if labelled else option))
         for letter, option in zip(letters, options, strict=False)
     }
-
-
-def _option_key(text: str) -> str:
-    return words_key(text)
 
 
 def _labelled(answer: str, lines: str, texts: dict[str, str]) -> str | None:
@@ -102,36 +103,37 @@ def _labelled(answer: str, lines: str, texts: dict[str, str]) -> str | None:
         return alone.group(1).upper()
     found = _ENCLOSED.match(answer) or _MARKED.match(answer)
     if found is None and "\n" in lines:
-        first = option_letter(lines.partition("\n")[0])
-        if first and _ALONE.fullmatch(tidy(lines.partition("\n")[0]).strip("()[] ")):
-            found = re.match(r"\W*([A-Za-z])\W*", answer)
+        first = _ALONE.fullmatch(tidy(lines.partition("\n")[0]))
+        found = first if first and answer.startswith(first.group(1) + " ") else None
     if found:
         letter = next(part for part in found.groups() if part).upper()
         rest = answer[found.end() :].strip(" -–—:")
-        return letter if _fits(letter, rest, texts, sure=True) else None
-    spaced = _SPACED.match(answer) or (texts and re.match(r"([a-z])\s+(?=\S)", answer))
+        return letter if _fits(letter, rest, texts, marked=True, sure=True) else None
+    spaced = _SPACED.match(answer)
     if not spaced:
         return None
-    letter, rest = spaced.group(1).upper(), answer[spaced.end() :].strip()
-    return (
-        letter
-        if _fits(letter, rest, texts, sure=spaced.group(1) not in _ARTICLES + "abcdefghijklmnopqrstuvwxyz")
-        else None
-    )
+    sign, rest = spaced.group(1), answer[spaced.end() :].strip()
+    sure = sign.isupper() and sign not in _ARTICLES
+    return sign.upper() if _fits(sign.upper(), rest, texts, marked=False, sure=sure) else None
 
 
-def _fits(letter: str, rest: str, texts: dict[str, str], *, sure: bool) -> bool:
-    """Whether the text behind a letter leaves it the only option named; `sure` if the letter is no word itself."""
+def _fits(letter: str, rest: str, texts: dict[str, str], *, marked: bool, sure: bool) -> bool:
+    """Whether the text behind a letter leaves it the only option named; `sure` if the letter is no word itself.
+
+    Behind a `marked` letter, "(D) Both A and B", options may be named by the option's text.
+    """
     if not rest:
         return True
-    own = [name for name, text in texts.items() if text and text == _option_key(rest)]
+    own = [name for name, text in texts.items() if text and text == words_key(rest)]
     if own:
         return letter in own
-    if _ANOTHER.match(rest) or _JOINED.match(rest) or _BOTH.search(rest):
+    if _ANOTHER.match(rest) or _JOINED.match(rest) or _LABEL_LATER.search(rest):
+        return False
+    if _BOTH.search(rest) and not (marked and _OF_OPTIONS.match(rest)):
         return False
     if _AFFIRMED.match(rest):
         return True
     starts = texts.get(letter, "")
-    if starts and _option_key(rest).startswith(starts):
+    if starts and words_key(rest).startswith(starts):
         return True
     return sure and not _STATEMENT.match(rest)

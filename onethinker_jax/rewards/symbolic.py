@@ -62,8 +62,9 @@ def _read(text: str) -> Any:
 
 def _alike(a: Any, b: Any, tolerance: Any = sympy.S.Zero) -> bool:
     if isinstance(a, sympy.MatrixBase) or isinstance(b, sympy.MatrixBase):
-        both = isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase)
-        return both and a.shape == b.shape and all(map(_alike, a, b))
+        if not (isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase)) or a.shape != b.shape:
+            return False
+        return all(_alike(one, other) for one, other in zip(a.flat(), b.flat(), strict=True))
     if a == b:
         return True
     if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):

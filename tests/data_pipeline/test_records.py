@@ -122,6 +122,7 @@ def test_evaluation_rows(folder):
         ({"answer": "<answer>A"}, "answer: its <answer> tags must be one pair, are <answer>"),
         ({"answer": "<answer>A</answer><answer>B</answer>"}, "answer: its <answer> tags must be one pair"),
         ({"answer": "<answer> </answer>"}, "answer: must be a text that is not empty"),
+        ({"problem_type": "numerical", "answer": "12 or 13"}, "answer: numerical needs a number, has '12 or"),
         ({"problem_type": "regression", "answer": "3 to 4"}, "answer: regression needs a number, has '3 to"),
         ({"path": "a.png"}, "data_type: is 'image', but the media|problem: 1 <image> for 2 image files"),
         ({**MASK, "fps": 0}, "fps: must be a positive number, is 0"),
