@@ -49,7 +49,7 @@ _SHORT = (
 _SHORT_WORDS = frozenset(_SHORT.split())
 _BASE = re.compile(r"\d_|(?<![A-Za-z\\])[A-Za-z]\d")  # 1011_2 and x2: to a base, and any of three things
 _NO_CONSTANT = re.compile(  # several numbers, a range, half of an expression, a division by 0
-    r"[,;=<>:?']|\d\s+\d|\d\s*[-–—]\s*\d+\Z|\d\.\d*\.|[-+*/]\s*[-+*/]|/\s*0+(?![.\d])"
+    r"[,;=<>:?']|\d\s+\d|\d\s*[-–—]\s*\d+\Z|\d\.\d*\.|[-+*/]\s*[-+*/]|[-+*/^]\s*\Z|/\s*0+(?![.\d])"
 )
 _ROOT = re.compile(r"(?<![\\A-Za-z])sqrt(?![A-Za-z])\s*|(\\sqrt\s*(?:\[[^\[\]]*\])?\s*)(?=[^\s{\[])")
 _ROOT_OF = re.compile(r"\d+(?:\.\d+)?|[A-Za-z]|\\[A-Za-z]+")
@@ -79,7 +79,7 @@ def is_constant(text: str) -> bool:
     """Whether a tidy text is an expression of numbers alone: digits, operators, roots, powers, pi."""
     if not re.search(r"\d|pi", text) or _NO_CONSTANT.search(text.replace("**", "^")):
         return False
-    left = re.sub(r"\\?(?:sqrt|pi|frac|times)(?![a-zA-Z])", "", text)
+    left = re.sub(r"\\?(?:sqrt|pi)(?![a-zA-Z])|\\(?:frac|times)(?![a-zA-Z])", "", text)
     return bool(re.fullmatch(r"[\d.+\-*/^!()\[\]{} ]*", left))
 
 

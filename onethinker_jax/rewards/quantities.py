@@ -92,6 +92,7 @@ _NUMBER_WORD = re.compile(
     rf"(?:({'|'.join(_TENS)})(?:[- ]({'|'.join(list(_ONES)[1:10])}))?|({'|'.join(_ONES)}))(?=\s|\Z|%)",
     re.IGNORECASE,
 )
+_NAME_FIRST = re.compile(r"[A-Za-z]{1,12}(?: [A-Za-z]{1,12})?\s*[=:]\s*(?=[-+\d.¤])")  # "x = 12", "Total: 12"
 _GLUED_UNIT = re.compile(r"(?<=\d)(?=[A-Za-z]\Z)")  # "5m": metres where the answer is a number
 
 
@@ -123,7 +124,7 @@ def read_number(text: str) -> Quantity | None:
     """
     if len(text) > MAX_NUMBER_CHARS:
         return None
-    text = _HEDGE.sub("", tidy(text), count=1)
+    text = _HEDGE.sub("", _NAME_FIRST.sub("", tidy(text), count=1), count=1)
     word = _NUMBER_WORD.match(text)
     if word:
         tens, ones, small = (part and part.lower() for part in word.groups())

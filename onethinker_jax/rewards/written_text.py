@@ -64,7 +64,7 @@ _GREEK_NAMES = (
 _GREEK_LETTERS = "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩϕ"
 _GREEK = {letter: f"\\{name} " for letter, name in zip(_GREEK_LETTERS, _GREEK_NAMES.split(), strict=True)}
 _TABLE = str.maketrans({**_SIGNS, **_GREEK})
-_MICRO_SIGN, _MICRO_UNIT = "µ", re.compile(r"[µμ](?=[mgsLlAVFW]\b)")
+_MICRO_UNIT = re.compile(r"[µμ](?=[mgsLlAVFW]\b)")
 
 _SCRIPT_RUN = re.compile(f"[{''.join(map(re.escape, _SUPERSCRIPTS))}]+")
 _SUBSCRIPT_RUN = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")

@@ -57,6 +57,8 @@ READ = {
     "**12**": 12,
     "\\boxed{12}": 12,
     "The answer is 12.": 12,
+    "x = 12": 12,
+    "Total: 12": 12,
     "twelve": 12,
     "Twenty-one people": 21,
 }
@@ -71,6 +73,9 @@ NO_NUMBER = (
         "12 and 13",
         "12, 13",
         "12 of 15",
+        "12+",
+        "12 times",
+        "x = 12 or 13",
         "12 out of 15",
         "not 12",
     ),
