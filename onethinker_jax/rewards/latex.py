@@ -93,7 +93,7 @@ def latex(text: str) -> str | None:
         return None
     text = rooted.replace("*", r"\cdot ").replace(r"\times", r"\cdot ")
     text = _DEGREES.sub(r"(\1\\cdot\\pi/180)", text)
-    text = _POWER.sub(lambda power: "^{" + next(part for part in power.groups() if part) + "}", text)
+    text = _POWER.sub(lambda power: "^{" + next(filter(None, power.groups()), "") + "}", text)
     text = _SUBSCRIPT.sub(r"_{\1}", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     return " ".join(text.split())

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from onethinker_jax.rewards import score_response
 from onethinker_jax.rewards.equivalence import math_equivalent, shared_grader
 from onethinker_jax.rewards.mathematics import equivalent
+from onethinker_jax.rewards.option_answers import option_letter
+from onethinker_jax.rewards.quantities import number_fault, read_number
 
 TABLE = Path(__file__).parents[1] / "golden" / "mathematics.tsv"
 
@@ -154,7 +156,7 @@ PIECES = (
 
 
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_no_text_of_a_thousand_characters_takes_long_to_read(pieces):
     text = ("".join(pieces) * 1_000)[:1_000]
     for problem_type, truth in (("math", "\\frac{1}{2}"), ("multiple choice", "B"), ("numerical", "7")):
@@ -164,3 +166,21 @@ def test_no_text_of_a_thousand_characters_takes_long_to_read(pieces):
             response, truth, problem_type=problem_type, data_type="image", options=("dog", "A cat")
         )
         assert time.thread_time() - start < 0.5
+
+
+@given(
+    st.lists(st.sampled_from((*PIECES, "()", "{}", "x", "2", "≤", "\n")), min_size=1, max_size=9).map("".join)
+)
+@settings(max_examples=300, deadline=None)
+def test_no_text_raises(text):
+    def unequal(truth, answer, tolerance):
+        return False
+
+    for truth in ("\\frac{1}{2}", "{1,2}", "x > 2", text[::-1] or "1"):
+        assert equivalent(text, truth, unequal) in (True, False)
+    assert option_letter(text, ("dog", "A cat")) in (None, "A", "B")
+    assert number_fault(text, "numerical") is None or read_number(text) is None
+
+
+def test_an_empty_power_is_not_equal():
+    assert not math_equivalent("x^()", "x")
