@@ -1,7 +1,9 @@
-"""A model, an image or a video or neither, and a question -> the reasoning, the answer, and a picture of it.
+"""A model, images or videos or none, and a question -> the reasoning, the answer, and a picture of it.
 
     python -m onethinker_jax.demo MODEL_DIRECTORY street.jpg "Where is the bicycle?" --task "spatial grounding"
+    python -m onethinker_jax.demo MODEL_DIRECTORY before.jpg after.jpg "What has changed?"
     python -m onethinker_jax.demo MODEL_DIRECTORY "What is 17 times 23?" --task math
+    python -m onethinker_jax.demo MODEL_DIRECTORY --chat
 
 Exit status: 0 done, 1 an error that is named in one line, 2 a command line that cannot be used, 130 Ctrl-C.
 """
@@ -12,8 +14,7 @@ if __name__ == "__main__":  # the imports below take seconds
     interrupts_end_at_once("stopped")
 
 import contextlib
-import mimetypes
-import os
+import io
 import re
 import sys
 import time
@@ -23,17 +24,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from PIL import Image
+from flax import nnx
 from rich.console import Console
 from rich.text import Text
 
 from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.answer_picture import answer_picture, time_text
-from onethinker_jax.data_pipeline.media import media_kind
 from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.processor import Example, Processor
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, TASKS, Record, task_of
+from onethinker_jax.data_pipeline.processor import Example
+from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record, task_of
 from onethinker_jax.data_pipeline.views import Masks, View, view_record
+from onethinker_jax.demo_chat import chat
+from onethinker_jax.demo_question import Question, picture_file, split_words
 from onethinker_jax.evaluate import EXPECTED, ModelArguments
 from onethinker_jax.model.continuous_batching import EndReason
 from onethinker_jax.model.sharding import make_mesh
@@ -53,6 +55,7 @@ from onethinker_jax.rewards.sidecar import connect
 from onethinker_jax.sampler_settings import padded
 from onethinker_jax.scoring import MASK_FPS, MASK_FRAMES, mask_pictures
 
+SHORTEST = 0.1  # seconds of a response that a speed is told of
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey these
 
 
@@ -64,78 +67,40 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(ModelArguments):
-    """Asks a Hugging Face directory one question about one image or video, or about neither, and draws the answer."""
+    """Asks a Hugging Face directory a question about images or videos, or about none, and draws the answer."""
 
-    media: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MEDIA")]]
-    """Image or video file; which of them, its content says. Left out, the question is about no medium."""
-    question: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="QUESTION")]] = ""
+    words: tyro.conf.Positional[
+        tuple[Annotated[str, tyro.conf.arg(metavar="[MEDIA ...] QUESTION")], ...]
+    ] = ()
+    """Image and video files, which of them their content says, in the order of <image> and <video> in the question,
+    or of none in front of it; last, the question."""
     task: Task = "open-ended"
     """What kind of answer is asked for."""
     options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="option")] = ()
     """Of multiple choice: once for each option, in order."""
+    chat: bool = False
+    """Keeps the model loaded and reads questions from standard input, a line each; docs/demo.md says in what form."""
     out: Path | None = None
-    """File of the picture; by default <name of the medium>_answer.png in the current folder, and none where there
-    is no medium."""
+    """File of the picture; by default <name of the first medium>_answer.png in the current folder, or _answer_2 where
+    that is there, and none where there is no medium."""
+    overwrite: bool = False
+    """Replaces an older picture of the same name."""
     raw: bool = False
     """Prints the response as the model wrote it, tags included."""
 
-    @property
-    def medium(self) -> Path | None:
-        """The file that is asked about; None where a question is all that was given.
+    def question(self) -> Question:
+        """What the words ask.  Raises UsageError."""
+        media, text = split_words(self.words)
+        return Question(text, media, self.task, self.options)
 
-        Raises UsageError where it is a file that was given, and no question.
-        """
-        if self.question:
-            return Path(self.media)
-        # A question may be any text, too long for a file's name too, which os.path.exists takes for none.
-        named = (mimetypes.guess_type(self.media)[0] or "").startswith(("image/", "video/"))
-        if os.path.exists(self.media) or (named and not re.search(r"\s", self.media)):
-            raise UsageError(f"the question about {self.media} is missing")
-        return None
-
-    def picture_file(self) -> Path | None:
-        """Where the picture goes; None: nowhere.  Raises UsageError when none can be written there."""
-        medium = self.medium
-        if medium is None and self.out is None:
-            return None
-        file = self.out or Path(f"{medium.stem if medium else ''}_answer.png")
-        if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
-            raise UsageError(f"--out {file}: not the name of a picture, such as answer.png")
-        if not file.parent.is_dir():
-            raise UsageError(f"--out {file}: there is no folder {file.parent}")
-        if medium is not None and file.exists() and medium.exists() and file.samefile(medium):
-            raise UsageError(f"--out {file}: is the medium itself")
-        return file
-
-    def record(self) -> Record:
-        """The question as the pipeline takes it.  Raises UsageError, or MediaError naming the file."""
-        medium = self.medium
-        question = self.media if medium is None else self.question
-        if not question.strip():
-            raise UsageError("the question is empty")
-        if self.task == "multiple choice" and not 2 <= len(self.options) <= 26:
-            raise UsageError(
-                f"--task 'multiple choice' needs 2 to 26 times --option, has {len(self.options)}"
-            )
-        if self.task != "multiple choice" and self.options:
-            raise UsageError(f"--option is for --task 'multiple choice', not {self.task!r}")
-        kind = "text" if medium is None else media_kind(medium)
-        if f"{self.task} ({kind})" not in TASKS:
-            needs = [_article(one) for one in ("image", "video") if f"{self.task} ({one})" in TASKS]
-            has = "there is none" if medium is None else f"{medium} is {_article(kind)}"
-            raise UsageError(f"--task {self.task!r} needs {' or '.join(needs)}, and {has}")
-        files = () if medium is None else (medium,)
-        return Record(
-            problem_id="question" if medium is None else medium.name,
-            problem=question,
-            data_type=kind,
-            problem_type=self.task,
-            options=self.options,
-            answer="",
-            images=files if kind == "image" else (),
-            videos=files if kind == "video" else (),
-            data_source="demo",
-        )
+    def check_chat(self) -> None:
+        """Raises UsageError naming what goes with one question only."""
+        if self.words:
+            raise UsageError(f"--chat reads its questions from standard input; leave out {self.words[0]!r}")
+        if self.options:
+            raise UsageError("--chat: give options by /option, after /task multiple choice")
+        if self.out is not None:
+            raise UsageError("--out names one picture, and --chat draws one for each question")
 
 
 @dataclass(frozen=True)
@@ -159,55 +124,115 @@ class Answer:
     fault: str | None  # why the text is no answer to the task
 
 
-def ask(arguments: Arguments, console: Console) -> None:
+class Session:
+    """A model that is loaded with the first prompt, and stays so; a context manager."""
+
+    def __init__(self, arguments: Arguments):
+        """Reads the model's processor.  Raises ProcessorError, PromptError, UsageError."""
+        self.arguments, self.processor = arguments, arguments.processor()
+        self._model: tuple[nnx.GraphDef, nnx.State] | None = None
+        self._samplers: dict[tuple[int, int], Sampler] = {}
+        self._open_until_the_end = contextlib.ExitStack()
+        self._client: RewardClient | None = None
+        self._mesh = make_mesh()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open_until_the_end.close()
+
+    def client(self) -> RewardClient:
+        """The reward service that makes masks, started when it is first asked for."""
+        if self._client is None:
+            self._client = self._open_until_the_end.enter_context(connect(self.arguments.sidecar))
+        return self._client
+
+    def model(self) -> tuple[nnx.GraphDef, nnx.State]:
+        """The graph and the weights.  Raises ConfigError, WeightsError."""
+        if self._model is None:
+            with _status("loading the model"):
+                self._model = self.arguments.load(self._mesh)
+        return self._model
+
+    def respond(self, prompt: Example) -> Response:
+        """The model's one response.  Raises ConfigError, WeightsError, UsageError."""
+        size = padded(len(prompt.tokens)), padded(len(prompt.patches))
+        settings = self.arguments.sampler(rows=1, prompt_tokens=size[0], prompt_patches=size[1])
+        graphdef, params = self.model()
+        if size not in self._samplers:
+            dtype = self.arguments.dtype
+            sampler = Sampler(graphdef, self.processor, settings, mesh=self._mesh, compute_dtype=dtype)
+            with _status("compiling"):
+                sampler.warm_up(params)
+            self._samplers[size] = sampler
+        with _status("thinking"):
+            began = time.monotonic()
+            (samples,) = self._samplers[size](params, [prompt], seed=self.arguments.seed, step=0)
+            seconds = time.monotonic() - began
+        return Response(
+            samples.texts[0], samples.reasons[0], len(samples.tokens[0]), len(prompt.tokens), seconds
+        )
+
+
+def ask(session: Session, question: Question, console: Console) -> None:
     """Prints reasoning and answer, and writes the picture if there is to be one."""
-    file, record, processor = arguments.picture_file(), arguments.record(), arguments.processor()
-    with contextlib.ExitStack() as open_until_the_end:
-        with _status("reading the media"):
-            prompt = processor.prompt(record)
-            client = None
-            if record.problem_type == "segmentation":
-                client = open_until_the_end.enter_context(connect(arguments.sidecar))
-        response = respond(arguments, processor, prompt)
-        answer = read_answer(response.text, record)
-        _print_response(console, response, answer, record, raw=arguments.raw)
-        with _status("drawing"):
-            masks = None
-            if client is not None and answer.marks is not None:
-                masks = make_masks(client, record, answer.marks, processor.media)
-            view = view_record(
-                record,
-                answer.marks,
-                fps=MASK_FPS,
-                max_frames=MASK_FRAMES if masks else 128,  # the very frames that masks are made on
-                media=processor.media,
-            )
-            if file is not None:
-                said = caption(response.text, answer, record)
-                answer_picture(view, answer.marks, masks, text=said).save(file, optimize=True)
+    arguments, processor = session.arguments, session.processor
+    file = picture_file(question.media, arguments.out, overwrite=arguments.overwrite)
+    record = question.record()
+    with _status("reading the media"):
+        prompt = processor.prompt(record)
+        client = session.client() if record.problem_type == "segmentation" else None
+    response = session.respond(prompt)
+    answer = read_answer(response.text, record)
+    _print_response(console, response, answer, record, raw=arguments.raw)
+    with _status("drawing"):
+        masks = None
+        if client is not None and answer.marks is not None:
+            masks = make_masks(client, record, answer.marks, processor.media)
+        view = view_record(
+            record,
+            answer.marks,
+            fps=MASK_FPS,
+            max_frames=MASK_FRAMES if masks else 128,  # the very frames that masks are made on
+            media=processor.media,
+        )
+        if file is not None:
+            said = caption(response.text, answer, record)
+            answer_picture(view, answer.marks, masks, text=said).save(file, optimize=True)
     for name, value in described(answer.marks, masks, view):
         console.print(Text(f"{name:<14}{value}"), soft_wrap=True)
     _print_end(console, response, arguments.max_new_tokens)
     if file is not None:
         console.print(Text(f"picture: {file}"), soft_wrap=True)
+    console.file.flush()  # whoever asks through a pipe waits for it
 
 
-def respond(arguments: Arguments, processor: Processor, prompt: Example) -> Response:
-    """The model's one response.  Raises ConfigError, WeightsError, UsageError."""
-    settings = arguments.sampler(
-        rows=1, prompt_tokens=padded(len(prompt.tokens)), prompt_patches=padded(len(prompt.patches))
-    )
-    mesh = make_mesh()
-    with _status("loading the model"):
-        graphdef, params = arguments.load(mesh)
-    sampler = Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=arguments.dtype)
-    with _status("compiling"):
-        sampler.warm_up(params)
-    with _status("thinking"):
-        began = time.monotonic()
-        (samples,) = sampler(params, [prompt], seed=arguments.seed, step=0)
-        seconds = time.monotonic() - began
-    return Response(samples.texts[0], samples.reasons[0], len(samples.tokens[0]), len(prompt.tokens), seconds)
+def talk(session: Session, console: Console) -> None:
+    """Answers standard input's questions.  Raises ConfigError, WeightsError when there is no model to ask."""
+    session.model()
+    at_terminal = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no text is one question's error
+
+    def lines() -> Iterator[str]:
+        while True:
+            if at_terminal:
+                console.print(Text("> ", style="bold"), end="")
+                console.file.flush()
+            if not (line := sys.stdin.readline()):
+                return
+            yield line
+
+    def answered(question: Question) -> None:
+        ask(session, question, console)
+        console.print()
+
+    def say(text: str) -> None:
+        if at_terminal:
+            console.print(Text(text, style="dim"), soft_wrap=True)
+
+    chat(lines(), answered, task=session.arguments.task, expected=EXPECTED, say=say)
 
 
 def read_answer(response: str, record: Record) -> Answer:
@@ -315,9 +340,12 @@ def _print_end(console: Console, response: Response, limit: int) -> None:
     if response.reason == "length":
         _warn(console, f"cut off after --max-new-tokens {limit}")
     ends = {"stop": "ended by itself", "length": "cut off", "stop_string": "ended at a stop string"}
-    speed = response.tokens / max(response.seconds, 1e-9)
-    said = f"{response.tokens} tokens after a prompt of {response.prompt_tokens} in {response.seconds:.1f} s"
-    console.print(Text(f"{said}, {speed:.1f} a second; {ends[response.reason]}"), soft_wrap=True)
+    said = f"{response.tokens} tokens after a prompt of {response.prompt_tokens}"
+    if response.seconds < SHORTEST:  # too short to tell a speed from
+        said += f" in less than {SHORTEST:g} s"
+    else:
+        said += f" in {response.seconds:.1f} s, {response.tokens / response.seconds:.1f} a second"
+    console.print(Text(f"{said}; {ends[response.reason]}"), soft_wrap=True)
 
 
 def _warn(console: Console, text: str) -> None:
@@ -329,18 +357,28 @@ def _status(what: str) -> contextlib.AbstractContextManager[object]:
     return Console(stderr=True).status(f"{what} …")
 
 
-def _article(kind: str) -> str:
-    return "an image" if kind == "image" else "a video"
+def _run(arguments: Arguments, console: Console) -> None:
+    """One question or many."""
+    if arguments.chat:
+        arguments.check_chat()
+        with Session(arguments) as session:
+            talk(session, console)
+        return
+    question = arguments.question()
+    picture_file(question.media, arguments.out, overwrite=arguments.overwrite)  # before anything is read
+    question.record()
+    with Session(arguments) as session:
+        ask(session, question, console)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parses and asks; returns the exit status."""
     try:
         interrupts_raise()
-        ask(
-            parse(Arguments, arguments, prog="python -m onethinker_jax.demo", description=Arguments.__doc__),
-            Console(highlight=False),
+        settings = parse(
+            Arguments, arguments, prog="python -m onethinker_jax.demo", description=Arguments.__doc__
         )
+        _run(settings, Console(highlight=False))
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -1,6 +1,7 @@
 """The demo: what it prints and draws of hand-made responses of every task, its errors, and a model's own answers."""
 
 import contextlib
+import io
 import itertools
 import os
 import subprocess
@@ -59,7 +60,7 @@ def answers(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(response: str, medium: Path, *flags: str, reason: EndReason = "stop"):
-        monkeypatch.setattr(demo, "respond", lambda *_: demo.Response(response, reason, 30, 200, 2.0))
+        monkeypatch.setattr(demo.Session, "respond", lambda *_: demo.Response(response, reason, 30, 200, 2.0))
         capsys.readouterr()
         status = demo.main([str(model), str(medium), "What is it?", *flags])
         file = tmp_path / f"{medium.stem}_answer.png"
@@ -288,11 +289,11 @@ def test_a_question_alone(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before, asked = sorted(tmp_path.iterdir()), []
 
-    def respond(arguments, processor, prompt):
-        asked.append((processor.tokenizer.decode(prompt.tokens), len(prompt.patches)))
+    def respond(session, prompt):
+        asked.append((session.processor.tokenizer.decode(prompt.tokens), len(prompt.patches)))
         return demo.Response(said("391"), "stop", 30, 20, 2.0)
 
-    monkeypatch.setattr(demo, "respond", respond)
+    monkeypatch.setattr(demo.Session, "respond", respond)
     for question in ("What is 17//2 or ./3?", "三" * 400):
         assert demo.main([str(model), question, "--task", "math"]) == 0
         assert capsys.readouterr().out.splitlines() == [
@@ -306,7 +307,7 @@ def test_a_question_alone(model, tmp_path, monkeypatch, capsys):
 
 def test_a_picture_of_a_question_alone(model, tmp_path, monkeypatch, capsys):
     """Where one is asked for it holds question and answer."""
-    monkeypatch.setattr(demo, "respond", lambda *_: demo.Response(said("391"), "stop", 30, 20, 2.0))
+    monkeypatch.setattr(demo.Session, "respond", lambda *_: demo.Response(said("391"), "stop", 30, 20, 2.0))
     out = tmp_path / "answer.png"
     assert demo.main([str(model), "What is it?", "--out", str(out)]) == 0
     picture = np.asarray(Image.open(out).convert("RGB"))
@@ -365,6 +366,22 @@ ERRORS = {
     "temperature": (["IMAGE", "?", "--temperature", "-1"], 2, "temperature -1.0 must not be negative"),
     "frames": (["IMAGE", "?", "--video-fps", "0"], 2, "video_fps 0.0"),
     "picture": (["IMAGE", "?", "--out", "answer.docx"], 2, "--out answer.docx: not the name of a picture"),
+    "an address": (
+        ["https://example.com/a.jpg", "What is it?"],
+        2,
+        "https://example.com/a.jpg: is an address, and nothing is fetched; download it and name the file",
+    ),
+    "an address alone": (["https://example.com/a.jpg"], 2, "a.jpg: is an address, and nothing is fetched"),
+    "two media of a box": (
+        ["IMAGE", "IMAGE", "?", "--task", "spatial grounding"],
+        2,
+        "--task 'spatial grounding' is about one medium, and there are 2",
+    ),
+    "too few placeholders": (["IMAGE", "IMAGE", "<image>?"], 1, "for 2 image files"),
+    "an older picture": (["IMAGE", "?", "--out", "TEXT.png"], 2, "is there already; --overwrite replaces it"),
+    "chat and a question": (["IMAGE", "?", "--chat"], 2, "--chat reads its questions from standard input"),
+    "chat and a picture": (["--chat", "--out", "a.png"], 2, "--out names one picture"),
+    "half a character": (["IMAGE", "caf\udce9"], 2, "the question is not UTF-8 text"),
     "folder": (["IMAGE", "?", "--out", "none/a.png"], 2, "--out none/a.png: there is no folder none"),
     "medium": (["IMAGE", "?", "--out", "IMAGE"], 2, "is the medium itself"),
     "no file": (["none.png", "?"], 1, "none.png: no such file"),
@@ -379,6 +396,7 @@ def test_errors(case, model, image, video, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("not a picture\n" * 20)
     names = {"IMAGE": str(image), "VIDEO": str(video), "TEXT": str(tmp_path / "notes.txt")}
+    names["TEXT.png"] = str(write_image(tmp_path / "older.png", 8, 8))
     arguments, status, message = ERRORS[case]
     before = sorted(tmp_path.iterdir())
     assert demo.main([str(model), *(names.get(one, one) for one in arguments)]) == status
@@ -397,9 +415,178 @@ def test_ctrl_c(model, image, tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "respond", interrupted)
+    monkeypatch.setattr(demo.Session, "respond", interrupted)
     assert demo.main([str(model), str(image), "?"]) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "stopped\n")
+
+
+# ---------------------------------------------------------------- several media, pictures that stay, speeds
+
+
+def heard(monkeypatch: pytest.MonkeyPatch, response: str = "", seconds: float = 2.0) -> list[tuple[str, int]]:
+    """(Prompt with its media as pads, patches) of every question that a model would be asked."""
+    asked = []
+
+    def respond(session, prompt):
+        asked.append(
+            (
+                session.processor.tokenizer.decode(prompt.tokens, skip_special_tokens=False),
+                len(prompt.patches),
+            )
+        )
+        return demo.Response(response or said("a star"), "stop", 30, 20, seconds)
+
+    monkeypatch.setattr(demo.Session, "respond", respond)
+    return asked
+
+
+def test_several_media_in_the_order_of_their_placeholders(model, video, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = heard(monkeypatch)
+    small, large = write_image(tmp_path / "small.png", 32, 64), write_image(tmp_path / "large.png", 64, 64)
+    pads = "<|vision_start|>" + "<|image_pad|>" * 2 + "<|vision_end|>", "<|image_pad|>" * 4 + "<|vision_end|>"
+    question = "Is <image> older than <image> ?"
+    assert demo.main([str(model), str(small), str(large), question]) == 0
+    text, patches = asked.pop()
+    assert f"Is {pads[0]} older than <|vision_start|>{pads[1]} ?" in text and patches == 8 + 16
+    assert demo.main([str(model), str(large), str(small), "Which is older?"]) == 0
+    text, _ = asked.pop()
+    assert f"{pads[1]}{pads[0]}Which is older?" in text  # in front, as given
+    assert demo.main([str(model), str(small), str(video), "Is <image> in <video> ?"]) == 0
+    text, _ = asked.pop()
+    assert f"Is {pads[0]} in " in text and "<|video_pad|>" in text.partition(" in ")[2]
+    assert "picture: small_answer_2.png" in capsys.readouterr().out
+
+
+def test_pictures_of_two_images_show_both(model, image, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    heard(monkeypatch)
+    assert demo.main([str(model), str(image), "What?", "--out", "one.png"]) == 0
+    assert demo.main([str(model), str(image), str(image), "What?", "--out", "two.png"]) == 0
+    heights = [Image.open(f"{name}.png").height for name in ("one", "two")]
+    assert heights[1] - heights[0] == 384 + MARGIN
+
+
+def test_an_older_picture_stays(model, image, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    heard(monkeypatch)
+    (tmp_path / "street_answer.png").write_bytes(b"mine")
+    for name in ("street_answer_2.png", "street_answer_3.png"):
+        assert demo.main([str(model), str(image), "What?"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"picture: {name}"
+        assert Image.open(name).width > 500
+    assert (tmp_path / "street_answer.png").read_bytes() == b"mine"
+    assert demo.main([str(model), str(image), "What?", "--overwrite"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "picture: street_answer.png"
+    assert Image.open("street_answer.png").width > 500
+
+
+def test_a_medium_is_never_overwritten(model, tmp_path, monkeypatch, capsys):
+    """Not even where its own name is that of the picture of another."""
+    monkeypatch.chdir(tmp_path)
+    heard(monkeypatch)
+    first, second = write_image(tmp_path / "a.png", 32, 64), write_image(tmp_path / "a_answer.png", 32, 64)
+    before = second.read_bytes()
+    assert demo.main([str(model), str(first), str(second), "What?", "--overwrite"]) == 0
+    assert (
+        capsys.readouterr().out.splitlines()[-1] == "picture: a_answer_2.png"
+        and second.read_bytes() == before
+    )
+
+
+def test_no_speed_is_told_of_no_time(model, monkeypatch, capsys):
+    heard(monkeypatch, seconds=0.004)
+    assert demo.main([str(model), "What?"]) == 0
+    assert "30 tokens after a prompt of 20 in less than 0.1 s; ended by itself" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- questions to a model that stays loaded
+
+
+def test_chat(model, image, tmp_path, monkeypatch, capsys):
+    """Questions and what they are about, line by line; an error is one line, and the next question is asked."""
+    monkeypatch.chdir(tmp_path)
+    asked = heard(monkeypatch, said("B"))
+    loads = []
+    monkeypatch.setattr(demo.Arguments, "load", lambda *_: (loads.append(1), None))
+    lines = [
+        "What is 2 + 2?",
+        "",
+        f"/media '{image}'",
+        "What is this?",
+        "/task multiple choce",
+        "/task multiple choice",
+        "/option one",
+        "/option two",
+        "Which?",
+        "/media https://example.com/a.jpg",
+        "/medai x",
+        "/media gone.png",
+        "And this?",
+        "/media",
+        "/task math",
+        "//2 is what of 2?",
+        "caf\udce9",
+        "/quit",
+        "never asked",
+    ]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    assert demo.main([str(model), "--chat"]) == 0
+    out, err = capsys.readouterr()
+    assert loads == [1]
+    assert [patches > 0 for _, patches in asked] == [False, True, True, False]
+    assert [
+        question in text
+        for (text, _), question in zip(asked, ["2 + 2", "this", "A. one", "/2 is"], strict=True)
+    ]
+    assert "//2" not in asked[-1][0]
+    assert out.splitlines().count("Reasoning") == 4 and "B. two" in out.splitlines()
+    assert [line for line in out.splitlines() if line.startswith("picture: ")] == [
+        "picture: street_answer.png",
+        "picture: street_answer_2.png",
+    ]
+    errors = err.splitlines()
+    assert [line.partition(": ")[0] for line in errors] == ["error"] * 5
+    for line, said_of_it in zip(
+        errors,
+        [
+            "did you mean 'multiple choice'",
+            "is an address",
+            "did you mean '/media'",
+            "gone.png: no such",
+            "UTF-8",
+        ],
+        strict=True,
+    ):
+        assert said_of_it in line
+
+
+def test_chat_ends_with_its_input_or_ctrl_c(model, monkeypatch, capsys):
+    monkeypatch.setattr(demo.Arguments, "load", lambda *_: (None, None))
+    heard(monkeypatch)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What?"))
+    assert demo.main([str(model), "--chat"]) == 0
+    assert "a star" in capsys.readouterr().out
+
+    class Interrupted(io.StringIO):
+        def readline(self, size: int = -1, /) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", Interrupted())
+    assert demo.main([str(model), "--chat"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_chat_of_a_model_asks_it_twice(model, image, tmp_path, monkeypatch, capsys):
+    """The same question has the same answer, and is compiled once."""
+    monkeypatch.chdir(tmp_path)
+    made = []
+    sampler = demo.Sampler
+    monkeypatch.setattr(demo, "Sampler", lambda *args, **more: made.append(1) or sampler(*args, **more))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"/media {image}\nWhat is it?\nWhat is it?\n"))
+    assert demo.main([str(model), "--chat", "--max-new-tokens", "4"]) == 0
+    first, _, second = capsys.readouterr().out.partition("Response\n")[2].partition("Response\n")
+    assert first.splitlines()[0] == second.splitlines()[0] and made == [1]
 
 
 # ---------------------------------------------------------------- a model's own answers

@@ -36,7 +36,9 @@ ALLOWED = {
     "interrupts": set(),
     "answering": {"rewards", "data_pipeline", "sampler_settings", "responses", "scoring"},
     "evaluate": {*PARTS, "responses", "scoring", "answering"},
-    "demo": {*PARTS, "responses", "scoring", "evaluate"},
+    "demo": {*PARTS, "responses", "scoring", "evaluate", "demo_chat", "demo_question"},
+    "demo_chat": {"command_line", "data_pipeline", "demo_question"},
+    "demo_question": {"command_line", "data_pipeline", "rewards"},
     "train": {*PARTS, "responses", "scoring", "evaluate"},
 }
 TORCH_ONLY = {

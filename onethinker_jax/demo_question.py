@@ -1,0 +1,121 @@
+"""What the demo is asked: a question, the media that it is about, and the kind of answer that is wanted."""
+
+import mimetypes
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from onethinker_jax.command_line import UsageError
+from onethinker_jax.data_pipeline.media import media_kind
+from onethinker_jax.data_pipeline.records import TASKS, Record
+from onethinker_jax.rewards.answers import STRUCTURED_TYPES
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no text
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about media, whose kinds their content says."""
+
+    text: str
+    media: tuple[Path, ...] = ()
+    task: str = "open-ended"
+    options: tuple[str, ...] = ()
+
+    def record(self) -> Record:
+        """The question as the pipeline takes it.
+
+        Raises UsageError, or MediaError naming a file.  That placeholders fit the media is seen when the prompt is
+        made.
+        """
+        if not self.text.strip():
+            raise UsageError("the question is empty")
+        if _HALF_A_CHARACTER.search(self.text):
+            raise UsageError("the question is not UTF-8 text")
+        if self.task == "multiple choice" and not 2 <= len(self.options) <= 26:
+            raise UsageError(
+                f"--task 'multiple choice' needs 2 to 26 times --option, has {len(self.options)}"
+            )
+        if self.task != "multiple choice" and self.options:
+            raise UsageError(f"--option is for --task 'multiple choice', not {self.task!r}")
+        kinds = [media_kind(file) for file in self.media]
+        kind = "text" if not kinds else "video" if "video" in kinds else "image"
+        if f"{self.task} ({kind})" not in TASKS:
+            needs = [_article(one) for one in ("image", "video") if f"{self.task} ({one})" in TASKS]
+            has = f"{self.media[kinds.index(kind)]} is {_article(kind)}" if kinds else "there is none"
+            raise UsageError(f"--task {self.task!r} needs {' or '.join(needs)}, and {has}")
+        if self.task in STRUCTURED_TYPES and len(self.media) > 1:
+            raise UsageError(f"--task {self.task!r} is about one medium, and there are {len(self.media)}")
+        files = {
+            wanted: tuple(file for file, kind in zip(self.media, kinds, strict=True) if kind == wanted)
+            for wanted in ("image", "video")
+        }
+        return Record(
+            problem_id=", ".join(file.name for file in self.media) or "question",
+            problem=self.text,
+            data_type=kind,
+            problem_type=self.task,
+            options=self.options,
+            answer="",
+            images=files["image"],
+            videos=files["video"],
+            data_source="demo",
+        )
+
+
+def split_words(words: Sequence[str]) -> tuple[tuple[Path, ...], str]:
+    """The media and the question, which stands last.  Raises UsageError where it is missing, or a file an address."""
+    *files, question = words or ("",)
+    media = media_files(files)
+    # A question may be any text, too long for a file's name too, which os.path.exists takes for none.
+    named = (mimetypes.guess_type(question)[0] or "").startswith(("image/", "video/"))
+    if os.path.exists(question) or (named and not re.search(r"\s", question)):
+        media_files([question])
+        raise UsageError(f"the question about {question} is missing")
+    return media, question
+
+
+def media_files(words: Sequence[str]) -> tuple[Path, ...]:
+    """The files of these names.  Raises UsageError naming one that is an address: nothing is fetched."""
+    for word in words:
+        if _ADDRESS.fullmatch(word):
+            raise UsageError(f"{word}: is an address, and nothing is fetched; download it and name the file")
+    return tuple(map(Path, words))
+
+
+def picture_file(media: Sequence[Path], out: Path | None, *, overwrite: bool) -> Path | None:
+    """Where the picture goes: to ``out``, else to a name made of the first medium's that is free, so that an
+    earlier picture stays; None where there is neither.
+
+    Raises UsageError when none can be written there.
+    """
+    if out is None:
+        if not media:
+            return None
+        file, number = Path(f"{media[0].stem}_answer.png"), 1
+        while file.exists() and (not overwrite or _is_one_of(file, media)):
+            number += 1
+            file = file.with_stem(f"{media[0].stem}_answer_{number}")
+        return file
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+        raise UsageError(f"--out {out}: not the name of a picture, such as answer.png")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}")
+    if _is_one_of(out, media):
+        raise UsageError(f"--out {out}: is the medium itself")
+    if out.exists() and not overwrite:
+        raise UsageError(f"--out {out}: is there already; --overwrite replaces it")
+    return out
+
+
+def _is_one_of(file: Path, media: Sequence[Path]) -> bool:
+    return file.exists() and any(medium.exists() and file.samefile(medium) for medium in media)
+
+
+def _article(kind: str) -> str:
+    return "an image" if kind == "image" else "a video"
