@@ -22,13 +22,10 @@ from onethinker_jax.data_pipeline.processor import Example
 from onethinker_jax.data_pipeline.records import Record, RecordError, task_of
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import GroundTruthError, Score
-from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.sampler_settings import PROMPTS_AHEAD, SamplerSettings
 from onethinker_jax.scoring import Scorer
 
 logger = logging.getLogger("onethinker_jax.evaluate")
-
-PROMPTS_AHEAD = 32
-"""Prompts that are read and kept beyond those on the device, unless a setting says otherwise."""
 
 LINE_SECONDS = 10.0
 """Between two lines on how far it is."""

@@ -59,11 +59,18 @@ def parse(
     return parsed
 
 
+def help_if_asked(settings: type[Any], *, prog: str) -> None:
+    """Prints the help and exits where the process was asked for it: before a command's imports that take seconds."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        parse(settings, ["--help"], prog=prog, description=settings.__doc__)
+
+
 def flags_of(settings: type[T], *, default: T | None = None) -> list[str]:
     """Every flag that ``parse`` knows, as ``--help`` lists them."""
     said = io.StringIO()
+    given: dict[str, Any] = {} if default is None else {"default": default}
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        tyro.cli(settings, args=["--help"], **({} if default is None else {"default": default}))
+        tyro.cli(settings, args=["--help"], **given)
     return re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", _flag_lines(said.getvalue()))
 
 

@@ -13,6 +13,12 @@ from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
 if __name__ == "__main__":  # the imports below take seconds
     interrupts_end_at_once("stopped")
 
+from onethinker_jax.command_line import UsageError, help_if_asked, parse
+from onethinker_jax.demo_arguments import Arguments
+
+if __name__ == "__main__":
+    help_if_asked(Arguments, prog="python -m onethinker_jax.demo")
+
 import contextlib
 import io
 import re
@@ -20,23 +26,19 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from flax import nnx
 from rich.console import Console
 from rich.text import Text
 
-from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.answer_picture import answer_picture, time_text
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record, task_of
+from onethinker_jax.data_pipeline.records import Record, task_of
 from onethinker_jax.data_pipeline.views import Masks, View, view_record
 from onethinker_jax.demo_chat import chat
-from onethinker_jax.demo_question import Question, picture_file, split_words
-from onethinker_jax.evaluate import EXPECTED, ModelArguments
+from onethinker_jax.demo_question import Question, picture_file
+from onethinker_jax.evaluate import EXPECTED
 from onethinker_jax.model.continuous_batching import EndReason
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
@@ -57,50 +59,6 @@ from onethinker_jax.scoring import MASK_FPS, MASK_FRAMES, mask_pictures
 
 SHORTEST = 0.1  # seconds of a response that a speed is told of
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey these
-
-
-if TYPE_CHECKING:
-    Task = str
-else:
-    Task = Literal[PROBLEM_TYPES]  # the flag's choices
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments(ModelArguments):
-    """Asks a Hugging Face directory a question about images or videos, or about none, and draws the answer."""
-
-    words: tyro.conf.Positional[
-        tuple[Annotated[str, tyro.conf.arg(metavar="[MEDIA ...] QUESTION")], ...]
-    ] = ()
-    """Image and video files, which of them their content says, in the order of <image> and <video> in the question,
-    or of none in front of it; last, the question."""
-    task: Task = "open-ended"
-    """What kind of answer is asked for."""
-    options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="option")] = ()
-    """Of multiple choice: once for each option, in order."""
-    chat: bool = False
-    """Keeps the model loaded and reads questions from standard input, a line each; docs/demo.md says in what form."""
-    out: Path | None = None
-    """File of the picture; by default <name of the first medium>_answer.png in the current folder, or _answer_2 where
-    that is there, and none where there is no medium."""
-    overwrite: bool = False
-    """Replaces an older picture of the same name."""
-    raw: bool = False
-    """Prints the response as the model wrote it, tags included."""
-
-    def question(self) -> Question:
-        """What the words ask.  Raises UsageError."""
-        media, text = split_words(self.words)
-        return Question(text, media, self.task, self.options)
-
-    def check_chat(self) -> None:
-        """Raises UsageError naming what goes with one question only."""
-        if self.words:
-            raise UsageError(f"--chat reads its questions from standard input; leave out {self.words[0]!r}")
-        if self.options:
-            raise UsageError("--chat: give options by /option, after /task multiple choice")
-        if self.out is not None:
-            raise UsageError("--out names one picture, and --chat draws one for each question")
 
 
 @dataclass(frozen=True)

@@ -14,25 +14,27 @@ from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
 if __name__ == "__main__":  # the imports below take seconds
     interrupts_end_at_once("stopped before anything was done")
 
+from onethinker_jax.command_line import UsageError, help_if_asked, parse
+from onethinker_jax.evaluate_arguments import Arguments
+
+if __name__ == "__main__":
+    help_if_asked(Arguments, prog="python -m onethinker_jax.evaluate")
+
 import dataclasses
 import json
 import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax import nnx
-from jax.sharding import Mesh
 
 from onethinker_jax.answering import (
-    PROMPTS_AHEAD,
     Answered,
     PredictionFile,
     Progress,
@@ -41,26 +43,22 @@ from onethinker_jax.answering import (
     fitted,
     read_prompts,
 )
-from onethinker_jax.command_line import UsageError, parse
-from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
+from onethinker_jax.data_pipeline.bad_records import BadRecords
 from onethinker_jax.data_pipeline.chat import ProcessorError
 from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.packing import PackingError
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.prompts import PromptError, Prompts
+from onethinker_jax.data_pipeline.prompts import PromptError
 from onethinker_jax.data_pipeline.records import Record, RecordError, iter_records, task_of
 from onethinker_jax.model.config import ConfigError
-from onethinker_jax.model.hf_weights import WeightsError, load_hf
-from onethinker_jax.model.sharding import decoding_layout, make_mesh
+from onethinker_jax.model.hf_weights import WeightsError
+from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, prompt_of
 from onethinker_jax.rewards.addresses import AddressError
 from onethinker_jax.rewards.client import RewardRequestError, RewardUnavailable
 from onethinker_jax.rewards.pool import ScoringError, score_pool
-from onethinker_jax.rewards.score import GroundTruthError, RewardSettings, Score, Variant
+from onethinker_jax.rewards.score import GroundTruthError, Score
 from onethinker_jax.rewards.security import SecurityError
-from onethinker_jax.rewards.sidecar import SidecarSettings, connect
-from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.rewards.sidecar import connect
 from onethinker_jax.scoring import Scorer
 
 logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
@@ -183,135 +181,6 @@ def _means(task: str, predictions: Sequence[Prediction]) -> TaskResult:
         mean([prediction.score.format for prediction in predictions]),
         mean(masks) if masks else None,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelArguments:
-    """A model and how it answers: what evaluation and the demo have in common."""
-
-    model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
-    """Hugging Face directory: weights, tokenizer and processor files."""
-    max_new_tokens: int = 4096
-    """Most tokens of an answer; a longer one is cut off."""
-    temperature: float = 0.0
-    """0: greedy answers."""
-    top_k: int = 0
-    """Of the likeliest tokens so many are kept; 0: all."""
-    top_p: float = 1.0
-    """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
-    min_p: float = 0.0
-    """Tokens at least this many times as likely as the likeliest are kept; 0: all."""
-    stop: tuple[str, ...] = ()
-    """Strings that end an answer."""
-    seed: int = 0
-    """Of the samples, where the temperature is above 0."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in."""
-    kv_dtype: Literal["float32", "bfloat16", "int8"] | None = None
-    """What the KV cache is kept in; by default what the model computes in."""
-    prefill_tokens: int | None = None
-    """Most tokens of a prompt computed in one dispatch; by default all."""
-    image_max_pixels: int | None = None
-    """By default what the directory says."""
-    video_fps: float = 2.0
-    """Frames sampled of a second of video."""
-    video_max_frames: int = 128
-    """Most frames sampled of a video; a longer one is sampled evenly over its whole length."""
-    video_min_pixels: int = 4 * 32 * 32
-    """Of one frame."""
-    video_max_pixels: int = 256 * 32 * 32
-    """Of one frame."""
-    video_total_pixels: int | None = None
-    """Of all sampled frames of a video; by default what the directory says."""
-    media_workers: int = 0
-    """Processes that decode media; 0: this one."""
-    media_time_limit: float = 60.0
-    """Seconds that decoding one video may take."""
-    prompt_file: Path | None = None
-    """JSON or TOML file of prompt templates by task; by default the directory's prompts.json, else the project's."""
-    sidecar: SidecarSettings = field(default_factory=SidecarSettings)
-
-    def sampler(
-        self, *, rows: int, prompt_tokens: int, prompt_patches: int, prompt_buckets: int = 1
-    ) -> SamplerSettings:
-        """What answers are sampled with.  Raises UsageError naming a setting that cannot work."""
-        try:
-            return SamplerSettings(
-                rows=rows,
-                prompt_tokens=prompt_tokens,
-                prompt_patches=prompt_patches,
-                prompt_buckets=prompt_buckets,
-                prefill_tokens=self.prefill_tokens,
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                top_p=self.top_p,
-                min_p=self.min_p,
-                stop=self.stop,
-                kv_dtype=self.kv_dtype,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-
-    def processor(self) -> Processor:
-        """The directory's.  Raises ProcessorError, PromptError, UsageError naming a size that cannot work."""
-        try:
-            return Processor.from_pretrained(
-                self.model,
-                image_max_pixels=self.image_max_pixels,
-                video_fps=self.video_fps,
-                video_max_frames=self.video_max_frames,
-                video_min_pixels=self.video_min_pixels,
-                video_max_pixels=self.video_max_pixels,
-                video_total_pixels=self.video_total_pixels,
-                prompts=Prompts.from_file(self.prompt_file) if self.prompt_file else None,
-                media=MediaReader.in_processes(self.media_workers, time_limit=self.media_time_limit),
-            )
-        except (ProcessorError, PromptError):
-            raise
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-
-    def load(self, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State]:
-        """The model's graph, and its weights as the sampler wants them.  Raises ConfigError, WeightsError."""
-        graphdef, params = nnx.split(load_hf(self.model, mesh=mesh, dtype=jnp.dtype(self.dtype)))
-        return graphdef, decoding_layout(params, mesh, self.dtype, donate=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments(ModelArguments):
-    """Evaluates a Hugging Face directory on a benchmark file in OneThinker's format."""
-
-    file: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FILE")]]
-    """Evaluation records (JSON or JSON lines)."""
-    out: Path = Path("evaluation")
-    """Folder for predictions.jsonl and metrics.json."""
-    media_root: Path | None = None
-    """Folder the media paths are relative to; by default the file's own."""
-    limit: int | None = None
-    """Only the first so many records."""
-    rows: int = 8
-    """Prompts decoded at once."""
-    prompt_tokens: int = 16_384
-    """Most tokens of a prompt, its media's included."""
-    prompt_patches: int = 65_536
-    """Most patches of a prompt's images and frames together; a multiple of 4."""
-    prompt_buckets: int = 3
-    """Sizes that prompts are padded to: the longest, its half, its quarter …."""
-    variant: Variant = "released"
-    """Whose reward formulas: the paper's, or those of its released code."""
-    reward: RewardSettings = field(default_factory=RewardSettings)
-    prompts_ahead: int = PROMPTS_AHEAD
-    """Prompts that are read and kept beyond those being answered; one of a long video takes up to 75 MB."""
-    on_bad_record: OnBadRecord = "raise"
-    """A record whose media cannot be decoded, whose prompt is too long or whose answer cannot be scored: "raise" ends
-    the evaluation; "skip" leaves it out of the means and lists it in skipped.jsonl."""
-
-    def __post_init__(self) -> None:
-        for name in ("limit", "prompts_ahead"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} {value} must be at least 1")
 
 
 def run(arguments: Arguments) -> None:

@@ -16,6 +16,10 @@ def padded(size: int) -> int:
     return -(-size // step) * step
 
 
+PROMPTS_AHEAD = 32
+"""Prompts that are read and kept beyond those on the device, unless a setting says otherwise."""
+
+
 @dataclass(frozen=True)
 class SamplerSettings:
     """Settings of ``responses.Sampler``.  Lengths are tokens, sizes of media are patches."""

@@ -58,7 +58,7 @@ def help_of(command: str) -> dict[str, str]:
                 found[f"{flag} {head[1].strip()}"] = found.pop(flag)
                 flag = f"{flag} {head[1].strip()}"
                 continue
-            is_flag = head[1].startswith("-") or re.match(r"[A-Z]+\b", head[1])
+            is_flag = head[1].startswith("-") or re.fullmatch(r"[A-Z\[\]. ]+", head[1].split("  ")[0])
             flag, _, text = (head[1] + "  ").partition("  ") if is_flag else ("", "", "")
             if flag:
                 found[flag] = text.strip()

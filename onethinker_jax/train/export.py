@@ -3,31 +3,24 @@
 python -m onethinker_jax.train.export runs/shapes --out my-model
 """
 
+from onethinker_jax.command_line import UsageError, help_if_asked, parse
+from onethinker_jax.train.export_arguments import Arguments
+
+if __name__ == "__main__":  # the imports below take seconds
+    help_if_asked(Arguments, prog="python -m onethinker_jax.train.export")
+
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax.numpy as jnp
-import tyro
 from flax import nnx
 
-from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.chat import ChatTokenizer, ProcessorError
 from onethinker_jax.data_pipeline.end_tokens import EndTokens, read_end_tokens, read_generation_config
 from onethinker_jax.model.config import ConfigError, Qwen3VLConfig
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, CheckpointError, Checkpoints
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """Exports the newest checkpoint of a run as a Hugging Face directory."""
-
-    run: tyro.conf.Positional[Path]
-    """The run's folder."""
-    out: Path
-    """The directory to write; an older one is replaced once the new one is complete."""
 
 
 def export_model(model: Qwen3VL, base: Path, out: Path) -> None:
