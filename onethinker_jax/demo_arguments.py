@@ -19,7 +19,7 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(ModelArguments):
-    """MODEL [MEDIA ...] QUESTION: asks a Hugging Face directory about images and videos, or none, and draws the answer."""
+    """MODEL [MEDIA ...] QUESTION: asks a Hugging Face directory about images, videos or none, and draws the answer."""
 
     words: tyro.conf.Positional[
         tuple[Annotated[str, tyro.conf.arg(metavar="[MEDIA ...] QUESTION")], ...]

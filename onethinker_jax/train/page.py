@@ -137,7 +137,7 @@ def _summary_row(row: TaskSummary, stages: Sequence[str], differ: bool, *, last:
     for name, values, change, best in columns:
         filled = _filled(values, len(stages))
         cells += [
-            _value(value, stage if number else f"{name}: {stage}", first=number == 0)
+            _value(value, f"{'' if number else name}\n{stage}", first=number == 0)
             for number, (stage, value) in enumerate(zip(stages, filled, strict=True))
         ]
         if name == "accuracy":
@@ -160,7 +160,7 @@ def _bars(values: Sequence[float | None], best: float) -> str:
 def _change(change: Change | None) -> str:
     """The change and its interval; coloured only where the interval leaves out 0."""
     if change is None:
-        return '<td class="gain same" data-label="change">–</td>'
+        return '<td class="gain same" data-label="\nchange">–</td>'
     mean, _, _ = change.text().partition(" ")
     if change.interval is None:
         sure = "too few to tell"
@@ -168,7 +168,7 @@ def _change(change: Change | None) -> str:
         sure = "none changed"
     else:
         sure = f"{signed(change.interval[0])} to {signed(change.interval[1])}"
-    return f'<td class="gain {change.direction}" data-label="change">{mean}<small>{sure}</small></td>'
+    return f'<td class="gain {change.direction}" data-label="\nchange">{mean}<small>{sure}</small></td>'
 
 
 def _value(value: float | None, label: str, *, first: bool = False, share: bool = False) -> str:
@@ -194,7 +194,7 @@ def _parts_html(summary: Summary, rows: Sequence[TaskSummary]) -> str:
     body = "".join(
         f"<tr{' class=all' if row is summary.total else ''}><td>{escape(row.task)}</td>"
         + "".join(
-            _value(value, stage if i else f"{title}: {stage}", first=i == 0, share=share)
+            _value(value, f"{'' if i else title}\n{stage}", first=i == 0, share=share)
             for title, name, share in groups
             for i, (stage, value) in enumerate(
                 zip(summary.stages, _filled(getattr(row, name), count), strict=True)

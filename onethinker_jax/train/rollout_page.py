@@ -226,8 +226,9 @@ def _sample(group: Group, index: int, advantage: float, number: int, scale: floa
         f'<span class="badge" style="--good:{_good(accuracy)}">{score.accuracy:.2f}</span>'
         f'<span class="advantage{"" if advantage >= 0 else " down"}"><i style="{side}"></i>'
         f"<b>{advantage:+.2f}</b></span>"
-        f"<span>{score.overall:.2f}</span><span>{score.format:.0f}</span><span>{score.structure:.2f}</span>"
-        f"<span>{len(group.samples.tokens[index])}</span>"
+        f'<span data-label="reward">{score.overall:.2f}</span><span data-label="format">{score.format:.0f}</span>'
+        f'<span data-label="structure">{score.structure:.2f}</span>'
+        f'<span data-label="tokens">{len(group.samples.tokens[index])}</span>'
         f'<span class="{"" if ended else "none"}">{"end token" if ended else "cut off"}</span></summary>'
         f"<dl>{parts}</dl></details>"
     )

@@ -134,7 +134,7 @@ def test_summary_table(tmp_path: Path) -> None:
 def test_only_sure_changes_are_coloured(tmp_path: Path) -> None:
     """Green or red where the interval leaves out 0; nothing, and what is within the noise, are neutral."""
     text, _ = written(tmp_path / "index.html")
-    cells = re.findall(r'<td class="gain (\w+)" data-label="change">([^<]*)<small>([^<]*)</small>', text)
+    cells = re.findall(r'<td class="gain (\w+)" data-label="\nchange">([^<]*)<small>([^<]*)</small>', text)
     assert cells[:4] == [
         ("up", "+0.250", "+0.100 to +0.400"),
         ("up", "+0.450", "+0.200 to +0.700"),
@@ -151,7 +151,7 @@ def test_a_largest_reward_that_differs_by_task_has_a_column(tmp_path: Path) -> N
     text, _ = written(tmp_path / "index.html", summary=Summary(rows, rows[0], stages=("SFT", "RL")))
     assert text.count("<th>at most</th>") == 2 and "The largest accuracy is" not in text
     assert '<td class="soft wide-only">3</td>' in text and '<td class="soft wide-only">4</td>' in text
-    assert text.count('<td class="gain same" data-label="change">–</td>') == 6
+    assert text.count('<td class="gain same" data-label="\nchange">–</td>') == 6
 
 
 def test_a_page_without_curves_or_gallery(tmp_path: Path) -> None:
