@@ -149,6 +149,18 @@ def test_what_there_is() -> None:
         assert 10 < len(line) < 120
 
 
+def test_a_reader_who_has_seen_enough_of_the_help() -> None:
+    """`--help | head`: no traceback."""
+    command = [sys.executable, "-m", "onethinker_jax.train", "--help"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PACKAGE.parent
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
 def test_packages_list_their_names() -> None:
     """`dir()` says what is public, importing a package imports no library, and every name is there."""
     code = (
