@@ -76,11 +76,11 @@ def test_files(finished: Run) -> None:
 def test_console(finished: Run) -> None:
     """The summary table with every task, the paths, and no warning of a late compilation or anything else."""
     for text in (
-        "Held-out reward",
+        "Held-out records, greedy answers (largest reward 1.5)",
         "tracking (video)",
         "OCR (image)",
         "all tasks",
-        "gain of RL",
+        "95% intervals: bootstrap over records",
         "sampled at temperature 1",
         "rl step 2",
         "policy: KL to the sampler",
