@@ -266,10 +266,24 @@ def test_memory_does_not_grow_with_the_records(
     world = build_shapes_world(tmp_path / "world", seed=1, train_rl=1, train_sft=1, heldout=60, processes=1)
     videos = [row for row in json.loads(world.eval_json.read_text()) if row["data_type"] == "video"]
     flags = ["--sidecar.addresses", sidecar, "--sidecar.score-workers", 0, "--max-new-tokens", 2, "--rows", 1]
-    flags += ["--video-fps", 8, "--video-max-frames", 32, "--video-min-pixels", 131_072]
+    flags += [
+        "--video-fps",
+        8,
+        "--video-max-frames",
+        32,
+        "--video-min-pixels",
+        131_072,
+        "--video-max-pixels",
+        131_072,
+    ]
     flags += ["--prompt-tokens", 4096, "--prompt-patches", 12_288, "--prompt-buckets", 1]
     flags += ["--prompts-ahead", 4]
-    sizes = {"video_fps": 8.0, "video_max_frames": 32, "video_min_pixels": 131_072}
+    sizes = {
+        "video_fps": 8.0,
+        "video_max_frames": 32,
+        "video_min_pixels": 131_072,
+        "video_max_pixels": 131_072,
+    }
     processor = Processor.from_pretrained(model, **sizes)  # type: ignore[arg-type]
     peaks = {}
     for count in (16, 64):
