@@ -208,7 +208,18 @@ def test_what_is_answered_is_kept(
         assert (status, error) == (1, "error: gone\n") and where in caplog.text
 
 
-@pytest.mark.parametrize(("name", "imported"), [("evaluate", "jax"), ("evaluate", "tyro"), ("demo", "tyro")])
+@pytest.mark.parametrize(
+    ("name", "imported"),
+    [
+        ("evaluate", "jax"),
+        ("evaluate", "tyro"),
+        ("demo", "tyro"),
+        ("train", "tyro"),
+        ("train.plan", "tyro"),
+        ("data_pipeline.check", "tyro"),
+        ("data_pipeline.annotate", "tyro"),
+    ],
+)
 def test_ctrl_c_during_imports(name: str, imported: str, tmp_path: Path) -> None:
     """A module in the way of the real one presses it while it is imported."""
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit('it went on')\n"

@@ -18,8 +18,8 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if not path.stem.endswith(("_pb2", "_pb2_grpc"))
 }
-PARTS = {"model", "rewards", "data_pipeline", "command_line", "interrupts", "sampler_settings"}
-ROOT = {"lazy_names", "spelling"}  # nouns that everybody may import
+PARTS = {"model", "rewards", "data_pipeline", "command_line", "sampler_settings"}
+ROOT = {"interrupts", "lazy_names", "spelling"}  # nouns that everybody may import
 # Part of the package -> the other parts that it may import.
 ALLOWED = {
     "model": set(),

@@ -11,6 +11,11 @@ thresholds it asks nothing. docs/annotate.md says what is checked.
 Exit status: 0 the set is written, 1 it is not, 2 an unknown flag, 130 stopped.
 """
 
+from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+
+if __name__ == "__main__":  # the imports below take some time
+    interrupts_end_at_once("stopped before anything was done")
+
 import asyncio
 import json
 import logging
@@ -339,6 +344,7 @@ def main(arguments: Sequence[str]) -> int:
     handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
     logging.basicConfig(handlers=[handler], format="%(message)s")
     try:
+        interrupts_raise()
         report = annotate(settings, console)
     except EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")

@@ -9,6 +9,11 @@ wrong and what there is, and writes to the folder `--out`: `bad.jsonl` (bad reco
 Exit status: 0 all records are good, 1 some are bad or a file cannot be read, 2 an unknown flag.
 """
 
+from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+
+if __name__ == "__main__":  # the imports below take some time
+    interrupts_end_at_once("stopped before anything was done")
+
 import json
 import logging
 import os
@@ -212,6 +217,7 @@ def main(arguments: Sequence[str]) -> int:
     handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
     logging.basicConfig(handlers=[handler], format="%(message)s")
     try:
+        interrupts_raise()
         _, bad = check(settings, console)
     except (RecordError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")

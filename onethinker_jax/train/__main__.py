@@ -4,6 +4,11 @@ Exit status: 0 done, 1 an error that is named in one line, 2 an unknown preset o
 Ctrl-C (the same command goes on from there).
 """
 
+from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+
+if __name__ == "__main__":  # the imports below take some time
+    interrupts_end_at_once("stopped before anything was done")
+
 import inspect
 import os
 import sys
@@ -62,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     from onethinker_jax.train.run import run
 
     try:
+        interrupts_raise()
         run(config)
     except EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")

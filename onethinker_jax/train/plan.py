@@ -7,6 +7,11 @@ moved, collectives and a roofline estimate (docs/plan.md).  Without --topology i
 Exit status: 0 it fits, 1 it does not or cannot be planned (one line says why), 2 an unknown preset or flag.
 """
 
+from onethinker_jax.interrupts import interrupts_end_at_once
+
+if __name__ == "__main__":
+    interrupts_end_at_once("stopped")
+
 import importlib.util
 import os
 import re
