@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from onethinker_jax.spelling import hint
+from onethinker_jax.text_output import print_any_text
 
 T = TypeVar("T")
 
@@ -32,8 +33,11 @@ def parse(
 ) -> T:
     """The settings that ``arguments`` ask for, the rest being ``default``'s; ``--help`` prints and exits.
 
+    From then on standard output and error take any text, escaping what their encoding cannot hold.
+
     Raises UsageError: an unknown flag, a value of the wrong type, a value that the settings refuse.
     """
+    print_any_text()
     said = io.StringIO()
     given: dict[str, Any] = {} if default is None else {"default": default}
     try:

@@ -60,6 +60,7 @@ from onethinker_jax.rewards.score import GroundTruthError, Score
 from onethinker_jax.rewards.security import SecurityError
 from onethinker_jax.rewards.sidecar import connect
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.text_output import json_text
 
 logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
 
@@ -156,13 +157,16 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     temporary = path.with_name(f".{path.name}.writing")
     with temporary.open("w", encoding="utf-8") as file:
         for prediction in predictions:
-            file.write(json.dumps(prediction.to_json(), ensure_ascii=False) + "\n")
+            file.write(json_text(prediction.to_json()) + "\n")
     temporary.replace(path)
 
 
 def read_predictions(path: Path, records: Sequence[Record]) -> list[Prediction]:
     """What ``write_predictions`` wrote for these records; raises RecordError when they are others."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(
+        encoding="utf-8"
+    ) as file:  # by line ends alone: a text may hold U+2028, where `splitlines` cuts
+        rows = [json.loads(line) for line in file]
     if [row["problem_id"] for row in rows] != [record.problem_id for record in records]:
         raise RecordError(f"{path}: holds predictions for other records; have the held-out records changed?")
     return [Prediction.from_json(row, record) for record, row in zip(records, rows, strict=True)]
@@ -197,7 +201,7 @@ def run(arguments: Arguments) -> None:
     skipped = arguments.out / "skipped.jsonl"
     skipped.unlink(missing_ok=True)
     bad = BadRecords(arguments.on_bad_record, skipped)
-    all_records = iter_records(arguments.file, media_root=arguments.media_root, bad=bad)
+    all_records = iter_records(arguments.file, media_root=arguments.media_root, purpose="heldout", bad=bad)
     records = list(islice(all_records, arguments.limit))
     if not records:
         raise RecordError(f"{arguments.file}: no records to evaluate")

@@ -46,9 +46,27 @@ class Scorer:
     def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         """The score of each record's every response.
 
+        A segmentation record that has masks and no answer is scored by its masks, whatever the settings say.
+
         Raises RewardUnavailable when the service cannot be reached, RecordError naming a record without the masks
         that its reward needs.
         """
+        if self.settings.segmentation_reward == "mask":
+            return self._scores(records, texts, self.settings)
+        groups: dict[bool, list[int]] = {False: [], True: []}
+        for number, record in enumerate(records):
+            groups[record.segmentation is not None and not record.answer].append(number)
+        scores: dict[int, list[Score]] = {}
+        for by_mask, numbers in groups.items():
+            settings = replace(self.settings, segmentation_reward="mask") if by_mask else self.settings
+            chosen = [records[number] for number in numbers], [texts[number] for number in numbers]
+            if numbers:
+                scores.update(zip(numbers, self._scores(*chosen, settings), strict=True))
+        return [scores[number] for number in range(len(records))]
+
+    def _scores(
+        self, records: Sequence[Record], texts: Sequence[Sequence[str]], settings: RewardSettings
+    ) -> list[list[Score]]:
         owners = [record for record, of_one in zip(records, texts, strict=True) for _ in of_one]
         requests = [
             ScoreRequest(
@@ -73,7 +91,7 @@ class Scorer:
                 requests,
                 self.client,
                 variant=self.variant,
-                settings=self.settings,
+                settings=settings,
                 pool=self._pool,
                 judge_masks=judge_masks,
             )
@@ -104,7 +122,8 @@ class Scorer:
         A record's pictures are read, and cross to the service, once.  Raises MediaError, RewardUnavailable, and
         RecordError naming a record without true masks.
         """
-        truths = {id(record): _true_masks(record, self._media) for record, _ in prompts}
+        asked = {id(record): record for record, _ in prompts}  # the samples of a prompt share its pictures
+        truths = {key: _true_masks(record, self._media) for key, record in asked.items()}
         items: dict[bool, list[MaskItem]] = {False: [], True: []}
         for record, marks in prompts:
             items[bool(record.videos)].append(truths[id(record)].pictures.item(marks))
@@ -115,7 +134,7 @@ class Scorer:
         results = []
         for record, _ in prompts:
             truth, masks = truths[id(record)], next(made[bool(record.videos)])
-            results.append(PredictedMasks(truth.pictures.times, masks, mean_mask_iou(masks, truth.rles)))
+            results.append(PredictedMasks(truth.pictures.times, masks, truth.iou(masks)))
         return results
 
     def predict_masks(self, record: Record, response: str) -> "PredictedMasks | None":
@@ -150,19 +169,26 @@ class MaskPictures:
 
 
 def mask_pictures(record: Record, media: MediaReader) -> MaskPictures:
-    """A record's image, or frames of its video.  Raises MediaError."""
+    """A record's image, or frames of its video, of frames with a true mask where it has them.  Raises MediaError."""
     if not record.videos:
         return MaskPictures(media.image(record.images[0], None)[None], [0.0])
-    video = media.video(record.videos[0], None, fps=MASK_FPS, max_frames=MASK_FRAMES)
+    truth = record.segmentation
+    near = () if truth is None or truth.gapless else truth.moments()
+    video = media.video(record.videos[0], None, fps=MASK_FPS, max_frames=MASK_FRAMES, near=near)
     return MaskPictures(video.frames, video.timestamps.tolist())
 
 
 @dataclass(frozen=True)
-class _TrueMasks:
-    """The pictures, and the record's masks of them as COCO RLEs."""
+class _Truth:
+    """The pictures, and the record's masks of them as COCO RLEs; None of a picture without one."""
 
     pictures: MaskPictures
-    rles: list[dict]
+    rles: list[dict | None]
+
+    def iou(self, masks: np.ndarray) -> float:
+        """Mean over the pictures that have a true mask; ``masks`` is bool [N, H, W]."""
+        there = [number for number, rle in enumerate(self.rles) if rle is not None]
+        return mean_mask_iou(masks[there], [rle for rle in self.rles if rle is not None])
 
 
 def check_masks(records: Sequence[Record]) -> None:
@@ -170,15 +196,27 @@ def check_masks(records: Sequence[Record]) -> None:
     for record in records:
         if record.problem_type == "segmentation" and record.segmentation is None:
             raise RecordError(
-                f"record {record.problem_id}: segmentation_output is missing, which reward.segmentation_reward "
-                "mask needs"
+                f"{record}: segmentation_output is missing, which reward.segmentation_reward mask needs"
             )
 
 
-def _true_masks(record: Record, media: MediaReader) -> _TrueMasks:
+def check_truths(records: Sequence[Record], settings: RewardSettings) -> None:
+    """Raises RecordError naming the first segmentation record that its reward cannot be computed of.
+
+    The reward of masks needs true masks, the reward of points an answer.
+    """
+    if settings.segmentation_reward == "mask":
+        check_masks(records)
+        return
+    for record in records:
+        if record.problem_type == "segmentation" and not record.answer:
+            raise RecordError(
+                f"{record}: answer: is missing, which reward.segmentation_reward points needs; mask needs none"
+            )
+
+
+def _true_masks(record: Record, media: MediaReader) -> _Truth:
     check_masks([record])
-    truth, pictures = record.segmentation or {}, mask_pictures(record, media)
-    if "counts" in truth:
-        return _TrueMasks(pictures, [truth])
-    numbers = (min(round(time * truth["fps"]), len(truth["frames"]) - 1) for time in pictures.times)
-    return _TrueMasks(pictures, [truth["rle"][truth["frames"][number]] for number in numbers])
+    assert record.segmentation is not None
+    pictures = mask_pictures(record, media)
+    return _Truth(pictures, record.segmentation.at(pictures.times))

@@ -67,6 +67,7 @@ from onethinker_jax.rewards.score import GroundTruthError, RewardSettings, Varia
 from onethinker_jax.rewards.security import SecurityError
 from onethinker_jax.rewards.sidecar import SidecarSettings, connect
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.text_output import json_text, one_line
 
 logger = logging.getLogger("onethinker_jax.data_pipeline.annotate")  # also as __main__
 
@@ -152,13 +153,13 @@ def annotate(settings: AnnotateSettings, console: Console) -> AnnotationReport:
         report = _filter(corpus, candidates, settings, records, console)
         facts = _facts(settings, candidates, asked, report, bad, time.monotonic() - began)
     (settings.out / "report.json").write_text(
-        json.dumps({"facts": facts, **report.to_json()}, indent=2, ensure_ascii=False) + "\n"
+        json_text({"facts": facts, **report.to_json()}, indent=2) + "\n", encoding="utf-8"
     )
     title = f"SFT set from {', '.join(path.name for path in settings.files)}"
     write_annotation_page(settings.out / "index.html", title, facts, report)
     console.print(report.table())
     for name, value in {**facts, "page": settings.out / "index.html"}.items():
-        console.print(f"{name:>8}  {value}", highlight=False, soft_wrap=True)
+        console.print(f"{name:>8}  {one_line(str(value))}", highlight=False, soft_wrap=True, markup=False)
     if total := asked.unanswered.total():
         why, count = asked.unanswered.most_common(1)[0]
         logger.warning(
@@ -184,7 +185,7 @@ def _check_request(settings: AnnotateSettings, prompt: str, candidates: Candidat
                     f"{settings.out}: its answers were asked for with {name} {found.get(name)!r:.60}, "
                     f"not {value!r:.60}: name another --out"
                 )
-    path.write_text(json.dumps(request, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(request, indent=2) + "\n", encoding="utf-8")
 
 
 def _survey(corpus: Corpus, candidates: Candidates, settings: AnnotateSettings) -> tuple[int, int]:
@@ -237,11 +238,12 @@ def _ask(
         said.plain = " · ".join(parts)
         if not console.is_terminal and time.monotonic() >= line_at:
             line_at = time.monotonic() + LINE_SECONDS
-            console.print(f"asked {done:,} of {missing:,} · {said.plain}", highlight=False)
+            console.print(f"asked {done:,} of {missing:,} · {said.plain}", highlight=False, markup=False)
 
     console.print(
         f"{missing:,} answers to ask of {teacher.model} at {teacher.base_url}, {len(candidates):,} are there",
         highlight=False,
+        markup=False,
     )
     with (
         Live(Group(progress, said), console=console),
@@ -294,7 +296,7 @@ def _filter(
             report.add(judged, settings.filters.threshold(judged.record))
             for verdict in judged.verdicts:
                 if verdict.reason != KEPT:
-                    dropped.write(json.dumps(verdict.to_json(), ensure_ascii=False) + "\n")
+                    dropped.write(json_text(verdict.to_json()) + "\n")
             if judged.reason == KEPT:
                 kept[task_of(judged.record)].append(key_of(judged.record))
                 files.add(sft_row(judged, settings.out, settings.teacher.model))

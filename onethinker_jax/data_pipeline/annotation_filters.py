@@ -44,7 +44,7 @@ REASONS: dict[str, str] = {
     "cut off": "the answer ended at the length limit",
     "content filter": "the endpoint held the answer, or a part of it, back",
     "tags": "not <think>…</think><answer>…</answer>, each tag once, both with something inside",
-    "reserved text": "holds <image>, <video> or the text of a special token",
+    "reserved text": "holds <image>, <video>, the text of a special token, or what is no Unicode text",
     "answer form": "not as a true answer is written: more than a letter, other JSON, a box outside 0–1000 …",
     "language": "the reasoning is not in English",
     "length": "the reasoning is too short or too long",

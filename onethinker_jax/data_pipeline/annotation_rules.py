@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from onethinker_jax.data_pipeline.ground_truth import answer_fault
 from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.text_faults import text_fault
 from onethinker_jax.rewards.answers import (
     STRUCTURED_TYPES,
     StructuredAnswer,
@@ -95,9 +96,9 @@ def tag_fault(text: str) -> str | None:
 
 
 def reserved_fault(text: str) -> str | None:
-    """Text that the student's processor would take for a medium or for a turn's end."""
+    """Text that the student's processor would take for a medium or for a turn's end, or that is no Unicode."""
     found = _RESERVED.search(text)
-    return f"holds {found.group(0)}" if found else None
+    return f"holds {found.group(0)}" if found else text_fault(text)
 
 
 def form_fault(record: Record, answer: str) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from onethinker_jax.data_pipeline.drawing import PREDICTED, Marks, draw, marks_at
 from onethinker_jax.data_pipeline.views import Masks, View, tick_step
 from onethinker_jax.rewards.answers import StructuredAnswer
+from onethinker_jax.text_output import visible
 
 MARGIN = 16
 SMALLEST, LARGEST = 640, 1280  # pixels of an image's longer side, and of a contact sheet's width
@@ -160,7 +161,7 @@ def _caption(text: str, width: int, ink: tuple[int, int, int], *, stripe: bool =
 def _wrapped(text: str, font: Font, width: int) -> list[str]:
     """Lines of at most `width` pixels, broken at spaces where there are any."""
     lines = []
-    for line in text.splitlines() or [""]:
+    for line in visible(text).splitlines() or [""]:
         rest = line.strip()
         while (fits := _characters_that_fit(rest, font, width)) < len(rest):
             cut = rest.rfind(" ", 1, fits + 1)

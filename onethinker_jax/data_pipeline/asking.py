@@ -58,6 +58,9 @@ class _AlreadyReported(BadRecords):
     def report(self, error: Exception, **about: object) -> None:
         pass
 
+    def doubt(self, text: str, origin: str) -> None:
+        pass
+
 
 def _fault(record: Record, known: dict[Key, str]) -> str | None:
     """What annotation needs of a record beyond what reading checks."""

@@ -3,11 +3,13 @@
 One policy for every stage: reading the file, decoding its media, packing, sampling.
 """
 
-import json
 import logging
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
+
+from onethinker_jax.text_output import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ class BadRecords:
         self.skips = on_bad_record == "skip"
         self.quarantine = Path(quarantine) if quarantine else None
         self.count = 0
+        self.doubtful: Counter[str] = Counter()
+        """What looks wrong in good records, and in how many."""
         self._lock = threading.Lock()
 
     def report(self, error: Exception, **about: Any) -> None:
@@ -48,8 +52,24 @@ class BadRecords:
             if self.quarantine is not None:
                 self.quarantine.parent.mkdir(parents=True, exist_ok=True)
                 with self.quarantine.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"reason": str(error), **about}) + "\n")
+                    file.write(json_text({"reason": str(error), **about}) + "\n")
             if self.count <= SAID_ONE_BY_ONE:
                 logger.warning("skipped: %s", error)
             elif self.count & (self.count - 1) == 0:  # 8, 16, 32 ...: thousands of lines would help nobody
                 logger.warning("skipped %d records so far", self.count)
+
+    @property
+    def doubts(self) -> int:
+        """How many good records look wrong."""
+        return self.doubtful.total()
+
+    def doubts_text(self) -> str:
+        """What looks wrong, and in how many records, in one line."""
+        return "; ".join(f"{text} ({count})" for text, count in self.doubtful.most_common())
+
+    def doubt(self, text: str, origin: str) -> None:
+        """Takes a good record that looks wrong: `text` is why, `origin` names it."""
+        with self._lock:
+            self.doubtful[text] += 1
+            if self.doubts <= SAID_ONE_BY_ONE:
+                logger.warning("%s: %s", origin, text)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.text_output import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Candidates:
 
     def append(self, candidate: Candidate) -> None:
         """Writes a candidate; when this returns it is on the disk."""
-        line = json.dumps(asdict(candidate), ensure_ascii=False).encode() + b"\n"
+        line = json_text(asdict(candidate)).encode() + b"\n"
         offset = self._file.seek(0, os.SEEK_END)
         self._file.write(line)
         self._file.flush()

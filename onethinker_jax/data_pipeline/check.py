@@ -27,10 +27,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -43,8 +45,9 @@ from onethinker_jax.data_pipeline.json_rows import JsonRows, RecordError
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media_reader import GRACE_SECONDS
-from onethinker_jax.data_pipeline.records import Record, iter_records, task_of
+from onethinker_jax.data_pipeline.records import Purpose, Record, iter_records, task_of
 from onethinker_jax.data_pipeline.views import View, view_record
+from onethinker_jax.text_output import json_text, one_line
 
 _REASON = re.compile(r".*?: record \d+(?: \(problem_id .*?\))?: ([\w.\[\]-]+):", re.DOTALL)
 
@@ -55,6 +58,8 @@ class CheckSettings:
 
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Record files, JSON lists or JSON lines."""
+    purpose: Annotated[Purpose | None, tyro.conf.arg(name="for")] = None
+    """What the files are for: records that do not serve it are bad. By default any layout is taken."""
     out: Path = Path("check")
     """Folder for bad.jsonl, counts.json and index.html."""
     media_root: Path | None = None
@@ -104,12 +109,13 @@ def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadR
     facts = {
         "Good records": f"{counts.records:,}",
         "Bad records": f"{bad.count:,}" + (", see bad.jsonl" if bad.count else ""),
+        **({"Look wrong": f"{bad.doubts:,}: {bad.doubts_text()}"} if bad.doubts else {}),
         "Media": "decoded" if settings.media else "not decoded",
         "Checked": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
     write_corpus_page(settings.out / "index.html", title, counts.tasks, cards, facts)
-    summary = {**counts.to_json(), "bad": bad.count}
-    (settings.out / "counts.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    summary = {**counts.to_json(), "bad": bad.count, "doubtful": dict(bad.doubtful.most_common())}
+    (settings.out / "counts.json").write_text(json_text(summary, indent=2) + "\n", encoding="utf-8")
     _print(counts, bad, settings, console)
     return counts, bad
 
@@ -126,7 +132,7 @@ def _check_file(
 ) -> None:
     rows = JsonRows(path)
     size = path.stat().st_size if path.is_file() else 0
-    task: TaskID = progress.add_task(path.name, total=size)
+    task: TaskID = progress.add_task(escape(one_line(path.name)), total=size)
     pending: deque[tuple[Record, Future[MediaFacts] | None]] = deque()
 
     def settle() -> None:
@@ -141,7 +147,7 @@ def _check_file(
         shown.offer(record)
 
     sampling = {"fps": settings.fps, "max_frames": settings.max_frames, "time_limit": settings.time_limit}
-    for record in iter_records(rows, media_root=settings.media_root, bad=bad):
+    for record in iter_records(rows, media_root=settings.media_root, purpose=settings.purpose, bad=bad):
         facts = threads.submit(pool.call, inspect_media, record, **sampling) if settings.media else None
         pending.append((record, facts))
         if len(pending) > 4 * settings.workers:
@@ -191,13 +197,19 @@ def _print(counts: CorpusCounts, bad: BadRecords, settings: CheckSettings, conso
                 fields[found.group(1) if found else "(whole record)"] += 1
         table = Table("bad field", "records", style="red")
         for field, count in fields.most_common():
-            table.add_row(field, f"{count:,}")
+            table.add_row(escape(field), f"{count:,}")
+        console.print(table)
+    if bad.doubts:
+        table = Table("looks wrong", "records", style="yellow")
+        for text, count in bad.doubtful.most_common():
+            table.add_row(escape(text), f"{count:,}")
         console.print(table)
     console.print(
         f"{counts.records:,} good records, {bad.count:,} bad"
         + (f", {counts.repeated_ids:,} with the problem_id of another" if counts.repeated_ids else "")
-        + f"; see {settings.out / 'index.html'}",
+        + f"; see {one_line(str(settings.out / 'index.html'))}",
         highlight=False,
+        markup=False,
     )
 
 

@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from onethinker_jax.data_pipeline.inspection import MediaFacts
 from onethinker_jax.data_pipeline.records import Record, task_of
 from onethinker_jax.rewards.answers import unwrap_answer
+from onethinker_jax.text_output import one_line
 
 SOURCES_SHOWN = 30
 _LENGTHS = (
@@ -85,7 +87,7 @@ class CorpusCounts:
             for column in table.columns[1:]:
                 column.justify = "right"
             for name, count in counter.most_common(SOURCES_SHOWN):
-                table.add_row(name, f"{count:,}", f"{count / self.records:.1%}")
+                table.add_row(escape(one_line(name)), f"{count:,}", f"{count / self.records:.1%}")
             if (rest := len(counter) - SOURCES_SHOWN) > 0:
                 table.add_row(f"… and {rest} more", "", "")
             yield table

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
 from onethinker_jax.rewards.option_answers import option_letters
 from onethinker_jax.rewards.quantities import number_fault
 
@@ -51,6 +52,25 @@ def answer_fault(answer: str, problem_type: str, data_type: str, options: Sequen
             if not math.floor(start) <= int(second) <= math.ceil(end):
                 return f"boxes: second {second} is outside the time {start:g} to {end:g}"
     return None
+
+
+def answer_doubt(answer: str, problem_type: str, data_type: str) -> str:
+    """What in a good answer, tags around it or not, looks wrong, as "answer.part: doubt"; "" if nothing does.
+
+    Numbers that are all within 0 to 1 are a corner of 1 by 1 thousandth, or fractions of the frame's sides.
+    """
+    marks = parse_structured(unwrap_answer(answer), problem_type, data_type) if answer else None
+    if marks is None:
+        return ""
+    boxes = [*marks.boxes.values(), *([marks.box] if marks.box is not None else [])]
+    for part, values in {
+        "boxes": boxes,
+        "positive_points": marks.positive_points,
+        "negative_points": marks.negative_points,
+    }.items():
+        if len(values) and all(0 <= number <= 1 for value in values for number in value):
+            return f"answer.{part}: all within 0 to 1, which looks like fractions; 0 to 1000 is expected"
+    return ""
 
 
 def _choice_fault(answer: str, options: Sequence[str]) -> str | None:

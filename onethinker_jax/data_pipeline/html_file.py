@@ -5,6 +5,8 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+from onethinker_jax.text_output import visible
+
 
 def write_html(path: Path, title: str, style: str, body: str, *, script: str = "") -> None:
     """Writes ``body`` as one page; the file appears whole or not at all.
@@ -18,15 +20,14 @@ def write_html(path: Path, title: str, style: str, body: str, *, script: str = "
     """
     shared = resources.files("onethinker_jax.data_pipeline").joinpath("report_page.css").read_text("utf-8")
     part = path.with_name(path.name + ".part")
-    part.write_text(
+    text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{shared}{style}</style></head><body>{body}"
         "<footer>Written by onethinker_jax. Everything on this page is inside this file.</footer>"
-        f"{f'<script>{script}</script>' if script else ''}</body></html>\n",
-        encoding="utf-8",
-        errors="xmlcharrefreplace",  # of half a surrogate pair, which UTF-8 cannot hold
+        f"{f'<script>{script}</script>' if script else ''}</body></html>\n"
     )
+    part.write_text(visible(text), encoding="utf-8")
     part.replace(path)
 
 

@@ -10,7 +10,6 @@ from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.data_pipeline.resizing import PixelBounds
 from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
-from onethinker_jax.rewards.metrics import decode_rle
 
 # Answers are often rounded to whole seconds.
 _SECONDS_TOLERATED = 1.0
@@ -31,8 +30,8 @@ def inspect_media(record: Record, *, fps: float, max_frames: int, time_limit: fl
     """Decodes a record's media as training would, and holds its answer and masks against them.
 
     Raises:
-        RecordError: a medium cannot be decoded within `time_limit` seconds, the answer's times lie behind the
-            video's end, or a mask is not of the picture's size.
+        RecordError: a medium cannot be decoded within `time_limit` seconds, the answer's times, or the frame of a
+            mask, lie behind the video's end.
     """
     try:
         field = "images"
@@ -73,18 +72,10 @@ def _faults(record: Record, facts: MediaFacts) -> Iterator[str]:
                     f"{facts.durations[0]:.1f} s"
                 )
     truth = record.segmentation
-    if truth is None:
-        return
-    size = facts.image_sizes[0] if record.data_type == "image" else None
-    if size is None and "resolution" in truth:
-        size = truth["resolution"]["height"], truth["resolution"]["width"]
-    for name, rle in {"": truth}.items() if "counts" in truth else truth["rle"].items():
-        where = f"segmentation_output{f': mask {name!r}' if name else ''}"
-        try:
-            mask = decode_rle(rle)
-        except ValueError as error:
-            yield f"{where}: {error}"
-            return
-        if size is not None and mask.shape != size:
-            yield f"{where}: is {mask.shape[0]} x {mask.shape[1]}, the picture {size[0]} x {size[1]}"
-            return
+    if truth is not None and facts.durations:
+        for name, second in zip(truth.names, truth.times, strict=True):
+            if second > facts.durations[0] + _SECONDS_TOLERATED:
+                yield (
+                    f"segmentation_output: mask {name!r}: is of {second:g} s, but {record.videos[0].name} lasts "
+                    f"{facts.durations[0]:.1f} s"
+                )

@@ -4,6 +4,7 @@ A list is read in chunks of text and decoded row by row with `json.JSONDecoder.r
 library's own scanner, so numbers, escapes and error messages are those of `json.loads`, at its speed.
 """
 
+import codecs
 import io
 import json
 from collections.abc import Iterator
@@ -56,14 +57,14 @@ class JsonRows:
         try:
             with self.path.open("rb") as file:
                 self._file = file
+                if encoding := _other_encoding(file.read(4)):
+                    raise RecordError(f"{self.path}: is {encoding}, must be UTF-8")
                 first = _first_character(file)
                 file.seek(0)
                 if first == "[":
                     mark = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
                     file.seek(mark)
-                    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-                    yield from self._list_rows(text, mark)
-                    text.detach()
+                    yield from self._list_rows(file, mark)
                 elif first == "{":
                     yield from self._lines(file)
                 elif not first:
@@ -73,7 +74,7 @@ class JsonRows:
                         f"{self.path}: must be a JSON list or JSON lines, starts with {first!r}"
                     )
                 self._done = file.tell()
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise RecordError(f"{self.path}: cannot be read ({error})") from None
         finally:
             self._file = None
@@ -92,10 +93,14 @@ class JsonRows:
                 yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (ValueError, RecursionError) as error:
                 text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
-                yield number, BrokenRow(text, f"is not JSON ({error})")
+                if isinstance(error, UnicodeDecodeError):
+                    reason = f"is not UTF-8 ({_bad_byte(error)}, byte {error.start} of the line)"
+                else:
+                    reason = f"is not JSON ({error})"
+                yield number, BrokenRow(text, reason)
 
-    def _list_rows(self, file: io.TextIOWrapper, start: int) -> Iterator[tuple[int, Any]]:
-        text = _Window(file, start)
+    def _list_rows(self, file: io.BufferedReader, start: int) -> Iterator[tuple[int, Any]]:
+        text = _Window(file, start, str(self.path))
         text.next_character()
         text.move(text.at + 1)  # the bracket
         if text.next_character() == "]":
@@ -104,6 +109,7 @@ class JsonRows:
             number = 0
             while True:
                 number += 1
+                text.name = f"{self.path}: record {number}"
                 text.next_character()
                 begin = text.byte
                 value = self._value(text, number)
@@ -149,13 +155,14 @@ _DECODER = json.JSONDecoder()
 class _Window:
     """A piece of a text file and a place in it. `base` is where the piece begins in the file, in characters.
 
-    `byte` is where the place is in the file, in bytes.
+    `byte` is where the place is in the file, in bytes, and `name` what errors call it.
     """
 
-    def __init__(self, file: io.TextIOWrapper, byte: int):
-        self._file = file
+    def __init__(self, file: io.BufferedReader, byte: int, name: str):
+        self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8")()
+        self._fault = ""
         self.buffer, self.at, self.base, self.ended = "", 0, 0, False
-        self.byte = byte
+        self.byte, self.name = byte, name
 
     def move(self, to: int) -> None:
         """Goes on to another place in the piece."""
@@ -164,11 +171,32 @@ class _Window:
         self.at = to
 
     def refill(self) -> None:
-        """Drops what lies before the place and reads on; a row of any length costs linear time."""
+        """Drops what lies before the place and reads on; a row of any length costs linear time.
+
+        Raises RecordError when the text goes on with what is not UTF-8.
+        """
+        if self._fault:
+            raise RecordError(f"{self.name}: is not UTF-8 ({self._fault})")
         kept = self.buffer[self.at :]
-        more = self._file.read(max(CHUNK, len(kept)))
+        more = ""
+        while not more and (data := self._file.read(max(CHUNK, len(kept)))):
+            more = self._decoded(data, self._file.tell())
+        if not more and not self._fault:
+            more = self._decoded(b"", self._file.tell(), final=True)
+        if not more and self._fault:
+            raise RecordError(f"{self.name}: is not UTF-8 ({self._fault})")
         self.base += self.at
         self.buffer, self.at, self.ended = kept + more, 0, not more
+
+    def _decoded(self, data: bytes, end: int, *, final: bool = False) -> str:
+        """The text of the file's next bytes, up to the first that are not UTF-8: rows before them are good."""
+        waiting = self._decoder.getstate()[0]
+        try:
+            return self._decoder.decode(data, final)
+        except UnicodeDecodeError as error:
+            at = end - len(data) - len(waiting) + error.start
+            self._fault = f"{_bad_byte(error)}, byte {at} of the file"
+            return (waiting + data)[: error.start].decode()
 
     def next_character(self) -> str:
         """Moves over white space; the character there, "" at the file's end."""
@@ -182,6 +210,19 @@ class _Window:
             if self.ended:
                 return ""
             self.refill()
+
+
+def _bad_byte(error: UnicodeDecodeError) -> str:
+    return f"0x{error.object[error.start]:02x}: {error.reason}"
+
+
+def _other_encoding(head: bytes) -> str | None:
+    """The encoding of a file that begins so, where it is another than UTF-8: by its mark, or by its zeros."""
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) or head[:3] == b"\0\0\0" or head[1:] == b"\0\0\0":
+        return "UTF-32"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:2]:
+        return "UTF-16"
+    return None
 
 
 def _first_character(file: io.BufferedReader) -> str:

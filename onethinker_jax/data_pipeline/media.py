@@ -168,14 +168,17 @@ def load_video(
     max_frames: int,
     bounds: PixelBounds | None = None,
     time_limit: float | None = None,
+    near: tuple[float, ...] = (),
 ) -> Video:
     """Samples a video file at `fps` frames a second, at most `max_frames` frames over its whole length.
 
     Sampling times are 0, 1/fps, 2/fps ... while inside the video; if these are more than `max_frames`,
-    `max_frames` times spread evenly over the duration instead. For each the frame on screen is taken: the last one
-    whose presentation time is not later (a microsecond aside), in a decode of the whole file from its start by
-    FFmpeg, which obeys edit lists; times count from the first frame shown. A frame that would be taken twice (a
-    source slower than `fps`) is taken once. Frames before the first key frame cannot be decoded and are not shown.
+    `max_frames` times spread evenly over the duration instead. A sampling time moves to the nearest of the seconds
+    `near`, which increase, where one lies within half the distance of two sampling times. For each the frame on
+    screen is taken: the last one whose presentation time is not later (a microsecond aside), in a decode of the whole
+    file from its start by FFmpeg, which obeys edit lists; times count from the first frame shown. A frame that would
+    be taken twice (a source slower than `fps`) is taken once. Frames before the first key frame cannot be decoded and
+    are not shown.
 
     With `bounds` each frame is resized as soon as it is decoded, so that only a video's first few are held in the
     file's own size. Decoding that takes more than `time_limit` seconds is given up between two frames.
@@ -189,11 +192,11 @@ def load_video(
             return _load_animation(film, fps, max_frames, bounds)
         timeline, decoded = read_timeline(film)
         try:
-            return _load(film, timeline, decoded, fps, max_frames, bounds)
+            return _load(film, timeline, decoded, fps, max_frames, bounds, near)
         except WrongTimeline:
             timeline, decoded = decoded_timeline(film, timeline.packets)
         try:
-            return _load(film, timeline, decoded, fps, max_frames, bounds)
+            return _load(film, timeline, decoded, fps, max_frames, bounds, near)
         except WrongTimeline:
             raise MediaError(f"{path}: damaged, two decodes of it give different frames") from None
 
@@ -205,8 +208,9 @@ def _load(
     fps: float,
     max_frames: int,
     bounds: PixelBounds | None,
+    near: tuple[float, ...],
 ) -> Video:
-    chosen = choose_frames(timeline.seconds, timeline.duration, fps=fps, max_frames=max_frames)
+    chosen = choose_frames(timeline.seconds, timeline.duration, fps=fps, max_frames=max_frames, near=near)
     frames = [
         _fit(film.path, frame, bounds, len(chosen)) for frame in pictures(film, timeline, decoded, chosen)
     ]

@@ -66,17 +66,29 @@ class MediaReader:
             self._cache.put(key, {"pixels": pixels})
         return pixels
 
-    def video(self, path: MediaFile, bounds: PixelBounds | None, *, fps: float, max_frames: int) -> Video:
+    def video(
+        self,
+        path: MediaFile,
+        bounds: PixelBounds | None,
+        *,
+        fps: float,
+        max_frames: int,
+        near: tuple[float, ...] = (),
+    ) -> Video:
         """Frames sampled at `fps`, at most `max_frames`, each within the bounds; None: in the file's own size.
+
+        `near` are seconds that sampling times move to, see `load_video`.
 
         Raises:
             MediaError: as `load_video`; or its worker died or ran out of time.
         """
-        key = self._key(path, bounds, kind="video", fps=fps, max_frames=max_frames)
+        moved = {"near": repr(near)} if near else {}  # entries of older runs have no such key
+        key = self._key(path, bounds, kind="video", fps=fps, max_frames=max_frames, **moved)
         if key and (found := self._cached(key)):
             duration, source_fps = found["times"].tolist()
             return Video(found["frames"], found["timestamps"], duration, source_fps, path)
         sampling = {"fps": fps, "max_frames": max_frames, "bounds": bounds, "time_limit": self._time_limit}
+        sampling |= {"near": near} if near else {}
         if self._pool is None:
             video = load_video(path, **sampling)
         else:

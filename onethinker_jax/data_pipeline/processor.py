@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from onethinker_jax.data_pipeline.chat import ChatTokenizer, Conversation, ProcessorError, read_json
+from onethinker_jax.data_pipeline.conversation import Turn, conversation_fault, media_kinds, split_media
 from onethinker_jax.data_pipeline.end_tokens import EndTokens, read_end_tokens
 from onethinker_jax.data_pipeline.example import Example, ExampleCache
 from onethinker_jax.data_pipeline.media import Video
@@ -37,10 +38,7 @@ from onethinker_jax.model.inputs import mrope_positions, patch_geometry
 
 logger = logging.getLogger(__name__)
 
-_PLACEHOLDER = re.compile(r"(<image>|<video>)")
 _PADS = re.compile(r"<\|vision_start\|><\|(image|video)_pad\|><\|vision_end\|>")
-# Written in a question, these would be read as structure; the template alone may put them.
-_RESERVED = re.compile(r"<\|(?:im_start|im_end|endoftext|vision_start|vision_end|image_pad|video_pad)\|>")
 
 
 class Processor:
@@ -173,14 +171,16 @@ class Processor:
         """Processes one conversation.
 
         Args:
-            messages: `{"role", "content"}`, content a string with one <image> or <video> for each medium.
+            messages: `{"role", "content"}`, content a string with one <image> or <video> for each medium, in
+                turns of the user; `\\<image>` is the word itself.
             images: uint8 [H, W, 3] arrays, in order of appearance.
             videos: sampled videos, in order of appearance.
             add_generation_prompt: end with the header of an assistant turn (to generate); otherwise the
                 example ends with the last assistant turn's <|im_end|>, if the last turn is an assistant's.
 
         Raises:
-            ValueError: placeholders and media do not match, or a message holds a reserved token's text.
+            ValueError: no conversation can be made of them, see `conversation_fault`; or an image or frame is
+                no uint8 RGB.
         """
         kinds = _media_kinds(messages, images, videos)
         for image in images:
@@ -199,7 +199,8 @@ class Processor:
         """The record's question, ending where the model starts to answer (an SFT row loses its last turn).
 
         Raises:
-            MediaError: a file cannot be decoded. RecordError: placeholders and media do not match.
+            MediaError: a file cannot be decoded. RecordError: the record was not made by reading a file, and
+                would have been refused there.
         """
         return self._cache.get(record, "prompt", lambda: self._process(record, training=False))
 
@@ -207,10 +208,10 @@ class Processor:
         """The record's conversation with its assistant turns as targets. The record must have messages.
 
         Raises:
-            MediaError: a file cannot be decoded. RecordError: no messages, or they do not match the media.
+            MediaError: a file cannot be decoded. RecordError: no messages, or as `prompt`.
         """
         if record.messages is None:
-            raise RecordError(f"record {record.problem_id}: messages: is missing, which training needs")
+            raise RecordError(f"{record}: messages: is missing, which training needs")
         return self._cache.get(record, "training", lambda: self._process(record, training=True))
 
     def response(self, opening: str, ids: Sequence[int] | np.ndarray) -> str:
@@ -233,14 +234,14 @@ class Processor:
         try:
             kinds = _media_kinds(messages, record.images, record.videos)
         except ValueError as error:
-            raise RecordError(f"record {record.problem_id}: {error}") from error
+            raise RecordError(f"{record}: {error}") from error
         sampling = {"fps": self.limits.video_fps, "max_frames": self.limits.video_max_frames}
         images = [self.media.image(path, self.image_bounds) for path in record.images]
         videos = [self.media.video(path, self.video_bounds, **sampling) for path in record.videos]
         try:
             return self._example(messages, kinds, images, videos, add_generation_prompt=not training)
         except ValueError as error:
-            raise RecordError(f"record {record.problem_id}: {error}") from error
+            raise RecordError(f"{record}: {error}") from error
 
     def _fit_video(self, video: Video) -> Video:
         height, width = video.frames.shape[1:3]
@@ -282,6 +283,7 @@ class Processor:
         repeats = np.ones(len(tokens), np.int64)
         repeats[pads] = [n for m in media for n in [m.grid[1] * m.grid[2] // block] * m.grid[0]]
         tokens, loss_mask, visual = (np.repeat(a, repeats) for a in (tokens, loss_mask, pads))
+        loss_mask &= ~visual  # wherever a template puts media, a pad is nothing to be said
         visual_index = np.where(visual, np.cumsum(visual) - 1, -1).astype(np.int32)
 
         grids = np.array([medium.grid for medium in media], np.int32).reshape(-1, 3)
@@ -320,15 +322,14 @@ class Processor:
         """The conversation through the chat template, one pad token an image or video frame pair."""
         turns = []
         for message in messages:
-            content = message["content"]
-            if found := _RESERVED.search(content):
-                raise ValueError(f"a message holds the reserved token {found.group()}")
-            if _PLACEHOLDER.search(content):
+            parts = split_media(message["content"])
+            if any(part.kind != "text" for part in parts):
                 content = [
-                    {"type": part[1:-1]} if _PLACEHOLDER.fullmatch(part) else {"type": "text", "text": part}
-                    for part in _PLACEHOLDER.split(content)
-                    if part
+                    {"type": "text", "text": part.text} if part.kind == "text" else {"type": part.kind}
+                    for part in parts
                 ]
+            else:
+                content = "".join(part.text for part in parts)
             turns.append({"role": message["role"], "content": content})
         conversation = self.tokenizer.conversation(turns, add_generation_prompt=add_generation_prompt)
         found = [found.group(1) for text, _ in conversation.pieces for found in _PADS.finditer(text)]
@@ -362,9 +363,11 @@ class Processor:
 
 
 def _media_kinds(messages: Sequence[dict], images: Sequence, videos: Sequence) -> list[str]:
-    """The kind, "image" or "video", of every placeholder. Raises ValueError if these are not the media given."""
-    kinds = [found[1:-1] for message in messages for found in _PLACEHOLDER.findall(message["content"])]
-    for kind, given in (("image", images), ("video", videos)):
-        if kinds.count(kind) != len(given):
-            raise ValueError(f"{kinds.count(kind)} <{kind}> placeholders for {len(given)} {kind} files")
-    return kinds
+    """The kind, "image" or "video", of every medium of the messages, in order.
+
+    Raises ValueError when no conversation can be made of them and the media given.
+    """
+    turns = [Turn(f"messages[{n}].content", m["role"], m["content"]) for n, m in enumerate(messages)]
+    if fault := conversation_fault(turns, len(images), len(videos)):
+        raise ValueError(fault)
+    return [kind for turn in turns for kind in media_kinds(turn.text)]

@@ -13,7 +13,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from onethinker_jax.data_pipeline.conversation import media_kinds, reserved_token
 from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, TASKS, Record, task_name
+from onethinker_jax.data_pipeline.text_faults import text_fault
 
 ANSWER_FORMS = {
     "multiple choice": "one letter",
@@ -148,9 +150,12 @@ def _template_fault(template: object, *, options: bool) -> str | None:
     for name in needed:
         if found.count(name) != 1:
             return f"needs the placeholder {{{name}}} once, has it {found.count(name)} times"
-    for tag in ("<image>", "<video>"):
-        if tag in template:
-            return f"holds {tag}, which is in the place of {{question}} already"
+    if fault := text_fault(template):
+        return fault
+    if kinds := media_kinds(template):
+        return f"holds <{kinds[0]}>, which is in the place of {{question}} already"
+    if token := reserved_token(template):
+        return f"holds the reserved token {token}"
     return None
 
 
@@ -185,7 +190,7 @@ def question_text(record: Record, *, prompts: Prompts = OWN_PROMPTS) -> str:
         PromptError: an unknown problem type.
     """
     problem = record.problem
-    if "<image>" not in problem and "<video>" not in problem:
+    if not media_kinds(problem):
         problem = "<video>" * len(record.videos) + "<image>" * len(record.images) + problem.lstrip()
     return ask(problem, record.options, record.problem_type, record.data_type, prompts=prompts)
 

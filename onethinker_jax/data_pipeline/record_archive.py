@@ -24,7 +24,7 @@ from onethinker_jax.data_pipeline.json_rows import RecordError
 from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.record_file import RecordFile
 from onethinker_jax.data_pipeline.record_table import IndexedRecords, RecordTable
-from onethinker_jax.data_pipeline.records import Record, parse_record
+from onethinker_jax.data_pipeline.records import Purpose, Record, parse_record
 
 TABLE, RECORDS, MEDIA, VERSION, SPLIT = "records.npz", "corpus_records", "corpus_media", "1.0.0", "train"
 
@@ -33,6 +33,7 @@ def open_records(
     path: str | Path,
     *,
     media_root: str | Path | None = None,
+    purpose: Purpose | None = None,
     on_bad_record: OnBadRecord = "raise",
     quarantine: str | Path | None = None,
 ) -> IndexedRecords:
@@ -44,23 +45,28 @@ def open_records(
         RecordError: as `RecordFile` and `RecordArchive`.
     """
     if Path(path).is_dir():
-        return RecordArchive(path)
-    return RecordFile(path, media_root=media_root, on_bad_record=on_bad_record, quarantine=quarantine)
+        return RecordArchive(path, purpose=purpose)
+    return RecordFile(
+        path, media_root=media_root, purpose=purpose, on_bad_record=on_bad_record, quarantine=quarantine
+    )
 
 
 class RecordArchive(IndexedRecords):
     """The records of an ArrayRecord corpus. Thread-safe."""
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, purpose: Purpose | None = None):
         """
         Args:
             folder: what `tfds_builder` made.
+            purpose: what the records are for, see `read_records`.
 
         Raises:
-            RecordError: it is no such folder, or its parts do not belong together.
+            RecordError: it is no such folder, or its parts do not belong together; or a record does not serve the
+                purpose.
             ImportError: tensorflow_datasets is not installed.
         """
         self.folder = Path(folder)
+        self._purpose: Purpose | None = purpose
         try:
             self.table = RecordTable.load(self.folder / TABLE)
         except (OSError, ValueError, KeyError) as error:
@@ -68,6 +74,8 @@ class RecordArchive(IndexedRecords):
         found = len(_source(self.folder / RECORDS / VERSION))
         if found != len(self.table):
             raise RecordError(f"{self.folder}: holds {found} records, its table {len(self.table)}")
+        if (unfit := self.table.first_unfit(purpose)) is not None:
+            self[unfit]  # whose reading says what it lacks
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -87,7 +95,8 @@ class RecordArchive(IndexedRecords):
         example = _read(self.folder, RECORDS, index)
         row = json.loads(example["row"])
         entries = dict(zip(media_entries(row), map(int, example["media"]), strict=True))
-        return parse_record(row, _StoredFolder(self.folder, entries), file=self.folder, number=index + 1)
+        root = _StoredFolder(self.folder, entries)
+        return parse_record(row, root, file=self.folder, number=index + 1, purpose=self._purpose)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import overload
 from onethinker_jax.data_pipeline.bad_records import OnBadRecord
 from onethinker_jax.data_pipeline.json_rows import JsonRows, RecordError
 from onethinker_jax.data_pipeline.record_table import IndexedRecords, TableMaker
-from onethinker_jax.data_pipeline.records import Record, checked_records, parse_record
+from onethinker_jax.data_pipeline.records import Purpose, Record, checked_records, parse_record
 
 # Files up to this size are kept as objects: reading a record again and again costs more than that memory.
 KEPT_BYTES = 64 * 2**20
@@ -26,6 +26,7 @@ class RecordFile(IndexedRecords):
         path: str | Path,
         *,
         media_root: str | Path | None = None,
+        purpose: Purpose | None = None,
         on_bad_record: OnBadRecord = "raise",
         quarantine: str | Path | None = None,
         kept_bytes: int = KEPT_BYTES,
@@ -39,6 +40,7 @@ class RecordFile(IndexedRecords):
             RecordError: as `read_records`.
         """
         self.path = Path(path)
+        self._purpose: Purpose | None = purpose
         self._root = self.path.parent if media_root is None else Path(media_root)
         rows = JsonRows(self.path)
         keep = self.path.is_file() and self.path.stat().st_size <= kept_bytes
@@ -46,7 +48,11 @@ class RecordFile(IndexedRecords):
         self._numbers, self._offsets, self._lengths = array("Q"), array("Q"), array("Q")
         maker = TableMaker()
         for record in checked_records(
-            rows, media_root=self._root, on_bad_record=on_bad_record, quarantine=quarantine
+            rows,
+            media_root=self._root,
+            purpose=purpose,
+            on_bad_record=on_bad_record,
+            quarantine=quarantine,
         ):
             number, offset, length = rows.place
             self._numbers.append(number)
@@ -78,7 +84,7 @@ class RecordFile(IndexedRecords):
             raise RecordError(
                 f"{self.path}: record {number}: has changed since it was checked ({error})"
             ) from None
-        return parse_record(row, self._root, file=self.path, number=number)
+        return parse_record(row, self._root, file=self.path, number=number, purpose=self._purpose)
 
     def place(self, index: int) -> tuple[int, int]:
         """Where a record's JSON begins in the file and how long it is, in bytes."""

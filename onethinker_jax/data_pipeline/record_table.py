@@ -1,4 +1,4 @@
-"""What the order of a stream needs to know of its records: their tasks and sources, a few bytes a record."""
+"""What is known of records without reading them: their tasks, sources and purposes, a few bytes a record."""
 
 import zlib
 from array import array
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.records import Record, task_of
+from onethinker_jax.data_pipeline.records import Purpose, Record, purpose_fault, task_of
+
+PURPOSES: tuple[Purpose, ...] = ("sft", "rl", "heldout")
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class RecordTable:
     source_names: tuple[str, ...]
     sources: np.ndarray  # uint32 [N], place in source_names
     checksum: int  # of problem ids and questions, in order
+    purposes: np.ndarray | None = (
+        None  # uint8 [N], a bit for each of PURPOSES; None of a file of older versions
+    )
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -35,7 +40,17 @@ class RecordTable:
         """What `save` wrote. Raises OSError, or ValueError where it is no such file."""
         with np.load(path, allow_pickle=False) as file:
             task_names, source_names = (tuple(file[name].tolist()) for name in ("task_names", "source_names"))
-            return cls(task_names, file["tasks"], source_names, file["sources"], int(file["checksum"]))
+            purposes = file["purposes"] if "purposes" in file.files else None
+            return cls(
+                task_names, file["tasks"], source_names, file["sources"], int(file["checksum"]), purposes
+            )
+
+    def first_unfit(self, purpose: Purpose | None) -> int | None:
+        """The first record that does not serve a purpose; None if all do, or nothing is known of them."""
+        if purpose is None or self.purposes is None:
+            return None
+        unfit = np.flatnonzero(self.purposes & (1 << PURPOSES.index(purpose)) == 0)
+        return int(unfit[0]) if len(unfit) else None
 
 
 class TableMaker:
@@ -44,6 +59,7 @@ class TableMaker:
     def __init__(self) -> None:
         self._names: tuple[dict[str, int], dict[str, int]] = {}, {}
         self._codes = array("I"), array("I")
+        self._purposes = array("B")
         self._checksum = 0
 
     def add(self, record: Record) -> None:
@@ -51,13 +67,18 @@ class TableMaker:
         tasks, sources = self._names
         self._codes[0].append(tasks.setdefault(task_of(record), len(tasks)))
         self._codes[1].append(sources.setdefault(record.data_source, len(sources)))
+        serves = [purpose_fault(record, purpose) is None for purpose in PURPOSES]
+        self._purposes.append(sum(bit << place for place, bit in enumerate(serves)))
         identity = f"{record.problem_id}\0{record.problem}\0"
         self._checksum = zlib.crc32(identity.encode("utf-8", "surrogatepass"), self._checksum)
 
     def table(self) -> RecordTable:
         """The table of all records that were added."""
         tasks, sources = (np.array(codes, np.uint32) for codes in self._codes)
-        return RecordTable(tuple(self._names[0]), tasks, tuple(self._names[1]), sources, self._checksum)
+        purposes = np.array(self._purposes, np.uint8)
+        return RecordTable(
+            tuple(self._names[0]), tasks, tuple(self._names[1]), sources, self._checksum, purposes
+        )
 
 
 class IndexedRecords(Sequence[Record]):

@@ -3,7 +3,8 @@
 Three layouts are read, as the released data has them: RL (`problem`, `answer`, `images` or `videos`),
 SFT (`messages`, `images` or `videos`) and evaluation (`path`, `solution`, segmentation masks as COCO
 RLE), each as a JSON list or as JSON lines. Every fault of a record is a one-line `RecordError` that
-names the file, the record and the field; nothing is repaired silently.
+names the file, the record and the field; nothing is repaired silently. What `Processor` would refuse of a
+record is refused here already, by the same function (`conversation_fault`).
 """
 
 import difflib
@@ -12,14 +13,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
-from onethinker_jax.data_pipeline.ground_truth import answer_fault, is_number, numbers
+from onethinker_jax.data_pipeline.conversation import Turn, conversation_fault, media_kinds, words_of
+from onethinker_jax.data_pipeline.ground_truth import answer_doubt, answer_fault, is_number
 from onethinker_jax.data_pipeline.json_rows import BrokenRow, JsonRows, RecordError
 from onethinker_jax.data_pipeline.media_file import MediaFile, MediaFolder
+from onethinker_jax.data_pipeline.picture_header import picture_header
+from onethinker_jax.data_pipeline.text_faults import text_fault
+from onethinker_jax.data_pipeline.true_masks import TrueMasks, parse_masks
+from onethinker_jax.text_output import one_line
 
-__all__ = ["PROBLEM_TYPES", "TASKS", "Record", "RecordError", "iter_records", "read_records", "task_of"]
+__all__ = ["PROBLEM_TYPES", "TASKS", "Purpose", "Record", "RecordError"]
+__all__ += ["iter_records", "read_records", "task_of"]
+
+Purpose = Literal["sft", "rl", "heldout"]
+"""What a file is for: SFT needs messages; RL and held-out answers need a problem type and a true answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +48,6 @@ TASKS: tuple[str, ...] = tuple(f"{p} ({d})" for p, kinds in _DATA_TYPES.items() 
 
 _TAGS = re.compile(r"</?answer>")
 _TAGGED = re.compile(r"<answer>.*?</answer>", re.DOTALL)
-_PLACEHOLDER = re.compile(r"<image>|<video>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +66,12 @@ class Record:
     videos: tuple[MediaFile, ...]
     data_source: str
     messages: tuple[dict, ...] | None = None  # SFT rows: {"role", "content"}, <image> and <video> in content
-    segmentation: dict | None = None  # evaluation rows: masks as RLE, resolution, fps
+    segmentation: TrueMasks | None = None  # evaluation rows
     origin: str = ""  # "file: record 7 (problem_id 9)"
+    doubt: str = ""  # what looks wrong and may be meant: "answer.boxes: ..."
+    lacks: tuple[
+        str, ...
+    ] = ()  # of "problem", "problem_type", "answer", what an SFT row has in messages at most
 
     def __str__(self) -> str:
         return self.origin or f"record {self.problem_id}"
@@ -78,6 +91,7 @@ def read_records(
     path: str | Path,
     *,
     media_root: str | Path | None = None,
+    purpose: Purpose | None = None,
     on_bad_record: OnBadRecord = "raise",
     quarantine: str | Path | None = None,
 ) -> list[Record]:
@@ -86,6 +100,7 @@ def read_records(
     Args:
         path: the file.
         media_root: folder that media paths are relative to; default: the file's own.
+        purpose: what the records are for; one that does not serve it is bad. Default: any layout is taken.
         on_bad_record: "raise" stops at the first bad record; "skip" leaves bad records out, logs how
             many, and writes each with its reason to the quarantine file.
         quarantine: JSON lines file for skipped records, made anew; default: `<path>.quarantine.jsonl`.
@@ -96,7 +111,13 @@ def read_records(
     """
     rows = JsonRows(path)
     return list(
-        checked_records(rows, media_root=media_root, on_bad_record=on_bad_record, quarantine=quarantine)
+        checked_records(
+            rows,
+            media_root=media_root,
+            purpose=purpose,
+            on_bad_record=on_bad_record,
+            quarantine=quarantine,
+        )
     )
 
 
@@ -104,6 +125,7 @@ def checked_records(
     rows: JsonRows,
     *,
     media_root: str | Path | None = None,
+    purpose: Purpose | None = None,
     on_bad_record: OnBadRecord = "raise",
     quarantine: str | Path | None = None,
 ) -> Iterator[Record]:
@@ -114,24 +136,31 @@ def checked_records(
     if bad.skips:
         target.unlink(missing_ok=True)  # left by an earlier reading of the same file
     good = 0
-    for record in iter_records(rows, media_root=media_root, bad=bad):
+    for record in iter_records(rows, media_root=media_root, purpose=purpose, bad=bad):
         good += 1
         yield record
     if bad.count:
         logger.warning("%s: skipped %d of %d records, see %s", path, bad.count, bad.count + good, target)
+    if bad.doubts:
+        logger.warning("%s: %d of %d records look wrong: %s", path, bad.doubts, good, bad.doubts_text())
     if not good:
         raise RecordError(f"{path}: holds no {'good ' if bad.count else ''}record")
 
 
 def iter_records(
-    path: str | Path | JsonRows, *, media_root: str | Path | None = None, bad: BadRecords | None = None
+    path: str | Path | JsonRows,
+    *,
+    media_root: str | Path | None = None,
+    purpose: Purpose | None = None,
+    bad: BadRecords | None = None,
 ) -> Iterator[Record]:
     """The records of a file one at a time, checked: a file of any size takes the memory of a few rows.
 
     Args:
         path: the file, or its rows, whose `bytes_read` then tells how far the reading is.
         media_root: folder that media paths are relative to; default: the file's own.
-        bad: where bad records go; default: they are raised.
+        purpose: as in `read_records`.
+        bad: where bad records go, and what looks wrong is said; default: bad records are raised.
 
     Raises (while iterating):
         RecordError: the file is missing or is not JSON; or a record is bad and `bad` raises it.
@@ -141,15 +170,19 @@ def iter_records(
     bad = bad or BadRecords()
     for number, row in rows:
         try:
-            record = parse_record(row, root, file=rows.path, number=number)
+            record = parse_record(row, root, file=rows.path, number=number, purpose=purpose)
         except RecordError as error:
             kept = row.text if isinstance(row, BrokenRow) else row
             bad.report(error, file=str(rows.path), record=number, row=kept)
             continue
+        if record.doubt:
+            bad.doubt(record.doubt, record.origin)
         yield record
 
 
-def parse_record(row: Any, root: MediaFolder, *, file: Path, number: int) -> Record:
+def parse_record(
+    row: Any, root: MediaFolder, *, file: Path, number: int, purpose: Purpose | None = None
+) -> Record:
     """The record of one row, the number'th of a file; its media paths are relative to `root`.
 
     Raises:
@@ -158,18 +191,23 @@ def parse_record(row: Any, root: MediaFolder, *, file: Path, number: int) -> Rec
     identity = row.get("problem_id") if isinstance(row, dict) else None
     origin = f"{file}: record {number}"
     if isinstance(identity, (int, str)):
-        origin += f" (problem_id {identity})"
+        origin += f" (problem_id {one_line(str(identity))[:100]})"
     try:
         if isinstance(row, BrokenRow):
             raise RecordError(row.reason)
-        return _parse(row, root, origin)
+        record = _parse(row, root, origin)
+        if fault := purpose_fault(record, purpose):
+            raise RecordError(fault)
+        return record
     except RecordError as error:
-        raise RecordError(f"{origin}: {error}") from None
+        raise RecordError(one_line(f"{origin}: {error}")) from None  # a path may hold any character
 
 
 def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
     if not isinstance(row, dict):
         raise RecordError(f"must be an object, is a {type(row).__name__}")
+    if fault := text_fault(row):
+        raise RecordError(fault)
     images, videos = _media(row, root)
     messages = _messages(row)
     data_type = _data_type(row, images, videos, default="text" if messages else "")
@@ -190,28 +228,63 @@ def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
 
     if messages:
         problem = _field(row, "problem", str, next(m["content"] for m in messages if m["role"] == "user"))
-        text = "".join(message["content"] for message in messages)
-        _count_placeholders("messages", text, images, videos, optional=False)
+        turns = [Turn(f"messages[{n}].content", m["role"], m["content"]) for n, m in enumerate(messages)]
+        fault = conversation_fault(turns, len(images), len(videos))
     else:
         problem = _field(row, "problem", str)
-        if not problem.strip():
-            raise RecordError("problem: is empty")
-        _count_placeholders("problem", problem, images, videos, optional="path" in row)
-    segmentation = _segmentation(row)
+        turns = [Turn("problem", "user", problem)]
+        turns += [Turn(f"options[{number}]", "option", option) for number, option in enumerate(options)]
+        # Evaluation questions name no media; the prompt puts them first.
+        placed = "path" in row and not media_kinds(problem)
+        files = (0, 0) if placed else (len(images), len(videos))
+        fault = conversation_fault(turns, *files, whole="problem")
+    if fault:
+        raise RecordError(fault)
+    segmentation = _segmentation(row, images, videos)
+    answer = _answer(row, problem_type, data_type, tuple(options), messages, segmentation)
     return Record(
         problem_id=_field(row, "problem_id", (int, str), ""),
         problem=problem,
         data_type=data_type,
         problem_type=problem_type,
         options=tuple(options),
-        answer=_answer(row, problem_type, data_type, tuple(options), messages, segmentation),
+        answer=answer,
         images=images,
         videos=videos,
         data_source=_field(row, "data_source", str, ""),
         messages=messages,
         segmentation=segmentation,
         origin=origin,
+        doubt=answer_doubt(answer, problem_type, data_type),
+        lacks=_lacks(row, segmentation),
     )
+
+
+def _segmentation(row: dict, images: tuple, videos: tuple) -> TrueMasks | None:
+    if row.get("segmentation_output") is None:
+        return None
+    if not images and not videos:
+        raise RecordError("segmentation_output: there is no image or video that its masks could be of")
+    header = picture_header(videos[0], "video") if videos else picture_header(images[0], "image")
+    return parse_masks(row, header, video=bool(videos))
+
+
+def purpose_fault(record: Record, purpose: Purpose | None) -> str | None:
+    """Why a record does not serve what its file is for, as "field: fault"; None if it does."""
+    if purpose == "sft" and record.messages is None:
+        return "messages: is missing, which SFT needs (is this a file for RL?)"
+    if purpose in ("rl", "heldout") and record.lacks:
+        needs = "RL needs" if purpose == "rl" else "held-out records need"
+        hint = " (is this a file for SFT?)" if record.messages else ""
+        return f"{record.lacks[0]}: is missing, which {needs}{hint}"
+    return None
+
+
+def _lacks(row: dict, segmentation: TrueMasks | None) -> tuple[str, ...]:
+    """What only a row with messages may lack."""
+    has_answer = segmentation is not None or any(row.get(name) is not None for name in ("answer", "solution"))
+    there = {"problem": row.get("problem"), "problem_type": row.get("problem_type"), "answer": has_answer}
+    return tuple(name for name, value in there.items() if not value)
 
 
 def _field(row: dict, name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
@@ -248,7 +321,11 @@ def _media(row: dict, root: MediaFolder) -> tuple[tuple[MediaFile, ...], tuple[M
             raise RecordError(f"{field}: must be a path or a list of paths")
         for entry in entries:
             file = root / entry
-            if not file.is_file():
+            try:
+                there = file.is_file()
+            except OSError as error:  # a name that is too long, a folder that may not be entered
+                raise RecordError(f"{field}: {entry[:200]} cannot be looked up ({error.strerror})") from None
+            if not there:
                 raise RecordError(f"{field}: no such file {file}")
             found[kind].append(file)
     return tuple(found["image"]), tuple(found["video"])
@@ -286,16 +363,6 @@ def _messages(row: dict) -> tuple[dict, ...] | None:
     return tuple({"role": m["role"], "content": m["content"]} for m in messages)
 
 
-def _count_placeholders(field: str, text: str, images: tuple, videos: tuple, *, optional: bool) -> None:
-    found = _PLACEHOLDER.findall(text)
-    if optional and not found:
-        return  # evaluation questions name no media; the prompt puts them first
-    for kind, media in (("image", images), ("video", videos)):
-        count = found.count(f"<{kind}>")
-        if count != len(media):
-            raise RecordError(f"{field}: {count} <{kind}> for {len(media)} {kind} files")
-
-
 def _answer(
     row: dict, problem_type: str, data_type: str, options: tuple[str, ...], messages: Any, segmentation: Any
 ) -> str:
@@ -305,7 +372,7 @@ def _answer(
     if is_number(value):
         value = str(value)
     if value is None and messages:
-        found = _TAGGED.findall(messages[-1]["content"])
+        found = _TAGGED.findall(words_of(messages[-1]["content"]))
         if not found:
             return ""
         name, value = "messages[-1]: answer", found[-1]
@@ -328,44 +395,3 @@ def _answer(
 
 
 _PARTS = ("time", "boxes", "positive_points", "negative_points")
-
-
-def _segmentation(row: dict) -> dict | None:
-    """An evaluation row's masks: {"size", "counts"}, or a video's {"frames", "rle"}; plus resolution, fps."""
-    output = row.get("segmentation_output")
-    if output is None:
-        return None
-    rle = output.get("segmentation_rle") if isinstance(output, dict) else None
-    if not isinstance(rle, dict) or not rle:
-        raise RecordError("segmentation_output: must hold segmentation_rle, an object that is not empty")
-    single = "counts" in rle
-    for frame, mask in ({"": rle} if single else rle).items():
-        _check_mask(f"segmentation_output: mask {frame!r}", mask)
-    frames = output.get("frames", row.get("frames", list(rle)))
-    if not isinstance(frames, list) or not frames or not all(isinstance(name, str) for name in frames):
-        raise RecordError("frames: must be a list of frame names")
-    result = dict(rle) if single else {"rle": rle, "frames": frames}
-    if (resolution := row.get("resolution")) is not None:
-        sides: list = [resolution.get(k) for k in ("width", "height")] if isinstance(resolution, dict) else []
-        if not numbers(sides, 2) or min(sides) <= 0:
-            raise RecordError(f"resolution: must be {{width, height}} in pixels, is {resolution!r:.60}")
-        result["resolution"] = resolution
-    if (fps := row.get("fps")) is not None:
-        if not is_number(fps) or fps <= 0:
-            raise RecordError(f"fps: must be a positive number, is {fps!r:.60}")
-        result["fps"] = fps
-    return result
-
-
-def _check_mask(name: str, mask: Any) -> None:
-    if not isinstance(mask, dict) or not numbers(mask.get("size"), 2) or "counts" not in mask:
-        raise RecordError(f"{name} must hold size and counts")
-    height, width = mask["size"]
-    if height < 1 or width < 1 or int(height) != height or int(width) != width:
-        raise RecordError(f"{name}: size {mask['size']} must be whole pixels")
-    counts = mask["counts"]
-    if isinstance(counts, list):
-        if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != height * width:
-            raise RecordError(f"{name}: its runs must be whole numbers that add up to {height} x {width}")
-    elif not isinstance(counts, str) or not counts:
-        raise RecordError(f"{name}: counts must be a text or a list of runs")

@@ -4,7 +4,6 @@ the full sets `…_unsampled.json`, and `sft.json` with the rows of all.
 Rows are written one by one; a file appears, whole, when all are written.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from onethinker_jax.data_pipeline.annotation_filters import KEPT, Judged
 from onethinker_jax.data_pipeline.json_rows import JsonRows
 from onethinker_jax.data_pipeline.teacher_prompt import asked_turns
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
+from onethinker_jax.text_output import json_text
 
 MODALITIES = ("image", "video", "text")
 
@@ -102,7 +102,7 @@ class _JsonList:
     def add(self, row: dict[str, Any]) -> None:
         if self._file is None:
             self._file = self._part.open("w", encoding="utf-8")
-        self._file.write(("[\n" if self.count == 0 else ",\n") + json.dumps(row, ensure_ascii=False))
+        self._file.write(("[\n" if self.count == 0 else ",\n") + json_text(row))
         self.count += 1
 
     def finish(self) -> None:

@@ -9,13 +9,13 @@ import base64
 import hashlib
 import io
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from onethinker_jax.data_pipeline.conversation import media_kinds, split_media
 from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.prompts import chat_messages
@@ -67,7 +67,6 @@ ANSWER_EXAMPLES = {
 }
 """What the answer holds; a key with the data type in brackets goes before the plain one."""
 
-_PLACEHOLDER = re.compile(r"(<image>|<video>)")
 _FACTOR = 32  # sides are multiples of it, as for the student
 _JPEG_QUALITY = 92
 
@@ -121,7 +120,7 @@ def asked_turns(record: Record) -> list[dict[str, str]]:
     turns = chat_messages(record)
     while turns and turns[-1]["role"] == "assistant":
         turns.pop()
-    if not any(_PLACEHOLDER.search(turn["content"]) for turn in turns):
+    if not any(media_kinds(turn["content"]) for turn in turns):
         first = next(turn for turn in turns if turn["role"] == "user")
         first["content"] = "<video>" * len(record.videos) + "<image>" * len(record.images) + first["content"]
     return turns
@@ -146,13 +145,13 @@ def request_messages(
     messages: list[dict[str, Any]] = [{"role": "system", "content": system_prompt(record, template)}]
     for turn in asked_turns(record):
         parts: list[dict[str, Any]] = []
-        for piece in _PLACEHOLDER.split(turn["content"]):
-            if piece == "<image>":
+        for piece in split_media(turn["content"]):
+            if piece.kind == "image":
                 parts.append(_picture(reader.image(next(images), sent.bounds("image"))))
-            elif piece == "<video>":
+            elif piece.kind == "video":
                 parts += _film(next(videos), reader, sent)
-            elif piece.strip():
-                parts.append({"type": "text", "text": piece.strip()})
+            elif piece.text.strip():
+                parts.append({"type": "text", "text": piece.text.strip()})
         plain = len(parts) == 1 and parts[0]["type"] == "text"
         messages.append({"role": turn["role"], "content": parts[0]["text"] if plain else parts})
     return messages

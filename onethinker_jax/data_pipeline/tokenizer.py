@@ -24,6 +24,7 @@ from tokenizers import (
     trainers,
 )
 
+from onethinker_jax.data_pipeline.conversation import split_media
 from onethinker_jax.data_pipeline.processor_config import image_config, video_config
 from onethinker_jax.data_pipeline.prompts import question_text
 from onethinker_jax.data_pipeline.records import Record
@@ -148,7 +149,8 @@ def record_texts(records: Iterable[Record]) -> list[str]:
 def _plain(texts: Iterable[str]) -> Iterable[str]:
     """The texts without what never reaches the BPE: placeholders and thinking tags."""
     for text in texts:
-        for token in ("<image>", "<video>", *THINK_TOKENS):
+        text = "\n".join(part.text for part in split_media(text))
+        for token in THINK_TOKENS:
             text = text.replace(token, "\n")
         yield text
 

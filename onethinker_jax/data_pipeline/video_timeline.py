@@ -50,12 +50,26 @@ class Timeline:
         return float(self.seconds[-1] + self.spacing)
 
 
-def choose_frames(seconds: np.ndarray, duration: float, *, fps: float, max_frames: int) -> np.ndarray:
+def choose_frames(
+    seconds: np.ndarray, duration: float, *, fps: float, max_frames: int, near: tuple[float, ...] = ()
+) -> np.ndarray:
     """int [N], which of the frames that come on screen at `seconds` are taken: as `load_video` says."""
     wanted = int(np.ceil(duration * fps - 0.01))  # rounded time stamps must not add a sample
     step = 1 / fps if wanted <= max_frames else duration / max_frames
-    moments = np.arange(max(min(wanted, max_frames), 1)) * step
+    moments = _moved(np.arange(max(min(wanted, max_frames), 1)) * step, near, step / 2)
     return np.unique(np.maximum(np.searchsorted(seconds, moments + 1e-6, side="right") - 1, 0))
+
+
+def _moved(moments: np.ndarray, near: tuple[float, ...], most: float) -> np.ndarray:
+    """Each moment, or the nearest second of `near` where that is at most so far away."""
+    if not near:
+        return moments
+    seconds = np.asarray(near, np.float64)
+    after = np.clip(np.searchsorted(seconds, moments), 1, max(len(seconds) - 1, 1))
+    before = seconds[after - 1]
+    after = seconds[np.minimum(after, len(seconds) - 1)]
+    nearest = np.where(moments - before <= after - moments, before, after)
+    return np.where(np.abs(nearest - moments) <= most, nearest, moments)
 
 
 def read_timeline(film: Film) -> tuple[Timeline, Iterator[VideoFrame]]:

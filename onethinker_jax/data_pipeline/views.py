@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onethinker_jax.data_pipeline.conversation import words_of
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records import Record
 from onethinker_jax.rewards.answers import StructuredAnswer, parse_structured, unwrap_answer
@@ -66,7 +67,7 @@ def view_record(
         times, duration = tuple(float(video.timestamps[i]) for i in shown), video.duration
     else:
         frames, times, duration = [media.image(path, None) for path in record.images], None, 0.0
-    question = record.problem.replace("<image>", "").replace("<video>", "").strip()
+    question = words_of(record.problem).strip()
     return View(question, frames, times, duration, marks, _true_masks(record))
 
 
@@ -88,20 +89,9 @@ def _evenly(indices: list[int], count: int) -> list[int]:
 
 
 def _true_masks(record: Record) -> Masks | None:
-    """The record's own masks; None if it has none, or a video's without the frame rate that times them."""
+    """The record's own masks; None if it has none."""
     found = record.segmentation
-    if found is None:
-        return None
-    if "counts" in found:
-        return Masks([0.0], decode_rle(found)[None])
-    if not found.get("fps"):
-        return None
-    numbered = [(i, found["rle"][name]) for i, name in enumerate(found["frames"]) if name in found["rle"]]
-    if not numbered:
-        return None
-    return Masks(
-        [i / float(found["fps"]) for i, _ in numbered], np.stack([decode_rle(rle) for _, rle in numbered])
-    )
+    return found and Masks(found.times, np.stack([decode_rle(rle) for rle in found.rles]))
 
 
 def timeline_html(length: float, answers: Mapping[str, StructuredAnswer | None]) -> str:

@@ -182,12 +182,20 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     from pycocotools import mask
 
     coco: Any = mask
+    runs = run_lengths(rle)
+    height, width = rle["size"]
+    encoded = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return coco.decode(encoded).astype(bool)
+
+
+def run_lengths(rle: dict[str, Any]) -> list[int]:
+    """The run lengths of a COCO run-length encoding, which add up to its size; ValueError when it is not one."""
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, (list, tuple)) or len(size) != 2:
         raise ValueError(f"not a COCO RLE: its size is {size!r:.100}, not [H, W]")
     height, width = size
     if isinstance(counts, (str, bytes)):
-        runs = _run_lengths(counts.encode() if isinstance(counts, str) else counts)
+        runs = _run_lengths(counts.encode("utf-8", "replace") if isinstance(counts, str) else counts)
     elif isinstance(counts, list):
         runs = counts
     else:
@@ -195,8 +203,7 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     whole = all(isinstance(number, int) and number >= 0 for number in (height, width, *runs))
     if not whole or sum(runs) != height * width or not runs:
         raise ValueError(f"not a COCO RLE: its counts do not add up to its size {height!r}×{width!r}")
-    encoded = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return coco.decode(encoded).astype(bool)
+    return runs
 
 
 def _run_lengths(counts: bytes) -> list[int]:

@@ -180,12 +180,13 @@ def score_response(
     structured = parse_structured(answer, problem_type, data_type)
     if problem_type in STRUCTURED_TYPES:
         wanted = parse_structured(truth, problem_type, data_type)
-        if wanted is None:
+        if wanted is None and not by_mask:
             raise GroundTruthError(f"{problem_type} ({data_type}): unreadable ground truth {truth[:200]!r}")
         structure = float(structured is not None)
         if by_mask:
             accuracy = _mask_accuracy(structured, mask_score)
         else:
+            assert wanted is not None
             accuracy = _structured_accuracy(structured, wanted, problem_type, settings) if structured else 0.0
     else:
         structure = float(bool(answer))

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from onethinker_jax.text_output import encodable
 from onethinker_jax.train.config import SettingError, TrainConfig
 from onethinker_jax.train.state import TrainState
 
@@ -164,7 +165,7 @@ def claim_directory(config: TrainConfig) -> None:
 def write_atomically(file: Path, text: str) -> None:
     """The file has either its old content or all of the new."""
     temporary = file.with_name(f".{file.name}.writing")
-    temporary.write_text(text)
+    temporary.write_text(encodable(text), encoding="utf-8")
     os.replace(temporary, file)
 
 

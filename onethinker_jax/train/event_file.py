@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from onethinker_jax.text_output import encodable
+
 
 class EventFile:
     """Appends scalars to a new event file in `directory`; a context manager.
@@ -30,7 +32,7 @@ class EventFile:
     def scalars(self, step: int, values: dict[str, float], wall_time: float | None = None) -> None:
         """Writes one point for every tag in `values`."""
         summary = b"".join(
-            _bytes(1, _bytes(1, tag.encode()) + _key(2, 5) + struct.pack("<f", value))
+            _bytes(1, _bytes(1, encodable(tag).encode()) + _key(2, 5) + struct.pack("<f", value))
             for tag, value in values.items()
         )
         when = time.time() if wall_time is None else wall_time

@@ -27,6 +27,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from onethinker_jax.text_output import json_text, visible
 from onethinker_jax.train.event_file import EventFile
 from onethinker_jax.train.wandb_run import WandbRun
 
@@ -118,7 +119,7 @@ class RunLog:
             self.warn(f"{progress.name} step {step}: not finite: {', '.join(broken)}")
         row = {"stage": progress.name, "step": step, "time": round(time.time(), 3)}
         row |= {name: None if name in broken else value for name, value in numbers.items()}
-        self._metrics.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._metrics.write(json_text(row) + "\n")
         self._metrics.flush()
         if self._events is not None:
             self._events.scalars(step, {k: v for k, v in numbers.items() if k not in broken})
@@ -160,7 +161,7 @@ class RunLog:
         for index, column in enumerate(columns):
             table.add_column(escape(column), justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
-            table.add_row(*(escape(_cell(value)) for value in row))
+            table.add_row(*(escape(visible(_cell(value))) for value in row))
         self.console.print(table)
 
     def close(self, *, failed: bool = False) -> None:
@@ -191,7 +192,8 @@ class RunLog:
 
     def _line(self, *parts: str | tuple[str, str]) -> None:
         when = [] if self.console.is_terminal else [time.strftime("%H:%M:%S ")]
-        self.console.print(Text.assemble(*when, *parts), soft_wrap=True, highlight=False)
+        shown = [visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts]
+        self.console.print(Text.assemble(*when, *shown), soft_wrap=True, highlight=False)
 
     def _end_stage(self) -> None:
         self._end_display()
@@ -316,7 +318,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    with path.open(encoding="utf-8") as file:
+        lines = list(file)
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
@@ -331,7 +334,7 @@ def _drop_after(path: Path, stage: str, step: int) -> None:
     """Rewrites the metrics file without the lines of `stage` past `step`; all of it or nothing."""
     rows = read_metrics(path)
     kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+    text = "".join(json_text(row) + "\n" for row in kept)
     if path.exists() and text == path.read_text(encoding="utf-8"):
         return
     fresh = path.with_suffix(".jsonl.part")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onethinker_jax.data_pipeline.html_file import facts_html, write_html
+from onethinker_jax.text_output import visible
 from onethinker_jax.train.charts import PANELS, panel_html, panels
 from onethinker_jax.train.gallery import GalleryItem, card_html
 from onethinker_jax.train.intervals import METHOD, Change, signed
@@ -267,7 +268,7 @@ def _affordable(gallery: Sequence[GalleryItem], tasks: Sequence[str]) -> dict[in
             if not queue:
                 continue
             index = queue.pop(0)
-            card = card_html(gallery[index])
+            card = visible(card_html(gallery[index]))
             size += len(card.encode())
             if size > MAX_GALLERY_BYTES:
                 return kept

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onethinker_jax.data_pipeline.conversation import words_of
 from onethinker_jax.data_pipeline.drawing import Marks, data_uri, draw, marks_at
 from onethinker_jax.data_pipeline.html_file import facts_html
 from onethinker_jax.data_pipeline.media import MediaError
@@ -24,6 +25,7 @@ from onethinker_jax.rewards.answers import (
     parse_structured,
     unwrap_answer,
 )
+from onethinker_jax.text_output import visible
 from onethinker_jax.train.config import LogSettings
 from onethinker_jax.train.gallery import FRAME_WIDTH, IMAGE_WIDTH, short_text
 from onethinker_jax.train.log import METRICS_FILE, read_metrics
@@ -93,7 +95,7 @@ class RolloutPages:
             for task in [task for task, queue in queues.items() if queue]:
                 group = queues[task].pop(0)
                 number = numbers[id(group)]
-                card = self._card(group, advantages[number], number, scale)
+                card = visible(self._card(group, advantages[number], number, scale))
                 size += len(card.encode())
                 if len(cards) == self._settings.rollout_groups or size > MAX_PAGE_BYTES:
                     queues.clear()
@@ -111,7 +113,7 @@ class RolloutPages:
             media = _media(view, marks, order[0])
         except MediaError as error:
             media = f'<p class="none">{escape(str(error))}</p>'
-        question = record.problem.replace("<image>", "").replace("<video>", "").strip()
+        question = words_of(record.problem).strip()
         options = "".join(f"<li>{escape(option)}</li>" for option in record.options)
         samples = "".join(
             _sample(group, i, float(advantages[i]), number, scale, opened=i == order[0]) for i in order

@@ -32,7 +32,7 @@ from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.processor_config import PROMPTS, write_missing_configs
 from onethinker_jax.data_pipeline.prompts import Prompts
 from onethinker_jax.data_pipeline.record_archive import open_records
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.records import Purpose, Record
 from onethinker_jax.data_pipeline.synthetic import ShapesPaths, build_shapes_world
 from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.model.attention import platform_backend
@@ -42,7 +42,7 @@ from onethinker_jax.model.sharding import local_mesh, make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.pool import score_pool
 from onethinker_jax.rewards.sidecar import connect
-from onethinker_jax.scoring import Scorer, check_masks
+from onethinker_jax.scoring import Scorer, check_truths
 from onethinker_jax.train.checkpoint import (
     BASE,
     CHECKPOINTS,
@@ -157,7 +157,7 @@ def open_log(config: TrainConfig, hosts: Hosts) -> Iterator[RunLog]:
         return
     directory.mkdir(parents=True, exist_ok=True)
     with (
-        (directory / "console.log").open("a", encoding="utf-8") as file,
+        (directory / "console.log").open("a", encoding="utf-8", errors="backslashreplace") as file,
         RunLog(directory, console=Console(file=file, width=140)) as log,
     ):
         yield log
@@ -305,18 +305,20 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
         )
         paths = ShapesPaths.under(world)
         files = (paths.sft_json, paths.rl_json, paths.eval_json)
+    purposes: tuple[Purpose, ...] = ("sft", "rl", "heldout")
     sft, rl, heldout = (
         open_records(
             file,
             media_root=data.media_root,
+            purpose=purpose,
             on_bad_record=data.on_bad_record,
             quarantine=hosts.folder(config.directory) / QUARANTINE / f"{file.name}.jsonl",
         )
-        for file in files
+        for file, purpose in zip(files, purposes, strict=True)
         if file is not None
     )
-    if config.reward.segmentation_reward == "mask" and config.rl.steps:
-        check_masks(rl)
+    if config.rl.steps:
+        check_truths(rl, config.reward)
     log.info(f"records: {len(sft)} SFT, {len(rl)} RL, {len(heldout)} held out")
     return Corpora(sft, rl, list(heldout))
 

@@ -1,0 +1,209 @@
+"""The true masks of a segmentation row, each with the time of its frame.
+
+An image has one COCO RLE. A video has RLEs by frame name and `fps`. Where the row lists its `frames`, a frame's number
+is its place in that list; only if the names' own numbers leave gaps and `fps` is the video's own rate, they count
+instead. Without a list the number in a frame's name counts, from 0, or from 1 where the lowest is 1. A frame is shown
+at its number divided by `fps`. Frames without a mask are not compared.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onethinker_jax.data_pipeline.ground_truth import is_number, numbers
+from onethinker_jax.data_pipeline.json_rows import RecordError
+from onethinker_jax.data_pipeline.picture_header import PictureHeader
+from onethinker_jax.rewards.metrics import run_lengths
+
+_NUMBER = re.compile(r"([0-9]{1,9})(?:\.[A-Za-z]\w*)?$")  # "00005", "5.jpg", "img_0005.png"
+_SAME_RATE = 0.02  # 29.97 is called 30
+
+
+@dataclass(frozen=True, eq=False)
+class TrueMasks:
+    """N masks of one object, in the order of their frames."""
+
+    names: tuple[str, ...]  # of the frames; ("",) of an image
+    frames: tuple[int, ...]  # their numbers from the video's first frame, increasing; (0,) of an image
+    rles: tuple[dict[str, Any], ...]  # COCO's
+    size: tuple[int, int]  # (height, width), of all masks
+    fps: float | None = None  # of the numbers; None of an image
+
+    @property
+    def times(self) -> list[float]:
+        """When each frame is shown, in seconds; 0 of an image."""
+        return [number / (self.fps or 1.0) for number in self.frames]
+
+    @property
+    def gapless(self) -> bool:
+        """Whether there is a mask of every frame from the first on."""
+        return self.frames[-1] == len(self.frames) - 1
+
+    def moments(self) -> tuple[float, ...]:
+        """A time at which each frame is on screen, whatever its time stamp was rounded to."""
+        return tuple((number + 0.25) / (self.fps or 1.0) for number in self.frames)
+
+    def at(self, times: Sequence[float]) -> list[dict[str, Any] | None]:
+        """The mask of each picture of the video, given its time in seconds; None where its frame has none.
+
+        At least one picture gets one: that which is nearest to a mask.
+        """
+        if self.fps is None:
+            return [self.rles[0]] * len(times)
+        by_number = dict(zip(self.frames, self.rles, strict=True))
+        last = self.frames[-1]
+        asked = [round(time * self.fps) for time in times]
+        found = [by_number.get(last if number == last + 1 else number) for number in asked]
+        if not any(found):
+            pairs = [(abs(t - m), i, j) for i, t in enumerate(times) for j, m in enumerate(self.times)]
+            _, picture, mask = min(pairs)
+            found[picture] = self.rles[mask]
+        return found
+
+
+def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: bool) -> TrueMasks | None:
+    """The masks of an evaluation row; None if it has none. `header` is of the picture that they lie on.
+
+    Raises:
+        RecordError: they are malformed, or do not fit the picture; or a video's frames have no time.
+    """
+    output = row.get("segmentation_output")
+    if output is None:
+        return None
+    rle = output.get("segmentation_rle") if isinstance(output, dict) else None
+    if not isinstance(rle, dict) or not rle:
+        raise RecordError("segmentation_output: must hold segmentation_rle, an object that is not empty")
+    single = "counts" in rle
+    masks = {"": rle} if single else rle
+    for name, mask in masks.items():
+        _check_mask(f"segmentation_output: mask {name!r}", mask)
+    fps, resolution, frames = _rate(row), _resolution(row), _frame_list(row, output)
+    if single and video:
+        raise RecordError("segmentation_output: one mask for a video, which needs them by frame name")
+    if not single and not video:
+        raise RecordError("segmentation_output: masks by frame name for an image, which needs one")
+    if video and fps is None:
+        raise RecordError("fps: is missing, which the masks of a video need to have times")
+    first = next(iter(masks.values()))["size"]
+    for name, mask in masks.items():
+        _check_size(name, mask, resolution, header, first)
+    placed = [0] if fps is None or not video else _frame_numbers(list(masks), frames, fps, header)
+    order = sorted(range(len(placed)), key=placed.__getitem__)
+    names, rles = list(masks), list(masks.values())
+    return TrueMasks(
+        tuple(names[i] for i in order),
+        tuple(placed[i] for i in order),
+        tuple({"size": rles[i]["size"], "counts": rles[i]["counts"]} for i in order),
+        (first[0], first[1]),
+        fps if video else None,
+    )
+
+
+def _rate(row: Mapping[str, Any]) -> float | None:
+    fps = row.get("fps")
+    if fps is not None and (not is_number(fps) or fps <= 0):
+        raise RecordError(f"fps: must be a positive number, is {fps!r:.60}")
+    return fps
+
+
+def _resolution(row: Mapping[str, Any]) -> list | None:
+    """[height, width]."""
+    found = row.get("resolution")
+    if found is None:
+        return None
+    sides: list = [found.get(k) for k in ("height", "width")] if isinstance(found, dict) else []
+    if not numbers(sides, 2) or min(sides) <= 0:
+        raise RecordError(f"resolution: must be {{width, height}} in pixels, is {found!r:.60}")
+    return sides
+
+
+def _frame_list(row: Mapping[str, Any], output: Mapping[str, Any]) -> list[str] | None:
+    frames = output.get("frames", row.get("frames"))
+    if frames is None:
+        return None
+    if not isinstance(frames, list) or not frames or not all(isinstance(name, str) for name in frames):
+        raise RecordError("frames: must be a list of frame names")
+    if len(set(frames)) < len(frames):
+        twice = next(name for place, name in enumerate(frames) if name in frames[:place])
+        raise RecordError(f"frames: names {twice!r} twice")
+    return frames
+
+
+def _check_mask(name: str, mask: Any) -> None:
+    if not isinstance(mask, dict) or not numbers(mask.get("size"), 2) or "counts" not in mask:
+        raise RecordError(f"{name} must hold size and counts")
+    height, width = mask["size"]
+    if not isinstance(height, int) or not isinstance(width, int) or height < 1 or width < 1:
+        raise RecordError(f"{name}: size {mask['size']} must be whole pixels")
+    counts = mask["counts"]
+    if not isinstance(counts, (str, list)) or not counts:
+        raise RecordError(f"{name}: counts must be a text or a list of runs")
+    try:
+        run_lengths(mask)
+    except ValueError as error:
+        raise RecordError(f"{name}: {error}") from None
+
+
+def _check_size(
+    name: str, mask: Mapping[str, Any], resolution: list | None, header: PictureHeader | None, first: list
+) -> None:
+    wanted = {"the first mask": first}
+    if resolution is not None:
+        wanted["resolution"] = resolution
+    if header is not None:
+        wanted["the picture"] = [header.height, header.width]
+    for what, size in wanted.items():
+        if mask["size"] != size:
+            has, wants = (f"{side[0]} x {side[1]}" for side in (mask["size"], size))
+            raise RecordError(f"segmentation_output: mask {name!r}: is {has}, {what} {wants}")
+
+
+def _frame_numbers(
+    names: list[str], frames: list[str] | None, fps: float, header: PictureHeader | None
+) -> list[int]:
+    """The number of each named frame, counted from the video's first."""
+    if frames is None:
+        return _own_numbers(names)
+    written = [_written_number(name) for name in frames]
+    known = {number: place for place, number in enumerate(written) if number is not None}
+    if len(known) < len(frames):
+        known = {}  # names without numbers of their own
+    places = {name: place for place, name in enumerate(frames)}
+    found = []
+    for name in names:
+        place = places.get(name, known.get(_written_number(name)))
+        if place is None:
+            raise RecordError(f"segmentation_output: mask {name!r}: is of no frame in frames")
+        found.append(place)
+    if len(set(found)) < len(found):
+        raise RecordError("segmentation_output: two masks of one frame")
+    steps = {b - a for a, b in itertools.pairwise(written) if a is not None and b is not None}
+    own_rate = header is not None and header.fps is not None and abs(header.fps / fps - 1) <= _SAME_RATE
+    if (
+        known and own_rate and steps and min(steps) >= 1 and max(steps) > 1
+    ):  # every fifth of the video's frames
+        start = written[0] or 0
+        return [(written[place] or 0) - start for place in found]
+    return found
+
+
+def _own_numbers(names: list[str]) -> list[int]:
+    found: dict[int, str] = {}
+    for name in names:
+        number = _written_number(name)
+        if number is None:
+            raise RecordError(
+                f"segmentation_output: mask {name!r}: its name has no frame number, and there is no list frames"
+            )
+        if number in found:
+            raise RecordError(f"segmentation_output: masks {found[number]!r} and {name!r} are of one frame")
+        found[number] = name
+    start = 1 if min(found) == 1 else 0
+    return [number - start for number in found]
+
+
+def _written_number(name: str) -> int | None:
+    found = _NUMBER.search(name)
+    return int(found[1]) if found else None
