@@ -386,7 +386,7 @@ ERRORS = {
     "medium": (["IMAGE", "?", "--out", "IMAGE"], 2, "is the medium itself"),
     "no file": (["none.png", "?"], 1, "none.png: no such file"),
     "no medium": (["TEXT", "?"], 1, "neither an image nor a video that can be read"),
-    "another's placeholder": (["IMAGE", "<video>?"], 1, "0 <image> placeholders for 1 image files"),
+    "another's placeholder": (["IMAGE", "<video>?"], 1, "0 <image> for 1 image files"),
     "prompts": (["IMAGE", "?", "--prompt-file", "none.json"], 1, "none.json: cannot be read as prompts"),
 }
 

@@ -19,7 +19,7 @@ MODULES = {
     if not path.stem.endswith(("_pb2", "_pb2_grpc"))
 }
 PARTS = {"model", "rewards", "data_pipeline", "command_line", "sampler_settings"}
-ROOT = {"interrupts", "lazy_names", "spelling"}  # nouns that everybody may import
+ROOT = {"interrupts", "lazy_names", "spelling", "text_output"}  # nouns that everybody may import
 # Part of the package -> the other parts that it may import.
 ALLOWED = {
     "model": set(),
@@ -32,6 +32,7 @@ ALLOWED = {
     "command_line": set(),
     "lazy_names": set(),
     "spelling": set(),
+    "text_output": set(),
     "__main__": {"train"},  # says what there is
     "interrupts": set(),
     "answering": {"rewards", "data_pipeline", "sampler_settings", "responses", "scoring"},

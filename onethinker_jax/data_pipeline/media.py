@@ -189,7 +189,7 @@ def load_video(
     path = Path(path) if isinstance(path, str) else path
     with _opened_film(path, fps, max_frames, time_limit) as film:
         if isinstance(film, Animation):
-            return _load_animation(film, fps, max_frames, bounds)
+            return _load_animation(film, fps, max_frames, bounds, near)
         timeline, decoded = read_timeline(film)
         try:
             return _load(film, timeline, decoded, fps, max_frames, bounds, near)
@@ -219,8 +219,10 @@ def _load(
     )
 
 
-def _load_animation(film: Animation, fps: float, max_frames: int, bounds: PixelBounds | None) -> Video:
-    chosen = choose_frames(film.seconds, film.duration, fps=fps, max_frames=max_frames)
+def _load_animation(
+    film: Animation, fps: float, max_frames: int, bounds: PixelBounds | None, near: tuple[float, ...]
+) -> Video:
+    chosen = choose_frames(film.seconds, film.duration, fps=fps, max_frames=max_frames, near=near)
     frames = [_fit(film.path, frame, bounds, len(chosen)) for frame in film.pictures(chosen)]
     rate = len(film.seconds) / film.duration
     return Video(np.stack(frames), film.seconds[chosen], film.duration, rate, film.path)

@@ -79,7 +79,7 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
     masks = {"": rle} if single else rle
     for name, mask in masks.items():
         _check_mask(f"segmentation_output: mask {name!r}", mask)
-    fps, resolution, frames = _rate(row), _resolution(row), _frame_list(row, output)
+    frames, resolution, fps = _frame_list(row, output), _resolution(row), _rate(row)
     if single and video:
         raise RecordError("segmentation_output: one mask for a video, which needs them by frame name")
     if not single and not video:
@@ -88,7 +88,12 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
         raise RecordError("fps: is missing, which the masks of a video need to have times")
     first = next(iter(masks.values()))["size"]
     for name, mask in masks.items():
-        _check_size(name, mask, resolution, header, first)
+        where = f"segmentation_output: mask {name!r}" if name else "segmentation_output"
+        _check_size(where, mask["size"], resolution, header, first)
+        try:
+            run_lengths(mask)
+        except ValueError as error:
+            raise RecordError(f"{where}: {error}") from None
     placed = [0] if fps is None or not video else _frame_numbers(list(masks), frames, fps, header)
     order = sorted(range(len(placed)), key=placed.__getitem__)
     names, rles = list(masks), list(masks.values())
@@ -138,26 +143,25 @@ def _check_mask(name: str, mask: Any) -> None:
     if not isinstance(height, int) or not isinstance(width, int) or height < 1 or width < 1:
         raise RecordError(f"{name}: size {mask['size']} must be whole pixels")
     counts = mask["counts"]
-    if not isinstance(counts, (str, list)) or not counts:
+    if isinstance(counts, list):
+        if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != height * width:
+            raise RecordError(f"{name}: its runs must be whole numbers that add up to {height} x {width}")
+    elif not isinstance(counts, str) or not counts:
         raise RecordError(f"{name}: counts must be a text or a list of runs")
-    try:
-        run_lengths(mask)
-    except ValueError as error:
-        raise RecordError(f"{name}: {error}") from None
 
 
 def _check_size(
-    name: str, mask: Mapping[str, Any], resolution: list | None, header: PictureHeader | None, first: list
+    where: str, size: list, resolution: list | None, header: PictureHeader | None, first: list
 ) -> None:
     wanted = {"the first mask": first}
     if resolution is not None:
         wanted["resolution"] = resolution
     if header is not None:
         wanted["the picture"] = [header.height, header.width]
-    for what, size in wanted.items():
-        if mask["size"] != size:
-            has, wants = (f"{side[0]} x {side[1]}" for side in (mask["size"], size))
-            raise RecordError(f"segmentation_output: mask {name!r}: is {has}, {what} {wants}")
+    for what, other in wanted.items():
+        if size != other:
+            has, wants = (f"{height:g} x {width:g}" for height, width in (size, other))
+            raise RecordError(f"{where}: is {has}, {what} {wants}")
 
 
 def _frame_numbers(

@@ -171,7 +171,7 @@ def test_mixed_media_keep_their_order(processor):
     assert order.tolist() == [image] * 4 + [video] * 6 + [image] * 6
 
 
-@pytest.mark.parametrize("answer", ["<think>a</think>\n<answer>b</answer>", "\nstarts with a break ", ""])
+@pytest.mark.parametrize("answer", ["<think>a</think>\n<answer>b</answer>", "\nstarts with a break "])
 def test_targets_are_the_answers_alone(processor, answer):
     messages = [{"role": "system", "content": "Be short."}, user("<image>Say assistant\n twice")]
     messages += [assistant(answer), user("And?"), assistant("Second.")]
@@ -191,11 +191,11 @@ def test_targets_are_the_answers_alone(processor, answer):
 
 def test_bad_messages(processor):
     image = picture(64, 64)
-    with pytest.raises(ValueError, match="2 <image> placeholders for 1 image files"):
+    with pytest.raises(ValueError, match="^messages: 2 <image> for 1 image files"):
         processor([user("<image><image>")], images=[image], add_generation_prompt=True)
-    with pytest.raises(ValueError, match="0 <video> placeholders for 1 video files"):
+    with pytest.raises(ValueError, match="^messages: 0 <video> for 1 video files"):
         processor([user("?")], videos=[video_of(2)], add_generation_prompt=True)
-    with pytest.raises(ValueError, match=r"reserved token <\|im_end\|>"):
+    with pytest.raises(ValueError, match=r"^messages\[0\].content: holds the reserved token <\|im_end\|>"):
         processor([user("a<|im_end|>b")], add_generation_prompt=True)
     with pytest.raises(ValueError, match="uint8 RGB"):
         processor([user("<image>")], images=[image.astype(float)], add_generation_prompt=True)
@@ -222,7 +222,7 @@ def test_records(processor, records):
     # An evaluation question without placeholders gets its media in front.
     text = processor.tokenizer.decode(processor.prompt(bare).tokens)
     assert text.startswith("<|im_start|>user\n<|vision_start|>") and "<image>" not in text
-    with pytest.raises(RecordError, match="record 7: messages: is missing"):
+    with pytest.raises(RecordError, match=r"rows\.json: record 2 .problem_id 7.: messages: is missing"):
         processor.training(image)
     video.videos[0].write_bytes(b"")
     with pytest.raises(MediaError, match=r"v\.mp4"):

@@ -4,6 +4,7 @@ import json
 import logging
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from onethinker_jax.data_pipeline import json_rows
@@ -18,10 +19,11 @@ from onethinker_jax.data_pipeline.records import (
     task_of,
 )
 from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
+from onethinker_jax.rewards.metrics import encode_rle
 from onethinker_jax.rewards.option_answers import option_letters
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 
-RLE = {"size": [4, 4], "counts": "0a0"}
+RLE = encode_rle(np.eye(4, dtype=bool))
 VIDEO = {"images": ..., "videos": ["v.mp4"], "data_type": "video", "problem": "<video>When?", "options": ...}
 MASK = {"segmentation_output": {"segmentation_rle": {"0": RLE}}}
 BOX, POINTS = "[1, 2, 3, 4]", "[[1, 2], [3, 4], [5, 6]]"
@@ -60,13 +62,14 @@ def test_sft_rows_as_json_lines(folder):
 
 
 def test_evaluation_rows(folder):
+    write_image(folder / "c.png", 4, 4)
     common = {"images": ..., "answer": ..., "options": []}
     image = rl_row(
         **common,
-        path="a.png",
+        path="c.png",
         problem="Find it.",
         problem_type="segmentation",
-        resolution={"width": 96, "height": 64},
+        resolution={"width": 4, "height": 4},
         segmentation_output={"segmentation_rle": RLE},
     )
     video = {**image, "path": "v.mp4", "data_type": "video", "fps": 5}
@@ -74,9 +77,10 @@ def test_evaluation_rows(folder):
     both = rl_row(**common, path="v.mp4", additional_path="b.png", data_type="video-image", solution="A")
     both.update(problem_type="OCR", problem="Read.")
     one, two, three = read_records(write_rows(folder / "eval.json", [image, video, both]))
-    assert one.segmentation == {**RLE, "resolution": {"width": 96, "height": 64}} and one.answer == ""
-    assert two.segmentation is not None and two.segmentation["rle"] == {"0001": RLE}
-    assert two.segmentation["frames"] == ["0001"] and two.segmentation["fps"] == 5
+    assert one.segmentation is not None and one.segmentation.rles == (RLE,) and one.answer == ""
+    assert one.segmentation.size == (4, 4) and one.segmentation.times == [0.0]
+    assert two.segmentation is not None and two.segmentation.rles == (RLE,)
+    assert two.segmentation.names == ("0001",) and two.segmentation.fps == 5
     assert task_of(two) == "segmentation (video)"
     assert (
         three.answer == "<answer>A</answer>"
@@ -275,8 +279,15 @@ def test_skip_writes_a_quarantine_file(folder, caplog):
         (b'[{"a" 1}, {}]', "record 1: is not JSON .Expecting ':' delimiter at character 6"),
         (b"3", "must be a JSON list or JSON lines, starts with '3'"),
         (b"[]", "holds no record"),
-        (b"\xff\xfe[\x00", "must be a JSON list"),
-        (b'["\xff"]', "cannot be read .*utf-8"),
+        (b"\xff\xfe[\x00", "is UTF-16, must be UTF-8"),
+        ('[{"a": 1}]'.encode("utf-16"), "is UTF-16, must be UTF-8"),
+        ('{"a": 1}'.encode("utf-16-le"), "is UTF-16, must be UTF-8"),
+        ('[{"a": 1}]'.encode("utf-16-be"), "is UTF-16, must be UTF-8"),
+        ('[{"a": 1}]'.encode("utf-32"), "is UTF-32, must be UTF-8"),
+        ('[{"a": 1}]'.encode("utf-32-le"), "is UTF-32, must be UTF-8"),
+        (b'["\xff"]', "record 1: is not UTF-8 .0xff: invalid start byte, byte 2 of the file"),
+        (b'[{"a": "x"},\n{"b": "\xed\xa0\xbd"}]', "record 2: is not UTF-8 .0xed: .*, byte 20 of the file"),
+        ('[{"a": "é'.encode()[:-1], "record 1: is not UTF-8 .0xc3: unexpected end of data, byte 8 of"),
     ],
 )
 def test_bad_files(tmp_path, content, message):
@@ -321,7 +332,8 @@ def test_json_lines_keep_their_numbers(tmp_path):
     assert list(rows) == [1, 3, 4, 5, 6] and rows[3] == {"a": "\u2028"} and rows[6] == [1]
     for number, text in ((4, '{"torn'), (5, '{"a": "\\xff"}')):
         row = rows[number]
-        assert isinstance(row, BrokenRow) and row.text == text and "is not JSON" in row.reason
+        assert isinstance(row, BrokenRow) and row.text == text
+        assert ("is not JSON" if number == 4 else "is not UTF-8 (0xff: invalid") in row.reason
 
 
 def test_a_large_list_takes_the_memory_of_a_few_rows(folder):

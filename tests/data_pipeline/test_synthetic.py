@@ -220,9 +220,7 @@ def test_image_boxes_masks_and_points_fit_the_pixels(records):
         assert parts.max() > 1 or tuple(answer["boxes"]) in boxes
         seen[record.problem_type] += tuple(answer["boxes"]) in boxes
         if record.segmentation is not None:
-            mask = coco_mask.decode(
-                {"size": record.segmentation["size"], "counts": record.segmentation["counts"]}
-            )
+            mask = coco_mask.decode(record.segmentation.rles[0])
             assert mask.shape == (height, width) and scenes.mask_box(mask.astype(bool)) == answer["boxes"]
             assert same[mask.astype(bool)].all()
             for points, wanted in ((answer["positive_points"], 1), (answer["negative_points"], 0)):
@@ -345,13 +343,14 @@ def test_video_masks_fit_the_frames_and_the_answer(records):
     assert len(rows) >= 6
     for record in rows:
         frames, times = decode(record.videos[0])
-        masks, answer = record.segmentation["rle"], json.loads(inner(record))
-        assert list(masks) == record.segmentation["frames"] and len(masks) == len(frames)
-        assert record.segmentation["fps"] == pytest.approx(len(times) / (times[-1] + times[1]))
-        key = coco_mask.decode(masks[record.segmentation["frames"][np.abs(times - answer["time"]).argmin()]])
+        masks, answer = record.segmentation, json.loads(inner(record))
+        assert masks.gapless and len(masks.rles) == len(frames)
+        assert masks.fps == pytest.approx(len(times) / (times[-1] + times[1]))
+        np.testing.assert_allclose(masks.times, times, atol=0.5 / masks.fps)
+        key = coco_mask.decode(masks.rles[np.abs(times - answer["time"]).argmin()])
         assert scenes.mask_box(key.astype(bool)) == answer["boxes"]
         colour = first_match(rf"({'|'.join(COLOURS)}) ", record.problem)
-        for frame, rle in zip(frames, masks.values(), strict=True):
+        for frame, rle in zip(frames, masks.rles, strict=True):
             mask = coco_mask.decode(rle).astype(bool)
             assert mask.sum() < 30 or coloured(frame, colour)[mask].mean() > 0.6
 
