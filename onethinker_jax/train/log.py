@@ -157,9 +157,11 @@ class RunLog:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Prints a table. Floats show three decimals, None a dash; all columns but the first align right."""
-        table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+        table = Table(
+            title=escape(visible(title)), title_justify="left", title_style="bold", header_style="bold"
+        )
         for index, column in enumerate(columns):
-            table.add_column(escape(column), justify="left" if index == 0 else "right", no_wrap=True)
+            table.add_column(escape(visible(column)), justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*(escape(visible(_cell(value))) for value in row))
         self.console.print(table)
