@@ -173,7 +173,7 @@ def mask_pictures(record: Record, media: MediaReader) -> MaskPictures:
     if not record.videos:
         return MaskPictures(media.image(record.images[0], None)[None], [0.0])
     truth = record.segmentation
-    near = () if truth is None or truth.gapless else truth.moments()
+    near = () if truth is None or truth.whole else truth.moments()
     video = media.video(record.videos[0], None, fps=MASK_FPS, max_frames=MASK_FRAMES, near=near)
     return MaskPictures(video.frames, video.timestamps.tolist())
 

@@ -3,7 +3,8 @@
 An image has one COCO RLE. A video has RLEs by frame name and `fps`. Where the row lists its `frames`, a frame's number
 is its place in that list; only if the names' own numbers leave gaps and `fps` is the video's own rate, they count
 instead. Without a list the number in a frame's name counts, from 0, or from 1 where the lowest is 1. A frame is shown
-at its number divided by `fps`. Frames without a mask are not compared.
+at its number divided by `fps` (the video's exact rate where `fps` only rounds it: 29.97 called 30). Frames
+without a mask are not compared.
 """
 
 import itertools
@@ -18,7 +19,7 @@ from onethinker_jax.data_pipeline.picture_header import PictureHeader
 from onethinker_jax.rewards.metrics import run_lengths
 
 _NUMBER = re.compile(r"([0-9]{1,9})(?:\.[A-Za-z]\w*)?$")  # "00005", "5.jpg", "img_0005.png"
-_SAME_RATE = 0.02  # 29.97 is called 30
+_SAME_RATE = 0.005  # 29.97 frames a second are called 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class TrueMasks:
     rles: tuple[dict[str, Any], ...]  # COCO's
     size: tuple[int, int]  # (height, width), of all masks
     fps: float | None = None  # of the numbers; None of an image
+    video_fps: float | None = None  # the video's own rate, where it says one
 
     @property
     def times(self) -> list[float]:
@@ -37,13 +39,13 @@ class TrueMasks:
         return [number / (self.fps or 1.0) for number in self.frames]
 
     @property
-    def gapless(self) -> bool:
-        """Whether there is a mask of every frame from the first on."""
-        return self.frames[-1] == len(self.frames) - 1
+    def whole(self) -> bool:
+        """Whether there is a mask of every frame of the video up to the last one that has a mask."""
+        return self.frames[-1] == len(self.frames) - 1 and self._frame_seconds == 1 / (self.fps or 1.0)
 
     def moments(self) -> tuple[float, ...]:
         """A time at which each frame is on screen, whatever its time stamp was rounded to."""
-        return tuple((number + 0.25) / (self.fps or 1.0) for number in self.frames)
+        return tuple(time + 0.25 * self._frame_seconds for time in self.times)
 
     def at(self, times: Sequence[float]) -> list[dict[str, Any] | None]:
         """The mask of each picture of the video, given its time in seconds; None where its frame has none.
@@ -53,14 +55,21 @@ class TrueMasks:
         if self.fps is None:
             return [self.rles[0]] * len(times)
         by_number = dict(zip(self.frames, self.rles, strict=True))
-        last = self.frames[-1]
-        asked = [round(time * self.fps) for time in times]
-        found = [by_number.get(last if number == last + 1 else number) for number in asked]
+        numbers = [round(time * self.fps) for time in times]
+        found = [
+            by_number.get(number) if abs(number / self.fps - time) <= 0.6 * self._frame_seconds else None
+            for number, time in zip(numbers, times, strict=True)
+        ]
         if not any(found):
             pairs = [(abs(t - m), i, j) for i, t in enumerate(times) for j, m in enumerate(self.times)]
             _, picture, mask = min(pairs)
             found[picture] = self.rles[mask]
         return found
+
+    @property
+    def _frame_seconds(self) -> float:
+        """How long a frame of the video is shown."""
+        return 1 / max(self.fps or 1.0, self.video_fps or 0.0)
 
 
 def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: bool) -> TrueMasks | None:
@@ -86,6 +95,8 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
         raise RecordError("segmentation_output: masks by frame name for an image, which needs one")
     if video and fps is None:
         raise RecordError("fps: is missing, which the masks of a video need to have times")
+    own_rate = header.fps if header is not None else None
+    is_own = fps is not None and own_rate is not None and abs(own_rate / fps - 1) <= _SAME_RATE
     first = next(iter(masks.values()))["size"]
     for name, mask in masks.items():
         where = f"segmentation_output: mask {name!r}" if name else "segmentation_output"
@@ -94,7 +105,7 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
             run_lengths(mask)
         except ValueError as error:
             raise RecordError(f"{where}: {error}") from None
-    placed = [0] if fps is None or not video else _frame_numbers(list(masks), frames, fps, header)
+    placed = [0] if fps is None or not video else _frame_numbers(list(masks), frames, is_own)
     order = sorted(range(len(placed)), key=placed.__getitem__)
     names, rles = list(masks), list(masks.values())
     return TrueMasks(
@@ -102,7 +113,8 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
         tuple(placed[i] for i in order),
         tuple({"size": rles[i]["size"], "counts": rles[i]["counts"]} for i in order),
         (first[0], first[1]),
-        fps if video else None,
+        (own_rate if is_own else fps) if video else None,
+        own_rate,
     )
 
 
@@ -164,9 +176,7 @@ def _check_size(
             raise RecordError(f"{where}: is {has}, {what} {wants}")
 
 
-def _frame_numbers(
-    names: list[str], frames: list[str] | None, fps: float, header: PictureHeader | None
-) -> list[int]:
+def _frame_numbers(names: list[str], frames: list[str] | None, is_own_rate: bool) -> list[int]:
     """The number of each named frame, counted from the video's first."""
     if frames is None:
         return _own_numbers(names)
@@ -183,10 +193,9 @@ def _frame_numbers(
         found.append(place)
     if len(set(found)) < len(found):
         raise RecordError("segmentation_output: two masks of one frame")
-    steps = {b - a for a, b in itertools.pairwise(written) if a is not None and b is not None}
-    own_rate = header is not None and header.fps is not None and abs(header.fps / fps - 1) <= _SAME_RATE
+    steps = [b - a for a, b in itertools.pairwise(written) if a is not None and b is not None]
     if (
-        known and own_rate and steps and min(steps) >= 1 and max(steps) > 1
+        known and is_own_rate and min(steps, default=0) >= 1 and max(steps) > 1
     ):  # every fifth of the video's frames
         start = written[0] or 0
         return [(written[place] or 0) - start for place in found]

@@ -171,6 +171,8 @@ def score_response(
     if len(response) > MAX_RESPONSE_CHARS:
         response = ""
     by_mask = problem_type == "segmentation" and settings.segmentation_reward == "mask"
+    if by_mask and not truth:
+        truth = "{}"  # a record with masks needs no answer
     if variant == "released":
         accuracy, tags, structure = released_score(response, truth, problem_type, data_type, text_score)
         if by_mask:

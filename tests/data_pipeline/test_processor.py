@@ -191,9 +191,9 @@ def test_targets_are_the_answers_alone(processor, answer):
 
 def test_bad_messages(processor):
     image = picture(64, 64)
-    with pytest.raises(ValueError, match="^messages: 2 <image> for 1 image files"):
+    with pytest.raises(ValueError, match=r"^messages: 2 <image> for 1 image files"):
         processor([user("<image><image>")], images=[image], add_generation_prompt=True)
-    with pytest.raises(ValueError, match="^messages: 0 <video> for 1 video files"):
+    with pytest.raises(ValueError, match=r"^messages: 0 <video> for 1 video files"):
         processor([user("?")], videos=[video_of(2)], add_generation_prompt=True)
     with pytest.raises(ValueError, match=r"^messages\[0\].content: holds the reserved token <\|im_end\|>"):
         processor([user("a<|im_end|>b")], add_generation_prompt=True)

@@ -165,7 +165,7 @@ def test_reading_refuses_what_the_processor_would(folder, processor, name):
     if found_by_processor:
         record = by_hand(row, folder)
         make = processor.training if record.messages else processor.prompt
-        with pytest.raises(RecordError, match="^record 7: "):
+        with pytest.raises(RecordError, match=r"^record 7: "):
             make(record)
 
 

@@ -344,7 +344,7 @@ def test_video_masks_fit_the_frames_and_the_answer(records):
     for record in rows:
         frames, times = decode(record.videos[0])
         masks, answer = record.segmentation, json.loads(inner(record))
-        assert masks.gapless and len(masks.rles) == len(frames)
+        assert masks.whole and len(masks.rles) == len(frames)
         assert masks.fps == pytest.approx(len(times) / (times[-1] + times[1]))
         np.testing.assert_allclose(masks.times, times, atol=0.5 / masks.fps)
         key = coco_mask.decode(masks.rles[np.abs(times - answer["time"]).argmin()])

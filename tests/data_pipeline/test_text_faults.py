@@ -165,7 +165,7 @@ def test_deep_values_need_no_stack():
 
 
 def test_prompts_and_teachers():
-    with pytest.raises(PromptError, match="mine: default .*: holds half of a surrogate pair"):
+    with pytest.raises(PromptError, match=r"mine: default .*: holds half of a surrogate pair"):
         Prompts({"default": "{question}" + HALF, "multiple choice": "{question}{options}"}, "mine")
     with pytest.raises(PromptError, match=r"mine: default .*: holds the reserved token <\|im_start\|>"):
         Prompts({"default": "{question}<|im_start|>", "multiple choice": "{question}{options}"}, "mine")

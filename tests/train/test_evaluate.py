@@ -10,6 +10,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.data_pipeline.true_masks import TrueMasks
 from onethinker_jax.evaluate import (
     Prediction,
     by_task,
@@ -26,6 +27,11 @@ from tests.data_pipeline.making import write_image, write_video
 def rle(mask: np.ndarray) -> dict[str, Any]:
     encoded: Any = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
+
+
+def image_masks(mask: np.ndarray) -> TrueMasks:
+    height, width = mask.shape
+    return TrueMasks(("",), (0,), (rle(mask),), (height, width))
 
 
 class Boxes:
@@ -70,7 +76,7 @@ def test_masks_of_an_image(tmp_path: Path) -> None:
     truth = np.zeros((64, 96), bool)
     truth[16:48, 24:72] = True
     image = write_image(tmp_path / "a.png", 64, 96)
-    one = record(1, "segmentation", "image", images=(image,), segmentation=rle(truth))
+    one = record(1, "segmentation", "image", images=(image,), segmentation=image_masks(truth))
     client: Any = Boxes()
     exact = f'<think>a</think><answer>{{"boxes": [250, 250, 750, 750], {POINTS}}}</answer>'
     masks = scorer(client).predict_masks(one, exact)
@@ -89,12 +95,9 @@ def test_masks_of_a_video(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", [i / 10 for i in range(frames)], size=(64, 96))
     whole, gone = np.zeros((64, 96), bool), np.zeros((64, 96), bool)
     whole[16:48, 24:72] = True
-    names = [f"{number:05d}" for number in range(frames)]
-    truth = {
-        "frames": names,
-        "rle": {name: rle(whole if number < 12 else gone) for number, name in enumerate(names)},
-        "fps": 10.0,
-    }
+    names = tuple(f"{number:05d}" for number in range(frames))
+    rles = tuple(rle(whole if number < 12 else gone) for number in range(frames))
+    truth = TrueMasks(names, tuple(range(frames)), rles, (64, 96), 10.0)
     one = record(2, "segmentation", "video", videos=(video,), segmentation=truth)
     client: Any = Boxes()
     answer = f'<answer>{{"boxes": [250, 250, 750, 750], {POINTS}, "time": 1.1}}</answer>'
@@ -117,7 +120,7 @@ def test_the_overlap_of_masks_as_reward(tmp_path: Path) -> None:
         "segmentation",
         "image",
         images=(image,),
-        segmentation=rle(truth),
+        segmentation=image_masks(truth),
         answer=f"<answer>{answer}</answer>",
     )
     exact = f'<think>a</think><answer>{{"boxes": [250, 250, 750, 750], {POINTS}}}</answer>'
