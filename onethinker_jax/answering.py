@@ -4,7 +4,6 @@ What a video's prompt takes of memory (75 MB with 128 frames) is taken by as man
 records there are.  A record that cannot be used is raised, or reported and left out, as ``BadRecords`` says.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import GroundTruthError, Score
 from onethinker_jax.sampler_settings import PROMPTS_AHEAD, SamplerSettings
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.text_output import json_text
 
 logger = logging.getLogger("onethinker_jax.evaluate")
 
@@ -162,7 +162,7 @@ class PredictionFile:
             self._file = self._open.enter_context(self.path.open("w", encoding="utf-8"))
         for one in part:
             row = answer_row(records[one.number], one.response, one.score, one.mask_iou)
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.write(json_text(row) + "\n")
             self._file.flush()
             self.count += 1
 

@@ -161,9 +161,9 @@ def score_response(
     computed one, replaces the local ROUGE of an open-ended answer and is ignored for every other task.
     `options` are a multiple-choice question's, with or without their letters: with them the paper variant also
     knows an option by its own text. `mask_score` in [0, 1] is the accuracy of segmentation where
-    `settings.segmentation_reward` is "mask", and must then be given for each answer that `mask_prompt` reads.
-    Raises ValueError for an unknown task or variant and for scores that are missing or NaN, GroundTruthError
-    for a truth its task cannot read; never for a response.
+    `settings.segmentation_reward` is "mask", and must then be given for each answer that `mask_prompt` reads;
+    the ground truth may then be empty. Raises ValueError for an unknown task or variant and for scores that are
+    missing or NaN, GroundTruthError for a truth its task cannot read; never for a response.
     """
     _check_task(problem_type, variant)
     truth = unwrap_answer(ground_truth)

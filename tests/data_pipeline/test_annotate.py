@@ -278,6 +278,30 @@ def test_what_is_dropped_and_why(
         assert f'<td class="text name">{reason}</td>' in page
 
 
+def test_a_teacher_that_writes_no_unicode(world: Path, run: Run) -> None:
+    """Its answers are kept as they came and dropped with a reason; no file, page or judge fails on them."""
+    records = read_records(world)
+
+    def noise(record: Record, truth: str, number: int) -> Response:
+        text = worked(truth)
+        return Response(text if number else text.replace("</think>", " \ud83d\0\u2028</think>"))
+
+    with ScriptedTeacher(Truthful(records, SentMedia(), noise)) as server:
+        assert run(world, server.url, "--limit", "8") == 0
+    lines = list((run.out / "dropped.jsonl").open(encoding="utf-8"))
+    dropped = [json.loads(line) for line in lines]
+    assert [line["reason"] for line in dropped] == ["reserved text"] * 8
+    assert all(
+        "\ud83d\0\u2028" in json.dumps(line, ensure_ascii=False) or "text" not in line for line in dropped
+    )
+    with Candidates(run.out / "candidates.jsonl") as candidates:
+        texts = [candidate.text for record in records for candidate in candidates.of(record, 2)]
+    assert sum("\ud83d\0\u2028" in text for text in texts) == 8 and len(texts) == 16
+    assert "surrogate" in (run.out / "index.html").read_text(encoding="utf-8") + "".join(lines)
+    rows = read_records(run.out / "sft.json", purpose="sft")
+    assert len(rows) == 8
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [

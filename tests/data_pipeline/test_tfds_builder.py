@@ -56,6 +56,25 @@ def corpus(tmp_path_factory):
     return file, folder / "made"
 
 
+def test_what_a_corpus_is_for(corpus, tmp_path):
+    """Known from the table when the folder is opened; of a table of an older version when the record is read."""
+    _, made = corpus
+    assert len(open_records(made, purpose="sft")) == ROWS
+    message = r"made: record 1 .problem_id 0.: problem: is missing, which RL needs"
+    with pytest.raises(RecordError, match=message):
+        open_records(made, purpose="rl")
+    shutil.copytree(made, tmp_path / "made")
+    with np.load(made / "records.npz") as table:
+        np.savez(
+            tmp_path / "made" / "records.npz",
+            **{name: table[name] for name in table.files if name != "purposes"},
+        )
+    older = open_records(tmp_path / "made", purpose="rl")
+    assert older[3:3] == [] and len(open_records(tmp_path / "made", purpose="sft")[:]) == ROWS
+    with pytest.raises(RecordError, match=message):
+        older[0]
+
+
 def test_the_same_records_in_several_shards(corpus):
     file, made = corpus
     plain, stored = RecordFile(file), open_records(made)

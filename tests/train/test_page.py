@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from onethinker_jax.data_pipeline.drawing import PREDICTED, RIM, TRUE, Marks, draw, marks_at
+from onethinker_jax.data_pipeline.true_masks import TrueMasks
 from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.rewards.score import Score, score_response
 from onethinker_jax.train import page as page_module
@@ -361,7 +362,9 @@ def test_masks_of_a_record_are_read_and_timed(tmp_path: Path) -> None:
     points = "[[1, 2], [3, 4], [5, 6]]"
     box = f'{{"boxes": [1, 2, 3, 4], "positive_points": {points}, "negative_points": {points}}}'
     timed = box.replace("{", '{"time": 0, ')
-    still = item(tmp_path, "segmentation", "image", box, "none", segmentation=rle)
+    still = item(
+        tmp_path, "segmentation", "image", box, "none", segmentation=TrueMasks(("",), (0,), (rle,), (64, 96))
+    )
     assert still.true_masks is not None
     np.testing.assert_array_equal(still.true_masks.near(None), shape.astype(bool))
     moving = item(
@@ -370,7 +373,7 @@ def test_masks_of_a_record_are_read_and_timed(tmp_path: Path) -> None:
         "video",
         timed,
         "none",
-        segmentation={"frames": ["a", "b", "c"], "rle": {"a": rle, "c": rle}, "fps": 4},
+        segmentation=TrueMasks(("a", "c"), (0, 2), (rle, rle), (64, 96), 4.0),
     )
     assert moving.true_masks is not None
     assert list(moving.true_masks.times) == [0.0, 0.5]
