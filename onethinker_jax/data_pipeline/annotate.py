@@ -235,7 +235,7 @@ def _ask(
         if cost and asked.answers:
             parts.append(f"cost {cost:,.2f} of about {cost / asked.answers * missing:,.2f}")
         parts += [f"{count} × {cause}" for cause, count in source.tries_again.most_common(2)]
-        said.plain = " · ".join(parts)
+        said.plain = one_line(" · ".join(parts))
         if not console.is_terminal and time.monotonic() >= line_at:
             line_at = time.monotonic() + LINE_SECONDS
             console.print(f"asked {done:,} of {missing:,} · {said.plain}", highlight=False, markup=False)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onethinker_jax.text_output import one_line
+
 CHUNK = 1 << 20  # characters read at once
 MAX_ROW = 1 << 28  # characters of one row; a longer one is no record but a file that is not what it says
 _BOM = b"\xef\xbb\xbf"
@@ -21,6 +23,9 @@ _CUT = 16
 
 class RecordError(ValueError):
     """A malformed record or record file. One line: file, record, field, what is wrong."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))  # names and paths may hold any character
 
 
 @dataclass(frozen=True)

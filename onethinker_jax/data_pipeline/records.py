@@ -200,7 +200,7 @@ def parse_record(
             raise RecordError(fault)
         return record
     except RecordError as error:
-        raise RecordError(one_line(f"{origin}: {error}")) from None  # a path may hold any character
+        raise RecordError(f"{origin}: {error}") from None
 
 
 def _parse(row: Any, root: MediaFolder, origin: str) -> Record:

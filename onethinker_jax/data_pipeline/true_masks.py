@@ -181,7 +181,7 @@ def _frame_numbers(names: list[str], frames: list[str] | None, is_own_rate: bool
     if frames is None:
         return _own_numbers(names)
     written = [_written_number(name) for name in frames]
-    known = {number: place for place, number in enumerate(written) if number is not None}
+    known: dict[int | None, int] = {n: place for place, n in enumerate(written) if n is not None}
     if len(known) < len(frames):
         known = {}  # names without numbers of their own
     places = {name: place for place, name in enumerate(frames)}

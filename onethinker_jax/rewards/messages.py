@@ -56,8 +56,8 @@ def text_requests(items: Sequence[TextItem]) -> list[Any]:
 
 
 def _sendable(text: str) -> str:
-    """What a protobuf string can hold: a lone surrogate, which UTF-8 cannot, becomes a question mark."""
-    return text[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode("utf-8")
+    """What a protobuf string can hold: a lone surrogate, which UTF-8 cannot, becomes its escape."""
+    return text[:MAX_TEXT_CHARS].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class SegmentCall:
