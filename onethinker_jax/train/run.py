@@ -305,7 +305,11 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
         )
         paths = ShapesPaths.under(world)
         files = (paths.sft_json, paths.rl_json, paths.eval_json)
-    purposes: tuple[Purpose, ...] = ("sft", "rl", "heldout")
+    purposes: tuple[Purpose | None, ...] = (  # a file of a stage that is left out may hold anything
+        "sft" if config.sft.steps else None,
+        "rl" if config.rl.steps else None,
+        "heldout",
+    )
     sft, rl, heldout = (
         open_records(
             file,

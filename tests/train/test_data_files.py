@@ -1,0 +1,50 @@
+"""The trainer's three files are read for what they are for: a wrong one is a line before anything is compiled."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from onethinker_jax.data_pipeline.records import RecordError
+from onethinker_jax.train.config import DataSettings, TrainConfig
+from onethinker_jax.train.hosts import Hosts
+from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.run import prepare_data
+from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, None),
+        ({"sft_file": "rl.json"}, "rl.json: record 1 .problem_id 7.: messages: is missing, which SFT needs"),
+        ({"rl_file": "sft.json"}, "sft.json: record 1: problem: is missing, which RL needs"),
+        (
+            {"heldout_file": "sft.json"},
+            "sft.json: record 1: problem: is missing, which held-out records need",
+        ),
+        ({"rl_file": "masks.json"}, "masks.json: record 1 .*: answer: is missing, which .* points needs"),
+    ],
+)
+def test_files_that_serve_another_purpose(
+    tmp_path: Path, changed: dict[str, str], message: str | None
+) -> None:
+    write_image(tmp_path / "a.png", 4, 4)
+    write_rows(tmp_path / "sft.json", [sft_row()])
+    write_rows(tmp_path / "rl.json", [rl_row()])
+    mask = {"segmentation_rle": {"size": [4, 4], "counts": [6, 10]}}
+    row = rl_row(problem_type="segmentation", options=[], answer="", segmentation_output=mask)
+    write_rows(tmp_path / "masks.json", [row])
+    names = {"sft_file": "sft.json", "rl_file": "rl.json", "heldout_file": "rl.json"} | changed
+    data = DataSettings(**{name: tmp_path / file for name, file in names.items()})  # type: ignore[arg-type]
+    config = replace(TrainConfig(), out=tmp_path / "runs", data=data)
+    with RunLog(tmp_path / "log") as log:
+        if message is None:
+            assert len(prepare_data(config, Hosts(), log).sft) == 1
+            without = replace(
+                config, sft=replace(config.sft, steps=0), data=replace(data, sft_file=data.rl_file)
+            )
+            assert len(prepare_data(without, Hosts(), log).sft) == 1
+            return
+        with pytest.raises(RecordError, match=message):
+            prepare_data(config, Hosts(), log)
