@@ -10,7 +10,15 @@ from dataclasses import asdict
 import numpy as np
 
 from onethinker_jax.data_pipeline.frame_cache import FrameCache
-from onethinker_jax.data_pipeline.media import MediaError, Video, load_image, load_video
+from onethinker_jax.data_pipeline.media import (
+    MediaError,
+    Video,
+    VideoProbe,
+    load_image,
+    load_video,
+    probe_image,
+    probe_video,
+)
 from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.resizing import PixelBounds
@@ -97,6 +105,25 @@ class MediaReader:
             times = np.array([video.duration, video.source_fps])
             self._cache.put(key, {"frames": video.frames, "timestamps": video.timestamps, "times": times})
         return video
+
+    def image_size(self, path: MediaFile) -> tuple[int, int]:
+        """Height and width of `image` without bounds, of which no pixel is decoded.
+
+        Raises:
+            MediaError: missing, no image, too large.
+        """
+        return probe_image(path) if self._pool is None else self._pool.call(probe_image, path)
+
+    def video_size(self, path: MediaFile, *, fps: float, max_frames: int) -> VideoProbe:
+        """Size and times of the frames of `video` without bounds, of which no pixel is decoded.
+
+        Raises:
+            MediaError: as `probe_video`; or its worker died or ran out of time.
+        """
+        sampling = {"fps": fps, "max_frames": max_frames, "time_limit": self._time_limit}
+        if self._pool is None:
+            return probe_video(path, **sampling)
+        return self._pool.call(probe_video, path, **sampling)
 
     def close(self) -> None:
         """Ends the pool's processes."""

@@ -31,24 +31,42 @@ QWEN3_VL = PatchSizes()
 
 
 @dataclass(frozen=True)
-class Medium:
-    """An image or a video, cut. t frame groups of h x w patches."""
+class MediumSize:
+    """How an image or a video is cut, without its pixels: t frame groups of h x w patches."""
 
     kind: Literal["image", "video"]
-    patches: np.ndarray  # uint8 [t h w, 3 x temporal x patch x patch]
     grid: tuple[int, int, int]  # t, h, w
     times: np.ndarray  # float64 [t], seconds, of a video's frame groups; empty for an image
 
 
+@dataclass(frozen=True)
+class Medium(MediumSize):
+    """An image or a video, cut."""
+
+    patches: np.ndarray  # uint8 [t h w, 3 x temporal x patch x patch]
+
+
+def size_image(height: int, width: int, sizes: PatchSizes) -> MediumSize:
+    """How `cut_image` cuts an image of this size."""
+    return MediumSize("image", (1, height // sizes.patch_size, width // sizes.patch_size), np.zeros(0))
+
+
+def size_video(height: int, width: int, timestamps: np.ndarray, sizes: PatchSizes) -> MediumSize:
+    """How `cut_video` cuts a video whose frames have this size and these times, float [N] in seconds."""
+    times = timestamps_of_pairs(timestamps, sizes.temporal_patch_size)
+    return MediumSize("video", (len(times), height // sizes.patch_size, width // sizes.patch_size), times)
+
+
 def cut_image(pixels: np.ndarray, sizes: PatchSizes) -> Medium:
     """An image, uint8 [H, W, 3] with sides that are multiples of `sizes.factor`."""
-    return Medium("image", *_cut(pixels[None], sizes), np.zeros(0))
+    patches, grid = _cut(pixels[None], sizes)
+    return Medium("image", grid, np.zeros(0), patches)
 
 
 def cut_video(video: Video, sizes: PatchSizes) -> Medium:
     """A video whose frames have sides that are multiples of `sizes.factor`."""
-    times = timestamps_of_pairs(video.timestamps, sizes.temporal_patch_size)
-    return Medium("video", *_cut(video.frames, sizes), times)
+    patches, grid = _cut(video.frames, sizes)
+    return Medium("video", grid, timestamps_of_pairs(video.timestamps, sizes.temporal_patch_size), patches)
 
 
 def _cut(frames: np.ndarray, sizes: PatchSizes) -> tuple[np.ndarray, tuple[int, int, int]]:

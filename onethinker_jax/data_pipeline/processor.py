@@ -8,10 +8,12 @@ so that training, rollouts and evaluation cannot disagree.
 """
 
 import logging
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,26 +21,48 @@ from onethinker_jax.data_pipeline.chat import ChatTokenizer, Conversation, Proce
 from onethinker_jax.data_pipeline.conversation import Turn, conversation_fault, media_kinds, split_media
 from onethinker_jax.data_pipeline.end_tokens import EndTokens, read_end_tokens
 from onethinker_jax.data_pipeline.example import Example, ExampleCache
-from onethinker_jax.data_pipeline.media import Video
+from onethinker_jax.data_pipeline.media import MediaError, Video
+from onethinker_jax.data_pipeline.media_file import MediaFile
 from onethinker_jax.data_pipeline.media_reader import MediaReader
 from onethinker_jax.data_pipeline.patches import (
     QWEN3_VL,
     Medium,
+    MediumSize,
     PatchSizes,
     check_frames,
     cut_image,
     cut_video,
+    size_image,
+    size_video,
 )
 from onethinker_jax.data_pipeline.processor_config import PROMPTS, MediaLimits, read_settings
 from onethinker_jax.data_pipeline.prompts import OWN_PROMPTS, Prompts, chat_messages
 from onethinker_jax.data_pipeline.records import Record, RecordError
-from onethinker_jax.data_pipeline.resizing import VideoTotal
+from onethinker_jax.data_pipeline.resizing import PixelBounds, VideoTotal
 from onethinker_jax.model.directory import directory_fault
 from onethinker_jax.model.inputs import mrope_positions, patch_geometry
 
 logger = logging.getLogger(__name__)
 
 _PADS = re.compile(r"<\|vision_start\|><\|(image|video)_pad\|><\|vision_end\|>")
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens and patches of an example that was not made."""
+
+    tokens: int
+    patches: int
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The text of an example, a pad token for each merged patch. T tokens."""
+
+    tokens: np.ndarray  # int32 [T]
+    loss_mask: np.ndarray  # bool [T]
+    visual: np.ndarray  # bool [T], the pad tokens
+    opening: str
 
 
 class Processor:
@@ -210,8 +234,6 @@ class Processor:
         Raises:
             MediaError: a file cannot be decoded. RecordError: no messages, or as `prompt`.
         """
-        if record.messages is None:
-            raise RecordError(f"{record}: messages: is missing, which training needs")
         return self._cache.get(record, "training", lambda: self._process(record, training=True))
 
     def response(self, opening: str, ids: Sequence[int] | np.ndarray) -> str:
@@ -227,21 +249,55 @@ class Processor:
         """Bytes of the examples now in the cache."""
         return self._cache.size
 
-    def _process(self, record: Record, *, training: bool) -> Example:
-        messages = chat_messages(record, prompts=self.prompts)
-        while not training and messages and messages[-1]["role"] == "assistant":
-            messages = messages[:-1]
+    def lengths(self, record: Record, *, training: bool) -> Lengths:
+        """Tokens and patches of the example that `training` or `prompt` makes, without decoding any pixel.
+
+        Raises what they do, but for damage that only decoding would find.
+        """
+        messages, kinds = self._conversation(record, training=training)
+        sources = {
+            "image": (self._image_size(path) for path in record.images),
+            "video": (self._video_size(path) for path in record.videos),
+        }
+        media = [next(sources[kind]) for kind in kinds]
         try:
-            kinds = _media_kinds(messages, record.images, record.videos)
+            text = self._text(messages, media, add_generation_prompt=not training)
         except ValueError as error:
             raise RecordError(f"{record}: {error}") from error
-        sampling = {"fps": self.limits.video_fps, "max_frames": self.limits.video_max_frames}
+        return Lengths(len(text.tokens), sum(math.prod(medium.grid) for medium in media))
+
+    def _process(self, record: Record, *, training: bool) -> Example:
+        messages, kinds = self._conversation(record, training=training)
         images = [self.media.image(path, self.image_bounds) for path in record.images]
-        videos = [self.media.video(path, self.video_bounds, **sampling) for path in record.videos]
+        videos = [self.media.video(path, self.video_bounds, **self._sampling) for path in record.videos]
         try:
             return self._example(messages, kinds, images, videos, add_generation_prompt=not training)
         except ValueError as error:
             raise RecordError(f"{record}: {error}") from error
+
+    def _conversation(self, record: Record, *, training: bool) -> tuple[Sequence[dict], list[str]]:
+        """The record's messages for its training example or its prompt, and the kinds of their media in order."""
+        if training and record.messages is None:
+            raise RecordError(f"{record}: messages: is missing, which training needs")
+        messages = chat_messages(record, prompts=self.prompts)
+        while not training and messages and messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        try:
+            return messages, _media_kinds(messages, record.images, record.videos)
+        except ValueError as error:
+            raise RecordError(f"{record}: {error}") from error
+
+    @property
+    def _sampling(self) -> dict[str, Any]:
+        return {"fps": self.limits.video_fps, "max_frames": self.limits.video_max_frames}
+
+    def _image_size(self, path: MediaFile) -> MediumSize:
+        return size_image(*_fitted(path, self.image_bounds, *self.media.image_size(path)), self.sizes)
+
+    def _video_size(self, path: MediaFile) -> MediumSize:
+        probe = self.media.video_size(path, **self._sampling)
+        size = _fitted(path, self.video_bounds, probe.height, probe.width, len(probe.timestamps))
+        return size_video(*size, probe.timestamps, self.sizes)
 
     def _fit_video(self, video: Video) -> Video:
         height, width = video.frames.shape[1:3]
@@ -264,6 +320,43 @@ class Processor:
             "video": (cut_video(video, self.sizes) for video in videos),
         }
         media: list[Medium] = [next(sources[kind]) for kind in kinds]
+        text = self._text(messages, media, add_generation_prompt=add_generation_prompt)
+        visual_index = np.where(text.visual, np.cumsum(text.visual) - 1, -1).astype(np.int32)
+
+        grids = np.array([medium.grid for medium in media], np.int32).reshape(-1, 3)
+        is_video = np.array([medium.kind == "video" for medium in media], bool)
+        positions = mrope_positions(
+            text.tokens,
+            grids[~is_video],
+            grids[is_video],
+            image_token_id=self.image_token_id,
+            video_token_id=self.video_token_id,
+            vision_start_token_id=self.vision_start_token_id,
+            merge=self.sizes.merge_size,
+        )
+        frame_ids, coords, embed_index, embed_weight = patch_geometry(
+            grids, self.sizes.merge_size, self.grid_side
+        )
+        none = np.zeros((0, self.sizes.patch_bytes), np.uint8)
+        return Example(
+            tokens=text.tokens,
+            positions=positions,
+            loss_mask=text.loss_mask,
+            visual_index=visual_index,
+            patches=np.concatenate([none, *(medium.patches for medium in media)]),
+            grids=grids,
+            frame_ids=frame_ids,
+            coords=coords,
+            embed_index=embed_index,
+            embed_weight=embed_weight,
+            next_position=int(positions.max(initial=-1)) + 1,
+            opening=text.opening,
+        )
+
+    def _text(
+        self, messages: Sequence[dict], media: Sequence[MediumSize], *, add_generation_prompt: bool
+    ) -> _Text:
+        """The tokens of a conversation with its media."""
         conversation = self._render(messages, media, add_generation_prompt)
         if conversation.context_turns and not add_generation_prompt and not self._context_told:
             self._context_told = True
@@ -284,40 +377,10 @@ class Processor:
         repeats[pads] = [n for m in media for n in [m.grid[1] * m.grid[2] // block] * m.grid[0]]
         tokens, loss_mask, visual = (np.repeat(a, repeats) for a in (tokens, loss_mask, pads))
         loss_mask &= ~visual  # wherever a template puts media, a pad is nothing to be said
-        visual_index = np.where(visual, np.cumsum(visual) - 1, -1).astype(np.int32)
-
-        grids = np.array([medium.grid for medium in media], np.int32).reshape(-1, 3)
-        is_video = np.array([medium.kind == "video" for medium in media], bool)
-        positions = mrope_positions(
-            tokens,
-            grids[~is_video],
-            grids[is_video],
-            image_token_id=self.image_token_id,
-            video_token_id=self.video_token_id,
-            vision_start_token_id=self.vision_start_token_id,
-            merge=self.sizes.merge_size,
-        )
-        frame_ids, coords, embed_index, embed_weight = patch_geometry(
-            grids, self.sizes.merge_size, self.grid_side
-        )
-        none = np.zeros((0, self.sizes.patch_bytes), np.uint8)
-        return Example(
-            tokens=tokens,
-            positions=positions,
-            loss_mask=loss_mask,
-            visual_index=visual_index,
-            patches=np.concatenate([none, *(medium.patches for medium in media)]),
-            grids=grids,
-            frame_ids=frame_ids,
-            coords=coords,
-            embed_index=embed_index,
-            embed_weight=embed_weight,
-            next_position=int(positions.max(initial=-1)) + 1,
-            opening=conversation.opening,
-        )
+        return _Text(tokens, loss_mask, visual, conversation.opening)
 
     def _render(
-        self, messages: Sequence[dict], media: list[Medium], add_generation_prompt: bool
+        self, messages: Sequence[dict], media: Sequence[MediumSize], add_generation_prompt: bool
     ) -> Conversation:
         """The conversation through the chat template, one pad token an image or video frame pair."""
         turns = []
@@ -371,3 +434,11 @@ def _media_kinds(messages: Sequence[dict], images: Sequence, videos: Sequence) -
     if fault := conversation_fault(turns, len(images), len(videos)):
         raise ValueError(fault)
     return [kind for turn in turns for kind in media_kinds(turn.text)]
+
+
+def _fitted(path: MediaFile, bounds: PixelBounds, height: int, width: int, frames: int = 1) -> tuple[int, int]:
+    """The size in which a medium reaches the model.  Raises MediaError where none is within the bounds."""
+    try:
+        return bounds.size(height, width, frames)
+    except ValueError as error:
+        raise MediaError(f"{path}: {error}") from None
