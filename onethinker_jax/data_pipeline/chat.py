@@ -8,10 +8,12 @@ What it writes after the assistant's header is the prompt's *opening*. The openi
 and of the response's text; a conversation's last answer follows it as a sample would.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +75,24 @@ class ChatTokenizer:
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise
+        template = _template(self.path, config)
         try:
-            self._template = environment.from_string(_template(self.path, config))
+            self._template = environment.from_string(template)
         except TemplateError as error:
             raise ProcessorError(f"{self.path}: its chat template is wrong ({error})") from None
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         self._special = {
             name: _content(settings, name, config[name]) for name in names if config.get(name) is not None
         }
+        self._written = template
         self.eos_token, self.pad_token = self._special.get("eos_token"), self._special.get("pad_token")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the vocabulary and the chat template: others may write and cut texts in another way."""
+        digest = hashlib.blake2b((self.path / "tokenizer.json").read_bytes(), digest_size=16)
+        digest.update(self._written.encode())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)

@@ -7,6 +7,7 @@ may have one frame, and frames any size. Media are decoded once and everything t
 so that training, rollouts and evaluation cannot disagree.
 """
 
+import hashlib
 import logging
 import math
 import re
@@ -243,6 +244,12 @@ class Processor:
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of generated token ids, without special tokens such as the closing <|im_end|>."""
         return self.tokenizer.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that an example's lengths depend on: another one may give others."""
+        parts = (self.tokenizer.fingerprint, self.limits, self.sizes, self.prompts.to_json())
+        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
     @property
     def cached_bytes(self) -> int:
