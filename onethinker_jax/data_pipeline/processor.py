@@ -137,8 +137,6 @@ class Processor:
             PromptError: its prompts cannot be used.
         """
         path = Path(path)
-        if not path.exists():
-            raise ProcessorError(f"{path}: no such directory")
         if fault := directory_fault(path):
             raise ProcessorError(f"{path}: {fault}")
         settings = read_settings(path)

@@ -1,12 +1,14 @@
 """What a directory that should be a Hugging Face model holds, said in one line where it is something else."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 _LFS = b"version https://git-lfs"
 _ADAPTER = "adapter_config.json"
 _GGUF = "*.gguf"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 _NOT_READ = ("pytorch_model*.bin", "consolidated*.pt*", "tf_model*.h5", "flax_model*.msgpack", "*.nemo")
 
 
@@ -20,6 +22,8 @@ def lfs_fault(file: Path) -> str | None:
 
 def directory_fault(path: Path) -> str | None:
     """Why a path is no model directory, and what to do; None where nothing speaks against it."""
+    if not path.exists():
+        return missing(path)
     if path.is_file():
         if path.suffix == ".gguf":
             return _gguf_fault(path)
@@ -29,6 +33,19 @@ def directory_fault(path: Path) -> str | None:
     if not (path / "config.json").is_file():
         return other_weights(path)
     return None
+
+
+def missing(path: Path) -> str:
+    """What to do about a model directory that is not there; a name of the Hugging Face hub says how to fetch it."""
+    if _HUB_NAME.fullmatch(str(path)):
+        return (
+            f"no such directory; models are not fetched by themselves: `hf download {path} --local-dir {path.name}` "
+            f"(from pip's huggingface_hub), then name the directory {path.name}"
+        )
+    return (
+        "no such directory; name one with a model's config.json, tokenizer and safetensors, as "
+        "`hf download Qwen/Qwen3-VL-2B-Instruct --local-dir DIRECTORY` makes"
+    )
 
 
 def other_weights(directory: Path) -> str | None:
