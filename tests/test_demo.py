@@ -407,7 +407,7 @@ def test_errors(case, model, image, video, tmp_path, monkeypatch, capsys):
 
 def test_no_model(image, tmp_path, capsys):
     assert demo.main([str(tmp_path / "none"), str(image), "?"]) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: no such directory\n"
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}: no such directory")
 
 
 def test_ctrl_c(model, image, tmp_path, monkeypatch, capsys):
