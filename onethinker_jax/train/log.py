@@ -2,7 +2,8 @@
 
 On a terminal one live line at the bottom shows the stage, how far it is, the last reward, loss and speed, and
 the time left, while messages scroll above it; elsewhere (a pipe, a log file) the same facts come as plain
-lines at an interval. The metrics file is the run's memory of its curves: one JSON object a line, and a run
+lines at an interval. What takes longer than a few seconds beside the steps (`doing`, a program that compiles) is
+said in the same way, and wherever nothing was said for half a minute a line says what goes on. The metrics file is the run's memory of its curves: one JSON object a line, and a run
 that goes on from a checkpoint first drops the lines past it, so that no step is ever there twice.
 """
 
@@ -10,8 +11,8 @@ import json
 import logging
 import math
 import os
+import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,24 +21,22 @@ from types import TracebackType
 from typing import Any
 
 import jax
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from onethinker_jax.text_output import json_text, visible
+from onethinker_jax.train.compilation_watch import CompilationWatch
 from onethinker_jax.train.event_file import EventFile
+from onethinker_jax.train.progress import HEADLINE, Clock, Heart, Lines, Progress
 from onethinker_jax.train.wandb_run import WandbRun
 
 METRICS_FILE = "metrics.jsonl"
-HEADLINE = {
-    "reward": "reward",
-    "loss": "loss",
-    "tokens_per_second": "tok/s",
-}  # metric -> its name on the line
-SPEED_WINDOW = 30  # points that the time left is estimated from
+TOLD_AFTER = 3.0  # seconds that something takes before a line says so
+SILENCE = 30.0  # seconds after which a line says what goes on, whatever it is
+SHOWN_AFTER = 1.0  # the same on a terminal, where it is no line that stays
 
 
 class RunLog:
@@ -48,6 +47,8 @@ class RunLog:
         interval: seconds between plain progress lines where the console is no terminal.
         console: a rich console to write to; by default standard output.
         wandb: where the metrics also go; begun with the first stage, ended with this log.
+        clock: seconds that rise.
+        beats: whether a thread calls `beat` every second; without it whoever asks for none does.
 
     Leaving the context, also through Ctrl-C or an error, gives the terminal back and closes the files;
     the exception passes on. Records of the package's own loggers appear on the console meanwhile.
@@ -60,6 +61,8 @@ class RunLog:
         interval: float = 10.0,
         console: Console | None = None,
         wandb: WandbRun | None = None,
+        clock: Clock = time.monotonic,
+        beats: bool = True,
     ) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -67,15 +70,21 @@ class RunLog:
         self._interval, self._wandb = interval, wandb
         self._metrics = self._open_metrics()
         self._events: EventFile | None = None
-        self._progress: _Progress | None = None
+        self._clock = clock
+        self._progress: Progress | None = None
+        self._doing: list[Progress] = []  # what goes on beside the stage, the innermost last
+        self._lock = threading.RLock()
         self._live: Live | None = None
-        self._last_line = -math.inf
+        self._last_line = -math.inf  # of progress
+        self._last_said = clock()  # anything
         self._handler = _Messages(self)
         self._logger = logging.getLogger("onethinker_jax")
         self._outer = (self._logger.level, self._logger.propagate)
         self._logger.addHandler(self._handler)
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False  # or a library's handler on the root logger would say it again
+        self._compiling = CompilationWatch(self, clock)
+        self._heart = Heart(self.beat) if beats else None
 
     def stage(self, name: str, total_steps: int, start_step: int = 0) -> None:
         """Begins a stage of `total_steps`, `start_step` of which a checkpoint already holds.
@@ -91,12 +100,10 @@ class RunLog:
         self._events = EventFile(self.directory / "tensorboard" / name)
         if start_step:
             self._events.restart(start_step + 1)
-        self._progress = _Progress(name, total_steps, start_step)
+        self._progress = Progress(name, total_steps, start_step, clock=self._clock)
         self._last_line = -math.inf
-        if self.console.is_terminal:
-            self._live = Live(self._progress, console=self.console, refresh_per_second=4)
-            self._live.start()
-        else:
+        self._show()
+        if not self.console.is_terminal:
             begun = f" from step {start_step:,}" if start_step else ""
             self._line(f"{name}: {total_steps:,} steps{begun}")
 
@@ -134,18 +141,66 @@ class RunLog:
         progress = self._running()
         progress.reached(step)
         if self._live is not None:
-            if step >= progress.total:
+            if progress.done:
                 self._end_display()
         elif not self.console.is_terminal:
-            now = time.monotonic()
-            done = step >= progress.total and self._last_line < progress.done_at
+            now = self._clock()
+            done = progress.done and self._last_line < progress.done_at
             if now - self._last_line >= self._interval or done:
                 self._last_line = now
                 self._line(progress.line())
 
     def phase(self, text: str) -> None:
-        """Says what the current step is doing, on a terminal's live line: "sampling", "scoring" ..."""
+        """Says what the current step is doing: "sampling 3/12 groups", "updating" ..."""
         self._running().phase = text
+
+    @contextmanager
+    def doing(self, name: str, total: int | None = None, *, unit: str = "") -> Iterator["Doing"]:
+        """Shows for the block that `name` is being done, how far it is where `total` is given, and the time left.
+
+        On a terminal it has a line of its own beside the stage's; elsewhere plain lines, none if it is soon over.
+        """
+        progress = Progress(name, total, unit=unit, clock=self._clock)
+        self.begin(progress)
+        try:
+            yield Doing(self, progress)
+        finally:
+            self.end(progress)
+
+    def begin(self, progress: Progress) -> None:
+        """Takes something that begins; `doing` and the watch over compilations do."""
+        with self._lock:
+            self._doing.append(progress)
+
+    def end(self, progress: Progress, *, said: bool = True) -> None:
+        """Takes that it is over; `said`: a plain line says so if one said that it goes on."""
+        with self._lock:
+            self._doing.remove(progress)
+            if said and progress.told:
+                self._line(progress.end_line())
+            if self._progress is None and not self._active():
+                self._end_live(transient=True)
+
+    def reached(self, progress: Progress, step: int) -> None:
+        """Takes that so many of something are done."""
+        with self._lock:
+            progress.reached(step)
+            now = self._clock()
+            if now - progress.begun >= TOLD_AFTER and now - self._last_line >= self._interval:
+                self._tell(progress)
+
+    def beat(self) -> None:
+        """Says what takes longer than a few seconds, and what goes on where nothing was said for long."""
+        with self._lock:
+            now = self._clock()
+            if len(self._active()) > (self._progress is not None):
+                self._show()
+            for one in self._doing:
+                if not one.told and now - one.begun >= TOLD_AFTER:
+                    self._tell(one)
+            current = self._doing[-1] if self._doing else self._progress
+            if current is not None and not current.done and now - self._last_said >= SILENCE:
+                self._tell(current)
 
     def info(self, text: str) -> None:
         """Prints a line, above the live one."""
@@ -168,6 +223,9 @@ class RunLog:
 
     def close(self, *, failed: bool = False) -> None:
         """Ends the display and closes the files. A second call does nothing."""
+        self._compiling.close()
+        if self._heart is not None:
+            self._heart.stop()
         self._end_stage()
         self._metrics.close()
         if self._wandb is not None:
@@ -187,12 +245,13 @@ class RunLog:
     def _open_metrics(self):
         return (self.directory / METRICS_FILE).open("a", encoding="utf-8")
 
-    def _running(self) -> "_Progress":
+    def _running(self) -> Progress:
         if self._progress is None:
             raise RuntimeError("no stage has begun: call stage() before metrics(), progress() and phase()")
         return self._progress
 
     def _line(self, *parts: str | tuple[str, str]) -> None:
+        self._last_said = self._clock()
         when = [] if self.console.is_terminal else [time.strftime("%H:%M:%S ")]
         shown = [visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts]
         self.console.print(Text.assemble(*when, *shown), soft_wrap=True, highlight=False)
@@ -206,10 +265,48 @@ class RunLog:
 
     def _end_display(self) -> None:
         """Leaves the live line as it is now, behind what follows."""
-        if self._live is not None and self._progress is not None:
-            self._progress.phase = ""
+        with self._lock:
+            if self._progress is not None:
+                self._progress.phase = ""
+            self._end_live()
+
+    def _end_live(self, *, transient: bool = False) -> None:
+        if self._live is not None:
+            self._live.transient = transient
             self._live.stop()
             self._live = None
+
+    def _show(self) -> None:
+        """Begins the live display of a terminal."""
+        if self.console.is_terminal and self._live is None:
+            self._live = Live(Lines(self._active), console=self.console, refresh_per_second=4)
+            self._live.start()
+
+    def _active(self) -> list[Progress]:
+        """What a terminal shows, the stage first."""
+        stage = [] if self._progress is None else [self._progress]
+        return [*stage, *(one for one in self._doing if one.seconds >= SHOWN_AFTER)]
+
+    def _tell(self, progress: Progress) -> None:
+        """Writes the plain line of what goes on."""
+        if not self.console.is_terminal:
+            self._last_line, progress.told = self._clock(), True
+            self._line(progress.line())
+
+
+class Doing:
+    """What a block of `RunLog.doing` tells of itself. Thread-safe."""
+
+    def __init__(self, log: RunLog, progress: Progress) -> None:
+        self._log, self._progress = log, progress
+
+    def reached(self, count: int) -> None:
+        """So many are done."""
+        self._log.reached(self._progress, count)
+
+    def phase(self, text: str) -> None:
+        """What is being done at the moment."""
+        self._progress.phase = text
 
 
 def _console() -> Console:
@@ -218,69 +315,6 @@ def _console() -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=140)
     return console
-
-
-class _Progress:
-    """Where a stage stands. Renders as the live line; `line()` is the plain one."""
-
-    def __init__(self, name: str, total: int, start: int) -> None:
-        self.name, self.total, self.step = name, total, start
-        self.values: dict[str, float] = {}
-        self.phase = ""
-        self.done_at = math.inf
-        self._begun = time.monotonic()
-        self._points: deque[tuple[float, int]] = deque(maxlen=SPEED_WINDOW)
-
-    def reached(self, step: int) -> None:
-        """Notes the time at which `step` steps were done."""
-        now = time.monotonic()
-        self.step = step
-        if not self._points or step > self._points[-1][1]:
-            self._points.append((now, step))
-        if step >= self.total:
-            self.done_at = min(self.done_at, now)
-
-    def seconds_left(self) -> float | None:
-        """From the speed of the last points, so that the first step's compilation does not count for long."""
-        if len(self._points) < 2:
-            return None
-        (first, first_step), (last, last_step) = self._points[0], self._points[-1]
-        left = (self.total - last_step) * (last - first) / (last_step - first_step)
-        return max(left - (time.monotonic() - last), 0.0)
-
-    def facts(self) -> list[tuple[str, str]]:
-        """(label, value) pairs of what the last metrics said and the time."""
-        shown = [(HEADLINE[name], _brief(self.values[name])) for name in HEADLINE if name in self.values]
-        left = self.seconds_left()
-        if self.step >= self.total:
-            shown.append(("took", _clock(min(self.done_at, time.monotonic()) - self._begun)))
-        elif left is not None:
-            shown.append(("left", _clock(left)))
-        else:
-            shown.append(("elapsed", _clock(time.monotonic() - self._begun)))
-        return shown
-
-    def line(self) -> str:
-        """The plain line."""
-        facts = "  ".join(f"{label} {value}" for label, value in self.facts())
-        return f"{self.name} {self.step:,}/{self.total:,}  {facts}"
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        text = Text(f"{self.step:,}/{self.total:,}  ")
-        for label, value in self.facts():
-            text.append(f"{label} ", "dim").append(value, "bold").append("  ")
-        if self.phase:
-            text.append(self.phase, "dim")
-        room = options.max_width - len(self.name) - 2
-        bar = max(min(room - text.cell_len, 24), 8)
-        text.truncate(max(room - bar, 1), overflow="ellipsis")
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(
-            Text(self.name, "bold cyan"),
-            ProgressBar(max(self.total, 1), min(self.step, self.total), width=bar),
-            text,
-        )
-        yield grid
 
 
 class _Messages(logging.Handler):
@@ -293,16 +327,6 @@ class _Messages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         show = self._log.warn if record.levelno >= logging.WARNING else self._log.info
         show(self.format(record))
-
-
-def _brief(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 10 else f"{value:.3f}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _cell(value: object) -> str:
