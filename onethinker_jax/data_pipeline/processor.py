@@ -441,7 +441,9 @@ def _media_kinds(messages: Sequence[dict], images: Sequence, videos: Sequence) -
     return [kind for turn in turns for kind in media_kinds(turn.text)]
 
 
-def _fitted(path: MediaFile, bounds: PixelBounds, height: int, width: int, frames: int = 1) -> tuple[int, int]:
+def _fitted(
+    path: MediaFile, bounds: PixelBounds, height: int, width: int, frames: int = 1
+) -> tuple[int, int]:
     """The size in which a medium reaches the model.  Raises MediaError where none is within the bounds."""
     try:
         return bounds.size(height, width, frames)

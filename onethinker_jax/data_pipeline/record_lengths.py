@@ -138,7 +138,9 @@ def measure(
     before = len(places) - len(missing)
     size = partial(_lengths, records, processor, training)
     with ThreadPoolExecutor(threads, thread_name_prefix="lengths") as pool:
-        for done, (number, found) in enumerate(_in_order(pool, size, missing, _WAITING_A_THREAD * threads), 1):
+        for done, (number, found) in enumerate(
+            _in_order(pool, size, missing, _WAITING_A_THREAD * threads), 1
+        ):
             if isinstance(found, Lengths):
                 lengths[number] = found.tokens, found.patches
             else:
@@ -160,7 +162,14 @@ def lengths_key(path: Path, processor: Processor, *, training: bool, numbers: Se
     Media that are replaced by others of the same name are not noticed.
     """
     stat = path.stat()
-    parts = [str(path.absolute()), stat.st_size, stat.st_mtime_ns, processor.fingerprint, training, len(numbers)]
+    parts = [
+        str(path.absolute()),
+        stat.st_size,
+        stat.st_mtime_ns,
+        processor.fingerprint,
+        training,
+        len(numbers),
+    ]
     parts += [numbers[0], numbers[-1]] if numbers else []
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 

@@ -50,3 +50,12 @@ def family_member(name: str) -> Qwen3VLConfig:
         vision=VisionConfig(out_hidden_size=member.width, **vision),
         tie_word_embeddings=member.tied,
     )
+
+
+def family_name(sizes: Qwen3VLConfig) -> str | None:
+    """The released size, such as ``8b``, whose layers these are; None where they are another model's."""
+    text = sizes.text
+    for name, member in MEMBERS.items():
+        if (text.num_layers, text.hidden_size, text.num_heads) == (member.layers, member.width, member.heads):
+            return name
+    return None

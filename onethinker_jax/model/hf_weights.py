@@ -119,20 +119,33 @@ def load_hf(
     """
     from onethinker_jax.model.sharding import parameter_sharding
 
-    config = Qwen3VLConfig.from_directory(path)
-    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
-    graphdef, shapes = nnx.split(model)
-    flat = dict(nnx.to_flat_state(shapes))
-    tensors = find_tensors(Path(path))
-    wanted = {_name(key): value.shape for key, value in flat.items()}
-    problems = _problems(wanted, {name: place.shape for name, place in tensors.items()}, config)
-    if problems:
-        raise WeightsError(f"{path}: " + "; ".join(problems))
+    config, graphdef, flat, tensors = _found(Path(path), dtype, remat)
     for key, variable in flat.items():
         name, shape = _name(key), variable.shape
         sharding = None if mesh is None else parameter_sharding(name, shape, mesh)
         flat[key] = variable.replace(_load(name, shape, config, tensors, sharding, jnp.dtype(dtype)))
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
+
+
+def check_weights(path: str | Path) -> None:
+    """Raises what ``load_hf`` would say of a directory's weights, reading no more than the headers of their files."""
+    _found(Path(path), jnp.float32, "none")
+
+
+def _found(
+    path: Path, dtype: Any, remat: Remat
+) -> tuple[Qwen3VLConfig, nnx.GraphDef, dict[Any, Any], dict[str, Place]]:
+    """A directory's sizes, the model's graph and shapes, and where its tensors lie; all of them are there."""
+    config = Qwen3VLConfig.from_directory(path)
+    model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
+    graphdef, shapes = nnx.split(model)
+    flat = dict(nnx.to_flat_state(shapes))
+    tensors = find_tensors(path)
+    wanted = {_name(key): value.shape for key, value in flat.items()}
+    problems = _problems(wanted, {name: place.shape for name, place in tensors.items()}, config)
+    if problems:
+        raise WeightsError(f"{path}: " + "; ".join(problems))
+    return config, graphdef, flat, tensors
 
 
 def save_hf(

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -113,6 +113,7 @@ def _drop_complaints() -> None:
 _MAY_CHANGE = (
     "out",
     "data.cache_bytes",
+    "data.check_lengths",
     "data.frame_cache",
     "data.frame_cache_bytes",
     "data.media_workers",
@@ -135,31 +136,125 @@ _MAY_CHANGE = (
 )
 
 
-def claim_directory(config: TrainConfig) -> None:
-    """Writes ``config.json`` into the run's directory, or checks the one that stands there.
+# What may also change where it only adds to what was done.
+_MAY_GROW = ("sft.steps", "rl.steps")
 
-    Raises SettingError naming the first setting in which the standing run differs.  A run that came to
-    nothing, neither a checkpoint nor a held-out answer, may be begun again with other settings.
+
+def check_claim(config: TrainConfig) -> list[str]:
+    """What is to be said of the settings in which a standing run differs and which may change; writes nothing.
+
+    Raises SettingError naming the first setting in which it differs otherwise.  A run that came to nothing, neither a
+    checkpoint nor a held-out answer, may be begun again with other settings; a run may go on for more steps.
     """
-    directory, file = config.directory, config.directory / "config.json"
-    mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    if file.is_file():
-        try:
-            standing = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{file}: cannot be read ({error})") from error
-        differing = [item for item in _differences(standing, mine) if item[0] not in _MAY_CHANGE]
-        if not differing:
-            return
-        if any(any((directory / part).glob("*")) for part in (CHECKPOINTS, HELDOUT)):
-            name, old, new = differing[0]
+    directory = config.directory
+    differing = _standing_differences(config)
+    if not any(any((directory / part).glob("*")) for part in (CHECKPOINTS, HELDOUT)):
+        return []
+    for name, old, new in differing:
+        if name not in _MAY_GROW:
             raise SettingError(
                 f"{directory} holds a run with {name} {old!r}, not {new!r}: choose another --name, "
                 "or delete that folder"
             )
-        shutil.rmtree(directory / BASE, ignore_errors=True)
+    if not differing:
+        return []
+    stage, done = _reached(config, differing)
+    return [_check_steps(config, name, old, new, stage, done) for name, old, new in differing]
+
+
+def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> None:
+    """Writes ``config.json`` into the run's directory, or checks the one that stands there, as ``check_claim`` does.
+
+    ``notes`` is what that gave, where it was asked already: of several processes all must ask.  Of a run that goes on
+    for more steps the answers and the page of its old end are removed.
+    """
+    directory, file = config.directory, config.directory / "config.json"
+    notes = check_claim(config) if notes is None else notes
+    if file.is_file():
+        differing = _standing_differences(config)
+        if not differing:
+            return
+        if notes:
+            _forget_end(directory, [name.partition(".")[0] for name, _, _ in differing])
+        else:
+            shutil.rmtree(directory / BASE, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
+    mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     write_atomically(file, json.dumps(mine, indent=2) + "\n")
+
+
+def _standing_differences(config: TrainConfig) -> list[tuple[str, Any, Any]]:
+    """(name, the standing run's value, this one's) of settings that may not change; none where no run stands."""
+    file = config.directory / "config.json"
+    if not file.is_file():
+        return []
+    try:
+        standing = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})") from error
+    mine, of_class = (
+        json.loads(json.dumps(dataclasses.asdict(c), default=str)) for c in (config, TrainConfig())
+    )
+    found = _differences(_with_defaults(standing, of_class), mine)
+    return [item for item in found if item[0] not in _MAY_CHANGE]
+
+
+def _with_defaults(standing: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings, with the default of each that did not exist when it was begun."""
+    filled = {**defaults, **standing}
+    for name, value in standing.items():
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict) and "mixture" not in name:
+            filled[name] = _with_defaults(value, defaults[name])
+    return filled
+
+
+def _reached(config: TrainConfig, differing: Sequence[tuple[str, Any, Any]]) -> tuple[str, int]:
+    """The stage of the newest checkpoint, and how many of its steps are done."""
+    checkpoints = Checkpoints(config.directory / CHECKPOINTS, keep=None)
+    try:
+        newest = checkpoints.newest()
+    finally:
+        checkpoints.close()
+    if newest is None:
+        return "sft", 0
+    number, host = newest
+    before = next((old for name, old, _ in differing if name == "sft.steps"), config.sft.steps)
+    return host["stage"], number - (before if host["stage"] == "rl" else 0)
+
+
+def _check_steps(config: TrainConfig, name: str, old: int, new: int, stage: str, done: int) -> str:
+    """What is to be said where a standing run's stage gets another number of steps; raises SettingError."""
+    where, of_stage = config.directory, name.partition(".")[0]
+    if of_stage == "sft" and stage == "rl":
+        raise SettingError(
+            f"{where} holds a run with {name} {old}, not {new}: its RL has begun from the model after {old} of them; "
+            "choose another --name"
+        )
+    if of_stage == stage and new < done:
+        raise SettingError(
+            f"{where} holds a run of which {done} {of_stage.upper()} steps are done: {name} {new} is less; choose "
+            "another --name"
+        )
+    settings = getattr(config, of_stage).optimizer
+    changed = [f"a {settings.schedule} schedule"] if settings.schedule == "cosine" else []
+    if round(settings.warmup * old) != round(settings.warmup * new):
+        changed.append("a warm-up")
+    done = done if of_stage == stage else 0
+    told = f"{name} {new} instead of {old}: this run goes on after {of_stage.upper()} step {done}"
+    if changed and done:
+        told += (
+            f"; the learning rate has {' and '.join(changed)} over all steps, so that from here on it is that of a "
+            f"run of {new}, which the steps before were not"
+        )
+    return told
+
+
+def _forget_end(directory: Path, stages: Sequence[str]) -> None:
+    """Removes the answers of stages that go on, and what was written after them."""
+    (directory / "index.html").unlink(missing_ok=True)
+    for stage in ("sft", "rl") if "sft" in stages else ("rl",):
+        for file in (directory / HELDOUT).glob(f"{stage}*.jsonl"):
+            file.unlink()
 
 
 def write_atomically(file: Path, text: str) -> None:

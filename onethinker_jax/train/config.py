@@ -19,6 +19,7 @@ Method = Literal["ema_grpo", "grpo", "dr_grpo", "rloo", "gdpo"]
 PolicyLoss = Literal["ppo", "gspo", "cispo"]
 Average = Literal["token", "sequence", "constant"]
 KLEstimator = Literal["k1", "k2", "k3"]
+CheckLengths = Literal["all", "sample", "none"]
 KVDtype = Literal["float32", "bfloat16", "int8"]
 ImportanceSampling = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
@@ -59,6 +60,9 @@ class ModelSettings:
     init_from: Path | None = None
     """Hugging Face directory of a Qwen3-VL whose weights, tokenizer and processor the run starts from; by default the
     model is fresh, with the sizes below."""
+    tiny: bool = False
+    """``init_from`` is a tiny model too: the learning rates and media sizes of a fresh tiny model are meant.  Without
+    it they are refused, as they ruin a released one."""
     vocab_size: int = 896
     """Tokens of a fresh model's tokenizer, which is trained on the SFT records."""
     hidden_size: int = 128
@@ -105,9 +109,10 @@ class DataSettings:
     world is made in the run's directory."""
 
     sft_file: Path | None = None
-    """Records with ``messages``: a JSON list, JSON lines, or a folder of ``tfds_builder``."""
+    """Records with ``messages``: a JSON list, JSON lines, or a folder of ``tfds_builder``.  Not needed without SFT
+    steps where ``init_from`` is named."""
     rl_file: Path | None = None
-    """Records with true answers, in the same forms."""
+    """Records with true answers, in the same forms.  Not needed without RL steps."""
     heldout_file: Path | None = None
     """Records that no stage is trained on, in the form of ``rl_file``."""
     media_root: Path | None = None
@@ -117,6 +122,9 @@ class DataSettings:
     on_bad_record: Literal["raise", "skip"] = "raise"
     """A malformed record, or one whose media cannot be decoded, stops the run; or is left out, counted and written
     with its reason to the run's ``quarantine`` folder.  Held-out records must decode either way."""
+    check_lengths: CheckLengths = "all"
+    """Records whose tokens and patches are held against the settings before anything is trained, without decoding a
+    pixel: all, a sample of 1,000 that lie evenly in each file, or none.  One that is too long is a bad record."""
     shapes_sft: int = 8000
     """SFT records of the Shapes world."""
     shapes_captions: int = 6000
@@ -162,10 +170,7 @@ class DataSettings:
     """SFT examples that wait in memory to be chosen from; more fill rows better."""
 
     def __post_init__(self) -> None:
-        named = [file is not None for file in (self.sft_file, self.rl_file, self.heldout_file)]
-        if any(named) and not all(named):
-            raise SettingError("data.sft_file, data.rl_file and data.heldout_file: name all three, or none")
-        if self.prompt_file is not None and self.sft_file is None:
+        if self.prompt_file is not None and self.heldout_file is None:
             raise SettingError(
                 "data.prompt_file: the Shapes world is asked in the project's own wording; name data.sft_file, "
                 "data.rl_file and data.heldout_file too"
@@ -582,6 +587,7 @@ class TrainConfig:
             raise SettingError(
                 f"keep_checkpoints {self.keep_checkpoints} must be at least 1, seed {self.seed} at least 0"
             )
+        self._check_files()
         batches = {
             "sft.batch.rows": self.sft.batch.rows,
             "rl.batch.rows": self.rl.batch.rows,
@@ -600,6 +606,20 @@ class TrainConfig:
                 f"rl.overlap on a mesh of {self.mesh.size} devices needs rl.rollout_mesh: two threads that start "
                 "programs on the same devices may start them in different orders, and wait for each other forever"
             )
+
+    def _check_files(self) -> None:
+        data = self.data
+        if data.sft_file is data.rl_file is data.heldout_file is None:
+            return
+        needed = {"data.heldout_file": data.heldout_file}
+        if self.sft.steps or self.model.init_from is None:  # a fresh model's tokenizer is trained on them
+            needed["data.sft_file"] = data.sft_file
+        if self.rl.steps:
+            needed["data.rl_file"] = data.rl_file
+        missing = [name for name, file in needed.items() if file is None]
+        if missing:
+            rest = "name all three, or none" if len(needed) == 3 else f"name {' and '.join(needed)}, or none"
+            raise SettingError(f"{' and '.join(missing)}: not named; {rest}")
 
     @property
     def directory(self) -> Path:

@@ -38,9 +38,14 @@ def check_export(base: Path, out: Path) -> EndTokens:
 
     Raises FileExistsError, or ProcessorError naming a file of ``base``.
     """
+    check_out(out)
+    return read_end_tokens(base, ChatTokenizer(base))
+
+
+def check_out(out: Path) -> None:
+    """Raises FileExistsError where a model cannot be exported to."""
     if out.exists() and not (out / "config.json").is_file():
         raise FileExistsError(f"{out}: exists and is no model directory; it is not replaced")
-    return read_end_tokens(base, ChatTokenizer(base))
 
 
 def load_run(run: Path) -> Qwen3VL:

@@ -4,6 +4,7 @@ Greedy answers are what a user gets; the mean reward of sampled ones is what RL 
 answers its part of the records.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -35,7 +36,7 @@ class Answers:
     sampled: dict[str, list[Prediction]]
 
 
-def read_answers(config: TrainConfig, records: list[Record]) -> Answers:
+def read_answers(config: TrainConfig, records: Sequence[Record]) -> Answers:
     """What a run's ``HeldOut`` wrote; raises RecordError naming a file of other records."""
     folder = config.directory / HELDOUT
     return Answers(
@@ -65,7 +66,7 @@ class HeldOut:
         config: TrainConfig,
         graphdef: nnx.GraphDef,
         processor: Processor,
-        records: list[Record],
+        records: Sequence[Record],
         scorer: Scorer,
         mesh: Mesh,
         hosts: Hosts,

@@ -8,13 +8,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from onethinker_jax.train.config import HostSettings, MeshSettings, SettingError, TrainConfig
+
+Result = TypeVar("Result")
 
 FOLDER = "hosts"
 PIECE = 2**16  # bytes that go between processes at a time
@@ -69,6 +71,24 @@ class Hosts:
             raise failure
         if said is not None:
             raise HostError(f"the first process failed: {said}")
+
+    def all_do(self, action: Callable[[], Result]) -> Result:
+        """Every process acts, and waits for the others; when one fails, all do.
+
+        Raises this process's own error, or HostError where it was another's.
+        """
+        result, failure = None, None
+        try:
+            result = action()
+        except Exception as error:  # noqa: BLE001  raised below, once the others know of it
+            failure = error
+        said = self.gather(None if failure is None else str(failure))
+        if failure is not None:
+            raise failure
+        for number, reason in enumerate(said):
+            if reason is not None:
+                raise HostError(f"process {number}: {reason}")
+        return cast(Result, result)
 
     def own(self, parts: list[Any]) -> Any:
         """This process's of the ``parts`` that a checkpoint keeps; raises HostError when they are another number."""

@@ -2,9 +2,11 @@
 
 On a terminal one live line at the bottom shows the stage, how far it is, the last reward, loss and speed, and
 the time left, while messages scroll above it; elsewhere (a pipe, a log file) the same facts come as plain
-lines at an interval. What takes longer than a few seconds beside the steps (`doing`, a program that compiles) is
-said in the same way, and wherever nothing was said for half a minute a line says what goes on. The metrics file is the run's memory of its curves: one JSON object a line, and a run
-that goes on from a checkpoint first drops the lines past it, so that no step is ever there twice.
+lines at an interval. What takes longer than a few seconds beside the steps (`doing`, a program that compiles)
+is said in the same way, and after half a minute without a word a line says what goes on.
+
+The metrics file is the run's memory of its curves: one JSON object a line, and a run that goes on from a
+checkpoint first drops the lines past it, so that no step is ever there twice.
 """
 
 import json
@@ -300,8 +302,10 @@ class Doing:
     def __init__(self, log: RunLog, progress: Progress) -> None:
         self._log, self._progress = log, progress
 
-    def reached(self, count: int) -> None:
-        """So many are done."""
+    def reached(self, count: int, total: int | None = None) -> None:
+        """So many are done, of so many where that was not known before."""
+        if total is not None:
+            self._progress.total = total
         self._log.reached(self._progress, count)
 
     def phase(self, text: str) -> None:

@@ -30,7 +30,13 @@ class Progress:
     """
 
     def __init__(
-        self, name: str, total: int | None = None, start: int = 0, *, unit: str = "", clock: Clock = time.monotonic
+        self,
+        name: str,
+        total: int | None = None,
+        start: int = 0,
+        *,
+        unit: str = "",
+        clock: Clock = time.monotonic,
     ) -> None:
         self.name, self.total, self.step, self.unit = name, total, start, unit
         self.values: dict[str, float] = {}
@@ -99,8 +105,9 @@ class Progress:
 
     def end_line(self) -> str:
         """The plain line once it is over."""
-        return f"{self.name}: {f'{self.step:,} {self.unit}'.strip() if self.total else 'done'} in " + clock_text(
-            self.seconds
+        return (
+            f"{self.name}: {f'{self.step:,} {self.unit}'.strip() if self.total else 'done'} in "
+            + clock_text(self.seconds)
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

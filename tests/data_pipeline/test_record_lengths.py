@@ -38,14 +38,21 @@ VIDEO = {"images": ..., "videos": ["v.mp4"], "data_type": "video", "problem": "<
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> ShapesPaths:
     return build_shapes_world(
-        tmp_path_factory.mktemp("shapes") / "world", seed=5, train_rl=40, train_sft=80, heldout=40, captions=10
+        tmp_path_factory.mktemp("shapes") / "world",
+        seed=5,
+        train_rl=40,
+        train_sft=80,
+        heldout=40,
+        captions=10,
     )
 
 
 @pytest.mark.parametrize(
     ("file", "training"), [("sft_json", True), ("sft_json", False), ("rl_json", False), ("eval_json", False)]
 )
-def test_lengths_of_every_task_are_the_examples(world: ShapesPaths, file: str, training: bool, tmp_path: Path):
+def test_lengths_of_every_task_are_the_examples(
+    world: ShapesPaths, file: str, training: bool, tmp_path: Path
+):
     """Of all records of the Shapes world, as the default run reads them."""
     records = read_records(getattr(world, file), media_root=world.directory)
     train_tokenizer(record_texts(records), tmp_path, vocab_size=600)
@@ -61,7 +68,9 @@ def test_lengths_of_every_task_are_the_examples(world: ShapesPaths, file: str, t
         assert found == [len(example.tokens), len(example.patches)], str(record)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (31, 900), (100, 37), (333, 211), (64, 64), (20, 20), (2, 400), (700, 33)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (31, 900), (100, 37), (333, 211), (64, 64), (20, 20), (2, 400), (700, 33)]
+)
 @pytest.mark.parametrize("turned", [1, 6])
 def test_lengths_of_odd_images(tmp_path: Path, size: tuple[int, int], turned: int):
     write_image(tmp_path / "a.png", *size)
@@ -76,7 +85,9 @@ def test_lengths_of_odd_images(tmp_path: Path, size: tuple[int, int], turned: in
     assert processor.lengths(record, training=False) == Lengths(len(example.tokens), len(example.patches))
 
 
-@pytest.mark.parametrize("times", [[0.0], [0.0, 0.1, 0.9], [i / 8 for i in range(41)], [i * 1.7 for i in range(9)]])
+@pytest.mark.parametrize(
+    "times", [[0.0], [0.0, 0.1, 0.9], [i / 8 for i in range(41)], [i * 1.7 for i in range(9)]]
+)
 @pytest.mark.parametrize("size", [(64, 96), (98, 34), (200, 352)])
 @pytest.mark.parametrize("total", [None, 40_000])
 def test_lengths_of_odd_videos(tmp_path: Path, times: list[float], size: tuple[int, int], total: int | None):
@@ -109,7 +120,9 @@ def test_what_exceeds_a_limit_and_what_would_do():
     (one,) = misfits(LENGTHS[:5], [ANSWER])
     assert str(one) == "70 tokens and 20 beside them, more than --rl.batch.tokens 80"
     assert advice(LENGTHS, [ANSWER]) == "--rl.batch.tokens 96"
-    values = [Limit(limit.flag, limit.of, limit.value(LENGTHS), limit.beside) for limit in (TOKENS, PATCHES, ANSWER)]
+    values = [
+        Limit(limit.flag, limit.of, limit.value(LENGTHS), limit.beside) for limit in (TOKENS, PATCHES, ANSWER)
+    ]
     assert misfits(LENGTHS, values) == []
 
 
@@ -177,7 +190,9 @@ def test_records_that_cannot_be_measured_are_named(corpus, tmp_path: Path):
     assert (measured.lengths[:, 0] != UNKNOWN).tolist() == [True, False, False]
     assert measured.errors[1].startswith(f"{path}: record 2 (problem_id 2): ")
     assert "broken.png: not a readable image" in measured.errors[1]
-    assert measured.errors[2] == f"{path}: record 3 (problem_id 3): messages: is missing, which training needs"
+    assert (
+        measured.errors[2] == f"{path}: record 3 (problem_id 3): messages: is missing, which training needs"
+    )
     first = measure(records, range(3), processor, training=True, stop_at_error=True)
     assert list(first.errors) == [1]
 
@@ -186,7 +201,7 @@ def test_which_records_are_measured():
     assert list(chosen_records(5, "all")) == [0, 1, 2, 3, 4]
     assert list(chosen_records(5, "none")) == []
     parts = [list(chosen_records(7, "all", host=host, hosts=3)) for host in range(3)]
-    assert sorted(sum(parts, [])) == list(range(7))
+    assert sorted(number for part in parts for number in part) == list(range(7))
     sampled = chosen_records(10 * SAMPLED_RECORDS, "sample")
     assert len(set(sampled)) == SAMPLED_RECORDS and (sampled[0], sampled[-1]) == (0, 10 * SAMPLED_RECORDS - 1)
     assert list(chosen_records(SAMPLED_RECORDS, "sample")) == list(range(SAMPLED_RECORDS))

@@ -12,7 +12,7 @@ from onethinker_jax.data_pipeline.prompts import PromptError
 from onethinker_jax.data_pipeline.records import read_records
 from onethinker_jax.train.config import DataSettings, SettingError, TrainConfig
 from onethinker_jax.train.errors import EXPECTED
-from onethinker_jax.train.run import Corpora, make_processor, prepare_base
+from onethinker_jax.train.prepare import Corpora, make_processor, prepare_base
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 
 TEMPLATES = {"multiple choice": "{question}\n{options}\nLetter?", "default": "{question} Briefly."}

@@ -1,0 +1,92 @@
+"""What can be said against a run before anything of it is made: its settings held against the files they name."""
+
+from dataclasses import fields
+from pathlib import Path
+
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.prompts import Prompts
+from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.family import family_name
+from onethinker_jax.model.hf_weights import check_weights
+from onethinker_jax.train.config import DataSettings, SettingError, TrainConfig
+from onethinker_jax.train.export import check_out
+from onethinker_jax.train.policy import check_family
+
+# Above it a full fine-tuning ruins a pretrained model, whatever the optimiser: Muon's steps have AdamW's size.
+LARGEST_LEARNING_RATE = 1e-4
+
+
+def check_before(config: TrainConfig) -> None:
+    """Raises what is wrong with the settings and the files that they name, within a second and without a trace.
+
+    SettingError, ConfigError, WeightsError, ProcessorError, PromptError, FileNotFoundError or FileExistsError, each
+    one line that names the setting or the file.
+    """
+    _check_files(config)
+    base = config.model.init_from
+    if base is not None:
+        sizes = Qwen3VLConfig.from_directory(base)
+        check_fresh_settings(config, sizes)
+        check_family(config.model, sizes)
+        Processor.from_pretrained(base)
+        check_weights(base)
+    elif config.model.family is not None:
+        raise SettingError(
+            f"model.family {config.model.family}: name its weights, --model.init-from DIRECTORY"
+        )
+    check_out(config.directory / "model")
+
+
+def check_fresh_settings(config: TrainConfig, sizes: Qwen3VLConfig) -> None:
+    """Raises SettingError where ``init_from`` meets settings made for a fresh tiny model, naming the preset to take.
+
+    Those are a learning rate above 1e-4 in a stage that has steps, and bounds of images or frames that are still
+    those of the Shapes world.  ``model.tiny`` says that they are meant.
+    """
+    if config.model.init_from is None or config.model.tiny:
+        return
+    found = [
+        f"{stage}.optimizer.learning_rate {optimizer.learning_rate:g} ({optimizer.kind})"
+        for stage, steps, optimizer in (
+            ("sft", config.sft.steps, config.sft.optimizer),
+            ("rl", config.rl.steps, config.rl.optimizer),
+        )
+        if steps and optimizer.learning_rate > LARGEST_LEARNING_RATE
+    ]
+    of_shapes = {field.name: field.default for field in fields(DataSettings)}
+    found += [
+        f"data.{name} {getattr(config.data, name)}"
+        for name in ("image_max_pixels", "video_max_pixels")
+        if getattr(config.data, name) == of_shapes[name]
+    ]
+    if found:
+        size = (family_name(sizes) or "2b").replace("-", "_")
+        raise SettingError(
+            f"model.init_from {config.model.init_from} with settings made for a fresh tiny model "
+            f"({', '.join(found)}): take the preset qwen3_vl_{size}_sft, then qwen3_vl_{size}_rl, or set these "
+            "yourself (--model.tiny if the model is as tiny)"
+        )
+
+
+def _check_files(config: TrainConfig) -> None:
+    data, sidecar = config.data, config.sidecar
+    for name, path in {
+        "data.sft_file": data.sft_file,
+        "data.rl_file": data.rl_file,
+        "data.heldout_file": data.heldout_file,
+        "data.prompt_file": data.prompt_file,
+        "sidecar.text_model": sidecar.text_model,
+        "sidecar.mask_model": sidecar.mask_model,
+        "sidecar.authorities": sidecar.authorities,
+        "sidecar.token_file": sidecar.token_file,
+    }.items():
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"{name} {path}: no such file")
+    _check_folder("data.media_root", data.media_root)
+    if data.prompt_file is not None:
+        Prompts.from_file(data.prompt_file)
+
+
+def _check_folder(name: str, path: Path | None) -> None:
+    if path is not None and not path.is_dir():
+        raise FileNotFoundError(f"{name} {path}: no such folder")

@@ -1,0 +1,190 @@
+"""What a run trains on, made ready before any weight is: records, the model directory without weights, the processor.
+
+All of it stands in the run's folder afterwards and is found there by the same command.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onethinker_jax.data_pipeline.bad_records import BadRecords
+from onethinker_jax.data_pipeline.end_tokens import GENERATION_CONFIG, read_generation_config
+from onethinker_jax.data_pipeline.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.loader import RecordStream
+from onethinker_jax.data_pipeline.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.processor_config import PROMPTS, write_missing_configs
+from onethinker_jax.data_pipeline.prompts import Prompts
+from onethinker_jax.data_pipeline.record_archive import open_records
+from onethinker_jax.data_pipeline.records import Purpose, Record
+from onethinker_jax.data_pipeline.synthetic import ShapesPaths, build_shapes_world
+from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.directory import companion_files
+from onethinker_jax.scoring import check_truths
+from onethinker_jax.train.checkpoint import BASE, write_atomically
+from onethinker_jax.train.config import DataSettings, TrainConfig
+from onethinker_jax.train.hosts import Hosts
+from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.policy import model_config
+
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The records of a run by what they are for, and the files they are from; none for a stage without steps."""
+
+    sft: Sequence[Record]
+    rl: Sequence[Record]
+    heldout: Sequence[Record]
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+def make_streams(
+    config: TrainConfig, corpora: Corpora, hosts: Hosts, quarantine: Path
+) -> tuple[RecordStream | None, RecordStream | None]:
+    """This process's records of SFT and of RL in the order of training; None for a stage without steps.
+
+    Raises MixtureError naming a weight for nothing.
+    """
+    data, bad = config.data, BadRecords(config.data.on_bad_record, quarantine / "rl.jsonl")
+    dealt: dict[str, Any] = {"seed": config.seed, "host": hosts.index, "hosts": hosts.count}
+    sft = RecordStream(corpora.sft, mixture=data.sft_mixture, **dealt) if config.sft.steps else None
+    rl = RecordStream(corpora.rl, mixture=data.rl_mixture, bad=bad, **dealt) if config.rl.steps else None
+    return sft, rl
+
+
+def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
+    """The corpora the settings name, or the Shapes world, made if it is not there; all records are checked."""
+    data = config.data
+    files = {"sft": data.sft_file, "rl": data.rl_file, "heldout": data.heldout_file}
+    if data.heldout_file is None:
+        paths = _shapes_world(config, hosts, log)
+        files = {"sft": paths.sft_json, "rl": paths.rl_json, "heldout": paths.eval_json}
+    records: dict[str, Sequence[Record]] = {"sft": [], "rl": [], "heldout": []}
+    # a file of a stage that is left out may hold anything
+    needed: dict[str, Purpose] = {"heldout": "heldout"}
+    needed |= {"sft": "sft"} if config.sft.steps else {}
+    needed |= {"rl": "rl"} if config.rl.steps else {}
+    for purpose, file in files.items():
+        if file is None:
+            continue
+        with log.doing(f"reading {file}"):
+            records[purpose] = open_records(
+                file,
+                media_root=data.media_root,
+                purpose=needed.get(purpose),
+                on_bad_record=data.on_bad_record,
+                quarantine=hosts.folder(config.directory) / QUARANTINE / f"{file.name}.jsonl",
+            )
+    if config.rl.steps:
+        check_truths(records["rl"], config.reward)
+    log.info(
+        f"records: {len(records['sft'])} SFT, {len(records['rl'])} RL, {len(records['heldout'])} held out"
+    )
+    records["heldout"] = list(records["heldout"])  # asked for again and again
+    return Corpora(**records, files={purpose: file for purpose, file in files.items() if file is not None})
+
+
+def _shapes_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> ShapesPaths:
+    data, world = config.data, config.directory / "data"
+    log.info(
+        f"Shapes world: {data.shapes_sft + data.shapes_captions:,} SFT, {data.shapes_rl:,} RL, "
+        f"{data.shapes_heldout:,} held-out records …"
+    )
+
+    def build() -> None:
+        with log.doing("making the Shapes world", unit="scenes") as doing:
+            build_shapes_world(
+                world,
+                seed=data.shapes_seed,
+                train_rl=data.shapes_rl,
+                train_sft=data.shapes_sft,
+                heldout=data.shapes_heldout,
+                captions=data.shapes_captions,
+                progress=doing.reached,
+            )
+
+    hosts.first_does(build)
+    return ShapesPaths.under(world)
+
+
+def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
+    """The run's model directory without weights: ``init_from``'s files, or made with a tokenizer of its own.
+
+    The prompts of ``data.prompt_file`` go in too, and with it into the exported model.
+    Raises PromptError when they cannot be used.
+    """
+    base = config.directory / BASE
+    prompts = config.data.prompt_file and Prompts.from_file(config.data.prompt_file)
+    if config.model.init_from is not None:
+        copy_base(config.model.init_from, base)
+    elif not (base / "config.json").is_file():
+        log.info("tokenizer: byte-level BPE on the SFT records …")
+        data = config.data
+        with log.doing("training the tokenizer"):
+            train_tokenizer(
+                record_texts(corpora.sft),
+                base,
+                config.model.vocab_size,
+                image_pixels=(data.image_min_pixels, data.image_max_pixels),
+            )
+        tokens = Processor.from_pretrained(base, grid_side=config.model.vision_grid)
+        ids = tokens.ends.to_hf()
+        generation = {"do_sample": False, **ids}
+        (base / GENERATION_CONFIG).write_text(json.dumps(generation, indent=2) + "\n")
+        hf = model_config(config.model, tokens).to_hf(extra=ids)
+        write_atomically(base / "config.json", json.dumps(hf, indent=2) + "\n")  # last: now all is there
+    if prompts:
+        write_atomically(base / PROMPTS, prompts.to_json())
+    return base
+
+
+def copy_base(source: Path, base: Path) -> None:
+    """Config, tokenizer, processor and generation config of a Hugging Face directory, none of its weights.
+
+    Raises FileNotFoundError, ConfigError or ProcessorError naming what ``source`` lacks.
+    """
+    Qwen3VLConfig.from_directory(source)
+    if (base / "config.json").is_file():
+        return
+    tokens = Processor.from_pretrained(source)
+    base.mkdir(parents=True, exist_ok=True)
+    for file in companion_files(source):
+        shutil.copy2(file, base / file.name)
+    write_missing_configs(base, tokens.sizes, tokens.limits)
+    generation = read_generation_config(source, tokens.ends)
+    write_atomically(base / GENERATION_CONFIG, json.dumps(generation, indent=2) + "\n")
+    write_atomically(base / "config.json", (source / "config.json").read_text())
+
+
+def make_processor(config: TrainConfig, base: Path) -> Processor:
+    """The run's processor: one for SFT, rollouts and evaluation."""
+    data = config.data
+    return Processor.from_pretrained(
+        base,
+        image_min_pixels=data.image_min_pixels,
+        image_max_pixels=data.image_max_pixels,
+        video_fps=data.video_fps,
+        video_max_frames=data.video_max_frames,
+        video_min_pixels=data.video_min_pixels,
+        video_max_pixels=data.video_max_pixels,
+        video_total_pixels=data.video_total_pixels,
+        cache_bytes=data.cache_bytes,
+        media=make_reader(data),
+    )
+
+
+def make_reader(settings: DataSettings) -> MediaReader:
+    """What reads the media of SFT, rollouts and evaluation; its processes end with this one.
+
+    Raises OSError when the folder of the frame cache cannot be made.
+    """
+    cache = settings.frame_cache and FrameCache(settings.frame_cache, settings.frame_cache_bytes)
+    return MediaReader.in_processes(
+        settings.media_workers, time_limit=settings.media_time_limit, cache=cache or None
+    )
