@@ -179,7 +179,7 @@ def prompt_of(record: Record, processor: Processor, settings: SamplerSettings) -
     for name, most in limits:
         if (size := len(getattr(prompt, name))) > most:
             raise PackingError(
-                f"record {record.problem_id}: prompt of {size} {name}, more than the {most} allowed"
+                f"{record}: prompt of {size} {name}, more than the {most} allowed"
             )
     return prompt
 

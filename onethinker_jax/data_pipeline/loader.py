@@ -275,5 +275,5 @@ class TrainingBatches:
         try:
             check_fits(example, tokens=self._shape["tokens"], patches=self._shape["patches"])
         except PackingError as error:
-            raise PackingError(f"record {record.problem_id}: {error}") from None
+            raise PackingError(f"{record}: {error}") from None
         return example

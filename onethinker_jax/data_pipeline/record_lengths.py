@@ -213,7 +213,7 @@ def _named(record: Record | None, error: str) -> str:
     """An error that says which record of which file it is about."""
     if record is None or error.startswith(f"{record}:"):
         return error
-    return f"{record}: {error.removeprefix(f'record {record.problem_id}: ')}"
+    return f"{record}: {error}"
 
 
 def _in_order(

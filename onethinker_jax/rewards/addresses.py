@@ -74,28 +74,49 @@ def claim_socket(path: Path) -> Iterator[None]:
     """Holds a Unix socket's path for this process: removes a stale socket, refuses a live one's.
 
     gRPC by itself takes over the socket of a running server. A lock on `PATH.lock`, which ends with its
-    process however that ends, tells the two cases apart. The socket is removed at the end.
+    process however that ends, tells the two cases apart. Both files are removed at the end.
     """
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
         raise AddressError(
             f"the socket path {path} has {len(os.fsencode(path))} bytes, the limit is {MAX_SOCKET_PATH_BYTES}"
         )
     lock_path = path.with_name(path.name + ".lock")
+    lock = _locked(path, lock_path)
     try:
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise AddressError(f"cannot use the socket path {path}: {error.strerror}: {lock_path}") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AddressError(f"the address unix:{path} is busy: another reward server runs there") from None
         _remove_stale_socket(path)
         yield
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
     finally:
+        with contextlib.suppress(FileNotFoundError):
+            lock_path.unlink()  # while it is held: whoever waits for it sees that it is another file's by now
         os.close(lock)
+
+
+def clear_socket(path: Path) -> None:
+    """Removes the socket and lock that a server left which was killed; those of one that runs stay."""
+    with contextlib.suppress(AddressError), claim_socket(path):
+        pass
+
+
+def _locked(path: Path, lock_path: Path) -> int:
+    """The lock file, held. Raises AddressError when another process holds it, or it cannot be made."""
+    while True:
+        try:
+            lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise AddressError(f"cannot use the socket path {path}: {error.strerror}: {lock_path}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise AddressError(f"the address unix:{path} is busy: another reward server runs there") from None
+        try:
+            if os.path.samestat(os.fstat(lock), os.stat(lock_path)):
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)  # removed by the one that held it, between our opening and our locking
 
 
 def _remove_stale_socket(path: Path) -> None:

@@ -28,7 +28,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from onethinker_jax.rewards.addresses import channel_target, is_local
+from onethinker_jax.rewards.addresses import channel_target, clear_socket, is_local
 from onethinker_jax.rewards.backends import TextItem
 from onethinker_jax.rewards.messages import (
     CALL_ITEMS,
@@ -337,6 +337,7 @@ def start_server(
             env=_child_environment(),
             start_new_session=True,
         )
+        stack.callback(clear_socket, path)  # once the child is gone: one that was killed leaves its own
         stack.callback(_stop, process)
         server = RunningServer(f"unix:{path}", process, log_path)
         _wait_until_serving(server, start, ready_timeout)

@@ -221,9 +221,10 @@ def test_a_bad_record_met_in_training(fault, world, corpora, capsys, tmp_path):
     else:
         messages = rows[number]["messages"]
         longer = [messages[0], {**messages[1], "content": "word " * 600 + messages[1]["content"]}]
-        fields, message = {"messages": longer}, f"record {rows[number]['problem_id']}: "
+        fields, message = {"messages": longer}, f"sft.json: record {number + 1} (problem_id "
     file = changed(world.sft_json, tmp_path / "sft.json", number, **fields)
-    line = error_of(capsys, *corpora(sft=file), status=1, out=tmp_path / "runs")
+    unseen = ["--data.check-lengths", "none"]
+    line = error_of(capsys, *corpora(sft=file), *unseen, status=1, out=tmp_path / "runs")
     assert message in line
     assert fault == "truncated" or line.endswith("tokens do not fit in a row of 512")
     directory = tmp_path / "runs" / "smoke"
@@ -235,7 +236,12 @@ def test_a_record_too_long(world, corpora, capsys, tmp_path):
     flags = ["--evaluation.prompt-tokens", 40]
     line = error_of(capsys, *corpora(), *flags, status=1, out=tmp_path / "runs")
     first = json.loads(world.eval_json.read_text())[0]["problem_id"]
-    assert line.startswith(f"record {first}: prompt of ") and line.endswith("more than the 40 allowed")
+    assert line.startswith(f"{world.eval_json}: record 1 (problem_id {first}): ")
+    assert ", more than --evaluation.prompt-tokens 40; 24 of 24 heldout records are too long" in line
+    leaves_nothing(tmp_path / "runs" / "smoke")
+    unseen = ["--data.check-lengths", "none"]
+    line = error_of(capsys, *corpora(), *flags, *unseen, status=1, out=tmp_path / "runs")
+    assert "prompt of " in line and line.endswith("more than the 40 allowed")
     leaves_nothing(tmp_path / "runs" / "smoke")
 
 
@@ -254,7 +260,8 @@ def test_init_from_what_is_no_model(corpora, capsys, tmp_path):
     out = tmp_path / "runs"
     missing = tmp_path / "nothing"
     line = error_of(capsys, *corpora(), "--model.init-from", missing, status=1, out=out)
-    assert str(missing / "config.json") in line
+    assert line.startswith(f"{missing}: no such directory") and "hf download" in line
+    assert not out.exists()
     missing.mkdir()
     (missing / "config.json").write_text('{"model_type": "llama"}')
     line = error_of(capsys, *corpora(), "--model.init-from", missing, status=1, out=out)
@@ -267,7 +274,7 @@ def test_a_run_that_came_to_nothing_is_begun_again(corpora, capsys, tmp_path):
     out, missing = tmp_path / "runs", tmp_path / "none.json"
     assert str(missing) in error_of(capsys, *corpora(rl=missing), status=1, out=out)
     flags = ["--evaluation.prompt-tokens", 40]
-    assert "40 allowed" in error_of(capsys, *corpora(), *flags, status=1, out=out)
+    assert "--evaluation.prompt-tokens 40;" in error_of(capsys, *corpora(), *flags, status=1, out=out)
     saved = json.loads((out / "smoke" / "config.json").read_text())
     assert saved["evaluation"]["prompt_tokens"] == 40
 

@@ -2,16 +2,16 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from rich.console import Console
 
 from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.prompts import PromptError
 from onethinker_jax.data_pipeline.records import read_records
 from onethinker_jax.train.config import DataSettings, SettingError, TrainConfig
 from onethinker_jax.train.errors import EXPECTED
+from onethinker_jax.train.log import RunLog
 from onethinker_jax.train.prepare import Corpora, make_processor, prepare_base
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 
@@ -35,8 +35,8 @@ def config(tmp_path: Path) -> TrainConfig:
 def prepare(config: TrainConfig) -> Path:
     """The run's base directory."""
     sft, rl = (read_records(str(file)) for file in (config.data.sft_file, config.data.rl_file))
-    log: Any = SimpleNamespace(info=lambda text: None)
-    return prepare_base(config, Corpora(sft, rl, rl), log)
+    with RunLog(config.directory, console=Console(quiet=True)) as log:
+        return prepare_base(config, Corpora(sft, rl, rl), log)
 
 
 def test_the_runs_processor_asks_in_the_files_words(config: TrainConfig) -> None:
