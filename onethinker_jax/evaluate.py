@@ -25,7 +25,7 @@ import json
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -116,9 +116,17 @@ class TaskResult:
 
 
 def evaluate(
-    sampler: Sampler, params: nnx.State, records: Sequence[Record], scorer: Scorer, *, seed: int = 0
+    sampler: Sampler,
+    params: nnx.State,
+    records: Sequence[Record],
+    scorer: Scorer,
+    *,
+    seed: int = 0,
+    tell: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
     """One prediction a record, in order, of a ``sampler`` that draws one sample a prompt.
+
+    ``tell`` hears how many records are answered.
 
     Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
     """
@@ -127,6 +135,8 @@ def evaluate(
     with read_prompts(records, sampler.prompt, workers=workers, bad=bad) as prompts:
         for part in answer_records(sampler, params, records, prompts, scorer.single(), seed=seed, bad=bad):
             found |= _predictions(part, records)
+            if tell is not None:
+                tell(len(found))
     return [found[number] for number in range(len(records))]
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -190,6 +191,11 @@ class Rollouts:
         with jax.set_mesh(self._sampler.mesh):  # which may not be the trainer's, and is set for one thread
             return self._fill_on_mesh(params, step)
 
+    def _tell(self, rounds: int, kept: int, through: int) -> None:
+        """Says how far the sampling of a step is."""
+        prompts, again = self._settings.prompts, f", round {rounds + 1}" if rounds else ""
+        self._log.phase(f"sampling {through}/{prompts} prompts{again}, {kept}/{prompts} groups kept before")
+
     def _fill_on_mesh(self, params: nnx.State, step: int) -> Rollout:
         settings, began = self._settings, time.perf_counter()
         low, high = settings.accuracy_low, settings.accuracy_high
@@ -197,7 +203,7 @@ class Rollouts:
         while len(kept) < settings.prompts and rounds < settings.max_rounds:
             if self._stop.is_set():
                 raise Stopped
-            self._log.phase(f"sampling {len(kept)}/{settings.prompts} groups")
+            self._tell(rounds, len(kept), 0)
             draw = step * settings.max_rounds + rounds  # keys of a draw are never used again
             groups = roll_out(
                 params,
@@ -209,6 +215,7 @@ class Rollouts:
                 step=draw,
                 seconds=seconds,
                 stop=self._stop,
+                tell=partial(self._tell, rounds, len(kept)),
             )
             drawn += groups
             kept += [group for group in groups if low < group.outcome.accuracy < high]

@@ -102,8 +102,9 @@ def train_ema_grpo(
         number, host = saved
         mine = hosts.own(host["hosts"])
         behaviour = rollouts.decoding_copy(params) if mine["behaviour"] else None
-        state = checkpoints.restore(number, replace(state, behaviour=behaviour))
-        rollouts.restore(mine, state.behaviour)
+        with log.doing(f"reading checkpoint {number}"):
+            state = checkpoints.restore(number, replace(state, behaviour=behaviour))
+            rollouts.restore(mine, state.behaviour)
         state = replace(state, behaviour=None)
         start = number - first_number
     log.stage("rl", settings.steps, start)
@@ -122,10 +123,10 @@ def train_ema_grpo(
             except Exception:
                 save(step - 1)
                 raise
-            if step < settings.steps and interrupt.requested:
-                rollouts.hold(state.params)
-            elif step < settings.steps:
+            if step < settings.steps and not interrupt.requested:
                 rollouts.start(step + 1, state.params)
+            else:  # a run that goes on for more steps goes on as if it had been longer from the start
+                rollouts.hold(state.params)
             updating = time.perf_counter()
             log.phase("updating")
             outcomes, metrics = _of_all(rollout, settings, hosts)
@@ -140,8 +141,8 @@ def train_ema_grpo(
             )
             metrics |= device_memory() | utilisation.metrics(metrics, state, rollout.groups)
             if pages is not None and pages.wanted(step):
-                log.phase("writing the page of rollouts")
-                pages.write(step, rollout.groups, mine, metrics)
+                with log.doing("writing the page of rollouts"):
+                    pages.write(step, rollout.groups, mine, metrics)
                 metrics["seconds/page"] = time.perf_counter() - ended
             if step % settings.log_every == 0 or step == settings.steps:
                 log.metrics(step, metrics)

@@ -101,9 +101,11 @@ class HeldOut:
         stage = name.removesuffix(SAMPLED)
         self.log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
         params = sampler.placed(params)
-        with jax.set_mesh(sampler.mesh):
-            mine = evaluate(sampler, params, self.records[hosts.index :: hosts.count], self.scorer)
-        answers = hosts.gather([prediction.to_json() for prediction in mine])
+        mine = self.records[hosts.index :: hosts.count]
+        doing = self.log.doing(f"held-out records, {stage} model: {what}", len(mine), unit="records")
+        with jax.set_mesh(sampler.mesh), doing as progress:
+            predicted = evaluate(sampler, params, mine, self.scorer, tell=progress.reached)
+        answers = hosts.gather([prediction.to_json() for prediction in predicted])
         predictions = [
             Prediction.from_json(answers[number % hosts.count][number // hosts.count], record)
             for number, record in enumerate(self.records)

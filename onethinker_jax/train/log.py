@@ -197,6 +197,8 @@ class RunLog:
             now = self._clock()
             if len(self._active()) > (self._progress is not None):
                 self._show()
+            if self._live is not None:
+                self._live.refresh()
             for one in self._doing:
                 if not one.told and now - one.begun >= TOLD_AFTER:
                     self._tell(one)
@@ -282,7 +284,7 @@ class RunLog:
         """Begins the live display of a terminal."""
         if self.console.is_terminal and self._live is None:
             self._live = Live(Lines(self._active), console=self.console, refresh_per_second=4)
-            self._live.start()
+            self._live.start(refresh=True)
 
     def _active(self) -> list[Progress]:
         """What a terminal shows, the stage first."""

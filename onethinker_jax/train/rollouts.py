@@ -5,7 +5,7 @@ hides behind that of the sampler.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from threading import Event
@@ -122,8 +122,10 @@ def roll_out(
     step: int,
     seconds: RolloutSeconds | None = None,
     stop: Event | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> list[Group]:
-    """The next ``count`` usable records of the stream as scored groups; adds to ``seconds`` what its parts took.
+    """The next ``count`` usable records of the stream as scored groups; adds to ``seconds`` what its parts took, and
+    tells ``tell`` how many prompts are through.
 
     Raises MediaError or PackingError naming a record that cannot be decoded or is too long, unless the stream
     skips bad records; RewardUnavailable when the service is gone; Stopped soon after ``stop`` is set.
@@ -156,6 +158,8 @@ def roll_out(
             if stop is not None and stop.is_set():
                 raise Stopped
             samples.update(zip(numbers, of_part, strict=True))
+            if tell is not None:
+                tell(len(samples))
             before = scoring[-1] if scoring else None
             scoring.append(pool.submit(score, [records[number] for number in numbers], of_part, before))
             while len(scoring) > 1 and scoring[0].done():

@@ -45,7 +45,8 @@ def train_sft(
     start = 0
     if (saved := checkpoints.newest()) is not None:
         number, host = saved
-        state = checkpoints.restore(number, state)
+        with log.doing(f"reading checkpoint {number}"):
+            state = checkpoints.restore(number, state)
         batches.restore(hosts.own(host["hosts"]))
         start = number
     log.stage("sft", settings.steps, start)
