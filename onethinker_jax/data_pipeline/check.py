@@ -38,17 +38,28 @@ from rich.table import Table
 
 from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.bad_records import BadRecords
+from onethinker_jax.data_pipeline.chat import ProcessorError
 from onethinker_jax.data_pipeline.corpus_counts import CorpusCounts
+from onethinker_jax.data_pipeline.corpus_lengths import CorpusLengths
 from onethinker_jax.data_pipeline.corpus_page import write_corpus_page
 from onethinker_jax.data_pipeline.inspection import MediaFacts, inspect_media
 from onethinker_jax.data_pipeline.json_rows import JsonRows, RecordError
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.media_pool import MediaPool
-from onethinker_jax.data_pipeline.media_reader import GRACE_SECONDS
+from onethinker_jax.data_pipeline.media_reader import GRACE_SECONDS, MediaReader
+from onethinker_jax.data_pipeline.processor import Lengths, Processor
+from onethinker_jax.data_pipeline.prompts import PromptError
 from onethinker_jax.data_pipeline.records import Purpose, Record, iter_records, task_of
 from onethinker_jax.data_pipeline.views import View, view_record
 from onethinker_jax.text_output import json_text, one_line
 
+_BOUNDS = (
+    "image_min_pixels",
+    "image_max_pixels",
+    "video_min_pixels",
+    "video_max_pixels",
+    "video_total_pixels",
+)
 _REASON = re.compile(r".*?: record \d+(?: \(problem_id .*?\))?: ([\w.\[\]-]+):", re.DOTALL)
 
 
@@ -76,13 +87,47 @@ class CheckSettings:
     """Seconds that decoding one video may take."""
     samples: int = 2
     """Records a task shown on the page."""
+    model: Path | None = None
+    """Model directory: also print how many tokens and patches its processor makes of the records, by task, and the
+    settings of training that they fit."""
+    max_new_tokens: int = 4096
+    """With a model: tokens of an answer, for which RL's rows need room beside a prompt."""
+    image_min_pixels: int | None = None
+    """With a model: bounds of an image's area, by default the directory's."""
+    image_max_pixels: int | None = None
+    """Its largest area."""
+    video_min_pixels: int | None = None
+    """With a model: bounds of a frame's area, by default those of OneThinker's RL."""
+    video_max_pixels: int | None = None
+    """Its largest area."""
+    video_total_pixels: int | None = None
+    """With a model: bound of a video's sampled frames together, by default the directory's."""
 
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("name at least one file")
-        for name in ("workers", "fps", "max_frames", "time_limit"):
+        for name in ("workers", "fps", "max_frames", "time_limit", "max_new_tokens"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")
+
+    def lengths(self, media: MediaReader) -> CorpusLengths | None:
+        """Where the records' lengths are counted; None without a model.
+
+        Raises ProcessorError, PromptError, or ValueError naming bounds that cannot be.
+        """
+        if self.model is None:
+            return None
+        given = {name: getattr(self, name) for name in _BOUNDS if getattr(self, name) is not None}
+        processor = Processor.from_pretrained(
+            self.model, video_fps=self.fps, video_max_frames=self.max_frames, media=media, **given
+        )
+        return CorpusLengths(processor, max_new_tokens=self.max_new_tokens)
+
+    def media_flags(self) -> str:
+        """The flags of training that give media the sizes that were looked at."""
+        flags = {"video_fps": f"{self.fps:g}", "video_max_frames": self.max_frames}
+        flags |= {name: getattr(self, name) for name in _BOUNDS if getattr(self, name) is not None}
+        return " ".join(f"--data.{name.replace('_', '-')} {value}" for name, value in flags.items())
 
 
 def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadRecords]:
@@ -98,11 +143,12 @@ def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadR
     limit = settings.time_limit + GRACE_SECONDS
     with ExitStack() as stack:
         pool = stack.enter_context(MediaPool(settings.workers, time_limit=limit))
+        lengths = settings.lengths(MediaReader(pool=pool, time_limit=settings.time_limit))
         threads = stack.enter_context(ThreadPoolExecutor(settings.workers))
         columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console) as progress:
             for path in settings.files:
-                _check_file(path, settings, pool, threads, counts, bad, shown, progress)
+                _check_file(path, settings, pool, threads, counts, bad, shown, lengths, progress)
         views = [(record, threads.submit(pool.call, view_record, record)) for record in shown.records()]
         cards = [(record, _view(view)) for record, view in views]
     title = ", ".join(path.name for path in settings.files)
@@ -115,8 +161,16 @@ def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadR
     }
     write_corpus_page(settings.out / "index.html", title, counts.tasks, cards, facts)
     summary = {**counts.to_json(), "bad": bad.count, "doubtful": dict(bad.doubtful.most_common())}
+    if lengths is not None:
+        summary["model_lengths"] = lengths.to_json()
     (settings.out / "counts.json").write_text(json_text(summary, indent=2) + "\n", encoding="utf-8")
     _print(counts, bad, settings, console)
+    if lengths is not None:
+        console.print(lengths.table())
+        for purpose, flags in lengths.settings().items():
+            console.print(
+                f"{purpose}, all records fit: {flags} {settings.media_flags()}", soft_wrap=True, markup=False
+            )
     return counts, bad
 
 
@@ -128,18 +182,21 @@ def _check_file(
     counts: CorpusCounts,
     bad: BadRecords,
     shown: "_Samples",
+    lengths: CorpusLengths | None,
     progress: Progress,
 ) -> None:
     rows = JsonRows(path)
     size = path.stat().st_size if path.is_file() else 0
     task: TaskID = progress.add_task(escape(one_line(path.name)), total=size)
-    pending: deque[tuple[Record, Future[MediaFacts] | None]] = deque()
+    pending: deque[tuple[Record, Future[MediaFacts] | None, Future[Lengths] | None]] = deque()
 
     def settle() -> None:
         """Counts the record that waits longest."""
-        record, facts = pending.popleft()
+        record, facts, of_model = pending.popleft()
         try:
             found = facts.result() if facts is not None else None
+            if lengths is not None and of_model is not None:
+                lengths.add(record, of_model.result())
         except (MediaError, RecordError) as error:
             bad.report(error, file=str(path), problem_id=record.problem_id, problem=record.problem)
             return
@@ -149,7 +206,8 @@ def _check_file(
     sampling = {"fps": settings.fps, "max_frames": settings.max_frames, "time_limit": settings.time_limit}
     for record in iter_records(rows, media_root=settings.media_root, purpose=settings.purpose, bad=bad):
         facts = threads.submit(pool.call, inspect_media, record, **sampling) if settings.media else None
-        pending.append((record, facts))
+        of_model = threads.submit(lengths.of, record) if lengths is not None else None
+        pending.append((record, facts, of_model))
         if len(pending) > 4 * settings.workers:
             settle()
         progress.update(task, completed=rows.bytes_read)
@@ -231,7 +289,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         interrupts_raise()
         _, bad = check(settings, console)
-    except (RecordError, OSError) as error:
+    except (RecordError, OSError, ProcessorError, PromptError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except KeyboardInterrupt:

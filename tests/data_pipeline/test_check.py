@@ -19,9 +19,18 @@ from onethinker_jax.data_pipeline.corpus_page import _picture
 from onethinker_jax.data_pipeline.drawing import TRUE
 from onethinker_jax.data_pipeline.inspection import MediaFacts, inspect_media
 from onethinker_jax.data_pipeline.json_rows import RecordError
+from onethinker_jax.data_pipeline.processor import Processor
 from onethinker_jax.data_pipeline.records import Record, iter_records, read_records
 from onethinker_jax.data_pipeline.views import view_record
-from tests.data_pipeline.making import rl_row, sft_row, write_audio, write_image, write_rows, write_video
+from tests.data_pipeline.making import (
+    rl_row,
+    sft_row,
+    write_audio,
+    write_image,
+    write_rows,
+    write_tokenizer,
+    write_video,
+)
 from tests.waiting import HANG_S
 
 LIMITS = {"fps": 2.0, "max_frames": 16, "time_limit": HANG_S}
@@ -178,3 +187,65 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"error: .*none\.json: cannot be read .*\n", capsys.readouterr().err)
     assert main([str(path), "--fsp", "3"]) == 2 and "--fsp" in capsys.readouterr().err
     assert main([str(path), "--workers", "0"]) == 2 and "workers 0" in capsys.readouterr().err
+
+
+def test_lengths_for_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By task, as training would have them; all records fit the settings that are printed, and no smaller ones."""
+    base = write_tokenizer(folder / "base")
+    rl = write_rows(folder / "rl.json", [rl_row(problem="<image>" + "word " * n) for n in (1, 5, 40)])
+    film = write_rows(
+        folder / "film.json", [rl_row(**VIDEO, problem_type="temporal grounding", answer='{"time": [1, 5]}')]
+    )
+    sft = write_rows(folder / "sft.json", [sft_row(), sft_row(answer="word " * 60)])
+    out = folder / "out"
+    flags = [
+        "--model",
+        base,
+        "--max-new-tokens",
+        100,
+        "--image-max-pixels",
+        8192,
+        "--max-frames",
+        8,
+        "--workers",
+        1,
+    ]
+    assert main([str(part) for part in (rl, film, sft, "--out", out, *flags)]) == 0
+    said = capsys.readouterr().out
+
+    processor = Processor.from_pretrained(base, image_max_pixels=8192, video_max_frames=8)
+    prompts = [processor.prompt(record) for file in (rl, film) for record in read_records(file)]
+    tokens = [len(example.tokens) for example in prompts]
+    rows = {row["task"]: row for row in json.loads((out / "counts.json").read_text())["model_lengths"]}
+    assert rows["multiple choice (image)"]["records"] == 3
+    assert rows["multiple choice (image)"]["tokens"]["max"] == max(tokens[:3])
+    assert rows["multiple choice (image)"]["tokens"]["median"] == sorted(tokens[:3])[1]
+    assert rows["temporal grounding (video)"]["patches"]["min"] == len(prompts[3].patches)
+    assert rows["messages (image)"]["of"] == "messages"
+    assert "multiple choice (image)" in said
+
+    flags_of_rl = re.search(r"^RL, all records fit: (.*)$", said, re.MULTILINE)
+    assert flags_of_rl is not None
+    values = dict(re.findall(r"--([\w.-]+) ([\d.]+)", flags_of_rl[1]))
+    assert 0 <= int(values["rl.prompt-tokens"]) - max(tokens) < 16
+    assert 0 <= int(values["rl.batch.tokens"]) - max(tokens) - 100 < 16
+    assert values["data.image-max-pixels"] == "8192" and values["data.video-max-frames"] == "8"
+    longest = max(len(processor.training(record).tokens) for record in read_records(sft))
+    (least,) = re.findall(r"^SFT, all records fit: --sft.batch.tokens (\d+)", said, re.MULTILINE)
+    assert 0 <= int(least) - longest < 16
+
+
+def test_lengths_for_what_is_no_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_rows(folder / "rl.json", [rl_row()])
+    arguments = [
+        str(path),
+        "--out",
+        str(folder / "out"),
+        "--workers",
+        "1",
+        "--model",
+        "Qwen/Qwen3-VL-2B-Instruct",
+    ]
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "hf download Qwen/Qwen3-VL-2B-Instruct --local-dir Qwen3-VL-2B-Instruct" in line
