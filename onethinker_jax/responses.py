@@ -178,9 +178,7 @@ def prompt_of(record: Record, processor: Processor, settings: SamplerSettings) -
     limits = (("tokens", settings.prompt_tokens), ("patches", settings.prompt_patches))
     for name, most in limits:
         if (size := len(getattr(prompt, name))) > most:
-            raise PackingError(
-                f"{record}: prompt of {size} {name}, more than the {most} allowed"
-            )
+            raise PackingError(f"{record}: prompt of {size} {name}, more than the {most} allowed")
     return prompt
 
 

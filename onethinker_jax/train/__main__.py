@@ -13,7 +13,7 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 from onethinker_jax.command_line import UsageError
@@ -25,6 +25,19 @@ from onethinker_jax.train.presets import PRESETS
 DEFAULT_PRESET = "shapes"
 
 Settings = TypeVar("Settings", bound=TrainConfig)
+
+
+@dataclass(frozen=True)
+class TrainCommand(TrainConfig):
+    """A whole run, or what it would be."""
+
+    dry_run: bool = False
+    """Check everything that can be before the first step, compile and train nothing, and say what would run: steps,
+    records, tokens, parameters, memory."""
+
+    def config(self) -> TrainConfig:
+        """The run's own settings."""
+        return TrainConfig(**{field.name: getattr(self, field.name) for field in fields(TrainConfig)})
 
 
 def parse(
@@ -57,18 +70,24 @@ def parse(
 def main(arguments: Sequence[str]) -> int:
     """Parses and runs; returns the exit status."""
     try:
-        config = parse(arguments)
+        command = parse(arguments, TrainCommand)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     os.environ.setdefault("USE_TORCH", "0")  # the trainer's process never imports torch
 
     from onethinker_jax.train.errors import EXPECTED
-    from onethinker_jax.train.run import run
 
     try:
         interrupts_raise()
-        run(config)
+        if command.dry_run:
+            from onethinker_jax.train.dry_run import dry_run
+
+            dry_run(command.config())
+        else:
+            from onethinker_jax.train.run import run
+
+            run(command.config())
     except EXPECTED as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

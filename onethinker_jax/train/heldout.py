@@ -77,8 +77,11 @@ class HeldOut:
         self.hosts = hosts
 
         def sampler(settings: SamplerSettings) -> Sampler:
-            dtype, dealt = config.model.compute_dtype, {"first": hosts.index, "stride": hosts.count}
-            return Sampler(graphdef, processor, settings, mesh=mesh, compute_dtype=dtype, **dealt)
+            dtype = config.model.compute_dtype
+            first, stride = hosts.index, hosts.count
+            return Sampler(
+                graphdef, processor, settings, mesh=mesh, compute_dtype=dtype, first=first, stride=stride
+            )
 
         shape = config.evaluation.sampler()
         self.greedy = sampler(shape)

@@ -175,7 +175,12 @@ def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
 def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "Mesh") -> Report:
     import jax
 
-    from onethinker_jax.train.program_cost import count_flops, count_traffic, without_recomputation
+    from onethinker_jax.train.program_cost import (
+        count_flops,
+        count_traffic,
+        device_bytes,
+        without_recomputation,
+    )
 
     began = time.perf_counter()
     traced = program.function.trace(*program.arguments.values())
@@ -192,11 +197,11 @@ def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "M
     seconds = time.perf_counter() - began
     analysis: Any = compiled.memory_analysis()
     memory = Memory(
-        {kind: _device_bytes(tree) for kind, tree in program.arguments.items() if tree is not None},
+        {kind: device_bytes(tree) for kind, tree in program.arguments.items() if tree is not None},
         analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         analysis.alias_size_in_bytes,
         analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes,
-        {kind: _device_bytes(tree) for kind, tree in program.resident.items()},
+        {kind: device_bytes(tree) for kind, tree in program.resident.items()},
     )
     traffic = count_traffic(compiled.as_text(), trips=program.trips)
     return Report(program, seconds, *counts, memory, traffic)
@@ -210,19 +215,6 @@ def _scaled(flops: Counter[str], config: TrainConfig) -> Counter[str]:
     frame = max(data.image_max_pixels, data.video_max_pixels) / 16**2
     patches = max(config.sft.batch.patches if config.sft.steps else 0, config.rl.batch.patches)
     return of_frames(flops, min(frame / patches, 1.0))
-
-
-def _device_bytes(tree: Any) -> float:
-    """Of one device, by the leaves' shardings."""
-    import jax
-    import numpy as np
-
-    total = 0.0
-    for leaf in jax.tree.leaves(tree):
-        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-        size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
-        total += float(np.prod(shape)) * size
-    return total
 
 
 def _first_line(error: Exception) -> str:

@@ -67,7 +67,7 @@ def _sft_programs(
 ) -> list[Program]:
     sft = config.sft
     optimizer = make_optimizer(sft.optimizer, sft.steps, train_vision=sft.train_vision)
-    state, gradients = _state(shapes, optimizer, 1, mesh, reference=False)
+    state, gradients = state_shapes(shapes, optimizer, 1, mesh, reference=False)
     update = sft_update(graphdef, optimizer, sft, config.model.compute_dtype)
     shape = sft.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
@@ -91,7 +91,9 @@ def _rl_programs(
         ),
     )
     optimizer = make_optimizer(rl.optimizer, rl.steps * rl.updates, train_vision=True)
-    state, gradients = _state(shapes, optimizer, len(MOMENT_TASKS), mesh, reference=rl.kl_coefficient > 0)
+    state, gradients = state_shapes(
+        shapes, optimizer, len(MOMENT_TASKS), mesh, reference=rl.kl_coefficient > 0
+    )
     update = rl_update(graphdef, optimizer, rl, sampling, config.model.compute_dtype)
     shape = rl.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
@@ -131,9 +133,9 @@ def _sampling_programs(
     shape = generation_shape(rl.sampler(), config.model.compute_dtype, shards)
     functions = make_programs(graphdef, sampling, shape)
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, config.model.compute_dtype), shapes)
-    weights = _placed(weights, tree_shardings(shapes, mesh, DECODE_RULES))
+    weights = place_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
     fresh: Any = functions.empty
-    cache = _placed(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
+    cache = place_shapes(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
     resident = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
     beside = {**resident, "KV cache": cache}
     programs = _prefill_programs(config, functions, shape, weights, beside, sizes, mesh)
@@ -187,7 +189,7 @@ def _prefill_programs(
         return [Program("RL prefill", jax.jit(prefill), arguments, beside, runs, tokens)]
     media = jax.jit(embed)
     shardings = media.lower(weights, batch).compile().output_shardings
-    embedded, computed = _placed(jax.eval_shape(embed, weights, batch), shardings)
+    embedded, computed = place_shapes(jax.eval_shape(embed, weights, batch), shardings)
     start = jax.ShapeDtypeStruct((), jnp.int32)
     of_piece = {
         "weights to decode": weights,
@@ -250,28 +252,29 @@ def _update_programs(
     ]
 
 
-def _state(
+def state_shapes(
     shapes: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
 ) -> tuple[TrainState, nnx.State]:
     """The train state and the gradient sums, placed as ``init_state`` and ``Update.zeros`` place them."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     layout = tree_shardings(shapes, mesh, TRAIN_RULES)
-    params = _placed(shapes, layout)
+    params = place_shapes(shapes, layout)
     moments = optimizer_shapes(optimizer, shapes)
     tasks_shape = jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), init_moments(tasks)))
-    step, task_moments = _placed(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
+    step, task_moments = place_shapes(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
     gradients = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
     state = TrainState(
         params,
-        _placed(moments, tree_shardings(moments, mesh)),
+        place_shapes(moments, tree_shardings(moments, mesh)),
         step,
         task_moments,
         params if reference else None,
     )
-    return state, _placed(gradients, layout)
+    return state, place_shapes(gradients, layout)
 
 
-def _placed(tree: Any, shardings: Any) -> Any:
+def place_shapes(tree: Any, shardings: Any) -> Any:
+    """The shapes of a tree, laid out by the shardings."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

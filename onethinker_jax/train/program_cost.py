@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import jax
 from jax.extend import core
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
@@ -292,3 +293,14 @@ def _size(shape: str) -> float:
 def _hbm(shape: str) -> float:
     """Bytes of the arrays that lie in HBM; S(1) and above are the chip's own memories."""
     return sum(_size(part) for part in _parts(shape) if not re.search(r"S\([1-9]", part))
+
+
+def device_bytes(tree: Any) -> float:
+    """Of one device, by the leaves' shardings; all of a leaf that has none."""
+    total = 0.0
+    for leaf in jax.tree.leaves(tree):
+        sharding = getattr(leaf, "sharding", None)
+        shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
+        size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+        total += float(math.prod(shape)) * size
+    return total
