@@ -19,13 +19,19 @@ from onethinker_jax.train.presets_qwen3_vl import SLICES
 def shapes() -> TrainConfig:
     """``python -m onethinker_jax.train``: the whole way on the Shapes world, on 2 CPU cores.
 
-    A Qwen3-VL of 1.9M parameters, trained from nothing: SFT, then EMA-GRPO against the live reward service.
+    A Qwen3-VL of 1.9M parameters, trained from nothing: SFT, then EMA-GRPO against the live reward service.  Needs
+    neither data nor weights: it makes both, so its learning rates (Muon at 8e-3, AdamW at 5e-4), rows of 320 tokens and
+    images of 128 x 128 are for a fresh tiny model.  A released one takes a preset of its size, such as
+    ``qwen3_vl_2b_sft``.
     """
     return TrainConfig()
 
 
 def smoke() -> TrainConfig:
-    """``python -m onethinker_jax.train smoke``: the same way in a minute or two, too short to learn anything."""
+    """``python -m onethinker_jax.train smoke``: the same way in a minute or two, too short to learn anything.
+
+    A fresh model of 0.3M parameters, on 2 CPU cores; needs neither data nor weights.
+    """
     full = TrainConfig(name="smoke")
     return replace(
         full,

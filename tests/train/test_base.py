@@ -16,7 +16,8 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.config import DataSettings, ModelSettings, TrainConfig
 from onethinker_jax.train.errors import EXPECTED
 from onethinker_jax.train.export import check_export, export_model
-from onethinker_jax.train.run import copy_base, prepare_base, run
+from onethinker_jax.train.prepare import copy_base, prepare_base
+from onethinker_jax.train.run import run
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_tokenizer
 from tests.train import making
 

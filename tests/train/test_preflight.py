@@ -219,7 +219,7 @@ def test_what_is_skipped_is_left_out_counted_and_named(corpora, tmp_path: Path, 
     assert [record.problem_id for record in kept.rl] == [1, 2]
     assert kept.heldout is found.heldout and {len(of) for of in lengths.values()} == {1, 2}
     out = capsys.readouterr().out
-    assert "2 sft records left out" in out and "--sft.batch.tokens 7" in out
+    assert "2 sft records left out" in out and re.search(r"--sft\.batch\.tokens \d+ would do for all", out)
     folder = config.directory / "quarantine"
     rows = [json.loads(line) for line in (folder / "sft_lengths.jsonl").read_text().splitlines()]
     assert [row["problem_id"] for row in rows] == [1, 2]

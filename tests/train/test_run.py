@@ -53,6 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_files(finished: Run) -> None:
     """All that the README promises is there, and nothing half-written beside it."""
     names = {path.name for path in finished.directory.iterdir()}
+    assert not {name for name in names if name.startswith("reward.sock")}
     folders = {"data", "base", "checkpoints", "heldout", "tensorboard", "model"}
     assert folders | {"config.json", "metrics.jsonl", "index.html", "reward_server.log"} <= names
     assert not list(finished.directory.rglob("*.writing*")) + list(finished.directory.rglob("*.part"))
@@ -197,6 +198,25 @@ def test_another_config_is_refused(finished: Run) -> None:
     assert (finished.directory / "config.json").read_bytes() == before
 
 
+def test_a_finished_run_goes_on_for_more_steps(finished: Run, tmp_path: Path) -> None:
+    """It is scored, exported and shown anew; its learning rates were those of a shorter run, which is said."""
+    longer = Run(tmp_path / "smoke", "", "")
+    shutil.copytree(finished.directory, longer.directory)
+    steps = CONFIG.rl.steps + 1
+    result = running.module("onethinker_jax.train", "smoke", "--out", tmp_path, "--rl.steps", steps)
+    assert result.returncode == 0, result.stderr
+    assert f"rl.steps {steps} instead of {CONFIG.rl.steps}: this run goes on after RL step" in result.stdout
+    assert "the learning rate has a cosine schedule" in result.stdout
+    assert [row["step"] for row in longer.metrics("rl")] == list(range(1, steps + 1))
+    before, after = (run.directory for run in (finished, longer))
+    for name in ("index.html", "heldout/rl.jsonl", "model/model.safetensors"):
+        assert (after / name).read_bytes() != (before / name).read_bytes(), name
+    assert (after / "heldout" / "sft.jsonl").read_bytes() == (before / "heldout" / "sft.jsonl").read_bytes()
+    result = running.module("onethinker_jax.train", "smoke", "--out", tmp_path, timeout=60)
+    assert result.returncode == 1
+    assert f"{steps} RL steps are done: rl.steps {CONFIG.rl.steps} is less" in result.stderr
+
+
 def test_a_broken_checkpoint_is_named(finished: Run, tmp_path: Path) -> None:
     """Training neither starts afresh nor goes on from an older one in its place."""
     directory = tmp_path / "smoke"
@@ -257,7 +277,14 @@ def test_from_an_exported_directory_without_sft(finished: Run, tmp_path: Path) -
     source = finished.directory / "model"
     flags = ("--sft.steps", 0, "--rl.steps", 1, "--data.shapes-rl", 40)
     result = running.module(
-        "onethinker_jax.train", "smoke", "--out", tmp_path, "--model.init-from", source, *flags
+        "onethinker_jax.train",
+        "smoke",
+        "--out",
+        tmp_path,
+        "--model.init-from",
+        source,
+        "--model.tiny",
+        *flags,
     )
     assert result.returncode == 0, result.stderr
     run = Run(tmp_path / "smoke", result.stdout, result.stderr)
