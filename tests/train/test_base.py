@@ -126,7 +126,8 @@ def test_a_place_that_is_not_replaced_is_found_before_the_first_step(source: Pat
     rows = {"sft": [sft_row()], "rl": [rl_row()], "heldout": [rl_row()]}
     files = [write_rows(tmp_path / f"{name}.json", held) for name, held in rows.items()]
     data = DataSettings(sft_file=files[0], rl_file=files[1], heldout_file=files[2])
-    config = TrainConfig(name="run", out=tmp_path, model=ModelSettings(init_from=source), data=data)
+    base = ModelSettings(init_from=source, tiny=True)
+    config = TrainConfig(name="run", out=tmp_path, model=base, data=data)
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="run/model: exists and is no model directory"):

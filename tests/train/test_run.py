@@ -209,7 +209,8 @@ def test_a_finished_run_goes_on_for_more_steps(finished: Run, tmp_path: Path) ->
     assert "the learning rate has a cosine schedule" in result.stdout
     assert [row["step"] for row in longer.metrics("rl")] == list(range(1, steps + 1))
     before, after = (run.directory for run in (finished, longer))
-    for name in ("index.html", "heldout/rl.jsonl", "model/model.safetensors"):
+    assert (after / "heldout" / "rl.jsonl").is_file() and (after / "heldout" / "rl_sampled.jsonl").is_file()
+    for name in ("index.html", "model/model.safetensors"):
         assert (after / name).read_bytes() != (before / name).read_bytes(), name
     assert (after / "heldout" / "sft.jsonl").read_bytes() == (before / "heldout" / "sft.jsonl").read_bytes()
     result = running.module("onethinker_jax.train", "smoke", "--out", tmp_path, timeout=60)
