@@ -1,5 +1,7 @@
 """Which option an answer names: paper variant, with and without the options' texts."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,7 +214,7 @@ def test_a_truth_without_a_letter_is_compared_as_text():
 
 def test_the_score_knows_the_options():
     response = "<think>x</think><answer>Stop</answer>"
-    task = {"problem_type": "multiple choice", "data_type": "image"}
+    task: dict[str, Any] = {"problem_type": "multiple choice", "data_type": "image"}
     assert score_response(response, "C", **task, options=LETTERED).accuracy == 1.0
     assert score_response(response, "B", **task, options=LETTERED).accuracy == 0.0
     assert score_response(response, "C", **task).accuracy == 0.0
