@@ -56,9 +56,13 @@ def test_lengths_of_every_task_are_the_examples(
     """Of all records of the Shapes world, as the default run reads them."""
     records = read_records(getattr(world, file), media_root=world.directory)
     train_tokenizer(record_texts(records), tmp_path, vocab_size=600)
-    limits = {"video_max_frames": 16, "video_min_pixels": 32 * 32, "video_max_pixels": 64 * 96}
     processor = Processor.from_pretrained(
-        tmp_path, image_min_pixels=56 * 56, image_max_pixels=128 * 128, **limits
+        tmp_path,
+        image_min_pixels=56 * 56,
+        image_max_pixels=128 * 128,
+        video_max_frames=16,
+        video_min_pixels=32 * 32,
+        video_max_pixels=64 * 96,
     )
     assert {task_of(record) for record in records} >= {task for task in TASKS if not task.endswith("(text)")}
     measured = measure(records, range(len(records)), processor, training=training)

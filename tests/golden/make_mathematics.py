@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import math_verify
-from mathruler.grader import grade_answer
+from mathruler.grader import grade_answer  # pyright: ignore[reportMissingImports]
 
 TABLE = Path(__file__).parent / "mathematics.tsv"
 
@@ -24,7 +24,8 @@ def by_math_verify(answer: str, truth: str) -> bool:
         text if "\\boxed" in text or text.count("$") > 1 or "\\(" in text or "\\[" in text else f"${text}$"
         for text in (truth, answer)
     ]
-    return math_verify.verify(*(math_verify.parse(text) for text in marked))
+    gold, target = (math_verify.parse(text) for text in marked)
+    return math_verify.verify(gold, target)
 
 
 def verdict(judge, answer: str, truth: str) -> str:

@@ -357,8 +357,8 @@ def test_marks_belong_to_their_time() -> None:
 def test_masks_of_a_record_are_read_and_timed(tmp_path: Path) -> None:
     shape = np.zeros((64, 96), np.uint8, order="F")
     shape[10:20, 30:50] = 1
-    rle = coco_mask.encode(shape)
-    rle["counts"] = rle["counts"].decode()  # pyright: ignore
+    encoded = coco_mask.encode(shape)
+    rle = {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}  # pyright: ignore
     points = "[[1, 2], [3, 4], [5, 6]]"
     box = f'{{"boxes": [1, 2, 3, 4], "positive_points": {points}, "negative_points": {points}}}'
     timed = box.replace("{", '{"time": 0, ')
