@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from onethinker_jax.text_output import json_text
+from onethinker_jax.text_output import json_text, visible
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class BadRecords:
                 with self.quarantine.open("a", encoding="utf-8") as file:
                     file.write(json_text({"reason": str(error), **about}) + "\n")
             if self.count <= SAID_ONE_BY_ONE:
-                logger.warning("skipped: %s", error)
+                logger.warning("skipped: %s", visible(str(error)))
             elif self.count & (self.count - 1) == 0:  # 8, 16, 32 ...: thousands of lines would help nobody
                 logger.warning("skipped %d records so far", self.count)
 
