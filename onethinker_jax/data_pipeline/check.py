@@ -27,7 +27,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -40,18 +40,20 @@ from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.bad_records import BadRecords
 from onethinker_jax.data_pipeline.chat import ProcessorError
 from onethinker_jax.data_pipeline.corpus_counts import CorpusCounts
-from onethinker_jax.data_pipeline.corpus_lengths import CorpusLengths
 from onethinker_jax.data_pipeline.corpus_page import write_corpus_page
 from onethinker_jax.data_pipeline.inspection import MediaFacts, inspect_media
 from onethinker_jax.data_pipeline.json_rows import JsonRows, RecordError
 from onethinker_jax.data_pipeline.media import MediaError
 from onethinker_jax.data_pipeline.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media_reader import GRACE_SECONDS, MediaReader
-from onethinker_jax.data_pipeline.processor import Lengths, Processor
 from onethinker_jax.data_pipeline.prompts import PromptError
 from onethinker_jax.data_pipeline.records import Purpose, Record, iter_records, task_of
 from onethinker_jax.data_pipeline.views import View, view_record
 from onethinker_jax.text_output import json_text, one_line
+
+if TYPE_CHECKING:  # they import JAX, which only `--model` needs
+    from onethinker_jax.data_pipeline.corpus_lengths import CorpusLengths
+    from onethinker_jax.data_pipeline.processor import Lengths
 
 _BOUNDS = (
     "image_min_pixels",
@@ -110,13 +112,16 @@ class CheckSettings:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")
 
-    def lengths(self, media: MediaReader) -> CorpusLengths | None:
+    def lengths(self, media: MediaReader) -> "CorpusLengths | None":
         """Where the records' lengths are counted; None without a model.
 
         Raises ProcessorError, PromptError, or ValueError naming bounds that cannot be.
         """
         if self.model is None:
             return None
+        from onethinker_jax.data_pipeline.corpus_lengths import CorpusLengths
+        from onethinker_jax.data_pipeline.processor import Processor
+
         given = {name: getattr(self, name) for name in _BOUNDS if getattr(self, name) is not None}
         processor = Processor.from_pretrained(
             self.model, video_fps=self.fps, video_max_frames=self.max_frames, media=media, **given
@@ -182,7 +187,7 @@ def _check_file(
     counts: CorpusCounts,
     bad: BadRecords,
     shown: "_Samples",
-    lengths: CorpusLengths | None,
+    lengths: "CorpusLengths | None",
     progress: Progress,
 ) -> None:
     rows = JsonRows(path)

@@ -151,7 +151,7 @@ class Qwen3VLConfig:
     def from_directory(cls, path: str | Path) -> "Qwen3VLConfig":
         """Reads ``<path>/config.json``; raises ConfigError or FileNotFoundError naming the file."""
         if fault := directory_fault(Path(path)):
-            raise ConfigError(f"{path}: {fault}")
+            raise (ConfigError if Path(path).exists() else FileNotFoundError)(f"{path}: {fault}")
         file = Path(path) / "config.json"
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; is this a Hugging Face model directory?")

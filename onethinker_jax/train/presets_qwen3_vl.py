@@ -194,7 +194,7 @@ def qwen3_vl_8b_rl() -> TrainConfig:
 
 
 def qwen3_vl_8b_rl_v6e() -> TrainConfig:
-    """EMA-GRPO of Qwen3-VL-8B on the 32 chips of a v6e-32, whose memory is a third of a v5p-32's.
+    """EMA-GRPO of Qwen3-VL-8B on the 32 chips of a v6e-32, a third of a v5p-32's memory.
 
     ``python -m onethinker_jax.train qwen3_vl_8b_rl_v6e --model.init-from runs/qwen3_vl_8b_sft/model …``
 

@@ -165,7 +165,9 @@ def test_an_answer_that_does_not_go_on_from_the_opening_is_refused(processors, t
     write_image(tmp_path / "a.png")
     row = sft_row(problem_id=5, messages=[{"role": "user", "content": "<image>What?"}, assistant(answer)])
     (record,) = read_records(write_rows(tmp_path / "sft.json", [row]))
-    with pytest.raises(RecordError, match=r"record 5: the last assistant turn does not go on from '<think>"):
+    with pytest.raises(
+        RecordError, match=r"record 1 \(problem_id 5\): the last assistant turn does not go on from '<think>"
+    ):
         processors[name].training(record)
 
 
