@@ -39,6 +39,7 @@ METRICS_FILE = "metrics.jsonl"
 TOLD_AFTER = 3.0  # seconds that something takes before a line says so
 SILENCE = 30.0  # seconds after which a line says what goes on, whatever it is
 SHOWN_AFTER = 1.0  # the same on a terminal, where it is no line that stays
+_UNBOUNDED = 10_000  # characters, wider than any table
 
 
 class RunLog:
@@ -215,15 +216,26 @@ class RunLog:
         self._line(("warning: ", "bold yellow"), text)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Prints a table. Floats show three decimals, None a dash; all columns but the first align right."""
+        """Prints a table. Floats show three decimals, None a dash; all columns but the first align right.
+
+        Nothing of a cell is cut off: a narrow terminal breaks it over lines, any other output is as wide as it needs.
+        """
         table = Table(
             title=escape(visible(title)), title_justify="left", title_style="bold", header_style="bold"
         )
         for index, column in enumerate(columns):
-            table.add_column(escape(visible(column)), justify="left" if index == 0 else "right", no_wrap=True)
+            table.add_column(
+                escape(visible(column)), justify="left" if index == 0 else "right", overflow="fold"
+            )
         for row in rows:
             table.add_row(*(escape(visible(_cell(value))) for value in row))
+        if self.console.is_terminal:
+            self.console.print(table)
+            return
+        narrow, unbounded = self.console.width, self.console.options.update(max_width=_UNBOUNDED)
+        self.console.width = max(narrow, self.console.measure(table, options=unbounded).maximum)
         self.console.print(table)
+        self.console.width = narrow
 
     def close(self, *, failed: bool = False) -> None:
         """Ends the display and closes the files. A second call does nothing."""

@@ -185,7 +185,10 @@ def test_errors_of_the_thread_reach_the_consumer(processor, records):
             take(batches, 50)
     batches.close()
     small = make_batches(records[:1], processor, rows=1, tokens=20, patches=96)
-    with pytest.raises(PackingError, match=r"record 0: \d+ tokens do not fit in a row of 20"), small:
+    with (
+        pytest.raises(PackingError, match=r"record 1 \(problem_id 0\): \d+ tokens do not fit in a row of 20"),
+        small,
+    ):
         next(small)
 
 

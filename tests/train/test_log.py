@@ -153,6 +153,18 @@ def test_table(tmp_path: Path) -> None:
     assert "–" in out.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_cell_of_a_table_is_cut_off(tmp_path: Path, terminal: bool) -> None:
+    out = io.StringIO()
+    screen = Console(file=out, width=40, force_terminal=terminal, color_system=None)
+    with RunLog(tmp_path, console=screen) as log:
+        log.table(
+            "Wide", ["stage", "examples of a step"], [["held-out answers", "4 prompts x 2 answers of each"]]
+        )
+    assert "…" not in out.getvalue()
+    assert ("4 prompts x 2 answers of each" in out.getvalue()) is not terminal
+
+
 def test_metrics_need_a_stage(tmp_path: Path) -> None:
     with RunLog(tmp_path, console=console()[0]) as log, pytest.raises(RuntimeError, match="stage"):
         log.metrics(1, {"loss": 1.0})

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def test_what_is_refused_and_what_is_meant() -> None:
 
 
 @pytest.fixture
-def corpora(tmp_path: Path) -> Callable[..., tuple[TrainConfig, Corpora, Processor, RunLog]]:
+def corpora(tmp_path: Path) -> Iterator[Callable[..., tuple[TrainConfig, Corpora, Processor, RunLog]]]:
     write_image(tmp_path / "a.png")
     write_tokenizer(tmp_path / "base", image_pixels=(1024, 4096))
 
@@ -182,10 +183,11 @@ def corpora(tmp_path: Path) -> Callable[..., tuple[TrainConfig, Corpora, Process
             **changes,
         )
         config = replace(smoke(), out=tmp_path / "runs", data=data)
-        log = RunLog(config.directory, console=Console(quiet=True), beats=False)
+        log = opened.enter_context(RunLog(config.directory, console=Console(quiet=True), beats=False))
         return config, prepare_data(config, ALONE, log), Processor.from_pretrained(tmp_path / "base"), log
 
-    return make
+    with ExitStack() as opened:
+        yield make
 
 
 def long(count: int) -> str:
