@@ -299,21 +299,22 @@ def _field(row: dict, name: str, kind: type | tuple[type, ...], default: Any = N
     return value
 
 
+# What `path` and `additional_path` of an evaluation row are.
+_PATHS = {"image": ("image",), "video": ("video",), "video-image": ("video", "image"), "text": ()}
+
+
 def _media(row: dict, root: MediaFolder) -> tuple[tuple[MediaFile, ...], tuple[MediaFile, ...]]:
     """Paths of images and videos from `images`, `videos`, or an evaluation row's `path`s; all must exist."""
     found: dict[str, list[MediaFile]] = {"image": [], "video": []}
     sources = [("images", "image"), ("videos", "video")]
-    if "path" in row:
-        kinds = {"video-image": ("video", "image")}.get(
-            row.get("data_type", ""), (row.get("data_type"), None)
-        )
-        sources += [
-            (field, kind)
-            for field, kind in zip(("path", "additional_path"), kinds, strict=True)
-            if kind in found
-        ]
-        if kinds[0] == "text" and (named := next(filter(row.get, ("path", "additional_path")), None)):
-            raise RecordError(f"{named}: names media, but data_type is 'text'")
+    data_type = row.get("data_type")
+    kinds = _PATHS.get(data_type) if isinstance(data_type, str) else None
+    for number, field in enumerate(("path", "additional_path")):
+        if kinds is None or not row.get(field):
+            continue  # what is wrong with the data type is said by `_data_type`
+        if number >= len(kinds):
+            raise RecordError(f"{field}: names media, but data_type is {data_type!r}")
+        sources.append((field, kinds[number]))
     for field, kind in sources:
         value = row.get(field)
         entries = [value] if isinstance(value, str) else [] if value is None else value
@@ -333,6 +334,8 @@ def _media(row: dict, root: MediaFolder) -> tuple[tuple[MediaFile, ...], tuple[M
 
 def _data_type(row: dict, images: tuple, videos: tuple, *, default: str) -> str:
     """`default` is that of a row that has no media and does not say; "": it must say."""
+    if row.get("data_type") is None and row.get("path"):
+        raise RecordError("data_type: is missing, which tells what path is")
     held = "video-image" if images and videos else "video" if videos else "image" if images else "text"
     if row.get("data_type") is None and held == "text" and not default:
         raise RecordError("data_type: is missing (that of a question without media is 'text')")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 START_LIMIT_S = 300.0
+END_LIMIT_S = 60.0  # of a process that has closed its pipe, until the kernel says what ended it
 
 
 class WorkerProcess:
@@ -33,6 +34,7 @@ class WorkerProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.ended_by: int | None = None
         """The signal that ended the process of the last question without an answer; None if it was stuck."""
+        self._hung_up = False  # whether the process has closed its end of a pipe
 
     def ask(self, question: Any, limit_s: float) -> Any | None:
         """The answer, both any JSON; None when none came within `limit_s` seconds or the process died.
@@ -85,7 +87,7 @@ class WorkerProcess:
         """The signal that ended the process; None if it runs, or ended by itself."""
         assert self.process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(1.0)
+            self.process.wait(END_LIMIT_S if self._hung_up else 1.0)
         status = self.process.poll()
         return -status if status is not None and status < 0 else None
 
@@ -94,6 +96,7 @@ class WorkerProcess:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         into, out = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self._hung_up = False
         deadline = time.monotonic() + limit_s
         unsent, received = memoryview(message), bytearray()
         with selectors.DefaultSelector() as selector:
@@ -111,12 +114,14 @@ class WorkerProcess:
                     except BlockingIOError:
                         continue
                     except OSError:
+                        self._hung_up = True
                         return None
                     if not unsent:
                         selector.unregister(into)
                 if out in ready:
                     piece = os.read(out, 1 << 20)
                     if not piece:
+                        self._hung_up = True
                         return None
                     received += piece
         return json.loads(received)
