@@ -106,10 +106,10 @@ def _scored(
 ) -> list[Answered]:
     """The part with its scores, in one call; where a record of it spoils that, one by one without the bad ones."""
     try:
-        of_part = scorer([records[one.number] for one in part], [[one.response] for one in part])
+        scored = scorer([records[one.number] for one in part], [[one.response] for one in part])
         return [
             _with_masks(one, records[one.number], score, scorer)
-            for one, (score,) in zip(part, of_part, strict=True)
+            for one, (score,) in zip(part, scored, strict=True)
         ]
     except (GroundTruthError, MediaError, RecordError) as error:
         record = records[part[0].number]

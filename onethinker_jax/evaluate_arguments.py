@@ -23,7 +23,7 @@ class Arguments(ModelArguments):
     media_root: Path | None = None
     """Folder the media paths are relative to; by default the file's own."""
     limit: int | None = None
-    """Only the first so many records."""
+    """Only the first this many records."""
     rows: int = 8
     """Prompts decoded at once."""
     prompt_tokens: int = 16_384

@@ -31,7 +31,7 @@ class ModelArguments:
     temperature: float = 0.0
     """0: greedy answers."""
     top_k: int = 0
-    """Of the likeliest tokens so many are kept; 0: all."""
+    """Of the likeliest tokens this many are kept; 0: all."""
     top_p: float = 1.0
     """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
     min_p: float = 0.0

@@ -102,7 +102,7 @@ class AnnotateSettings:
     on_bad_record: OnBadRecord = "raise"
     """"skip" leaves bad records out, each with its reason in bad.jsonl."""
     limit: int | None = None
-    """Only the first so many records."""
+    """Only the first this many records."""
     candidates: int = 4
     """Answers asked for each record."""
     ask: bool = True

@@ -84,7 +84,7 @@ class CheckSettings:
     fps: float = 2.0
     """Videos are sampled as in training: frames a second ..."""
     max_frames: int = 128
-    """... and at most so many."""
+    """... and at most this many."""
     time_limit: float = 60.0
     """Seconds that decoding one video may take."""
     samples: int = 2

@@ -87,7 +87,7 @@ def reserved_token(text: str) -> str | None:
 def conversation_fault(
     turns: Iterable[Turn], images: int, videos: int, *, whole: str = "messages"
 ) -> str | None:
-    """Why no conversation can be made of these texts and so many media, as "field: fault"; None if one can.
+    """Why no conversation can be made of these texts and this many media, as "field: fault"; None if one can.
 
     Reading and `Processor` both ask this, so what one takes the other takes. `whole` names all texts together.
     """

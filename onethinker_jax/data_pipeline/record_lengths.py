@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 # Values that are proposed are multiples of this: patches come in merge blocks of 4, and round numbers read better.
 STEP = 16
-# Lengths are written to their file after so many records.
+# Lengths are written to their file after this many records.
 _WRITTEN_TOGETHER = 5000
 _WAITING_A_THREAD = 8
 UNKNOWN = -1
@@ -236,7 +236,7 @@ def _in_order(
 
 
 def _read(file: Path | None, count: int) -> np.ndarray:
-    """int32 [count, 2]: what was written, unknown where that is not so many."""
+    """int32 [count, 2]: what was written, unknown where that is not this many."""
     unknown = np.full((count, 2), UNKNOWN, np.int32)
     if file is None or not file.is_file():
         return unknown

@@ -76,13 +76,13 @@ class SentMedia:
     """How images and video frames are sent to the teacher. Pixels are height times width after resizing."""
 
     image_min_pixels: int = 4 * 32 * 32
-    """A smaller image is enlarged to so many pixels."""
+    """A smaller image is enlarged to this many pixels."""
     image_max_pixels: int = 1024 * 32 * 32
-    """A larger image is shrunk to so many pixels."""
+    """A larger image is shrunk to this many pixels."""
     video_fps: float = 2.0
     """Videos are sampled as in training: frames a second ..."""
     video_max_frames: int = 128
-    """... and at most so many."""
+    """... and at most this many."""
     video_min_pixels: int = 4 * 32 * 32
     """Of one frame."""
     video_max_pixels: int = 100_352

@@ -11,7 +11,7 @@ from onethinker_jax.data_pipeline.film import Film, OtherPackets
 from onethinker_jax.data_pipeline.media_file import MediaError
 from onethinker_jax.data_pipeline.video_timeline import Timeline, decoded_frames
 
-# Jump to a key frame rather than decode up to it if that saves at least so many frames.
+# Jump to a key frame rather than decode up to it if that saves at least this many frames.
 _SEEK_WORTH_FRAMES = 16
 
 

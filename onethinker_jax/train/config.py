@@ -136,17 +136,17 @@ class DataSettings:
     shapes_seed: int = 0
     """Seed of the Shapes world."""
     image_min_pixels: int = 56 * 56
-    """A smaller image is enlarged to so many pixels."""
+    """A smaller image is enlarged to this many pixels."""
     image_max_pixels: int = 128 * 128
-    """A larger image is shrunk to so many pixels."""
+    """A larger image is shrunk to this many pixels."""
     video_fps: float = 2.0
     """Frames sampled of a second of video."""
     video_max_frames: int = 16
     """Most frames sampled of a video; a longer one is sampled evenly over its whole length."""
     video_min_pixels: int = 32 * 32
-    """Smaller frames are enlarged to so many pixels each."""
+    """Smaller frames are enlarged to this many pixels each."""
     video_max_pixels: int = 64 * 96
-    """Larger frames are shrunk to so many pixels each."""
+    """Larger frames are shrunk to this many pixels each."""
     video_total_pixels: int | None = None
     """Bound of a video's sampled frames together; by default what the model's directory says."""
     cache_bytes: int = 512 * 2**20
@@ -304,7 +304,7 @@ class RLSettings:
     """Sizes that prompts are padded to: the longest, its half, its quarter …; each costs a prefill to compile."""
     prefill_tokens: int | None = None
     """Most tokens of a prompt computed in one dispatch, so that a long prompt's prefill goes by between decode bursts
-    and holds the activations of so many tokens only; by default prompts are prefilled whole."""
+    and holds the activations of this many tokens only; by default prompts are prefilled whole."""
     max_new_tokens: int = 152
     """Most tokens of an answer; a longer one is cut off."""
     temperature: float = 1.0
@@ -334,7 +334,7 @@ class RLSettings:
     clip_high: float = 0.3
     """The ratio of probabilities is clipped above at 1 + this."""
     dual_clip: float = 3.0
-    """For a negative advantage the loss is at most so many times it; ``inf``: no bound."""
+    """For a negative advantage the loss is at most this many times it; ``inf``: no bound."""
     average: Average = "token"
     """The loss is a mean over tokens, over samples of their means, or over samples x ``max_new_tokens``."""
     kl_coefficient: float = 0.0
