@@ -185,7 +185,7 @@ class RunLog:
                 self._end_live(transient=True)
 
     def reached(self, progress: Progress, step: int) -> None:
-        """Takes that so many of something are done."""
+        """Notes on a display that `step` units are done."""
         with self._lock:
             progress.reached(step)
             now = self._clock()
@@ -317,7 +317,7 @@ class Doing:
         self._log, self._progress = log, progress
 
     def reached(self, count: int, total: int | None = None) -> None:
-        """So many are done, of so many where that was not known before."""
+        """Notes that `count` units are done, of `total` where that was not known before."""
         if total is not None:
             self._progress.total = total
         self._log.reached(self._progress, count)

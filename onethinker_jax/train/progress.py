@@ -62,7 +62,7 @@ class Progress:
         return min(self._done_at, self._clock()) - self.begun
 
     def reached(self, step: int) -> None:
-        """Notes that so many are done by now."""
+        """Notes that `step` units are done by now."""
         now = self._clock()
         self.step = step
         last = self._points[-1] if self._points else (-math.inf, -1)

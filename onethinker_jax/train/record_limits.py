@@ -102,8 +102,8 @@ def _measured(
         return mine
     found = [[number, *mine.lengths[number].tolist()] for number in numbers]
     lengths, errors = np.full((len(records), 2), UNKNOWN, np.int32), {}
-    for of_one, failed in hosts.gather([found, list(mine.errors.items())]):
-        rows = np.array(of_one, np.int64).reshape(-1, 3)
+    for measured, failed in hosts.gather([found, list(mine.errors.items())]):
+        rows = np.array(measured, np.int64).reshape(-1, 3)
         lengths[rows[:, 0]] = rows[:, 1:]
         errors |= dict(failed)
     return Measured(lengths, errors)
