@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onethinker_jax.model.attention import Backend, attention
+from onethinker_jax.model.attention.attention import Backend, attention
 
 Ids = tuple[np.ndarray, np.ndarray]
 

@@ -31,19 +31,19 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from onethinker_jax.data_pipeline.frame_cache import FrameCache
-from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.media_pool import MediaPool
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.packing import fill_of
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, read_records
-from onethinker_jax.data_pipeline.synthetic import build_shapes_world
-from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.batches.packing import fill_of
+from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.data_pipeline.records.record import Record, read_records
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.policy import model_config
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer

@@ -115,10 +115,10 @@ def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int]
     import jax.numpy as jnp
     from flax import nnx
 
-    from onethinker_jax.model.continuous_batching import ContinuousBatching, Prompts
-    from onethinker_jax.model.generate import GenerationShape
+    from onethinker_jax.model.generation.continuous_batching import ContinuousBatching, Prompts
+    from onethinker_jax.model.generation.generate import GenerationShape
+    from onethinker_jax.model.generation.sampling import SamplingConfig
     from onethinker_jax.model.hf_weights import load_hf
-    from onethinker_jax.model.sampling import SamplingConfig
 
     tokens, patches = make_prompt(settings.prompt)
     graphdef, params = nnx.split(load_hf(directory, dtype=jnp.dtype(settings.dtype)))

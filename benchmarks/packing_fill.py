@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.packing import fill_of
-from onethinker_jax.data_pipeline.placement import PLACINGS
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.record_file import RecordFile
-from onethinker_jax.data_pipeline.synthetic import build_shapes_world
-from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
-from onethinker_jax.train.config import BatchSettings, DataSettings, ModelSettings, SFTSettings
+from onethinker_jax.data_pipeline.batches.bin_packing import PLACINGS
+from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.batches.packing import fill_of
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.data_pipeline.records.record_file import RecordFile
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
+from onethinker_jax.train.config.config import BatchSettings, DataSettings, ModelSettings, SFTSettings
 
 SHAPES = (SFTSettings().batch, BatchSettings(rows=4, tokens=512, patches=320))
 

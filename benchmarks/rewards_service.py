@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.rewards.client import MaskItem, RewardClient, TextItem, start_server
+from onethinker_jax.rewards.client.client import MaskItem, RewardClient, TextItem, start_server
 
 WORK = ("text", "image", "video")
 PROCESSES = 4
@@ -111,7 +111,7 @@ def main() -> None:
 
 def use_small_models(chosen: argparse.Namespace, folder: Path) -> None:
     """Writes a POLAR and a SAM2 into the folder and chooses them."""
-    from tests.rewards.small_models import random_sam2, write_polar
+    from tests.rewards.backends.small_models import random_sam2, write_polar
 
     chosen.text_backend, chosen.text_model = "polar", folder / "polar"
     chosen.mask_backend, chosen.mask_model = "sam2", folder / "sam2"

@@ -138,10 +138,10 @@ def make(scratch: Path, image_side: int, vocabulary: int) -> int:
     from flax import nnx
     from PIL import Image
 
-    from onethinker_jax.data_pipeline.processor import Processor
-    from onethinker_jax.data_pipeline.prompts import question_text
-    from onethinker_jax.data_pipeline.records import read_records
-    from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
+    from onethinker_jax.data_pipeline.processor.processor import Processor
+    from onethinker_jax.data_pipeline.processor.prompts import question_text
+    from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
+    from onethinker_jax.data_pipeline.records.record import read_records
     from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
     from onethinker_jax.model.hf_weights import save_hf
     from onethinker_jax.model.qwen3_vl import Qwen3VL

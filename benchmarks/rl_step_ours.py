@@ -18,20 +18,20 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from benchmarks.rl_step import CLIP, LEARNING_RATE, NEW_TOKENS, PROMPTS, SAMPLES, Turns, reward
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, read_records
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import Record, read_records
 from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import Checkpoints
-from onethinker_jax.train.config import BatchSettings, OptimizerSettings, RLSettings
+from onethinker_jax.train.config.config import BatchSettings, OptimizerSettings, RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
-from onethinker_jax.train.log import Compilations, RunLog, count_compilations
-from onethinker_jax.train.policy_update import policy_batches, rl_logprobs, rl_update
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.log.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.rl.policy_update import policy_batches, rl_logprobs, rl_update
+from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import make_optimizer
 
 

@@ -5,10 +5,10 @@
 import tempfile
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.answer_picture import answer_picture
-from onethinker_jax.data_pipeline.records import read_records
-from onethinker_jax.data_pipeline.synthetic import build_shapes_world
-from onethinker_jax.data_pipeline.views import view_record
+from onethinker_jax.data_pipeline.drawing.answer_picture import answer_picture
+from onethinker_jax.data_pipeline.drawing.views import view_record
+from onethinker_jax.data_pipeline.records.record import read_records
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.rewards.answers import StructuredAnswer
 
 TASK = "spatial-temporal grounding"

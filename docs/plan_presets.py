@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from onethinker_jax.train.presets_qwen3_vl import SLICES
+from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 
 PAGE = Path(__file__).parent / "plan.md"
 BEGIN, END = "<!-- plans: begin -->", "<!-- plans: end -->"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onethinker_jax.data_pipeline import scenes
+from onethinker_jax.data_pipeline.shapes import scenes
 
 WIDTH, GAP = 1180, 4
 

@@ -4,7 +4,7 @@ import inspect
 import sys
 
 from onethinker_jax import __version__
-from onethinker_jax.train.presets import PRESETS
+from onethinker_jax.train.config.presets import PRESETS
 
 COMMANDS = {
     "train [PRESET]": "a whole run: data, SFT, EMA-GRPO, held-out answers, a page, an exported model",

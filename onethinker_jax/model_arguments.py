@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from onethinker_jax.command_line import UsageError
-from onethinker_jax.rewards.sidecar import SidecarSettings
+from onethinker_jax.rewards.client.sidecar import SidecarSettings
 from onethinker_jax.sampler_settings import SamplerSettings
 
 if TYPE_CHECKING:
     from flax import nnx
     from jax.sharding import Mesh
 
-    from onethinker_jax.data_pipeline.processor import Processor
+    from onethinker_jax.data_pipeline.processor.processor import Processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +90,10 @@ class ModelArguments:
 
     def processor(self) -> "Processor":
         """The directory's.  Raises ProcessorError, PromptError, UsageError naming a size that cannot work."""
-        from onethinker_jax.data_pipeline.chat import ProcessorError
-        from onethinker_jax.data_pipeline.media_reader import MediaReader
-        from onethinker_jax.data_pipeline.processor import Processor
-        from onethinker_jax.data_pipeline.prompts import PromptError, Prompts
+        from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+        from onethinker_jax.data_pipeline.processor.chat import ProcessorError
+        from onethinker_jax.data_pipeline.processor.processor import Processor
+        from onethinker_jax.data_pipeline.processor.prompts import PromptError, Prompts
 
         try:
             return Processor.from_pretrained(

@@ -12,13 +12,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.data_pipeline.packing import PackingError, check_fits, stack_prompts
-from onethinker_jax.data_pipeline.processor import Example, Processor
-from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.model.continuous_batching import ContinuousBatching, EndReason, Finished, Prompts
-from onethinker_jax.model.generate import GenerationShape
+from onethinker_jax.data_pipeline.batches.packing import PackingError, check_fits, stack_prompts
+from onethinker_jax.data_pipeline.processor.processor import Example, Processor
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.model.generation.continuous_batching import (
+    ContinuousBatching,
+    EndReason,
+    Finished,
+    Prompts,
+)
+from onethinker_jax.model.generation.generate import GenerationShape
+from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs
-from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.model.sharding import BATCH_AXES, decoding_layout
 from onethinker_jax.sampler_settings import SamplerSettings
 

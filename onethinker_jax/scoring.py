@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.prompts import OWN_PROMPTS, Prompts, question_text
-from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.prompts import OWN_PROMPTS, Prompts, question_text
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.rewards.answers import StructuredAnswer, extract_answer, parse_structured
 from onethinker_jax.rewards.batch import score_batch
-from onethinker_jax.rewards.client import MaskItem, RewardClient
+from onethinker_jax.rewards.client.client import MaskItem, RewardClient
 from onethinker_jax.rewards.metrics import mean_mask_iou
-from onethinker_jax.rewards.pool import ScorePool, ScoreRequest
 from onethinker_jax.rewards.score import DEFAULT_SETTINGS, RewardSettings, Score, Variant, max_accuracy
+from onethinker_jax.rewards.score_pool import ScorePool, ScoreRequest
 
 MASK_FPS = 2.0
 MASK_FRAMES = 16

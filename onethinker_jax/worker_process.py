@@ -129,7 +129,7 @@ class WorkerProcess:
 
 def package_environment() -> dict[str, str]:
     """This process's environment, in which a child can import this very package."""
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[1])
     paths = [root, os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 

@@ -11,21 +11,24 @@ from pathlib import Path
 import pytest
 
 import onethinker_jax
-from onethinker_jax import demo, evaluate
 from onethinker_jax.__main__ import COMMANDS, overview
 from onethinker_jax.command_line import UsageError, flags_of, parse
-from onethinker_jax.data_pipeline import annotate, check, tfds_builder
-from onethinker_jax.rewards import server
+from onethinker_jax.data_pipeline.annotate import __main__ as annotate
+from onethinker_jax.data_pipeline.check import __main__ as check
+from onethinker_jax.data_pipeline.records import tfds_builder
+from onethinker_jax.demo import __main__ as demo
+from onethinker_jax.evaluate import __main__ as evaluate
+from onethinker_jax.rewards.server import __main__ as server
 from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.train import __main__ as train
 from onethinker_jax.train import export, plan
-from onethinker_jax.train.config import TrainConfig
-from onethinker_jax.train.presets import PRESETS
+from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.presets import PRESETS
 
 PACKAGE = Path(onethinker_jax.__file__).parent
 WORKERS = {
-    "data_pipeline.media_worker",
-    "rewards.math_worker",
+    "data_pipeline.media.reading.media_worker",
+    "rewards.equivalence.math_worker",
     "rewards.score_worker",
 }  # our processes start these
 HELP: dict[str, Callable[[], object]] = {
@@ -36,7 +39,7 @@ HELP: dict[str, Callable[[], object]] = {
     "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
     "data_pipeline.check": lambda: check.main(["--help"]),
     "data_pipeline.annotate": lambda: annotate.main(["--help"]),
-    "data_pipeline.tfds_builder": lambda: tfds_builder.main(["--help"]),
+    "data_pipeline.records.tfds_builder": lambda: tfds_builder.main(["--help"]),
     "rewards.server": lambda: server.parse(["--help"]),
 }
 

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from onethinker_jax.answering import read_prompts
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.media_pool import MediaPool
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.packing import PackingError
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.model.continuous_batching import ContinuousBatching
+from onethinker_jax.data_pipeline.batches.packing import PackingError
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.evaluate.answering import read_prompts
+from onethinker_jax.model.generation.continuous_batching import ContinuousBatching
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
-from onethinker_jax.train.config import EvaluationSettings, RLSettings, SettingError
+from onethinker_jax.train.config.config import EvaluationSettings, RLSettings, SettingError
 from tests.data_pipeline.making import picture, write_tokenizer
 from tests.train import making
 from tests.waiting import HANG_S

@@ -10,17 +10,17 @@ import pytest
 from rich.console import Console
 
 from onethinker_jax.command_line import parse
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.candidates import Candidate, Candidates
-from onethinker_jax.data_pipeline.check import CheckSettings
-from onethinker_jax.data_pipeline.html_file import write_html
-from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.data_pipeline.sft_files import SftFiles
-from onethinker_jax.evaluate import Prediction, read_predictions, write_predictions
+from onethinker_jax.data_pipeline.annotate.candidates import Candidate, Candidates
+from onethinker_jax.data_pipeline.annotate.sft_files import SftFiles
+from onethinker_jax.data_pipeline.check.__main__ import CheckSettings
+from onethinker_jax.data_pipeline.drawing.html_file import write_html
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.evaluate.evaluation import Prediction, read_predictions, write_predictions
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.text_output import encodable, json_text, one_line, visible
-from onethinker_jax.train.log import RunLog, read_metrics
-from onethinker_jax.train.page import write_document
+from onethinker_jax.train.log.log import RunLog, read_metrics
+from onethinker_jax.train.pages.page import write_document
 
 # Every character that has broken a writer: halves of pairs, of a file name that is no UTF-8, NUL, an escape
 # sequence, line ends that `splitlines` knows and JSON does not escape, brackets that Rich reads, tags.

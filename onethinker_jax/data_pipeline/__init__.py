@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING
 from onethinker_jax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-    from onethinker_jax.data_pipeline.media import (
+    from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
+    from onethinker_jax.data_pipeline.batches.mixture import Mixture
+    from onethinker_jax.data_pipeline.batches.packing import (
+        Batch,
+        GroupBatch,
+        PackingError,
+        pack_groups,
+        pack_rows,
+        stack_prompts,
+    )
+    from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+    from onethinker_jax.data_pipeline.media.decoding import (
         MediaError,
         Video,
         VideoProbe,
@@ -20,20 +30,8 @@ if TYPE_CHECKING:
         probe_image,
         probe_video,
     )
-    from onethinker_jax.data_pipeline.mixture import Mixture
-    from onethinker_jax.data_pipeline.packing import (
-        Batch,
-        GroupBatch,
-        PackingError,
-        pack_groups,
-        pack_rows,
-        stack_prompts,
-    )
-    from onethinker_jax.data_pipeline.processor import Example, Processor
-    from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-    from onethinker_jax.data_pipeline.record_archive import RecordArchive, open_records
-    from onethinker_jax.data_pipeline.record_file import RecordFile
-    from onethinker_jax.data_pipeline.records import (
+    from onethinker_jax.data_pipeline.processor.processor import Example, Processor
+    from onethinker_jax.data_pipeline.records.record import (
         PROBLEM_TYPES,
         TASKS,
         Record,
@@ -42,17 +40,35 @@ if TYPE_CHECKING:
         read_records,
         task_of,
     )
+    from onethinker_jax.data_pipeline.records.record_archive import RecordArchive, open_records
+    from onethinker_jax.data_pipeline.records.record_file import RecordFile
 
 _HOME = {
-    "records": ("PROBLEM_TYPES", "TASKS", "Record", "RecordError", "iter_records", "read_records", "task_of"),
-    "media": ("MediaError", "Video", "VideoProbe", "load_image", "load_video", "probe_image", "probe_video"),
-    "processor": ("Example", "Processor"),
-    "packing": ("Batch", "GroupBatch", "PackingError", "pack_groups", "pack_rows", "stack_prompts"),
-    "mixture": ("Mixture",),
-    "record_file": ("RecordFile",),
-    "record_archive": ("RecordArchive", "open_records"),
-    "loader": ("RecordStream", "TrainingBatches"),
-    "prompt_stream": ("PromptStream",),
+    "records.record": (
+        "PROBLEM_TYPES",
+        "TASKS",
+        "Record",
+        "RecordError",
+        "iter_records",
+        "read_records",
+        "task_of",
+    ),
+    "media.decoding": (
+        "MediaError",
+        "Video",
+        "VideoProbe",
+        "load_image",
+        "load_video",
+        "probe_image",
+        "probe_video",
+    ),
+    "processor.processor": ("Example", "Processor"),
+    "batches.packing": ("Batch", "GroupBatch", "PackingError", "pack_groups", "pack_rows", "stack_prompts"),
+    "batches.mixture": ("Mixture",),
+    "records.record_file": ("RecordFile",),
+    "records.record_archive": ("RecordArchive", "open_records"),
+    "batches.loader": ("RecordStream", "TrainingBatches"),
+    "batches.prompt_stream": ("PromptStream",),
 }
 
 __all__ = [

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # the imports below take seconds
     interrupts_end_at_once("stopped")
 
 from onethinker_jax.command_line import UsageError, help_if_asked, parse
-from onethinker_jax.demo_arguments import Arguments
+from onethinker_jax.demo.arguments import Arguments
 
 if __name__ == "__main__":
     help_if_asked(Arguments, prog="python -m onethinker_jax.demo")
@@ -31,15 +31,15 @@ from flax import nnx
 from rich.console import Console
 from rich.text import Text
 
-from onethinker_jax.data_pipeline.answer_picture import answer_picture, time_text
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.records import Record, task_of
-from onethinker_jax.data_pipeline.views import Masks, View, view_record
-from onethinker_jax.demo_chat import chat
-from onethinker_jax.demo_question import Question, picture_file
-from onethinker_jax.evaluate import EXPECTED
-from onethinker_jax.model.continuous_batching import EndReason
+from onethinker_jax.data_pipeline.drawing.answer_picture import answer_picture, time_text
+from onethinker_jax.data_pipeline.drawing.views import Masks, View, view_record
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.processor import Example
+from onethinker_jax.data_pipeline.records.record import Record, task_of
+from onethinker_jax.demo.chat import chat
+from onethinker_jax.demo.question import Question, picture_file
+from onethinker_jax.evaluate.evaluation import EXPECTED
+from onethinker_jax.model.generation.continuous_batching import EndReason
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.answers import (
@@ -50,10 +50,10 @@ from onethinker_jax.rewards.answers import (
     extract_thinking,
     parse_structured,
 )
-from onethinker_jax.rewards.client import RewardClient
+from onethinker_jax.rewards.client.client import RewardClient
+from onethinker_jax.rewards.client.sidecar import connect
+from onethinker_jax.rewards.equivalence.quantities import number_fault
 from onethinker_jax.rewards.option_answers import option_letter, option_letters
-from onethinker_jax.rewards.quantities import number_fault
-from onethinker_jax.rewards.sidecar import connect
 from onethinker_jax.sampler_settings import padded
 from onethinker_jax.scoring import MASK_FPS, MASK_FRAMES, mask_pictures
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from onethinker_jax.command_line import UsageError
-from onethinker_jax.demo_question import Question, split_words
+from onethinker_jax.demo.question import Question, split_words
 from onethinker_jax.model_arguments import ModelArguments
 from onethinker_jax.rewards.answers import PROBLEM_TYPES
 

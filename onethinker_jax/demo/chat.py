@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from onethinker_jax.command_line import UsageError
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES
-from onethinker_jax.demo_question import Question, media_files
+from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES
+from onethinker_jax.demo.question import Question, media_files
 from onethinker_jax.spelling import hint
 
 COMMANDS = ("/media", "/task", "/option", "/quit")

@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from onethinker_jax.command_line import UsageError
-from onethinker_jax.data_pipeline.media import media_kind
-from onethinker_jax.data_pipeline.records import TASKS, Record
+from onethinker_jax.data_pipeline.media.decoding import media_kind
+from onethinker_jax.data_pipeline.records.record import TASKS, Record
 from onethinker_jax.rewards.answers import STRUCTURED_TYPES
 
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no text

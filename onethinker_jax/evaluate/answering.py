@@ -14,11 +14,11 @@ from typing import Any
 
 from flax import nnx
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.ordered_examples import OrderedExamples
-from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.records import Record, RecordError, task_of
+from onethinker_jax.data_pipeline.batches.ordered_examples import OrderedExamples
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.processor.processor import Example
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.record import Record, RecordError, task_of
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import GroundTruthError, Score
 from onethinker_jax.sampler_settings import PROMPTS_AHEAD, SamplerSettings

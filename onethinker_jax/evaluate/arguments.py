@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from onethinker_jax.data_pipeline.bad_records import OnBadRecord
+from onethinker_jax.data_pipeline.records.bad_records import OnBadRecord
 from onethinker_jax.model_arguments import ModelArguments
 from onethinker_jax.rewards.score import RewardSettings, Variant
 from onethinker_jax.sampler_settings import PROMPTS_AHEAD

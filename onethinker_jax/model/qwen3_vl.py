@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from onethinker_jax.model.attention.decode_attention import Visible
+from onethinker_jax.model.attention.kv_cache import KVCache
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.decode_attention import Visible
 from onethinker_jax.model.inputs import ModelInputs
-from onethinker_jax.model.kv_cache import KVCache
 from onethinker_jax.model.layers import Linear, Remat
 from onethinker_jax.model.text import Decoder, gather_visual
 from onethinker_jax.model.vision import VisionTower

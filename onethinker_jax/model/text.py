@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from onethinker_jax.model.attention import attention
+from onethinker_jax.model.attention.attention import attention
+from onethinker_jax.model.attention.decode_attention import Visible, decode_attention, prefix_attention
+from onethinker_jax.model.attention.kv_cache import KeyValues, KVCache, to_cache
 from onethinker_jax.model.config import TextConfig
-from onethinker_jax.model.decode_attention import Visible, decode_attention, prefix_attention
 from onethinker_jax.model.inputs import ModelInputs
-from onethinker_jax.model.kv_cache import KeyValues, KVCache, to_cache
 from onethinker_jax.model.layers import Linear, Remat, RMSNorm, recompute, stack_layers, wide
 from onethinker_jax.model.moe import Experts
 from onethinker_jax.model.rope import rotate, text_rope

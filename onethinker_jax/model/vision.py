@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from onethinker_jax.model.attention import attention
+from onethinker_jax.model.attention.attention import attention
 from onethinker_jax.model.config import VisionConfig
 from onethinker_jax.model.inputs import VisionInputs
 from onethinker_jax.model.layers import LayerNorm, Linear, Remat, recompute, stack_layers, wide

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from onethinker_jax.rewards.answers import StructuredAnswer, unwrap_answer
-from onethinker_jax.rewards.client import RewardClient, TextItem
+from onethinker_jax.rewards.client.client import RewardClient, TextItem
 from onethinker_jax.rewards.normalisation import normalise_scores
-from onethinker_jax.rewards.pool import UNJUDGED, Judged, ScorePool, ScoreRequest, score_request
 from onethinker_jax.rewards.score import (
     DEFAULT_SETTINGS,
     RewardSettings,
@@ -14,6 +13,7 @@ from onethinker_jax.rewards.score import (
     judged_text,
     mask_prompt,
 )
+from onethinker_jax.rewards.score_pool import UNJUDGED, Judged, ScorePool, ScoreRequest, score_request
 
 __all__ = ["MaskJudge", "ScoreRequest", "score_batch"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import re
 
-from onethinker_jax.rewards.equivalence import MAX_EXPRESSION_CHARS, shared_grader
+from onethinker_jax.rewards.equivalence.equivalence import MAX_EXPRESSION_CHARS, shared_grader
 
 _UNITS = (
     *("degree", "cm", "centimeter", "meter", "mile", "second", "minute", "hour", "day", "week"),

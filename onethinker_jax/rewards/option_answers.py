@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from onethinker_jax.rewards.written_text import tidy, words_key
+from onethinker_jax.rewards.equivalence.written_text import tidy, words_key
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MAX_CHARS = 1_000  # of an answer that is read: the rest is explanation

@@ -21,7 +21,7 @@ from onethinker_jax.rewards.answers import (
     parse_json,
     tighten_tags,
 )
-from onethinker_jax.rewards.equivalence import math_equal, plain_number
+from onethinker_jax.rewards.equivalence.equivalence import math_equal, plain_number
 from onethinker_jax.rewards.grading import grade_answer
 
 ACCURACY_WEIGHT, FORMAT_WEIGHT, MAX_STRUCTURE = 0.9, 0.1, 0.5

@@ -31,10 +31,10 @@ from onethinker_jax.rewards.answers import (
     tighten_tags,
     unwrap_answer,
 )
-from onethinker_jax.rewards.equivalence import math_equivalent
+from onethinker_jax.rewards.equivalence.equivalence import math_equivalent
+from onethinker_jax.rewards.equivalence.quantities import as_float, number_fault, read_number, readings
 from onethinker_jax.rewards.normalisation import Normalisation
 from onethinker_jax.rewards.option_answers import options_equivalent
-from onethinker_jax.rewards.quantities import as_float, number_fault, read_number, readings
 from onethinker_jax.rewards.released import (
     ACCURACY_WEIGHT,
     FORMAT_WEIGHT,

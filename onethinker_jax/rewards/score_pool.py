@@ -24,7 +24,7 @@ from onethinker_jax.rewards.score import (
     Variant,
     score_response,
 )
-from onethinker_jax.rewards.worker_process import WorkerProcess
+from onethinker_jax.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from onethinker_jax.rewards.metrics import mean_rouge, word_accuracy
-from onethinker_jax.rewards.pool import score_rows
-from onethinker_jax.rewards.worker_process import serve_lines
+from onethinker_jax.rewards.score_pool import score_rows
+from onethinker_jax.worker_process import serve_lines
 
 
 def main() -> None:

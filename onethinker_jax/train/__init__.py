@@ -10,10 +10,10 @@ from onethinker_jax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
-    from onethinker_jax.train.config import TrainConfig
+    from onethinker_jax.train.config.config import TrainConfig
+    from onethinker_jax.train.config.presets import PRESETS
     from onethinker_jax.train.ema_grpo import train_ema_grpo
     from onethinker_jax.train.export import export_model, load_run
-    from onethinker_jax.train.presets import PRESETS
     from onethinker_jax.train.sft import train_sft
 
 __all__ = [
@@ -30,10 +30,10 @@ __all__ = [
 
 _HOME = {
     "advantages": ("AdvantageConfig", "compute_advantages", "init_moments"),
-    "config": ("TrainConfig",),
+    "config.config": ("TrainConfig",),
     "ema_grpo": ("train_ema_grpo",),
     "export": ("export_model", "load_run"),
-    "presets": ("PRESETS",),
+    "config.presets": ("PRESETS",),
     "sft": ("train_sft",),
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

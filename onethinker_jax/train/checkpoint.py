@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from onethinker_jax.text_output import encodable
-from onethinker_jax.train.config import SettingError, TrainConfig
+from onethinker_jax.train.config.config import SettingError, TrainConfig
 from onethinker_jax.train.state import TrainState
 
 BASE, CHECKPOINTS, HELDOUT = "base", "checkpoints", "heldout"

@@ -17,27 +17,28 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import Variant
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
 from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
-from onethinker_jax.train.config import RLSettings
-from onethinker_jax.train.dynamic_sampling import Rollout, Rollouts
+from onethinker_jax.train.config.config import RLSettings
 from onethinker_jax.train.hosts import ALONE, HostError, Hosts
-from onethinker_jax.train.log import Compilations, RunLog
-from onethinker_jax.train.mfu import Utilisation
-from onethinker_jax.train.policy_update import (
+from onethinker_jax.train.log.log import Compilations, RunLog
+from onethinker_jax.train.pages.rollout_page import RolloutPages
+from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
+from onethinker_jax.train.rl.mfu import Utilisation
+from onethinker_jax.train.rl.policy_update import (
     PolicyBatch,
     empty_batch,
     policy_batches,
     rl_logprobs,
     rl_update,
 )
-from onethinker_jax.train.rl_metrics import (
+from onethinker_jax.train.rl.rl_metrics import (
     by_task,
     device_memory,
     length_penalty,
@@ -45,8 +46,7 @@ from onethinker_jax.train.rl_metrics import (
     show_table,
     speed_metrics,
 )
-from onethinker_jax.train.rollout_page import RolloutPages
-from onethinker_jax.train.rollouts import Group, Outcome
+from onethinker_jax.train.rl.rollouts import Group, Outcome
 from onethinker_jax.train.state import TrainState, Update, init_state, make_optimizer
 
 MOMENT_TASKS = (

@@ -15,8 +15,12 @@ from pathlib import Path
 import jax.numpy as jnp
 from flax import nnx
 
-from onethinker_jax.data_pipeline.chat import ChatTokenizer, ProcessorError
-from onethinker_jax.data_pipeline.end_tokens import EndTokens, read_end_tokens, read_generation_config
+from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer, ProcessorError
+from onethinker_jax.data_pipeline.processor.end_tokens import (
+    EndTokens,
+    read_end_tokens,
+    read_generation_config,
+)
 from onethinker_jax.model.config import ConfigError, Qwen3VLConfig
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL

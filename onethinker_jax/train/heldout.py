@@ -11,16 +11,16 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.evaluate import Prediction, evaluate, read_predictions, write_predictions
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.evaluate.evaluation import Prediction, evaluate, read_predictions, write_predictions
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import HELDOUT
-from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.log.log import RunLog
 
 SAMPLED = "_sampled"
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from onethinker_jax.train.config import HostSettings, MeshSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.config import HostSettings, MeshSettings, SettingError, TrainConfig
 
 Result = TypeVar("Result")
 

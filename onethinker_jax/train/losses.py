@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.attention import NEGATIVE
-from onethinker_jax.model.sampling import policy_logits
+from onethinker_jax.model.attention.attention import NEGATIVE
+from onethinker_jax.model.attention.skipping_scan import skipping_scan
+from onethinker_jax.model.generation.sampling import policy_logits
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, context_mesh
-from onethinker_jax.model.skipping_scan import skipping_scan
 
 # Logits are held of a chunk of a device's tokens times a block of its columns of the head: at most 8 MiB in float32,
 # which caches hold.

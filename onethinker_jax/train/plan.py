@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.train.__main__ import parse
-from onethinker_jax.train.config import TrainConfig
-from onethinker_jax.train.hardware import GIB, GPUS, Chip, TopologyError, parse_topology
+from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip, TopologyError, parse_topology
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from onethinker_jax.train.cost.program_cost import Traffic
     from onethinker_jax.train.plan_programs import Program
-    from onethinker_jax.train.program_cost import Traffic
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
 def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "Mesh") -> Report:
     import jax
 
-    from onethinker_jax.train.program_cost import (
+    from onethinker_jax.train.cost.program_cost import (
         count_flops,
         count_traffic,
         device_bytes,
@@ -209,7 +209,7 @@ def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "M
 
 def _scaled(flops: Counter[str], config: TrainConfig) -> Counter[str]:
     """A row of patches holds frames of at most this share of it."""
-    from onethinker_jax.train.program_cost import of_frames
+    from onethinker_jax.train.cost.program_cost import of_frames
 
     data = config.data
     frame = max(data.image_max_pixels, data.video_max_pixels) / 16**2

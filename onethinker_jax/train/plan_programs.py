@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from onethinker_jax.data_pipeline.packing import Batch
+from onethinker_jax.data_pipeline.batches.packing import Batch
+from onethinker_jax.model.attention.kv_cache import KVCache, Prefilled
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.generate import Embedded, GenerationShape, Programs, Slots, make_programs
+from onethinker_jax.model.generation.generate import Embedded, GenerationShape, Programs, Slots, make_programs
+from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
-from onethinker_jax.model.kv_cache import KVCache, Prefilled
-from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.model.sharding import (
     BATCH_AXES,
     DECODE_RULES,
@@ -28,10 +28,10 @@ from onethinker_jax.model.sharding import (
 )
 from onethinker_jax.responses import generation_shape, sampling_config
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS
 from onethinker_jax.train.policy import abstract_model
-from onethinker_jax.train.policy_update import PolicyBatch, rl_logprobs, rl_update
+from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import TrainState, make_optimizer, optimizer_shapes
 

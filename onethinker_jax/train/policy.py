@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.model.family import family_member
 from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import tree_shardings
-from onethinker_jax.train.config import ModelSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.config import ModelSettings, SettingError, TrainConfig
 
 
 def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3VLConfig:

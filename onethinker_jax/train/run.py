@@ -22,25 +22,28 @@ from flax import nnx
 from jax.sharding import Mesh
 from rich.console import Console
 
-from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.model.attention import platform_backend
+from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.model.attention.attention import platform_backend
 from onethinker_jax.model.sharding import local_mesh, make_mesh
 from onethinker_jax.responses import Sampler
-from onethinker_jax.rewards.client import RewardClient
-from onethinker_jax.rewards.pool import score_pool
-from onethinker_jax.rewards.sidecar import connect
+from onethinker_jax.rewards.client.client import RewardClient
+from onethinker_jax.rewards.client.sidecar import connect
+from onethinker_jax.rewards.score_pool import score_pool
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, Checkpoints, check_claim, claim_directory
-from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import check_export, export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers
 from onethinker_jax.train.hosts import Hosts, join_hosts
-from onethinker_jax.train.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.log.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.log.wandb_run import WandbRun
+from onethinker_jax.train.pages.rollout_page import RolloutPages
+from onethinker_jax.train.pages.summary import print_summary, write_run_page
 from onethinker_jax.train.policy import make_model
-from onethinker_jax.train.preflight import check_before
-from onethinker_jax.train.prepare import (
+from onethinker_jax.train.preflight.preflight import check_before
+from onethinker_jax.train.preflight.prepare import (
     QUARANTINE,
     Corpora,
     make_processor,
@@ -48,11 +51,8 @@ from onethinker_jax.train.prepare import (
     prepare_base,
     prepare_data,
 )
-from onethinker_jax.train.record_limits import check_lengths
-from onethinker_jax.train.rollout_page import RolloutPages
+from onethinker_jax.train.preflight.record_limits import check_lengths
 from onethinker_jax.train.sft import train_sft
-from onethinker_jax.train.summary import print_summary, write_run_page
-from onethinker_jax.train.wandb_run import WandbRun
 
 
 def run(config: TrainConfig) -> None:

@@ -9,15 +9,15 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.data_pipeline.loader import TrainingBatches
-from onethinker_jax.data_pipeline.packing import Batch, fill_of
+from onethinker_jax.data_pipeline.batches.loader import TrainingBatches
+from onethinker_jax.data_pipeline.batches.packing import Batch, fill_of
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
-from onethinker_jax.train.config import SFTSettings
+from onethinker_jax.train.config.config import SFTSettings
 from onethinker_jax.train.hosts import ALONE, Hosts
-from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.losses import cross_entropy, token_logprobs
 from onethinker_jax.train.state import Sums, Update, freeze_vision, init_state, make_optimizer, make_update
 

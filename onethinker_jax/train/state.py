@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from onethinker_jax.model.sharding import constrain_parameters, tree_shardings
 from onethinker_jax.train.advantages import TaskMoments
-from onethinker_jax.train.config import OptimizerSettings
+from onethinker_jax.train.config.config import OptimizerSettings
 
 Sums = dict[str, jax.Array]
 

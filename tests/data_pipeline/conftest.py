@@ -2,7 +2,7 @@
 
 import pytest
 
-from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor import Processor
 from tests.data_pipeline.making import write_tokenizer
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from av.stream import Disposition
 from PIL import Image
 
-from onethinker_jax.data_pipeline.tokenizer import train_tokenizer
+from onethinker_jax.data_pipeline.processor.tokenizer import train_tokenizer
 
 TICKS = 1000  # of the written videos' time base, a second
 

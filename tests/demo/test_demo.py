@@ -13,15 +13,16 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from onethinker_jax import demo
-from onethinker_jax.data_pipeline.answer_picture import LARGEST, LEAST_WIDTH, MARGIN, _font, _wrapped
-from onethinker_jax.data_pipeline.drawing import PREDICTED
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.model.continuous_batching import EndReason
+from onethinker_jax.data_pipeline.drawing.answer_picture import LARGEST, LEAST_WIDTH, MARGIN, _font, _wrapped
+from onethinker_jax.data_pipeline.drawing.draw import PREDICTED
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.demo import __main__ as demo
+from onethinker_jax.model.generation.continuous_batching import EndReason
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.sampler_settings import padded
 from tests.data_pipeline.making import brightness, frame_numbers, write_image, write_tokenizer, write_video
+from tests.places import ROOT
 from tests.train import making
 from tests.waiting import HANG_S
 
@@ -615,7 +616,7 @@ def test_an_image_in_a_process_without_torch(model, image, tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(demo.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=HANG_S,
         check=False,
     )

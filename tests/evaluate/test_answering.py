@@ -14,21 +14,22 @@ from typing import Any
 import pytest
 from flax import nnx
 
-from onethinker_jax import answering, evaluate
-from onethinker_jax.answering import Progress
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import read_records
-from onethinker_jax.data_pipeline.synthetic import build_shapes_world
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import read_records
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
+from onethinker_jax.evaluate import __main__ as evaluate
+from onethinker_jax.evaluate import answering
+from onethinker_jax.evaluate.answering import Progress
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.rewards.client import RewardUnavailable, start_server
+from onethinker_jax.rewards.client.client import RewardUnavailable, start_server
 from onethinker_jax.scoring import Scorer
 from tests.data_pipeline.making import rl_row, write_image, write_rows, write_tokenizer
+from tests.places import ROOT
 from tests.train import making
 from tests.waiting import HANG_S
 
-ROOT = Path(__file__).parent.parent
 COUNT = 6
 
 

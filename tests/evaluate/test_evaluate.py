@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from onethinker_jax.data_pipeline.records import Record, RecordError
-from onethinker_jax.data_pipeline.true_masks import TrueMasks
-from onethinker_jax.evaluate import (
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
+from onethinker_jax.data_pipeline.records.true_masks import TrueMasks
+from onethinker_jax.evaluate.evaluation import (
     Prediction,
     by_task,
     over_all,
     read_predictions,
     write_predictions,
 )
-from onethinker_jax.rewards.client import MaskItem, TextItem
+from onethinker_jax.rewards.client.client import MaskItem, TextItem
 from onethinker_jax.rewards.score import RewardSettings, Score
 from onethinker_jax.scoring import Scorer
 from tests.data_pipeline.making import write_image, write_video

@@ -19,8 +19,9 @@ import torch
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from tests.model import parity, tiny
 from tests.model.conftest import open_in_transformers, runner
+from tests.places import ROOT
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "model.md"
+DOCUMENT = ROOT / "docs" / "model.md"
 BEGIN, END = "<!-- parity table: begin -->", "<!-- parity table: end -->"
 MODELS = {"dense": "tied", "experts": tiny.MOE}
 HEAD = (

@@ -1,16 +1,15 @@
 """Logits and greedy continuations against committed numbers of transformers, so that a new version of it, or
 none, changes nothing here.  ``tests/golden/make_qwen3_vl_tiny.py`` made them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from tests.model import tiny
 from tests.model.conftest import runner
-from tests.model.generation import batching, sampling, shape_of
+from tests.model.generation.making import batching, sampling, shape_of
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "qwen3_vl_tiny.npz"
+REFERENCE = GOLDEN / "qwen3_vl_tiny.npz"
 NAMES = {
     "tied": "tied",
     "untied": "untied, 3 queries a key, DeepStack into every layer",
@@ -20,7 +19,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as file:
+    with np.load(REFERENCE) as file:
         return dict(file)
 
 
@@ -39,5 +38,5 @@ def test_equal_to_the_committed_numbers(golden, short, tmp_path):
 
 
 def test_golden_file_is_small_and_says_its_origin(golden):
-    assert GOLDEN.stat().st_size < 300_000
+    assert REFERENCE.stat().st_size < 300_000
     assert '"transformers": "' in str(golden["made_with"])

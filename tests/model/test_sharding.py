@@ -23,9 +23,9 @@ from onethinker_jax.model.sharding import (
     parameter_spec,
     tree_shardings,
 )
-from onethinker_jax.train.log import count_compilations
+from onethinker_jax.train.log.log import count_compilations
 from tests.model import tiny
-from tests.model.generation import assert_same, batching, sampling, shape_of
+from tests.model.generation.making import assert_same, batching, sampling, shape_of
 
 needs_eight = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
 # Every size a multiple of two, so that all three axes of the mesh can have two devices.

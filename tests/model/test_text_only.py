@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from onethinker_jax.train.log import count_compilations
+from onethinker_jax.train.log.log import count_compilations
 from tests.model import tiny
-from tests.model.generation import assert_same, batching, sampling, shape_of
+from tests.model.generation.making import assert_same, batching, sampling, shape_of
 
 pytest.importorskip("torch")
 BAR = 2e-5

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from onethinker_jax.data_pipeline.media import Video
-from onethinker_jax.data_pipeline.packing import pack_groups, pack_rows
-from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.batches.packing import pack_groups, pack_rows
+from onethinker_jax.data_pipeline.media.decoding import Video
+from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler

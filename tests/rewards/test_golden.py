@@ -2,19 +2,16 @@
 
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from onethinker_jax.rewards import score_response
 from onethinker_jax.rewards.answers import PROBLEM_TYPES
+from tests.places import GOLDEN
 from tests.waiting import is_quick
 
-ROWS = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "golden" / "rewards_released.jsonl").read_text().splitlines()
-]
+ROWS = [json.loads(line) for line in (GOLDEN / "rewards_released.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("problem_type", PROBLEM_TYPES)

@@ -10,10 +10,11 @@ import time
 
 import pytest
 
-from onethinker_jax.rewards import GroundTruthError, RewardSettings, pool
-from onethinker_jax.rewards.pool import Judged, ScorePool, ScoreRequest, ScoringError, score_request
+from onethinker_jax.rewards import GroundTruthError, RewardSettings
+from onethinker_jax.rewards import score_pool as pool
 from onethinker_jax.rewards.score import Variant
-from onethinker_jax.rewards.worker_process import WorkerProcess
+from onethinker_jax.rewards.score_pool import Judged, ScorePool, ScoreRequest, ScoringError, score_request
+from onethinker_jax.worker_process import WorkerProcess
 
 BOX = [0, 0, 100, 100]
 

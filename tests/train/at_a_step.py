@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onethinker_jax.train.__main__ import main
-from onethinker_jax.train.log import RunLog, read_metrics
+from onethinker_jax.train.log.log import RunLog, read_metrics
 from tests.waiting import wait_until
 
 stage, action, *arguments = sys.argv[1:]

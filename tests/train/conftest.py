@@ -9,19 +9,19 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, Record
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.train.checkpoint import Checkpoints
-from onethinker_jax.train.config import RLSettings
+from onethinker_jax.train.config.config import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
-from onethinker_jax.train.log import RunLog, count_compilations
+from onethinker_jax.train.log.log import RunLog, count_compilations
 from tests.data_pipeline.making import write_image, write_tokenizer
 from tests.train import making
-from tests.train.rl import FIRST, SEED, SETTINGS, Rule
+from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule
 
 
 @pytest.fixture(scope="session")

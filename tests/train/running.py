@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from onethinker_jax.train.log import read_metrics
+from onethinker_jax.train.log.log import read_metrics
+from tests.places import ROOT
 from tests.waiting import HANG_S, wait_until
-
-ROOT = Path(__file__).parent.parent.parent
 
 # As `python -m onethinker_jax.train`, and fails if anything of the trainer's process imported torch.
 WITHOUT_TORCH = """
 import sys
 from onethinker_jax.train.__main__ import main
+from tests.places import ROOT
 status = main(sys.argv[1:])
 found = {"torch", "transformers", "tensorflow"} & set(sys.modules)
 sys.exit(f"the trainer imported {found}" if found else status)

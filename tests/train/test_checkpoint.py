@@ -14,8 +14,8 @@ import pytest
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
 from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints, claim_directory
-from onethinker_jax.train.config import OptimizerSettings, SettingError
-from onethinker_jax.train.presets import smoke
+from onethinker_jax.train.config.config import OptimizerSettings, SettingError
+from onethinker_jax.train.config.presets import smoke
 from onethinker_jax.train.state import TrainState, init_state, make_optimizer, make_update
 
 OPTIMIZER = make_optimizer(OptimizerSettings(1e-2), 5, train_vision=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from onethinker_jax.data_pipeline.synthetic import ShapesPaths, build_shapes_world
-from onethinker_jax.rewards.client import start_server
+from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
+from onethinker_jax.rewards.client.client import start_server
 from onethinker_jax.train.__main__ import main, parse
-from onethinker_jax.train.presets import PRESETS
+from onethinker_jax.train.config.presets import PRESETS
 from tests.train import running
 
 

@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,22 +17,23 @@ import jax
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.packing import PackingError
-from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record, task_of
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.batches.packing import PackingError
+from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, Record, task_of
 from onethinker_jax.responses import Sampler, Samples
-from onethinker_jax.rewards.client import RewardUnavailable
-from onethinker_jax.rewards.pool import ScoringError
+from onethinker_jax.rewards.client.client import RewardUnavailable
 from onethinker_jax.rewards.score import Score, score_response
-from onethinker_jax.train import rollouts
-from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
+from onethinker_jax.rewards.score_pool import ScoringError
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS, REWARD_WEIGHTS, moment_task
-from onethinker_jax.train.policy_losses import PolicyLossConfig
-from onethinker_jax.train.policy_update import policy_batches, rl_loss
-from onethinker_jax.train.rollouts import Group, RolloutSeconds, roll_out
+from onethinker_jax.train.rl import rollouts
+from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
+from onethinker_jax.train.rl.policy_losses import PolicyLossConfig
+from onethinker_jax.train.rl.policy_update import policy_batches, rl_loss
+from onethinker_jax.train.rl.rollouts import Group, RolloutSeconds, roll_out
+from tests.places import GOLDEN
 from tests.train import making
-from tests.train.rl import FIRST, SETTINGS, Rule, luck, metrics, numbers, same, saved
+from tests.train.rl.small_run import FIRST, SETTINGS, Rule, luck, metrics, numbers, same, saved
 from tests.waiting import HANG_S
 
 
@@ -123,7 +123,7 @@ def test_answers_that_are_all_cut_off_train_nothing(train, policy, tmp_path):
 
 def test_the_weights_of_the_reward_parts():
     """GDPO's defaults are what the reward itself sums its parts with."""
-    lines = (Path(__file__).parents[1] / "golden" / "rewards_released.jsonl").read_text().splitlines()
+    lines = (GOLDEN / "rewards_released.jsonl").read_text().splitlines()
     for case in map(json.loads, lines[:80]):
         for variant, weights in REWARD_WEIGHTS.items():
             score = score_response(

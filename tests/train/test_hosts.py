@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from onethinker_jax.train.config import HostSettings, MeshSettings, SettingError
-from onethinker_jax.train.hardware import parse_topology
+from onethinker_jax.train.config.config import HostSettings, MeshSettings, SettingError
+from onethinker_jax.train.config.presets import smoke
+from onethinker_jax.train.config.presets_qwen3_vl import SLICES
+from onethinker_jax.train.cost.hardware import parse_topology
 from onethinker_jax.train.hosts import ALONE, HostError, Hosts, join_hosts
-from onethinker_jax.train.log import read_metrics
-from onethinker_jax.train.presets import smoke
-from onethinker_jax.train.presets_qwen3_vl import SLICES
+from onethinker_jax.train.log.log import read_metrics
 from tests.train import running
-from tests.train.rl import metrics
+from tests.train.rl.small_run import metrics
 
 # For two processes of two devices.
 SIZES = ("--mesh.fsdp", 4, "--sft.batch.rows", 4, "--rl.batch.rows", 4, "--evaluation.rows", 8)

@@ -20,11 +20,11 @@ from onethinker_jax.train.checkpoint import (
     check_claim,
     claim_directory,
 )
-from onethinker_jax.train.config import OptimizerSettings, SettingError, TrainConfig
-from onethinker_jax.train.presets import smoke
+from onethinker_jax.train.config.config import OptimizerSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.presets import smoke
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.train import making
-from tests.train.rl import FIRST, SETTINGS, metrics, numbers, same
+from tests.train.rl.small_run import FIRST, SETTINGS, metrics, numbers, same
 from tests.train.test_sft import SETTINGS as SFT_SETTINGS
 from tests.train.test_sft import Batches
 from tests.train.test_sft import train as train_sft

@@ -9,17 +9,17 @@ from typing import Any
 import jax
 import pytest
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.sharding import make_mesh
-from onethinker_jax.rewards.client import RewardUnavailable
+from onethinker_jax.rewards.client.client import RewardUnavailable
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.train import ema_grpo
-from onethinker_jax.train.config import MeshSettings, SettingError, TrainConfig
-from onethinker_jax.train.dynamic_sampling import NoGroupsLeft
-from onethinker_jax.train.rollouts import roll_out
-from tests.train.rl import FIRST, SEED, SETTINGS, Rule, metrics, numbers, same, saved
+from onethinker_jax.train.config.config import MeshSettings, SettingError, TrainConfig
+from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
+from onethinker_jax.train.rl.rollouts import roll_out
+from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule, metrics, numbers, same, saved
 from tests.waiting import HANG_S
 
 OVERLAP = replace(SETTINGS, overlap=True, importance_sampling="token_truncate")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.prompts import PromptError
-from onethinker_jax.data_pipeline.records import read_records
-from onethinker_jax.train.config import DataSettings, SettingError, TrainConfig
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.prompts import PromptError
+from onethinker_jax.data_pipeline.records.record import read_records
+from onethinker_jax.train.config.config import DataSettings, SettingError, TrainConfig
 from onethinker_jax.train.errors import EXPECTED
-from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.prepare import Corpora, make_processor, prepare_base
+from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.preflight.prepare import Corpora, make_processor, prepare_base
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 
 TEMPLATES = {"multiple choice": "{question}\n{options}\nLetter?", "default": "{question} Briefly."}

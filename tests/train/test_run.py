@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from onethinker_jax.data_pipeline.packing import stack_prompts
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import read_records
+from onethinker_jax.data_pipeline.batches.packing import stack_prompts
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.model.hf_weights import load_hf
-from onethinker_jax.train.log import read_metrics
-from onethinker_jax.train.presets import smoke
+from onethinker_jax.train.config.presets import smoke
+from onethinker_jax.train.log.log import read_metrics
 from tests.model.conftest import open_in_transformers, runner
 from tests.model.test_whole_way import reference
 from tests.train import running

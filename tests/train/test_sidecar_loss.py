@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from onethinker_jax.data_pipeline.synthetic import build_shapes_world
-from onethinker_jax.rewards.client import RunningServer, start_server
-from onethinker_jax.train.log import read_metrics
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
+from onethinker_jax.rewards.client.client import RunningServer, start_server
+from onethinker_jax.train.log.log import read_metrics
 from tests.train import running
-from tests.train.rl import is_timed
+from tests.train.rl.small_run import is_timed
 from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.slow

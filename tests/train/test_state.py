@@ -13,8 +13,8 @@ from flax import nnx
 
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config import OptimizerSettings
-from onethinker_jax.train.log import count_compilations
+from onethinker_jax.train.config.config import OptimizerSettings
+from onethinker_jax.train.log.log import count_compilations
 from onethinker_jax.train.sft import sft_loss
 from onethinker_jax.train.state import TrainState, Update, init_state, make_optimizer, make_update
 from tests.train import making

@@ -9,28 +9,28 @@ import jax
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.packing import Batch, pack_rows
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, read_records, task_of
-from onethinker_jax.evaluate import by_task, evaluate, read_predictions, write_predictions
+from onethinker_jax.data_pipeline.batches.packing import Batch, pack_rows
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import Record, read_records, task_of
+from onethinker_jax.evaluate.evaluation import by_task, evaluate, read_predictions, write_predictions
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import Variant, max_overall
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config import LogSettings, OptimizerSettings, SFTSettings
+from onethinker_jax.train.config.config import LogSettings, OptimizerSettings, SFTSettings
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS, moment_task
-from onethinker_jax.train.gallery import card_html, gallery_item, stage_answer
-from onethinker_jax.train.page import Summary, TaskSummary, write_page
-from onethinker_jax.train.rollout_page import RolloutPages
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
+from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
+from onethinker_jax.train.pages.rollout_page import RolloutPages
+from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.sft import sft_loss, sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 from tests.train import making, running
-from tests.train.pages import Checker
-from tests.train.rl import SETTINGS
+from tests.train.pages.reading import Checker
+from tests.train.rl.small_run import SETTINGS
 
 SHAPE = {"tokens": 160, "patches": 64}
 

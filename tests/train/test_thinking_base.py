@@ -11,28 +11,29 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from onethinker_jax import demo, responses
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.evaluate import evaluate, read_predictions, write_predictions
-from onethinker_jax.model.continuous_batching import Finished
+from onethinker_jax import responses
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.demo import __main__ as demo
+from onethinker_jax.evaluate.evaluation import evaluate, read_predictions, write_predictions
+from onethinker_jax.model.generation.continuous_batching import Finished
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.answers import has_strict_format
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.config import LogSettings
-from onethinker_jax.train.gallery import card_html, gallery_item, stage_answer
-from onethinker_jax.train.rollout_page import RolloutPages
-from onethinker_jax.train.rollouts import Group, roll_out
+from onethinker_jax.train.config.config import LogSettings
+from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
+from onethinker_jax.train.pages.rollout_page import RolloutPages
+from onethinker_jax.train.rl.rollouts import Group, roll_out
 from tests.data_pipeline.making import write_image, write_tokenizer
+from tests.places import THINKING_TEMPLATE
 from tests.train import making
 
-TEMPLATE = Path(__file__).parent.parent / "data_pipeline" / "thinking_chat_template.jinja"
 WRITTEN = "It is a red star.</think>\n<answer>A</answer>"
 OPENING = "<think>\n"
 
@@ -41,7 +42,7 @@ OPENING = "<think>\n"
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("thinking")
     tokens = write_tokenizer(folder / "tokenizer", image_pixels=(1024, 4096))
-    (tokens / "chat_template.jinja").write_text(TEMPLATE.read_text())
+    (tokens / "chat_template.jinja").write_text(THINKING_TEMPLATE.read_text())
     config = making.config_for(Processor.from_pretrained(tokens, grid_side=8))
     save_hf(Qwen3VL(config, rngs=nnx.Rngs(0)), folder / "model", copy_from=tokens)
     return folder / "model"

@@ -42,30 +42,25 @@ from rich.progress import (
 from rich.text import Text
 
 from onethinker_jax.command_line import UsageError, parse
-from onethinker_jax.data_pipeline.annotation_filters import (
-    KEPT,
-    FilterSettings,
-    balanced,
-    judge,
-)
-from onethinker_jax.data_pipeline.annotation_page import write_annotation_page
-from onethinker_jax.data_pipeline.annotation_report import AnnotationReport
-from onethinker_jax.data_pipeline.annotation_rules import held_answer
-from onethinker_jax.data_pipeline.asking import Asked, Corpus, ask_all, media_reader
-from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
-from onethinker_jax.data_pipeline.candidates import CandidateError, Candidates, key_of
-from onethinker_jax.data_pipeline.json_rows import RecordError
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.records import Record, task_of
-from onethinker_jax.data_pipeline.sft_files import SftFiles, sft_row
-from onethinker_jax.data_pipeline.teacher import Teacher, TeacherError, TeacherSettings
-from onethinker_jax.data_pipeline.teacher_prompt import SYSTEM_PROMPT, SentMedia, question_digest
-from onethinker_jax.rewards.addresses import AddressError
-from onethinker_jax.rewards.client import RewardRequestError, RewardUnavailable
-from onethinker_jax.rewards.pool import ScoringError, score_pool
+from onethinker_jax.data_pipeline.annotate.asking import Asked, Corpus, ask_all, media_reader
+from onethinker_jax.data_pipeline.annotate.candidates import CandidateError, Candidates, key_of
+from onethinker_jax.data_pipeline.annotate.filters import KEPT, FilterSettings, balanced, judge
+from onethinker_jax.data_pipeline.annotate.page import write_annotation_page
+from onethinker_jax.data_pipeline.annotate.report import AnnotationReport
+from onethinker_jax.data_pipeline.annotate.rules import held_answer
+from onethinker_jax.data_pipeline.annotate.sft_files import SftFiles, sft_row
+from onethinker_jax.data_pipeline.annotate.teacher import Teacher, TeacherError, TeacherSettings
+from onethinker_jax.data_pipeline.annotate.teacher_prompt import SYSTEM_PROMPT, SentMedia, question_digest
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
+from onethinker_jax.data_pipeline.records.json_rows import RecordError
+from onethinker_jax.data_pipeline.records.record import Record, task_of
+from onethinker_jax.rewards.client.addresses import AddressError
+from onethinker_jax.rewards.client.client import RewardRequestError, RewardUnavailable
+from onethinker_jax.rewards.client.security import SecurityError
+from onethinker_jax.rewards.client.sidecar import SidecarSettings, connect
 from onethinker_jax.rewards.score import GroundTruthError, RewardSettings, Variant
-from onethinker_jax.rewards.security import SecurityError
-from onethinker_jax.rewards.sidecar import SidecarSettings, connect
+from onethinker_jax.rewards.score_pool import ScoringError, score_pool
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.text_output import json_text, one_line
 

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.candidates import Candidate, Candidates, Key, key_of
-from onethinker_jax.data_pipeline.json_rows import RecordError
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.records import Record, iter_records
-from onethinker_jax.data_pipeline.teacher import Reply, Teacher, TeacherSettings, Unanswered
-from onethinker_jax.data_pipeline.teacher_prompt import SentMedia, question_digest, request_messages
+from onethinker_jax.data_pipeline.annotate.candidates import Candidate, Candidates, Key, key_of
+from onethinker_jax.data_pipeline.annotate.teacher import Reply, Teacher, TeacherSettings, Unanswered
+from onethinker_jax.data_pipeline.annotate.teacher_prompt import SentMedia, question_digest, request_messages
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.json_rows import RecordError
+from onethinker_jax.data_pipeline.records.record import Record, iter_records
 
 _AHEAD = 2  # records whose media are read before a request could be sent
 

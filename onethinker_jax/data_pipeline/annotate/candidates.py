@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.text_output import json_text
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from onethinker_jax.data_pipeline import annotation_rules as rules
-from onethinker_jax.data_pipeline.candidates import Candidate, Key
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, TASKS, Record, task_of
+from onethinker_jax.data_pipeline.annotate import rules
+from onethinker_jax.data_pipeline.annotate.candidates import Candidate, Key
+from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, TASKS, Record, task_of
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
 
 

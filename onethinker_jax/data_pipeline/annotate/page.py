@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.annotation_filters import KEPT, REASONS, Judged
-from onethinker_jax.data_pipeline.annotation_report import (
+from onethinker_jax.data_pipeline.annotate.filters import KEPT, REASONS, Judged
+from onethinker_jax.data_pipeline.annotate.report import (
     BINS,
     AnnotationReport,
     Histogram,
     dropped_text,
     good_ones,
 )
-from onethinker_jax.data_pipeline.drawing import data_uri, draw, marks_at
-from onethinker_jax.data_pipeline.html_file import facts_html, write_html
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.views import View, timeline_html, view_record
+from onethinker_jax.data_pipeline.drawing.draw import data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.html_file import facts_html, write_html
+from onethinker_jax.data_pipeline.drawing.views import View, timeline_html, view_record
+from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.rewards.answers import (
     StructuredAnswer,
     extract_answer,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from onethinker_jax.data_pipeline.annotation_filters import KEPT, Judged
-from onethinker_jax.data_pipeline.records import task_of
+from onethinker_jax.data_pipeline.annotate.filters import KEPT, Judged
+from onethinker_jax.data_pipeline.records.record import task_of
 
 BINS = 20
 """Of a histogram of accuracies, from 0 to 1."""

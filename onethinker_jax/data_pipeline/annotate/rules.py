@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from onethinker_jax.data_pipeline.ground_truth import answer_fault
-from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.data_pipeline.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.ground_truth import answer_fault
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.data_pipeline.records.text_faults import text_fault
 from onethinker_jax.rewards.answers import (
     STRUCTURED_TYPES,
     StructuredAnswer,
@@ -21,9 +21,9 @@ from onethinker_jax.rewards.answers import (
     parse_structured,
     unwrap_answer,
 )
-from onethinker_jax.rewards.equivalence import plain_number
+from onethinker_jax.rewards.equivalence.equivalence import plain_number
+from onethinker_jax.rewards.equivalence.quantities import read_number, readings
 from onethinker_jax.rewards.option_answers import option_letters
-from onethinker_jax.rewards.quantities import read_number, readings
 
 _RUN = 8  # words that count as a repetition
 _LONG_ANSWER = 12  # characters without white space; a shorter one may stand in a question by chance

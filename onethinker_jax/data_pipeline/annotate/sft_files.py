@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from onethinker_jax.data_pipeline.annotation_filters import KEPT, Judged
-from onethinker_jax.data_pipeline.json_rows import JsonRows
-from onethinker_jax.data_pipeline.teacher_prompt import asked_turns
+from onethinker_jax.data_pipeline.annotate.filters import KEPT, Judged
+from onethinker_jax.data_pipeline.annotate.teacher_prompt import asked_turns
+from onethinker_jax.data_pipeline.records.json_rows import JsonRows
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
 from onethinker_jax.text_output import json_text
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from onethinker_jax.data_pipeline.rate_limits import Pace
+from onethinker_jax.data_pipeline.annotate.rate_limits import Pace
 
 if TYPE_CHECKING:
     from openai import APIStatusError

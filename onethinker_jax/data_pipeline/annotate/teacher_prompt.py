@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from onethinker_jax.data_pipeline.conversation import media_kinds, split_media
-from onethinker_jax.data_pipeline.media_file import MediaFile
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.prompts import chat_messages
-from onethinker_jax.data_pipeline.records import Record, task_of
-from onethinker_jax.data_pipeline.resizing import PixelBounds
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
+from onethinker_jax.data_pipeline.processor.prompts import chat_messages
+from onethinker_jax.data_pipeline.records.conversation import media_kinds, split_media
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 
 SYSTEM_PROMPT = """\
 You write worked examples from which a smaller model learns to reason about images and videos. Reply with \

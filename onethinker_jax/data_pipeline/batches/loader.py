@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
-from onethinker_jax.data_pipeline.mixture import Mixture, stream_order
-from onethinker_jax.data_pipeline.ordered_examples import OrderedExamples
-from onethinker_jax.data_pipeline.packing import Batch, check_fits, pack_placed
-from onethinker_jax.data_pipeline.placement import PLACINGS, PackingError, Placing
-from onethinker_jax.data_pipeline.processor import Example, Processor
-from onethinker_jax.data_pipeline.record_table import table_of
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.batches.bin_packing import PLACINGS, PackingError, Placing
+from onethinker_jax.data_pipeline.batches.mixture import Mixture, stream_order
+from onethinker_jax.data_pipeline.batches.ordered_examples import OrderedExamples
+from onethinker_jax.data_pipeline.batches.packing import Batch, check_fits, pack_placed
+from onethinker_jax.data_pipeline.processor.processor import Example, Processor
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.data_pipeline.records.record_table import table_of
 
 
 class StreamError(ValueError):

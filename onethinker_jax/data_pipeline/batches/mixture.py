@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import grain
     import numpy as np
 
-    from onethinker_jax.data_pipeline.record_table import RecordTable
+    from onethinker_jax.data_pipeline.records.record_table import RecordTable
 
 
 class MixtureError(ValueError):

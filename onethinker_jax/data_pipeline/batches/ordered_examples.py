@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.placement import PackingError
-from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.data_pipeline.batches.bin_packing import PackingError
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.processor.processor import Example
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
 
 Attempt = tuple[Record, Example] | tuple[Record | None, Exception]
 """A record with its example, or, where it could be read, with what is wrong with it."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 import jax
 import numpy as np
 
-from onethinker_jax.data_pipeline.placement import PackingError, check_size, first_fit
-from onethinker_jax.data_pipeline.processor import Example
+from onethinker_jax.data_pipeline.batches.bin_packing import PackingError, check_size, first_fit
+from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 
 __all__ = [

@@ -3,10 +3,10 @@
 import itertools
 from collections.abc import Callable, Mapping
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.ordered_examples import OrderedExamples
-from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.batches.ordered_examples import OrderedExamples
+from onethinker_jax.data_pipeline.processor.processor import Example
+from onethinker_jax.data_pipeline.records.record import Record
 
 
 class PromptStream:

@@ -37,23 +37,23 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from onethinker_jax.command_line import UsageError, parse
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.chat import ProcessorError
-from onethinker_jax.data_pipeline.corpus_counts import CorpusCounts
-from onethinker_jax.data_pipeline.corpus_page import write_corpus_page
-from onethinker_jax.data_pipeline.inspection import MediaFacts, inspect_media
-from onethinker_jax.data_pipeline.json_rows import JsonRows, RecordError
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.media_pool import MediaPool
-from onethinker_jax.data_pipeline.media_reader import GRACE_SECONDS, MediaReader
-from onethinker_jax.data_pipeline.prompts import PromptError
-from onethinker_jax.data_pipeline.records import Purpose, Record, iter_records, task_of
-from onethinker_jax.data_pipeline.views import View, view_record
+from onethinker_jax.data_pipeline.check.corpus_counts import CorpusCounts
+from onethinker_jax.data_pipeline.check.corpus_page import write_corpus_page
+from onethinker_jax.data_pipeline.check.inspection import MediaFacts, inspect_media
+from onethinker_jax.data_pipeline.drawing.views import View, view_record
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.reading.media_reader import GRACE_SECONDS, MediaReader
+from onethinker_jax.data_pipeline.processor.chat import ProcessorError
+from onethinker_jax.data_pipeline.processor.prompts import PromptError
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.json_rows import JsonRows, RecordError
+from onethinker_jax.data_pipeline.records.record import Purpose, Record, iter_records, task_of
 from onethinker_jax.text_output import json_text, one_line
 
 if TYPE_CHECKING:  # they import JAX, which only `--model` needs
-    from onethinker_jax.data_pipeline.corpus_lengths import CorpusLengths
-    from onethinker_jax.data_pipeline.processor import Lengths
+    from onethinker_jax.data_pipeline.check.corpus_lengths import CorpusLengths
+    from onethinker_jax.data_pipeline.processor.processor import Lengths
 
 _BOUNDS = (
     "image_min_pixels",
@@ -119,8 +119,8 @@ class CheckSettings:
         """
         if self.model is None:
             return None
-        from onethinker_jax.data_pipeline.corpus_lengths import CorpusLengths
-        from onethinker_jax.data_pipeline.processor import Processor
+        from onethinker_jax.data_pipeline.check.corpus_lengths import CorpusLengths
+        from onethinker_jax.data_pipeline.processor.processor import Processor
 
         given = {name: getattr(self, name) for name in _BOUNDS if getattr(self, name) is not None}
         processor = Processor.from_pretrained(

@@ -8,8 +8,8 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from onethinker_jax.data_pipeline.inspection import MediaFacts
-from onethinker_jax.data_pipeline.records import Record, task_of
+from onethinker_jax.data_pipeline.check.inspection import MediaFacts
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.rewards.answers import unwrap_answer
 from onethinker_jax.text_output import one_line
 

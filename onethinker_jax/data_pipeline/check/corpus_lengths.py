@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from onethinker_jax.data_pipeline.processor import Lengths, Processor
-from onethinker_jax.data_pipeline.record_lengths import Limit
-from onethinker_jax.data_pipeline.records import Record, task_of
+from onethinker_jax.data_pipeline.processor.processor import Lengths, Processor
+from onethinker_jax.data_pipeline.processor.record_lengths import Limit
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 
 
 class CorpusLengths:

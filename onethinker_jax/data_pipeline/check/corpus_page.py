@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.drawing import Marks, data_uri, draw, marks_at
-from onethinker_jax.data_pipeline.html_file import facts_html, write_html
-from onethinker_jax.data_pipeline.records import Record, task_of
-from onethinker_jax.data_pipeline.views import View, timeline_html
+from onethinker_jax.data_pipeline.drawing.draw import Marks, data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.html_file import facts_html, write_html
+from onethinker_jax.data_pipeline.drawing.views import View, timeline_html
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.rewards.answers import unwrap_answer
 
 _IMAGE_WIDTH, _FRAME_WIDTH = 384, 240  # pixels

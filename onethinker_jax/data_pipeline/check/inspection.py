@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from onethinker_jax.data_pipeline.json_rows import RecordError
-from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
-from onethinker_jax.data_pipeline.media_file import MediaFile
-from onethinker_jax.data_pipeline.records import Record
-from onethinker_jax.data_pipeline.resizing import PixelBounds
+from onethinker_jax.data_pipeline.media.decoding import MediaError, load_image, load_video
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
+from onethinker_jax.data_pipeline.records.json_rows import RecordError
+from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
 
 # Answers are often rounded to whole seconds.

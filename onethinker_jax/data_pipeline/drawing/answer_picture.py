@@ -9,8 +9,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from onethinker_jax.data_pipeline.drawing import PREDICTED, Marks, draw, marks_at
-from onethinker_jax.data_pipeline.views import Masks, View, tick_step
+from onethinker_jax.data_pipeline.drawing.draw import PREDICTED, Marks, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.views import Masks, View, tick_step
 from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.text_output import visible
 

@@ -18,7 +18,9 @@ def write_html(path: Path, title: str, style: str, body: str, *, script: str = "
         body: HTML; a text from elsewhere must be escaped in it.
         script: JavaScript at the page's end.
     """
-    shared = resources.files("onethinker_jax.data_pipeline").joinpath("report_page.css").read_text("utf-8")
+    shared = (
+        resources.files("onethinker_jax.data_pipeline.drawing").joinpath("report_page.css").read_text("utf-8")
+    )
     part = path.with_name(path.name + ".part")
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.conversation import words_of
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.records.conversation import words_of
+from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.rewards.answers import StructuredAnswer, parse_structured, unwrap_answer
 from onethinker_jax.rewards.metrics import decode_rle
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from onethinker_jax.data_pipeline.film import Clock
-from onethinker_jax.data_pipeline.grey_levels import to_rgb
-from onethinker_jax.data_pipeline.heic import is_avif
-from onethinker_jax.data_pipeline.media_file import MediaError, MediaFile
+from onethinker_jax.data_pipeline.media.film import Clock
+from onethinker_jax.data_pipeline.media.grey_levels import to_rgb
+from onethinker_jax.data_pipeline.media.heic import is_avif
+from onethinker_jax.data_pipeline.media.media_file import MediaError, MediaFile
 
 _FORMATS = {
     "GIF",

@@ -19,14 +19,14 @@ from av import FFmpegError
 from av.video.frame import VideoFrame
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from onethinker_jax.data_pipeline.animation import Animation, is_animated, may_be_animated
-from onethinker_jax.data_pipeline.film import Clock, Film, source
-from onethinker_jax.data_pipeline.grey_levels import set_clear_value, to_rgb
-from onethinker_jax.data_pipeline.heic import HeicPicture, first_bytes, is_avif, is_heic
-from onethinker_jax.data_pipeline.media_file import MediaError, MediaFile
-from onethinker_jax.data_pipeline.resizing import PixelBounds
-from onethinker_jax.data_pipeline.video_frames import WrongTimeline, pictures
-from onethinker_jax.data_pipeline.video_timeline import (
+from onethinker_jax.data_pipeline.media.animation import Animation, is_animated, may_be_animated
+from onethinker_jax.data_pipeline.media.film import Clock, Film, source
+from onethinker_jax.data_pipeline.media.grey_levels import set_clear_value, to_rgb
+from onethinker_jax.data_pipeline.media.heic import HeicPicture, first_bytes, is_avif, is_heic
+from onethinker_jax.data_pipeline.media.media_file import MediaError, MediaFile
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
+from onethinker_jax.data_pipeline.media.video_frames import WrongTimeline, pictures
+from onethinker_jax.data_pipeline.media.video_timeline import (
     Timeline,
     choose_frames,
     decoded_timeline,

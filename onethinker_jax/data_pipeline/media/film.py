@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from onethinker_jax.data_pipeline.media_file import MediaError, MediaFile
+from onethinker_jax.data_pipeline.media.media_file import MediaError, MediaFile
 
 # Below this many source pixels a frame, starting decoder threads costs more than they save.
 _THREADED_PIXELS = 640 * 360

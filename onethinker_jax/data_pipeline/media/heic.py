@@ -6,8 +6,8 @@ Pillow, so other code of the process sees no change.
 
 from PIL import Image
 
-from onethinker_jax.data_pipeline.film import source
-from onethinker_jax.data_pipeline.media_file import MediaError, MediaFile
+from onethinker_jax.data_pipeline.media.film import source
+from onethinker_jax.data_pipeline.media.media_file import MediaError, MediaFile
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _BRANDS_OF_ANY = {b"mif1", b"msf1"}  # AVIF too, which then says so among its other brands

@@ -6,8 +6,8 @@ from functools import lru_cache
 import av
 from av import FFmpegError
 
-from onethinker_jax.data_pipeline.media import MediaError, probe_image
-from onethinker_jax.data_pipeline.media_file import MediaFile
+from onethinker_jax.data_pipeline.media.decoding import MediaError, probe_image
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from onethinker_jax.data_pipeline.film import Film, OtherPackets
-from onethinker_jax.data_pipeline.media_file import MediaError
-from onethinker_jax.data_pipeline.video_timeline import Timeline, decoded_frames
+from onethinker_jax.data_pipeline.media.film import Film, OtherPackets
+from onethinker_jax.data_pipeline.media.media_file import MediaError
+from onethinker_jax.data_pipeline.media.video_timeline import Timeline, decoded_frames
 
 # Jump to a key frame rather than decode up to it if that saves at least this many frames.
 _SEEK_WORTH_FRAMES = 16

@@ -18,8 +18,8 @@ from av.error import InvalidDataError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from onethinker_jax.data_pipeline.film import Film, OtherPackets, Packets
-from onethinker_jax.data_pipeline.media_file import MediaError
+from onethinker_jax.data_pipeline.media.film import Film, OtherPackets, Packets
+from onethinker_jax.data_pipeline.media.media_file import MediaError
 
 # Container headers often promise a frame or two more than there are; more than that is a truncated file.
 _MISSING_FRAMES_TOLERATED = 0.05

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.data_pipeline.chat import ChatTokenizer, ProcessorError, read_json
+from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer, ProcessorError, read_json
 
 GENERATION_CONFIG = "generation_config.json"
 END_OF_TURN, PAD = "<|im_end|>", "<|endoftext|>"

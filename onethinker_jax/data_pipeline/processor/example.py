@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.records.record import Record
 
 
 @dataclass(frozen=True)

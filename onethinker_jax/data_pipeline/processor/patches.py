@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.media import Video
+from onethinker_jax.data_pipeline.media.decoding import Video
 
 
 @dataclass(frozen=True)

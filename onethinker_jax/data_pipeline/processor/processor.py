@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.chat import ChatTokenizer, Conversation, ProcessorError, read_json
-from onethinker_jax.data_pipeline.conversation import Turn, conversation_fault, media_kinds, split_media
-from onethinker_jax.data_pipeline.end_tokens import EndTokens, read_end_tokens
-from onethinker_jax.data_pipeline.example import Example, ExampleCache
-from onethinker_jax.data_pipeline.media import MediaError, Video
-from onethinker_jax.data_pipeline.media_file import MediaFile
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.patches import (
+from onethinker_jax.data_pipeline.media.decoding import MediaError, Video
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds, VideoTotal
+from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer, Conversation, ProcessorError, read_json
+from onethinker_jax.data_pipeline.processor.end_tokens import EndTokens, read_end_tokens
+from onethinker_jax.data_pipeline.processor.example import Example, ExampleCache
+from onethinker_jax.data_pipeline.processor.patches import (
     QWEN3_VL,
     Medium,
     MediumSize,
@@ -36,10 +36,15 @@ from onethinker_jax.data_pipeline.patches import (
     size_image,
     size_video,
 )
-from onethinker_jax.data_pipeline.processor_config import PROMPTS, MediaLimits, read_settings
-from onethinker_jax.data_pipeline.prompts import OWN_PROMPTS, Prompts, chat_messages
-from onethinker_jax.data_pipeline.records import Record, RecordError
-from onethinker_jax.data_pipeline.resizing import PixelBounds, VideoTotal
+from onethinker_jax.data_pipeline.processor.processor_config import PROMPTS, MediaLimits, read_settings
+from onethinker_jax.data_pipeline.processor.prompts import OWN_PROMPTS, Prompts, chat_messages
+from onethinker_jax.data_pipeline.records.conversation import (
+    Turn,
+    conversation_fault,
+    media_kinds,
+    split_media,
+)
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.model.directory import directory_fault
 from onethinker_jax.model.inputs import mrope_positions, patch_geometry
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.data_pipeline.chat import ProcessorError, read_json
-from onethinker_jax.data_pipeline.patches import QWEN3_VL, PatchSizes
-from onethinker_jax.data_pipeline.resizing import PixelBounds, VideoTotal
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds, VideoTotal
+from onethinker_jax.data_pipeline.processor.chat import ProcessorError, read_json
+from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL, PatchSizes
 from onethinker_jax.model.config import family_fault
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.conversation import media_kinds, reserved_token
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, TASKS, Record, task_name
-from onethinker_jax.data_pipeline.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.conversation import media_kinds, reserved_token
+from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, TASKS, Record, task_name
+from onethinker_jax.data_pipeline.records.text_faults import text_fault
 
 ANSWER_FORMS = {
     "multiple choice": "one letter",

@@ -20,10 +20,10 @@ from typing import Literal, TypeVar, overload
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.processor import Lengths, Processor
-from onethinker_jax.data_pipeline.record_table import IndexedRecords, RecordTable, table_of
-from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.processor.processor import Lengths, Processor
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
+from onethinker_jax.data_pipeline.records.record_table import IndexedRecords, RecordTable, table_of
 
 logger = logging.getLogger(__name__)
 

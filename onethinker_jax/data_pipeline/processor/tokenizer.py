@@ -24,10 +24,10 @@ from tokenizers import (
     trainers,
 )
 
-from onethinker_jax.data_pipeline.conversation import split_media
-from onethinker_jax.data_pipeline.processor_config import image_config, video_config
-from onethinker_jax.data_pipeline.prompts import question_text
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.processor.processor_config import image_config, video_config
+from onethinker_jax.data_pipeline.processor.prompts import question_text
+from onethinker_jax.data_pipeline.records.conversation import split_media
+from onethinker_jax.data_pipeline.records.record import Record
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, cast
 
-from onethinker_jax.data_pipeline.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.text_faults import text_fault
 
 RESERVED_TOKENS = (
     "<|endoftext|>",

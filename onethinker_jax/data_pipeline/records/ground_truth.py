@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
+from onethinker_jax.rewards.equivalence.quantities import number_fault
 from onethinker_jax.rewards.option_answers import option_letters
-from onethinker_jax.rewards.quantities import number_fault
 
 POINTS = 3  # of each kind, in a segmentation answer
 _SECOND = re.compile(r"0|[1-9][0-9]{0,8}")

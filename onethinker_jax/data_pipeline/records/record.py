@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords, OnBadRecord
-from onethinker_jax.data_pipeline.conversation import Turn, conversation_fault, media_kinds, words_of
-from onethinker_jax.data_pipeline.ground_truth import answer_doubt, answer_fault, is_number
-from onethinker_jax.data_pipeline.json_rows import BrokenRow, JsonRows, RecordError
-from onethinker_jax.data_pipeline.media_file import MediaFile, MediaFolder
-from onethinker_jax.data_pipeline.picture_header import picture_header
-from onethinker_jax.data_pipeline.text_faults import text_fault
-from onethinker_jax.data_pipeline.true_masks import TrueMasks, parse_masks
+from onethinker_jax.data_pipeline.media.media_file import MediaFile, MediaFolder
+from onethinker_jax.data_pipeline.media.picture_header import picture_header
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
+from onethinker_jax.data_pipeline.records.conversation import Turn, conversation_fault, media_kinds, words_of
+from onethinker_jax.data_pipeline.records.ground_truth import answer_doubt, answer_fault, is_number
+from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows, RecordError
+from onethinker_jax.data_pipeline.records.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.true_masks import TrueMasks, parse_masks
 from onethinker_jax.text_output import one_line
 
 __all__ = ["PROBLEM_TYPES", "TASKS", "Purpose", "Record", "RecordError"]

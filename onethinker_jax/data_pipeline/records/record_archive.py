@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, overload
 
-from onethinker_jax.data_pipeline.bad_records import OnBadRecord
-from onethinker_jax.data_pipeline.json_rows import RecordError
-from onethinker_jax.data_pipeline.media_file import MediaFile
-from onethinker_jax.data_pipeline.record_file import RecordFile
-from onethinker_jax.data_pipeline.record_table import IndexedRecords, RecordTable
-from onethinker_jax.data_pipeline.records import Purpose, Record, parse_record
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.records.bad_records import OnBadRecord
+from onethinker_jax.data_pipeline.records.json_rows import RecordError
+from onethinker_jax.data_pipeline.records.record import Purpose, Record, parse_record
+from onethinker_jax.data_pipeline.records.record_file import RecordFile
+from onethinker_jax.data_pipeline.records.record_table import IndexedRecords, RecordTable
 
 TABLE, RECORDS, MEDIA, VERSION, SPLIT = "records.npz", "corpus_records", "corpus_media", "1.0.0", "train"
 

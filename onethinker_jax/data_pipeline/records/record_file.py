@@ -9,10 +9,10 @@ from array import array
 from pathlib import Path
 from typing import overload
 
-from onethinker_jax.data_pipeline.bad_records import OnBadRecord
-from onethinker_jax.data_pipeline.json_rows import JsonRows, RecordError
-from onethinker_jax.data_pipeline.record_table import IndexedRecords, TableMaker
-from onethinker_jax.data_pipeline.records import Purpose, Record, checked_records, parse_record
+from onethinker_jax.data_pipeline.records.bad_records import OnBadRecord
+from onethinker_jax.data_pipeline.records.json_rows import JsonRows, RecordError
+from onethinker_jax.data_pipeline.records.record import Purpose, Record, checked_records, parse_record
+from onethinker_jax.data_pipeline.records.record_table import IndexedRecords, TableMaker
 
 # Files up to this size are kept as objects: reading a record again and again costs more than that memory.
 KEPT_BYTES = 64 * 2**20

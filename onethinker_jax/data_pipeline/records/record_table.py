@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.records import Purpose, Record, purpose_fault, task_of
+from onethinker_jax.data_pipeline.records.record import Purpose, Record, purpose_fault, task_of
 
 PURPOSES: tuple[Purpose, ...] = ("sft", "rl", "heldout")
 

@@ -1,6 +1,6 @@
 """JSON records and their media -> ArrayRecord files, through TensorFlow Datasets but without TensorFlow.
 
-    python -m onethinker_jax.data_pipeline.tfds_builder onethinker_rl_train.json --out rl_corpus
+    python -m onethinker_jax.data_pipeline.records.tfds_builder onethinker_rl_train.json --out rl_corpus
 
 Training then names the folder where it named the file (`--data.rl-file rl_corpus`), and reads the same examples.
 Millions of small files become a few large ones, a file that many records share is kept once, and a run starts
@@ -30,10 +30,17 @@ except ImportError as missing:
     raise ImportError(f"tfds_builder needs pip install 'onethinker_jax[tfds]' ({missing})") from missing
 
 from onethinker_jax.command_line import UsageError, parse
-from onethinker_jax.data_pipeline.bad_records import OnBadRecord
-from onethinker_jax.data_pipeline.json_rows import RecordError
-from onethinker_jax.data_pipeline.record_archive import MEDIA, RECORDS, SPLIT, TABLE, VERSION, media_entries
-from onethinker_jax.data_pipeline.record_file import RecordFile, read_text
+from onethinker_jax.data_pipeline.records.bad_records import OnBadRecord
+from onethinker_jax.data_pipeline.records.json_rows import RecordError
+from onethinker_jax.data_pipeline.records.record_archive import (
+    MEDIA,
+    RECORDS,
+    SPLIT,
+    TABLE,
+    VERSION,
+    media_entries,
+)
+from onethinker_jax.data_pipeline.records.record_file import RecordFile, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +210,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = parse(
             BuildSettings,
             arguments,
-            prog="python -m onethinker_jax.data_pipeline.tfds_builder",
+            prog="python -m onethinker_jax.data_pipeline.records.tfds_builder",
             description=BuildSettings.__doc__,
         )
         records, files = build_corpus(settings)

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onethinker_jax.data_pipeline.ground_truth import is_number, numbers
-from onethinker_jax.data_pipeline.json_rows import RecordError
-from onethinker_jax.data_pipeline.picture_header import PictureHeader
+from onethinker_jax.data_pipeline.media.picture_header import PictureHeader
+from onethinker_jax.data_pipeline.records.ground_truth import is_number, numbers
+from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.rewards.metrics import run_lengths
 
 _NUMBER = re.compile(r"([0-9]{1,9})(?:\.[A-Za-z]\w*)?$")  # "00005", "5.jpg", "img_0005.png"

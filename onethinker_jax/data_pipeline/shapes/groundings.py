@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from onethinker_jax.data_pipeline import scenes
-from onethinker_jax.data_pipeline.phrases import (
+from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes.phrases import (
     Question,
     extreme,
     life_spans,
@@ -21,7 +21,7 @@ from onethinker_jax.data_pipeline.phrases import (
     well_seen,
     whereabouts,
 )
-from onethinker_jax.data_pipeline.scenes import Scene, Shape
+from onethinker_jax.data_pipeline.shapes.scenes import Scene, Shape
 
 MAX_TRACKED_SECONDS = 32
 

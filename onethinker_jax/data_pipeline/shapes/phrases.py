@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from onethinker_jax.data_pipeline import scenes
-from onethinker_jax.data_pipeline.scenes import COLOURS, MIN_VISIBLE, SHAPES, Scene, Shape
+from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, MIN_VISIBLE, SHAPES, Scene, Shape
 
 
 @dataclass(frozen=True)

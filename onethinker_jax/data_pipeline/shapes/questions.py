@@ -12,8 +12,8 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from onethinker_jax.data_pipeline import groundings, scenes
-from onethinker_jax.data_pipeline.phrases import (
+from onethinker_jax.data_pipeline.shapes import groundings, scenes
+from onethinker_jax.data_pipeline.shapes.phrases import (
     Question,
     clear_place,
     counted,
@@ -28,7 +28,7 @@ from onethinker_jax.data_pipeline.phrases import (
     whereabouts,
     with_article,
 )
-from onethinker_jax.data_pipeline.scenes import COLOURS, SHAPES, WORDS, Scene
+from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, SHAPES, WORDS, Scene
 
 Builder = Callable[[Scene, random.Random], Question | None]
 NUMBER_WORDS = ("no", "one", "two", "three", "four")

@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from onethinker_jax.data_pipeline import prompts, scenes
-from onethinker_jax.data_pipeline.phrases import Question
-from onethinker_jax.data_pipeline.questions import ask_task, list_objects
-from onethinker_jax.data_pipeline.scenes import Scene
+from onethinker_jax.data_pipeline.processor import prompts
+from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes.phrases import Question
+from onethinker_jax.data_pipeline.shapes.questions import ask_task, list_objects
+from onethinker_jax.data_pipeline.shapes.scenes import Scene
 
 logger = logging.getLogger(__name__)
 

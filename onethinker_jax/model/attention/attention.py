@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from onethinker_jax.model import attention_xla
-from onethinker_jax.model.flash import flash_attention
+from onethinker_jax.model.attention import xla as attention_xla
+from onethinker_jax.model.attention.flash import flash_attention
 from onethinker_jax.model.sharding import BATCH_AXES, ShardingError, context_mesh
 
 Backend = Literal["flash_tpu", "flash_gpu", "xla", "flash_tpu_interpreted", "flash_gpu_interpreted"]

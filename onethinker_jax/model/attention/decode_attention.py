@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from onethinker_jax.model.attention import NEGATIVE
-from onethinker_jax.model.kv_cache import KeyValues, KVCache
+from onethinker_jax.model.attention.attention import NEGATIVE
+from onethinker_jax.model.attention.kv_cache import KeyValues, KVCache
 
 CHUNK = 256  # columns whose scores are held at once
 

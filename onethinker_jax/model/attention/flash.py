@@ -55,9 +55,9 @@ flash_attention.defvjp(_forward, _backward)
 def _module(kernels: Kernels) -> ModuleType:
     """Imported when first used: Pallas takes half a second."""
     if kernels == "tpu":
-        from onethinker_jax.model import flash_tpu as module
+        from onethinker_jax.model.attention import flash_tpu as module
     else:
-        from onethinker_jax.model import flash_gpu as module
+        from onethinker_jax.model.attention import flash_gpu as module
     return module
 
 

@@ -18,8 +18,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.attention_xla import NEGATIVE
-from onethinker_jax.model.flash import block_meetings, kernel_cost, kernel_name, token_codes
+from onethinker_jax.model.attention.flash import block_meetings, kernel_cost, kernel_name, token_codes
+from onethinker_jax.model.attention.xla import NEGATIVE
 
 LANES = 128
 BLOCK = 512  # queries, and keys, of one step

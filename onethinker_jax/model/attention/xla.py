@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.skipping_scan import skipping_scan
+from onethinker_jax.model.attention.skipping_scan import skipping_scan
 
 # Segment and branch int32 [B, T], and place int32 [1, T], of tokens.
 Ids = tuple[Array, Array, Array]

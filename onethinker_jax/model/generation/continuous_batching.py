@@ -16,10 +16,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.model.generate import Burst, GenerationShape, Slots, make_programs
+from onethinker_jax.model.attention.kv_cache import KVCache, Prefilled
+from onethinker_jax.model.generation.generate import Burst, GenerationShape, Slots, make_programs
+from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
-from onethinker_jax.model.kv_cache import KVCache, Prefilled
-from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding, shard_rows
 
 EndReason = Literal["stop", "length", "stop_string"]

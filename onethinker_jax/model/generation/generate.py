@@ -16,9 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int, Key
 
-from onethinker_jax.model.decode_attention import Visible, whole_chunks
-from onethinker_jax.model.inputs import HostOrDevice, ModelInputs
-from onethinker_jax.model.kv_cache import (
+from onethinker_jax.model.attention.decode_attention import Visible, whole_chunks
+from onethinker_jax.model.attention.kv_cache import (
     KVCache,
     Prefilled,
     empty_cache,
@@ -29,8 +28,9 @@ from onethinker_jax.model.kv_cache import (
     to_cache,
     zeros,
 )
+from onethinker_jax.model.generation.sampling import SamplingConfig, draw, sample_keys
+from onethinker_jax.model.inputs import HostOrDevice, ModelInputs
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.model.sampling import SamplingConfig, draw, sample_keys
 from onethinker_jax.model.sharding import BATCH_AXES, constrain
 
 

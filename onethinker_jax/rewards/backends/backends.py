@@ -173,19 +173,19 @@ def _rouge(settings: BackendSettings) -> TextBackend:
 
 
 def _polar(settings: BackendSettings) -> TextBackend:
-    from onethinker_jax.rewards.polar import Polar
+    from onethinker_jax.rewards.backends.polar import Polar
 
     return Polar.from_settings(settings)
 
 
 def _grabcut(settings: BackendSettings) -> MaskBackend:
-    from onethinker_jax.rewards.grabcut import GrabCut
+    from onethinker_jax.rewards.backends.grabcut import GrabCut
 
     return GrabCut()
 
 
 def _sam2(settings: BackendSettings) -> MaskBackend:
-    from onethinker_jax.rewards.sam2 import Sam2
+    from onethinker_jax.rewards.backends.sam2 import Sam2
 
     return Sam2.from_settings(settings)
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from onethinker_jax.rewards.backends import BackendError, BackendSettings, TextItem
+from onethinker_jax.rewards.backends.backends import BackendError, BackendSettings, TextItem
+from onethinker_jax.rewards.backends.polar_model import PolarModel, load_polar
+from onethinker_jax.rewards.backends.polar_tokenizer import PolarTokenizer
+from onethinker_jax.rewards.backends.torch_device import torch_device
 from onethinker_jax.rewards.normalisation import normalise_scores
-from onethinker_jax.rewards.polar_model import PolarModel, load_polar
-from onethinker_jax.rewards.polar_tokenizer import PolarTokenizer
-from onethinker_jax.rewards.torch_device import torch_device
 
 MAX_BATCH_TOKENS = 32_768
 """Tokens in one batch, padding included; a longer row is a batch by itself."""

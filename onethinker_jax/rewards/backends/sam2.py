@@ -30,8 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onethinker_jax.rewards.backends import BackendError, BackendSettings, MaskJob, MaskPrompt
-from onethinker_jax.rewards.torch_device import torch_device
+from onethinker_jax.rewards.backends.backends import BackendError, BackendSettings, MaskJob, MaskPrompt
+from onethinker_jax.rewards.backends.torch_device import torch_device
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -235,7 +235,7 @@ def load_network(path: Path, device: torch.device) -> Network:
     """The network of a Hugging Face directory or of Meta's checkpoint; raises BackendError."""
     if path.is_dir():
         if (path / "config.json").is_file():
-            from onethinker_jax.rewards.sam2_hf import load_hf
+            from onethinker_jax.rewards.backends.sam2_hf import load_hf
 
             return load_hf(path, device)
         checkpoints = sorted(path.glob("*.pt"))
@@ -243,7 +243,7 @@ def load_network(path: Path, device: torch.device) -> Network:
             found = f"{len(checkpoints)} .pt files" if checkpoints else "no .pt file"
             raise BackendError(f"{path} holds no SAM2: there is no config.json and {found}")
         path = checkpoints[0]
-    from onethinker_jax.rewards.sam2_meta import load_meta
+    from onethinker_jax.rewards.backends.sam2_meta import load_meta
 
     return load_meta(path, device)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import Sam2Model, Sam2VideoInferenceSession, Sam2VideoModel
 
-from onethinker_jax.rewards.backends import BackendError
-from onethinker_jax.rewards.sam2 import Features, stacked_maps
+from onethinker_jax.rewards.backends.backends import BackendError
+from onethinker_jax.rewards.backends.sam2 import Features, stacked_maps
 
 
 class HfSam2:

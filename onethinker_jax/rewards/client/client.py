@@ -28,9 +28,9 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from onethinker_jax.rewards.addresses import channel_target, clear_socket, is_local
-from onethinker_jax.rewards.backends import TextItem
-from onethinker_jax.rewards.messages import (
+from onethinker_jax.rewards.backends.backends import TextItem
+from onethinker_jax.rewards.client.addresses import channel_target, clear_socket, is_local
+from onethinker_jax.rewards.client.messages import (
     CALL_ITEMS,
     MaskItem,
     Points,
@@ -39,14 +39,14 @@ from onethinker_jax.rewards.messages import (
     masks_from,
     text_requests,
 )
-from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
-from onethinker_jax.rewards.security import (
+from onethinker_jax.rewards.client.security import (
     TOKEN_VARIABLE,
     SecurityError,
     authorization,
     channel_credentials,
 )
-from onethinker_jax.rewards.worker_process import package_environment
+from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
+from onethinker_jax.worker_process import package_environment
 
 __all__ = [
     "MaskItem",

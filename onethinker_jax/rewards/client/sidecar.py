@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from onethinker_jax.rewards.backends import DTYPES, MASK_BACKENDS, TEXT_BACKENDS
-from onethinker_jax.rewards.client import RewardClient, start_server
-from onethinker_jax.rewards.security import read_token
+from onethinker_jax.rewards.backends.backends import DTYPES, MASK_BACKENDS, TEXT_BACKENDS
+from onethinker_jax.rewards.client.client import RewardClient, start_server
+from onethinker_jax.rewards.client.security import read_token
 
 if TYPE_CHECKING:
     TextBackendName = MaskBackendName = WeightsDtype = str

@@ -16,8 +16,8 @@ import threading
 from fractions import Fraction
 from typing import Any
 
-from onethinker_jax.rewards import mathematics
-from onethinker_jax.rewards.worker_process import WorkerProcess
+from onethinker_jax.rewards.equivalence import mathematics
+from onethinker_jax.worker_process import WorkerProcess
 
 MAX_MATH_CHARS = 20_000
 """math-verify looks for mathematics in texts up to this long; in a longer one there is none."""
@@ -45,7 +45,7 @@ class MathGrader:
         self.ended = 0
         """Questions without a verdict: out of time, or their workers killed again and again."""
         self._lock = threading.Lock()
-        self._worker = WorkerProcess("onethinker_jax.rewards.math_worker")
+        self._worker = WorkerProcess("onethinker_jax.rewards.equivalence.math_worker")
 
     def equal(self, truth: str, answer: str) -> bool | None:
         """Whether math-verify finds `answer` equal to `truth`; None when it raised.

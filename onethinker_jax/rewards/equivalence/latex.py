@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from onethinker_jax.rewards.written_text import braces_end
+from onethinker_jax.rewards.equivalence.written_text import braces_end
 
 _FUNCTIONS = (
     *("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "sin", "cos", "tan", "cot", "sec", "csc"),

@@ -15,7 +15,7 @@ import signal
 from tokenize import TokenError
 from typing import Any
 
-from onethinker_jax.rewards.worker_process import serve_lines
+from onethinker_jax.worker_process import serve_lines
 
 MEMORY_BYTES = 4 * 2**30
 
@@ -67,7 +67,7 @@ def vanishes(expression: str) -> bool:
 
 def same_value(truth: str, answer: str, tolerance: str) -> bool:
     """Whether two LaTeX expressions have one value, exactly or within a tolerance; False if one cannot be read."""
-    from onethinker_jax.rewards import symbolic
+    from onethinker_jax.rewards.equivalence import symbolic
 
     try:
         return bool(symbolic.same_value(truth, answer, tolerance))

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from onethinker_jax.rewards.latex import computable, latex
-from onethinker_jax.rewards.quantities import Quantity, read_quantity, readings
-from onethinker_jax.rewards.units import UNITS
-from onethinker_jax.rewards.written_text import tidy, whole_bracket, words_key
+from onethinker_jax.rewards.equivalence.latex import computable, latex
+from onethinker_jax.rewards.equivalence.quantities import Quantity, read_quantity, readings
+from onethinker_jax.rewards.equivalence.units import UNITS
+from onethinker_jax.rewards.equivalence.written_text import tidy, whole_bracket, words_key
 
 Same = Callable[[str, str, Fraction], bool | None]
 """(truth, answer, tolerance): whether two LaTeX expressions have one value, or two that differ by the tolerance at

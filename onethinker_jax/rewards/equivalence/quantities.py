@@ -13,9 +13,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from onethinker_jax.rewards.latex import is_constant
-from onethinker_jax.rewards.units import UNITS, Unit
-from onethinker_jax.rewards.written_text import CURRENCY, tidy
+from onethinker_jax.rewards.equivalence.latex import is_constant
+from onethinker_jax.rewards.equivalence.units import UNITS, Unit
+from onethinker_jax.rewards.equivalence.written_text import CURRENCY, tidy
 
 MAX_NUMBER_CHARS = 400
 """A longer text is no number."""

@@ -1,36 +1,28 @@
-"""The reward sidecar: `python -m onethinker_jax.rewards.server --address unix:/path | host:port`.
+"""The reward service's gRPC server: its settings, health checks, and a server that starts, runs and ends cleanly.
 
-A process of its own that scores open-ended answers and makes masks over gRPC, so that neither PyTorch nor a
-slow judge lives in the trainer. It batches what its callers send, answers health checks and reflection, limits
-what it accepts, and ends by SIGTERM or SIGINT once the calls under way are answered. It listens on a Unix
-socket or loopback; beyond this machine it wants TLS and a token and does not start without them.
+It listens on a Unix socket or loopback; beyond this machine it wants TLS and a token and does not start without them.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import importlib
 import logging
 import os
-import signal
-import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from onethinker_jax import __version__
-from onethinker_jax.rewards.addresses import AddressError, claim_socket, is_local, socket_path
-from onethinker_jax.rewards.backends import (
-    DTYPES,
+from onethinker_jax.rewards.backends.backends import (
     MASK_BACKENDS,
     MASK_BATCH,
     TEXT_BACKENDS,
@@ -38,13 +30,13 @@ from onethinker_jax.rewards.backends import (
     BackendSettings,
     TextItem,
 )
-from onethinker_jax.rewards.batching import BatchingQueue
-from onethinker_jax.rewards.media_cache import MediaCache
+from onethinker_jax.rewards.client.addresses import claim_socket, is_local, socket_path
+from onethinker_jax.rewards.client.security import TokenCheck, read_token, server_credentials
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
-from onethinker_jax.rewards.security import SecurityError, TokenCheck, read_token, server_credentials
-from onethinker_jax.rewards.service import MaskJob, RewardService, mask_runner, text_runner
-from onethinker_jax.rewards.service_metrics import ServiceMetrics
-from onethinker_jax.spelling import hint
+from onethinker_jax.rewards.server.batching import BatchingQueue
+from onethinker_jax.rewards.server.media_cache import MediaCache
+from onethinker_jax.rewards.server.service import MaskJob, RewardService, mask_runner, text_runner
+from onethinker_jax.rewards.server.service_metrics import ServiceMetrics
 
 SERVICE_NAME = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
 MIN_MESSAGE_BYTES = 2**20  # a caller's chunk of media or of texts fits
@@ -287,108 +279,3 @@ async def serve(settings: ServerSettings, stop: asyncio.Event) -> None:
 def _warm_up() -> None:
     """Imports what the first ROUGE call would wait for (a second), once the server is up."""
     importlib.import_module("nltk.stem.porter")
-
-
-async def _serve_until_signal(settings: ServerSettings) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-    def stop_at_end_of_input() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        log.info("the process that started this server is gone")
-        loop.call_soon_threadsafe(stop.set)
-
-    if settings.stop_with_stdin:
-        threading.Thread(target=stop_at_end_of_input, name="stdin", daemon=True).start()
-    await serve(settings, stop)
-
-
-_MASK_BATCHES = ", ".join(f"{count} for {name}" for name, count in MASK_BATCH.items())
-HELP = {
-    "address and access": {
-        "address": "unix:/path or host:port; beyond loopback with TLS and a token",
-        "tls_certificate": "PEM file: the certificate and its chain",
-        "tls_key": "PEM file: the certificate's key",
-        "token_file": "file with the token that callers must send; else the variable ONETHINKER_REWARD_TOKEN",
-    },
-    "back ends": {
-        "text_backend": "who scores open-ended answers",
-        "text_model": "directory or file of its weights",
-        "mask_backend": "who makes masks from a box and points",
-        "mask_model": "directory or file of its weights",
-        "device": "cpu, cuda, or a list such as cuda:0,cuda:1 that the replicas share out",
-        "dtype": "of the weights",
-        "replicas": "copies of each back end, each on a thread of its own",
-    },
-    "batches and limits": {
-        "text_batch": "texts in one batch",
-        "mask_batch": f"mask items in one batch; by default {_MASK_BATCHES}",
-        "max_wait_ms": "how long an item waits for a batch to fill",
-        "max_waiting": "items in one queue; a call with more is told to come back",
-        "max_calls": "calls at once; one more is told to come back",
-        "max_items": "items in one call",
-        "max_message_bytes": "a larger message is refused",
-        "cache_bytes": "all memory that callers' images and videos take",
-    },
-    "watching and stopping": {
-        "metrics_host": "where Prometheus asks for metrics, in plain text",
-        "metrics_port": "port of the metrics, 0 for any free one; without it there are none",
-        "stall_s": "a back end at one batch for longer is reported as not serving",
-        "grace_s": "seconds for calls under way at the end",
-        "stop_with_stdin": "stop when standard input ends",
-    },
-}
-CHOICES = {"text_backend": tuple(TEXT_BACKENDS), "mask_backend": tuple(MASK_BACKENDS), "dtype": DTYPES}
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as the other commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        word = message.removeprefix("unrecognized arguments: ").split()[0]
-        if message.startswith("unrecognized"):
-            message = f"unknown argument {word!r}{hint(word, self._option_string_actions)}"
-        self.exit(2, f"error: {message}\n")
-
-
-def parse(arguments: Sequence[str] | None = None) -> ServerSettings:
-    """The settings a command line asks for: a flag a field. Raises ServerError."""
-    parser = _Parser(
-        prog="python -m onethinker_jax.rewards.server",
-        description=__doc__,
-        allow_abbrev=False,
-        usage="%(prog)s [OPTIONS]",
-    )
-    kinds = {"int": int, "float": float, "int | None": int, "Path | None": Path}
-    types = {field.name: field for field in fields(ServerSettings)}
-    for title, flags in HELP.items():
-        group = parser.add_argument_group(title)
-        for name, said in flags.items():
-            field, flag = types.pop(name), f"--{name.replace('_', '-')}"
-            if field.type == "bool":
-                group.add_argument(flag, action="store_true", help=said)
-                continue
-            text = said if field.default is None else f"{said} (default: {field.default})"
-            kind = kinds.get(str(field.type), str)
-            if name in CHOICES:
-                text = f"one of {', '.join(CHOICES[name])}: {text}"
-            group.add_argument(flag, type=kind, default=field.default, help=text, metavar=name.upper())
-    assert not types, f"flags without help: {', '.join(types)}"
-    return ServerSettings(**vars(parser.parse_args(arguments)))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0 after a clean stop, 1 with one line on stderr."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    try:
-        asyncio.run(_serve_until_signal(parse(arguments)))
-    except (ServerError, AddressError, SecurityError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

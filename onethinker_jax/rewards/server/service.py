@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 
-from onethinker_jax.rewards.backends import (
+from onethinker_jax.rewards.backends.backends import (
     ItemError,
     MaskBackend,
     MaskJob,
@@ -19,10 +19,10 @@ from onethinker_jax.rewards.backends import (
     TextBackend,
     TextItem,
 )
-from onethinker_jax.rewards.batching import BatchingQueue, QueueFull
-from onethinker_jax.rewards.media_cache import CacheFull, MediaCache, MediaHold
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
-from onethinker_jax.rewards.service_metrics import ServiceMetrics
+from onethinker_jax.rewards.server.batching import BatchingQueue, QueueFull
+from onethinker_jax.rewards.server.media_cache import CacheFull, MediaCache, MediaHold
+from onethinker_jax.rewards.server.service_metrics import ServiceMetrics
 
 UPLOAD_PAUSE_S = 60.0
 """A caller that stops in the middle of its upload for so long is given up."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from onethinker_jax.rewards.batching import BatchingQueue
-from onethinker_jax.rewards.media_cache import MediaCache
+from onethinker_jax.rewards.server.batching import BatchingQueue
+from onethinker_jax.rewards.server.media_cache import MediaCache
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

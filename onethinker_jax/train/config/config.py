@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from onethinker_jax.data_pipeline.mixture import Mixture
-from onethinker_jax.data_pipeline.placement import Placing
+from onethinker_jax.data_pipeline.batches.bin_packing import Placing
+from onethinker_jax.data_pipeline.batches.mixture import Mixture
+from onethinker_jax.rewards.client.sidecar import SidecarSettings
 from onethinker_jax.rewards.score import RewardSettings
-from onethinker_jax.rewards.sidecar import SidecarSettings
 from onethinker_jax.sampler_settings import SamplerSettings
 
 Method = Literal["ema_grpo", "grpo", "dr_grpo", "rloo", "gdpo"]

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from onethinker_jax.train.config import (
+from onethinker_jax.train.config.config import (
     BatchSettings,
     DataSettings,
     EvaluationSettings,
@@ -13,7 +13,7 @@ from onethinker_jax.train.config import (
     SFTSettings,
     TrainConfig,
 )
-from onethinker_jax.train.presets_qwen3_vl import SLICES
+from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 
 
 def shapes() -> TrainConfig:

@@ -22,7 +22,7 @@ preset's mesh is that of the TPU slice its docstring names, and ``docs/plan.md``
 hardware takes other mesh flags, one GPU ``--mesh.fsdp 1 --mesh.tensor 1``.  None has been run to its end yet.
 """
 
-from onethinker_jax.train.config import (
+from onethinker_jax.train.config.config import (
     BatchSettings,
     DataSettings,
     EvaluationSettings,

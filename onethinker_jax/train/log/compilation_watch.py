@@ -6,7 +6,7 @@ from typing import Protocol
 
 import jax
 
-from onethinker_jax.train.progress import Clock, Progress
+from onethinker_jax.train.log.progress import Clock, Progress
 
 _EVENTS = tuple(
     f"/jax/core/compile/{name}_duration"

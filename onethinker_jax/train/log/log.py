@@ -30,10 +30,10 @@ from rich.table import Table
 from rich.text import Text
 
 from onethinker_jax.text_output import json_text, visible
-from onethinker_jax.train.compilation_watch import CompilationWatch
-from onethinker_jax.train.event_file import EventFile
-from onethinker_jax.train.progress import HEADLINE, Clock, Heart, Lines, Progress
-from onethinker_jax.train.wandb_run import WandbRun
+from onethinker_jax.train.log.compilation_watch import CompilationWatch
+from onethinker_jax.train.log.event_file import EventFile
+from onethinker_jax.train.log.progress import HEADLINE, Clock, Heart, Lines, Progress
+from onethinker_jax.train.log.wandb_run import WandbRun
 
 METRICS_FILE = "metrics.jsonl"
 TOLD_AFTER = 3.0  # seconds that something takes before a line says so

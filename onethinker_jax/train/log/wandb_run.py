@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.train.config import SettingError, TrainConfig
+from onethinker_jax.train.config.config import SettingError, TrainConfig
 
 ID_FILE = "wandb_id"
 

@@ -12,9 +12,9 @@ from html import escape
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.drawing import Marks, data_uri, draw, marks_at
-from onethinker_jax.data_pipeline.records import Record, task_of
-from onethinker_jax.data_pipeline.views import Masks, timeline_html, view_record
+from onethinker_jax.data_pipeline.drawing.draw import Marks, data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.views import Masks, timeline_html, view_record
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.rewards.answers import (
     StructuredAnswer,
     extract_answer,

@@ -11,11 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.data_pipeline.html_file import facts_html, write_html
+from onethinker_jax.data_pipeline.drawing.html_file import facts_html, write_html
 from onethinker_jax.text_output import visible
-from onethinker_jax.train.charts import PANELS, panel_html, panels
-from onethinker_jax.train.gallery import GalleryItem, card_html
-from onethinker_jax.train.intervals import METHOD, Change, signed
+from onethinker_jax.train.pages.charts import PANELS, panel_html, panels
+from onethinker_jax.train.pages.gallery import GalleryItem, card_html
+from onethinker_jax.train.pages.intervals import METHOD, Change, signed
 
 MAX_GALLERY_BYTES = 8_000_000
 
@@ -88,7 +88,7 @@ def write_document(
     path: str | Path, title: str, body: Sequence[str], *, styles: Sequence[str], script: str | None = None
 ) -> None:
     """Writes an HTML file with our style sheets and script of these names inside, whole or not at all."""
-    files = resources.files("onethinker_jax.train")
+    files = resources.files("onethinker_jax.train.pages")
     style = "".join(files.joinpath(f"{name}.css").read_text("utf-8") for name in styles)
     code = files.joinpath(f"{script}.js").read_text("utf-8") if script else ""
     write_html(Path(path), title, style, "".join(body), script=code)

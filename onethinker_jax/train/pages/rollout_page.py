@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.conversation import words_of
-from onethinker_jax.data_pipeline.drawing import Marks, data_uri, draw, marks_at
-from onethinker_jax.data_pipeline.html_file import facts_html
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.records import task_of
-from onethinker_jax.data_pipeline.views import View, timeline_html, view_record
+from onethinker_jax.data_pipeline.drawing.draw import Marks, data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.html_file import facts_html
+from onethinker_jax.data_pipeline.drawing.views import View, timeline_html, view_record
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.records.conversation import words_of
+from onethinker_jax.data_pipeline.records.record import task_of
 from onethinker_jax.rewards.answers import (
     STRUCTURED_TYPES,
     StructuredAnswer,
@@ -26,12 +26,12 @@ from onethinker_jax.rewards.answers import (
     unwrap_answer,
 )
 from onethinker_jax.text_output import visible
-from onethinker_jax.train.config import LogSettings
-from onethinker_jax.train.gallery import FRAME_WIDTH, IMAGE_WIDTH, short_text
-from onethinker_jax.train.log import METRICS_FILE, read_metrics
-from onethinker_jax.train.page import select_html, write_document
-from onethinker_jax.train.rl_metrics import by_task
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.config.config import LogSettings
+from onethinker_jax.train.log.log import METRICS_FILE, read_metrics
+from onethinker_jax.train.pages.gallery import FRAME_WIDTH, IMAGE_WIDTH, short_text
+from onethinker_jax.train.pages.page import select_html, write_document
+from onethinker_jax.train.rl.rl_metrics import by_task
+from onethinker_jax.train.rl.rollouts import Group
 
 FOLDER = "rollouts"
 ROLLOUTS_INDEX = f"{FOLDER}/index.html"

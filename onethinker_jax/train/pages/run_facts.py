@@ -15,7 +15,7 @@ import onethinker_jax
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.checkpoint import BASE
-from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.train.config.config import TrainConfig
 
 
 def run_facts(config: TrainConfig, *, records: int) -> dict[str, str]:

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.records import Record, task_of
-from onethinker_jax.evaluate import Prediction, over_all
+from onethinker_jax.data_pipeline.records.record import Record, task_of
+from onethinker_jax.evaluate.evaluation import Prediction, over_all
 from onethinker_jax.rewards.score import max_accuracy, max_overall
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.config import TrainConfig
-from onethinker_jax.train.gallery import GalleryItem, Masks, StageAnswer, gallery_item, stage_answer
+from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.heldout import Answers
-from onethinker_jax.train.intervals import METHOD, Change, change
-from onethinker_jax.train.log import METRICS_FILE, RunLog, read_metrics
-from onethinker_jax.train.page import Summary, TaskSummary, write_page
-from onethinker_jax.train.rollout_page import ROLLOUTS_INDEX
-from onethinker_jax.train.run_facts import run_facts
+from onethinker_jax.train.log.log import METRICS_FILE, RunLog, read_metrics
+from onethinker_jax.train.pages.gallery import GalleryItem, Masks, StageAnswer, gallery_item, stage_answer
+from onethinker_jax.train.pages.intervals import METHOD, Change, change
+from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
+from onethinker_jax.train.pages.rollout_page import ROLLOUTS_INDEX
+from onethinker_jax.train.pages.run_facts import run_facts
 
 LABELS = {"fresh": "fresh", "sft": "after SFT", "rl": "after RL"}
 

@@ -3,12 +3,12 @@
 from dataclasses import fields
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.prompts import Prompts
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.prompts import Prompts
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.family import family_name
 from onethinker_jax.model.hf_weights import check_weights
-from onethinker_jax.train.config import DataSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.config import DataSettings, SettingError, TrainConfig
 from onethinker_jax.train.export import check_out
 from onethinker_jax.train.policy import check_family
 

@@ -10,25 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.end_tokens import GENERATION_CONFIG, read_generation_config
-from onethinker_jax.data_pipeline.frame_cache import FrameCache
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.processor_config import PROMPTS, write_missing_configs
-from onethinker_jax.data_pipeline.prompts import Prompts
-from onethinker_jax.data_pipeline.record_archive import open_records
-from onethinker_jax.data_pipeline.records import Purpose, Record
-from onethinker_jax.data_pipeline.synthetic import ShapesPaths, build_shapes_world
-from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.end_tokens import GENERATION_CONFIG, read_generation_config
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import PROMPTS, write_missing_configs
+from onethinker_jax.data_pipeline.processor.prompts import Prompts
+from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.record import Purpose, Record
+from onethinker_jax.data_pipeline.records.record_archive import open_records
+from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.directory import companion_files
 from onethinker_jax.scoring import check_truths
 from onethinker_jax.train.checkpoint import BASE, write_atomically
-from onethinker_jax.train.config import DataSettings, TrainConfig
+from onethinker_jax.train.config.config import DataSettings, TrainConfig
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.policy import model_config
 
 QUARANTINE = "quarantine"

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.placement import PackingError
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.record_lengths import (
+from onethinker_jax.data_pipeline.batches.bin_packing import PackingError
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.record_lengths import (
     UNKNOWN,
     KeptRecords,
     Limit,
@@ -19,11 +18,12 @@ from onethinker_jax.data_pipeline.record_lengths import (
     measure,
     misfits,
 )
-from onethinker_jax.data_pipeline.records import Record, RecordError
-from onethinker_jax.train.config import TrainConfig
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
+from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.prepare import QUARANTINE, Corpora
+from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.preflight.prepare import QUARANTINE, Corpora
 
 FOLDER = "lengths"
 """Of a run's folder: the lengths of its records, which the same command need not find again."""

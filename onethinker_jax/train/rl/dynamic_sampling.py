@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
 from onethinker_jax.model.sharding import DECODE_RULES, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.config import RLSettings
-from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.rollouts import Group, Outcome, RolloutSeconds, Stopped, roll_out
+from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.rl.rollouts import Group, Outcome, RolloutSeconds, Stopped, roll_out
 
 
 class NoGroupsLeft(RuntimeError):

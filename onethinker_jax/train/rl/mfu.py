@@ -13,14 +13,14 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.model.generate import SamplingConfig
+from onethinker_jax.model.generation.generate import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import process_count
-from onethinker_jax.train.config import RLSettings
-from onethinker_jax.train.hardware import chip_of
-from onethinker_jax.train.policy_update import PolicyBatch, policy_batches, rl_update
-from onethinker_jax.train.program_cost import count_flops, of_frames, without_recomputation
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.cost.hardware import chip_of
+from onethinker_jax.train.cost.program_cost import count_flops, of_frames, without_recomputation
+from onethinker_jax.train.rl.policy_update import PolicyBatch, policy_batches, rl_update
+from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import TrainState
 
 

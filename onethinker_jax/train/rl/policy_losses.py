@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.train.config import Average, ImportanceSampling, KLEstimator, PolicyLoss
+from onethinker_jax.train.config.config import Average, ImportanceSampling, KLEstimator, PolicyLoss
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import numpy as np
 import optax
 from flax import nnx
 
-from onethinker_jax.data_pipeline.packing import Batch, pack_groups, pack_rows
+from onethinker_jax.data_pipeline.batches.packing import Batch, pack_groups, pack_rows
+from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.model.sampling import SamplingConfig
-from onethinker_jax.train.config import RLSettings
+from onethinker_jax.train.config.config import RLSettings
 from onethinker_jax.train.losses import token_logprobs
-from onethinker_jax.train.policy_losses import PolicyLossConfig, policy_loss
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.rl.policy_losses import PolicyLossConfig, policy_loss
+from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import Sums, Update, in_dtype, make_update
 
 

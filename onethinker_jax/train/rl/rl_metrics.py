@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from onethinker_jax.train.advantages import overlong_penalty
-from onethinker_jax.train.config import RLSettings
-from onethinker_jax.train.hardware import GIB
-from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.rollouts import Group, Outcome
+from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.cost.hardware import GIB
+from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.rl.rollouts import Group, Outcome
 
 OfTask = TypeVar("OfTask", Group, Outcome)
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.processor import Example
-from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-from onethinker_jax.data_pipeline.records import Record, task_of
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.processor.processor import Example
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer

@@ -1,6 +1,6 @@
 """A teacher that answers from the truth, plus noise, over a real HTTP endpoint that can fail in every way.
 
-    python -m tests.data_pipeline.scripted_teacher RECORDS.json --port 8123
+    python -m tests.data_pipeline.annotate.scripted_teacher RECORDS.json --port 8123
 
 serves the records of a file so that annotation can be tried without a model.
 """
@@ -20,9 +20,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.records import Record, read_records
-from onethinker_jax.data_pipeline.teacher_prompt import SentMedia, request_messages
+from onethinker_jax.data_pipeline.annotate.teacher_prompt import SentMedia, request_messages
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.records.record import Record, read_records
 from onethinker_jax.rewards.answers import unwrap_answer
 from tests.waiting import HANG_S
 

@@ -18,18 +18,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onethinker_jax.data_pipeline import prompts
-from onethinker_jax.data_pipeline.annotate import main
-from onethinker_jax.data_pipeline.candidates import Candidate, CandidateError, Candidates
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, read_records, task_of
-from onethinker_jax.data_pipeline.synthetic import build_shapes_world
-from onethinker_jax.data_pipeline.teacher_prompt import SentMedia, request_messages
+from onethinker_jax.data_pipeline.annotate.__main__ import main
+from onethinker_jax.data_pipeline.annotate.candidates import Candidate, CandidateError, Candidates
+from onethinker_jax.data_pipeline.annotate.teacher_prompt import SentMedia, request_messages
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor import prompts
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import Record, read_records, task_of
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.rewards.answers import unwrap_answer
-from onethinker_jax.rewards.client import start_server
-from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
-from tests.data_pipeline.scripted_teacher import (
+from onethinker_jax.rewards.client.client import start_server
+from tests.data_pipeline.annotate.scripted_teacher import (
     NEVER,
     Gate,
     Response,
@@ -39,6 +38,7 @@ from tests.data_pipeline.scripted_teacher import (
     noisy,
     worked,
 )
+from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
 from tests.waiting import HANG_S, wait_until
 
 RECORDS, CONCURRENCY = 24, 4
@@ -168,7 +168,7 @@ def test_failures_change_nothing(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("onethinker_jax.data_pipeline.annotate.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("onethinker_jax.data_pipeline.annotate.__main__.LINE_SECONDS", 0.0)
     faults = [
         failure(429, "slow down", headers={"Retry-After": "0.05"}),
         failure(500, "boom"),
@@ -515,7 +515,7 @@ def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
 def test_two_at_once(tmp_path: Path) -> None:
     with Candidates(tmp_path / "c.jsonl"):
         code = (
-            "import sys; from pathlib import Path; from onethinker_jax.data_pipeline.candidates import *\n"
+            "import sys; from pathlib import Path; from onethinker_jax.data_pipeline.annotate.candidates import *\n"
             "try: Candidates(Path(sys.argv[1]))\nexcept CandidateError as error: print(error)"
         )
         command = [sys.executable, "-c", code, str(tmp_path / "c.jsonl")]

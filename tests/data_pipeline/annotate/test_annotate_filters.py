@@ -1,13 +1,13 @@
 """The checks of a teacher's answers: each finds its fault and lets what is right through; the choice; the caps."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onethinker_jax.data_pipeline import annotation_rules as rules
-from onethinker_jax.data_pipeline.annotation_filters import (
+from onethinker_jax.data_pipeline.annotate import rules
+from onethinker_jax.data_pipeline.annotate.candidates import Candidate
+from onethinker_jax.data_pipeline.annotate.filters import (
     KEPT,
     REASONS,
     THRESHOLDS,
@@ -21,10 +21,10 @@ from onethinker_jax.data_pipeline.annotation_filters import (
     text_verdict,
     thresholds_table,
 )
-from onethinker_jax.data_pipeline.candidates import Candidate
-from onethinker_jax.data_pipeline.records import PROBLEM_TYPES, Record
+from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, Record
+from tests.places import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs" / "annotate.md"
+DOCS = ROOT / "docs" / "annotate.md"
 THINKING = "I see a red star in the upper left and a blue circle below it, so the star is what is asked for."
 
 

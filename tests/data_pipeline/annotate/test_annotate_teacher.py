@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from onethinker_jax.data_pipeline import teacher as module
-from onethinker_jax.data_pipeline.rate_limits import Pace
-from onethinker_jax.data_pipeline.teacher import (
+from onethinker_jax.data_pipeline.annotate import teacher as module
+from onethinker_jax.data_pipeline.annotate.rate_limits import Pace
+from onethinker_jax.data_pipeline.annotate.teacher import (
     Reply,
     Teacher,
     TeacherError,
@@ -21,7 +21,7 @@ from onethinker_jax.data_pipeline.teacher import (
     Unanswered,
     retry_after,
 )
-from tests.data_pipeline.scripted_teacher import NEVER, Response, ScriptedTeacher, failure
+from tests.data_pipeline.annotate.scripted_teacher import NEVER, Response, ScriptedTeacher, failure
 from tests.waiting import HANG_S, wait_until
 
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "Which letter?"}]

@@ -1,6 +1,6 @@
 """A process that hands out training batches and RL prompts and can be killed at any moment.
 
-python -m tests.data_pipeline.stream_process SETTINGS.json
+python -m tests.data_pipeline.batches.stream_process SETTINGS.json
 
 Appends "number hash hash" (of a batch and of a prompt) to the log for each pair, and now and then saves its state as
 training does: atomically. Begins from the last state saved. The settings are the arguments of `Streams`, with "log",
@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.media_pool import MediaPool
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.mixture import Mixture
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-from onethinker_jax.data_pipeline.record_archive import open_records
+from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.batches.mixture import Mixture
+from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record_archive import open_records
 
 
 class Streams:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from onethinker_jax.data_pipeline.placement import PLACINGS, PackingError, best_fit, first_fit
+from onethinker_jax.data_pipeline.batches.bin_packing import PLACINGS, PackingError, best_fit, first_fit
 
 SHAPE = {"rows": 3, "tokens": 100, "patches": 64}
 

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.loader import RecordStream, StreamError, TrainingBatches
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.mixture import Mixture
-from onethinker_jax.data_pipeline.packing import PackingError, fill_of
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, RecordError, read_records
+from onethinker_jax.data_pipeline.batches.loader import RecordStream, StreamError, TrainingBatches
+from onethinker_jax.data_pipeline.batches.mixture import Mixture
+from onethinker_jax.data_pipeline.batches.packing import PackingError, fill_of
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import Record, RecordError, read_records
 from tests.data_pipeline.making import sft_row, write_image, write_rows
 
 

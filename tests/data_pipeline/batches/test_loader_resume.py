@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.data_pipeline.batches.stream_process import Streams
 from tests.data_pipeline.making import sft_row, write_image, write_rows, write_video
-from tests.data_pipeline.stream_process import Streams
+from tests.places import ROOT
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parent.parent.parent
 COUNT = 60
 
 
@@ -56,7 +56,7 @@ class Child:
         """Goes on; after `at_most` lines it waits to be killed, and never comes to its end before."""
         settings = json.loads(self.file.read_text())
         self.file.write_text(json.dumps({**settings, "at_most": at_most}))
-        command = [sys.executable, "-m", "tests.data_pipeline.stream_process", str(self.file)]
+        command = [sys.executable, "-m", "tests.data_pipeline.batches.stream_process", str(self.file)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.mixture import Mixture
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.batches.mixture import Mixture
+from onethinker_jax.data_pipeline.records.record import Record
 
 
 def record(number: int, kind: str, source: str) -> Record:

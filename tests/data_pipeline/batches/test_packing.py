@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.packing import (
+from onethinker_jax.data_pipeline.batches.packing import (
     PackingError,
     fill_of,
     pack_groups,
     pack_rows,
     stack_prompts,
 )
-from onethinker_jax.data_pipeline.processor import Example
+from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.model.inputs import ModelInputs, patch_geometry
 
 T, P = 96, 64

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.loader import RecordStream, StreamError
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.packing import PackingError
-from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-from onethinker_jax.data_pipeline.records import Record, RecordError
+from onethinker_jax.data_pipeline.batches.loader import RecordStream, StreamError
+from onethinker_jax.data_pipeline.batches.packing import PackingError
+from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from tests.waiting import HANG_S
 
 BAD = {2: MediaError("2.png: not a readable image"), 5: PackingError("record 5: 900 tokens do not fit")}

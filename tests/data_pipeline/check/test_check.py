@@ -13,15 +13,15 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from rich.console import Console
 
-from onethinker_jax.data_pipeline.check import CheckSettings, check, main
-from onethinker_jax.data_pipeline.corpus_counts import CorpusCounts
-from onethinker_jax.data_pipeline.corpus_page import _picture
-from onethinker_jax.data_pipeline.drawing import TRUE
-from onethinker_jax.data_pipeline.inspection import MediaFacts, inspect_media
-from onethinker_jax.data_pipeline.json_rows import RecordError
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import Record, iter_records, read_records
-from onethinker_jax.data_pipeline.views import view_record
+from onethinker_jax.data_pipeline.check.__main__ import CheckSettings, check, main
+from onethinker_jax.data_pipeline.check.corpus_counts import CorpusCounts
+from onethinker_jax.data_pipeline.check.corpus_page import _picture
+from onethinker_jax.data_pipeline.check.inspection import MediaFacts, inspect_media
+from onethinker_jax.data_pipeline.drawing.draw import TRUE
+from onethinker_jax.data_pipeline.drawing.views import view_record
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.json_rows import RecordError
+from onethinker_jax.data_pipeline.records.record import Record, iter_records, read_records
 from tests.data_pipeline.making import (
     rl_row,
     sft_row,

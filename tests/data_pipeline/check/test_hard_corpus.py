@@ -6,12 +6,12 @@ import unicodedata
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.inspection import inspect_media
-from onethinker_jax.data_pipeline.packing import pack_rows
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.prompts import question_text
-from onethinker_jax.data_pipeline.records import TASKS, read_records, task_of
-from tests.data_pipeline.hard_corpus import write_hard_corpus
+from onethinker_jax.data_pipeline.batches.packing import pack_rows
+from onethinker_jax.data_pipeline.check.inspection import inspect_media
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.prompts import question_text
+from onethinker_jax.data_pipeline.records.record import TASKS, read_records, task_of
+from tests.data_pipeline.check.hard_corpus import write_hard_corpus
 from tests.waiting import HANG_S
 
 

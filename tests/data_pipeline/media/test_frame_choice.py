@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from av.error import FFmpegError
 
-from onethinker_jax.data_pipeline.film import Film
-from onethinker_jax.data_pipeline.media import MediaError, load_video, probe_video
-from tests.data_pipeline.numbered_videos import (
+from onethinker_jax.data_pipeline.media.decoding import MediaError, load_video, probe_video
+from onethinker_jax.data_pipeline.media.film import Film
+from tests.data_pipeline.media.numbered_videos import (
     RATE,
     copy_packets,
     decoded_numbers,
@@ -24,8 +24,8 @@ from tests.data_pipeline.numbered_videos import (
     shown_numbers,
     write_numbered,
 )
+from tests.places import CASES
 
-CASES = Path(__file__).parent / "cases"
 SAMPLINGS = [(25.0, 1000), (2.0, 128), (25.0, 7), (3.0, 2)]  # fps, max_frames
 STEADY = [n / RATE for n in range(96)]
 # A second of 25, then of 10, then of 50 frames a second, then a still of 1.5 s.

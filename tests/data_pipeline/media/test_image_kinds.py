@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onethinker_jax.data_pipeline.media import (
+from onethinker_jax.data_pipeline.media.decoding import (
     MediaError,
     load_image,
     load_video,
@@ -19,8 +19,7 @@ from onethinker_jax.data_pipeline.media import (
     probe_video,
 )
 from tests.data_pipeline.making import picture, write_video
-
-CASES = Path(__file__).parent / "cases"
+from tests.places import CASES
 
 
 def grey_of(path: Path) -> list[list[int]]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onethinker_jax.data_pipeline import media
-from onethinker_jax.data_pipeline.media import (
+from onethinker_jax.data_pipeline.media import decoding as media
+from onethinker_jax.data_pipeline.media.decoding import (
     MediaError,
     load_image,
     load_video,
@@ -19,7 +19,7 @@ from onethinker_jax.data_pipeline.media import (
     probe_image,
     probe_video,
 )
-from onethinker_jax.data_pipeline.resizing import PixelBounds
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from tests.data_pipeline.making import (
     brightness,
     frame_numbers,

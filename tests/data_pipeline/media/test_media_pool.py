@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline import frame_cache
-from onethinker_jax.data_pipeline.frame_cache import FrameCache
-from onethinker_jax.data_pipeline.media import MediaError, load_image, load_video
-from onethinker_jax.data_pipeline.media_pool import MediaPool
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.resizing import PixelBounds
+from onethinker_jax.data_pipeline.media.decoding import MediaError, load_image, load_video
+from onethinker_jax.data_pipeline.media.reading import frame_cache
+from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from tests.data_pipeline.making import begin_and_hang, picture, write_image, write_video
 from tests.waiting import HANG_S, wait_until
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from onethinker_jax.data_pipeline.chat import ProcessorError
-from onethinker_jax.data_pipeline.end_tokens import EndTokens
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.tokenizer import CHAT_TEMPLATE
+from onethinker_jax.data_pipeline.processor.chat import ProcessorError
+from onethinker_jax.data_pipeline.processor.end_tokens import EndTokens
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.tokenizer import CHAT_TEMPLATE
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings

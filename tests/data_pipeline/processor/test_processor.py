@@ -13,13 +13,13 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as hf_smart_resize
 
-from onethinker_jax.data_pipeline.chat import ChatTokenizer
-from onethinker_jax.data_pipeline.media import MediaError, Video
-from onethinker_jax.data_pipeline.patches import timestamps_of_pairs
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.prompts import PromptError, chat_messages
-from onethinker_jax.data_pipeline.records import RecordError, read_records
-from onethinker_jax.data_pipeline.resizing import smart_resize
+from onethinker_jax.data_pipeline.media.decoding import MediaError, Video
+from onethinker_jax.data_pipeline.media.resizing import smart_resize
+from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer
+from onethinker_jax.data_pipeline.processor.patches import timestamps_of_pairs
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.prompts import PromptError, chat_messages
+from onethinker_jax.data_pipeline.records.record import RecordError, read_records
 from tests.data_pipeline.making import picture, rl_row, sft_row, write_image, write_rows, write_video
 from tests.waiting import HANG_S
 

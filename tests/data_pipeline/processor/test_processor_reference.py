@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onethinker_jax.data_pipeline.chat import ChatTokenizer
-from onethinker_jax.data_pipeline.example import Example
-from onethinker_jax.data_pipeline.media import Video
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.processor_config import MediaLimits
-from onethinker_jax.data_pipeline.resizing import PixelBounds, VideoTotal, resize
+from onethinker_jax.data_pipeline.media.decoding import Video
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds, VideoTotal, resize
+from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer
+from onethinker_jax.data_pipeline.processor.example import Example
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaLimits
 from tests.golden.processor_cases import CASES, SAMPLED_PATCHES, picture
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 # Largest and mean difference of pixels, in levels of 255, by what resized the reference's.
 TORCHVISION, QWEN_VL_UTILS, BOTH = (2, 0.005), (20, 0.3), (40, 3.0)
 

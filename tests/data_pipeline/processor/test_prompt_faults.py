@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from onethinker_jax.data_pipeline.check import CheckSettings, check
-from onethinker_jax.data_pipeline.check import main as check_main
-from onethinker_jax.data_pipeline.conversation import (
+from onethinker_jax.data_pipeline.annotate.teacher_prompt import SentMedia, request_messages
+from onethinker_jax.data_pipeline.check.__main__ import CheckSettings, check
+from onethinker_jax.data_pipeline.check.__main__ import main as check_main
+from onethinker_jax.data_pipeline.drawing.views import view_record
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.tokenizer import SPECIAL_TOKENS
+from onethinker_jax.data_pipeline.records.conversation import (
     RESERVED_TOKENS,
     Part,
     media_kinds,
     split_media,
     words_of,
 )
-from onethinker_jax.data_pipeline.media_file import MediaFile
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.record_archive import open_records
-from onethinker_jax.data_pipeline.records import Purpose, Record, RecordError, read_records
-from onethinker_jax.data_pipeline.teacher_prompt import SentMedia, request_messages
-from onethinker_jax.data_pipeline.tokenizer import SPECIAL_TOKENS
-from onethinker_jax.data_pipeline.views import view_record
+from onethinker_jax.data_pipeline.records.record import Purpose, Record, RecordError, read_records
+from onethinker_jax.data_pipeline.records.record_archive import open_records
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_tokenizer
 
 POINTS = "[[0.1, 0.2], [0.3, 0.4], [0.5, 1]]"

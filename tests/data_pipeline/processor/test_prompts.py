@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from onethinker_jax.data_pipeline.prompts import (
+from onethinker_jax.data_pipeline.processor.prompts import (
     OWN_PROMPTS,
     PromptError,
     Prompts,
@@ -14,7 +14,7 @@ from onethinker_jax.data_pipeline.prompts import (
     instruction,
     question_text,
 )
-from onethinker_jax.data_pipeline.records import TASKS, Record
+from onethinker_jax.data_pipeline.records.record import TASKS, Record
 
 
 def record(problem: str, problem_type: str, data_type: str = "image", **more) -> Record:

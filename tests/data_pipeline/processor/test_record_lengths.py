@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onethinker_jax.data_pipeline.processor import Lengths, Processor
-from onethinker_jax.data_pipeline.record_lengths import (
+from onethinker_jax.data_pipeline.processor.processor import Lengths, Processor
+from onethinker_jax.data_pipeline.processor.record_lengths import (
     SAMPLED_RECORDS,
     UNKNOWN,
     KeptRecords,
@@ -19,10 +19,10 @@ from onethinker_jax.data_pipeline.record_lengths import (
     measure,
     misfits,
 )
-from onethinker_jax.data_pipeline.record_table import table_of
-from onethinker_jax.data_pipeline.records import TASKS, read_records, task_of
-from onethinker_jax.data_pipeline.synthetic import ShapesPaths, build_shapes_world
-from onethinker_jax.data_pipeline.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
+from onethinker_jax.data_pipeline.records.record import TASKS, read_records, task_of
+from onethinker_jax.data_pipeline.records.record_table import table_of
+from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
 from tests.data_pipeline.making import (
     rl_row,
     sft_row,

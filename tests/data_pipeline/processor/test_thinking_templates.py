@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from onethinker_jax.data_pipeline.chat import ProcessorError
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.records import RecordError, read_records
+from onethinker_jax.data_pipeline.processor.chat import ProcessorError
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import RecordError, read_records
 from onethinker_jax.rewards import score_response
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
 from tests.data_pipeline.making import picture, sft_row, write_image, write_rows, write_tokenizer
+from tests.places import THINKING_TEMPLATE
 
-THINKING = (Path(__file__).parent / "thinking_chat_template.jinja").read_text()
+THINKING = THINKING_TEMPLATE.read_text()
 OPENING = "'<|im_start|>assistant\\n<think>\\n'"
 EMPTY = "<think>\\n\\n</think>\\n\\n"
 assert OPENING in THINKING

@@ -7,10 +7,10 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from onethinker_jax.data_pipeline.prompts import ask
-from onethinker_jax.data_pipeline.questions import ask_task
-from onethinker_jax.data_pipeline.scenes import image_scene
-from onethinker_jax.data_pipeline.tokenizer import SPECIAL_TOKENS, THINK_TOKENS, train_tokenizer
+from onethinker_jax.data_pipeline.processor.prompts import ask
+from onethinker_jax.data_pipeline.processor.tokenizer import SPECIAL_TOKENS, THINK_TOKENS, train_tokenizer
+from onethinker_jax.data_pipeline.shapes.questions import ask_task
+from onethinker_jax.data_pipeline.shapes.scenes import image_scene
 
 
 def corpus() -> list[str]:

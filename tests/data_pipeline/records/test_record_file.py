@@ -5,10 +5,10 @@ import tracemalloc
 
 import pytest
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.record_file import RecordFile
-from onethinker_jax.data_pipeline.record_table import RecordTable, table_of
-from onethinker_jax.data_pipeline.records import Record, RecordError, read_records
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.records.record import Record, RecordError, read_records
+from onethinker_jax.data_pipeline.records.record_file import RecordFile
+from onethinker_jax.data_pipeline.records.record_table import RecordTable, table_of
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 
 
@@ -64,7 +64,7 @@ def test_records_are_those_of_the_file(folder):
 
 
 def test_long_rows_over_many_chunks(folder, monkeypatch):
-    monkeypatch.setattr("onethinker_jax.data_pipeline.json_rows.CHUNK", 64)
+    monkeypatch.setattr("onethinker_jax.data_pipeline.records.json_rows.CHUNK", 64)
     for path in layouts(folder):
         records = RecordFile(path, kept_bytes=0)
         assert [r.problem_id for r in records] == [1, "two", 3, 4]

@@ -7,10 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline import json_rows
-from onethinker_jax.data_pipeline.bad_records import BadRecords
-from onethinker_jax.data_pipeline.json_rows import BrokenRow, JsonRows
-from onethinker_jax.data_pipeline.records import (
+from onethinker_jax.data_pipeline.records import json_rows
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows
+from onethinker_jax.data_pipeline.records.record import (
     PROBLEM_TYPES,
     TASKS,
     RecordError,

@@ -2,22 +2,21 @@
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from onethinker_jax.data_pipeline.annotation_rules import reserved_fault
-from onethinker_jax.data_pipeline.check import CheckSettings, check
-from onethinker_jax.data_pipeline.prompts import PromptError, Prompts
-from onethinker_jax.data_pipeline.record_archive import open_records
-from onethinker_jax.data_pipeline.records import RecordError, read_records
-from onethinker_jax.data_pipeline.text_faults import text_fault
+from onethinker_jax.data_pipeline.annotate.rules import reserved_fault
+from onethinker_jax.data_pipeline.check.__main__ import CheckSettings, check
+from onethinker_jax.data_pipeline.processor.prompts import PromptError, Prompts
+from onethinker_jax.data_pipeline.records.record import RecordError, read_records
+from onethinker_jax.data_pipeline.records.record_archive import open_records
+from onethinker_jax.data_pipeline.records.text_faults import text_fault
 from onethinker_jax.rewards.metrics import encode_rle
 from tests.data_pipeline.making import picture, rl_row, sft_row, write_image, write_rows, write_video
+from tests.places import CASES
 
-CASES = Path(__file__).parent / "cases"
 HALF, OTHER_HALF, NUL = "\ud83d", "\ude00", "\0"
 MASK = encode_rle(picture(64, 96)[..., 0] > 99)
 

@@ -7,17 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline import tfds_builder
-from onethinker_jax.data_pipeline.check import main as check
-from onethinker_jax.data_pipeline.example import Example
-from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.mixture import Mixture
-from onethinker_jax.data_pipeline.packing import pack_groups, pack_rows, stack_prompts
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.prompts import OWN_PROMPTS, PromptError, Prompts, instruction, question_text
-from onethinker_jax.data_pipeline.record_archive import open_records
-from onethinker_jax.data_pipeline.records import TASKS, Record, RecordError, read_records, task_of
-from onethinker_jax.data_pipeline.views import view_record
+from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.batches.mixture import Mixture
+from onethinker_jax.data_pipeline.batches.packing import pack_groups, pack_rows, stack_prompts
+from onethinker_jax.data_pipeline.check.__main__ import main as check
+from onethinker_jax.data_pipeline.drawing.views import view_record
+from onethinker_jax.data_pipeline.processor.example import Example
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.prompts import (
+    OWN_PROMPTS,
+    PromptError,
+    Prompts,
+    instruction,
+    question_text,
+)
+from onethinker_jax.data_pipeline.records import tfds_builder
+from onethinker_jax.data_pipeline.records.record import TASKS, Record, RecordError, read_records, task_of
+from onethinker_jax.data_pipeline.records.record_archive import open_records
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
 
 TEXT = {"images": ..., "data_type": "text", "problem": "What is 3 + 4?", "options": ...}

@@ -5,26 +5,25 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline import tfds_builder
-from onethinker_jax.data_pipeline.frame_cache import FrameCache
-from onethinker_jax.data_pipeline.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.data_pipeline.media_pool import MediaPool
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.record_archive import RecordArchive, open_records
-from onethinker_jax.data_pipeline.record_file import RecordFile
-from onethinker_jax.data_pipeline.records import RecordError
+from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records import tfds_builder
+from onethinker_jax.data_pipeline.records.record import RecordError
+from onethinker_jax.data_pipeline.records.record_archive import RecordArchive, open_records
+from onethinker_jax.data_pipeline.records.record_file import RecordFile
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
+from tests.places import ROOT
 from tests.waiting import HANG_S
 
-ROOT = Path(__file__).parent.parent.parent
 ROWS = 14
 
 
@@ -165,7 +164,7 @@ def test_faults(corpus, tmp_path, capsys):
 
 def test_reading_needs_no_tensorflow(corpus):
     code = (
-        "import sys; from onethinker_jax.data_pipeline.record_archive import open_records; "
+        "import sys; from onethinker_jax.data_pipeline.records.record_archive import open_records; "
         f"open_records({str(corpus[1])!r})[0].images[0].open('rb'); "
         "found = {'tensorflow', 'torch'} & set(sys.modules); sys.exit(str(found) if found else 0)"
     )
@@ -179,7 +178,7 @@ def test_beam_writes_the_same_corpus(corpus, tmp_path):
     if not python:
         pytest.skip("BEAM_PYTHON names no Python that has Apache Beam")
     file, made = corpus
-    module = "onethinker_jax.data_pipeline.tfds_builder"
+    module = "onethinker_jax.data_pipeline.records.tfds_builder"
     arguments = [str(file), "--out", str(tmp_path / "beam"), "--shard-bytes", "2000"]
     done = subprocess.run(
         [python, "-m", module, *arguments, "--beam-runner", "DirectRunner"],

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onethinker_jax.data_pipeline.inspection import inspect_media
-from onethinker_jax.data_pipeline.media_reader import MediaReader
-from onethinker_jax.data_pipeline.picture_header import picture_header
-from onethinker_jax.data_pipeline.records import RecordError, read_records
-from onethinker_jax.data_pipeline.views import view_record
-from onethinker_jax.rewards.client import MaskItem
+from onethinker_jax.data_pipeline.check.inspection import inspect_media
+from onethinker_jax.data_pipeline.drawing.views import view_record
+from onethinker_jax.data_pipeline.media.picture_header import picture_header
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.records.record import RecordError, read_records
+from onethinker_jax.rewards.client.client import MaskItem
 from onethinker_jax.rewards.metrics import decode_rle, encode_rle
 from onethinker_jax.rewards.score import RewardSettings
 from onethinker_jax.scoring import Scorer, check_truths

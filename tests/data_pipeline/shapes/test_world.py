@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from onethinker_jax.data_pipeline import scenes
-from onethinker_jax.data_pipeline.prompts import question_text
-from onethinker_jax.data_pipeline.questions import ask_task
-from onethinker_jax.data_pipeline.records import TASKS, read_records, task_of
-from onethinker_jax.data_pipeline.scenes import COLOURS, INK, SHAPES
-from onethinker_jax.data_pipeline.synthetic import ShapesError, build_shapes_world, task_counts
+from onethinker_jax.data_pipeline.processor.prompts import question_text
+from onethinker_jax.data_pipeline.records.record import TASKS, read_records, task_of
+from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes.questions import ask_task
+from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, INK, SHAPES
+from onethinker_jax.data_pipeline.shapes.world import ShapesError, build_shapes_world, task_counts
 from onethinker_jax.rewards import max_accuracy, score_response
 
 SIZES: dict[str, Any] = {"seed": 11, "train_rl": 150, "train_sft": 250, "heldout": 100}

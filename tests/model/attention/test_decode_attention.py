@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onethinker_jax.model import decode_attention
-from onethinker_jax.model.decode_attention import Visible
-from onethinker_jax.model.kv_cache import KeyValues, KVCache, to_cache
+from onethinker_jax.model.attention import decode_attention
+from onethinker_jax.model.attention.decode_attention import Visible
+from onethinker_jax.model.attention.kv_cache import KeyValues, KVCache, to_cache
 
 LAYERS, ROWS, SLOTS, HEADS, KV_HEADS, SIZE = 2, 2, 3, 4, 2, 8
 PREFIX, SUFFIX = 24, 16

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from onethinker_jax.model.continuous_batching import ContinuousBatching, Finished, Prompts
-from onethinker_jax.model.generate import GenerationShape
+from onethinker_jax.model.generation.continuous_batching import ContinuousBatching, Finished, Prompts
+from onethinker_jax.model.generation.generate import GenerationShape
+from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs
-from onethinker_jax.model.sampling import SamplingConfig
 from tests.model import tiny
 
 LONG = 32

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from onethinker_jax.model import decode_attention
-from onethinker_jax.model.continuous_batching import ContinuousBatching
-from onethinker_jax.model.generate import Burst, Programs, Slots, make_programs
+from onethinker_jax.model.attention import decode_attention
+from onethinker_jax.model.generation.continuous_batching import ContinuousBatching
+from onethinker_jax.model.generation.generate import Burst, Programs, Slots, make_programs
+from onethinker_jax.model.generation.sampling import SamplingConfig, sample_keys
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.model.sampling import SamplingConfig, sample_keys
-from onethinker_jax.train.log import count_compilations
+from onethinker_jax.train.log.log import count_compilations
 from tests.model import tiny
-from tests.model.generation import LONG, WHOLE, assert_same, batching, prompts_of, sampling, shape_of
+from tests.model.generation.making import LONG, WHOLE, assert_same, batching, prompts_of, sampling, shape_of
 
 torch = pytest.importorskip("torch")
 KINDS = list(tiny.KINDS)

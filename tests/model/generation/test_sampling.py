@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onethinker_jax.model.sampling import SamplingConfig, draw, least_kept, truncate
+from onethinker_jax.model.generation.sampling import SamplingConfig, draw, least_kept, truncate
 
 SETTINGS = [
     {"top_k": 1},

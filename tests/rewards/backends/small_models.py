@@ -10,7 +10,7 @@ import sentencepiece
 import torch
 import transformers
 
-from onethinker_jax.rewards.polar_model import InternLM2Config, PolarModel
+from onethinker_jax.rewards.backends.polar_model import InternLM2Config, PolarModel
 
 SIZE, WIDTH, MEMORY = 64, 128, 64  # of SAM2's square, its network, a memory (transformers takes 64 alone)
 REWARD = "[UNUSED_TOKEN_130]"

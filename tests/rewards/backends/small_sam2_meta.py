@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.rewards.small_models import MEMORY, SIZE, WIDTH, random_sam2
+from tests.rewards.backends.small_models import MEMORY, SIZE, WIDTH, random_sam2
 
 needs_meta = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("sam2", "iopath")),

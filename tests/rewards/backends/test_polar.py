@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.rewards.backends import TEXT_BACKENDS, BackendError, BackendSettings, TextItem
+from onethinker_jax.rewards.backends.backends import TEXT_BACKENDS, BackendError, BackendSettings, TextItem
 from onethinker_jax.rewards.normalisation import normalise_scores
 
 torch = pytest.importorskip("torch")
 sentencepiece = pytest.importorskip("sentencepiece")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
-from onethinker_jax.rewards.polar import Polar, batches  # noqa: E402 - needs torch
-from onethinker_jax.rewards.polar_model import InternLM2Config, PolarModel, load_polar  # noqa: E402
-from onethinker_jax.rewards.polar_tokenizer import PolarTokenizer  # noqa: E402
-from tests.rewards.small_models import REWARD, write_polar, write_tokenizer  # noqa: E402
+from onethinker_jax.rewards.backends.polar import Polar, batches  # noqa: E402 - needs torch
+from onethinker_jax.rewards.backends.polar_model import InternLM2Config, PolarModel, load_polar  # noqa: E402
+from onethinker_jax.rewards.backends.polar_tokenizer import PolarTokenizer  # noqa: E402
+from tests.rewards.backends.small_models import REWARD, write_polar, write_tokenizer  # noqa: E402
 
 CPU = torch.device("cpu")
 ITEMS = [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.rewards.backends import (
+from onethinker_jax.rewards.backends.backends import (
     MASK_BACKENDS,
     BackendError,
     BackendSettings,
@@ -20,10 +20,10 @@ from onethinker_jax.rewards.backends import (
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from onethinker_jax.rewards import sam2_meta  # noqa: E402 - needs torch
-from onethinker_jax.rewards.sam2 import Sam2, load_network  # noqa: E402
-from tests.rewards.small_models import SIZE, random_sam2  # noqa: E402
-from tests.rewards.small_sam2_meta import meta_config, needs_meta, write_checkpoint  # noqa: E402
+from onethinker_jax.rewards.backends import sam2_meta  # noqa: E402 - needs torch
+from onethinker_jax.rewards.backends.sam2 import Sam2, load_network  # noqa: E402
+from tests.rewards.backends.small_models import SIZE, random_sam2  # noqa: E402
+from tests.rewards.backends.small_sam2_meta import meta_config, needs_meta, write_checkpoint  # noqa: E402
 
 PROMPT = MaskPrompt(
     box=(200, 250, 700, 800),

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.rewards.backends import MaskJob, MaskPrompt
-from onethinker_jax.rewards.batching import BatchingQueue
-from onethinker_jax.rewards.service import mask_runner
+from onethinker_jax.rewards.backends.backends import MaskJob, MaskPrompt
+from onethinker_jax.rewards.server.batching import BatchingQueue
+from onethinker_jax.rewards.server.service import mask_runner
 from tests.waiting import HANG_S
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from onethinker_jax.rewards.sam2 import Sam2, load_network  # noqa: E402 - needs torch
-from tests.rewards.small_models import random_sam2  # noqa: E402
-from tests.rewards.small_sam2_meta import needs_meta, write_checkpoint  # noqa: E402
+from onethinker_jax.rewards.backends.sam2 import Sam2, load_network  # noqa: E402 - needs torch
+from tests.rewards.backends.small_models import random_sam2  # noqa: E402
+from tests.rewards.backends.small_sam2_meta import needs_meta, write_checkpoint  # noqa: E402
 
 BOX = (200, 250, 700, 800)
 INSIDE, OUTSIDE = ((400, 500), (450, 600), (500, 400)), ((100, 100), (900, 900), (100, 900))

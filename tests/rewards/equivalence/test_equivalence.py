@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from onethinker_jax.rewards import equivalence
+from onethinker_jax.rewards.equivalence import equivalence
 from tests.waiting import HANG_S
 
 

@@ -3,19 +3,19 @@
 import csv
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onethinker_jax.rewards import score_response
-from onethinker_jax.rewards.equivalence import math_equivalent, shared_grader
-from onethinker_jax.rewards.mathematics import equivalent
+from onethinker_jax.rewards.equivalence.equivalence import math_equivalent, shared_grader
+from onethinker_jax.rewards.equivalence.mathematics import equivalent
+from onethinker_jax.rewards.equivalence.quantities import number_fault, read_number
 from onethinker_jax.rewards.option_answers import option_letter
-from onethinker_jax.rewards.quantities import number_fault, read_number
+from tests.places import GOLDEN
 
-TABLE = Path(__file__).parents[1] / "golden" / "mathematics.tsv"
+TABLE = GOLDEN / "mathematics.tsv"
 
 
 def pairs():

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onethinker_jax.data_pipeline.ground_truth import answer_fault
+from onethinker_jax.data_pipeline.records.ground_truth import answer_fault
 from onethinker_jax.rewards import GroundTruthError, score_response
-from onethinker_jax.rewards.quantities import number_fault, number_value, read_number, readings
+from onethinker_jax.rewards.equivalence.quantities import number_fault, number_value, read_number, readings
 
 READ = {
     "12": 12,

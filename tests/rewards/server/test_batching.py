@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from onethinker_jax.rewards.batching import BatchingQueue, QueueFull
+from onethinker_jax.rewards.server.batching import BatchingQueue, QueueFull
 from tests.waiting import HANG_S
 
 

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from onethinker_jax.rewards.media_cache import CacheFull, MediaCache, MediaHold
+from onethinker_jax.rewards.server.media_cache import CacheFull, MediaCache, MediaHold
 from tests.waiting import HANG_S
 
 

@@ -17,20 +17,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from onethinker_jax.rewards import metrics, score_response
-from onethinker_jax.rewards.backends import MaskJob, MaskPrompt
+from onethinker_jax.rewards.backends.backends import MaskJob, MaskPrompt
+from onethinker_jax.rewards.backends.grabcut import GrabCut
 from onethinker_jax.rewards.batch import ScoreRequest, score_batch
-from onethinker_jax.rewards.client import (
+from onethinker_jax.rewards.client.client import (
     RewardClient,
     RewardRequestError,
     RewardUnavailable,
     TextItem,
     start_server,
 )
-from onethinker_jax.rewards.grabcut import GrabCut
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
+from tests.places import ROOT
 from tests.waiting import HANG_S, wait_until
 
-ROOT = str(Path(__file__).parents[2])
 ITEMS = [
     TextItem("what moves?", "a red circle moves to the left", "the red circle is moving left"),
     TextItem("what moves?", "a red circle moves to the left", "nothing"),
@@ -296,7 +296,7 @@ def test_garbage_and_a_hung_server_end_at_the_deadline(tmp_path):
 def test_a_signal_to_any_thread_ends_it(tmp_path):
     script = (
         "import logging, signal, sys, threading\n"
-        "from onethinker_jax.rewards import server\n"
+        "from onethinker_jax.rewards.server import __main__ as server\n"
         "serving = threading.Event()\n"
         "class Listen(logging.Handler):\n"
         "    def emit(self, record):\n"
@@ -318,7 +318,7 @@ def test_a_signal_to_any_thread_ends_it(tmp_path):
 def test_the_server_ends_with_its_parent(tmp_path):
     script = (
         "import sys, threading\n"
-        "from onethinker_jax.rewards.client import start_server\n"
+        "from onethinker_jax.rewards.client.client import start_server\n"
         f"with start_server({str(tmp_path / 's.sock')!r}, {str(tmp_path / 'log')!r}) as running:\n"
         "    sys.stdout.write(f'{running.process.pid}\\n'); sys.stdout.flush(); threading.Event().wait()\n"
     )

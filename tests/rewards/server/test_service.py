@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from onethinker_jax.rewards.addresses import AddressError, channel_target, is_local
-from onethinker_jax.rewards.client import (
+from onethinker_jax.rewards.client.addresses import AddressError, channel_target, is_local
+from onethinker_jax.rewards.client.client import (
     MaskItem,
     RewardClient,
     RewardRequestError,
     RewardUnavailable,
     TextItem,
 )
+from onethinker_jax.rewards.client.security import TOKEN_VARIABLE, SecurityError, read_token
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
-from onethinker_jax.rewards.security import TOKEN_VARIABLE, SecurityError, read_token
-from tests.rewards.trial_server import Process, batches, trial_server, wait_for_batch
+from tests.rewards.server.trial_server import Process, batches, trial_server, wait_for_batch
 from tests.waiting import HANG_S, wait_until
 
 DEPTH = r'reward_queue_depth\{queue="text"\}'

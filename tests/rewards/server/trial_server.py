@@ -14,11 +14,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from onethinker_jax.rewards import server
-from onethinker_jax.rewards.backends import TEXT_BACKENDS, BackendError, BackendSettings, TextItem
+from onethinker_jax.rewards.backends.backends import TEXT_BACKENDS, BackendError, BackendSettings, TextItem
+from onethinker_jax.rewards.server import __main__ as server
+from tests.places import ROOT
 from tests.waiting import HANG_S, wait_until
-
-ROOT = Path(__file__).parents[2]
 
 
 class Trial:
@@ -64,7 +63,7 @@ class Process:
     def __init__(self, arguments: Sequence[str], output: Path, environment: dict[str, str] | None) -> None:
         self.output = output
         with output.open("ab") as file:
-            command = [sys.executable, "-m", "tests.rewards.trial_server", *arguments]
+            command = [sys.executable, "-m", "tests.rewards.server.trial_server", *arguments]
             self.popen = subprocess.Popen(command, cwd=ROOT, stderr=file, env=environment)
 
     def said(self, pattern: str) -> str:

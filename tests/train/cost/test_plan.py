@@ -12,7 +12,7 @@ from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.model.family import MEMBERS, family_member
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train import plan
-from onethinker_jax.train.config import (
+from onethinker_jax.train.config.config import (
     BatchSettings,
     DataSettings,
     MeshSettings,
@@ -21,10 +21,10 @@ from onethinker_jax.train.config import (
     SFTSettings,
     TrainConfig,
 )
-from onethinker_jax.train.hardware import CHIPS, TopologyError, parse_topology
+from onethinker_jax.train.config.presets import PRESETS
+from onethinker_jax.train.config.presets_qwen3_vl import SLICES
+from onethinker_jax.train.cost.hardware import CHIPS, TopologyError, parse_topology
 from onethinker_jax.train.plan_programs import plan_programs, worst_micro_batches
-from onethinker_jax.train.presets import PRESETS
-from onethinker_jax.train.presets_qwen3_vl import SLICES
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, of the extra tpu, is not installed"

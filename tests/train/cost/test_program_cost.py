@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from onethinker_jax.model.attention import Backend, attention
+from onethinker_jax.model.attention.attention import Backend, attention
 from onethinker_jax.model.sharding import BATCH_AXES, make_mesh
-from onethinker_jax.train.program_cost import count_flops, count_traffic
+from onethinker_jax.train.cost.program_cost import count_flops, count_traffic
 
 PRODUCT = 2 * 4 * 8 * 8  # of the [4, 8] by [8, 8] product below
 

@@ -6,16 +6,16 @@ import jax
 import numpy as np
 from flax import nnx
 
-from onethinker_jax.data_pipeline.media import Video
-from onethinker_jax.data_pipeline.packing import Batch, pack_rows
-from onethinker_jax.data_pipeline.processor import Example, Processor
+from onethinker_jax.data_pipeline.batches.packing import Batch, pack_rows
+from onethinker_jax.data_pipeline.media.decoding import Video
+from onethinker_jax.data_pipeline.processor.processor import Example, Processor
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config import ModelSettings, OptimizerSettings, SFTSettings
-from onethinker_jax.train.log import count_compilations
+from onethinker_jax.train.config.config import ModelSettings, OptimizerSettings, SFTSettings
+from onethinker_jax.train.log.log import count_compilations
 from onethinker_jax.train.policy import model_config
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer

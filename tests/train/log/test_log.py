@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from onethinker_jax.train.log import RunLog, count_compilations, read_metrics
+from onethinker_jax.train.log.log import RunLog, count_compilations, read_metrics
 
 
 def console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:
@@ -129,15 +129,15 @@ def test_values_that_are_not_finite_are_null_and_named(tmp_path: Path) -> None:
 def test_messages_of_the_package_appear(tmp_path: Path) -> None:
     screen, out = console()
     with RunLog(tmp_path, console=screen):
-        logging.getLogger("onethinker_jax.data_pipeline.records").warning("skipped %d [of] 7", 3)
-    logging.getLogger("onethinker_jax.data_pipeline.records").warning("later")
+        logging.getLogger("onethinker_jax.data_pipeline.records.record").warning("skipped %d [of] 7", 3)
+    logging.getLogger("onethinker_jax.data_pipeline.records.record").warning("later")
     assert "warning: skipped 3 [of] 7" in out.getvalue()
     assert "later" not in out.getvalue()
 
 
 def test_messages_of_the_package_appear_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Handlers of the root logger, which some libraries install, do not repeat them meanwhile."""
-    module = logging.getLogger("onethinker_jax.data_pipeline.records")
+    module = logging.getLogger("onethinker_jax.data_pipeline.records.record")
     with RunLog(tmp_path, console=console()[0]):
         module.warning("within")
     module.warning("after")

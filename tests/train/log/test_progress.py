@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from onethinker_jax.train.compilation_watch import CompilationWatch
-from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.progress import Progress
+from onethinker_jax.train.log.compilation_watch import CompilationWatch
+from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.log.progress import Progress
 
 
 class Clock:

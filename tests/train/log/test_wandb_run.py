@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from onethinker_jax.train.config import LogSettings, SettingError, TrainConfig
-from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.wandb_run import WandbRun
+from onethinker_jax.train.config.config import LogSettings, SettingError, TrainConfig
+from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.log.wandb_run import WandbRun
 
 CONFIG = TrainConfig(name="mine", log=LogSettings(wandb="project"))
 

@@ -7,7 +7,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.records.record import Record
 
 GREY = np.full((64, 96, 3), 128, np.uint8)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onethinker_jax.train.intervals import FEWEST, Change, change, interval, signed
+from onethinker_jax.train.pages.intervals import FEWEST, Change, change, interval, signed
 
 
 def test_the_interval_of_a_known_sample() -> None:

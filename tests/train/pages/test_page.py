@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from onethinker_jax.data_pipeline.drawing import PREDICTED, RIM, TRUE, Marks, draw, marks_at
-from onethinker_jax.data_pipeline.true_masks import TrueMasks
+from onethinker_jax.data_pipeline.drawing.draw import PREDICTED, RIM, TRUE, Marks, draw, marks_at
+from onethinker_jax.data_pipeline.records.true_masks import TrueMasks
 from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.rewards.score import Score, score_response
-from onethinker_jax.train import page as page_module
-from onethinker_jax.train.charts import panel_html, panels
-from onethinker_jax.train.gallery import GalleryItem, Masks, card_html, gallery_item, stage_answer
-from onethinker_jax.train.intervals import Change
-from onethinker_jax.train.page import Summary, TaskSummary, write_page
-from tests.train.pages import GREY, Checker, record
+from onethinker_jax.train.pages import page as page_module
+from onethinker_jax.train.pages.charts import panel_html, panels
+from onethinker_jax.train.pages.gallery import GalleryItem, Masks, card_html, gallery_item, stage_answer
+from onethinker_jax.train.pages.intervals import Change
+from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
+from tests.train.pages.reading import GREY, Checker, record
 
 BOX = '{"boxes": [100, 100, 400, 600]}'
 CURVES = [

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.media_reader import MediaReader
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.responses import Samples
 from onethinker_jax.rewards.score import score_response
-from onethinker_jax.train.config import LogSettings
-from onethinker_jax.train.rollout_page import RolloutPages
-from onethinker_jax.train.rollouts import Group
-from tests.train.pages import Checker, record
-from tests.train.rl import SETTINGS
+from onethinker_jax.train.config.config import LogSettings
+from onethinker_jax.train.pages.rollout_page import RolloutPages
+from onethinker_jax.train.rl.rollouts import Group
+from tests.train.pages.reading import Checker, record
+from tests.train.rl.small_run import SETTINGS
 
 BOX = '{"boxes": [100, 200, 400, 600]}'
 POINTS = '"positive_points": [[10,20],[30,40],[50,60]], "negative_points": [[700,20],[730,40],[750,60]]'

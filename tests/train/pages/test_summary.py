@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 import onethinker_jax
-from onethinker_jax.evaluate import Prediction
+from onethinker_jax.evaluate.evaluation import Prediction
 from onethinker_jax.rewards.score import Score
-from onethinker_jax.train import run_facts
+from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.heldout import Answers
-from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.presets import PRESETS
-from onethinker_jax.train.summary import print_summary, summaries
-from tests.train.pages import record
+from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.pages import run_facts
+from onethinker_jax.train.pages.summary import print_summary, summaries
+from tests.train.pages.reading import record
 
 CONFIG = PRESETS["smoke"]()
 

@@ -10,13 +10,13 @@ import pytest
 from flax import nnx
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, GenerationConfig
 
-from onethinker_jax.data_pipeline.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.train.config import DataSettings, ModelSettings, TrainConfig
+from onethinker_jax.train.config.config import DataSettings, ModelSettings, TrainConfig
 from onethinker_jax.train.errors import EXPECTED
 from onethinker_jax.train.export import check_export, export_model
-from onethinker_jax.train.prepare import copy_base, prepare_base
+from onethinker_jax.train.preflight.prepare import copy_base, prepare_base
 from onethinker_jax.train.run import run
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_tokenizer
 from tests.train import making

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from onethinker_jax.data_pipeline.records import RecordError
-from onethinker_jax.train.config import DataSettings, TrainConfig
+from onethinker_jax.data_pipeline.records.record import RecordError
+from onethinker_jax.train.config.config import DataSettings, TrainConfig
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.run import prepare_data
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 

@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from onethinker_jax.data_pipeline.placement import PackingError
-from onethinker_jax.data_pipeline.processor import Processor
-from onethinker_jax.data_pipeline.record_table import table_of
-from onethinker_jax.data_pipeline.records import RecordError
-from onethinker_jax.data_pipeline.synthetic import ShapesPaths, build_shapes_world
+from onethinker_jax.data_pipeline.batches.bin_packing import PackingError
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import RecordError
+from onethinker_jax.data_pipeline.records.record_table import table_of
+from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
 from onethinker_jax.model.family import family_member, family_name
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.__main__ import main, parse
-from onethinker_jax.train.config import DataSettings, ModelSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.config import DataSettings, ModelSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.presets import PRESETS, smoke
 from onethinker_jax.train.dry_run import kept_activations, stage_rows
 from onethinker_jax.train.hosts import ALONE
-from onethinker_jax.train.log import RunLog, count_compilations
-from onethinker_jax.train.preflight import check_before, check_fresh_settings
-from onethinker_jax.train.prepare import Corpora, prepare_data
-from onethinker_jax.train.presets import PRESETS, smoke
-from onethinker_jax.train.record_limits import check_lengths, limits_of
+from onethinker_jax.train.log.log import RunLog, count_compilations
+from onethinker_jax.train.preflight.preflight import check_before, check_fresh_settings
+from onethinker_jax.train.preflight.prepare import Corpora, prepare_data
+from onethinker_jax.train.preflight.record_limits import check_lengths, limits_of
 from onethinker_jax.train.run import Ready
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_tokenizer
 from tests.train import making

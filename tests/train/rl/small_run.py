@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.rewards.score import Score
-from onethinker_jax.train.config import BatchSettings, OptimizerSettings, RLSettings
-from onethinker_jax.train.log import read_metrics
+from onethinker_jax.train.config.config import BatchSettings, OptimizerSettings, RLSettings
+from onethinker_jax.train.log.log import read_metrics
 from tests.train import making
 
 SETTINGS = RLSettings(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onethinker_jax.train import policy_losses
-from onethinker_jax.train.policy_losses import PolicyLossConfig
+from onethinker_jax.train.rl import policy_losses
+from onethinker_jax.train.rl.policy_losses import PolicyLossConfig
 
 policy_loss: Any = policy_losses.policy_loss
 

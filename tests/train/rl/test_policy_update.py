@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.processor import Example
+from onethinker_jax.data_pipeline.processor.processor import Example
+from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import patch_geometry
-from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.responses import Samples
-from onethinker_jax.train.config import BatchSettings, RLSettings
-from onethinker_jax.train.policy_update import (
+from onethinker_jax.train.config.config import BatchSettings, RLSettings
+from onethinker_jax.train.rl.policy_update import (
     PolicyBatch,
     loss_config,
     policy_batches,
@@ -22,7 +22,7 @@ from onethinker_jax.train.policy_update import (
     rl_loss,
     rl_update,
 )
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.rl.rollouts import Group
 from tests.model import tiny
 from tests.train import making
 

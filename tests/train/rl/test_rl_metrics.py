@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.model.sampling import SamplingConfig
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Samples
 from onethinker_jax.rewards.score import Score
-from onethinker_jax.train import mfu
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.hardware import CHIPS, chip_of
-from onethinker_jax.train.mfu import Utilisation, update_flops
-from onethinker_jax.train.policy_update import PolicyBatch, loss_config, rl_loss
-from onethinker_jax.train.program_cost import count_flops
-from onethinker_jax.train.rl_metrics import (
+from onethinker_jax.train.cost.hardware import CHIPS, chip_of
+from onethinker_jax.train.cost.program_cost import count_flops
+from onethinker_jax.train.rl import mfu
+from onethinker_jax.train.rl.mfu import Utilisation, update_flops
+from onethinker_jax.train.rl.policy_update import PolicyBatch, loss_config, rl_loss
+from onethinker_jax.train.rl.rl_metrics import (
     TABLE,
     device_memory,
     rollout_metrics,
@@ -27,10 +27,10 @@ from onethinker_jax.train.rl_metrics import (
     summary_lines,
     table_rows,
 )
-from onethinker_jax.train.rollouts import Group
+from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.train import making
-from tests.train.rl import SETTINGS
+from tests.train.rl.small_run import SETTINGS
 
 
 def group(kind: str, data_type: str, accuracies: list[float], lengths: list[int], most: float = 1.0) -> Group:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.loader import RecordStream
-from onethinker_jax.data_pipeline.prompt_stream import PromptStream
-from onethinker_jax.data_pipeline.records import Record
+from onethinker_jax.data_pipeline.batches.loader import RecordStream
+from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Samples
-from onethinker_jax.rewards.client import RewardUnavailable
-from onethinker_jax.train.config import RLSettings
-from onethinker_jax.train.dynamic_sampling import Rollout, Rollouts
-from onethinker_jax.train.log import RunLog
-from onethinker_jax.train.rollouts import Stopped, roll_out
-from tests.train.rl import SETTINGS, Rule
+from onethinker_jax.rewards.client.client import RewardUnavailable
+from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
+from onethinker_jax.train.rl.rollouts import Stopped, roll_out
+from tests.train.rl.small_run import SETTINGS, Rule
 from tests.waiting import HANG_S
 
 RECORDS = [

@@ -25,7 +25,7 @@ import av
 import numpy as np
 import PIL
 
-from onethinker_jax.data_pipeline.media_file import MediaFile
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
-from onethinker_jax.data_pipeline.media import MediaError
-from onethinker_jax.rewards.worker_process import package_environment
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.worker_process import package_environment
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,8 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.frame_cache import FrameCache
-from onethinker_jax.data_pipeline.media import (
+from onethinker_jax.data_pipeline.media.decoding import (
     MediaError,
     Video,
     VideoProbe,
@@ -19,9 +18,10 @@ from onethinker_jax.data_pipeline.media import (
     probe_image,
     probe_video,
 )
-from onethinker_jax.data_pipeline.media_file import MediaFile
-from onethinker_jax.data_pipeline.media_pool import MediaPool
-from onethinker_jax.data_pipeline.resizing import PixelBounds
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 
 # Seconds beyond the time limit of a video that decoding keeps itself, before its process is ended.
 GRACE_SECONDS = 15.0

@@ -1,7 +1,7 @@
 """A process that decodes media for another: jobs and results as pickles over one connection.
 
 A damaged file can crash a decoder or keep it busy for ever, and neither can be caught inside the process.
-`media_pool.MediaPool` starts and ends these. Run as `python -m onethinker_jax.data_pipeline.media_worker FD`.
+`media_pool.MediaPool` starts and ends these. Run as `python -m …media_worker FD`.
 """
 
 import resource
@@ -9,8 +9,8 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
-from onethinker_jax.data_pipeline.json_rows import RecordError
-from onethinker_jax.data_pipeline.media import MediaError
+from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.records.json_rows import RecordError
 
 
 def main(handle: int, memory_bytes: int) -> None:

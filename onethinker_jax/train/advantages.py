@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onethinker_jax.train.config import Method
+from onethinker_jax.train.config.config import Method
 
 Variant = Literal["paper", "released"]
 Pair = tuple[jax.Array, jax.Array]  # (high, low): the number is their sum, `high` its float32 rounding

@@ -13,22 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from onethinker_jax.data_pipeline.record_lengths import UNKNOWN
+from onethinker_jax.data_pipeline.processor.record_lengths import UNKNOWN
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.generate import make_programs
+from onethinker_jax.model.generation.generate import make_programs
 from onethinker_jax.model.sharding import BATCH_AXES, DECODE_RULES, tree_shardings
 from onethinker_jax.responses import forbidden_ids, generation_shape, sampling_config
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, Checkpoints
-from onethinker_jax.train.config import ModelSettings, OptimizerSettings, TrainConfig
+from onethinker_jax.train.config.config import ModelSettings, OptimizerSettings, TrainConfig
+from onethinker_jax.train.cost.hardware import GIB
+from onethinker_jax.train.cost.program_cost import device_bytes
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS
-from onethinker_jax.train.hardware import GIB
 from onethinker_jax.train.heldout import sampled_stages, stages_of
 from onethinker_jax.train.hosts import join_hosts
-from onethinker_jax.train.log import RunLog
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.plan_programs import place_shapes, state_shapes
 from onethinker_jax.train.policy import abstract_model
-from onethinker_jax.train.program_cost import device_bytes
 from onethinker_jax.train.run import Ready, begin, connect_service, is_finished, open_log, prepare
 from onethinker_jax.train.state import make_optimizer
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,9 @@ from onethinker_jax.train.advantages import (
     init_moments,
     overlong_penalty,
 )
+from tests.places import GOLDEN
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "advantages_released.json").read_text())
+RELEASED = json.loads((GOLDEN / "advantages_released.json").read_text())
 METHODS = ("ema_grpo", "grpo", "dr_grpo", "rloo")
 SIZE = 80  # of every batch of the golden streams: one compilation
 
@@ -39,7 +39,7 @@ def padded(step: dict, tasks: list[str]) -> tuple[np.ndarray, np.ndarray, np.nda
     )
 
 
-@pytest.mark.parametrize("run", GOLDEN, ids=[f"stream{i}" for i in range(len(GOLDEN))])
+@pytest.mark.parametrize("run", RELEASED, ids=[f"stream{i}" for i in range(len(RELEASED))])
 def test_released_streams(run: dict) -> None:
     tasks = sorted({key for step in run["steps"] for key in step["moments_after"]})
     ema = AdvantageConfig(

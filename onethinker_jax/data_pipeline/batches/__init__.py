@@ -1,0 +1,1 @@
+"""Examples become batches of fixed shape: mixtures, packing, and streams that resume exactly."""

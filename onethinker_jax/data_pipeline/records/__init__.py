@@ -1,0 +1,1 @@
+"""Records: JSON rows and archives in, checked `Record`s out."""

@@ -1,0 +1,1 @@
+"""`python -m onethinker_jax.demo`: ask a model about an image or a video."""

@@ -1,0 +1,1 @@
+"""What a compiled program costs on known hardware: FLOPs, bytes, memory, collectives."""

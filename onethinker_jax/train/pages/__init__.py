@@ -1,0 +1,1 @@
+"""The HTML pages of a run: charts, galleries of answers, rollouts, the summary."""
