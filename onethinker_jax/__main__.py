@@ -14,7 +14,7 @@ COMMANDS = {
     "demo MODEL MEDIA QUESTION": "one question about images or videos, its answer drawn; --chat asks on",
     "data_pipeline.check FILES": "are record files and their media fit for training, and what do they hold",
     "data_pipeline.annotate FILES": "an SFT set from a teacher's answers to records",
-    "data_pipeline.tfds_builder": "records as TFDS folders, read at random without JSON",
+    "data_pipeline.records.tfds_builder": "records as TFDS folders, read at random without JSON",
     "rewards.server": "the reward service: judges open-ended answers, makes masks",
 }
 """What stands behind ``python -m onethinker_jax.``, and what it is for."""

@@ -92,7 +92,7 @@ ALLOWED: dict[str, set[str]] = {
 SPLIT = {"model", "rewards", "train", "data_pipeline"}
 TORCH_ONLY = {
     f"onethinker_jax.rewards.backends.{name}"
-    for name in ("polar", "polar_model", "sam2", "sam2_hf", "sam2_meta", "torch_device")
+    for name in ("polar", "polar_model", "sam2", "sam2_hf", "sam2_meta", "sam2_network", "torch_device")
 }
 NO_JAX = {
     *(f"onethinker_jax.train.{name}" for name in ("config.config", "config.presets", "export_arguments")),

@@ -607,7 +607,7 @@ def test_a_video(model, video, tmp_path, capsys):
 
 def test_an_image_in_a_process_without_torch(model, image, tmp_path):
     code = (
-        "import sys; from onethinker_jax import demo; status = demo.main(sys.argv[1:]); "
+        "import sys; from onethinker_jax.demo import __main__ as demo; status = demo.main(sys.argv[1:]); "
         "print({'torch', 'transformers'} & set(sys.modules), status)"
     )
     arguments = [str(model), str(image), "What is this?", "--max-new-tokens", "4"]

@@ -269,7 +269,7 @@ def test_progress_says_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
 
 PEAK = """
 import resource, sys
-from onethinker_jax import evaluate
+from onethinker_jax.evaluate import __main__ as evaluate
 status = evaluate.main(sys.argv[1:])
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 sys.exit(status)

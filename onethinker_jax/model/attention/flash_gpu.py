@@ -20,7 +20,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.attention.flash import block_meetings, kernel_cost, kernel_name, token_codes
+from onethinker_jax.model.attention.flash_blocks import block_meetings, kernel_cost, kernel_name, token_codes
 from onethinker_jax.model.attention.xla import NEGATIVE
 
 LOG2_E = math.log2(math.e)

@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.attention.flash import block_meetings, kernel_cost, kernel_name, token_codes
+from onethinker_jax.model.attention.flash_blocks import block_meetings, kernel_cost, kernel_name, token_codes
 from onethinker_jax.model.attention.xla import NEGATIVE
 
 LANES = 128

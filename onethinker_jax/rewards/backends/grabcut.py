@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from onethinker_jax.rewards.backends.backends import MaskJob, MaskPrompt
+from onethinker_jax.rewards.backends.types import MaskJob, MaskPrompt
 
 MAX_SIDE = 320
 """Frames are cut at this size of their longer side; the mask is brought back to the full size."""

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from onethinker_jax.rewards.backends.backends import BackendError, BackendSettings, TextItem
 from onethinker_jax.rewards.backends.polar_model import PolarModel, load_polar
 from onethinker_jax.rewards.backends.polar_tokenizer import PolarTokenizer
 from onethinker_jax.rewards.backends.torch_device import torch_device
+from onethinker_jax.rewards.backends.types import BackendError, BackendSettings, TextItem
 from onethinker_jax.rewards.normalisation import normalise_scores
 
 MAX_BATCH_TOKENS = 32_768

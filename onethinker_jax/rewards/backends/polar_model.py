@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from onethinker_jax.rewards.backends.backends import BackendError
 from onethinker_jax.rewards.backends.polar_tokenizer import REWARD_TOKEN_ID
+from onethinker_jax.rewards.backends.types import BackendError
 
 
 @dataclass(frozen=True)

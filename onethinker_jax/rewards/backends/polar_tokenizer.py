@@ -19,7 +19,7 @@ from typing import Any
 
 import sentencepiece
 
-from onethinker_jax.rewards.backends.backends import BackendError, TextItem
+from onethinker_jax.rewards.backends.types import BackendError, TextItem
 
 MAX_TOKENS = 16_384
 MAX_RESPONSE_TOKENS = 4_096

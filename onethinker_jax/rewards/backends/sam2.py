@@ -20,18 +20,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onethinker_jax.rewards.backends.backends import BackendError, BackendSettings, MaskJob, MaskPrompt
+from onethinker_jax.rewards.backends.sam2_network import Features, Network
 from onethinker_jax.rewards.backends.torch_device import torch_device
+from onethinker_jax.rewards.backends.types import BackendError, BackendSettings, MaskJob, MaskPrompt
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -43,66 +44,6 @@ KEPT_FRAMES = 64
 Value = TypeVar("Value")
 
 log = logging.getLogger(__name__)
-
-
-class Features(NamedTuple):
-    """What the encoder makes of a frame: maps [1, channels, height, width] from fine to coarse.
-
-    `position` is where the coarsest map's cells are, [height · width, 1, channels].
-    """
-
-    maps: tuple[Tensor, ...]
-    position: Tensor
-
-    @classmethod
-    def of_frames(
-        cls, flat: Sequence[Tensor], sizes: Sequence[tuple[int, int]], position: Tensor
-    ) -> list[Features]:
-        """From what both networks call vision features: maps of B frames, each [height · width, B, channels]."""
-        maps = [level.permute(1, 2, 0).unflatten(2, size) for level, size in zip(flat, sizes, strict=True)]
-        one = position[:, :1].clone()  # it is the same for all frames
-        return [cls(tuple(level[n : n + 1] for level in maps), one) for n in range(position.shape[1])]
-
-    @property
-    def flat(self) -> list[Tensor]:
-        """The maps as [height · width, 1, channels]."""
-        return [level.flatten(2).permute(2, 0, 1) for level in self.maps]
-
-
-class Network(Protocol):
-    """A SAM2 network. Points are float32 [B, P, 2] in pixels of a square of `image_size` S, labels int32 [B, P].
-
-    Labels: 1 inside, 0 outside, 2 and 3 the box's corners. Logits are [B, S / 4, S / 4].
-    """
-
-    image_size: int
-
-    def encode(self, frames: Tensor) -> list[Features]:
-        """float32 [B, 3, S, S], in one pass."""
-        ...
-
-    def image_logits(self, features: Sequence[Features], points: Tensor, labels: Tensor) -> Tensor:
-        """Of B prompts, the b-th being for the b-th image; an image may come again."""
-        ...
-
-    def video_logits(
-        self,
-        features: Iterable[tuple[int, Features]],
-        key_frame: int,
-        count: int,
-        points: Tensor,
-        labels: Tensor,
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Each frame's index and logits, for one prompt (B = 1) on the key frame of a video of `count` frames.
-
-        The frames come with their indices: the key frame, those after it, then those before it, backward.
-        """
-        ...
-
-
-def stacked_maps(features: Sequence[Features]) -> list[Tensor]:
-    """The maps of B frames, each [B, channels, height, width]."""
-    return [torch.cat(maps) for maps in zip(*(one.maps for one in features), strict=True)]
 
 
 class Sam2:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import Sam2Model, Sam2VideoInferenceSession, Sam2VideoModel
 
-from onethinker_jax.rewards.backends.backends import BackendError
-from onethinker_jax.rewards.backends.sam2 import Features, stacked_maps
+from onethinker_jax.rewards.backends.sam2_network import Features, stacked_maps
+from onethinker_jax.rewards.backends.types import BackendError
 
 
 class HfSam2:

@@ -21,8 +21,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from onethinker_jax.rewards.backends.backends import BackendError
-from onethinker_jax.rewards.backends.sam2 import Features, stacked_maps
+from onethinker_jax.rewards.backends.sam2_network import Features, stacked_maps
+from onethinker_jax.rewards.backends.types import BackendError
 
 INSTALL = "SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation sam2==1.1.0"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from onethinker_jax.rewards.backends.backends import BackendError, BackendSettings
+from onethinker_jax.rewards.backends.types import BackendError, BackendSettings
 
 
 def torch_device(settings: BackendSettings) -> tuple[torch.device, torch.dtype]:

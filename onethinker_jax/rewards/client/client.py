@@ -28,7 +28,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from onethinker_jax.rewards.backends.backends import TextItem
+from onethinker_jax.rewards.backends.types import TextItem
 from onethinker_jax.rewards.client.addresses import channel_target, clear_socket, is_local
 from onethinker_jax.rewards.client.messages import (
     CALL_ITEMS,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.rewards.backends.backends import TextItem
+from onethinker_jax.rewards.backends.types import TextItem
 from onethinker_jax.rewards.proto import reward_pb2
 
 MAX_TEXT_CHARS = 65_536

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from onethinker_jax.rewards.backends.backends import DTYPES, MASK_BACKENDS, TEXT_BACKENDS
+from onethinker_jax.rewards.backends.table import MASK_BACKENDS, TEXT_BACKENDS
+from onethinker_jax.rewards.backends.types import DTYPES
 from onethinker_jax.rewards.client.client import RewardClient, start_server
 from onethinker_jax.rewards.client.security import read_token
 

@@ -20,12 +20,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-from onethinker_jax.rewards.backends.backends import (
-    DTYPES,
-    MASK_BACKENDS,
-    MASK_BATCH,
-    TEXT_BACKENDS,
-)
+from onethinker_jax.rewards.backends.table import MASK_BACKENDS, MASK_BATCH, TEXT_BACKENDS
+from onethinker_jax.rewards.backends.types import DTYPES
 from onethinker_jax.rewards.client.addresses import AddressError
 from onethinker_jax.rewards.client.security import SecurityError
 from onethinker_jax.rewards.server.server import ServerError, ServerSettings, serve

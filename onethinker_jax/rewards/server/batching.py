@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from onethinker_jax.rewards.backends.backends import ItemError
+from onethinker_jax.rewards.backends.types import ItemError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

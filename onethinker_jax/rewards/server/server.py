@@ -22,14 +22,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from onethinker_jax import __version__
-from onethinker_jax.rewards.backends.backends import (
-    MASK_BACKENDS,
-    MASK_BATCH,
-    TEXT_BACKENDS,
-    BackendError,
-    BackendSettings,
-    TextItem,
-)
+from onethinker_jax.rewards.backends.table import MASK_BACKENDS, MASK_BATCH, TEXT_BACKENDS
+from onethinker_jax.rewards.backends.types import BackendError, BackendSettings, TextItem
 from onethinker_jax.rewards.client.addresses import claim_socket, is_local, socket_path
 from onethinker_jax.rewards.client.security import TokenCheck, read_token, server_credentials
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc

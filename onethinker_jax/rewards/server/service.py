@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 
-from onethinker_jax.rewards.backends.backends import (
+from onethinker_jax.rewards.backends.types import (
     ItemError,
     MaskBackend,
     MaskJob,

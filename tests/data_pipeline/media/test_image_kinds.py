@@ -136,7 +136,7 @@ def test_a_heic_is_a_picture(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     code = f"""
 import PIL.Image
-from onethinker_jax.data_pipeline.media import load_image
+from onethinker_jax.data_pipeline.media.decoding import load_image
 load_image({str(path)!r})
 PIL.Image.init()
 assert ".heic" not in PIL.Image.registered_extensions()

@@ -192,7 +192,7 @@ def test_what_a_dead_process_was_writing_is_cleared(tmp_path):
 WRITER = """
 import sys
 import numpy as np
-from onethinker_jax.data_pipeline.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 cache = FrameCache(sys.argv[1], 60_000)
 for number in range(60):
     key = f"{number % 40:02d}x"

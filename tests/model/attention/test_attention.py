@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from onethinker_jax.model.attention import flash_gpu, flash_tpu
 from onethinker_jax.model.attention import xla as attention_xla
 from onethinker_jax.model.attention.attention import Backend, attention, check_heads, platform_backend
-from onethinker_jax.model.attention.flash import block_meetings
+from onethinker_jax.model.attention.flash_blocks import block_meetings
 from onethinker_jax.model.sharding import AXES, ShardingError, make_mesh
 
 CASES = {

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.rewards.backends.backends import TEXT_BACKENDS, BackendError, BackendSettings, TextItem
+from onethinker_jax.rewards.backends.table import TEXT_BACKENDS
+from onethinker_jax.rewards.backends.types import BackendError, BackendSettings, TextItem
 from onethinker_jax.rewards.normalisation import normalise_scores
 
 torch = pytest.importorskip("torch")

@@ -9,13 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.rewards.backends.backends import (
-    MASK_BACKENDS,
-    BackendError,
-    BackendSettings,
-    MaskJob,
-    MaskPrompt,
-)
+from onethinker_jax.rewards.backends.table import MASK_BACKENDS
+from onethinker_jax.rewards.backends.types import BackendError, BackendSettings, MaskJob, MaskPrompt
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.rewards.backends.backends import MaskJob, MaskPrompt
+from onethinker_jax.rewards.backends.types import MaskJob, MaskPrompt
 from onethinker_jax.rewards.server.batching import BatchingQueue
 from onethinker_jax.rewards.server.service import mask_runner
 from tests.waiting import HANG_S

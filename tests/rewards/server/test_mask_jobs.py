@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from onethinker_jax.rewards.backends.backends import ItemError, MaskJob, MaskPrompt
 from onethinker_jax.rewards.backends.grabcut import GrabCut
+from onethinker_jax.rewards.backends.types import ItemError, MaskJob, MaskPrompt
 
 PROMPT = MaskPrompt((200, 250, 700, 800), ((400, 500),))
 

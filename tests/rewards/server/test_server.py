@@ -17,8 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from onethinker_jax.rewards import metrics, score_response
-from onethinker_jax.rewards.backends.backends import MaskJob, MaskPrompt
 from onethinker_jax.rewards.backends.grabcut import GrabCut
+from onethinker_jax.rewards.backends.types import MaskJob, MaskPrompt
 from onethinker_jax.rewards.batch import ScoreRequest, score_batch
 from onethinker_jax.rewards.client.client import (
     RewardClient,

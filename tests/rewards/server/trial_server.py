@@ -14,7 +14,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from onethinker_jax.rewards.backends.backends import TEXT_BACKENDS, BackendError, BackendSettings, TextItem
+from onethinker_jax.rewards.backends.table import TEXT_BACKENDS
+from onethinker_jax.rewards.backends.types import BackendError, BackendSettings, TextItem
 from onethinker_jax.rewards.server import __main__ as server
 from tests.places import ROOT
 from tests.waiting import HANG_S, wait_until

@@ -1,8 +1,7 @@
-"""What the reward service runs: one back end for text, one for masks, chosen by name.
+"""What a back end of the reward service is: what it is made with, what it is given, and what it gives back.
 
-A back end is a small class that meets one of the two protocols below; `TEXT_BACKENDS` and `MASK_BACKENDS`
-map a name to a function that makes it from `BackendSettings`, and only that function imports what the back
-end needs: torch is loaded when a neural back end is made, not before. ROUGE and GrabCut need no weights.
+A back end is a small class that meets one of the two protocols below, `TextBackend` and `MaskBackend`.  Which there
+are is in `table.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -157,40 +156,3 @@ class MaskBackend(Protocol):
     def segment(self, jobs: Sequence[MaskJob]) -> list[np.ndarray]:
         """bool [N, H, W] a job, in order; each as it would be alone."""
         ...
-
-
-class Rouge:
-    """Mean F-measure of ROUGE-1, -2 and -L; the question is not used."""
-
-    def score(self, items: Sequence[TextItem]) -> list[float]:
-        from onethinker_jax.rewards.metrics import mean_rouge
-
-        return [mean_rouge(item.answer, item.reference) for item in items]
-
-
-def _rouge(settings: BackendSettings) -> TextBackend:
-    return Rouge()
-
-
-def _polar(settings: BackendSettings) -> TextBackend:
-    from onethinker_jax.rewards.backends.polar import Polar
-
-    return Polar.from_settings(settings)
-
-
-def _grabcut(settings: BackendSettings) -> MaskBackend:
-    from onethinker_jax.rewards.backends.grabcut import GrabCut
-
-    return GrabCut()
-
-
-def _sam2(settings: BackendSettings) -> MaskBackend:
-    from onethinker_jax.rewards.backends.sam2 import Sam2
-
-    return Sam2.from_settings(settings)
-
-
-TEXT_BACKENDS: dict[str, Callable[[BackendSettings], TextBackend]] = {"rouge": _rouge, "polar": _polar}
-MASK_BACKENDS: dict[str, Callable[[BackendSettings], MaskBackend]] = {"grabcut": _grabcut, "sam2": _sam2}
-MASK_BATCH = {"grabcut": 1, "sam2": 64}
-"""Items in one batch by default: SAM2 encodes a picture once for all its prompts, GrabCut gains nothing."""

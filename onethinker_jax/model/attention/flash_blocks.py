@@ -1,0 +1,75 @@
+"""What both flash kernels share: which tokens, and which blocks of tokens, see each other; kernel names and costs."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+BRANCHES = 1 << 12  # more than a segment has; segment * BRANCHES + branch must fit in int32
+
+
+class Codes(NamedTuple):
+    """What a token is known by: a query sees a key whose code is its ``own`` or its segment's ``shared``."""
+
+    own: Int[Array, "B T"]
+    shared: Int[Array, "B T"]
+    keys: Int[Array, "B T"]
+
+
+def token_codes(segments: Int[Array, "B T"], branches: Int[Array, "B T"]) -> Codes:
+    """Padding's queries and keys have codes that nothing else has."""
+    shared = segments * BRANCHES
+    own = shared + branches
+    real = segments > 0
+    return Codes(jnp.where(real, own, -1), jnp.where(real, shared, -1), jnp.where(real, own, -2))
+
+
+def block_meetings(
+    segments: Int[Array, "B T"],
+    branches: Int[Array, "B T"],
+    *,
+    query_block: int,
+    key_block: int,
+    causal: bool,
+) -> Bool[Array, "B Q S"]:
+    """Which query blocks can see which key blocks, judged by the range of ids in each: never too few.
+
+    T is a multiple of both block sizes.
+    """
+    length = segments.shape[1]
+    most = jnp.iinfo(jnp.int32).max
+
+    def span(ids: Array, block: int) -> tuple[Array, Array]:
+        ids, real = (x.reshape(len(x), -1, block) for x in (ids, segments > 0))
+        return jnp.where(real, ids, most).min(-1), jnp.where(real, ids, -1).max(-1)
+
+    def overlap(ids: Array) -> Array:
+        (low, high), (key_low, key_high) = span(ids, query_block), span(ids, key_block)
+        return (low[:, :, None] <= key_high[:, None]) & (key_low[:, None] <= high[:, :, None])
+
+    prefix = (span(branches, key_block)[0] == 0)[:, None]
+    meet = overlap(segments) & (overlap(branches) | prefix)
+    if causal:
+        last_query = (jnp.arange(length // query_block) + 1) * query_block - 1
+        first_key = jnp.arange(length // key_block) * key_block
+        meet &= last_query[:, None] >= first_key
+    return meet
+
+
+def kernel_name(part: str, causal: bool) -> str:
+    """``train/program_cost.py`` and ``plan.py`` know the kernels by these names."""
+    return f"attention_{part}_{'causal' if causal else 'full'}"
+
+
+def kernel_cost(query: Array, key: Array, length: int, *, products: int, causal: bool) -> dict[str, int]:
+    """Of ``pallas.CostEstimate``, as if every row were one segment: ``products`` matrix products over all pairs.
+
+    ``query`` and ``key`` have the head size last, their other axes in any order.
+    """
+    size = query.shape[-1]
+    pairs = query.size // size * length // (2 if causal else 1)
+    return {
+        "flops": 2 * products * pairs * size,
+        "transcendentals": pairs,
+        "bytes_accessed": (query.size + key.size) * 2 * query.dtype.itemsize,
+    }
