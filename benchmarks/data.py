@@ -32,7 +32,7 @@ from flax import nnx
 from PIL import Image
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.batches.packing import fill_of
+from onethinker_jax.data_pipeline.batches.packing import packing_efficiency
 from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
@@ -218,14 +218,14 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
         rows=batch.rows,
         tokens=batch.tokens,
         patches=batch.patches,
-        placing=data.placing,
+        strategy=data.packing_strategy,
         window=data.window,
         prefetch=0,
     ) as stream:
         for epoch in ("first epoch", "later epochs"):
             began, fills = time.perf_counter(), []
             while len(fills) < batches:
-                fills.append(fill_of(last := next(stream)))
+                fills.append(packing_efficiency(last := next(stream)))
             seconds = time.perf_counter() - began
             tokens, patches = np.mean(fills, axis=0)
             rate = tokens * batch.rows * batch.tokens * batches / seconds

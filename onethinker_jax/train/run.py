@@ -236,7 +236,7 @@ def _train(
             rows=batch.rows,
             tokens=batch.tokens,
             patches=batch.patches,
-            placing=config.data.placing,
+            strategy=config.data.packing_strategy,
             window=config.data.window,
             workers=config.data.media_workers,
             on_bad_record=config.data.on_bad_record,

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.batches.loader import TrainingBatches
-from onethinker_jax.data_pipeline.batches.packing import Batch, fill_of
+from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficiency
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
@@ -57,7 +57,7 @@ def train_sft(
             gradients, sums = update.zeros(state.params), None
             for _ in range(settings.accumulate):
                 batch = next(batches)
-                meter.append((*fill_of(batch), batch.targets.size))
+                meter.append((*packing_efficiency(batch), batch.targets.size))
                 gradients, new = update.accumulate(state.params, None, gradients, shard_rows(batch, mesh))
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
             assert sums is not None
@@ -108,9 +108,9 @@ def sft_loss(
 
 def _throughput(meter: list[tuple[float, float, int]], began: float) -> dict[str, float]:
     """Tokens a second and fill of batches since ``began``; a meter entry is (token fill, patch fill, token places)."""
-    token_fill, patch_fill, places = np.array(meter, np.float64).T
+    of_tokens, of_patches, capacity = np.array(meter, np.float64).T
     return {
-        "tokens_per_second": float((token_fill * places).sum() / (time.perf_counter() - began)),
-        "token_fill": float(token_fill.mean()),
-        "patch_fill": float(patch_fill.mean()),
+        "tokens_per_second": float((of_tokens * capacity).sum() / (time.perf_counter() - began)),
+        "packing_efficiency/tokens": float(of_tokens.mean()),
+        "packing_efficiency/patches": float(of_patches.mean()),
     }

@@ -102,7 +102,7 @@ def test_metrics(finished: Run) -> None:
     assert abs(sft[0]["loss"] - uniform) < 0.3
     assert sft[-1]["loss"] < sft[0]["loss"] - 0.1
     for row in sft:
-        assert 0 < row["token_fill"] <= 1 and 0 < row["patch_fill"] <= 1
+        assert 0 < row["packing_efficiency/tokens"] <= 1 and 0 < row["packing_efficiency/patches"] <= 1
         assert row["tokens_per_second"] > 0 and row["grad_norm"] > 0
     for row in rl:
         assert 0 <= row["reward"] <= 2

@@ -90,7 +90,7 @@ def test_the_loop_and_its_resume(policy, tmp_path):
     assert [row["step"] for row in rows] == [2, 4, 5]
     assert rows[-1]["loss"] < rows[0]["loss"]
     for row in rows:
-        assert 0 < row["token_fill"] < 1 and row["tokens_per_second"] > 0
+        assert 0 < row["packing_efficiency/tokens"] < 1 and row["tokens_per_second"] > 0
     before, after = making.named(policy[1]), making.named(whole)
     for name, values in after.items():
         assert np.array_equal(values, before[name]) == name.startswith("visual."), name

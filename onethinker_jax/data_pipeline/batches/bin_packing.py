@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-Placing = Literal["first_fit", "best_fit"]
+PackingStrategy = Literal["first_fit", "best_fit"]
 
-# Patches are counted in at most so many steps of a row; finer ones cost time and save nothing.
+# Patches are counted in at most this many steps a row; finer steps cost time and save nothing.
 _PATCH_STEPS = 128
 
 
@@ -19,8 +19,8 @@ class PackingError(ValueError):
     """An example is larger than a row. Names the size and the limit."""
 
 
-class Place(Protocol):
-    """Places (tokens, patches) sizes: [(row, item number)] and the numbers left over, in order.
+class Packer(Protocol):
+    """Assigns items of (tokens, patches) to rows: [(row, item number)], and the numbers left over, in order.
 
     Raises PackingError when an item is larger than a row.
     """
@@ -41,42 +41,42 @@ def check_size(need_tokens: int, need_patches: int, tokens: int, patches: int) -
 def first_fit(
     sizes: Sequence[tuple[int, int]], *, rows: int, tokens: int, patches: int
 ) -> tuple[list[tuple[int, int]], list[int]]:
-    """Each item in turn into the first row with room for its tokens and patches; see `Place`."""
-    room = [[tokens, patches] for _ in range(rows)]
-    places, left = [], []
+    """Each item in turn into the first row with capacity for its tokens and patches; see `Packer`."""
+    free = [[tokens, patches] for _ in range(rows)]
+    assigned, left = [], []
     for number, (need_tokens, need_patches) in enumerate(sizes):
         check_size(need_tokens, need_patches, tokens, patches)
-        for row, free in enumerate(room):
-            if need_tokens <= free[0] and need_patches <= free[1]:
-                free[0] -= need_tokens
-                free[1] -= need_patches
-                places.append((row, number))
+        for row, rest in enumerate(free):
+            if need_tokens <= rest[0] and need_patches <= rest[1]:
+                rest[0] -= need_tokens
+                rest[1] -= need_patches
+                assigned.append((row, number))
                 break
         else:
             left.append(number)
-    return places, left
+    return assigned, left
 
 
 def best_fit(
     sizes: Sequence[tuple[int, int]], *, rows: int, tokens: int, patches: int
 ) -> tuple[list[tuple[int, int]], list[int]]:
-    """Row by row the first item that waits, and those of the others that fill the row best; see `Place`.
+    """Row by row the first item that waits, and those of the others that fill the row best; see `Packer`.
 
-    Best is the largest sum of the two shares filled, of tokens and of patches.
+    The best is the one with the largest packing efficiencies of tokens and patches, added.
     """
     for need_tokens, need_patches in sizes:
         check_size(need_tokens, need_patches, tokens, patches)
-    left, places = list(range(len(sizes))), []
+    left, assigned = list(range(len(sizes))), []
     for row in range(rows):
         if not left:
             break
         chosen = {left[number] for number in _best_subset([sizes[n] for n in left], tokens, patches)}
-        places += [(row, number) for number in sorted(chosen)]
+        assigned += [(row, number) for number in sorted(chosen)]
         left = [number for number in left if number not in chosen]
-    return places, left
+    return assigned, left
 
 
-PLACINGS: dict[Placing, Place] = {"first_fit": first_fit, "best_fit": best_fit}
+STRATEGIES: dict[PackingStrategy, Packer] = {"first_fit": first_fit, "best_fit": best_fit}
 
 
 def _best_subset(sizes: Sequence[tuple[int, int]], tokens: int, patches: int) -> list[int]:
@@ -93,11 +93,11 @@ def _best_subset(sizes: Sequence[tuple[int, int]], tokens: int, patches: int) ->
     reached = [0] * (most + 1)
     reached[steps[0]] = 1 << sizes[0][0]
     history = [reached]
-    for (need, _), of_patches in zip(sizes[1:], steps[1:], strict=True):
+    for (need, _), need_steps in zip(sizes[1:], steps[1:], strict=True):
         before, reached = reached, reached[:]
-        for k in range(of_patches, most + 1):
-            if before[k - of_patches]:
-                reached[k] |= before[k - of_patches] << need & within
+        for k in range(need_steps, most + 1):
+            if before[k - need_steps]:
+                reached[k] |= before[k - need_steps] << need & within
         history.append(reached)
     ends = [(bits.bit_length() - 1, k) for k, bits in enumerate(reached) if bits]
     total, k = max(ends, key=lambda end: end[0] / tokens + end[1] / max(most, 1))

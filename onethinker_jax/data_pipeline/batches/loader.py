@@ -2,7 +2,7 @@
 
 Order comes from Grain's `MapDataset`, in which the n-th record is a function of (seed, n) alone. All
 there is to remember is therefore a position, and for packing the positions of the examples read but not
-yet placed: a stream restored from that continues exactly as the uninterrupted one, however many threads
+yet packed: a stream restored from that continues exactly as the uninterrupted one, however many threads
 and processes work on it.
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.batches.bin_packing import PLACINGS, PackingError, Placing
+from onethinker_jax.data_pipeline.batches.bin_packing import STRATEGIES, PackingError, PackingStrategy
 from onethinker_jax.data_pipeline.batches.mixture import Mixture, stream_order
 from onethinker_jax.data_pipeline.batches.ordered_examples import OrderedExamples
-from onethinker_jax.data_pipeline.batches.packing import Batch, check_fits, pack_placed
+from onethinker_jax.data_pipeline.batches.packing import Batch, check_fits, pack_assigned
 from onethinker_jax.data_pipeline.processor.processor import Example, Processor
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.records.record import Record
@@ -139,7 +139,7 @@ class TrainingBatches:
         rows: int,
         tokens: int,
         patches: int,
-        placing: Placing = "first_fit",
+        strategy: PackingStrategy = "first_fit",
         window: int = 64,
         prefetch: int = 2,
         workers: int = 0,
@@ -151,8 +151,8 @@ class TrainingBatches:
             stream: of records that have messages.
             processor: turns them into examples; with `cache_bytes`, an epoch after the first is cheap.
             rows, tokens, patches: shape of the batches.
-            placing: how a batch is chosen from the window, see `placement`.
-            window: examples to choose from; more of them fill the rows better.
+            strategy: how a batch is chosen from the window, see `bin_packing`.
+            window: examples to choose from; more of them raise the packing efficiency.
             prefetch: batches made ahead of the consumer; 0 makes them in `next`, without a thread.
             workers: examples made at once; 0: one at a time. As many as the processor's media are decoded
                 in processes. The batches are the same.
@@ -166,7 +166,7 @@ class TrainingBatches:
             )
         self._stream, self._processor = stream, processor
         self._shape = {"rows": rows, "tokens": tokens, "patches": patches}
-        self._place, self._window = PLACINGS[placing], window
+        self._pack, self._window = STRATEGIES[strategy], window
         self._prefetch, self._workers = prefetch, workers
         self._bad = BadRecords(on_bad_record, quarantine)
         self._state: dict[str, Any] = {"stream": stream.state(), "pending": []}
@@ -263,8 +263,8 @@ class TrainingBatches:
                         ready.append((place, made[1]))
                 window = [example for _, example in ready]
                 sizes = [(len(example.tokens), len(example.patches)) for example in window]
-                places, left = self._place(sizes, **self._shape)
-                batch = pack_placed(window, places, **self._shape)
+                assigned, left = self._pack(sizes, **self._shape)
+                batch = pack_assigned(window, assigned, **self._shape)
                 ready = [ready[number] for number in left]
                 stream = {**state["stream"], "position": position}
                 yield batch, {"stream": stream, "pending": [place for place, _ in ready]}

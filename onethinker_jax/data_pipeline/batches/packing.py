@@ -21,11 +21,11 @@ __all__ = [
     "GroupBatch",
     "PackingError",
     "check_fits",
-    "fill_of",
     "first_fit",
+    "pack_assigned",
     "pack_groups",
-    "pack_placed",
     "pack_rows",
+    "packing_efficiency",
     "stack_prompts",
 ]
 
@@ -53,8 +53,8 @@ class GroupBatch:
     sample_offset: jax.Array | np.ndarray  # int32 [B, T], the target's token number in it, -1 none
 
 
-def fill_of(batch: Batch) -> tuple[float, float]:
-    """Shares of the token places and of the patch places that are in use (the latter 0 without vision)."""
+def packing_efficiency(batch: Batch) -> tuple[float, float]:
+    """Packing efficiencies of tokens and of patches: shares of the capacity in use, 0 of no patches."""
     vision = batch.inputs.vision
     patches = 0.0 if vision is None else float(np.mean(np.asarray(vision.frame_ids) > 0))
     return float(np.mean(np.asarray(batch.inputs.segment_ids) > 0)), patches
@@ -63,34 +63,34 @@ def fill_of(batch: Batch) -> tuple[float, float]:
 def pack_rows(
     examples: Sequence[Example], *, rows: int, tokens: int, patches: int
 ) -> tuple[Batch, list[Example]]:
-    """Packs examples into `rows` rows, each into the first row with room for its tokens and patches.
+    """Packs examples into `rows` rows, each into the first row with capacity for its tokens and patches.
 
     Args:
         examples: in order of preference; none may be larger than a row.
         rows, tokens, patches: B, T and P of the batch; with P = 0 the batch has no vision inputs.
 
     Returns:
-        The batch, and the examples that found no room, in order.
+        The batch, and the examples left over, in order.
 
     Raises:
         PackingError: an example has more tokens than T or more patches than P.
     """
-    places, left = first_fit([_size(e) for e in examples], rows=rows, tokens=tokens, patches=patches)
-    batch = pack_placed(examples, places, rows=rows, tokens=tokens, patches=patches)
+    assigned, left = first_fit([_size(e) for e in examples], rows=rows, tokens=tokens, patches=patches)
+    batch = pack_assigned(examples, assigned, rows=rows, tokens=tokens, patches=patches)
     return batch, [examples[number] for number in left]
 
 
-def pack_placed(
+def pack_assigned(
     examples: Sequence[Example],
-    places: Sequence[tuple[int, int]],
+    assigned: Sequence[tuple[int, int]],
     *,
     rows: int,
     tokens: int,
     patches: int,
 ) -> Batch:
-    """A batch of the examples whose (row, number) is in `places`, as a `Place` gave them."""
+    """A batch of the examples whose (row, number) is in `assigned`, as a `Packer` gives them."""
     canvas = _Canvas(rows, tokens, patches)
-    for row, number in places:
+    for row, number in assigned:
         canvas.add_example(row, examples[number])
     return canvas.batch()
 
@@ -116,16 +116,16 @@ def pack_groups(
     """Packs prompts with their sampled completions, each prompt once for as many completions as fit a row.
 
     A segment holds the prompt without its last token as branch 0, then for each completion a branch of
-    that last token and the completion without its own last token (whose successor is nobody's target).
+    that last token and the completion without its own last token, which has no next token to predict.
     The branch's tokens predict the completion, at positions that continue the prompt's. A group too long
-    for a row is spread over several, its prompt repeated. Groups are placed largest first.
+    for a row is split over several rows, each with the prompt. The largest group is packed first.
 
     Args:
         groups: (prompt, completions), completions int [n] token ids; empty ones are left out.
         rows, tokens, patches: shape of each batch.
 
     Returns:
-        As many batches as are needed; places in the last one may be empty. `sample_index` numbers the
+        As many batches as are needed; the last one may have capacity left. `sample_index` numbers the
         completions of all groups in order (empty ones are counted), `sample_offset` the token in each.
 
     Raises:
@@ -153,9 +153,9 @@ def pack_groups(
     batches = []
     while segments:
         sizes = [(used, len(prompt.patches)) for prompt, _, used in segments]
-        places, left = first_fit(sizes, rows=rows, tokens=tokens, patches=patches)
+        assigned, left = first_fit(sizes, rows=rows, tokens=tokens, patches=patches)
         canvas = _Canvas(rows, tokens, patches)
-        for row, number in places:
+        for row, number in assigned:
             canvas.add_group(row, segments[number][0], segments[number][1])
         batches.append(GroupBatch(canvas.batch(), canvas.sample_index, canvas.sample_offset))
         segments = [segments[number] for number in left]
@@ -190,7 +190,7 @@ class _Canvas:
         self.sample_index = np.full((rows, tokens), -1, np.int32)
         self.sample_offset = np.full((rows, tokens), -1, np.int32)
         self.patches: np.ndarray | None = None  # made with the first example, which knows a patch's size
-        self.patch_places = patches
+        self.patch_capacity = patches
         self.frame_ids = np.zeros((rows, patches), np.int32)
         self.coords = np.zeros((rows, patches, 2), np.int32)
         self.embed_index = np.zeros((rows, patches, 4), np.int32)
@@ -257,7 +257,7 @@ class _Canvas:
 
     def batch(self) -> Batch:
         vision = None
-        if self.patch_places:
+        if self.patch_capacity:
             if self.patches is None:
                 self.patches = np.zeros((*self.frame_ids.shape, 1536), np.uint8)
             vision = VisionInputs(**{f.name: getattr(self, f.name) for f in fields(VisionInputs)})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from onethinker_jax.data_pipeline.batches.bin_packing import Placing
+from onethinker_jax.data_pipeline.batches.bin_packing import PackingStrategy
 from onethinker_jax.data_pipeline.batches.mixture import Mixture
 from onethinker_jax.rewards.client.sidecar import SidecarSettings
 from onethinker_jax.rewards.score import RewardSettings
@@ -163,7 +163,7 @@ class DataSettings:
     """Weights of tasks and sources in SFT: 2 is twice as often as by nature, 0 never."""
     rl_mixture: Mixture = field(default_factory=Mixture)
     """The same in RL."""
-    placing: Placing = "best_fit"
+    packing_strategy: PackingStrategy = "best_fit"
     """How SFT examples are packed: ``best_fit`` fills rows better than ``first_fit``, at a few milliseconds of the
     host's time a row."""
     window: int = 64

@@ -30,7 +30,7 @@ from onethinker_jax.data_pipeline.records.record_archive import open_records
 class Streams:
     """Batches for SFT and prompts for RL of one host, as `train.run` makes them."""
 
-    def __init__(self, *, corpus: str, tokenizer: str, workers: int, host: int, hosts: int, placing: str):
+    def __init__(self, *, corpus: str, tokenizer: str, workers: int, host: int, hosts: int, strategy: str):
         records = open_records(corpus)
         share: dict[str, Any] = {"mixture": Mixture(sources={"b": 2.0}), "host": host, "hosts": hosts}
         media = MediaReader(pool=MediaPool(workers) if workers else None)
@@ -47,7 +47,7 @@ class Streams:
             tokens=200,
             patches=128,
             window=10,
-            placing=placing,  # type: ignore[arg-type]
+            strategy=strategy,  # type: ignore[arg-type]
             workers=workers,
         )
 

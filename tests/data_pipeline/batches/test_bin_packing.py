@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from onethinker_jax.data_pipeline.batches.bin_packing import PLACINGS, PackingError, best_fit, first_fit
+from onethinker_jax.data_pipeline.batches.bin_packing import STRATEGIES, PackingError, best_fit, first_fit
 
 SHAPE = {"rows": 3, "tokens": 100, "patches": 64}
 
@@ -19,7 +19,7 @@ def fill(items, places, tokens: int, rows: int) -> float:
     return sum(items[number][0] for _, number in places) / (tokens * rows)
 
 
-@pytest.mark.parametrize("place", PLACINGS.values(), ids=PLACINGS)
+@pytest.mark.parametrize("place", STRATEGIES.values(), ids=STRATEGIES)
 @pytest.mark.parametrize("patches", [0, 64, 10_000])
 def test_rows_hold_what_they_may(place, patches):
     shape = {**SHAPE, "patches": patches}
@@ -36,7 +36,7 @@ def test_rows_hold_what_they_may(place, patches):
         assert place(items, **shape) == (places, left)
 
 
-@pytest.mark.parametrize("place", PLACINGS.values(), ids=PLACINGS)
+@pytest.mark.parametrize("place", STRATEGIES.values(), ids=STRATEGIES)
 def test_larger_than_a_row(place):
     with pytest.raises(PackingError, match="101 tokens do not fit in a row of 100"):
         place([(3, 4), (101, 4)], **SHAPE)

@@ -13,7 +13,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, StreamError, TrainingBatches
 from onethinker_jax.data_pipeline.batches.mixture import Mixture
-from onethinker_jax.data_pipeline.batches.packing import PackingError, fill_of
+from onethinker_jax.data_pipeline.batches.packing import PackingError, packing_efficiency
 from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record, RecordError, read_records
@@ -127,15 +127,15 @@ def test_batches_resume_exactly(processor, records, prefetch):
         with fresh() as resumed:
             resumed.restore(states[place])
             assert equal(take(resumed, 5), whole[place : place + 5])
-    assert np.mean([fill_of(batch)[0] for batch in whole]) > 0.8
+    assert np.mean([packing_efficiency(batch)[0] for batch in whole]) > 0.8
     with pytest.raises(StreamError, match="another seed"), fresh() as other:
         other.restore({**states[1], "stream": {**states[1]["stream"], "seed": 6}})
 
 
-@pytest.mark.parametrize("placing", ["first_fit", "best_fit"])
-def test_workers_do_not_change_the_stream(processor, records, placing):
+@pytest.mark.parametrize("strategy", ["first_fit", "best_fit"])
+def test_workers_do_not_change_the_stream(processor, records, strategy):
     """Nor does restoring with another number of them, nor what is decoded in processes."""
-    options: dict[str, Any] = {"seed": 3, "window": 12, "placing": placing}
+    options: dict[str, Any] = {"seed": 3, "window": 12, "strategy": strategy}
     with make_batches(records, processor, prefetch=0, **options) as batches:
         whole, states = [], []
         for _ in range(8):

@@ -29,7 +29,7 @@ def growth(folder: Path, tokenizer: Path, *, batches: int, warm_up: int, workers
     stream = RecordStream(records, seed=0)
     found = []
     with TrainingBatches(
-        stream, processor, rows=1, tokens=160, patches=16, window=4, placing="best_fit", workers=workers
+        stream, processor, rows=1, tokens=160, patches=16, window=4, strategy="best_fit", workers=workers
     ) as loader:
         for _ in range(warm_up):
             next(loader)

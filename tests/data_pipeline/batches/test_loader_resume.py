@@ -86,7 +86,7 @@ class Child:
 
 
 def check_resume(corpus: Path, tokenizer: Path, folder: Path, workers: int, hosts: int, kills: int) -> None:
-    common = {"corpus": str(corpus), "tokenizer": str(tokenizer), "placing": "best_fit", "hosts": hosts}
+    common = {"corpus": str(corpus), "tokenizer": str(tokenizer), "strategy": "best_fit", "hosts": hosts}
     children = [Child(folder / str(host), **common, workers=workers, host=host) for host in range(hosts)]
     dice = random.Random(f"{workers} {hosts}")
     try:

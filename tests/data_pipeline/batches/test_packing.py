@@ -8,9 +8,9 @@ import pytest
 
 from onethinker_jax.data_pipeline.batches.packing import (
     PackingError,
-    fill_of,
     pack_groups,
     pack_rows,
+    packing_efficiency,
     stack_prompts,
 )
 from onethinker_jax.data_pipeline.processor.processor import Example
@@ -95,7 +95,7 @@ def test_rows_hold_exactly_their_examples():
     for frames in vision.frame_ids:  # numbered without gaps, padding at the end
         used = frames[frames > 0]
         assert set(np.diff(used)) <= {0, 1} and (frames[len(used) :] == 0).all()
-    fill_tokens, fill_patches = fill_of(batch)
+    fill_tokens, fill_patches = packing_efficiency(batch)
     assert fill_tokens > 0.8 and 0 < fill_patches <= 1
     assert not inputs.branch_ids.any()
 
@@ -128,7 +128,7 @@ def test_shapes_do_not_depend_on_content():
         shapes.add(str(jax.tree.map(lambda a: (a.shape, a.dtype), batch)))
     assert len(shapes) == 1
     text_only, _ = pack_rows([example(rng, media=0)], rows=2, tokens=T, patches=0)
-    assert text_only.inputs.vision is None and fill_of(text_only)[1] == 0
+    assert text_only.inputs.vision is None and packing_efficiency(text_only)[1] == 0
 
 
 def test_stacked_prompts():

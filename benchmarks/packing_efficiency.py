@@ -1,6 +1,6 @@
 """How full packed batches of the Shapes world's SFT mixture are, by way of packing, window and batch shape.
 
-    python -m benchmarks.packing_fill
+    python -m benchmarks.packing_efficiency
 
 Makes the default run's SFT records (as many as asked for, in the same proportions), packs them with the loader and
 prints the shares of token places and patch places in use.
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from onethinker_jax.data_pipeline.batches.bin_packing import PLACINGS
+from onethinker_jax.data_pipeline.batches.bin_packing import STRATEGIES
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.batches.packing import fill_of
+from onethinker_jax.data_pipeline.batches.packing import packing_efficiency
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
@@ -63,9 +63,9 @@ def measure(settings: FillSettings, folder: Path) -> None:
         cache_bytes=2**32,
     )
     write = sys.stdout.write
-    write(f"{'batch':>16} {'placing':>10} {'window':>7} {'tokens':>8} {'patches':>8}\n")
+    write(f"{'batch':>16} {'strategy':>10} {'window':>7} {'tokens':>8} {'patches':>8}\n")
     for shape in SHAPES:
-        for placing in PLACINGS:
+        for strategy in STRATEGIES:
             for window in settings.windows:
                 with TrainingBatches(
                     RecordStream(records, seed=0),
@@ -73,13 +73,13 @@ def measure(settings: FillSettings, folder: Path) -> None:
                     rows=shape.rows,
                     tokens=shape.tokens,
                     patches=shape.patches,
-                    placing=placing,
+                    strategy=strategy,
                     window=window,
                 ) as batches:
-                    fills = np.array([fill_of(next(batches)) for _ in range(settings.batches)])
+                    fills = np.array([packing_efficiency(next(batches)) for _ in range(settings.batches)])
                 size = f"{shape.rows} x {shape.tokens}, {shape.patches}"
                 tokens, patches = fills.mean(0)
-                write(f"{size:>16} {placing:>10} {window:>7} {tokens:>8.1%} {patches:>8.1%}\n")
+                write(f"{size:>16} {strategy:>10} {window:>7} {tokens:>8.1%} {patches:>8.1%}\n")
 
 
 if __name__ == "__main__":
