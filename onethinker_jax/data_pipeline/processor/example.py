@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from hashlib import blake2b
 
 import numpy as np
 
@@ -34,27 +35,39 @@ class Example:
 
 
 class ExampleCache:
-    """Least-recently-used examples, bounded in bytes. Keeps the record, so its identity is a safe key."""
+    """Least-recently-used examples, bounded in bytes; found by what their records hold.
+
+    A record that is read from disk is another object every time, so its identity would find nothing.
+    """
 
     def __init__(self, limit: int):
         self.limit, self.size = limit, 0
-        self.entries: OrderedDict[tuple[int, str], tuple[Record, Example]] = OrderedDict()
+        self.entries: OrderedDict[bytes, Example] = OrderedDict()
         self.lock = threading.Lock()
 
     def get(self, record: Record, purpose: str, make: Callable[[], Example]) -> Example:
         """The record's example for this purpose, made if it is not there."""
-        key = (id(record), purpose)
+        if not self.limit:
+            return make()
+        key = _key(record, purpose)
         with self.lock:
             if key in self.entries:
                 self.entries.move_to_end(key)
-                return self.entries[key][1]
+                return self.entries[key]
         example = make()
         if example.nbytes > self.limit:
             return example
         with self.lock:
             if key not in self.entries:
-                self.entries[key] = (record, example)
+                self.entries[key] = example
                 self.size += example.nbytes
             while self.size > self.limit:
-                self.size -= self.entries.popitem(last=False)[1][1].nbytes
+                self.size -= self.entries.popitem(last=False)[1].nbytes
         return example
+
+
+def _key(record: Record, purpose: str) -> bytes:
+    """Of all that an example is made of, and of the record's file and number: ids alone may repeat."""
+    asked = (record.origin, record.problem_id, record.problem, record.problem_type, record.data_type)
+    asked += (record.options, record.messages, record.images, record.videos)
+    return blake2b(repr((purpose, asked)).encode("utf-8", "surrogatepass"), digest_size=32).digest()

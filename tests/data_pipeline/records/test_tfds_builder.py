@@ -15,12 +15,19 @@ from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
-from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor import Example, Processor
 from onethinker_jax.data_pipeline.records import tfds_builder
-from onethinker_jax.data_pipeline.records.record import RecordError
+from onethinker_jax.data_pipeline.records.record import Record, RecordError, read_records
 from onethinker_jax.data_pipeline.records.record_archive import RecordArchive, open_records
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
-from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
+from tests.data_pipeline.making import (
+    rl_row,
+    sft_row,
+    write_image,
+    write_rows,
+    write_tokenizer,
+    write_video,
+)
 from tests.places import ROOT
 from tests.waiting import HANG_S
 
@@ -125,6 +132,38 @@ def test_the_same_batches(corpus, batches_of, tmp_path):
     cache = FrameCache(tmp_path / "cache", 1 << 24)
     jax.tree.map(np.testing.assert_array_equal, batches_of(RecordFile(file), cache=cache), wanted)
     assert cache.misses == 0, "entries are found by content, wherever it lies"
+
+
+def test_examples_of_records_on_disk_are_cached(corpus, tmp_path, monkeypatch):
+    """Each reading of a record is another object; and two records with one id and one question stay two."""
+    file, made = corpus
+    twice = tmp_path / "twice.json"  # the same id, question and answer; another image
+    rows = [rl_row(problem_id=7, images=[f"{number}.png"]) for number in range(2)]
+    for number in range(2):
+        write_image(tmp_path / f"{number}.png", 64, 64, seed=number)
+    write_rows(twice, rows)
+    processor = Processor.from_pretrained(write_tokenizer(tmp_path), grid_side=8, cache_bytes=2**24)
+    making, processed = [], processor._process
+
+    def process(record: Record, *, training: bool) -> Example:
+        making.append(record)
+        return processed(record, training=training)
+
+    monkeypatch.setattr(processor, "_process", process)
+    kept = read_records(file)
+    for records in (RecordFile(file, kept_bytes=0), RecordArchive(made), kept):
+        assert (records[0] is records[0]) == (records is kept)
+        making.clear()
+        first = [(processor.training(records[i]), processor.prompt(records[i])) for i in range(ROWS)]
+        again = [(processor.training(records[i]), processor.prompt(records[i])) for i in range(ROWS)]
+        assert all(
+            a is b for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True)
+        )
+        assert len(making) == (0 if records is kept else 2 * ROWS)  # `kept` is the first file's again
+        assert len({id(example) for pair in first for example in pair}) == 2 * ROWS
+    one, two = (processor.prompt(record) for record in RecordFile(twice, kept_bytes=0))
+    assert one.patches.tobytes() != two.patches.tobytes()
+    assert processor.cached_bytes <= 2**24
 
 
 def test_faults(corpus, tmp_path, capsys):
