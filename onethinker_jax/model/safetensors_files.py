@@ -51,12 +51,15 @@ class Place:
 
 
 def find_tensors(directory: Path) -> dict[str, Place]:
-    """Every tensor of a directory's safetensors file or files; raises FileNotFoundError or WeightsError."""
+    """Every tensor of a directory's safetensors file or files; raises FileNotFoundError or WeightsError.
+
+    Where both are there, the single file counts, as in transformers.
+    """
     index = directory / INDEX
-    if index.is_file():
-        names = _indexed(index)
-    elif (directory / SINGLE).is_file():
+    if (directory / SINGLE).is_file():
         names = [SINGLE]
+    elif index.is_file():
+        names = _indexed(index)
     elif fault := other_weights(directory):
         raise WeightsError(f"{directory}: {fault}")
     elif shards := sorted(file.name for file in directory.glob("*.safetensors")):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForImageTextToText
 
 from onethinker_jax.model import hf_weights
 from onethinker_jax.model.config import ConfigError
@@ -168,6 +169,20 @@ def test_indexed_checkpoint(tied, tmp_path):
     (split / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model-00002-of-00003\.safetensors"):
         load_hf(split)
+
+
+def test_a_single_file_counts_before_an_index(tied, tmp_path):
+    """As transformers reads a directory that has both."""
+    tensors = load_file(tied / "model.safetensors")
+    both = shutil.copytree(tied, tmp_path / "both")
+    save_file({name: np.zeros_like(values) for name, values in tensors.items()}, both / "older.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "older.safetensors")}
+    (both / "model.safetensors.index.json").write_text(json.dumps(index))
+    theirs = AutoModelForImageTextToText.from_pretrained(both).state_dict()
+    norm = "model.language_model.norm.weight"
+    np.testing.assert_array_equal(theirs[norm].numpy(), tensors[norm])
+    save_hf(load_hf(both), tmp_path / "read")
+    assert (tmp_path / "read" / "model.safetensors").read_bytes() == (tied / "model.safetensors").read_bytes()
 
 
 def test_misfits_are_listed_together(tied):

@@ -246,15 +246,16 @@ def load_polar(directory: Path, device: torch.device, dtype: torch.dtype) -> Pol
 
 
 def _weight_files(directory: Path) -> list[Path]:
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
+    """The single file, or those of the index; of both the single file, as in transformers."""
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.is_file() or not index.is_file():
+        files = [single]
+    else:
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise BackendError(f"{index} is not an index of safetensors files") from None
         files = [directory / name for name in names]
-    else:
-        files = [directory / "model.safetensors"]
     for path in files:
         if not path.is_file():
             raise BackendError(f"POLAR's weights are missing: there is no file {path}")
