@@ -43,7 +43,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """AdamW or Muon after clipping by global norm; weight decay on matrices only; what is frozen keeps no moments.
 
-    Muon (Jordan et al. 2024) is Optax's, its steps scaled to AdamW's root mean square (arXiv 2502.16982).
+    Muon (Jordan et al. 2024) is Optax's, its steps scaled to AdamW's root mean square (arXiv 2502.16982).  Optax
+    lets the matrices that Muon leaves to AdamW decay not at all, or norms and biases with them: so their decay is
+    added here.
     """
     warmup = round(settings.warmup * updates)
     if settings.schedule == "cosine":
@@ -68,6 +70,11 @@ def make_optimizer(
             lambda path, _: _names(path)[-1] in ("kernel", "embed"), params
         )
 
+    def decayed_by_adam(params: nnx.State) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, is_matrix: is_matrix and not _is_layer_matrix(_names(path)), decayed(params)
+        )
+
     def scale(path: tuple[Any, ...], step: jax.Array) -> jax.Array:
         names = _names(path)
         factor = settings.vision_scale if names[0] == "visual" else 1.0
@@ -83,6 +90,12 @@ def make_optimizer(
             muon_weight_dimension_numbers=_layer_matrices,
             consistent_rms=0.2,
         )
+        decay = settings.weight_decay if settings.adam_weight_decay is None else settings.adam_weight_decay
+        if decay:
+            added = optax.inject_hyperparams(optax.add_decayed_weights, static_args="mask")
+            step = optax.chain(
+                step, added(weight_decay=lambda count: -decay * schedule(count), mask=decayed_by_adam)
+            )
     else:
         step = optax.adamw(
             schedule,
@@ -208,12 +221,17 @@ def _layer_matrices(params: Any) -> Any:
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         names = _names(path)
-        if names[-1] != "kernel" or "patch_embed" in names or "lm_head" in names:
+        if not _is_layer_matrix(names):
             return None
         inputs = leaf.ndim - (3 if "gate_up" in names else 2)  # experts: [.., D, 2, F], two matrices
         return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
 
     return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def _is_layer_matrix(names: list[str]) -> bool:
+    """Whether Muon takes the parameter of this path: a kernel, but for those at the model's two ends."""
+    return names[-1] == "kernel" and "patch_embed" not in names and "lm_head" not in names
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:

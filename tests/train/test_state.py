@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from flax import nnx
+from transformers import get_constant_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup
 
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.config import OptimizerSettings
+from onethinker_jax.train.config.config import OptimizerSettings, SettingError
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.log.log import count_compilations
 from onethinker_jax.train.sft import sft_loss
 from onethinker_jax.train.state import TrainState, Update, init_state, make_optimizer, make_update
@@ -120,18 +123,56 @@ def test_schedule(schedule: Any, warmup: float, train_vision: bool) -> None:
         )
 
 
-def test_weight_decay_is_for_matrices(case: Case) -> None:
-    """Without a gradient only what decays moves."""
-    settings = OptimizerSettings(1e-2, warmup=0.0, weight_decay=0.1)
+@pytest.mark.parametrize("warmup", [0.2, 0.0])
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_rates_are_those_of_transformers(schedule: Any, warmup: float) -> None:
+    """Whose Trainer OneThinker's runs have: there too the first update of a warm-up has the rate 0."""
+    steps, warm = 20, round(20 * warmup)
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    if schedule == "cosine":
+        scheduler = get_cosine_with_min_lr_schedule_with_warmup(theirs, warm, steps, min_lr_rate=0.1)
+    else:
+        scheduler = get_constant_schedule_with_warmup(theirs, warm)
+    settings = OptimizerSettings(0.5, schedule=schedule, warmup=warmup, weight_decay=0.0)
+    optimizer = make_optimizer(settings, steps, train_vision=True)
+    params, gradients = {"kernel": jnp.zeros(1)}, {"kernel": jnp.full(1, 0.1)}
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for step in range(steps):
+        updates, state = update(gradients, state, params)
+        (rate,) = scheduler.get_last_lr()
+        assert (rate == 0) == (step == 0 and warm > 0)
+        np.testing.assert_allclose(updates["kernel"], -rate, rtol=1e-4, atol=1e-7)
+        theirs.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("of_adam", [None, 0.0, 0.05])
+def test_weight_decay_is_for_matrices(case: Case, kind: Any, of_adam: float | None) -> None:
+    """Without a gradient only what decays moves: at the rate of its step, from the second on along the schedule."""
+    settings = OptimizerSettings(1e-2, kind, "constant", 0.4, weight_decay=0.1, adam_weight_decay=of_adam)
     optimizer = make_optimizer(settings, 5, train_vision=True)
-    zeros = jax.tree.map(jnp.zeros_like, case.params)
-    state = jax.jit(optimizer.init)(case.params)
-    updates, _ = jax.jit(optimizer.update)(zeros, state, case.params)
-    before = making.named(case.params)
-    for name, values in making.named(updates).items():
-        matrix = name.removesuffix(".value").split(".")[-1] in ("kernel", "embed")
-        expected = -1e-3 * before[name] if matrix else np.zeros_like(values)
-        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-9, err_msg=name)
+    zeros, before = jax.tree.map(jnp.zeros_like, case.params), making.named(case.params)
+    state, update = jax.jit(optimizer.init)(case.params), jax.jit(optimizer.update)
+    for rate in (0.0, 5e-3, 1e-2, 1e-2):
+        updates, state = update(zeros, state, case.params)
+        for name, values in making.named(updates).items():
+            *path, last = name.removesuffix(".value").split(".")
+            ends = last == "embed" or "patch_embed" in path or "lm_head" in path
+            decay = 0.05 if kind == "muon" and ends and of_adam == 0.05 else 0.1
+            if last not in ("kernel", "embed") or (kind == "muon" and ends and of_adam == 0.0):
+                decay = 0.0
+            np.testing.assert_allclose(
+                values, -rate * decay * before[name], rtol=1e-5, atol=1e-9, err_msg=name
+            )
+
+
+def test_the_default_run_decays_what_it_was_measured_with() -> None:
+    """Its Muon leaves the embedding as it is; Muon by itself decays all matrices, as its help says."""
+    assert shapes().sft.optimizer.kind == "muon" and shapes().sft.optimizer.adam_weight_decay == 0.0
+    assert OptimizerSettings(1.0, "muon").adam_weight_decay is None
+    with pytest.raises(SettingError, match=r"optimizer\.adam_weight_decay -1 must not be negative"):
+        OptimizerSettings(1.0, "muon", adam_weight_decay=-1)
 
 
 def test_rates_of_the_vision_tower() -> None:

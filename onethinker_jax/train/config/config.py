@@ -200,7 +200,10 @@ class OptimizerSettings:
     warmup: float = 0.02
     """Share of all steps over which the learning rate rises from 0."""
     weight_decay: float = 1e-2
-    """Decoupled from the gradient, scaled by the learning rate."""
+    """Decoupled from the gradient, scaled by the learning rate; of matrices, not of norms and biases."""
+    adam_weight_decay: float | None = None
+    """With ``muon`` that of the matrices which AdamW keeps (the embedding, the output head, the patch embedding); by
+    default ``weight_decay``."""
     beta1: float = 0.9
     """Decay of Adam's first moment."""
     beta2: float = 0.999
@@ -218,6 +221,8 @@ class OptimizerSettings:
     def __post_init__(self) -> None:
         _positive("optimizer", self, "learning_rate", "max_grad_norm", "vision_scale", "patch_scale")
         _at_least_zero("optimizer", self, "weight_decay")
+        if self.adam_weight_decay is not None:
+            _at_least_zero("optimizer", self, "adam_weight_decay")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(f"optimizer.{name} {getattr(self, name)} is not in [0, 1)")
@@ -252,7 +257,12 @@ class SFTSettings:
     accumulate: int = 1
     """Micro-batches summed into one update."""
     optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=8e-3, kind="muon", weight_decay=1e-2, beta2=0.98, patch_scale=0.3
+        learning_rate=8e-3,
+        kind="muon",
+        weight_decay=1e-2,
+        adam_weight_decay=0.0,  # as the default run was measured: its embedding does not decay
+        beta2=0.98,
+        patch_scale=0.3,
     )
     train_vision: bool = True
     """False freezes the vision tower, as OneThinker's SFT of a pretrained model does."""
