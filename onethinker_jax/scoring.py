@@ -16,7 +16,14 @@ from onethinker_jax.rewards.answers import StructuredAnswer, extract_answer, par
 from onethinker_jax.rewards.batch import score_batch
 from onethinker_jax.rewards.client.client import MaskItem, RewardClient
 from onethinker_jax.rewards.metrics import mean_mask_iou
-from onethinker_jax.rewards.score import DEFAULT_SETTINGS, RewardSettings, Score, Variant, max_accuracy
+from onethinker_jax.rewards.score import (
+    DEFAULT_SETTINGS,
+    RewardSettings,
+    Score,
+    Variant,
+    max_accuracy,
+    reward_weights,
+)
 from onethinker_jax.rewards.score_pool import ScorePool, ScoreRequest
 
 MASK_FPS = 2.0
@@ -115,6 +122,11 @@ class Scorer:
     def max_accuracy(self, record: Record) -> float:
         """The largest accuracy that a response to the record can have."""
         return max_accuracy(record.problem_type, record.data_type, self.variant, self.settings)
+
+    @property
+    def reward_weights(self) -> tuple[float, float, float]:
+        """What the reward multiplies accuracy, format and structure with."""
+        return reward_weights(self.variant, self.settings)
 
     def masks(self, prompts: Sequence[tuple[Record, StructuredAnswer]]) -> list["PredictedMasks"]:
         """Masks that boxes and points prompt on the pictures of records with true masks, in order.

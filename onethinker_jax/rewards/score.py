@@ -143,6 +143,15 @@ def max_overall(
     return ACCURACY_WEIGHT * accuracy + FORMAT_WEIGHT + MAX_STRUCTURE
 
 
+def reward_weights(
+    variant: Variant = "paper", settings: RewardSettings = DEFAULT_SETTINGS
+) -> tuple[float, float, float]:
+    """What a variant's reward multiplies accuracy, format and structure with; the paper's format includes structure."""
+    if variant == "paper":
+        return 1.0, settings.format_weight, 0.0
+    return ACCURACY_WEIGHT, FORMAT_WEIGHT, 1.0
+
+
 def score_response(
     response: str,
     ground_truth: str,

@@ -21,7 +21,6 @@ from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.responses import Sampler
-from onethinker_jax.rewards.score import Variant
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
 from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
@@ -55,11 +54,6 @@ MOMENT_TASKS = (
     "segmentation (video)",
 )
 """Whose reward has moments of its own: the problem types, segmentation split as in the released code."""
-REWARD_WEIGHTS: dict[Variant, tuple[float, float, float]] = {
-    "paper": (1.0, 1.0, 0.0),
-    "released": (0.9, 0.1, 1.0),
-}
-"""What a variant's reward multiplies accuracy, format and structure with; the paper's format includes structure."""
 
 
 def train_ema_grpo(
@@ -90,7 +84,7 @@ def train_ema_grpo(
     ScoringError, NoGroupsLeft, or an error that names a bad record.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps * settings.updates, train_vision=True)
-    scaling = advantage_config(settings)
+    scaling = advantage_config(settings, scorer)
     update = rl_update(graphdef, optimizer, settings, sampler.config, compute_dtype)
     score = rl_logprobs(graphdef, sampler.config, compute_dtype)
     moments = init_moments(len(MOMENT_TASKS))
@@ -159,11 +153,14 @@ def train_ema_grpo(
     return state.params
 
 
-def advantage_config(settings: RLSettings) -> AdvantageConfig:
-    """The settings of the advantages; in GDPO the overlong penalty is a component of its own."""
+def advantage_config(settings: RLSettings, scorer: Scorer) -> AdvantageConfig:
+    """The settings of the advantages.
+
+    GDPO weighs the parts of a reward as its own sum does, unless told otherwise; the overlong penalty is a part too.
+    """
     weights = ()
     if settings.method == "gdpo":
-        weights = settings.reward_weights or REWARD_WEIGHTS[settings.variant]
+        weights = settings.reward_weights or scorer.reward_weights
         if settings.overlong == "penalty":
             weights = (*weights, settings.overlong_penalty)
     return AdvantageConfig(

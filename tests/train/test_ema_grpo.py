@@ -23,9 +23,10 @@ from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, Record, task_of
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.client.client import RewardUnavailable
-from onethinker_jax.rewards.score import Score, score_response
+from onethinker_jax.rewards.score import RewardSettings, Score, score_response
 from onethinker_jax.rewards.score_pool import ScoringError
-from onethinker_jax.train.ema_grpo import MOMENT_TASKS, REWARD_WEIGHTS, moment_task
+from onethinker_jax.scoring import Scorer
+from onethinker_jax.train.ema_grpo import MOMENT_TASKS, advantage_config, moment_task
 from onethinker_jax.train.rl import rollouts
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rl.policy_losses import PolicyLossConfig
@@ -121,20 +122,31 @@ def test_answers_that_are_all_cut_off_train_nothing(train, policy, tmp_path):
     same(after, policy[1])
 
 
-def test_the_weights_of_the_reward_parts():
-    """GDPO's defaults are what the reward itself sums its parts with."""
+@pytest.mark.parametrize("settings", [RewardSettings(), RewardSettings(format_weight=0.25)])
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_the_weights_of_the_reward_parts(variant, settings):
+    """GDPO's defaults are what the reward itself sums its parts with, whatever its settings."""
+    client: Any = None  # nothing is judged
+    scorer = Scorer(client, variant=variant, settings=settings)
+    gdpo = replace(SETTINGS, method="gdpo")
+    weights = advantage_config(gdpo, scorer).weights
     lines = (GOLDEN / "rewards_released.jsonl").read_text().splitlines()
     for case in map(json.loads, lines[:80]):
-        for variant, weights in REWARD_WEIGHTS.items():
-            score = score_response(
-                case["response"],
-                case["ground_truth"],
-                problem_type=case["problem_type"],
-                data_type=case["data_type"],
-                variant=variant,
-            )
-            parts = (score.accuracy, score.format, score.structure)
-            assert np.dot(weights, parts) == pytest.approx(score.overall)
+        score = score_response(
+            case["response"],
+            case["ground_truth"],
+            problem_type=case["problem_type"],
+            data_type=case["data_type"],
+            variant=variant,
+            settings=settings,
+        )
+        parts = (score.accuracy, score.format, score.structure)
+        assert np.dot(weights, parts) == pytest.approx(score.overall)
+    penalised = replace(gdpo, overlong="penalty", overlong_buffer=3, overlong_penalty=0.5)
+    assert advantage_config(penalised, scorer).weights == (*weights, 0.5)
+    told = replace(gdpo, reward_weights=(3.0, 2.0, 1.0))
+    assert advantage_config(told, scorer).weights == (3.0, 2.0, 1.0)
+    assert advantage_config(SETTINGS, scorer).weights == ()
 
 
 def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler):

@@ -336,7 +336,7 @@ class RLSettings:
     decay: float = 0.99
     """Share of a task's moments that is kept in a step of ``ema_grpo``."""
     reward_weights: tuple[float, float, float] | None = None
-    """Of accuracy, format and structure in ``gdpo``; by default those that the variant's reward sums them with."""
+    """Of accuracy, format and structure in ``gdpo``; by default what the reward itself sums them with."""
     loss: PolicyLoss = "ppo"
     """What the policy minimises; see ``policy_losses.py`` for this and the settings down to ``importance_floor``."""
     clip_low: float = 0.2

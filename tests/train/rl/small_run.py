@@ -42,6 +42,8 @@ def luck(text: str) -> float:
 class Rule:
     """Scores by `luck`; calls ``then`` when it is asked for the ``at``-th time."""
 
+    reward_weights = (1.0, 1.0, 0.0)
+
     def __init__(self, at: int = -1, then: Callable[[], Any] = lambda: None):
         self.count, self.at, self.then = 0, at, then
 
