@@ -4,17 +4,15 @@ The host part is JSON: the stage, its update count, the loader's position, group
 A run belongs to one configuration; another one is refused, naming the setting that differs.
 """
 
+import asyncio
 import dataclasses
 import json
 import logging
 import os
 import shutil
-import signal
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,6 @@ class Checkpoints:
     """The checkpoints of one run, numbered by update over both stages; the newest ``keep`` are kept."""
 
     def __init__(self, directory: Path, *, keep: int | None):
-        _drop_complaints()
         self.directory = directory
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
@@ -80,7 +77,8 @@ class Checkpoints:
         level = absl.level
         absl.setLevel(logging.CRITICAL)
         try:
-            return self._manager.restore(number, args=ocp.args.Composite(**items))
+            with _reads_ended():
+                return self._manager.restore(number, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, OSError) as error:
             reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" …")
             raise CheckpointError(
@@ -91,22 +89,33 @@ class Checkpoints:
             absl.setLevel(level)
 
 
-@cache
-def _drop_complaints() -> None:
-    """Of several reads that fail the first raises; threads and tasks of others print theirs later: not here."""
-    outer = sys.unraisablehook
-    theirs = ("Event loop is closed", "Error opening", "while reading array index")
+class _PatientLoop(asyncio.SelectorEventLoop):
+    """An event loop that ends its tasks before it closes.
 
-    def hook(unraisable: Any) -> None:
-        if not any(part in str(unraisable.exc_value) for part in theirs):
-            outer(unraisable)
+    Orbax reads many arrays at once in a loop of its own and closes it at the first error: reads that end later would
+    find no loop, and what they raise would be printed long after the error that was named.
+    """
 
-    def is_news(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return "never retrieved" not in message or not any(part in message for part in theirs)
+    def close(self) -> None:
+        if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
+            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        super().close()
 
-    sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(is_news)
+
+class _PatientLoops(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return _PatientLoop()
+
+
+@contextmanager
+def _reads_ended() -> Iterator[None]:
+    """Whatever Orbax reads within the block is over at its end."""
+    outer = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(_PatientLoops())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(outer)
 
 
 # Where a run lies, how its media are decoded, where its sidecars are and what is shown change no number of it.
@@ -262,32 +271,6 @@ def write_atomically(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}.writing")
     temporary.write_text(encodable(text), encoding="utf-8")
     os.replace(temporary, file)
-
-
-class Interrupt:
-    """Whether Ctrl-C was pressed: a training loop finishes its step, saves, and then stops."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-
-@contextmanager
-def deferred_interrupt(announce: str, log: Any) -> Iterator[Interrupt]:
-    """Within the block the first SIGINT (or SIGTERM) is noted and announced; a second one stops at once."""
-    interrupt = Interrupt()
-
-    def note(number: int, frame: object) -> None:
-        if interrupt.requested:
-            raise KeyboardInterrupt
-        interrupt.requested = True
-        log.info(announce)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupt
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _differences(

@@ -23,9 +23,10 @@ from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
-from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
+from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.config import RLSettings
 from onethinker_jax.train.hosts import ALONE, HostError, Hosts
+from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.log.log import Compilations, RunLog
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
@@ -108,8 +109,7 @@ def train_ema_grpo(
         checkpoints.save(first_number + step, replace(state, behaviour=rollouts.behaviour), host)
 
     compiled = None
-    stopping = "Stopping: finishing this step and saving a checkpoint …"
-    with rollouts, deferred_interrupt(stopping, log) as interrupt:
+    with rollouts, deferred_interrupt(log) as interrupt:
         for step in range(start + 1, settings.steps + 1):
             began = time.perf_counter()
             try:

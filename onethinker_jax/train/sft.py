@@ -14,9 +14,10 @@ from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficien
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.checkpoint import Checkpoints, deferred_interrupt
+from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.config import SFTSettings
 from onethinker_jax.train.hosts import ALONE, Hosts
+from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.losses import cross_entropy, token_logprobs
 from onethinker_jax.train.state import Sums, Update, freeze_vision, init_state, make_optimizer, make_update
@@ -52,7 +53,7 @@ def train_sft(
     log.stage("sft", settings.steps, start)
     meter, began, stopping = [], time.perf_counter(), False
 
-    with deferred_interrupt("Stopping: finishing this step and saving a checkpoint …", log) as interrupt:
+    with deferred_interrupt(log) as interrupt:
         for step in range(start + 1, settings.steps + 1):
             gradients, sums = update.zeros(state.params), None
             for _ in range(settings.accumulate):
