@@ -1,26 +1,119 @@
-"""Command lines from dataclasses of settings: whatever cannot be parsed is one line that names the flag."""
+"""A command's way from its words to its exit status: the same for every `python -m onethinker_jax…`.
+
+    from onethinker_jax import command_line
+
+    if __name__ == "__main__":  # the imports below take some time
+        command_line.begin()
+
+    import …
+
+    def run(settings: Settings) -> None: …
+
+    main = partial(command_line.main, Settings, run, prog="python -m …")
+
+    if __name__ == "__main__":
+        sys.exit(main(sys.argv[1:]))
+
+Exit status: what `run` returns, 0 for None; 1 an error that the user can mend, shown as one line on stderr; 2 a command
+line that cannot be used, one line that names the flag; 130 Ctrl-C, no traceback whatever is under way.
+
+Imports nothing that takes time, so that `begin` comes before all that does.
+"""
 
 import contextlib
 import io
+import logging
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
-import tyro
-
+from onethinker_jax.errors import UserError
 from onethinker_jax.spelling import hint
 from onethinker_jax.text_output import print_any_text
 
 T = TypeVar("T")
 
+INTERRUPTED = 130
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BORDER = "╭╮╰╯│ "
 
 
-class UsageError(ValueError):
+class UsageError(UserError, ValueError):
     """A command line that cannot be used; the message names the flag or setting in one line."""
+
+
+def begin() -> None:
+    """What a command does before its imports: from now on Ctrl-C ends the process at once, with one line."""
+    interrupts_end_at_once("stopped before anything was done")
+
+
+def help_if_asked(settings: type[Any], *, prog: str) -> None:
+    """Prints the help and exits where the process was asked for it: before a command's imports that take seconds."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        parse(settings, ["--help"], prog=prog, description=settings.__doc__)
+
+
+def main(
+    settings: type[T] | Callable[[Sequence[str]], T],
+    run: Callable[[T], int | None],
+    words: Sequence[str],
+    *,
+    prog: str = "",
+    stopped: str = "",
+) -> int:
+    """Parses ``words`` and runs; returns the exit status.
+
+    ``settings`` is a dataclass, or a function that parses by itself and raises UsageError.  ``stopped`` is what the
+    line after Ctrl-C says of the work, where the KeyboardInterrupt itself says nothing.
+    """
+    try:
+        if isinstance(settings, type):
+            parsed = parse(cast("type[T]", settings), words, prog=prog, description=settings.__doc__)
+        else:
+            parsed = settings(words)
+        interrupts_raise()
+        return run(parsed) or 0
+    except (UserError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt as stop:
+        interrupts_end_at_once()
+        of_the_work = str(stop) or stopped
+        sys.stderr.write(f"stopped; {of_the_work}\n" if of_the_work else "stopped\n")
+        return INTERRUPTED
+
+
+def interrupts_end_at_once(said: str = "") -> None:
+    """From now on SIGINT ends the process with status 130, after this one line on stderr."""
+
+    def end(number: int, frame: object) -> None:
+        if said:
+            os.write(2, f"{said}\n".encode())
+        os._exit(INTERRUPTED)
+
+    if _heeded():
+        signal.signal(signal.SIGINT, end)
+
+
+def interrupts_raise() -> None:
+    """From now on SIGINT raises KeyboardInterrupt, as Python does by itself."""
+    if _heeded():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _heeded() -> bool:
+    """Not so in a job that a shell put into the background: it ignores SIGINT, and goes on doing so."""
+    return signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)
+
+
+def show_log(handler: logging.Handler, *, level: int = logging.WARNING) -> None:
+    """What our modules log from ``level`` on, and other libraries' warnings, go to ``handler``, a line each."""
+    logging.basicConfig(handlers=[handler], format="%(message)s")
+    logging.getLogger("onethinker_jax").setLevel(level)
 
 
 def parse(
@@ -37,6 +130,8 @@ def parse(
 
     Raises UsageError: an unknown flag, a value of the wrong type, a value that the settings refuse.
     """
+    import tyro
+
     print_any_text()
     said = io.StringIO()
     given: dict[str, Any] = {} if default is None else {"default": default}
@@ -63,14 +158,10 @@ def parse(
     return parsed
 
 
-def help_if_asked(settings: type[Any], *, prog: str) -> None:
-    """Prints the help and exits where the process was asked for it: before a command's imports that take seconds."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        parse(settings, ["--help"], prog=prog, description=settings.__doc__)
-
-
 def flags_of(settings: type[T], *, default: T | None = None) -> list[str]:
     """Every flag that ``parse`` knows, as ``--help`` lists them."""
+    import tyro
+
     said = io.StringIO()
     given: dict[str, Any] = {} if default is None else {"default": default}
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):

@@ -21,7 +21,7 @@ MODULES = {
 # Nouns at the root that everybody may import; they import only each other.
 NOUNS = {
     "command_line",
-    "interrupts",
+    "errors",
     "lazy_names",
     "sampler_settings",
     "spelling",

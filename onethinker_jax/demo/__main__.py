@@ -8,16 +8,15 @@
 Exit status: 0 done, 1 an error that is named in one line, 2 a command line that cannot be used, 130 Ctrl-C.
 """
 
-from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+from onethinker_jax import command_line
 
 if __name__ == "__main__":  # the imports below take seconds
-    interrupts_end_at_once("stopped")
+    command_line.begin()
 
-from onethinker_jax.command_line import UsageError, help_if_asked, parse
 from onethinker_jax.demo.arguments import Arguments
 
 if __name__ == "__main__":
-    help_if_asked(Arguments, prog="python -m onethinker_jax.demo")
+    command_line.help_if_asked(Arguments, prog="python -m onethinker_jax.demo")
 
 import contextlib
 import io
@@ -26,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flax import nnx
 from rich.console import Console
@@ -38,7 +38,6 @@ from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.demo.chat import chat
 from onethinker_jax.demo.question import Question, picture_file
-from onethinker_jax.evaluate.evaluation import EXPECTED
 from onethinker_jax.model.generation.continuous_batching import EndReason
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
@@ -190,7 +189,7 @@ def talk(session: Session, console: Console) -> None:
         if at_terminal:
             console.print(Text(text, style="dim"), soft_wrap=True)
 
-    chat(lines(), answered, task=session.arguments.task, expected=EXPECTED, say=say)
+    chat(lines(), answered, task=session.arguments.task, say=say)
 
 
 def read_answer(response: str, record: Record) -> Answer:
@@ -315,8 +314,9 @@ def _status(what: str) -> contextlib.AbstractContextManager[object]:
     return Console(stderr=True).status(f"{what} …")
 
 
-def _run(arguments: Arguments, console: Console) -> None:
+def run(arguments: Arguments) -> None:
     """One question or many."""
+    console = Console(highlight=False)
     if arguments.chat:
         arguments.check_chat()
         with Session(arguments) as session:
@@ -329,26 +329,7 @@ def _run(arguments: Arguments, console: Console) -> None:
         ask(session, question, console)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parses and asks; returns the exit status."""
-    try:
-        interrupts_raise()
-        settings = parse(
-            Arguments, arguments, prog="python -m onethinker_jax.demo", description=Arguments.__doc__
-        )
-        _run(settings, Console(highlight=False))
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except EXPECTED as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        interrupts_end_at_once()
-        sys.stderr.write("stopped\n")
-        return 130
-    return 0
-
+main = partial(command_line.main, Arguments, run, prog="python -m onethinker_jax.demo")
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES
 from onethinker_jax.demo.question import Question, media_files
+from onethinker_jax.errors import UserError
 from onethinker_jax.spelling import hint
 
 COMMANDS = ("/media", "/task", "/option", "/quit")
@@ -23,16 +24,14 @@ def chat(
     ask: Callable[[Question], None],
     *,
     task: str,
-    expected: tuple[type[Exception], ...],
     say: Callable[[str], None],
 ) -> None:
     """Asks what the lines ask, until they end or say /quit.
 
     Args:
         lines: as they come.
-        ask: answers a question.
+        ask: answers a question; one that cannot be answered is a line on stderr, and then comes the next.
         task: until a line says another.
-        expected: what ``ask`` raises of a question that cannot be answered: its line on stderr, and the next one.
         say: tells the user, who may be at a terminal, what a command has set.
     """
     about = Question("", task=task)
@@ -48,7 +47,7 @@ def chat(
                 say(_state(about))
             else:
                 ask(replace(about, text=text.removeprefix("/") if text.startswith("//") else text))
-        except (UsageError, *expected) as error:
+        except (UserError, OSError) as error:
             sys.stderr.write(f"error: {error}\n")
             sys.stderr.flush()
 

@@ -8,25 +8,26 @@ Answers are in the folder as soon as they are scored.
 Exit status: 0 done, 1 an error that is named in one line, 2 a command line that cannot be used, 130 Ctrl-C.
 """
 
-from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+from onethinker_jax import command_line
 
 if __name__ == "__main__":  # the imports below take seconds
-    interrupts_end_at_once("stopped before anything was done")
+    command_line.begin()
 
-from onethinker_jax.command_line import UsageError, help_if_asked, parse
 from onethinker_jax.evaluate.arguments import Arguments
 
 if __name__ == "__main__":
-    help_if_asked(Arguments, prog="python -m onethinker_jax.evaluate")
+    command_line.help_if_asked(Arguments, prog="python -m onethinker_jax.evaluate")
 
 import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record, RecordError, iter_records
+from onethinker_jax.errors import UserError
 from onethinker_jax.evaluate.answering import (
     Answered,
     PredictionFile,
@@ -36,7 +37,6 @@ from onethinker_jax.evaluate.answering import (
     read_prompts,
 )
 from onethinker_jax.evaluate.evaluation import (
-    EXPECTED,
     Prediction,
     by_task,
     over_all,
@@ -57,6 +57,7 @@ def run(arguments: Arguments) -> None:
 
     Whatever ends it, the answers so far are in the folder; a KeyboardInterrupt says so.
     """
+    command_line.show_log(logging.StreamHandler(sys.stdout), level=logging.INFO)
     settings = arguments.sampler(
         rows=arguments.rows,
         prompt_tokens=arguments.prompt_tokens,
@@ -125,7 +126,7 @@ def _kept(
             progress.reached(file.count)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{file.said()}, of {len(records):,}") from None
-    except EXPECTED:
+    except (UserError, OSError):
         logger.info("%s, of %s", file.said(), f"{len(records):,}")
         raise
     return [found[number] for number in sorted(found)]
@@ -154,32 +155,9 @@ def _finish(
         logger.warning("%s", left_out)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parses and evaluates; returns the exit status."""
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger("onethinker_jax").setLevel(logging.INFO)
-    try:
-        interrupts_raise()
-        run(
-            parse(
-                Arguments,
-                arguments,
-                prog="python -m onethinker_jax.evaluate",
-                description=Arguments.__doc__,
-            )
-        )
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except EXPECTED as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt as stop:
-        interrupts_end_at_once()
-        sys.stderr.write(f"stopped; {str(stop) or 'no answer is kept'}\n")
-        return 130
-    return 0
-
+main = partial(
+    command_line.main, Arguments, run, prog="python -m onethinker_jax.evaluate", stopped="no answer is kept"
+)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

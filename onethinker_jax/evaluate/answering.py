@@ -15,12 +15,12 @@ from typing import Any
 from flax import nnx
 
 from onethinker_jax.data_pipeline.batches.ordered_examples import OrderedExamples
-from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record, RecordError, task_of
+from onethinker_jax.errors import SkippableError
 from onethinker_jax.responses import Sampler
-from onethinker_jax.rewards.score import GroundTruthError, Score
+from onethinker_jax.rewards.score import Score
 from onethinker_jax.sampler_settings import PROMPTS_AHEAD, SamplerSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.text_output import json_text
@@ -111,7 +111,7 @@ def _scored(
             _with_masks(one, records[one.number], score, scorer)
             for one, (score,) in zip(part, scored, strict=True)
         ]
-    except (GroundTruthError, MediaError, RecordError) as error:
+    except SkippableError as error:
         record = records[part[0].number]
         if len(part) > 1:
             return [scored for one in part for scored in _scored([one], records, scorer, bad)]

@@ -11,10 +11,6 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from onethinker_jax.data_pipeline.batches.packing import PackingError
-from onethinker_jax.data_pipeline.media.decoding import MediaError
-from onethinker_jax.data_pipeline.processor.chat import ProcessorError
-from onethinker_jax.data_pipeline.processor.prompts import PromptError
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record, RecordError, task_of
 from onethinker_jax.evaluate.answering import (
@@ -23,34 +19,10 @@ from onethinker_jax.evaluate.answering import (
     answer_row,
     read_prompts,
 )
-from onethinker_jax.model.config import ConfigError
-from onethinker_jax.model.hf_weights import WeightsError
 from onethinker_jax.responses import Sampler
-from onethinker_jax.rewards.client.addresses import AddressError
-from onethinker_jax.rewards.client.client import RewardRequestError, RewardUnavailable
-from onethinker_jax.rewards.client.security import SecurityError
-from onethinker_jax.rewards.score import GroundTruthError, Score
-from onethinker_jax.rewards.score_pool import ScoringError
+from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.text_output import json_text
-
-EXPECTED = (
-    AddressError,
-    ConfigError,
-    GroundTruthError,
-    MediaError,
-    OSError,
-    PackingError,
-    ProcessorError,
-    PromptError,
-    RecordError,
-    RewardRequestError,
-    RewardUnavailable,
-    ScoringError,
-    SecurityError,
-    WeightsError,
-)
-"""Errors that a user can mend: one line, no traceback."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.model.directory import directory_fault, lfs_fault
 
 _DENSE, _MOE = "qwen3_vl", "qwen3_vl_moe"
@@ -19,7 +20,7 @@ _TYPES = {  # model_type -> architecture
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A ``config.json`` that this package cannot serve; the message names the field."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.model.directory import lfs_fault, other_weights
 
 INDEX = "model.safetensors.index.json"
@@ -30,7 +31,7 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 Index = tuple[slice, ...]
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError, ValueError):
     """A checkpoint whose files or tensors do not fit; the message lists them."""
 
 

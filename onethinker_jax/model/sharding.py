@@ -19,6 +19,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from onethinker_jax.errors import UserError
+
 T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
@@ -49,7 +51,7 @@ TRAIN_RULES: Mapping[str, str] = {"embed": "fsdp", "heads": "tensor", "mlp": "te
 DECODE_RULES: Mapping[str, str] = {"heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
 
 
-class ShardingError(ValueError):
+class ShardingError(UserError, ValueError):
     """A dimension that the mesh does not divide; the message names both."""
 
 

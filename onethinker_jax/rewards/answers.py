@@ -13,6 +13,8 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from onethinker_jax.errors import SkippableError
+
 TEXT_TYPES = ("multiple choice", "numerical", "regression", "OCR", "math", "open-ended")
 STRUCTURED_TYPES = (
     "temporal grounding",
@@ -24,7 +26,7 @@ STRUCTURED_TYPES = (
 PROBLEM_TYPES = TEXT_TYPES + STRUCTURED_TYPES
 
 
-class GroundTruthError(ValueError):
+class GroundTruthError(SkippableError, ValueError):
     """The ground truth cannot be read for its task: the record is broken, not the answer."""
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.answers import MAX_RESPONSE_CHARS
 from onethinker_jax.rewards.score import (
     DEFAULT_SETTINGS,
@@ -38,7 +39,7 @@ REQUEST_LIMIT_S = 90.0
 """For one request on the clock, above what a comparison of mathematics may take: only a stuck worker gets there."""
 
 
-class ScoringError(RuntimeError):
+class ScoringError(UserError):
     """A part of a batch could not be scored: its worker processes died, one after the other."""
 
 

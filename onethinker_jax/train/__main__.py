@@ -4,16 +4,17 @@ Exit status: 0 done, 1 an error that is named in one line, 2 an unknown preset o
 Ctrl-C (the same command goes on from there).
 """
 
-from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+from onethinker_jax import command_line
 
 if __name__ == "__main__":  # the imports below take some time
-    interrupts_end_at_once("stopped before anything was done")
+    command_line.begin()
 
 import inspect
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TypeVar
 
 from onethinker_jax.command_line import UsageError
@@ -67,34 +68,25 @@ def parse(
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parses and runs; returns the exit status."""
-    try:
-        command = parse(arguments, TrainCommand)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+def run_command(command: TrainCommand) -> None:
+    """The whole run, or what can be said of it before its first step."""
     os.environ.setdefault("USE_TORCH", "0")  # the trainer's process never imports torch
+    if command.dry_run:
+        from onethinker_jax.train.dry_run import dry_run
 
-    from onethinker_jax.train.errors import EXPECTED
+        dry_run(command.config())
+    else:
+        from onethinker_jax.train.run import run
 
-    try:
-        interrupts_raise()
-        if command.dry_run:
-            from onethinker_jax.train.dry_run import dry_run
+        run(command.config())
 
-            dry_run(command.config())
-        else:
-            from onethinker_jax.train.run import run
 
-            run(command.config())
-    except EXPECTED as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from here\n")
-        return 130
-    return 0
+main = partial(
+    command_line.main,
+    partial(parse, settings=TrainCommand),
+    run_command,
+    stopped="the same command goes on from here",
+)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.text_output import encodable
 from onethinker_jax.train.config.config import SettingError, TrainConfig
 from onethinker_jax.train.state import TrainState
@@ -27,7 +28,7 @@ BASE, CHECKPOINTS, HELDOUT = "base", "checkpoints", "heldout"
 """Folders of a run: its model directory without weights, its checkpoints, its answers to held-out records."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be read; the message names it.  Training never starts afresh in its place."""
 
 

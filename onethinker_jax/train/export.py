@@ -3,25 +3,30 @@
 python -m onethinker_jax.train.export runs/shapes --out my-model
 """
 
-from onethinker_jax.command_line import UsageError, help_if_asked, parse
-from onethinker_jax.train.export_arguments import Arguments
+from onethinker_jax import command_line
 
 if __name__ == "__main__":  # the imports below take seconds
-    help_if_asked(Arguments, prog="python -m onethinker_jax.train.export")
+    command_line.begin()
+
+from onethinker_jax.train.export_arguments import Arguments
+
+if __name__ == "__main__":
+    command_line.help_if_asked(Arguments, prog="python -m onethinker_jax.train.export")
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 from flax import nnx
 
-from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer, ProcessorError
+from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer
 from onethinker_jax.data_pipeline.processor.end_tokens import (
     EndTokens,
     read_end_tokens,
     read_generation_config,
 )
-from onethinker_jax.model.config import ConfigError, Qwen3VLConfig
+from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, CheckpointError, Checkpoints
@@ -71,18 +76,13 @@ def load_run(run: Path) -> Qwen3VL:
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
-if __name__ == "__main__":
-    try:
-        arguments = parse(
-            Arguments,
-            sys.argv[1:],
-            prog="python -m onethinker_jax.train.export",
-            description=Arguments.__doc__,
-        )
-        export_model(load_run(arguments.run), arguments.run / BASE, arguments.out)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except (CheckpointError, ConfigError, OSError, ProcessorError) as error:
-        sys.exit(f"error: {error}")
+def run(arguments: Arguments) -> None:
+    """Exports, and prints where to."""
+    export_model(load_run(arguments.run), arguments.run / BASE, arguments.out)
     sys.stdout.write(f"{arguments.out}\n")
+
+
+main = partial(command_line.main, Arguments, run, prog="python -m onethinker_jax.train.export")
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.train.config.config import HostSettings, MeshSettings, SettingError, TrainConfig
 
 Result = TypeVar("Result")
@@ -23,7 +24,7 @@ PIECE = 2**16  # bytes that go between processes at a time
 HEADER = 8  # bytes that say how long a message is
 
 
-class HostError(RuntimeError):
+class HostError(UserError):
     """Another process failed, or the run was begun with another number of them. One line that says which."""
 
 

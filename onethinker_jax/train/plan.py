@@ -7,10 +7,10 @@ moved, collectives and a roofline estimate (docs/plan.md).  Without --topology i
 Exit status: 0 it fits, 1 it does not or cannot be planned (one line says why), 2 an unknown preset or flag.
 """
 
-from onethinker_jax.interrupts import interrupts_end_at_once
+from onethinker_jax import command_line
 
-if __name__ == "__main__":
-    interrupts_end_at_once("stopped")
+if __name__ == "__main__":  # the imports below take some time
+    command_line.begin()
 
 import importlib.util
 import os
@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from onethinker_jax.command_line import UsageError
@@ -85,28 +86,14 @@ class Report:
         return self.memory is not None and self.memory.total <= chip.hbm
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parses, compiles and reports; returns the exit status."""
-    try:
-        config = parse(arguments, PlanConfig, prog="python -m onethinker_jax.train.plan")
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+def run(config: PlanConfig) -> int:
+    """Compiles and reports; returns 0 where all fits, else 1."""
+    command_line.interrupts_end_at_once("stopped")  # the compiler does not come back before it is done
     os.environ.setdefault("USE_TORCH", "0")
     if config.topology is not None:  # before the first import of JAX: the slice's devices are only described
         os.environ["JAX_PLATFORMS"] = "cpu"
-
-    from onethinker_jax.train.errors import EXPECTED
-
-    try:
-        chip, mesh = _target(config, config.topology)
-        reports = plan(config, mesh, only=config.only)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except (TopologyError, *EXPECTED) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+    chip, mesh = _target(config, config.topology)
+    reports = plan(config, mesh, only=config.only)
     sys.stdout.write(describe(config, chip, mesh, reports, config.topology, only=config.only))
     return 0 if all(report.fits(chip) for report in reports) else 1
 
@@ -340,6 +327,10 @@ def _step_lines(reports: Sequence[Report], chip: Chip) -> list[str]:
         )
     return lines
 
+
+main = partial(
+    command_line.main, partial(parse, settings=PlanConfig, prog="python -m onethinker_jax.train.plan"), run
+)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -9,8 +9,8 @@ from rich.console import Console
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.processor.prompts import PromptError
 from onethinker_jax.data_pipeline.records.record import read_records
+from onethinker_jax.errors import UserError
 from onethinker_jax.train.config.config import DataSettings, SettingError, TrainConfig
-from onethinker_jax.train.errors import EXPECTED
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.preflight.prepare import Corpora, make_processor, prepare_base
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
@@ -53,7 +53,7 @@ def test_the_runs_processor_asks_in_the_files_words(config: TrainConfig) -> None
 def test_a_bad_file_is_an_error_of_one_line(config: TrainConfig) -> None:
     assert config.data.prompt_file is not None
     config.data.prompt_file.write_text('{"default": "{question} {answer}"}')
-    with pytest.raises(EXPECTED, match=r"words\.json: default .*: unknown placeholder \{answer\}") as caught:
+    with pytest.raises(UserError, match=r"words\.json: default .*: unknown placeholder \{answer\}") as caught:
         prepare(config)
     assert isinstance(caught.value, PromptError)
 

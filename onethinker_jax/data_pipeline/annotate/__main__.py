@@ -11,10 +11,10 @@ thresholds it asks nothing. docs/annotate.md says what is checked.
 Exit status: 0 the set is written, 1 it is not, 2 an unknown flag, 130 stopped.
 """
 
-from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+from onethinker_jax import command_line
 
 if __name__ == "__main__":  # the imports below take some time
-    interrupts_end_at_once("stopped before anything was done")
+    command_line.begin()
 
 import asyncio
 import json
@@ -24,6 +24,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.annotate.asking import Asked, Corpus, ask_all, media_reader
 from onethinker_jax.data_pipeline.annotate.candidates import CandidateError, Candidates, key_of
 from onethinker_jax.data_pipeline.annotate.filters import KEPT, FilterSettings, balanced, judge
@@ -49,39 +49,20 @@ from onethinker_jax.data_pipeline.annotate.page import write_annotation_page
 from onethinker_jax.data_pipeline.annotate.report import AnnotationReport
 from onethinker_jax.data_pipeline.annotate.rules import held_answer
 from onethinker_jax.data_pipeline.annotate.sft_files import SftFiles, sft_row
-from onethinker_jax.data_pipeline.annotate.teacher import Teacher, TeacherError, TeacherSettings
+from onethinker_jax.data_pipeline.annotate.teacher import Teacher, TeacherSettings
 from onethinker_jax.data_pipeline.annotate.teacher_prompt import SYSTEM_PROMPT, SentMedia, question_digest
-from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record import Record, task_of
-from onethinker_jax.rewards.client.addresses import AddressError
-from onethinker_jax.rewards.client.client import RewardRequestError, RewardUnavailable
-from onethinker_jax.rewards.client.security import SecurityError
 from onethinker_jax.rewards.client.sidecar import SidecarSettings, connect
-from onethinker_jax.rewards.score import GroundTruthError, RewardSettings, Variant
-from onethinker_jax.rewards.score_pool import ScoringError, score_pool
+from onethinker_jax.rewards.score import RewardSettings, Variant
+from onethinker_jax.rewards.score_pool import score_pool
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.text_output import json_text, one_line
 
 logger = logging.getLogger("onethinker_jax.data_pipeline.annotate")  # also as __main__
 
 LINE_SECONDS = 30.0  # between lines of progress where the console is no terminal
-
-EXPECTED = (
-    AddressError,
-    CandidateError,
-    GroundTruthError,
-    MediaError,
-    OSError,
-    RecordError,
-    RewardRequestError,
-    RewardUnavailable,
-    ScoringError,
-    SecurityError,
-    TeacherError,
-)
-"""Errors that a user can mend: one line, no traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +110,7 @@ class AnnotateSettings:
 def annotate(settings: AnnotateSettings, console: Console) -> AnnotationReport:
     """Asks what is still to be asked, filters, and writes the set and the report.
 
-    Raises one of `EXPECTED`; what was answered until then is kept.
+    Raises UserError or OSError; what was answered until then is kept.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     prompt = settings.system_prompt.read_text(encoding="utf-8") if settings.system_prompt else SYSTEM_PROMPT
@@ -325,36 +306,24 @@ def _facts(
     return {**facts, "time": f"{seconds // 60:.0f} min {seconds % 60:.0f} s"}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parses and annotates; returns the exit status."""
+def run(settings: AnnotateSettings) -> int:
+    """Annotates, with what is logged among the tables; returns 1 where no record was kept."""
     console = Console()
+    command_line.show_log(RichHandler(console=console, show_time=False, show_path=False, show_level=False))
     try:
-        settings = parse(
-            AnnotateSettings,
-            arguments,
-            prog="python -m onethinker_jax.data_pipeline.annotate",
-            description=AnnotateSettings.__doc__,
-        )
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
-    logging.basicConfig(handlers=[handler], format="%(message)s")
-    try:
-        interrupts_raise()
         report = annotate(settings, console)
-    except EXPECTED as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
     except KeyboardInterrupt:
-        sys.stderr.write(
-            f"stopped; the answers so far are in {settings.out}, the same command goes on from there\n"
-        )
-        return 130
+        raise KeyboardInterrupt(
+            f"the answers so far are in {settings.out}, the same command goes on from there"
+        ) from None
     if not report.kept:
         sys.stderr.write("error: no record was kept\n")
     return 0 if report.kept else 1
 
+
+main = partial(
+    command_line.main, AnnotateSettings, run, prog="python -m onethinker_jax.data_pipeline.annotate"
+)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

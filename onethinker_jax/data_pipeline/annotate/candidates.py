@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.errors import UserError
 from onethinker_jax.text_output import json_text
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ Key = tuple[str, int | str]
 """(data_source, problem_id) of a record."""
 
 
-class CandidateError(ValueError):
+class CandidateError(UserError, ValueError):
     """A file of candidates cannot be used. One line, naming the file."""
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from onethinker_jax.data_pipeline.annotate.rate_limits import Pace
+from onethinker_jax.errors import UserError
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -36,7 +37,7 @@ LONGEST_PAUSE_S = 600.0
 _WORTH_ANOTHER_TRY = {408, 409, 429}  # and all of 500 and above
 
 
-class TeacherError(RuntimeError):
+class TeacherError(UserError):
     """The endpoint cannot be used: asking on is of no use. One line, naming the endpoint and what to mend."""
 
 

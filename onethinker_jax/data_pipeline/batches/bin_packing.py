@@ -9,13 +9,15 @@ import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from onethinker_jax.errors import SkippableError
+
 PackingStrategy = Literal["first_fit", "best_fit"]
 
 # Patches are counted in at most this many steps a row; finer steps cost time and save nothing.
 _PATCH_STEPS = 128
 
 
-class PackingError(ValueError):
+class PackingError(SkippableError, ValueError):
     """An example is larger than a row. Names the size and the limit."""
 
 

@@ -25,9 +25,10 @@ from onethinker_jax.data_pipeline.processor.processor import Example, Processor
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.data_pipeline.records.record_table import table_of
+from onethinker_jax.errors import UserError
 
 
-class StreamError(ValueError):
+class StreamError(UserError, ValueError):
     """A saved place in a stream that is not this one's. One line saying in what they differ."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.spelling import nearest
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from onethinker_jax.data_pipeline.records.record_table import RecordTable
 
 
-class MixtureError(ValueError):
+class MixtureError(UserError, ValueError):
     """A weight for a task or source that no record has, or weights that leave out everything."""
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from onethinker_jax.data_pipeline.batches.bin_packing import PackingError
-from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record, RecordError
+from onethinker_jax.errors import SkippableError
 
 Attempt = tuple[Record, Example] | tuple[Record | None, Exception]
 """A record with its example, or, where it could be read, with what is wrong with it."""
@@ -99,5 +98,5 @@ class OrderedExamples:
         try:
             record = self._at(position)
             return record, self._make(record)
-        except (MediaError, PackingError, RecordError) as error:
+        except SkippableError as error:
             return record, error

@@ -9,23 +9,22 @@ wrong and what there is, and writes to the folder `--out`: `bad.jsonl` (bad reco
 Exit status: 0 all records are good, 1 some are bad or a file cannot be read, 2 an unknown flag.
 """
 
-from onethinker_jax.interrupts import interrupts_end_at_once, interrupts_raise
+from onethinker_jax import command_line
 
 if __name__ == "__main__":  # the imports below take some time
-    interrupts_end_at_once("stopped before anything was done")
+    command_line.begin()
 
 import json
-import logging
 import os
 import random
 import re
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +35,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.check.corpus_counts import CorpusCounts
 from onethinker_jax.data_pipeline.check.corpus_page import write_corpus_page
 from onethinker_jax.data_pipeline.check.inspection import MediaFacts, inspect_media
@@ -44,8 +42,6 @@ from onethinker_jax.data_pipeline.drawing.views import View, view_record
 from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import GRACE_SECONDS, MediaReader
-from onethinker_jax.data_pipeline.processor.chat import ProcessorError
-from onethinker_jax.data_pipeline.processor.prompts import PromptError
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.record import Purpose, Record, iter_records, task_of
@@ -276,32 +272,15 @@ def _print(counts: CorpusCounts, bad: BadRecords, settings: CheckSettings, conso
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parses and checks; returns the exit status."""
+def run(settings: CheckSettings) -> int:
+    """Checks, with what is logged among the tables; returns 1 where a record is bad."""
     console = Console()
-    try:
-        settings = parse(
-            CheckSettings,
-            arguments,
-            prog="python -m onethinker_jax.data_pipeline.check",
-            description=CheckSettings.__doc__,
-        )
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
-    logging.basicConfig(handlers=[handler], format="%(message)s")
-    try:
-        interrupts_raise()
-        _, bad = check(settings, console)
-    except (RecordError, OSError, ProcessorError, PromptError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
+    command_line.show_log(RichHandler(console=console, show_time=False, show_path=False, show_level=False))
+    _, bad = check(settings, console)
     return 1 if bad.count else 0
 
+
+main = partial(command_line.main, CheckSettings, run, prog="python -m onethinker_jax.data_pipeline.check")
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

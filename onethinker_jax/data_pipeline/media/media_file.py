@@ -3,8 +3,10 @@
 import os
 from typing import IO, Any, Literal, Protocol
 
+from onethinker_jax.errors import SkippableError
 
-class MediaError(ValueError):
+
+class MediaError(SkippableError, ValueError):
     """A media file is missing, empty, truncated or not what it should be. One line, naming the file."""
 
 

@@ -25,6 +25,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.model.directory import lfs_fault
 
 HEADER = "<|im_start|>assistant\n"
@@ -32,7 +33,7 @@ _ASSISTANT = re.compile(rf"({re.escape(HEADER)})(.*?<\|im_end\|>)", re.DOTALL)
 _THINK, _THINK_END = "<think>", "</think>"
 
 
-class ProcessorError(ValueError):
+class ProcessorError(UserError, ValueError):
     """A model directory whose tokenizer or processor files cannot be used. One line naming it."""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from onethinker_jax.data_pipeline.records.conversation import media_kinds, reserved_token
 from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, TASKS, Record, task_name
 from onethinker_jax.data_pipeline.records.text_faults import text_fault
+from onethinker_jax.errors import UserError
 
 ANSWER_FORMS = {
     "multiple choice": "one letter",
@@ -44,7 +45,7 @@ _BRACED = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 _LETTERED = re.compile(r"^\s*\(?[A-Z][.):]")
 
 
-class PromptError(ValueError):
+class PromptError(UserError, ValueError):
     """Templates that cannot be used. One line naming the file, the task and the placeholder."""
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onethinker_jax.errors import SkippableError
 from onethinker_jax.text_output import one_line
 
 CHUNK = 1 << 20  # characters read at once
@@ -21,7 +22,7 @@ _BOM = b"\xef\xbb\xbf"
 _CUT = 16
 
 
-class RecordError(ValueError):
+class RecordError(SkippableError, ValueError):
     """A malformed record or record file. One line: file, record, field, what is wrong."""
 
     def __init__(self, message: str):

@@ -25,6 +25,7 @@ from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record import Purpose, Record, parse_record
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
 from onethinker_jax.data_pipeline.records.record_table import IndexedRecords, RecordTable
+from onethinker_jax.errors import MissingLibrary
 
 TABLE, RECORDS, MEDIA, VERSION, SPLIT = "records.npz", "corpus_records", "corpus_media", "1.0.0", "train"
 
@@ -162,7 +163,7 @@ def _source(folder: Path) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ImportError(f"{folder}: to read it, pip install 'onethinker_jax[tfds]' ({error})") from error
+        raise MissingLibrary(f"{folder}: to read it, pip install 'onethinker_jax[tfds]' ({error})") from error
     try:
         builder = tfds.builder_from_directory(folder)
         return builder.as_data_source(split=SPLIT)  # type: ignore[call-arg]

@@ -9,8 +9,13 @@ without reading the corpus. `record_archive` describes the folder. Nothing is de
 Shards are written one after the other; with `--beam-runner` by Apache Beam, whose workers must see the files and
 the folder. Beam wants an older protobuf than the trainer: give it an environment of its own, see docs/data.md.
 
-Exit status: 0 the corpus is made, 1 a record is bad or a file cannot be read, 2 an unknown flag.
+Exit status: 0 the corpus is made, 1 a record is bad or a file cannot be read, 2 an unknown flag, 130 Ctrl-C.
 """
+
+from onethinker_jax import command_line
+
+if __name__ == "__main__":  # the imports below take some time
+    command_line.begin()
 
 import json
 import logging
@@ -18,18 +23,20 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
 
+from onethinker_jax.errors import MissingLibrary
+
 try:
     import tensorflow_datasets as tfds
 except ImportError as missing:
-    raise ImportError(f"tfds_builder needs pip install 'onethinker_jax[tfds]' ({missing})") from missing
+    raise MissingLibrary(f"tfds_builder needs pip install 'onethinker_jax[tfds]' ({missing})") from missing
 
-from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.data_pipeline.records.bad_records import OnBadRecord
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record_archive import (
@@ -42,7 +49,7 @@ from onethinker_jax.data_pipeline.records.record_archive import (
 )
 from onethinker_jax.data_pipeline.records.record_file import RecordFile, read_text
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("onethinker_jax.data_pipeline.records.tfds_builder")  # also as __main__
 
 Shard = Callable[[], Iterator[tuple[int, dict[str, Any]]]]
 
@@ -202,27 +209,16 @@ def _beam(settings: BuildSettings) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parses and builds; returns the exit status."""
-    logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
-    try:
-        settings = parse(
-            BuildSettings,
-            arguments,
-            prog="python -m onethinker_jax.data_pipeline.records.tfds_builder",
-            description=BuildSettings.__doc__,
-        )
-        records, files = build_corpus(settings)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except (RecordError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+def run(settings: BuildSettings) -> None:
+    """Builds, and says how much there is."""
+    command_line.show_log(logging.StreamHandler(), level=logging.INFO)
+    records, files = build_corpus(settings)
     logger.info("%s: %s records, %s media files", settings.out, f"{records:,}", f"{files:,}")
-    return 0
 
+
+main = partial(
+    command_line.main, BuildSettings, run, prog="python -m onethinker_jax.data_pipeline.records.tfds_builder"
+)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

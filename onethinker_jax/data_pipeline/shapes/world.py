@@ -32,6 +32,7 @@ from onethinker_jax.data_pipeline.shapes import scenes
 from onethinker_jax.data_pipeline.shapes.phrases import Question
 from onethinker_jax.data_pipeline.shapes.questions import ask_task, list_objects
 from onethinker_jax.data_pipeline.shapes.scenes import Scene
+from onethinker_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ _MANIFEST, _DATASET = "manifest.json", "onethinker_jax Shapes world"
 _PATIENCE = 40  # scenes drawn, at most, until one carries all the tasks dealt to it
 
 
-class ShapesError(RuntimeError):
+class ShapesError(UserError):
     """The folder cannot be used, or a scene could not be made. One line naming what."""
 
 

@@ -16,12 +16,14 @@ from typing import Protocol
 
 import numpy as np
 
+from onethinker_jax.errors import UserError
+
 
 class ItemError(ValueError):
     """One item of a call is malformed; the others are not affected."""
 
 
-class BackendError(Exception):
+class BackendError(UserError):
     """A back end cannot be made as asked; the message is one line for the user."""
 
 

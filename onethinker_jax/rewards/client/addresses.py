@@ -11,10 +11,12 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from onethinker_jax.errors import UserError
+
 MAX_SOCKET_PATH_BYTES = 107
 
 
-class AddressError(ValueError):
+class AddressError(UserError, ValueError):
     """An address that cannot be used; the message is one line that names it."""
 
 

@@ -28,6 +28,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.backends.types import TextItem
 from onethinker_jax.rewards.client.addresses import channel_target, clear_socket, is_local
 from onethinker_jax.rewards.client.messages import (
@@ -74,7 +75,7 @@ _BALANCING = {
 }
 
 
-class RewardUnavailable(RuntimeError):
+class RewardUnavailable(UserError):
     """The service gave no answer within the deadline. Names the address and the cause."""
 
 

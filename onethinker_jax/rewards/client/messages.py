@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.backends.types import TextItem
 from onethinker_jax.rewards.proto import reward_pb2
 
@@ -23,7 +24,7 @@ CALL_ITEMS = 64
 Points = Sequence[Sequence[float]]
 
 
-class RewardRequestError(ValueError):
+class RewardRequestError(UserError, ValueError):
     """The service refused a request as malformed or too large; sending it again would not help."""
 
 

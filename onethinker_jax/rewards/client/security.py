@@ -14,12 +14,14 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health
 
+from onethinker_jax.errors import UserError
+
 TOKEN_VARIABLE = "ONETHINKER_REWARD_TOKEN"
 MIN_TOKEN_CHARS = 16
 AUTHORIZATION = "authorization"
 
 
-class SecurityError(ValueError):
+class SecurityError(UserError, ValueError):
     """A token or certificate that cannot be used; names the file or variable, never the secret."""
 
 

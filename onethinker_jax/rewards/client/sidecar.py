@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.backends.table import MASK_BACKENDS, TEXT_BACKENDS
 from onethinker_jax.rewards.backends.types import DTYPES
 from onethinker_jax.rewards.client.client import RewardClient, start_server
@@ -21,7 +22,7 @@ else:  # the flags' choices
     WeightsDtype = Literal[DTYPES]
 
 
-class SidecarError(ValueError):
+class SidecarError(UserError, ValueError):
     """Settings of the sidecar that contradict each other; the message names them."""
 
 

@@ -8,6 +8,11 @@ socket or loopback; beyond this machine it wants TLS and a token and does not st
 
 from __future__ import annotations
 
+from onethinker_jax import command_line
+
+if __name__ == "__main__":  # the imports below take some time
+    command_line.begin()
+
 import argparse
 import asyncio
 import logging
@@ -17,14 +22,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from onethinker_jax.rewards.backends.table import MASK_BACKENDS, MASK_BATCH, TEXT_BACKENDS
 from onethinker_jax.rewards.backends.types import DTYPES
-from onethinker_jax.rewards.client.addresses import AddressError
-from onethinker_jax.rewards.client.security import SecurityError
-from onethinker_jax.rewards.server.server import ServerError, ServerSettings, serve
+from onethinker_jax.rewards.server.server import ServerSettings, serve
 from onethinker_jax.spelling import hint
 
 log = logging.getLogger("onethinker_jax.rewards.server")
@@ -94,7 +98,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
 
-def parse(arguments: Sequence[str] | None = None) -> ServerSettings:
+def parse(arguments: Sequence[str]) -> ServerSettings:
     """The settings a command line asks for: a flag a field. Raises ServerError."""
     parser = _Parser(
         prog="python -m onethinker_jax.rewards.server",
@@ -120,16 +124,13 @@ def parse(arguments: Sequence[str] | None = None) -> ServerSettings:
     return ServerSettings(**vars(parser.parse_args(arguments)))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0 after a clean stop, 1 with one line on stderr."""
+def run(settings: ServerSettings) -> None:
+    """Serves until a signal."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    try:
-        asyncio.run(_serve_until_signal(parse(arguments)))
-    except (ServerError, AddressError, SecurityError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+    asyncio.run(_serve_until_signal(settings))
 
+
+main = partial(command_line.main, parse, run)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from onethinker_jax import __version__
+from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.backends.table import MASK_BACKENDS, MASK_BATCH, TEXT_BACKENDS
 from onethinker_jax.rewards.backends.types import BackendError, BackendSettings, TextItem
 from onethinker_jax.rewards.client.addresses import claim_socket, is_local, socket_path
@@ -38,7 +39,7 @@ MIN_MESSAGE_BYTES = 2**20  # a caller's chunk of media or of texts fits
 log = logging.getLogger("onethinker_jax.rewards.server")
 
 
-class ServerError(Exception):
+class ServerError(UserError):
     """The server cannot run as asked; the message is one line for the user."""
 
 

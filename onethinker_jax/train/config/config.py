@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from onethinker_jax.data_pipeline.batches.bin_packing import PackingStrategy
 from onethinker_jax.data_pipeline.batches.mixture import Mixture
+from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.client.sidecar import SidecarSettings
 from onethinker_jax.rewards.score import RewardSettings
 from onethinker_jax.sampler_settings import SamplerSettings
@@ -24,7 +25,7 @@ KVDtype = Literal["float32", "bfloat16", "int8"]
 ImportanceSampling = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
-class SettingError(ValueError):
+class SettingError(UserError, ValueError):
     """A setting that cannot work; the message names it."""
 
 

@@ -9,10 +9,12 @@ import math
 import re
 from dataclasses import dataclass
 
+from onethinker_jax.errors import UserError
+
 GIB = 2**30
 
 
-class TopologyError(ValueError):
+class TopologyError(UserError, ValueError):
     """A topology that cannot be planned for; the message names it."""
 
 

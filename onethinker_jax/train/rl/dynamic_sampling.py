@@ -20,6 +20,7 @@ from flax import nnx
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
+from onethinker_jax.errors import UserError
 from onethinker_jax.model.sharding import DECODE_RULES, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
@@ -28,7 +29,7 @@ from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.rollouts import Group, Outcome, RolloutSeconds, Stopped, roll_out
 
 
-class NoGroupsLeft(RuntimeError):
+class NoGroupsLeft(UserError):
     """The filter kept too few groups for too long: rewards are all equal, or all zero, or all full."""
 
 

@@ -101,4 +101,4 @@ def trial_server(
 TEXT_BACKENDS["trial"] = Trial
 
 if __name__ == "__main__":
-    sys.exit(server.main())
+    sys.exit(server.main(sys.argv[1:]))

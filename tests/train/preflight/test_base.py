@@ -11,10 +11,10 @@ from flax import nnx
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, GenerationConfig
 
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.errors import UserError
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.config.config import DataSettings, ModelSettings, TrainConfig
-from onethinker_jax.train.errors import EXPECTED
 from onethinker_jax.train.export import check_export, export_model
 from onethinker_jax.train.preflight.prepare import copy_base, prepare_base
 from onethinker_jax.train.run import run
@@ -116,7 +116,7 @@ def test_a_base_that_cannot_be_exported_is_refused_at_the_start(
     config = TrainConfig(name="run", out=tmp_path, model=ModelSettings(init_from=source))
     log: Any = SimpleNamespace(info=lambda text: None)
     corpora: Any = None
-    with pytest.raises(EXPECTED, match=said):
+    with pytest.raises(UserError, match=said):
         prepare_base(config, corpora, log)
     assert not (tmp_path / "run" / "base").exists()
 
