@@ -27,6 +27,7 @@ from onethinker_jax.model.sharding import (
     tree_shardings,
 )
 from onethinker_jax.responses import generation_shape, sampling_config
+from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.ema_grpo import MOMENT_TASKS
@@ -51,14 +52,35 @@ class Program:
     trips: int = 1  # of its loops of unknown length
 
 
-def plan_programs(config: TrainConfig, sizes: Qwen3VLConfig, mesh: Mesh) -> list[Program]:
-    """SFT's and RL's programs, each where its stage has steps.  Raises ShardingError naming what does not divide."""
+@dataclass(frozen=True)
+class _Sampler:
+    """A sampler of the run: its settings, the prompts of a step, and what lies beside it on the devices."""
+
+    stage: str
+    settings: SamplerSettings
+    prompts: int
+    resident: dict[str, Any]
+
+
+def plan_programs(
+    config: TrainConfig, sizes: Qwen3VLConfig, mesh: Mesh, *, everything: bool = False
+) -> list[Program]:
+    """SFT's and RL's programs, each where its stage has steps; with ``everything`` also those that take little time
+    but memory: what moves KV caches, and the sampler of the held-out records.
+
+    Raises ShardingError naming what does not divide.
+    """
     graphdef, shapes = nnx.split(abstract_model(sizes, config.model))
     programs = []
     if config.sft.steps:
         programs += _sft_programs(config, graphdef, shapes, sizes, mesh)
     if config.rl.steps:
-        programs += _rl_programs(config, graphdef, shapes, sizes, mesh)
+        programs += _rl_programs(config, graphdef, shapes, sizes, mesh, moves=everything)
+    if everything:
+        rows = config.evaluation.sampler()
+        params = place_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES))
+        heldout = _Sampler("held-out", rows, rows.rows, {"parameters": params})
+        programs += _sampling_programs(heldout, config, graphdef, shapes, sizes, mesh, moves=True)
     return programs
 
 
@@ -77,19 +99,16 @@ def _sft_programs(
 
 
 def _rl_programs(
-    config: TrainConfig, graphdef: nnx.GraphDef, shapes: nnx.State, sizes: Qwen3VLConfig, mesh: Mesh
+    config: TrainConfig,
+    graphdef: nnx.GraphDef,
+    shapes: nnx.State,
+    sizes: Qwen3VLConfig,
+    mesh: Mesh,
+    *,
+    moves: bool,
 ) -> list[Program]:
     rl = config.rl
-    sampling = sampling_config(
-        rl.sampler(),
-        eos_ids=(END_ID,),
-        forbidden_ids=(
-            sizes.image_token_id,
-            sizes.video_token_id,
-            sizes.vision_start_token_id,
-            sizes.vision_end_token_id,
-        ),
-    )
+    sampling = _distribution(rl.sampler(), sizes)
     optimizer = make_optimizer(rl.optimizer, rl.steps * rl.updates, train_vision=True)
     state, gradients = state_shapes(
         shapes, optimizer, len(MOMENT_TASKS), mesh, reference=rl.kl_coefficient > 0
@@ -101,10 +120,13 @@ def _rl_programs(
     numbers: Any = _rows((shape.rows, shape.tokens), jnp.int32, mesh)
     micro_batch, runs = PolicyBatch(batch, floats, floats, numbers), worst_micro_batches(config)
     tokens = shape.rows * shape.tokens
-    sampler = _sampling_programs(config, graphdef, shapes, sizes, sampling, mesh, state)
+    lying = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
+    rollouts = _Sampler("RL", rl.sampler(), rl.prompts, lying)
+    sampler = _sampling_programs(rollouts, config, graphdef, shapes, sizes, mesh, moves=moves)
     beside = {}
     if rl.overlap and rl.rollout_mesh is None:  # the sampler's, which works meanwhile on the same devices
-        beside = {kind: sampler[-1].arguments[kind] for kind in ("weights to decode", "KV cache")}
+        decoding = next(program for program in sampler if program.name == "RL decoding")
+        beside = {kind: decoding.arguments[kind] for kind in ("weights to decode", "KV cache")}
     programs = []
     if rl.importance_sampling != "none" and rl.updates > 1:
         score = rl_logprobs(graphdef, sampling, config.model.compute_dtype)
@@ -118,27 +140,42 @@ def _rl_programs(
     return programs + sampler
 
 
+def _distribution(settings: SamplerSettings, sizes: Qwen3VLConfig) -> SamplingConfig:
+    media = (
+        sizes.image_token_id,
+        sizes.video_token_id,
+        sizes.vision_start_token_id,
+        sizes.vision_end_token_id,
+    )
+    return sampling_config(settings, eos_ids=(END_ID,), forbidden_ids=media)
+
+
 def _sampling_programs(
+    sampler: _Sampler,
     config: TrainConfig,
     graphdef: nnx.GraphDef,
     shapes: nnx.State,
     sizes: Qwen3VLConfig,
-    sampling: SamplingConfig,
     mesh: Mesh,
-    state: TrainState,
+    *,
+    moves: bool,
 ) -> list[Program]:
-    """Prefill and decoding, every prompt and sample at its full length."""
-    rl = config.rl
+    """Prefill and decoding, every prompt and sample at its full length; with ``moves`` what moves caches, too."""
+    settings, dtype = sampler.settings, config.model.compute_dtype
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    shape = generation_shape(rl.sampler(), config.model.compute_dtype, shards)
-    functions = make_programs(graphdef, sampling, shape)
-    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, config.model.compute_dtype), shapes)
+    shape = generation_shape(settings, dtype, shards)
+    functions = make_programs(graphdef, _distribution(settings, sizes), shape)
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
     weights = place_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
     fresh: Any = functions.empty
     cache = place_shapes(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
-    resident = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
-    beside = {**resident, "KV cache": cache}
-    programs = _prefill_programs(config, functions, shape, weights, beside, sizes, mesh)
+    beside = {**sampler.resident, "KV cache": cache}
+    programs = _prefill_programs(sampler, functions, shape, weights, beside, sizes, mesh)
+    beside, moving = sampler.resident, []
+    if moves:
+        waiting = _result(programs[-1])
+        moving = _moving_programs(sampler, functions, shape, weights, cache, waiting, shards)
+        beside = {**beside, "prompts that wait": waiting}
 
     def decode(weights: nnx.State, cache: KVCache, batch: tuple[Slots, Any]) -> Any:
         slots, key = batch
@@ -149,17 +186,48 @@ def _sampling_programs(
     numbers = [jax.ShapeDtypeStruct(size, jnp.int32) for size in (row, slot, slot, slot)]
     key = jax.eval_shape(lambda: jax.random.key(0))
     slots = Slots(*numbers, live=jax.ShapeDtypeStruct(slot, jnp.bool_))
-    samples = rl.prompts * rl.samples / (shape.rows * shape.slots)
-    runs = math.ceil(samples * rl.max_new_tokens / shape.burst)
+    samples = sampler.prompts * settings.samples / (shape.rows * shape.slots)
+    runs = math.ceil(samples * settings.max_new_tokens / shape.burst)
     arguments = {"weights to decode": weights, "KV cache": cache, "batch": (slots, key)}
     tokens = shape.rows * shape.slots * shape.burst
     jitted = jax.jit(decode, donate_argnums=1)
-    programs.append(Program("RL decoding", jitted, arguments, resident, runs, tokens, trips=shape.burst))
+    name = f"{sampler.stage} decoding"
+    programs.append(Program(name, jitted, arguments, beside, runs, tokens, trips=shape.burst))
+    return [*programs, *moving]
+
+
+def _moving_programs(
+    sampler: _Sampler,
+    functions: Programs,
+    shape: GenerationShape,
+    weights: nnx.State,
+    cache: KVCache,
+    prompts: Prefilled,
+    shards: int,
+) -> list[Program]:
+    """Prefilled prompts into the cache; and, on one data shard, half of its rows out of it when few are left."""
+    beside = {**sampler.resident, "weights to decode": weights}
+    runs = math.ceil(sampler.prompts / shape.prefill_rows)
+    at = jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
+    into = {"KV cache": cache, "prompts that wait": prompts, "batch": at}
+    programs = [Program(f"{sampler.stage} filling", functions.insert, into, beside, runs, 0)]
+    if shards == 1 and shape.rows > 1 and shape.halvings:
+        half = jax.ShapeDtypeStruct((shape.rows // 2,), jnp.int32)
+        out_of = {"KV cache": cache, "batch": half}
+        programs.append(Program(f"{sampler.stage} halving", functions.take, out_of, beside, 1, 0))
     return programs
 
 
+def _result(program: Program) -> Any:
+    """The shapes of what a program returns, laid out as it returns them."""
+    function: Any = program.function
+    arguments = program.arguments.values()
+    shardings = function.lower(*arguments).compile().output_shardings
+    return place_shapes(jax.eval_shape(function, *arguments), shardings)
+
+
 def _prefill_programs(
-    config: TrainConfig,
+    sampler: _Sampler,
     functions: Programs,
     shape: GenerationShape,
     weights: nnx.State,
@@ -168,12 +236,13 @@ def _prefill_programs(
     mesh: Mesh,
 ) -> list[Program]:
     """Prompts whole, or their media and then their pieces, each as if it were the last one."""
-    rl = config.rl
-    prompts = _batch(shape.prefill_rows, rl.prompt_tokens, rl.prompt_patches, sizes, mesh).inputs
+    settings, stage = sampler.settings, sampler.stage
+    longest = settings.prompt_tokens
+    prompts = _batch(shape.prefill_rows, longest, settings.prompt_patches, sizes, mesh).inputs
     integers: Any = _rows((shape.prefill_rows,), jnp.int32, mesh)
     batch = (prompts, integers, integers)
-    runs = math.ceil(rl.prompts / shape.prefill_rows)
-    tokens = shape.prefill_rows * rl.prompt_tokens
+    runs = math.ceil(sampler.prompts / shape.prefill_rows)
+    tokens = shape.prefill_rows * longest
 
     def prefill(weights: nnx.State, batch: tuple[ModelInputs, Any, Any]) -> Any:
         return functions.prefill(weights, *batch)
@@ -186,7 +255,7 @@ def _prefill_programs(
 
     arguments: dict[str, Any] = {"weights to decode": weights, "batch": batch}
     if shape.prefill_tokens is None:
-        return [Program("RL prefill", jax.jit(prefill), arguments, beside, runs, tokens)]
+        return [Program(f"{stage} prefill", jax.jit(prefill), arguments, beside, runs, tokens)]
     media = jax.jit(embed)
     shardings = media.lower(weights, batch).compile().output_shardings
     embedded, computed = place_shapes(jax.eval_shape(embed, weights, batch), shardings)
@@ -196,12 +265,12 @@ def _prefill_programs(
         "batch": (embedded, start),
         "prompts' keys and values": computed,
     }
-    pieces = len(shape.piece_starts(rl.prompt_tokens, rl.prompt_tokens))
-    in_piece = shape.prefill_rows * shape.piece(rl.prompt_tokens)
+    pieces = len(shape.piece_starts(longest, longest))
+    in_piece = shape.prefill_rows * shape.piece(longest)
     jitted = jax.jit(piece, donate_argnums=2)
     return [
-        Program("RL media", media, arguments, beside, runs, tokens),
-        Program("RL prefill", jitted, of_piece, beside, runs * pieces, in_piece),
+        Program(f"{stage} media", media, arguments, beside, runs, tokens),
+        Program(f"{stage} prefill", jitted, of_piece, beside, runs * pieces, in_piece),
     ]
 
 
