@@ -171,9 +171,9 @@ def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "M
 
     began = time.perf_counter()
     traced = program.function.trace(*program.arguments.values())
-    flops = _scaled(count_flops(traced.jaxpr.jaxpr, trips=program.trips), config)
+    flops = scaled(count_flops(traced.jaxpr.jaxpr, trips=program.trips), config)
     unrepeated = plain.function.trace(*plain.arguments.values()).jaxpr.jaxpr
-    model_flops = without_recomputation(_scaled(count_flops(unrepeated, trips=program.trips), config))
+    model_flops = without_recomputation(scaled(count_flops(unrepeated, trips=program.trips), config))
     counts = (sum(flops.values()) / mesh.size, sum(model_flops.values()) / mesh.size)
     try:
         compiled = traced.lower().compile()
@@ -194,7 +194,7 @@ def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "M
     return Report(program, seconds, *counts, memory, traffic)
 
 
-def _scaled(flops: Counter[str], config: TrainConfig) -> Counter[str]:
+def scaled(flops: Counter[str], config: TrainConfig) -> Counter[str]:
     """A row of patches holds frames of at most this share of it."""
     from onethinker_jax.train.cost.program_cost import of_frames
 
