@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.rewards.answers import PROBLEM_TYPES
 from onethinker_jax.rewards.score import DEFAULT_SETTINGS, Score, Variant
 from onethinker_jax.rewards.score_pool import UNJUDGED, ScorePool, ScoreRequest, score_request
+from onethinker_jax.tasks import PROBLEM_TYPES
 
 GROUP = 8
 WORDS = ["a", "the", "red", "blue", "circle", "square", "turns", "moves", "left", "right", "slowly", "waits"]

@@ -25,6 +25,7 @@ from onethinker_jax.rewards.score import (
     reward_weights,
 )
 from onethinker_jax.rewards.score_pool import ScorePool, ScoreRequest
+from onethinker_jax.tasks import TABLE
 
 MASK_FPS = 2.0
 MASK_FRAMES = 16
@@ -206,7 +207,7 @@ class _Truth:
 def check_masks(records: Sequence[Record]) -> None:
     """Raises RecordError naming the first segmentation record without true masks."""
     for record in records:
-        if record.problem_type == "segmentation" and record.segmentation is None:
+        if TABLE[record.problem_type].judged_by == "mask" and record.segmentation is None:
             raise RecordError(
                 f"{record}: segmentation_output is missing, which reward.segmentation_reward mask needs"
             )
@@ -221,7 +222,7 @@ def check_truths(records: Sequence[Record], settings: RewardSettings) -> None:
         check_masks(records)
         return
     for record in records:
-        if record.problem_type == "segmentation" and not record.answer:
+        if TABLE[record.problem_type].judged_by == "mask" and not record.answer:
             raise RecordError(
                 f"{record}: answer: is missing, which reward.segmentation_reward points needs; mask needs none"
             )

@@ -20,11 +20,13 @@ MODULES = {
 }
 # Nouns at the root that everybody may import; they import only each other.
 NOUNS = {
+    "answer_forms",
     "command_line",
     "errors",
     "lazy_names",
     "sampler_settings",
     "spelling",
+    "tasks",
     "text_output",
     "worker_process",
 }

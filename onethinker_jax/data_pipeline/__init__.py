@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     )
     from onethinker_jax.data_pipeline.processor.processor import Example, Processor
     from onethinker_jax.data_pipeline.records.record import (
-        PROBLEM_TYPES,
-        TASKS,
         Record,
         RecordError,
         iter_records,
@@ -45,8 +43,6 @@ if TYPE_CHECKING:
 
 _HOME = {
     "records.record": (
-        "PROBLEM_TYPES",
-        "TASKS",
         "Record",
         "RecordError",
         "iter_records",
@@ -72,8 +68,6 @@ _HOME = {
 }
 
 __all__ = [
-    "PROBLEM_TYPES",
-    "TASKS",
     "Batch",
     "Example",
     "GroupBatch",

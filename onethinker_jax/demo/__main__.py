@@ -42,7 +42,6 @@ from onethinker_jax.model.generation.continuous_batching import EndReason
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.answers import (
-    STRUCTURED_TYPES,
     Box,
     StructuredAnswer,
     extract_answer,
@@ -55,6 +54,7 @@ from onethinker_jax.rewards.equivalence.quantities import number_fault
 from onethinker_jax.rewards.option_answers import option_letter, option_letters
 from onethinker_jax.sampler_settings import padded
 from onethinker_jax.scoring import MASK_FPS, MASK_FRAMES, mask_pictures
+from onethinker_jax.tasks import TABLE
 
 SHORTEST = 0.1  # seconds of a response that a speed is told of
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey these
@@ -139,7 +139,7 @@ def ask(session: Session, question: Question, console: Console) -> None:
     record = question.record()
     with _status("reading the media"):
         prompt = processor.prompt(record)
-        client = session.client() if record.problem_type == "segmentation" else None
+        client = session.client() if TABLE[record.problem_type].judged_by == "mask" else None
     response = session.respond(prompt)
     answer = read_answer(response.text, record)
     _print_response(console, response, answer, record, raw=arguments.raw)
@@ -202,11 +202,12 @@ def read_answer(response: str, record: Record) -> Answer:
 def _fault(text: str | None, marks: StructuredAnswer | None, record: Record) -> str | None:
     if text is None:
         return None
-    if record.problem_type in STRUCTURED_TYPES:
+    kind = TABLE[record.problem_type].answer
+    if kind == "JSON":
         return None if marks else f"cannot be read as an answer to {task_of(record)}"
-    if record.problem_type == "multiple choice":
+    if kind == "letter":
         return None if chosen(text, record) else "names none of the options"
-    if record.problem_type in ("numerical", "regression"):
+    if kind in ("number", "estimate"):
         return None if number_fault(text, record.problem_type) is None else "is no number"
     return None if text else "is empty"
 

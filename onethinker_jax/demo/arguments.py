@@ -9,7 +9,7 @@ import tyro
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.demo.question import Question, split_words
 from onethinker_jax.model_arguments import ModelArguments
-from onethinker_jax.rewards.answers import PROBLEM_TYPES
+from onethinker_jax.tasks import PROBLEM_TYPES
 
 if TYPE_CHECKING:
     Task = str

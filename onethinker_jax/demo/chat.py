@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from onethinker_jax.command_line import UsageError
-from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES
 from onethinker_jax.demo.question import Question, media_files
 from onethinker_jax.errors import UserError
 from onethinker_jax.spelling import hint
+from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, of_answer
 
 COMMANDS = ("/media", "/task", "/option", "/quit")
 
@@ -70,8 +70,9 @@ def _told(text: str, about: Question) -> Question:
             )
         return replace(about, task=rest, options=())
     if command == "/option":
-        if about.task != "multiple choice" or not rest:
-            raise UsageError("/option TEXT comes after /task multiple choice, once for each option")
+        if TABLE[about.task].answer != "letter" or not rest:
+            choices = " or ".join(of_answer("letter"))
+            raise UsageError(f"/option TEXT comes after /task {choices}, once for each option")
         return replace(about, options=(*about.options, rest))
     raise UsageError(
         f"unknown command {command!r}; there are: {', '.join(COMMANDS)}{hint(command, COMMANDS)}"

@@ -11,8 +11,8 @@ from PIL import Image
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.data_pipeline.media.decoding import media_kind
-from onethinker_jax.data_pipeline.records.record import TASKS, Record
-from onethinker_jax.rewards.answers import STRUCTURED_TYPES
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.tasks import TABLE, is_structured, of_answer
 
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no text
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
@@ -37,19 +37,20 @@ class Question:
             raise UsageError("the question is empty")
         if _HALF_A_CHARACTER.search(self.text):
             raise UsageError("the question is not UTF-8 text")
-        if self.task == "multiple choice" and not 2 <= len(self.options) <= 26:
-            raise UsageError(
-                f"--task 'multiple choice' needs 2 to 26 times --option, has {len(self.options)}"
-            )
-        if self.task != "multiple choice" and self.options:
-            raise UsageError(f"--option is for --task 'multiple choice', not {self.task!r}")
+        lettered = TABLE[self.task].answer == "letter"
+        if lettered and not 2 <= len(self.options) <= 26:
+            raise UsageError(f"--task {self.task!r} needs 2 to 26 times --option, has {len(self.options)}")
+        if self.options and not lettered:
+            choices = " or ".join(map(repr, of_answer("letter")))
+            raise UsageError(f"--option is for --task {choices}, not {self.task!r}")
         kinds = [media_kind(file) for file in self.media]
         kind = "text" if not kinds else "video" if "video" in kinds else "image"
-        if f"{self.task} ({kind})" not in TASKS:
-            needs = [_article(one) for one in ("image", "video") if f"{self.task} ({one})" in TASKS]
+        media = TABLE[self.task].media
+        if kind not in media:
+            needs = [_article(one) for one in media if one != "text"]
             has = f"{self.media[kinds.index(kind)]} is {_article(kind)}" if kinds else "there is none"
             raise UsageError(f"--task {self.task!r} needs {' or '.join(needs)}, and {has}")
-        if self.task in STRUCTURED_TYPES and len(self.media) > 1:
+        if is_structured(self.task) and len(self.media) > 1:
             raise UsageError(f"--task {self.task!r} is about one medium, and there are {len(self.media)}")
         files = {
             wanted: tuple(file for file, kind in zip(self.media, kinds, strict=True) if kind == wanted)

@@ -133,7 +133,7 @@ def answer_row(record: Record, response: str, score: Score | None, mask_iou: flo
     scores = dict.fromkeys(field.name for field in fields(Score))
     return {
         "problem_id": record.problem_id,
-        "task": task_of(record),
+        "task": str(task_of(record)),
         "response": response,
         "answer": record.answer,
         **(scores if score is None else asdict(score)),

@@ -22,6 +22,7 @@ from onethinker_jax.evaluate.answering import (
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.tasks import Task
 from onethinker_jax.text_output import json_text
 
 
@@ -93,10 +94,10 @@ def predictions_of(part: Sequence[Answered], records: Sequence[Record]) -> dict[
 
 def by_task(predictions: Sequence[Prediction]) -> list[TaskResult]:
     """Means of each task, in the order of their names."""
-    groups: dict[str, list[Prediction]] = defaultdict(list)
+    groups: dict[Task, list[Prediction]] = defaultdict(list)
     for prediction in predictions:
         groups[task_of(prediction.record)].append(prediction)
-    return [_means(task, groups[task]) for task in sorted(groups)]
+    return [_means(str(task), groups[task]) for task in sorted(groups)]
 
 
 def over_all(predictions: Sequence[Prediction]) -> TaskResult:

@@ -14,6 +14,7 @@ from onethinker_jax.rewards.score import (
     mask_prompt,
 )
 from onethinker_jax.rewards.score_pool import UNJUDGED, Judged, ScorePool, ScoreRequest, score_request
+from onethinker_jax.tasks import TABLE
 
 __all__ = ["MaskJudge", "ScoreRequest", "score_batch"]
 
@@ -56,7 +57,7 @@ def _judge_texts(
             question=request.question, reference=unwrap_answer(request.ground_truth), answer=text
         )
         for number, request in enumerate(requests)
-        if request.problem_type == "open-ended"
+        if TABLE[request.problem_type].judged_by == "text"
         and (text := judged_text(request.response, variant)) is not None
     }
     scores = client.score_text(list(items.values())) if items else []
@@ -71,8 +72,9 @@ def _judge_masks(
     prompts = [
         (number, prompt)
         for number, request in enumerate(requests)
-        if request.problem_type == "segmentation"
-        and (prompt := mask_prompt(request.response, request.data_type, variant)) is not None
+        if TABLE[request.problem_type].judged_by == "mask"
+        and (prompt := mask_prompt(request.response, request.problem_type, request.data_type, variant))
+        is not None
     ]
     if not prompts:
         return {}

@@ -9,20 +9,20 @@ where the published code, which turns every exception into 0, gives 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from onethinker_jax.rewards import metrics
 from onethinker_jax.rewards.answers import (
-    STRUCTURED_TYPES,
     GroundTruthError,
     extract_answer,
     has_format,
-    is_video,
     parse_json,
     tighten_tags,
 )
 from onethinker_jax.rewards.equivalence.equivalence import math_equal, plain_number
 from onethinker_jax.rewards.grading import grade_answer
+from onethinker_jax.tasks import TABLE, Task, complete, is_structured, is_video
 
 ACCURACY_WEIGHT, FORMAT_WEIGHT, MAX_STRUCTURE = 0.9, 0.1, 0.5
 
@@ -56,40 +56,37 @@ def released_score(
     response = tighten_tags(response)
     answer = _tightened_answer(response)
     well_formed = float(has_format(response))
-    if problem_type not in STRUCTURED_TYPES:
-        return (
-            _text_accuracy(answer, truth, problem_type, text_score),
-            well_formed,
-            MAX_STRUCTURE * well_formed,
-        )
+    if not TABLE[problem_type].published:  # what the published code gives of a task it does not know
+        return 0.0, well_formed, MAX_STRUCTURE * well_formed
+    if not is_structured(problem_type):
+        if text_score is None or TABLE[problem_type].judged_by != "text":
+            text_score = _OF_TEXT[problem_type](answer, truth)
+        return text_score, well_formed, MAX_STRUCTURE * well_formed
     wanted = parse_json(truth)
     if not isinstance(wanted, dict):
-        raise GroundTruthError(f"{problem_type} ({data_type}): unreadable ground truth {truth[:200]!r}")
+        raise GroundTruthError(f"{Task.of(problem_type, data_type)}: unreadable ground truth {truth[:200]!r}")
     value = parse_json(answer)
     given: dict[str, Any] = value if isinstance(value, dict) else {}
     try:
-        accuracy = _structured_accuracy(given, wanted, problem_type, data_type)
+        accuracy = _OF_JSON[problem_type](given, wanted, data_type)
     except OverflowError:  # an integer or a square beyond float: 0, as with every exception over there
         accuracy = 0.0
-    return accuracy, well_formed, well_formed * _structure(given, wanted, problem_type, data_type)
+    return accuracy, well_formed, well_formed * _STRUCTURE[problem_type](given, wanted, data_type)
 
 
-def _text_accuracy(answer: str, truth: str, problem_type: str, text_score: float | None) -> float:
-    if problem_type == "multiple choice":
-        return float(grade_answer(answer, truth))
-    if problem_type == "math":
-        equal = math_equal(answer, truth)
-        return float(grade_answer(answer, truth) if equal is None else equal)
-    if problem_type == "OCR":
-        return metrics.word_accuracy(answer, truth)
-    if problem_type == "open-ended":
-        return metrics.mean_rouge(answer, truth) if text_score is None else text_score
+def _math(answer: str, truth: str) -> float:
+    equal = math_equal(answer, truth)
+    return float(grade_answer(answer, truth) if equal is None else equal)
+
+
+def _numerical(answer: str, truth: str) -> float:
     given, wanted = plain_number(answer), plain_number(truth)
-    if given is None or wanted is None:
-        return 0.0
-    if problem_type == "numerical":
-        return float(round(given, 2) == round(wanted, 2))
-    return metrics.mean_relative_accuracy(given, wanted) if problem_type == "regression" else 0.0
+    return 0.0 if given is None or wanted is None else float(round(given, 2) == round(wanted, 2))
+
+
+def _regression(answer: str, truth: str) -> float:
+    given, wanted = plain_number(answer), plain_number(truth)
+    return 0.0 if given is None or wanted is None else metrics.mean_relative_accuracy(given, wanted)
 
 
 def _numbers(value: object, count: int) -> tuple[float, ...] | None:
@@ -114,24 +111,31 @@ def _three_points(value: object) -> list[tuple[float, ...]] | None:
     return points if len(points) == 3 else None
 
 
-def _structured_accuracy(
-    given: dict[str, Any], wanted: dict[str, Any], problem_type: str, data_type: str
-) -> float:
-    if problem_type == "segmentation":
-        return _segmentation(given, wanted, data_type)
-    boxes, true_boxes = given.get("boxes"), wanted.get("boxes")
-    if problem_type == "spatial grounding":
-        return _box_iou(boxes, true_boxes)
-    overlaps = {}
-    if isinstance(boxes, dict) and isinstance(true_boxes, dict):
-        overlaps = {key: _box_iou(boxes[key], true) for key, true in true_boxes.items() if key in boxes}
-    if problem_type == "tracking":
-        return sum(overlaps.values()) / len(true_boxes) if overlaps and true_boxes else 0.0
+Given = dict[str, Any]
+"""The JSON object of an answer or of a truth."""
+
+
+def _span_iou(given: Given, wanted: Given) -> float:
     span, true_span = _numbers(given.get("time"), 2), _numbers(wanted.get("time"), 2)
-    overlap = 0.0 if span is None or true_span is None else metrics.span_iou(span, true_span)
-    if problem_type == "temporal grounding":
-        return overlap
-    return 0.5 * overlap + 0.5 * (sum(overlaps.values()) / len(overlaps) if overlaps else 0.0)
+    return 0.0 if span is None or true_span is None else metrics.span_iou(span, true_span)
+
+
+def _shared_overlaps(given: Given, wanted: Given) -> list[float]:
+    """Of the boxes of the seconds that both have."""
+    boxes, true_boxes = given.get("boxes"), wanted.get("boxes")
+    if not (isinstance(boxes, dict) and isinstance(true_boxes, dict)):
+        return []
+    return [_box_iou(boxes[key], true) for key, true in true_boxes.items() if key in boxes]
+
+
+def _tracking(given: Given, wanted: Given) -> float:
+    overlaps = _shared_overlaps(given, wanted)
+    return sum(overlaps) / len(wanted["boxes"]) if overlaps else 0.0
+
+
+def _tube(given: Given, wanted: Given) -> float:
+    overlaps = _shared_overlaps(given, wanted)
+    return 0.5 * _span_iou(given, wanted) + 0.5 * (sum(overlaps) / len(overlaps) if overlaps else 0.0)
 
 
 def _segmentation(given: dict[str, Any], wanted: dict[str, Any], data_type: str) -> float:
@@ -155,23 +159,69 @@ def _segmentation(given: dict[str, Any], wanted: dict[str, Any], data_type: str)
     return 0.0 if math.isnan(accuracy) else accuracy
 
 
-def _structure(given: dict[str, Any], wanted: dict[str, Any], problem_type: str, data_type: str) -> float:
-    time, boxes = given.get("time"), given.get("boxes")
-    if problem_type == "temporal grounding":
-        return MAX_STRUCTURE * (_numbers(time, 2) is not None)
-    if problem_type == "spatial grounding":
-        return MAX_STRUCTURE * (_numbers(boxes, 4) is not None)
-    if problem_type == "segmentation":
-        pointed = all(_three_points(given.get(name)) is not None for name in _POINTS)
-        timed = not is_video(data_type) or isinstance(time, (int, float))
-        return MAX_STRUCTURE * (pointed and timed and _numbers(boxes, 4) is not None)
+def _has_three_points(given: Given) -> bool:
+    return all(_three_points(given.get(name)) is not None for name in _POINTS)
+
+
+def _segmentation_structure(given: Given, wanted: Given, data_type: str) -> float:
+    timed = not is_video(data_type) or isinstance(given.get("time"), (int, float))
+    return MAX_STRUCTURE * (
+        _has_three_points(given) and timed and _numbers(given.get("boxes"), 4) is not None
+    )
+
+
+def _boxes_structure(given: Given, wanted: Given, *, timed: bool) -> float:
+    """Half for boxes of the schema, half for the share of the true seconds that have one."""
+    time, boxes, true_boxes = given.get("time"), given.get("boxes"), wanted.get("boxes")
     if not isinstance(boxes, dict):
         return 0.0
     fits = all(_numbers(box, 4) is not None for box in boxes.values())
-    if problem_type == "spatial-temporal grounding":
+    if timed:
         fits = fits and isinstance(time, list) and len(time) == 2
-    true_boxes = wanted.get("boxes")
     shared = 0.0
     if isinstance(true_boxes, dict) and true_boxes:
         shared = len(boxes.keys() & true_boxes.keys()) / len(true_boxes)
     return 0.5 * MAX_STRUCTURE * fits + 0.5 * MAX_STRUCTURE * shared
+
+
+_PUBLISHED = {name for name, row in TABLE.items() if row.published}
+
+_OF_TEXT: Mapping[str, Callable[[str, str], float]] = complete(
+    "rewards/released.py",
+    {
+        "multiple choice": lambda answer, truth: float(grade_answer(answer, truth)),
+        "numerical": _numerical,
+        "regression": _regression,
+        "OCR": metrics.word_accuracy,
+        "math": _math,
+        "open-ended": metrics.mean_rouge,
+    },
+    (name for name in TABLE if name in _PUBLISHED and not is_structured(name)),
+)
+"""Answer and truth -> accuracy, where no service gave it."""
+
+_OF_JSON: Mapping[str, Callable[[Given, Given, str], float]] = complete(
+    "rewards/released.py",
+    {
+        "temporal grounding": lambda given, wanted, _: _span_iou(given, wanted),
+        "spatial grounding": lambda given, wanted, _: _box_iou(given.get("boxes"), wanted.get("boxes")),
+        "spatial-temporal grounding": lambda given, wanted, _: _tube(given, wanted),
+        "tracking": lambda given, wanted, _: _tracking(given, wanted),
+        "segmentation": _segmentation,
+    },
+    (name for name in TABLE if name in _PUBLISHED and is_structured(name)),
+)
+"""Answer, truth and data type -> accuracy."""
+
+_STRUCTURE: Mapping[str, Callable[[Given, Given, str], float]] = complete(
+    "rewards/released.py",
+    {
+        "temporal grounding": lambda given, *_: MAX_STRUCTURE * (_numbers(given.get("time"), 2) is not None),
+        "spatial grounding": lambda given, *_: MAX_STRUCTURE * (_numbers(given.get("boxes"), 4) is not None),
+        "spatial-temporal grounding": lambda given, wanted, _: _boxes_structure(given, wanted, timed=True),
+        "tracking": lambda given, wanted, _: _boxes_structure(given, wanted, timed=False),
+        "segmentation": _segmentation_structure,
+    },
+    _OF_JSON,
+)
+"""Answer, truth and data type -> structure of a response that has the format."""

@@ -12,7 +12,7 @@ A malformed answer scores low and never raises; a malformed ground truth is a br
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Literal, get_args
@@ -20,13 +20,10 @@ from typing import Literal, get_args
 from onethinker_jax.rewards import metrics
 from onethinker_jax.rewards.answers import (
     MAX_RESPONSE_CHARS,
-    PROBLEM_TYPES,
-    STRUCTURED_TYPES,
     GroundTruthError,
     StructuredAnswer,
     extract_answer,
     has_strict_format,
-    is_video,
     parse_structured,
     tighten_tags,
     unwrap_answer,
@@ -42,6 +39,7 @@ from onethinker_jax.rewards.released import (
     answer_text,
     released_score,
 )
+from onethinker_jax.tasks import TABLE, Task, complete, is_structured, of_answer
 
 Variant = Literal["paper", "released"]
 SegmentationReward = Literal["points", "mask"]
@@ -122,12 +120,18 @@ def max_accuracy(
     """The largest accuracy of a task: 1, but in the paper variant the sum of its terms' weights for
     spatial-temporal grounding (2 by default) and segmentation (3 of an image, 4 of a video)."""
     _check_task(problem_type, variant)
-    if variant == "paper" and problem_type == "spatial-temporal grounding":
-        return settings.time_weight + settings.box_weight
-    if variant == "paper" and problem_type == "segmentation" and settings.segmentation_reward == "points":
-        key_time = settings.key_time_weight if is_video(data_type) else 0.0
-        return settings.box_weight + 2 * settings.point_weight + key_time
-    return 1.0
+    weights = TABLE[problem_type].weights_of(data_type)
+    if variant == "released" or not weights or by_mask(problem_type, settings):
+        return 1.0
+    total = 0.0
+    for name, times in weights.items():
+        total += times * getattr(settings, name)
+    return total
+
+
+def by_mask(problem_type: str, settings: RewardSettings) -> bool:
+    """Whether the accuracy of such a problem is the overlap of a mask that the service makes."""
+    return TABLE[problem_type].judged_by == "mask" and settings.segmentation_reward == "mask"
 
 
 def max_overall(
@@ -179,26 +183,29 @@ def score_response(
     text_score = None if text_score is None else _unit(text_score, "text_score")
     if len(response) > MAX_RESPONSE_CHARS:
         response = ""
-    by_mask = problem_type == "segmentation" and settings.segmentation_reward == "mask"
-    if by_mask and not truth:
+    masked = by_mask(problem_type, settings)
+    if masked and not truth:
         truth = "{}"  # a record with masks needs no answer
     if variant == "released":
         accuracy, tags, structure = released_score(response, truth, problem_type, data_type, text_score)
-        if by_mask:
-            accuracy = _mask_accuracy(mask_prompt(response, data_type, variant), mask_score)
+        if masked:
+            prompt = mask_prompt(response, problem_type, data_type, variant)
+            accuracy = _mask_accuracy(prompt, mask_score)
         return Score(ACCURACY_WEIGHT * accuracy + FORMAT_WEIGHT * tags + structure, accuracy, tags, structure)
     answer = extract_answer(response)
     structured = parse_structured(answer, problem_type, data_type)
-    if problem_type in STRUCTURED_TYPES:
+    if is_structured(problem_type):
         wanted = parse_structured(truth, problem_type, data_type)
-        if wanted is None and not by_mask:
-            raise GroundTruthError(f"{problem_type} ({data_type}): unreadable ground truth {truth[:200]!r}")
+        if wanted is None and not masked:
+            raise GroundTruthError(
+                f"{Task.of(problem_type, data_type)}: unreadable ground truth {truth[:200]!r}"
+            )
         structure = float(structured is not None)
-        if by_mask:
+        if masked:
             accuracy = _mask_accuracy(structured, mask_score)
         else:
             assert wanted is not None
-            accuracy = _structured_accuracy(structured, wanted, problem_type, settings) if structured else 0.0
+            accuracy = _OF_JSON[problem_type](structured, wanted, settings) if structured else 0.0
     else:
         structure = float(bool(answer))
         accuracy = _text_accuracy(answer, truth, problem_type, text_score, options)
@@ -213,12 +220,14 @@ def judged_text(response: str, variant: Variant) -> str | None:
     return (answer_text(response) if variant == "released" else extract_answer(response)) or None
 
 
-def mask_prompt(response: str, data_type: str, variant: Variant) -> StructuredAnswer | None:
+def mask_prompt(
+    response: str, problem_type: str, data_type: str, variant: Variant
+) -> StructuredAnswer | None:
     """The box, points and key time of a segmentation response that prompt a mask; None if it has no schema."""
     if len(response) > MAX_RESPONSE_CHARS:
         return None
     response = tighten_tags(response) if variant == "released" else response
-    return parse_structured(extract_answer(response), "segmentation", data_type)
+    return parse_structured(extract_answer(response), problem_type, data_type)
 
 
 def _mask_accuracy(prompt: StructuredAnswer | None, mask_score: float | None) -> float:
@@ -232,8 +241,8 @@ def _mask_accuracy(prompt: StructuredAnswer | None, mask_score: float | None) ->
 
 
 def _check_task(problem_type: str, variant: str) -> None:
-    if problem_type not in PROBLEM_TYPES:
-        raise ValueError(f"unknown problem_type {problem_type!r}: one of {', '.join(PROBLEM_TYPES)}")
+    if problem_type not in TABLE:
+        raise ValueError(f"unknown problem_type {problem_type!r}: one of {', '.join(TABLE)}")
     if variant not in ("paper", "released"):
         raise ValueError(f'unknown reward variant {variant!r}: "paper" or "released"')
 
@@ -242,21 +251,14 @@ def _text_accuracy(
     answer: str | None, truth: str, problem_type: str, text_score: float | None, options: Sequence[str]
 ) -> float:
     """The paper variant's accuracy of the text tasks; 0 without an answer."""
-    if problem_type in ("numerical", "regression") and number_fault(truth, problem_type):
+    numbers = problem_type in of_answer("number", "estimate")
+    if numbers and number_fault(truth, problem_type):
         raise GroundTruthError(f"{problem_type}: the ground truth {truth[:200]!r} is not a number")
     if not answer:
         return 0.0
-    if problem_type == "multiple choice":
-        return float(options_equivalent(answer, truth, options))
-    if problem_type == "numerical":
-        return float(_numbers_equivalent(answer, truth))
-    if problem_type == "math":
-        return float(math_equivalent(answer, truth))
-    if problem_type == "regression":
-        return _regression(answer, truth)
-    if problem_type == "OCR":
-        return metrics.word_accuracy(answer, truth)
-    return metrics.mean_rouge(answer, truth) if text_score is None else text_score
+    if text_score is not None and TABLE[problem_type].judged_by == "text":
+        return text_score
+    return _OF_TEXT[problem_type](answer, truth, options)
 
 
 def _unit(value: float, name: str) -> float:
@@ -283,22 +285,6 @@ def _regression(answer: str, truth: str) -> float:
     return max((metrics.mean_relative_accuracy(a, b) for a, b in pairs), default=0.0)
 
 
-def _structured_accuracy(
-    answer: StructuredAnswer, truth: StructuredAnswer, problem_type: str, settings: RewardSettings
-) -> float:
-    """The paper variant's accuracy of two answers that fit their schema."""
-    if problem_type == "temporal grounding":
-        return _span_iou(answer, truth)
-    if problem_type == "spatial grounding":
-        return _box_iou(answer, truth)
-    if problem_type == "tracking":
-        return metrics.mean_box_iou(answer.boxes, truth.boxes)
-    if problem_type == "spatial-temporal grounding":
-        mean_box_iou = metrics.mean_box_iou(answer.boxes, truth.boxes)
-        return settings.time_weight * _span_iou(answer, truth) + settings.box_weight * mean_box_iou
-    return _segmentation(answer, truth, settings)
-
-
 def _span_iou(answer: StructuredAnswer, truth: StructuredAnswer) -> float:
     assert answer.span is not None
     assert truth.span is not None
@@ -309,6 +295,12 @@ def _box_iou(answer: StructuredAnswer, truth: StructuredAnswer) -> float:
     assert answer.box is not None
     assert truth.box is not None
     return metrics.box_iou(answer.box, truth.box)
+
+
+def _tube(answer: StructuredAnswer, truth: StructuredAnswer, settings: RewardSettings) -> float:
+    """tIoU and the mean sIoU over the true seconds, each times its weight."""
+    mean_box_iou = metrics.mean_box_iou(answer.boxes, truth.boxes)
+    return settings.time_weight * _span_iou(answer, truth) + settings.box_weight * mean_box_iou
 
 
 def _segmentation(answer: StructuredAnswer, truth: StructuredAnswer, settings: RewardSettings) -> float:
@@ -324,3 +316,31 @@ def _segmentation(answer: StructuredAnswer, truth: StructuredAnswer, settings: R
         apart = answer.key_time - truth.key_time
         total += settings.key_time_weight * metrics.gaussian(apart, settings.key_time_sigma)
     return total
+
+
+_OF_TEXT: Mapping[str, Callable[[str, str, Sequence[str]], float]] = complete(
+    "rewards/score.py",
+    {
+        "multiple choice": lambda answer, truth, options: float(options_equivalent(answer, truth, options)),
+        "numerical": lambda answer, truth, _: float(_numbers_equivalent(answer, truth)),
+        "regression": lambda answer, truth, _: _regression(answer, truth),
+        "OCR": lambda answer, truth, _: metrics.word_accuracy(answer, truth),
+        "math": lambda answer, truth, _: float(math_equivalent(answer, truth)),
+        "open-ended": lambda answer, truth, _: metrics.mean_rouge(answer, truth),
+    },
+    (name for name in TABLE if not is_structured(name)),
+)
+"""Answer, truth and options -> the paper variant's accuracy, where no service gave it."""
+
+_OF_JSON: Mapping[str, Callable[[StructuredAnswer, StructuredAnswer, RewardSettings], float]] = complete(
+    "rewards/score.py",
+    {
+        "temporal grounding": lambda answer, truth, _: _span_iou(answer, truth),
+        "spatial grounding": lambda answer, truth, _: _box_iou(answer, truth),
+        "spatial-temporal grounding": _tube,
+        "tracking": lambda answer, truth, _: metrics.mean_box_iou(answer.boxes, truth.boxes),
+        "segmentation": _segmentation,
+    },
+    of_answer("JSON"),
+)
+"""The paper variant's accuracy of two answers that fit their schema."""

@@ -19,11 +19,11 @@ from onethinker_jax.model.generation.generate import make_programs
 from onethinker_jax.model.sharding import BATCH_AXES, DECODE_RULES, tree_shardings
 from onethinker_jax.responses import forbidden_ids, generation_shape, sampling_config
 from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, Checkpoints
 from onethinker_jax.train.config.config import ModelSettings, OptimizerSettings, TrainConfig
 from onethinker_jax.train.cost.hardware import GIB
 from onethinker_jax.train.cost.program_cost import device_bytes
-from onethinker_jax.train.ema_grpo import MOMENT_TASKS
 from onethinker_jax.train.heldout import sampled_stages, stages_of
 from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.log.log import RunLog
@@ -173,7 +173,7 @@ def stage_memory(config: TrainConfig, ready: Ready, sizes: Qwen3VLConfig) -> lis
             found.append(StageMemory("SFT", kinds))
         if config.rl.steps:
             rl = config.rl
-            updates, tasks = rl.steps * rl.updates, len(MOMENT_TASKS)
+            updates, tasks = rl.steps * rl.updates, len(MOMENTS)
             kinds = training(rl.optimizer, updates, tasks, train_vision=True, reference=rl.kl_coefficient > 0)
             rows = -(-rl.batch.rows // shards)
             kinds["activations kept for the backward pass"] = kept_activations(

@@ -8,7 +8,7 @@ fills a step with groups, ``policy_update.py`` packs them and compiles the updat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,10 +18,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
-from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.config import RLSettings
@@ -48,13 +48,6 @@ from onethinker_jax.train.rl.rl_metrics import (
 )
 from onethinker_jax.train.rl.rollouts import Group, Outcome
 from onethinker_jax.train.state import TrainState, Update, init_state, make_optimizer
-
-MOMENT_TASKS = (
-    *(name for name in PROBLEM_TYPES if name != "segmentation"),
-    "segmentation (image)",
-    "segmentation (video)",
-)
-"""Whose reward has moments of its own: the problem types, segmentation split as in the released code."""
 
 
 def train_ema_grpo(
@@ -88,7 +81,7 @@ def train_ema_grpo(
     scaling = advantage_config(settings, scorer)
     update = rl_update(graphdef, optimizer, settings, sampler.config, compute_dtype)
     score = rl_logprobs(graphdef, sampler.config, compute_dtype)
-    moments = init_moments(len(MOMENT_TASKS))
+    moments = init_moments(len(MOMENTS))
     state = init_state(params, optimizer, moments, mesh, reference=settings.kl_coefficient > 0)
     rollouts = Rollouts(stream, sampler, scorer, settings, seed=seed, log=log)
     utilisation = Utilisation(graphdef, optimizer, settings, sampler.config, compute_dtype, mesh)
@@ -168,11 +161,6 @@ def advantage_config(settings: RLSettings, scorer: Scorer) -> AdvantageConfig:
     )
 
 
-def moment_task(task: str) -> int:
-    """Which entry of the moments a task's rewards move."""
-    return MOMENT_TASKS.index(task if task in MOMENT_TASKS else task.rpartition(" (")[0])
-
-
 def _take(rollouts: Rollouts, step: int, state: TrainState, hosts: Hosts) -> Rollout:
     """The step's rollout, once every process has its own; where one has failed none has taken any.
 
@@ -196,8 +184,8 @@ def _take(rollouts: Rollouts, step: int, state: TrainState, hosts: Hosts) -> Rol
 
 def _of_all(rollout: Rollout, settings: RLSettings, hosts: Hosts) -> tuple[list[Outcome], dict[str, float]]:
     """What came of every process's groups to train on, process by process, and the metrics of all that was drawn."""
-    kept = [asdict(group.outcome) for group in rollout.groups]
-    parts = hosts.gather([kept, [asdict(outcome) for outcome in rollout.drawn], rollout.metrics])
+    kept = [group.outcome.to_json() for group in rollout.groups]
+    parts = hosts.gather([kept, [outcome.to_json() for outcome in rollout.drawn], rollout.metrics])
     outcomes, drawn = (
         [Outcome.from_json(saved) for part in parts for saved in part[which]] for which in (0, 1)
     )
@@ -223,7 +211,8 @@ def _advantages(
         if components is not None:
             components = np.column_stack([components, penalty.reshape(-1)])
     group_ids = np.repeat(np.arange(len(groups), dtype=np.int32), rewards.shape[1])
-    task_ids = np.repeat(np.array([moment_task(group.task) for group in groups], np.int32), rewards.shape[1])
+    moments = np.array([MOMENTS.index(group.task.moments) for group in groups], np.int32)
+    task_ids = np.repeat(moments, rewards.shape[1])
     advantages, moments = compute_advantages(
         rewards.reshape(-1), group_ids, task_ids, state.moments, scaling, components
     )
@@ -291,5 +280,5 @@ def _advantage_metrics(
             f"advantage_abs/{task}": float(np.mean([sizes[id(group)] for group in of_task]))
             for task, of_task in by_task(groups).items()
         },
-        **{f"sigma/{task}": float(sigma[i]) for i, task in enumerate(MOMENT_TASKS) if seen[i]},
+        **{f"sigma/{task}": float(sigma[i]) for i, task in enumerate(MOMENTS) if seen[i]},
     }

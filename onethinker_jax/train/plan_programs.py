@@ -28,9 +28,9 @@ from onethinker_jax.model.sharding import (
 )
 from onethinker_jax.responses import generation_shape, sampling_config
 from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.config import TrainConfig
-from onethinker_jax.train.ema_grpo import MOMENT_TASKS
 from onethinker_jax.train.policy import abstract_model
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update
@@ -110,9 +110,7 @@ def _rl_programs(
     rl = config.rl
     sampling = _distribution(rl.sampler(), sizes)
     optimizer = make_optimizer(rl.optimizer, rl.steps * rl.updates, train_vision=True)
-    state, gradients = state_shapes(
-        shapes, optimizer, len(MOMENT_TASKS), mesh, reference=rl.kl_coefficient > 0
-    )
+    state, gradients = state_shapes(shapes, optimizer, len(MOMENTS), mesh, reference=rl.kl_coefficient > 0)
     update = rl_update(graphdef, optimizer, rl, sampling, config.model.compute_dtype)
     shape = rl.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onethinker_jax.rewards import score_response
-from onethinker_jax.rewards.answers import PROBLEM_TYPES
+from onethinker_jax.tasks import PROBLEM_TYPES
 from tests.places import GOLDEN
 from tests.waiting import is_quick
 

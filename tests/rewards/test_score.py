@@ -20,8 +20,8 @@ from onethinker_jax.rewards import (
     max_overall,
     score_response,
 )
-from onethinker_jax.rewards.answers import PROBLEM_TYPES
 from onethinker_jax.rewards.score import judged_text, mask_prompt
+from onethinker_jax.tasks import PROBLEM_TYPES
 from tests.waiting import HANG_S, is_quick
 
 POINTS = [[100, 100], [200, 200], [300, 300]]
@@ -166,10 +166,10 @@ def test_segmentation_by_its_mask(variant):
         score_response(good, truth, settings=settings, **task)
     with pytest.raises(ValueError, match="mask_score is NaN"):
         score_response(good, truth, mask_score=math.nan, settings=settings, **task)
-    prompt = mask_prompt(good, "image", variant)
+    prompt = mask_prompt(good, "segmentation", "image", variant)
     assert prompt is not None
     assert prompt.box == (0, 0, 100, 100)
-    assert mask_prompt(malformed, "image", variant) is None
+    assert mask_prompt(malformed, "segmentation", "image", variant) is None
     assert score_response(good, truth, mask_score=0.75, **task).accuracy == max_accuracy(
         "segmentation", "image", variant
     )

@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.processor.processor import Processor
-from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, Record
+from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, tree_shardings
 from onethinker_jax.responses import Sampler
+from onethinker_jax.tasks import PROBLEM_TYPES
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.config import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo

@@ -20,13 +20,14 @@ import pytest
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.packing import PackingError
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
-from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, Record, task_of
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.client.client import RewardUnavailable
 from onethinker_jax.rewards.score import RewardSettings, Score, score_response
 from onethinker_jax.rewards.score_pool import ScoringError
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.ema_grpo import MOMENT_TASKS, advantage_config, moment_task
+from onethinker_jax.tasks import MOMENTS, PROBLEM_TYPES
+from onethinker_jax.train.ema_grpo import advantage_config
 from onethinker_jax.train.rl import rollouts
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rl.policy_losses import PolicyLossConfig
@@ -266,8 +267,8 @@ def test_tasks_of_the_moments(records):
     """Every task but segmentation, which has two, shares moments between image and video."""
     for problem_type in PROBLEM_TYPES:
         kinds = {
-            moment_task(task_of(replace(records[0], problem_type=problem_type, data_type=data_type)))
+            task_of(replace(records[0], problem_type=problem_type, data_type=data_type)).moments
             for data_type in ("image", "video")
         }
         assert len(kinds) == (2 if problem_type == "segmentation" else 1)
-    assert len(set(MOMENT_TASKS)) == len(MOMENT_TASKS) == len(PROBLEM_TYPES) + 1
+    assert len(set(MOMENTS)) == len(MOMENTS) == len(PROBLEM_TYPES) + 1

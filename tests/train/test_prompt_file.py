@@ -10,6 +10,7 @@ from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.processor.prompts import PromptError
 from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.errors import UserError
+from onethinker_jax.tasks import Task
 from onethinker_jax.train.config.config import DataSettings, SettingError, TrainConfig
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.preflight.prepare import Corpora, make_processor, prepare_base
@@ -47,7 +48,7 @@ def test_the_runs_processor_asks_in_the_files_words(config: TrainConfig) -> None
     assert text.endswith("Which letter?\nA. one\nB. two\nLetter?<|im_end|>\n<|im_start|>assistant\n")
     assert processor.video_bounds.total is not None and processor.video_bounds.total.max_pixels == 12345
     again = Processor.from_pretrained(base)  # as evaluation reads the exported directory
-    assert again.prompts.template("OCR", "video") == "{question} Briefly."
+    assert again.prompts.template(Task("OCR", "video")) == "{question} Briefly."
 
 
 def test_a_bad_file_is_an_error_of_one_line(config: TrainConfig) -> None:

@@ -18,9 +18,9 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import Variant, max_overall
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.tasks import MOMENTS, Task
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.config import LogSettings, OptimizerSettings, SFTSettings
-from onethinker_jax.train.ema_grpo import MOMENT_TASKS, moment_task
 from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
 from onethinker_jax.train.pages.rollout_page import RolloutPages
@@ -140,15 +140,15 @@ def test_an_update_on_text_alone_leaves_the_vision_tower(policy, found, kind):
 
 def test_an_rl_step_on_text_and_images(train, records, tmp_path):
     """Rewards by task; the moments are those of the problem type, whatever the media."""
-    assert {task_of(record).rpartition(" ")[2] for record in records} == {"(image)", "(text)"}
+    assert {task_of(record).medium for record in records} == {"image", "text"}
     train(tmp_path, settings=replace(SETTINGS, steps=2))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     names = {name for row in rows for name in row}
     assert {"reward/numerical (text)", "reward/numerical (image)", "sigma/numerical"} <= names
     assert not [name for name in names if name.startswith("sigma/") and name.endswith("(text)")]
     assert all(np.isfinite(row["loss"]) and np.isfinite(row["grad_norm"]) for row in rows)
-    assert moment_task("math (text)") == moment_task("math (image)") == MOMENT_TASKS.index("math")
-    assert len(MOMENT_TASKS) == 12  # what checkpoints hold: tasks without media add none
+    assert Task("math", "text").moments == Task("math", "image").moments == "math" in MOMENTS
+    assert len(MOMENTS) == 12  # what checkpoints hold: tasks without media add none
 
 
 @pytest.mark.slow

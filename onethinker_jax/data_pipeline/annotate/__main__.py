@@ -278,7 +278,7 @@ def _filter(
                 files.add(sft_row(judged, settings.out, settings.teacher.model))
         chosen = balanced(kept, settings.filters)
         files.finish(lambda row: (row["data_source"], row["problem_id"]) in chosen)
-    report.balance({task: sum(key in chosen for key in keys) for task, keys in kept.items()})
+    report.balance({str(task): sum(key in chosen for key in keys) for task, keys in kept.items()})
     return report
 
 

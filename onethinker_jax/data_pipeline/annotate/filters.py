@@ -1,6 +1,6 @@
 """Which of a teacher's answers become training examples: the thresholds, the order of the checks, the choice.
 
-OneThinker's own thresholds are not published; those in `THRESHOLDS` are ours.
+OneThinker's own thresholds are not published; those in `tasks.TABLE` are ours.
 """
 
 import hashlib
@@ -11,32 +11,9 @@ from typing import Any, Literal
 
 from onethinker_jax.data_pipeline.annotate import rules
 from onethinker_jax.data_pipeline.annotate.candidates import Candidate, Key
-from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, TASKS, Record, task_of
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The least accuracy, as a share of the most there can be for the task, and what it amounts to."""
-
-    accuracy: float
-    meaning: str
-
-
-THRESHOLDS: dict[str, Threshold] = {
-    "multiple choice": Threshold(1.0, "the right letter"),
-    "numerical": Threshold(1.0, "the right number"),
-    "regression": Threshold(0.8, "a relative error below 15%"),
-    "OCR": Threshold(0.9, "at most one word in ten wrong"),
-    "math": Threshold(1.0, "the right result"),
-    "open-ended": Threshold(0.35, "mean ROUGE F with the reference; another judge needs another one"),
-    "temporal grounding": Threshold(0.6, "tIoU"),
-    "spatial grounding": Threshold(0.7, "sIoU; benchmarks count a box as found from 0.5 on"),
-    "spatial-temporal grounding": Threshold(0.5, "mean of tIoU and of sIoU over the true seconds"),
-    "tracking": Threshold(0.6, "mean sIoU over the true seconds"),
-    "segmentation": Threshold(0.7, "mean of sIoU and the closeness of points (and of a video's key time)"),
-}
-"""By problem type, or by task ("segmentation (video)"), which goes before it: an answer below is not kept."""
+from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, TASKS, Task
 
 REASONS: dict[str, str] = {
     "question holds its answer": "the question gives the answer away: never asked",
@@ -84,7 +61,8 @@ class FilterSettings:
     """Of the choice that caps make."""
 
     def __post_init__(self) -> None:
-        for name, known in (("thresholds", (*PROBLEM_TYPES, *TASKS)), ("caps", TASKS)):
+        names = tuple(map(str, TASKS))
+        for name, known in (("thresholds", (*PROBLEM_TYPES, *names)), ("caps", names)):
             for task, value in getattr(self, name).items():
                 if task not in known:
                     raise ValueError(f"{name}: unknown task {task!r} (known: {', '.join(known)})")
@@ -101,13 +79,13 @@ class FilterSettings:
 
     def threshold(self, record: Record) -> float:
         """Of the record's task."""
-        task, kind = task_of(record), record.problem_type
-        given = self.thresholds.get(task, self.thresholds.get(kind))
-        return (THRESHOLDS.get(task) or THRESHOLDS[kind]).accuracy if given is None else given
+        kind = record.problem_type
+        given = self.thresholds.get(str(task_of(record)), self.thresholds.get(kind))
+        return TABLE[kind].threshold.accuracy if given is None else given
 
-    def cap_of(self, task: str) -> float:
+    def cap_of(self, task: Task) -> float:
         """Of a task; infinite without one."""
-        cap = self.caps.get(task, self.cap)
+        cap = self.caps.get(str(task), self.cap)
         return float("inf") if cap is None else cap
 
 
@@ -211,7 +189,7 @@ def choose(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=lambda v: (order[v.reason], v.accuracy or 0.0, -v.candidate.candidate))
 
 
-def balanced(kept: Mapping[str, Collection[Key]], settings: FilterSettings) -> set[Key]:
+def balanced(kept: Mapping[Task, Collection[Key]], settings: FilterSettings) -> set[Key]:
     """Which of each task's kept records go into the balanced set.
 
     Drawn by a hash of seed and identity: the choice does not depend on the order of the records, and a larger
@@ -228,9 +206,10 @@ def balanced(kept: Mapping[str, Collection[Key]], settings: FilterSettings) -> s
     return chosen
 
 
-def thresholds_table(names: Iterable[str] = THRESHOLDS) -> str:
+def thresholds_table() -> str:
     """The default thresholds as a table in Markdown."""
-    rows = (f"| {name} | {THRESHOLDS[name].accuracy:g} | {THRESHOLDS[name].meaning} |" for name in names)
+    thresholds = {name: row.threshold for name, row in TABLE.items()}
+    rows = (f"| {name} | {one.accuracy:g} | {one.meaning} |" for name, one in thresholds.items())
     return "\n".join(("| problem type | accuracy from | which is |", "|---|---|---|", *rows))
 
 

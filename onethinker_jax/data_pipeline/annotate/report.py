@@ -39,7 +39,7 @@ class AnnotationReport:
 
     def add(self, judged: Judged, threshold: float) -> None:
         """A record with its candidates, and the threshold of its task."""
-        task, reason = task_of(judged.record), judged.reason
+        task, reason = str(task_of(judged.record)), judged.reason
         self.outcomes[task][reason] += 1
         self.thresholds[task] = threshold
         for one in judged.verdicts:

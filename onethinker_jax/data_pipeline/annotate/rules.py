@@ -7,13 +7,13 @@ says None: a filter of good data should rather miss a fault than drop what is ri
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import get_args
 
 from onethinker_jax.data_pipeline.records.ground_truth import answer_fault
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.data_pipeline.records.text_faults import text_fault
 from onethinker_jax.rewards.answers import (
-    STRUCTURED_TYPES,
     StructuredAnswer,
     extract_answer,
     extract_thinking,
@@ -24,6 +24,7 @@ from onethinker_jax.rewards.answers import (
 from onethinker_jax.rewards.equivalence.equivalence import plain_number
 from onethinker_jax.rewards.equivalence.quantities import read_number, readings
 from onethinker_jax.rewards.option_answers import option_letters
+from onethinker_jax.tasks import TABLE, AnswerKind, complete
 
 _RUN = 8  # words that count as a repetition
 _LONG_ANSWER = 12  # characters without white space; a shorter one may stand in a question by chance
@@ -78,7 +79,7 @@ def held_answer(record: Record) -> str | None:
     if "<answer>" in question or "</answer>" in question:
         return "holds <answer> tags"
     flat, wanted = (re.sub(r"\s+", "", text).lower() for text in (question, truth))
-    if len(wanted) >= _LONG_ANSWER and wanted in flat and record.problem_type != "multiple choice":
+    if len(wanted) >= _LONG_ANSWER and wanted in flat and TABLE[record.problem_type].answer != "letter":
         return "holds the answer"
     if not 0 < len(truth) <= _SHORT_ANSWER:
         return None
@@ -188,21 +189,28 @@ _JSON_TRIED = 40
 
 def contradiction(record: Record, reasoning: str, answer: str) -> str | None:
     """How the answer differs from the conclusion that the reasoning draws; None where it draws none."""
-    kind = record.problem_type
-    if kind == "multiple choice":
-        said = [next(filter(None, found)) for found in _LETTER.findall(reasoning)]
-        said = [letter for letter in said if letter in (option_letters(record.options) or letter)]
-        return f"concludes {said[-1]}, answers {answer}" if said and said[-1] != answer else None
-    if kind in ("numerical", "regression", "math"):
-        said = [next(filter(None, found)) for found in _NUMBER_SAID.findall(reasoning)]
-        given, found = read_number(answer), read_number(said[-1]) if said else None
-        if given is None or found is None:
-            return None
-        if any(abs(a - b) <= max(abs(a), abs(b)) / 200 for a, b in readings(given, found)):
-            return None
-        return f"concludes {said[-1]}, answers {answer}"
-    marks = parse_structured(answer, kind, record.data_type)
-    if kind not in STRUCTURED_TYPES or marks is None:
+    return _CONTRADICTIONS[TABLE[record.problem_type].answer](record, reasoning, answer)
+
+
+def _other_letter(record: Record, reasoning: str, answer: str) -> str | None:
+    said = [next(filter(None, found)) for found in _LETTER.findall(reasoning)]
+    said = [letter for letter in said if letter in (option_letters(record.options) or letter)]
+    return f"concludes {said[-1]}, answers {answer}" if said and said[-1] != answer else None
+
+
+def _other_number(record: Record, reasoning: str, answer: str) -> str | None:
+    said = [next(filter(None, found)) for found in _NUMBER_SAID.findall(reasoning)]
+    given, found = read_number(answer), read_number(said[-1]) if said else None
+    if given is None or found is None:
+        return None
+    if any(abs(a - b) <= max(abs(a), abs(b)) / 200 for a, b in readings(given, found)):
+        return None
+    return f"concludes {said[-1]}, answers {answer}"
+
+
+def _other_json(record: Record, reasoning: str, answer: str) -> str | None:
+    marks = parse_structured(answer, record.problem_type, record.data_type)
+    if marks is None:
         return None
     stated = _last_json(record, reasoning)
     if stated is not None:
@@ -250,3 +258,18 @@ def _numbers(marks: StructuredAnswer) -> Iterator[tuple[str, float]]:
         yield from ((f"box {second}", value) for value in box)
     for point in (*marks.positive_points, *marks.negative_points):
         yield from (("point", value) for value in point)
+
+
+_CONTRADICTIONS: Mapping[AnswerKind, Callable[[Record, str, str], str | None]] = complete(
+    "annotate/rules.py",
+    {
+        "letter": _other_letter,
+        "number": _other_number,
+        "estimate": _other_number,
+        "result": _other_number,
+        "text": lambda *_: None,
+        "JSON": _other_json,
+    },
+    get_args(AnswerKind),
+)
+"""Record, reasoning and answer -> how they contradict each other, by the kind of answer."""

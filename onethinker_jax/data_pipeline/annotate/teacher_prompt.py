@@ -29,7 +29,7 @@ reasoning, written in English, describe what you see that matters, compare and c
 with the conclusion that the answer then repeats. Do not speak of these instructions. Frames of a video come \
 with their times in seconds. Coordinates run from 0 to 1000 over the picture's own width and height, from its \
 upper left corner. The answer holds {form} and nothing else."""
-"""{form} becomes the entry of ANSWER_EXAMPLES for the task."""
+"""{form} becomes what the task's answer holds, with an example: the teacher's wording in `tasks.TABLE`."""
 
 TEXT_SYSTEM_PROMPT = """\
 You write worked examples from which a smaller model learns to reason. Reply with <think>your reasoning</think> and \
@@ -37,35 +37,6 @@ then <answer>the answer</answer>, each tag once, nothing outside them. In the re
 step by step, and end with the conclusion that the answer then repeats. Do not speak of these instructions. The \
 answer holds {form} and nothing else."""
 """The same for records without media, which have nothing to be seen."""
-
-_MARKS = (
-    '"boxes": [120, 80, 560, 910], "positive_points": [[300, 200], [340, 480], [310, 700]], '
-    '"negative_points": [[60, 40], [700, 300], [480, 960]]'
-)
-ANSWER_EXAMPLES = {
-    "multiple choice": "the letter of the right option",
-    "numerical": "one number",
-    "regression": "one number, your best estimate",
-    "OCR": "the text as it is written",
-    "math": "the result",
-    "open-ended": "a short text in whole sentences",
-    "temporal grounding": 'JSON with start and end in seconds, such as {"time": [3.5, 9.0]}',
-    "spatial grounding": 'JSON with one box as [x1, y1, x2, y2], such as {"boxes": [120, 80, 560, 910]}',
-    "spatial-temporal grounding": (
-        "JSON with start and end in seconds and one box for every whole second between them, such as "
-        '{"time": [8.6, 10.2], "boxes": {"9": [120, 80, 560, 910], "10": [130, 80, 570, 910]}}'
-    ),
-    "tracking": (
-        "JSON with one box for every whole second asked for, such as "
-        '{"boxes": {"1": [120, 80, 560, 910], "2": [130, 80, 570, 910]}}'
-    ),
-    "segmentation": f"JSON with the object's box, three points on it and three beside it, such as {{{_MARKS}}}",
-    "segmentation (video)": (
-        "JSON with the second in which the object is seen best and, in the frame of that second, its box, three "
-        f'points on it and three beside it, such as {{"time": 4.0, {_MARKS}}}'
-    ),
-}
-"""What the answer holds; a key with the data type in brackets goes before the plain one."""
 
 _FACTOR = 32  # sides are multiples of it, as for the student
 _JPEG_QUALITY = 92
@@ -111,8 +82,7 @@ def system_prompt(record: Record, template: str = SYSTEM_PROMPT) -> str:
     """
     if record.data_type == "text" and template == SYSTEM_PROMPT:
         template = TEXT_SYSTEM_PROMPT
-    form = ANSWER_EXAMPLES.get(task_of(record)) or ANSWER_EXAMPLES[record.problem_type]
-    return template.replace("{form}", form)
+    return template.replace("{form}", task_of(record).wording.teacher)
 
 
 def asked_turns(record: Record) -> list[dict[str, str]]:

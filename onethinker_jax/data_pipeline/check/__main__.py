@@ -45,6 +45,7 @@ from onethinker_jax.data_pipeline.media.reading.media_reader import GRACE_SECOND
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.record import Purpose, Record, iter_records, task_of
+from onethinker_jax.tasks import Task
 from onethinker_jax.text_output import json_text, one_line
 
 if TYPE_CHECKING:  # they import JAX, which only `--model` needs
@@ -222,8 +223,8 @@ class _Samples:
 
     def __init__(self, count: int):
         self._count, self._random = count, random.Random(0)
-        self._kept: dict[str, list[Record]] = {}
-        self._seen: Counter[str] = Counter()
+        self._kept: dict[Task, list[Record]] = {}
+        self._seen: Counter[Task] = Counter()
 
     def offer(self, record: Record) -> None:
         task = task_of(record)

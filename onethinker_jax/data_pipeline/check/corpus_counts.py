@@ -44,7 +44,7 @@ class CorpusCounts:
 
     def add(self, record: Record, facts: MediaFacts | None) -> None:
         """Counts one good record; `facts` are None where media were not looked at."""
-        self.tasks[task_of(record)] += 1
+        self.tasks[str(task_of(record))] += 1
         self.modalities[record.data_type] += 1
         self.sources[record.data_source or "(none)"] += 1
         if record.problem_id != "":

@@ -29,7 +29,7 @@ class CorpusLengths:
 
     def add(self, record: Record, lengths: Lengths) -> None:
         """Counts a record."""
-        key = record.messages is not None, task_of(record)
+        key = record.messages is not None, str(task_of(record))
         self._found.setdefault(key, array("I")).extend((lengths.tokens, lengths.patches))
 
     def table(self) -> Table:

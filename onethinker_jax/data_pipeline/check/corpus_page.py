@@ -55,7 +55,7 @@ def write_corpus_page(
     else:
         body.append('<p class="lead">There is no good record to be shown; bad.jsonl says what is wrong.</p>')
     for task in sorted(tasks):
-        members = [card for card in cards if task_of(card[0]) == task]
+        members = [card for card in cards if str(task_of(card[0])) == task]
         if members:
             body.append(f"<h2>{escape(task)}</h2>{''.join(_card(*card) for card in members)}")
     write_html(path, title, _STYLE, "".join(body))

@@ -11,35 +11,18 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.records.conversation import media_kinds, reserved_token
-from onethinker_jax.data_pipeline.records.record import PROBLEM_TYPES, TASKS, Record, task_name
+from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.data_pipeline.records.text_faults import text_fault
 from onethinker_jax.errors import UserError
-
-ANSWER_FORMS = {
-    "multiple choice": "one letter",
-    "numerical": "a number",
-    "regression": "an estimated number",
-    "OCR": "the text",
-    "math": "the result",
-    "open-ended": "a short text",
-    "temporal grounding": '{"time": [start, end]} in seconds',
-    "spatial grounding": '{"boxes": [x1, y1, x2, y2]} from 0 to 1000',
-    "spatial-temporal grounding": (
-        '{"time": [start, end], "boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000'
-    ),
-    "tracking": '{"boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000',
-    "segmentation": "a box, 3 positive_points and 3 negative_points from 0 to 1000",
-    "segmentation (video)": "a time, its box, 3 positive_points and 3 negative_points from 0 to 1000",
-}
-"""What the answer of each task is; a key with the data type in brackets goes before the plain one."""
+from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, TASKS, Task
 
 FALLBACK = "default"
 """Key of the template of all tasks that have none of their own."""
 
-_CHOICE = "multiple choice"
 # A word in single braces is a placeholder, in double braces itself; the JSON of an answer's form is neither.
 _BRACED = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 _LETTERED = re.compile(r"^\s*\(?[A-Z][.):]")
@@ -59,7 +42,7 @@ class Prompts:
     def __init__(self, templates: Mapping[str, str], source: str = "prompts"):
         """
         Args:
-            templates: by task as `task_of` names it ("OCR (video)"), by problem type ("OCR"), or "default";
+            templates: by task ("OCR (video)"), by problem type ("OCR"), or "default";
                 the first of these that is there counts. A task without media has the template of images
                 where none of them is there or the default cannot serve: files written before there were
                 such tasks go on to be read.
@@ -69,22 +52,22 @@ class Prompts:
             PromptError: an unknown task, a task without a template, or one with other placeholders.
         """
         self.source = source
-        if unknown := sorted(set(templates) - {*TASKS, *PROBLEM_TYPES, FALLBACK}):
+        if unknown := sorted(set(templates) - {*map(str, TASKS), *PROBLEM_TYPES, FALLBACK}):
             raise PromptError(
                 f"{source}: {unknown[0]!r} is no task (known: {', '.join(PROBLEM_TYPES)}, each also with "
                 f"' (image)', ' (video)' or ' (text)', and {FALLBACK})"
             )
-        self._templates: dict[str, str] = {}
+        self._templates: dict[Task, str] = {}
         for task in TASKS:
-            key = next((k for k in (task, _problem_type(task), FALLBACK) if k in templates), None)
-            fault = key and _template_fault(templates[key], options=_problem_type(task) == _CHOICE)
-            if task.endswith(" (text)") and (key is None or (key == FALLBACK and fault)):
-                self._templates[task] = self._templates[task_name(_problem_type(task), "image")]
+            key = next((k for k in (str(task), task.problem_type, FALLBACK) if k in templates), None)
+            fault = key and _template_fault(templates[key], options=_has_options(task))
+            if task.medium == "text" and (key is None or (key == FALLBACK and fault)):
+                self._templates[task] = self._templates[replace(task, medium="image")]
                 continue
             if key is None:
                 raise PromptError(f"{source}: has no template for {task}, and no {FALLBACK}")
             if fault:
-                used_for = "" if key == task else f" (for {task})"
+                used_for = "" if key == str(task) else f" (for {task})"
                 raise PromptError(f"{source}: {key}{used_for}: {fault}")
             self._templates[task] = templates[key]
 
@@ -107,34 +90,32 @@ class Prompts:
 
     def to_json(self) -> str:
         """What `from_file` reads back, every task named."""
-        return json.dumps(self._templates, indent=2, ensure_ascii=False) + "\n"
+        templates = {str(task): template for task, template in self._templates.items()}
+        return json.dumps(templates, indent=2, ensure_ascii=False) + "\n"
 
-    def template(self, problem_type: str, data_type: str) -> str:
+    def template(self, task: Task) -> str:
         """The template of a task.
 
         Raises:
             PromptError: an unknown task.
         """
-        task = task_name(problem_type, data_type)
         if task not in self._templates:
             raise PromptError(f"{self.source}: has no template for {task}")
         return self._templates[task]
 
 
-def instruction(problem_type: str, data_type: str) -> str:
-    """Our own instruction of a task. Raises KeyError for an unknown problem type."""
-    form = ANSWER_FORMS.get(f"{problem_type} ({data_type})") or ANSWER_FORMS[problem_type]
-    return f"Think in <think></think>, then give {form} in <answer></answer>."
+def instruction(task: Task) -> str:
+    """Our own instruction of a task. Raises KeyError for an unknown one."""
+    return f"Think in <think></think>, then give {task.wording.prompt} in <answer></answer>."
 
 
-def _own_template(task: str) -> str:
-    problem_type, _, data_type = task[:-1].rpartition(" (")
-    options = "{options}\n" if problem_type == _CHOICE else ""
-    return f"{{question}}\n{options}{instruction(problem_type, data_type)}"
+def _own_template(task: Task) -> str:
+    options = "{options}\n" if _has_options(task) else ""
+    return f"{{question}}\n{options}{instruction(task)}"
 
 
-def _problem_type(task: str) -> str:
-    return task.rpartition(" (")[0]
+def _has_options(task: Task) -> bool:
+    return TABLE[task.problem_type].answer == "letter"
 
 
 def _template_fault(template: object, *, options: bool) -> str | None:
@@ -160,15 +141,14 @@ def _template_fault(template: object, *, options: bool) -> str | None:
     return None
 
 
-OWN_PROMPTS = Prompts({task: _own_template(task) for task in TASKS})
+OWN_PROMPTS = Prompts({str(task): _own_template(task) for task in TASKS})
 """The project's wording."""
 
 
 def ask(
     problem: str,
     options: Sequence[str],
-    problem_type: str,
-    data_type: str,
+    task: Task,
     *,
     prompts: Prompts = OWN_PROMPTS,
 ) -> str:
@@ -180,7 +160,7 @@ def ask(
     values = {"question": problem.strip(), "options": "\n".join(_lettered(options))}
     return _BRACED.sub(
         lambda found: f"{{{found[1]}}}" if found[1] else values[found[2]],
-        prompts.template(problem_type, data_type),
+        prompts.template(task),
     )
 
 
@@ -193,7 +173,7 @@ def question_text(record: Record, *, prompts: Prompts = OWN_PROMPTS) -> str:
     problem = record.problem
     if not media_kinds(problem):
         problem = "<video>" * len(record.videos) + "<image>" * len(record.images) + problem.lstrip()
-    return ask(problem, record.options, record.problem_type, record.data_type, prompts=prompts)
+    return ask(problem, record.options, task_of(record), prompts=prompts)
 
 
 def chat_messages(record: Record, *, prompts: Prompts = OWN_PROMPTS) -> list[dict[str, str]]:

@@ -15,36 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from onethinker_jax.answer_forms import finite_number
 from onethinker_jax.data_pipeline.media.media_file import MediaFile, MediaFolder
 from onethinker_jax.data_pipeline.media.picture_header import picture_header
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.records.conversation import Turn, conversation_fault, media_kinds, words_of
-from onethinker_jax.data_pipeline.records.ground_truth import answer_doubt, answer_fault, is_number
+from onethinker_jax.data_pipeline.records.ground_truth import answer_doubt, answer_fault
 from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.text_faults import text_fault
 from onethinker_jax.data_pipeline.records.true_masks import TrueMasks, parse_masks
+from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, Task
 from onethinker_jax.text_output import one_line
 
-__all__ = ["PROBLEM_TYPES", "TASKS", "Purpose", "Record", "RecordError"]
-__all__ += ["iter_records", "read_records", "task_of"]
+__all__ = ["Purpose", "Record", "RecordError", "iter_records", "read_records", "task_of"]
 
 Purpose = Literal["sft", "rl", "heldout"]
 """What a file is for: SFT needs messages; RL and held-out answers need a problem type and a true answer."""
 
 logger = logging.getLogger(__name__)
-
-_DATA_TYPES = {
-    **dict.fromkeys(("multiple choice", "numerical", "regression"), ("image", "video", "text")),
-    "OCR": ("image", "video"),  # reads what is in a picture
-    **dict.fromkeys(("math", "open-ended"), ("image", "video", "text")),
-    "temporal grounding": ("video",),
-    "spatial grounding": ("image",),
-    "spatial-temporal grounding": ("video",),
-    "tracking": ("video",),
-    "segmentation": ("image", "video"),
-}
-PROBLEM_TYPES: tuple[str, ...] = tuple(_DATA_TYPES)
-TASKS: tuple[str, ...] = tuple(f"{p} ({d})" for p, kinds in _DATA_TYPES.items() for d in kinds)
 
 _TAGS = re.compile(r"</?answer>")
 _TAGGED = re.compile(r"<answer>.*?</answer>", re.DOTALL)
@@ -77,14 +65,9 @@ class Record:
         return self.origin or f"record {self.problem_id}"
 
 
-def task_of(record: Record) -> str:
-    """The record's task: "segmentation (video)", "math (text)" ...; "messages (image)" if it has no type."""
-    return task_name(record.problem_type or "messages", record.data_type)
-
-
-def task_name(problem_type: str, data_type: str) -> str:
-    """One of TASKS, where the two go together; what has a video and an image counts as video."""
-    return f"{problem_type} ({data_type if data_type in ('image', 'text') else 'video'})"
+def task_of(record: Record) -> Task:
+    """The record's task; "messages (image)" and so on if it has no type."""
+    return Task.of(record.problem_type, record.data_type)
 
 
 def read_records(
@@ -216,15 +199,16 @@ def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
         close = difflib.get_close_matches(problem_type, PROBLEM_TYPES, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(PROBLEM_TYPES)}"
         raise RecordError(f"problem_type: unknown {problem_type!r} ({hint})")
-    if problem_type and data_type != "video-image" and data_type not in _DATA_TYPES[problem_type]:
+    if problem_type and data_type != "video-image" and data_type not in TABLE[problem_type].media:
         raise RecordError(f"data_type: {problem_type} has no {data_type!r} form")
     options = _field(row, "options", list, [])
     if not all(isinstance(option, str) and option.strip() for option in options):
         raise RecordError("options: must be a list of strings that are not empty")
     if len(options) > 26:
         raise RecordError(f"options: has {len(options)}, more than there are letters")
-    if problem_type == "multiple choice" and not messages and len(options) < 2:
-        raise RecordError(f"options: multiple choice needs at least 2, has {len(options)}")
+    lettered = bool(problem_type) and TABLE[problem_type].answer == "letter"
+    if lettered and not messages and len(options) < 2:
+        raise RecordError(f"options: {problem_type} needs at least 2, has {len(options)}")
 
     if messages:
         problem = _field(row, "problem", str, next(m["content"] for m in messages if m["role"] == "user"))
@@ -372,7 +356,7 @@ def _answer(
     """The answer in its tags, checked against what the problem type needs."""
     name = "solution" if "solution" in row and "answer" not in row else "answer"
     value = row.get(name)
-    if is_number(value):
+    if finite_number(value) is not None:
         value = str(value)
     if value is None and messages:
         found = _TAGGED.findall(words_of(messages[-1]["content"]))
@@ -393,8 +377,6 @@ def _answer(
     fault = None if segmentation and not inner else answer_fault(inner, problem_type, data_type, options)
     if fault:
         part, colon, rest = fault.partition(": ")
-        raise RecordError(f"{name}.{part}: {rest}" if colon and part in _PARTS else f"{name}: {fault}")
+        keys = {one.key for one in TABLE[problem_type].parts}
+        raise RecordError(f"{name}.{part}: {rest}" if colon and part in keys else f"{name}: {fault}")
     return value if tags else f"<answer>{value}</answer>"
-
-
-_PARTS = ("time", "boxes", "positive_points", "negative_points")

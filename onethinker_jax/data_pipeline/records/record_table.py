@@ -65,7 +65,7 @@ class TableMaker:
     def add(self, record: Record) -> None:
         """The next record."""
         tasks, sources = self._names
-        self._codes[0].append(tasks.setdefault(task_of(record), len(tasks)))
+        self._codes[0].append(tasks.setdefault(str(task_of(record)), len(tasks)))
         self._codes[1].append(sources.setdefault(record.data_source, len(sources)))
         serves = [purpose_fault(record, purpose) is None for purpose in PURPOSES]
         self._purposes.append(sum(bit << place for place, bit in enumerate(serves)))

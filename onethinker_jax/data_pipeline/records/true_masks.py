@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onethinker_jax.answer_forms import finite_number, finite_numbers
 from onethinker_jax.data_pipeline.media.picture_header import PictureHeader
-from onethinker_jax.data_pipeline.records.ground_truth import is_number, numbers
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.rewards.metrics import run_lengths
 
@@ -120,7 +120,7 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
 
 def _rate(row: Mapping[str, Any]) -> float | None:
     fps = row.get("fps")
-    if fps is not None and (not is_number(fps) or fps <= 0):
+    if fps is not None and (finite_number(fps) is None or fps <= 0):
         raise RecordError(f"fps: must be a positive number, is {fps!r:.60}")
     return fps
 
@@ -131,7 +131,7 @@ def _resolution(row: Mapping[str, Any]) -> list | None:
     if found is None:
         return None
     sides: list = [found.get(k) for k in ("height", "width")] if isinstance(found, dict) else []
-    if not numbers(sides, 2) or min(sides) <= 0:
+    if finite_numbers(sides, 2) is None or min(sides) <= 0:
         raise RecordError(f"resolution: must be {{width, height}} in pixels, is {found!r:.60}")
     return sides
 
@@ -149,7 +149,7 @@ def _frame_list(row: Mapping[str, Any], output: Mapping[str, Any]) -> list[str] 
 
 
 def _check_mask(name: str, mask: Any) -> None:
-    if not isinstance(mask, dict) or not numbers(mask.get("size"), 2) or "counts" not in mask:
+    if not isinstance(mask, dict) or finite_numbers(mask.get("size"), 2) is None or "counts" not in mask:
         raise RecordError(f"{name} must hold size and counts")
     height, width = mask["size"]
     if not isinstance(height, int) or not isinstance(width, int) or height < 1 or width < 1:

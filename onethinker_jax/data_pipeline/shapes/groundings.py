@@ -14,7 +14,9 @@ import numpy as np
 
 from onethinker_jax.data_pipeline.shapes import scenes
 from onethinker_jax.data_pipeline.shapes.phrases import (
+    Asked,
     Question,
+    QuestionTable,
     extreme,
     life_spans,
     seconds_text,
@@ -159,3 +161,38 @@ def segment_video(scene: Scene, rng: random.Random) -> Question | None:
     return Question(
         f"Segment the {shape.name}.", _compact({"time": float(key), **prompts}), thinking, target=index
     )
+
+
+IN_JSON: QuestionTable = {
+    "temporal grounding": {
+        "video": {
+            "shapes": Asked(9, ((2, ground_life), (1, ground_motion))),
+            "words": Asked(2, ((1, ground_life),)),
+            "sum": Asked(1, ((1, ground_life),)),
+        },
+    },
+    "spatial grounding": {
+        "image": {
+            "shapes": Asked(6, ((1, ground_box),)),
+        },
+    },
+    "spatial-temporal grounding": {
+        "video": {
+            "shapes": Asked(5, ((1, ground_tube),)),
+        },
+    },
+    "tracking": {
+        "video": {
+            "shapes": Asked(5, ((1, track),)),
+        },
+    },
+    "segmentation": {
+        "image": {
+            "shapes": Asked(5, ((1, segment_image),)),
+        },
+        "video": {
+            "shapes": Asked(4, ((1, segment_video),)),
+        },
+    },
+}
+"""Problem type -> medium -> kind of scene -> its share of the records, and who makes its questions."""

@@ -3,11 +3,12 @@ seen.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from onethinker_jax.data_pipeline.shapes import scenes
 from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, MIN_VISIBLE, SHAPES, Scene, Shape
+from onethinker_jax.tasks import Medium
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,22 @@ class Question:
     thinking: str
     options: tuple[str, ...] = ()
     target: int | None = None
+
+
+Builder = Callable[[Scene, random.Random], Question | None]
+"""Makes a question on a scene; None where the scene cannot carry one."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a task is asked on one kind of scene: its share of all records, in percent, and weights of builders."""
+
+    share: float
+    builders: tuple[tuple[float, Builder], ...]
+
+
+QuestionTable = Mapping[str, Mapping[Medium, Mapping[str, Asked]]]
+"""Problem type -> medium -> kind of scene -> how it is asked."""
 
 
 def listed(parts: Iterable[str]) -> str:

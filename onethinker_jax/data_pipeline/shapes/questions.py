@@ -4,17 +4,20 @@ of thought.
 Each builder takes a scene and a random generator and returns a `Question`, or None where the scene cannot
 carry one (then another kind of question, or another scene, is taken). Answers are computed from the scene,
 never from a drawn label; what could be misread (two nearly equal sizes, a centre on a border line) is not
-asked. This file holds the tasks answered in text and the table of all builders; `groundings` holds the
-tasks answered in JSON.
+asked. This file holds the tasks answered in text and puts the table of all tasks together; `groundings` holds the tasks
+answered in JSON.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from onethinker_jax.data_pipeline.shapes import groundings, scenes
+from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes.groundings import IN_JSON
 from onethinker_jax.data_pipeline.shapes.phrases import (
+    Asked,
     Question,
+    QuestionTable,
     clear_place,
     counted,
     deeds,
@@ -29,14 +32,14 @@ from onethinker_jax.data_pipeline.shapes.phrases import (
     with_article,
 )
 from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, SHAPES, WORDS, Scene
+from onethinker_jax.tasks import TASKS, Task, complete
 
-Builder = Callable[[Scene, random.Random], Question | None]
 NUMBER_WORDS = ("no", "one", "two", "three", "four")
 
 
 def ask_task(scene: Scene, problem_type: str, rng: random.Random) -> Question | None:
     """A question of `problem_type` on `scene`, or None if the scene offers none."""
-    builders = list(BUILDERS[problem_type, scene.data_type, scene.kind])
+    builders = list(QUESTIONS[Task.of(problem_type, scene.data_type)][scene.kind].builders)
     while builders:
         weights = [weight for weight, _ in builders]
         pick = rng.choices(range(len(builders)), weights)[0]
@@ -388,44 +391,76 @@ def _tell_deed(scene: Scene, rng: random.Random) -> Question | None:
     return Question(f"What does the {shape.name} do?", f"it {listed(deeds(scene, shape))}", thinking)
 
 
-BUILDERS: dict[tuple[str, str, str], tuple[tuple[float, Builder], ...]] = {
-    ("multiple choice", "image", "shapes"): (
-        (1, _choose_colour),
-        (1, _choose_shape),
-        (1, _choose_place),
-        (1, _choose_extreme),
-    ),
-    ("multiple choice", "image", "words"): ((1, _choose_word),),
-    ("multiple choice", "video", "shapes"): (
-        (2, _choose_direction),
-        (2, _choose_event),
-        (1, _choose_colour),
-        (1, _choose_shape),
-    ),
-    ("multiple choice", "video", "words"): ((1, _choose_turn),),
-    ("numerical", "image", "shapes"): ((1, _count_all), (2, _count_kind), (2, _count_beside)),
-    ("numerical", "image", "words"): ((1, _read_number),),
-    ("numerical", "video", "shapes"): ((2, _count_moment), (1, _count_moving), (1, _count_kind)),
-    ("numerical", "video", "words"): ((1, _read_number),),
-    ("regression", "image", "shapes"): ((1, _estimate_extent), (1, _estimate_position)),
-    ("regression", "video", "shapes"): ((1, _estimate_stay), (1, _estimate_way)),
-    ("math", "image", "shapes"): ((1, _price_shapes),),
-    ("math", "image", "sum"): ((1, _solve_print),),
-    ("math", "video", "shapes"): ((1, _price_shapes),),
-    ("math", "video", "sum"): ((1, _combine_numbers),),
-    ("OCR", "image", "words"): ((1, _read_print),),
-    ("OCR", "image", "sum"): ((1, _read_sum),),
-    ("OCR", "video", "words"): ((1, _read_turns),),
-    ("OCR", "video", "sum"): ((1, _read_turns),),
-    ("open-ended", "image", "shapes"): ((1, _caption_image), (1, _name_place), (0.5, _name_extreme)),
-    ("open-ended", "video", "shapes"): ((1, _caption_video), (1, _tell_deed)),
-    ("temporal grounding", "video", "shapes"): ((2, groundings.ground_life), (1, groundings.ground_motion)),
-    ("temporal grounding", "video", "words"): ((1, groundings.ground_life),),
-    ("temporal grounding", "video", "sum"): ((1, groundings.ground_life),),
-    ("spatial grounding", "image", "shapes"): ((1, groundings.ground_box),),
-    ("spatial-temporal grounding", "video", "shapes"): ((1, groundings.ground_tube),),
-    ("tracking", "video", "shapes"): ((1, groundings.track),),
-    ("segmentation", "image", "shapes"): ((1, groundings.segment_image),),
-    ("segmentation", "video", "shapes"): ((1, groundings.segment_video),),
+_IN_TEXT: QuestionTable = {
+    "multiple choice": {
+        "image": {
+            "shapes": Asked(
+                7, ((1, _choose_colour), (1, _choose_shape), (1, _choose_place), (1, _choose_extreme))
+            ),
+            "words": Asked(1, ((1, _choose_word),)),
+        },
+        "video": {
+            "shapes": Asked(
+                6, ((2, _choose_direction), (2, _choose_event), (1, _choose_colour), (1, _choose_shape))
+            ),
+            "words": Asked(1, ((1, _choose_turn),)),
+        },
+    },
+    "numerical": {
+        "image": {
+            "shapes": Asked(5, ((1, _count_all), (2, _count_kind), (2, _count_beside))),
+            "words": Asked(1, ((1, _read_number),)),
+        },
+        "video": {
+            "shapes": Asked(4, ((2, _count_moment), (1, _count_moving), (1, _count_kind))),
+            "words": Asked(1, ((1, _read_number),)),
+        },
+    },
+    "regression": {
+        "image": {
+            "shapes": Asked(4, ((1, _estimate_extent), (1, _estimate_position))),
+        },
+        "video": {
+            "shapes": Asked(4, ((1, _estimate_stay), (1, _estimate_way))),
+        },
+    },
+    "OCR": {
+        "image": {
+            "words": Asked(4, ((1, _read_print),)),
+            "sum": Asked(1, ((1, _read_sum),)),
+        },
+        "video": {
+            "words": Asked(3, ((1, _read_turns),)),
+            "sum": Asked(1, ((1, _read_turns),)),
+        },
+    },
+    "math": {
+        "image": {
+            "shapes": Asked(2, ((1, _price_shapes),)),
+            "sum": Asked(2, ((1, _solve_print),)),
+        },
+        "video": {
+            "shapes": Asked(2, ((1, _price_shapes),)),
+            "sum": Asked(2, ((1, _combine_numbers),)),
+        },
+    },
+    "open-ended": {
+        "image": {
+            "shapes": Asked(6, ((1, _caption_image), (1, _name_place), (0.5, _name_extreme))),
+        },
+        "video": {
+            "shapes": Asked(5, ((1, _caption_video), (1, _tell_deed))),
+        },
+    },
 }
-"""(problem type, data type, kind of scene) -> (weight, builder)s."""
+
+QUESTIONS: Mapping[Task, Mapping[str, Asked]] = complete(
+    "shapes/questions.py",
+    {
+        Task(problem_type, medium): kinds
+        for problem_type, media in {**_IN_TEXT, **IN_JSON}.items()
+        for medium, kinds in media.items()
+    },
+    (task for task in TASKS if task.medium != "text"),  # every question is about a scene
+)
+"""Task -> kind of scene -> the share of the records that it has, and who makes its questions."""

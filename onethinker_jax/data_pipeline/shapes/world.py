@@ -30,9 +30,10 @@ from pycocotools import mask as coco_mask
 from onethinker_jax.data_pipeline.processor import prompts
 from onethinker_jax.data_pipeline.shapes import scenes
 from onethinker_jax.data_pipeline.shapes.phrases import Question
-from onethinker_jax.data_pipeline.shapes.questions import ask_task, list_objects
+from onethinker_jax.data_pipeline.shapes.questions import QUESTIONS, ask_task, list_objects
 from onethinker_jax.data_pipeline.shapes.scenes import Scene
 from onethinker_jax.errors import UserError
+from onethinker_jax.tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
 
@@ -41,44 +42,6 @@ VERSION = 4
 
 RECORDS_A_SCENE = {"shapes": 5, "words": 3, "sum": 2}
 """How many records share one picture or video at most, by kind of scene."""
-
-MIX = {
-    "shapes": {
-        "multiple choice (image)": 7,
-        "multiple choice (video)": 6,
-        "numerical (image)": 5,
-        "numerical (video)": 4,
-        "regression (image)": 4,
-        "regression (video)": 4,
-        "math (image)": 2,
-        "math (video)": 2,
-        "open-ended (image)": 6,
-        "open-ended (video)": 5,
-        "temporal grounding (video)": 9,
-        "spatial grounding (image)": 6,
-        "spatial-temporal grounding (video)": 5,
-        "tracking (video)": 5,
-        "segmentation (image)": 5,
-        "segmentation (video)": 4,
-    },
-    "words": {
-        "multiple choice (image)": 1,
-        "multiple choice (video)": 1,
-        "numerical (image)": 1,
-        "numerical (video)": 1,
-        "OCR (image)": 4,
-        "OCR (video)": 3,
-        "temporal grounding (video)": 2,
-    },
-    "sum": {
-        "OCR (image)": 1,
-        "OCR (video)": 1,
-        "math (image)": 2,
-        "math (video)": 2,
-        "temporal grounding (video)": 1,
-    },
-}
-"""Shares in percent of the records, by kind of scene and task: near OneThinker-600k's, no task below 4%."""
 
 _MANIFEST, _DATASET = "manifest.json", "onethinker_jax Shapes world"
 _PATIENCE = 40  # scenes drawn, at most, until one carries all the tasks dealt to it
@@ -237,9 +200,14 @@ class _Job:
         return f"{self.data_type}s/{self.split}_{self.kind}_{self.number:05d}.{ending}"
 
 
-def task_counts(records: int) -> dict[tuple[str, str], int]:
-    """How many of `records` fall on each (kind of scene, task): largest remainders of `MIX`'s shares."""
-    shares = {(kind, task): share for kind, tasks in MIX.items() for task, share in tasks.items()}
+def task_counts(records: int) -> dict[tuple[str, Task], int]:
+    """How many of `records` fall on each (kind of scene, task): largest remainders of `QUESTIONS`' shares."""
+    shares = {
+        (kind, task): QUESTIONS[task][kind].share
+        for kind in RECORDS_A_SCENE
+        for task in TASKS
+        if task in QUESTIONS and kind in QUESTIONS[task]
+    }
     total = sum(shares.values())
     exact = {key: records * share / total for key, share in shares.items()}
     counts = {key: int(value) for key, value in exact.items()}
@@ -254,9 +222,8 @@ def _deal(split: str, records: int, seed: int) -> list[_Job]:
     jobs = []
     groups: dict[tuple[str, str], list[str]] = {}
     for (kind, task), count in task_counts(records).items():
-        problem_type, data_type = task[:-1].rsplit(" (", 1)
         if count:
-            groups.setdefault((data_type, kind), []).extend([problem_type] * count)
+            groups.setdefault((task.medium, kind), []).extend([task.problem_type] * count)
     for (data_type, kind), problem_types in groups.items():
         most = max(problem_types.count(problem_type) for problem_type in set(problem_types))
         scenes_wanted = max(most, -(-len(problem_types) // RECORDS_A_SCENE[kind]))
@@ -335,7 +302,10 @@ def _row(job: _Job, scene: Scene, problem_type: str, question: Question) -> dict
     media = {f"{job.data_type}s": [job.media]}
     if job.split in ("sft", "captions"):
         messages = [
-            {"role": "user", "content": prompts.ask(problem, question.options, problem_type, job.data_type)},
+            {
+                "role": "user",
+                "content": prompts.ask(problem, question.options, Task.of(problem_type, job.data_type)),
+            },
             {"role": "assistant", "content": f"<think>{question.thinking}</think>\n{answer}"},
         ]
         return {**head, "answer": answer, "messages": messages, **media}

@@ -1,1 +1,1 @@
-GPU_PRESETS={}
+GPU_PRESETS = {}

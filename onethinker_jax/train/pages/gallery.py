@@ -112,7 +112,7 @@ def gallery_item(
     kind = record.problem_type, record.data_type
     view = view_record(record, *(one.marks for one in answers), fps=fps)
     return GalleryItem(
-        task=task_of(record),
+        task=str(task_of(record)),
         problem_id=record.problem_id,
         question=view.question,
         options=record.options,

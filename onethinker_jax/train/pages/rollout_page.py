@@ -18,13 +18,13 @@ from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records.conversation import words_of
 from onethinker_jax.data_pipeline.records.record import task_of
 from onethinker_jax.rewards.answers import (
-    STRUCTURED_TYPES,
     StructuredAnswer,
     extract_answer,
     extract_thinking,
     parse_structured,
     unwrap_answer,
 )
+from onethinker_jax.tasks import Task, is_structured
 from onethinker_jax.text_output import visible
 from onethinker_jax.train.config.config import LogSettings
 from onethinker_jax.train.log.log import METRICS_FILE, read_metrics
@@ -78,18 +78,16 @@ class RolloutPages:
 
     def _affordable(
         self, groups: Sequence[Group], advantages: np.ndarray, scale: float
-    ) -> dict[tuple[str, int], str]:
+    ) -> dict[tuple[Task, int], str]:
         """(Task, number) -> card of as many groups as a page may hold, taken from each task in turn.
 
         Tasks with boxes, points or spans come first.
         """
         numbers = {id(group): number for number, group in enumerate(groups)}
         queues = {task: list(of_task) for task, of_task in by_task(groups).items()}
-        queues = dict(
-            sorted(queues.items(), key=lambda item: item[1][0].record.problem_type not in STRUCTURED_TYPES)
-        )
+        queues = dict(sorted(queues.items(), key=lambda item: not is_structured(item[0].problem_type)))
         order = list(queues)
-        cards: dict[tuple[str, int], str] = {}
+        cards: dict[tuple[Task, int], str] = {}
         size = 0
         while any(queues.values()):
             for task in [task for task, queue in queues.items() if queue]:
@@ -121,9 +119,9 @@ class RolloutPages:
         accuracy = np.mean([score.accuracy for score in group.scores])
         reward, spread = np.mean(group.outcome.rewards), np.std(group.outcome.rewards)
         return (
-            f'<article class="card beside" data-task="{escape(task_of(record))}" data-reward="{reward:.4f}" '
+            f'<article class="card beside" data-task="{escape(str(task_of(record)))}" data-reward="{reward:.4f}" '
             f'data-spread="{spread:.4f}"><div class="media">{media}</div><div class="text">'
-            f'<header><span class="task">{escape(task_of(record))}</span>'
+            f'<header><span class="task">{escape(str(task_of(record)))}</span>'
             f'<span class="number">#{escape(str(record.problem_id))}</span>'
             f'<span class="soft">mean reward {reward:.2f} ± {spread:.2f}</span>'
             f'<span class="badge" style="--good:{_good(group.outcome.accuracy)}">'
@@ -186,8 +184,8 @@ def _head(step: int, groups: int, metrics: Mapping[str, float], links: Sequence[
     return f'<h1>Rollouts of step {step:,}</h1><p class="links">{listed}</p>{facts_html(facts)}'
 
 
-def _controls(cards: Mapping[tuple[str, int], str]) -> str:
-    tasks = dict.fromkeys(task for task, _ in cards)
+def _controls(cards: Mapping[tuple[Task, int], str]) -> str:
+    tasks = dict.fromkeys(str(task) for task, _ in cards)
     orders = [
         ("", "by task"),
         ("-reward", "highest reward first"),

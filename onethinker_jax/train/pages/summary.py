@@ -10,6 +10,7 @@ from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.evaluate.evaluation import Prediction, over_all
 from onethinker_jax.rewards.score import max_accuracy, max_overall
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.tasks import Task
 from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.heldout import Answers
 from onethinker_jax.train.log.log import METRICS_FILE, RunLog, read_metrics
@@ -100,7 +101,7 @@ def summaries(config: TrainConfig, predictions: Mapping[str, Sequence[Prediction
     stages = list(predictions.values())
     numbers: dict[str, list[int]] = defaultdict(list)
     for number, prediction in enumerate(stages[-1]):
-        numbers[task_of(prediction.record)].append(number)
+        numbers[str(task_of(prediction.record))].append(number)
     chosen = {task: numbers[task] for task in sorted(numbers)} | {"all tasks": list(range(len(stages[-1])))}
     return [
         _summary_of(task, [[of_stage[i] for i in of_task] for of_stage in stages], config)
@@ -155,7 +156,7 @@ def _gallery(
     """The first few held-out records of every task as the stages before and after RL answered them."""
     stages = list(predictions)[-2:]
     items: list[GalleryItem] = []
-    shown: dict[str, int] = defaultdict(int)
+    shown: dict[Task, int] = defaultdict(int)
     for of_record in zip(*(predictions[stage] for stage in stages), strict=True):
         record = of_record[0].record
         task = task_of(record)

@@ -9,7 +9,7 @@ arXiv 2410.18252).
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from threading import Event
 from typing import Any
@@ -45,7 +45,7 @@ class Rollout:
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of a rollout that was made ahead."""
         groups, surplus = ([group.to_json() for group in part] for part in (self.groups, self.surplus))
-        drawn = [asdict(outcome) for outcome in self.drawn]
+        drawn = [outcome.to_json() for outcome in self.drawn]
         return {"groups": groups, "surplus": surplus, "drawn": drawn, "metrics": self.metrics}
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from onethinker_jax.tasks import BY_NAME, Task
 from onethinker_jax.train.advantages import overlong_penalty
 from onethinker_jax.train.config.config import RLSettings
 from onethinker_jax.train.cost.hardware import GIB
@@ -56,9 +57,9 @@ def rollout_metrics(drawn: Sequence[Outcome], settings: RLSettings) -> dict[str,
     return metrics
 
 
-def by_task(groups: Iterable[OfTask]) -> dict[str, list[OfTask]]:
+def by_task(groups: Iterable[OfTask]) -> dict[Task, list[OfTask]]:
     """Task -> its groups, by name of the task."""
-    found: dict[str, list[OfTask]] = defaultdict(list)
+    found: dict[Task, list[OfTask]] = defaultdict(list)
     for group in groups:
         found[group.task].append(group)
     return dict(sorted(found.items()))
@@ -129,7 +130,7 @@ def table_rows(metrics: Mapping[str, float]) -> list[list[object]]:
     )
     rows: list[list[object]] = []
     for task in tasks:
-        moments = task if task.startswith("segmentation") else task.rpartition(" (")[0]
+        moments = BY_NAME[task].moments
         named = {name: metrics.get(f"{name}/{moments if name == 'sigma' else task}") for name in TABLE}
         rows.append([task, *map(_brief, named.keys(), named.values())])
     return [*rows, ["all tasks", *(_brief(name, metrics.get(name)) for name in TABLE)]]

@@ -21,13 +21,14 @@ from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.tasks import BY_NAME, Task
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of the G samples of a prompt, without it and them: all that advantages and metrics look at."""
 
-    task: str
+    task: Task
     scores: list[Score]
     lengths: list[int]  # tokens
     ended: list[bool]  # False: cut off at the length limit
@@ -45,8 +46,13 @@ class Outcome:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "Outcome":
-        """The outcome again that became JSON by ``dataclasses.asdict``."""
-        return cls(**{**saved, "scores": [Score(**score) for score in saved["scores"]]})
+        """The outcome again that became JSON by ``to_json``."""
+        scores = [Score(**score) for score in saved["scores"]]
+        return cls(**{**saved, "task": BY_NAME[saved["task"]], "scores": scores})
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, and processes tell each other."""
+        return {**asdict(self), "task": str(self.task)}
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Group:
     max_accuracy: float = 1.0
 
     @property
-    def task(self) -> str:
+    def task(self) -> Task:
         """Of its record."""
         return task_of(self.record)
 

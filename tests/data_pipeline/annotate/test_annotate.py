@@ -392,7 +392,9 @@ def test_records_without_media(tmp_path: Path, run: Run, processor: Processor) -
     assert [row["problem_id"] for row in files["sft_text.json"]] == [1, 2]
     assert not {"images", "videos"} & set(files["sft_text.json"][0])
     made = read_records(run.out / "sft.json")
-    assert sorted(task_of(record) for record in made) == ["math (text)"] * 2 + ["multiple choice (image)"]
+    assert sorted(str(task_of(record)) for record in made) == ["math (text)"] * 2 + [
+        "multiple choice (image)"
+    ]
     for record in made:
         assert processor.training(record).loss_mask.any()
     assert run.report()["records"]["math (text)"] == {"kept": 2}

@@ -10,7 +10,8 @@ from onethinker_jax.data_pipeline.batches.packing import pack_rows
 from onethinker_jax.data_pipeline.check.inspection import inspect_media
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.processor.prompts import question_text
-from onethinker_jax.data_pipeline.records.record import TASKS, read_records, task_of
+from onethinker_jax.data_pipeline.records.record import read_records, task_of
+from onethinker_jax.tasks import TASKS
 from tests.data_pipeline.check.hard_corpus import write_hard_corpus
 from tests.waiting import HANG_S
 

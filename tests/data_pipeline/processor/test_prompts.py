@@ -14,7 +14,8 @@ from onethinker_jax.data_pipeline.processor.prompts import (
     instruction,
     question_text,
 )
-from onethinker_jax.data_pipeline.records.record import TASKS, Record
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.tasks import TASKS, Task
 
 
 def record(problem: str, problem_type: str, data_type: str = "image", **more) -> Record:
@@ -31,27 +32,26 @@ def record(problem: str, problem_type: str, data_type: str = "image", **more) ->
 
 @pytest.mark.parametrize("task", TASKS)
 def test_instruction_is_short_and_asks_for_both_tags(task):
-    problem_type, data_type = task[:-1].rsplit(" (", 1)
-    text = instruction(problem_type, data_type)
+    text = instruction(task)
     assert "<think></think>" in text and "<answer></answer>" in text
     assert len(text.split()) <= 30
 
 
 def test_every_task_has_its_own_wording():
-    wordings = {instruction(*task[:-1].rsplit(" (", 1)) for task in TASKS}
+    wordings = {instruction(task) for task in TASKS}
     assert len(wordings) == 12  # eleven problem types, segmentation twice
 
 
 def test_unknown_problem_type_is_an_error():
     with pytest.raises(KeyError):
-        instruction("guessing", "image")
+        instruction(Task("guessing", "image"))
     with pytest.raises(PromptError, match=r"prompts: has no template for guessing \(image\)"):
-        ask("?", (), "guessing", "image")
+        ask("?", (), Task("guessing", "image"))
 
 
 def test_placeholder_stays_where_the_problem_has_it():
     text = question_text(record("What is in <image> here?", "OCR"))
-    assert text == "What is in <image> here?\n" + instruction("OCR", "image")
+    assert text == "What is in <image> here?\n" + instruction(Task("OCR", "image"))
 
 
 def test_missing_placeholders_come_first_videos_before_images():
@@ -115,8 +115,7 @@ def test_prompts_are_written_and_read_back(tmp_path):
         (tmp_path / "prompts.json").write_text(prompts.to_json(), encoding="utf-8")
         again = Prompts.from_file(tmp_path / "prompts.json")
         for task in TASKS:
-            problem_type, data_type = task[:-1].rsplit(" (", 1)
-            assert again.template(problem_type, data_type) == prompts.template(problem_type, data_type)
+            assert again.template(task) == prompts.template(task)
 
 
 @pytest.mark.parametrize(

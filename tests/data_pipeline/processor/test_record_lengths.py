@@ -20,9 +20,10 @@ from onethinker_jax.data_pipeline.processor.record_lengths import (
     misfits,
 )
 from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
-from onethinker_jax.data_pipeline.records.record import TASKS, read_records, task_of
+from onethinker_jax.data_pipeline.records.record import read_records, task_of
 from onethinker_jax.data_pipeline.records.record_table import table_of
 from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
+from onethinker_jax.tasks import TASKS
 from tests.data_pipeline.making import (
     rl_row,
     sft_row,
@@ -64,7 +65,7 @@ def test_lengths_of_every_task_are_the_examples(
         video_min_pixels=32 * 32,
         video_max_pixels=64 * 96,
     )
-    assert {task_of(record) for record in records} >= {task for task in TASKS if not task.endswith("(text)")}
+    assert {task_of(record) for record in records} >= {task for task in TASKS if task.medium != "text"}
     measured = measure(records, range(len(records)), processor, training=training)
     assert not measured.errors
     for record, found in zip(records, measured.lengths.tolist(), strict=True):

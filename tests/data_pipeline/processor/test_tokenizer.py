@@ -11,6 +11,7 @@ from onethinker_jax.data_pipeline.processor.prompts import ask
 from onethinker_jax.data_pipeline.processor.tokenizer import SPECIAL_TOKENS, THINK_TOKENS, train_tokenizer
 from onethinker_jax.data_pipeline.shapes.questions import ask_task
 from onethinker_jax.data_pipeline.shapes.scenes import image_scene
+from onethinker_jax.tasks import Task
 
 
 def corpus() -> list[str]:
@@ -19,7 +20,7 @@ def corpus() -> list[str]:
         problem_type = ("spatial grounding", "segmentation", "open-ended", "numerical")[number % 4]
         question = ask_task(image_scene(rng, "shapes"), problem_type, rng)
         if question is not None:
-            texts.append(ask(f"<image>{question.problem}", question.options, problem_type, "image"))
+            texts.append(ask(f"<image>{question.problem}", question.options, Task(problem_type, "image")))
             texts.append(f"<think>{question.thinking}</think>\n<answer>{question.answer}</answer>")
     return texts
 

@@ -10,17 +10,11 @@ import pytest
 from onethinker_jax.data_pipeline.records import json_rows
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows
-from onethinker_jax.data_pipeline.records.record import (
-    PROBLEM_TYPES,
-    TASKS,
-    RecordError,
-    iter_records,
-    read_records,
-    task_of,
-)
+from onethinker_jax.data_pipeline.records.record import RecordError, iter_records, read_records, task_of
 from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
 from onethinker_jax.rewards.metrics import encode_rle
 from onethinker_jax.rewards.option_answers import option_letters
+from onethinker_jax.tasks import PROBLEM_TYPES, TASKS, Task
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 
 RLE = encode_rle(np.eye(4, dtype=bool))
@@ -48,7 +42,7 @@ def test_rl_rows(folder):
     )
     assert first.images == (folder / "a.png",) and first.videos == () and first.messages is None
     assert second.answer == "<answer>A</answer>"
-    assert task_of(first) == "multiple choice (image)" in TASKS
+    assert task_of(first) == Task("multiple choice", "image") in TASKS
     assert len(TASKS) == 23 and len(PROBLEM_TYPES) == 11
 
 
@@ -58,7 +52,7 @@ def test_sft_rows_as_json_lines(folder):
     plain, named = read_records(path)
     assert plain.messages is not None and [m["role"] for m in plain.messages] == ["user", "assistant"]
     assert plain.answer == "<answer>A star.</answer>" and plain.problem == "<image>What is it?"
-    assert task_of(plain) == "messages (image)" and task_of(named) == "OCR (image)"
+    assert str(task_of(plain)) == "messages (image)" and str(task_of(named)) == "OCR (image)"
 
 
 def test_evaluation_rows(folder):
@@ -81,13 +75,13 @@ def test_evaluation_rows(folder):
     assert one.segmentation.size == (4, 4) and one.segmentation.times == [0.0]
     assert two.segmentation is not None and two.segmentation.rles == (RLE,)
     assert two.segmentation.names == ("0001",) and two.segmentation.fps == 5
-    assert task_of(two) == "segmentation (video)"
+    assert str(task_of(two)) == "segmentation (video)"
     assert (
         three.answer == "<answer>A</answer>"
         and three.images == (folder / "b.png",)
         and len(three.videos) == 1
     )
-    assert task_of(three) == "OCR (video)"
+    assert str(task_of(three)) == "OCR (video)"
 
 
 @pytest.mark.parametrize(

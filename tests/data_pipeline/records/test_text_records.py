@@ -22,8 +22,9 @@ from onethinker_jax.data_pipeline.processor.prompts import (
     question_text,
 )
 from onethinker_jax.data_pipeline.records import tfds_builder
-from onethinker_jax.data_pipeline.records.record import TASKS, Record, RecordError, read_records, task_of
+from onethinker_jax.data_pipeline.records.record import Record, RecordError, read_records, task_of
 from onethinker_jax.data_pipeline.records.record_archive import open_records
+from onethinker_jax.tasks import TASKS, Task
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
 
 TEXT = {"images": ..., "data_type": "text", "problem": "What is 3 + 4?", "options": ...}
@@ -66,7 +67,7 @@ def test_rl_and_evaluation_rows_that_say_text(folder: Path, kind: str, empty: An
     evaluated = one(folder, text_row(**about, solution=about.get("answer", "7"), path=empty or None))
     for record in (rl, evaluated):
         assert record.data_type == "text" and record.images == record.videos == ()
-        assert task_of(record) == f"{kind} (text)" in TASKS
+        assert task_of(record) == Task(kind, "text") in TASKS
         assert record.problem == "What is 3 + 4?"
 
 
@@ -76,11 +77,11 @@ def test_sft_rows_need_not_say_it(folder: Path, media: dict, said: dict) -> None
     plain = one(folder, text_sft_row(**media, **said))
     assert (
         plain.data_type == "text"
-        and task_of(plain) == "messages (text)"
+        and str(task_of(plain)) == "messages (text)"
         and plain.answer == "<answer>7</answer>"
     )
     typed = one(folder, text_sft_row(problem_type="math", **media, **said))
-    assert task_of(typed) == "math (text)"
+    assert str(task_of(typed)) == "math (text)"
 
 
 @pytest.mark.parametrize(
@@ -121,29 +122,34 @@ def test_what_does_not_go_together_is_one_line(folder: Path, row: dict, message:
 
 def test_questions_are_asked_in_the_words_of_their_problem_type(folder: Path) -> None:
     record = one(folder, text_row())
-    assert question_text(record) == f"What is 3 + 4?\n{instruction('math', 'image')}"
-    assert OWN_PROMPTS.template("math", "text") == OWN_PROMPTS.template("math", "image")
+    assert question_text(record) == f"What is 3 + 4?\n{instruction(Task('math', 'image'))}"
+    assert OWN_PROMPTS.template(Task("math", "text")) == OWN_PROMPTS.template(Task("math", "image"))
 
 
 def test_prompt_files_from_before_there_were_text_tasks(tmp_path: Path) -> None:
     """As `Prompts.to_json` wrote them: every task but these named, and no default."""
-    old = {task: f"{task} {{question}}" for task in TASKS if not task.endswith(" (text)")}
+    old = {str(task): f"{task} {{question}}" for task in TASKS if task.medium != "text"}
     old |= {task: f"{text} {{options}}" for task, text in old.items() if task.startswith("multiple choice")}
     (tmp_path / "prompts.json").write_text(json.dumps(old))
     prompts = Prompts.from_file(tmp_path / "prompts.json")
-    assert prompts.template("math", "text") == "math (image) {question}"
-    assert prompts.template("multiple choice", "text") == "multiple choice (image) {question} {options}"
+    assert prompts.template(Task("math", "text")) == "math (image) {question}"
+    assert prompts.template(Task("multiple choice", "text")) == "multiple choice (image) {question} {options}"
     for more, expected in (
         ({"default": "D {question}"}, "D {question}"),
         ({"default": "D {question}", "math": "M {question}"}, "M {question}"),
         ({"math": "M {question}", "math (text)": "T {question}"}, "T {question}"),
     ):
         several = Prompts({**old, **more})
-        assert several.template("math", "text") == expected
-        assert several.template("multiple choice", "text") == "multiple choice (image) {question} {options}"
+        assert several.template(Task("math", "text")) == expected
+        assert (
+            several.template(Task("multiple choice", "text"))
+            == "multiple choice (image) {question} {options}"
+        )
     assert Prompts.from_file(tmp_path / "prompts.json").to_json() == prompts.to_json()
     (tmp_path / "again.json").write_text(prompts.to_json())
-    assert Prompts.from_file(tmp_path / "again.json").template("math", "text") == "math (image) {question}"
+    assert (
+        Prompts.from_file(tmp_path / "again.json").template(Task("math", "text")) == "math (image) {question}"
+    )
     with pytest.raises(PromptError, match=r"'OCR \(text\)' is no task .* or ' \(text\)'"):
         Prompts({**old, "OCR (text)": "{question}"})
 
@@ -164,7 +170,7 @@ def test_an_example_without_media(folder: Path, processor: Processor) -> None:
     assert target == "<think>I look.</think>\n<answer>7</answer>"
     prompt = processor.prompt(one(folder, text_row()))
     assert processor.tokenizer.decode(prompt.tokens) == (
-        f"<|im_start|>user\nWhat is 3 + 4?\n{instruction('math', 'text')}<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>user\nWhat is 3 + 4?\n{instruction(Task('math', 'text'))}<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
@@ -233,7 +239,7 @@ def test_text_in_a_mixture(folder: Path, processor: Processor) -> None:
     """By task and by source; batches of the stream, some rows of which hold no media."""
     records = read_records(write_rows(folder / "sft.json", mixed(folder)))
     stream = RecordStream(records, seed=0, mixture=Mixture({"messages (text)": 2.0}))
-    drawn = [task_of(stream.at(number)) for number in range(160)]
+    drawn = [str(task_of(stream.at(number))) for number in range(160)]
     counts = {task: drawn.count(task) for task in set(drawn)}
     assert counts == {"messages (text)": 80, "messages (image)": 40, "messages (video)": 40}
     with TrainingBatches(

@@ -17,16 +17,17 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from onethinker_jax.data_pipeline.processor.prompts import question_text
-from onethinker_jax.data_pipeline.records.record import TASKS, read_records, task_of
+from onethinker_jax.data_pipeline.records.record import read_records, task_of
 from onethinker_jax.data_pipeline.shapes import scenes
 from onethinker_jax.data_pipeline.shapes.questions import ask_task
 from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, INK, SHAPES
 from onethinker_jax.data_pipeline.shapes.world import ShapesError, build_shapes_world, task_counts
 from onethinker_jax.rewards import max_accuracy, score_response
+from onethinker_jax.tasks import TASKS, Task
 
 SIZES: dict[str, Any] = {"seed": 11, "train_rl": 150, "train_sft": 250, "heldout": 100}
 
-SHAPES_TASKS = {task for task in TASKS if not task.endswith(" (text)")}  # every question is about a scene
+SHAPES_TASKS = {task for task in TASKS if task.medium != "text"}  # every question is about a scene
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_files_have_the_asked_sizes_and_the_mix(world, records):
     assert [len(records[name]) for name in ("rl", "sft", "eval")] == [150, 250, 100]
     for split in records.values():
         assert Counter(map(task_of, split)).keys() == SHAPES_TASKS
-    shares: dict[str, float] = defaultdict(float)
+    shares: dict[Task, float] = defaultdict(float)
     for (_, task), count in task_counts(10_000).items():
         shares[task] += count / 10_000
     assert min(shares.values()) >= 0.039 and math.isclose(sum(shares.values()), 1)
@@ -339,7 +340,7 @@ def test_tracks_fit_the_frames(clips):
 
 
 def test_video_masks_fit_the_frames_and_the_answer(records):
-    rows = [r for r in everything(records) if task_of(r) == "segmentation (video)" and r.segmentation]
+    rows = [r for r in everything(records) if str(task_of(r)) == "segmentation (video)" and r.segmentation]
     assert len(rows) >= 6
     for record in rows:
         frames, times = decode(record.videos[0])
