@@ -23,6 +23,7 @@ NOUNS = {
     "answer_forms",
     "command_line",
     "errors",
+    "files",
     "lazy_names",
     "sampler_settings",
     "spelling",

@@ -43,6 +43,7 @@ from onethinker_jax.evaluate.evaluation import (
     predictions_of,
     write_predictions,
 )
+from onethinker_jax.files import write_whole
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, prompt_of
 from onethinker_jax.rewards.client.sidecar import connect
@@ -141,8 +142,8 @@ def _finish(
         raise RecordError(f"{arguments.file}: no record could be evaluated; {left_out}")
     write_predictions(file.path, predictions)
     results = [*by_task(predictions), over_all(predictions)]
-    (arguments.out / "metrics.json").write_text(
-        json.dumps([vars(result) for result in results], indent=2) + "\n"
+    write_whole(
+        arguments.out / "metrics.json", json.dumps([vars(result) for result in results], indent=2) + "\n"
     )
     for result in results:
         masks = "" if result.mask_iou is None else f"  mask IoU {result.mask_iou:.3f}"

@@ -19,6 +19,7 @@ from onethinker_jax.evaluate.answering import (
     answer_row,
     read_prompts,
 )
+from onethinker_jax.files import whole_file
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
@@ -107,11 +108,9 @@ def over_all(predictions: Sequence[Prediction]) -> TaskResult:
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """One JSON object a line; the file appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
+    with whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
         for prediction in predictions:
             file.write(json_text(prediction.to_json()) + "\n")
-    temporary.replace(path)
 
 
 def read_predictions(path: Path, records: Sequence[Record]) -> list[Prediction]:

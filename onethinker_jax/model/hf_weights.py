@@ -11,7 +11,6 @@ through another dtype than the one asked for.
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -27,6 +26,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
+from onethinker_jax.files import whole_folder
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.directory import companion_files
 from onethinker_jax.model.layers import Remat
@@ -165,7 +165,6 @@ def save_hf(
     ``path`` and renamed; an older one is replaced.  Every process of a run must call it; the first one writes.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.writing")
     tensors = [
         tensor
         for key, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
@@ -175,46 +174,17 @@ def save_hf(
         write_tensors(tensors, None, max_file_bytes=max_file_bytes)
         multihost_utils.sync_global_devices(f"{path} is written")
         return
-    restore_interrupted(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    config = model.config.to_hf(dtype=str(tensors[0].dtype), extra=extra_config)
-    (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    if copy_from is not None:
-        for file in companion_files(Path(copy_from)):
-            shutil.copy2(file, temporary / file.name)
-    if generation_config is not None:
-        (temporary / "generation_config.json").write_text(json.dumps(generation_config, indent=2) + "\n")
-    write_tensors(tensors, temporary, max_file_bytes=max_file_bytes)
-    _replace(temporary, path)
+    with whole_folder(path) as folder:
+        config = model.config.to_hf(dtype=str(tensors[0].dtype), extra=extra_config)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if copy_from is not None:
+            for file in companion_files(Path(copy_from)):
+                shutil.copy2(file, folder / file.name)
+        if generation_config is not None:
+            (folder / "generation_config.json").write_text(json.dumps(generation_config, indent=2) + "\n")
+        write_tensors(tensors, folder, max_file_bytes=max_file_bytes)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{path} is written")
-
-
-def restore_interrupted(path: Path) -> None:
-    """Undoes a replacement of ``path`` that was killed between its two renames; else clears what it left."""
-    old = _old(path)
-    if old.exists() and not path.exists():
-        os.rename(old, path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _replace(new: Path, path: Path) -> None:
-    if not path.exists():
-        os.rename(new, path)
-        return
-    old = _old(path)
-    os.rename(path, old)
-    try:
-        os.rename(new, path)
-    except BaseException:
-        os.rename(old, path)
-        raise
-    shutil.rmtree(old)
-
-
-def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
 
 
 def _name(key: tuple[Any, ...]) -> str:

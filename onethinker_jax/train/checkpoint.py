@@ -8,7 +8,6 @@ import asyncio
 import dataclasses
 import json
 import logging
-import os
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from onethinker_jax.errors import UserError
-from onethinker_jax.text_output import encodable
+from onethinker_jax.files import write_whole
 from onethinker_jax.train.config.config import SettingError, TrainConfig
 from onethinker_jax.train.state import TrainState
 
@@ -190,7 +189,7 @@ def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> 
             shutil.rmtree(directory / BASE, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    write_atomically(file, json.dumps(mine, indent=2) + "\n")
+    write_whole(file, json.dumps(mine, indent=2) + "\n")
 
 
 def _standing_differences(config: TrainConfig) -> list[tuple[str, Any, Any]]:
@@ -265,13 +264,6 @@ def _forget_end(directory: Path, stages: Sequence[str]) -> None:
     for stage in ("sft", "rl") if "sft" in stages else ("rl",):
         for file in (directory / HELDOUT).glob(f"{stage}*.jsonl"):
             file.unlink()
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """The file has either its old content or all of the new."""
-    temporary = file.with_name(f".{file.name}.writing")
-    temporary.write_text(encodable(text), encoding="utf-8")
-    os.replace(temporary, file)
 
 
 def _differences(

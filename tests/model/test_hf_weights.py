@@ -14,6 +14,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+from onethinker_jax.files import undo_broken_swap
 from onethinker_jax.model import hf_weights
 from onethinker_jax.model.config import ConfigError
 from onethinker_jax.model.hf_weights import TABLE, WeightsError, load_hf, save_hf
@@ -81,7 +82,7 @@ def test_a_save_killed_between_its_renames_is_undone_by_the_next(tied, tmp_path)
     before = {file.name: file.read_bytes() for file in tied.iterdir()}
     old = tied.with_name(".model.old")
     os.rename(tied, old)  # killed here: the new directory is not in its place yet
-    hf_weights.restore_interrupted(tied)
+    undo_broken_swap(tied)
     assert {file.name: file.read_bytes() for file in tied.iterdir()} == before and not old.exists()
     shutil.copytree(tied, old)  # killed here: the new directory is in its place, the old not yet gone
     save_hf(model, tied)
@@ -256,12 +257,12 @@ def test_an_interrupted_save_leaves_the_old_directory(tied, monkeypatch):
         rename(source, target)
 
     for name, stand_in in (
-        ("write_tensors", interrupted),
-        ("os.rename", interrupted),
-        ("os.rename", interrupted_between),
+        ("model.hf_weights.write_tensors", interrupted),
+        ("files.os.rename", interrupted),
+        ("files.os.rename", interrupted_between),
     ):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(f"onethinker_jax.model.hf_weights.{name}", stand_in)
+            patch.setattr(f"onethinker_jax.{name}", stand_in)
             save_hf(model, tied)
         assert {file.name: file.read_bytes() for file in tied.iterdir()} == before
     save_hf(model, tied)  # what the interrupted ones left is in nobody's way

@@ -56,7 +56,7 @@ def test_files(finished: Run) -> None:
     assert not {name for name in names if name.startswith("reward.sock")}
     folders = {"data", "base", "checkpoints", "heldout", "tensorboard", "model"}
     assert folders | {"config.json", "metrics.jsonl", "index.html", "reward_server.log"} <= names
-    assert not list(finished.directory.rglob("*.writing*")) + list(finished.directory.rglob("*.part"))
+    assert not list(finished.directory.rglob("*.writing*"))
     records = json.loads((finished.directory / "data" / "eval_shapes.json").read_text())
     answers = ("fresh", "sft", "sft_sampled", "rl", "rl_sampled")
     assert {path.stem for path in (finished.directory / "heldout").iterdir()} == set(answers)

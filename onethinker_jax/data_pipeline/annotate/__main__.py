@@ -54,6 +54,8 @@ from onethinker_jax.data_pipeline.annotate.teacher_prompt import SYSTEM_PROMPT, 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record import Record, task_of
+from onethinker_jax.errors import UserError
+from onethinker_jax.files import write_whole
 from onethinker_jax.rewards.client.sidecar import SidecarSettings, connect
 from onethinker_jax.rewards.score import RewardSettings, Variant
 from onethinker_jax.rewards.score_pool import score_pool
@@ -128,8 +130,8 @@ def annotate(settings: AnnotateSettings, console: Console) -> AnnotationReport:
             asked = _ask(corpus, candidates, settings, prompt, missing, console)
         report = _filter(corpus, candidates, settings, records, console)
         facts = _facts(settings, candidates, asked, report, bad, time.monotonic() - began)
-    (settings.out / "report.json").write_text(
-        json_text({"facts": facts, **report.to_json()}, indent=2) + "\n", encoding="utf-8"
+    write_whole(
+        settings.out / "report.json", json_text({"facts": facts, **report.to_json()}, indent=2) + "\n"
     )
     title = f"SFT set from {', '.join(path.name for path in settings.files)}"
     write_annotation_page(settings.out / "index.html", title, facts, report)
@@ -161,7 +163,7 @@ def _check_request(settings: AnnotateSettings, prompt: str, candidates: Candidat
                     f"{settings.out}: its answers were asked for with {name} {found.get(name)!r:.60}, "
                     f"not {value!r:.60}: name another --out"
                 )
-    path.write_text(json_text(request, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json_text(request, indent=2) + "\n")
 
 
 def _survey(corpus: Corpus, candidates: Candidates, settings: AnnotateSettings) -> tuple[int, int]:
@@ -306,8 +308,8 @@ def _facts(
     return {**facts, "time": f"{seconds // 60:.0f} min {seconds % 60:.0f} s"}
 
 
-def run(settings: AnnotateSettings) -> int:
-    """Annotates, with what is logged among the tables; returns 1 where no record was kept."""
+def run(settings: AnnotateSettings) -> None:
+    """Annotates, with what is logged among the tables.  Raises UserError where no record was kept."""
     console = Console()
     command_line.show_log(RichHandler(console=console, show_time=False, show_path=False, show_level=False))
     try:
@@ -317,8 +319,7 @@ def run(settings: AnnotateSettings) -> int:
             f"the answers so far are in {settings.out}, the same command goes on from there"
         ) from None
     if not report.kept:
-        sys.stderr.write("error: no record was kept\n")
-    return 0 if report.kept else 1
+        raise UserError("no record was kept")
 
 
 main = partial(

@@ -6,12 +6,14 @@ Rows are written one by one; a file appears, whole, when all are written.
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
 from onethinker_jax.data_pipeline.annotate.filters import KEPT, Judged
 from onethinker_jax.data_pipeline.annotate.teacher_prompt import asked_turns
 from onethinker_jax.data_pipeline.records.json_rows import JsonRows
+from onethinker_jax.files import put_file, temporary
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
 from onethinker_jax.text_output import json_text
 
@@ -96,12 +98,14 @@ class _JsonList:
 
     def __init__(self, path: Path):
         self.path, self.count = path, 0
-        self._part = path.with_name(f".{path.name}.writing")
+        self._open = ExitStack()
+        self._part = path
         self._file: TextIO | None = None
 
     def add(self, row: dict[str, Any]) -> None:
         if self._file is None:
-            self._file = self._part.open("w", encoding="utf-8")
+            self._part = self._open.enter_context(temporary(self.path))
+            self._file = self._open.enter_context(self._part.open("w", encoding="utf-8"))
         self._file.write(("[\n" if self.count == 0 else ",\n") + json_text(row))
         self.count += 1
 
@@ -111,11 +115,9 @@ class _JsonList:
             return
         self._file.write("\n]\n")
         self._file.close()
-        self._file = None
-        self._part.replace(self.path)
+        put_file(self._part, self.path)
+        self.abandon()
 
     def abandon(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            self._part.unlink(missing_ok=True)
+        self._open.close()
+        self._file = None

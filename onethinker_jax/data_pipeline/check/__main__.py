@@ -45,6 +45,7 @@ from onethinker_jax.data_pipeline.media.reading.media_reader import GRACE_SECOND
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.record import Purpose, Record, iter_records, task_of
+from onethinker_jax.files import write_whole
 from onethinker_jax.tasks import Task
 from onethinker_jax.text_output import json_text, one_line
 
@@ -165,7 +166,7 @@ def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadR
     summary = {**counts.to_json(), "bad": bad.count, "doubtful": dict(bad.doubtful.most_common())}
     if lengths is not None:
         summary["model_lengths"] = lengths.to_json()
-    (settings.out / "counts.json").write_text(json_text(summary, indent=2) + "\n", encoding="utf-8")
+    write_whole(settings.out / "counts.json", json_text(summary, indent=2) + "\n")
     _print(counts, bad, settings, console)
     if lengths is not None:
         console.print(lengths.table())

@@ -5,6 +5,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+from onethinker_jax.files import write_whole
 from onethinker_jax.text_output import visible
 
 
@@ -21,7 +22,6 @@ def write_html(path: Path, title: str, style: str, body: str, *, script: str = "
     shared = (
         resources.files("onethinker_jax.data_pipeline.drawing").joinpath("report_page.css").read_text("utf-8")
     )
-    part = path.with_name(path.name + ".part")
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -29,8 +29,7 @@ def write_html(path: Path, title: str, style: str, body: str, *, script: str = "
         "<footer>Written by onethinker_jax. Everything on this page is inside this file.</footer>"
         f"{f'<script>{script}</script>' if script else ''}</body></html>\n"
     )
-    part.write_text(visible(text), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, visible(text))
 
 
 def facts_html(facts: Mapping[str, str]) -> str:

@@ -8,7 +8,6 @@ holds lengths against limits, and `advice` says which values would do for all.
 import hashlib
 import json
 import logging
-import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.processor.processor import Lengths, Processor
 from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.data_pipeline.records.record_table import IndexedRecords, RecordTable, table_of
+from onethinker_jax.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +252,5 @@ def _write(file: Path | None, lengths: np.ndarray) -> None:
     if file is None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.writing")
-    with aside.open("wb") as target:
+    with whole_file(file) as aside, aside.open("wb") as target:
         np.save(target, lengths)
-    os.replace(aside, file)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onethinker_jax.data_pipeline.records.record import Purpose, Record, purpose_fault, task_of
+from onethinker_jax.files import whole_file
 
 PURPOSES: tuple[Purpose, ...] = ("sft", "rl", "heldout")
 
@@ -31,7 +32,7 @@ class RecordTable:
 
     def save(self, path: Path) -> None:
         """Writes it as one file of numpy's `npz` format."""
-        with path.open("wb") as file:
+        with whole_file(path) as aside, aside.open("wb") as file:
             arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
             np.savez(file, **arrays)  # type: ignore[arg-type]
 

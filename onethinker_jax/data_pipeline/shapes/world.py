@@ -12,11 +12,8 @@ settings is used again.
 import json
 import logging
 import multiprocessing
-import os
 import random
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +30,7 @@ from onethinker_jax.data_pipeline.shapes.phrases import Question
 from onethinker_jax.data_pipeline.shapes.questions import QUESTIONS, ask_task, list_objects
 from onethinker_jax.data_pipeline.shapes.scenes import Scene
 from onethinker_jax.errors import UserError
+from onethinker_jax.files import whole_folder
 from onethinker_jax.tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
@@ -117,14 +115,9 @@ def build_shapes_world(
     directory = Path(directory)
     if _stands(directory, settings):
         return ShapesPaths.under(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with whole_folder(directory) as work:  # in the place of one of other settings: `_stands` refused all else
         _write_world(work, settings, processes, progress)
-        _put_in_place(work, directory)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     logger.info("Shapes world in %s: %.1f s", directory, time.monotonic() - begin)
     return ShapesPaths.under(directory)
 
@@ -142,15 +135,6 @@ def _stands(directory: Path, settings: ShapesSettings) -> bool:
     paths = ShapesPaths.under(directory)
     files = (paths.rl_json, paths.sft_json, paths.eval_json)
     return found.get("settings") == asdict(settings) and all(file.is_file() for file in files)
-
-
-def _put_in_place(work: Path, directory: Path) -> None:
-    work.chmod(0o755)
-    if directory.exists():  # of other settings, or empty (`_stands` refused all else)
-        old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.old.", dir=directory.parent))
-        os.replace(directory, old)
-        shutil.rmtree(old)
-    os.replace(work, directory)
 
 
 def _write_world(

@@ -95,11 +95,11 @@ class _Parser(argparse.ArgumentParser):
         word = message.removeprefix("unrecognized arguments: ").split()[0]
         if message.startswith("unrecognized"):
             message = f"unknown argument {word!r}{hint(word, self._option_string_actions)}"
-        self.exit(2, f"error: {message}\n")
+        raise command_line.UsageError(message)
 
 
 def parse(arguments: Sequence[str]) -> ServerSettings:
-    """The settings a command line asks for: a flag a field. Raises ServerError."""
+    """The settings a command line asks for: a flag a field. Raises UsageError, ServerError."""
     parser = _Parser(
         prog="python -m onethinker_jax.rewards.server",
         description=__doc__,

@@ -29,6 +29,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from onethinker_jax.files import write_whole
 from onethinker_jax.text_output import json_text, visible
 from onethinker_jax.train.log.compilation_watch import CompilationWatch
 from onethinker_jax.train.log.event_file import EventFile
@@ -381,9 +382,7 @@ def _drop_after(path: Path, stage: str, step: int) -> None:
     text = "".join(json_text(row) + "\n" for row in kept)
     if path.exists() and text == path.read_text(encoding="utf-8"):
         return
-    fresh = path.with_suffix(".jsonl.part")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    write_whole(path, text)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onethinker_jax.files import write_whole
 from onethinker_jax.train.config.config import SettingError, TrainConfig
 
 ID_FILE = "wandb_id"
@@ -68,5 +69,5 @@ def _identity(directory: Path) -> str:
     """The run's at the service, made once."""
     file = directory / ID_FILE
     if not file.is_file():
-        file.write_text(secrets.token_hex(4) + "\n")
+        write_whole(file, secrets.token_hex(4) + "\n")
     return file.read_text().strip()

@@ -22,10 +22,11 @@ from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Purpose, Record
 from onethinker_jax.data_pipeline.records.record_archive import open_records
 from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
+from onethinker_jax.files import write_whole
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.directory import companion_files
 from onethinker_jax.scoring import check_truths
-from onethinker_jax.train.checkpoint import BASE, write_atomically
+from onethinker_jax.train.checkpoint import BASE
 from onethinker_jax.train.config.config import DataSettings, TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
@@ -136,11 +137,11 @@ def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
         tokens = Processor.from_pretrained(base, grid_side=config.model.vision_grid)
         ids = tokens.ends.to_hf()
         generation = {"do_sample": False, **ids}
-        (base / GENERATION_CONFIG).write_text(json.dumps(generation, indent=2) + "\n")
+        write_whole(base / GENERATION_CONFIG, json.dumps(generation, indent=2) + "\n")
         hf = model_config(config.model, tokens).to_hf(extra=ids)
-        write_atomically(base / "config.json", json.dumps(hf, indent=2) + "\n")  # last: now all is there
+        write_whole(base / "config.json", json.dumps(hf, indent=2) + "\n")  # last: now all is there
     if prompts:
-        write_atomically(base / PROMPTS, prompts.to_json())
+        write_whole(base / PROMPTS, prompts.to_json())
     return base
 
 
@@ -158,8 +159,8 @@ def copy_base(source: Path, base: Path) -> None:
         shutil.copy2(file, base / file.name)
     write_missing_configs(base, tokens.sizes, tokens.limits)
     generation = read_generation_config(source, tokens.ends)
-    write_atomically(base / GENERATION_CONFIG, json.dumps(generation, indent=2) + "\n")
-    write_atomically(base / "config.json", (source / "config.json").read_text())
+    write_whole(base / GENERATION_CONFIG, json.dumps(generation, indent=2) + "\n")
+    write_whole(base / "config.json", (source / "config.json").read_text())
 
 
 def make_processor(config: TrainConfig, base: Path) -> Processor:

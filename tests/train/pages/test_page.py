@@ -120,7 +120,7 @@ def test_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     assert "3M &amp; more" in text
     assert "Where is &lt;b&gt;it&lt;/b&gt;?" in text
     assert "I looked &amp; saw." in text
-    assert list(tmp_path.glob("*.part")) == []
+    assert list(tmp_path.glob("*.writing")) == []
     assert len(text) < 500_000
 
 

@@ -62,7 +62,7 @@ def test_a_page_is_whole(tmp_path: Path) -> None:
     assert text.count("cut off</span>") == 5 and text.count("end token</span>") == 10
     for task in ("spatial grounding (image)", "OCR (image)", "tracking (video)"):
         assert f'data-task="{task}"' in text and f'<option value="{task}">' in text
-    assert list(tmp_path.rglob("*.part")) == []
+    assert list(tmp_path.rglob("*.writing")) == []
 
 
 def test_marks_lie_where_the_sample_says(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -26,6 +25,7 @@ import numpy as np
 import PIL
 
 from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.files import put_file, temporary
 
 logger = logging.getLogger(__name__)
 
@@ -89,27 +89,26 @@ class FrameCache:
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keeps arrays under a key, unless they alone exceed the bound. A full disk is a warning, once."""
-        path, aside = self._path(key), self._writing / uuid.uuid4().hex
+        path = self._path(key)
         try:
-            with aside.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-            size = aside.stat().st_size
-            if size > self.max_bytes:
-                return
-            path.parent.mkdir(exist_ok=True)
-            with self._total() as total:
-                if path.exists():  # another process was quicker
+            with temporary(path, self._writing) as aside:
+                with aside.open("wb") as file:
+                    np.savez(file, **arrays)  # type: ignore[arg-type]
+                size = aside.stat().st_size
+                if size > self.max_bytes:
                     return
-                if total[0] + size > self.max_bytes:
-                    total[0] = self._evict(self.max_bytes * _LOW_WATER - size)
-                total[0] += size
-                os.replace(aside, path)
+                path.parent.mkdir(exist_ok=True)
+                with self._total() as total:
+                    if path.exists():  # another process was quicker
+                        return
+                    if total[0] + size > self.max_bytes:
+                        total[0] = self._evict(self.max_bytes * _LOW_WATER - size)
+                    total[0] += size
+                    put_file(aside, path)
         except OSError as error:
             if not self._failed:
                 logger.warning("%s: frames are not cached (%s)", self.folder, error)
             self._failed = True
-        finally:
-            aside.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:

@@ -1,0 +1,150 @@
+"""One habit, once: errors that a user can mend, mains of commands, atomic renames.  Held against the source text."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from onethinker_jax import errors
+from onethinker_jax.__main__ import COMMANDS
+from onethinker_jax.command_line import UsageError, main
+from onethinker_jax.errors import UserError
+from tests.places import ROOT
+
+PACKAGE = ROOT / "onethinker_jax"
+TREES = {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if not path.stem.endswith(("_pb2", "_pb2_grpc"))
+}
+# Not a user's to mend: what goes on between two of our functions, or is answered to a caller over the wire.
+INNER = {
+    *("OtherPackets", "WrongTimeline", "Stopped"),  # control flow
+    *("Unanswered", "_TryAgain"),  # of one question to a teacher: counted, asked again
+    *("QueueFull", "CacheFull", "ItemError"),  # a status of the reward service
+}
+
+
+def defined() -> dict[str, set[str]]:
+    """Exception class of ours -> the names of its bases."""
+    found = {
+        node.name: {ast.unparse(base) for base in node.bases}
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    known = {"Exception", "ValueError", "RuntimeError", "OSError", "ImportError", "KeyError", "TypeError"}
+    while more := {name for name, bases in found.items() if bases & known} - known:
+        known |= more
+    return {name: bases for name, bases in found.items() if name in known}
+
+
+OURS = defined()
+
+
+def test_every_error_of_ours_is_a_users_or_inner() -> None:
+    """A new class must say which: the commands show a UserError as one line, anything else with its traceback."""
+    users = {"UserError"}
+    while more := {name for name, bases in OURS.items() if bases & users} - users:
+        users |= more
+    assert set(OURS) - users == INNER
+    assert {
+        "RecordError",
+        "SettingError",
+        "MediaError",
+        "WeightsError",
+        "TopologyError",
+        "ServerError",
+    } <= users
+
+
+def tuples() -> Iterator[tuple[str, ast.Tuple, set[str]]]:
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Tuple):
+                yield name, node, {ast.unparse(element).rpartition(".")[2] for element in node.elts}
+
+
+def test_nothing_lists_our_errors() -> None:
+    """Three of them in a tuple are a base class that is missing."""
+    long = {f"{file}:{node.lineno}" for file, node, names in tuples() if len(names & set(OURS)) > 2}
+    assert not long
+    kept = {
+        f"{file}:{node.lineno}"
+        for file, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Tuple)
+        if any(ast.unparse(element).rpartition(".")[2] in OURS for element in node.value.elts)
+    }
+    assert not kept
+
+
+def test_renames_stand_in_one_file() -> None:
+    pattern = re.compile(r"os\.(replace|rename)\b|\.rename\(|\b(NamedTemporaryFile|mkstemp)\b|shutil\.move\b")
+    found = {path for path in PACKAGE.rglob("*.py") if pattern.search(path.read_text(encoding="utf-8"))}
+    assert {path.relative_to(PACKAGE).as_posix() for path in found} == {"files.py"}
+    of_paths = {  # `Path.replace`: one argument, where a text's has two; flax's variables have one as well
+        f"{file}:{node.lineno}"
+        for file, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "replace"
+        if len(node.args) == 1 and not node.keywords and ast.unparse(node.func.value) != "variable"
+    }
+    assert not of_paths
+
+
+@pytest.mark.parametrize("command", sorted({name.split()[0] for name in COMMANDS}))
+def test_commands_share_one_main(command: str) -> None:
+    """`begin` before all imports that take time, `command_line.main`, and one line that exits."""
+    name = f"{command.replace('.', '/')}.py"
+    name = name if name in TREES else f"{command.replace('.', '/')}/__main__.py"
+    tree, path = TREES[name], PACKAGE / name
+    first, second = [
+        node for node in tree.body[1:] if ast.unparse(node) != "from __future__ import annotations"
+    ][:2]
+    assert ast.unparse(first) == "from onethinker_jax import command_line"
+    assert ast.unparse(second).splitlines() == ["if __name__ == '__main__':", "    command_line.begin()"]
+    assert ast.unparse(tree.body[-1]).splitlines() == [
+        "if __name__ == '__main__':",
+        "    sys.exit(main(sys.argv[1:]))",
+    ]
+    text = path.read_text(encoding="utf-8")
+    assert text.count("sys.exit") == text.count("command_line.main") == 1
+    assert "except UsageError" not in text and '"error: ' not in text
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (None, 0, ""),
+        (UserError("a.json: broken"), 1, "error: a.json: broken\n"),
+        (errors.SkippableError("b"), 1, "error: b\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "c"),
+            1,
+            "error: [Errno 2] No such file or directory: 'c'\n",
+        ),
+        (UsageError("--d"), 2, "error: --d\n"),
+        (KeyboardInterrupt(), 130, "stopped; nothing is lost\n"),
+        (KeyboardInterrupt("3 are kept"), 130, "stopped; 3 are kept\n"),
+    ],
+)
+def test_what_ends_a_command(
+    raised: BaseException | None, status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(words: list[str]) -> None:
+        assert words == ["a"]
+        if raised is not None:
+            raise raised
+
+    assert main(list, run, ["a"], stopped="nothing is lost") == status
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    def run(_: list[str]) -> None:
+        raise ValueError("a fault")
+
+    with pytest.raises(ValueError, match="a fault"):
+        main(list, run, [])
