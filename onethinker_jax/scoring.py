@@ -120,6 +120,11 @@ class Scorer:
             prompts=self._prompts,
         )
 
+    def give_up(self) -> None:
+        """Ends the waiting for the reward service: scores under way, and later ones that need it, raise
+        RewardGivenUp at once."""
+        self.client.give_up()
+
     def max_accuracy(self, record: Record) -> float:
         """The largest accuracy that a response to the record can have."""
         return max_accuracy(record.problem_type, record.data_type, self.variant, self.settings)

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.responses import Sampler
+from onethinker_jax.rewards.client.client import RewardGivenUp
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
@@ -102,13 +103,15 @@ def train_ema_grpo(
         checkpoints.save(first_number + step, replace(state, behaviour=rollouts.behaviour), host)
 
     compiled = None
-    with rollouts, deferred_interrupt(log) as interrupt:
+    with rollouts, deferred_interrupt(log, give_up=scorer.give_up) as interrupt:
         for step in range(start + 1, settings.steps + 1):
             began = time.perf_counter()
             try:
                 rollout = _take(rollouts, step, state, hosts)
-            except Exception:
+            except Exception as error:
                 save(step - 1)
+                if interrupt.requested and isinstance(error, (RewardGivenUp, HostError)):
+                    raise KeyboardInterrupt from error
                 raise
             if step < settings.steps and not interrupt.requested:
                 rollouts.start(step + 1, state.params)
@@ -177,7 +180,7 @@ def _take(rollouts: Rollouts, step: int, state: TrainState, hosts: Hosts) -> Rol
     assert rollout is not None
     for number, reason in enumerate(said):
         if reason is not None:
-            rollouts.give_back()
+            rollouts.give_back(rollout)
             raise HostError(f"process {number}: {reason}")
     return rollout
 

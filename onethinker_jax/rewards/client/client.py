@@ -52,6 +52,7 @@ from onethinker_jax.worker_process import package_environment
 __all__ = [
     "MaskItem",
     "RewardClient",
+    "RewardGivenUp",
     "RewardRequestError",
     "RewardUnavailable",
     "RunningServer",
@@ -77,6 +78,10 @@ _BALANCING = {
 
 class RewardUnavailable(UserError):
     """The service gave no answer within the deadline. Names the address and the cause."""
+
+
+class RewardGivenUp(RewardUnavailable):
+    """The client stopped waiting for the service, as `give_up` asked."""
 
 
 class RewardClient:
@@ -127,6 +132,7 @@ class RewardClient:
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
         self._scale: str | None = None
         self._lock = threading.Lock()
+        self._given_up = threading.Event()
 
     def __enter__(self) -> RewardClient:
         return self
@@ -136,6 +142,14 @@ class RewardClient:
 
     def close(self) -> None:
         """Closes the connection; calls under way fail."""
+        self._channel.close()
+
+    def give_up(self) -> None:
+        """Ends the waiting for answers: calls under way, and all later ones, raise RewardGivenUp at once.
+
+        So a stop need not wait for a service that is slow or gone. May be called from any thread, and again.
+        """
+        self._given_up.set()
         self._channel.close()
 
     def wait_ready(self, timeout: float = 60.0) -> None:
@@ -174,7 +188,7 @@ class RewardClient:
             self._check_scale(response.scale)
             return [float(result.score) for result in _checked(response.results, len(request.items))]
 
-        return [score for part in _at_once(score, text_requests(items)) for score in part]
+        return [score for part in self._at_once(score, text_requests(items)) for score in part]
 
     def segment_image(
         self,
@@ -223,10 +237,21 @@ class RewardClient:
 
         masks = dict(
             pair
-            for numbers, part in zip(parts, _at_once(segment, parts), strict=True)
+            for numbers, part in zip(parts, self._at_once(segment, parts), strict=True)
             for pair in zip(numbers, part, strict=True)
         )
         return [masks[number] for number in range(len(items))]
+
+    def _at_once(self, function: Callable[[Part], Answer], parts: Sequence[Part]) -> list[Answer]:
+        """The function of each part, in order, several running at once; raises the first part's error."""
+        if len(parts) <= 1:
+            return [function(part) for part in parts]
+        with ThreadPoolExecutor(min(len(parts), _CALLS_AT_ONCE)) as pool:
+            try:
+                return list(pool.map(function, parts))
+            except KeyboardInterrupt:
+                self.give_up()  # else the pool waits for every call that is under way
+                raise
 
     def _check_scale(self, scale: str) -> None:
         with self._lock:
@@ -243,10 +268,18 @@ class RewardClient:
         """What `send` makes of the method: tried until it succeeds or the deadline is over, with back-off."""
         delay, cause = _FIRST_DELAY_S, "no attempt was made"
         while (left := deadline - time.monotonic()) > 0:
+            if self._given_up.is_set():
+                raise RewardGivenUp(f"the reward service at {self.address} is not waited for any more")
             try:
                 return send(partial(method, timeout=left, metadata=self._metadata))
             except grpc.RpcError as error:
                 code, details = _status_of(error)
+            except ValueError:  # what gRPC says of a closed connection
+                if not self._given_up.is_set():
+                    raise
+                continue
+            if self._given_up.is_set():
+                continue
             cause = f"{code.name}: {details}"
             too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details
             if code is grpc.StatusCode.INVALID_ARGUMENT or too_large:
@@ -257,19 +290,11 @@ class RewardClient:
                 raise RewardUnavailable(f"the reward service at {self.address} failed: {cause}")
             if delay == _FIRST_DELAY_S:
                 log.warning("the reward service at %s: %s; trying for %.0f s more", self.address, cause, left)
-            time.sleep(max(0.0, min(delay * random.uniform(0.5, 1.0), deadline - time.monotonic())))
+            self._given_up.wait(max(0.0, min(delay * random.uniform(0.5, 1.0), deadline - time.monotonic())))
             delay = min(2 * delay, _LONGEST_DELAY_S)
         raise RewardUnavailable(
             f"the reward service at {self.address} gave no answer within {self.timeout:g} s: {cause}"
         )
-
-
-def _at_once(function: Callable[[Part], Answer], parts: Sequence[Part]) -> list[Answer]:
-    """The function of each part, in order, several running at once; raises the first part's error."""
-    if len(parts) <= 1:
-        return [function(part) for part in parts]
-    with ThreadPoolExecutor(min(len(parts), _CALLS_AT_ONCE)) as pool:
-        return list(pool.map(function, parts))
 
 
 def _status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:

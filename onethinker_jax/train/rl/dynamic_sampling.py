@@ -86,20 +86,19 @@ class Rollouts:
         )
         self._seed, self._log = seed, log
         self._waiting: list[Group] = []
-        self._waited: list[Group] = []  # what waited before the newest rollout was taken
-        self._next: Future[Rollout] | None = None  # of the step that follows; only with overlap
+        self._next: Future[Rollout] | None = None  # of the step that follows: made ahead, or given back
         self._before = stream.state()  # the newest rollout's place in the stream
         self._stop = Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout") if settings.overlap else None
 
     def take(self, step: int, params: nnx.State) -> Rollout:
-        """The step's rollout: the one made ahead, else sampled with ``params``.
+        """The step's rollout: the one made ahead or given back, else sampled with ``params``.
 
         Raises RewardUnavailable, NoGroupsLeft and what else ``roll_out`` does; the stream is then where it was.
         """
         began = time.perf_counter()
         try:
-            if self._thread is None:
+            if self._thread is None and self._next is None:
                 self._before = self._stream.state()
                 rollout = self._fill(self._sampler.placed(params), step)
             else:
@@ -112,15 +111,16 @@ class Rollouts:
         except Exception:
             self._stream.restore(self._before)
             raise
-        self._waited, self._waiting = self._waiting, rollout.surplus
-        self._next, self.behaviour = None, None
+        self._waiting, self._next, self.behaviour = rollout.surplus, None, None
         rollout.metrics["seconds/rollout_wait"] = time.perf_counter() - began
         return rollout
 
-    def give_back(self) -> None:
-        """Undoes the newest ``take``, which without overlap can be made again."""
-        self._stream.restore(self._before)
-        self._waiting = self._waited
+    def give_back(self, rollout: Rollout) -> None:
+        """Undoes the newest ``take``, which gave this: the next one gives it again, also after a resume.
+
+        With overlap the parameters that it was sampled with are gone, so that it could not be made again.
+        """
+        self._next = _made(rollout)
 
     def start(self, step: int, params: nnx.State) -> None:
         """With overlap, begins the rollout of ``step``, the next to be taken; ``params`` may then be donated."""
@@ -170,14 +170,15 @@ class Rollouts:
         self._waiting = [Group.from_json(group, self._records, self._sampler) for group in saved["waiting"]]
         self.behaviour = behaviour
         if saved["ahead"] is not None:
-            self._next = Future()
-            self._next.set_result(Rollout.from_json(saved["ahead"], self._records, self._sampler))
+            self._next = _made(Rollout.from_json(saved["ahead"], self._records, self._sampler))
 
     def __enter__(self) -> "Rollouts":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
+        if kind is not None:
+            self._scorer.give_up()  # nobody waits for the scores of the rollout under way
         if self._thread is not None:
             self._thread.shutdown()
         self._stream.close()
@@ -237,3 +238,9 @@ class Rollouts:
         }
         outcomes = [group.outcome for group in drawn]
         return Rollout(kept[: settings.prompts], kept[settings.prompts :], outcomes, metrics)
+
+
+def _made(rollout: Rollout) -> Future[Rollout]:
+    future: Future[Rollout] = Future()
+    future.set_result(rollout)
+    return future

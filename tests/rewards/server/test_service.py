@@ -1,10 +1,12 @@
 """A real server process under load and under attack: what is lost, what is doubled, and who is refused."""
 
+import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from onethinker_jax.rewards.client.addresses import AddressError, channel_target
 from onethinker_jax.rewards.client.client import (
     MaskItem,
     RewardClient,
+    RewardGivenUp,
     RewardRequestError,
     RewardUnavailable,
     TextItem,
@@ -33,6 +36,7 @@ from tests.waiting import HANG_S, wait_until
 DEPTH = r'reward_queue_depth\{queue="text"\}'
 TOKEN = "a-token-of-this-test-0123456789"
 WHOLE = (0, 0, 1000, 1000)
+MASK_ITEM = MaskItem(np.zeros((1, 8, 8, 3), np.uint8), WHOLE)
 
 
 def item(answer: object) -> TextItem:
@@ -69,6 +73,16 @@ class Server:
         with urllib.request.urlopen(self.metrics_url, timeout=HANG_S) as reply:
             lines = reply.read().decode().splitlines()
         return sum(float(line.split()[-1]) for line in lines if re.match(pattern, line))
+
+
+@contextlib.contextmanager
+def silent(server: Server) -> Iterator[None]:
+    """The server does nothing for the block; its connections stay."""
+    server.process.popen.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.popen.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +160,60 @@ def test_work_of_a_caller_that_is_gone_is_dropped(
     assert "2103" in ran
     assert not {"2101", "2102"} & ran
     assert server.metric(r'reward_items_total\{outcome="dropped",queue="text"\}') == dropped + 2
+
+
+@pytest.mark.parametrize("others", [0, 100])
+def test_a_client_that_gives_up_waits_no_longer(
+    server: Server, client: RewardClient, tmp_path: Path, others: int
+) -> None:
+    """Neither for its one call nor for several; and it asks nothing more.  Another client is not disturbed."""
+    gone = server.metric(r'reward_calls_total\{code="CANCELLED",method="ScoreText"\}')
+    with (
+        Gate(tmp_path, 2300 + others) as gate,
+        ThreadPoolExecutor(1) as pool,
+        RewardClient(server.address, timeout=10 * HANG_S) as impatient,
+    ):
+        asked = pool.submit(impatient.score_text, [gate.item, *map(item, range(others))])
+        wait_for_batch(server.log, gate.answer)
+        impatient.give_up()
+        with pytest.raises(RewardGivenUp, match="is not waited for any more"):
+            asked.result(HANG_S)
+        wait_until(lambda: server.metric(r'reward_calls_total\{code="CANCELLED",method="ScoreText"\}') > gone)
+        for ask in (lambda: impatient.score_text([item(1)]), lambda: impatient.segment_images([MASK_ITEM])):
+            with pytest.raises(RewardGivenUp):
+                ask()
+        gate.open()
+        assert client.score_text([item(2302)]) == [2302]
+
+
+def test_a_client_gives_up_masks_too(server: Server) -> None:
+    """Of a service that has stopped answering; the pixels' stream is ended."""
+    with RewardClient(server.address, timeout=10 * HANG_S) as impatient, ThreadPoolExecutor(1) as pool:
+        impatient.describe()
+        with silent(server):
+            begun = threading.Event()
+            method = impatient._service.SegmentImage
+            impatient._service.SegmentImage = lambda *a, **b: (method(*a, **b), begun.set())[0]
+            asked = pool.submit(impatient.segment_images, [MASK_ITEM])
+            assert begun.wait(HANG_S)
+            impatient.give_up()
+            with pytest.raises(RewardGivenUp):
+                asked.result(HANG_S)
+
+
+def test_ctrl_c_waits_for_no_call(server: Server, tmp_path: Path) -> None:
+    """The threads of one method's several calls would be waited for, each until its deadline."""
+    with Gate(tmp_path, 2400) as gate, RewardClient(server.address, timeout=10 * HANG_S) as client:
+
+        def interrupt() -> None:
+            wait_for_batch(server.log, gate.answer)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # as a terminal's
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.score_text([gate.item, *map(item, range(100))])
+        thread.join()
 
 
 def test_a_full_queue_says_so_and_the_client_comes_back(

@@ -1,6 +1,7 @@
 """A small RL run whose rewards are made up by a rule: its settings, the rule, and what a run leaves."""
 
 import json
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ class Rule:
 
     def __init__(self, at: int = -1, then: Callable[[], Any] = lambda: None):
         self.count, self.at, self.then = 0, at, then
+        self.given_up = threading.Event()
 
     def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         self.count += 1
@@ -53,6 +55,9 @@ class Rule:
             self.then()
         shares = [[luck(text) for text in of_one] for of_one in texts]
         return [[Score(1 + share, share, 1.0, 0.0) for share in of_one] for of_one in shares]
+
+    def give_up(self) -> None:
+        self.given_up.set()
 
     def max_accuracy(self, record: Record) -> float:
         return 1.0

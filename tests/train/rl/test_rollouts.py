@@ -1,5 +1,6 @@
 """Rollouts with a made-up sampler: prompts are made beside the device's work, and a failure loses none."""
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,11 +31,16 @@ RECORDS = [
 EVERY_GROUP = replace(SETTINGS, accuracy_low=-1.0, accuracy_high=2.0)
 
 
+class Prompt(int):
+    opening = ""
+
+
 class FakeSampler:
     """A prompt is the record's number; a sample's tokens are the prompt, the draw and the sample's number."""
 
     def __init__(self, workers: int = 0):
         self.made: list[Record] = []
+        self.draws: list[int] = []
         self.changed = threading.Condition()
         media = SimpleNamespace(workers=workers)
         self.processor = SimpleNamespace(media=media, response=lambda _, ids: str(ids.tolist()))
@@ -47,7 +54,7 @@ class FakeSampler:
         with self.changed:
             self.made.append(record)
             self.changed.notify_all()
-        return record.problem_id
+        return Prompt(record.problem_id)
 
     def wait_for(self, count: int) -> None:
         with self.changed:
@@ -57,9 +64,10 @@ class FakeSampler:
         self, params: Any, prompts: Sequence[int], *, seed: int, step: int
     ) -> Iterator[tuple[list[int], list[Samples]]]:
         self.while_decoding()
+        self.draws.append(step)
         for number, prompt in enumerate(prompts):
             tokens = [np.array([prompt, step, g], np.int32) for g in range(SETTINGS.samples)]
-            logprobs = [np.zeros(3, np.float32)] * SETTINGS.samples
+            logprobs = [np.full(3, params or 0, np.float32)] * SETTINGS.samples
             texts = [self.processor.response(prompt, ids) for ids in tokens]
             yield [number], [Samples(tokens, logprobs, [True] * SETTINGS.samples, texts)]
 
@@ -72,8 +80,11 @@ def rollouts(
     return Rollouts(RecordStream(RECORDS, seed=3), ours, scorer, settings, seed=0, log=log)
 
 
-def taken(source: Rollouts, step: int) -> Rollout:
-    return source.take(step, None)  # type: ignore[arg-type]
+def taken(source: Rollouts, step: int, policies: Sequence[Any] = (None,) * 9) -> Rollout:
+    """The step's rollout, after which the next one begins beside the update, with the policy of now."""
+    rollout = source.take(step, policies[step - 1])
+    source.start(step + 1, policies[step - 1])
+    return rollout
 
 
 def same(ours: Rollout, theirs: Rollout) -> None:
@@ -126,6 +137,30 @@ def test_a_failure_loses_no_prompt(log, workers):
         resumed.restore(state, None)
         assert resumed.state() == state
         same(taken(resumed, 3), whole[2])
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_is_given_back_is_taken_again(log, overlap):
+    """With the samples that the policy of then made, and without asking it again; also from a checkpoint."""
+    settings = replace(SETTINGS, overlap=overlap, importance_sampling="token_truncate")
+    policies = tuple(map(jnp.float32, (1, 2, 3)))
+    with rollouts(FakeSampler(), log, settings) as undisturbed:
+        whole = [taken(undisturbed, step, policies) for step in (1, 2, 3)]
+    assert any(rollout.surplus for rollout in whole)
+    assert whole[1].groups[-1].samples.logprobs[0][0] == (1 if overlap else 2)
+    sampler, again = FakeSampler(), FakeSampler()
+    with rollouts(sampler, log, settings) as source:
+        same(taken(source, 1, policies), whole[0])
+        source.give_back(source.take(2, policies[1]))
+        state = json.loads(json.dumps(source.state()))
+        same(taken(source, 2, policies), whole[1])
+        same(taken(source, 3, policies), whole[2])
+    assert len(set(sampler.draws)) == len(sampler.draws), "what was given back is sampled a second time"
+    with rollouts(again, log, settings) as resumed:
+        resumed.restore(state, None)
+        same(taken(resumed, 2, policies), whole[1])
+        same(taken(resumed, 3, policies), whole[2])
+    assert min(again.draws) >= 3 * settings.max_rounds
 
 
 def test_nobody_waits_for_the_prompts_of_a_rollout_that_is_stopped():
