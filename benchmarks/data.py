@@ -37,6 +37,7 @@ from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.data_pipeline.records.record import Record, read_records
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
@@ -152,7 +153,9 @@ def measure_media(
             "cached": MediaReader(pool=pool, cache=FrameCache(folder, 2**34)),
         }
         processors = {
-            name: Processor.from_pretrained(directory, image_max_pixels=IMAGE_PIXELS, media=reader)
+            name: Processor.from_pretrained(
+                directory, MediaBounds(image_max_pixels=IMAGE_PIXELS), media=reader
+            )
             for name, reader in readers.items()
         }
 
@@ -205,19 +208,19 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
     )
     processor = Processor.from_pretrained(
         directory,
-        video_fps=data.video_fps,
-        video_max_frames=data.video_max_frames,
-        video_min_pixels=data.video_min_pixels,
-        video_max_pixels=data.video_max_pixels,
+        MediaBounds(
+            video_fps=data.video_fps,
+            video_max_frames=data.video_max_frames,
+            video_min_pixels=data.video_min_pixels,
+            video_max_pixels=data.video_max_pixels,
+        ),
         grid_side=config.model.vision_grid,
         cache_bytes=data.cache_bytes,
     )
     with TrainingBatches(
         RecordStream(sft, seed=0),
         processor,
-        rows=batch.rows,
-        tokens=batch.tokens,
-        patches=batch.patches,
+        batch,
         strategy=data.packing_strategy,
         window=data.window,
         prefetch=0,

@@ -18,6 +18,7 @@ from onethinker_jax.data_pipeline.batches.bin_packing import STRATEGIES
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.batches.packing import packing_efficiency
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
@@ -53,13 +54,15 @@ def measure(settings: FillSettings, folder: Path) -> None:
     train_tokenizer(record_texts(records), folder / "tokenizer", model.vocab_size, image_pixels=pixels)
     processor = Processor.from_pretrained(
         folder / "tokenizer",
+        MediaBounds(
+            image_min_pixels=data.image_min_pixels,
+            image_max_pixels=data.image_max_pixels,
+            video_fps=data.video_fps,
+            video_max_frames=data.video_max_frames,
+            video_min_pixels=data.video_min_pixels,
+            video_max_pixels=data.video_max_pixels,
+        ),
         grid_side=model.vision_grid,
-        image_min_pixels=data.image_min_pixels,
-        image_max_pixels=data.image_max_pixels,
-        video_fps=data.video_fps,
-        video_max_frames=data.video_max_frames,
-        video_min_pixels=data.video_min_pixels,
-        video_max_pixels=data.video_max_pixels,
         cache_bytes=2**32,
     )
     write = sys.stdout.write
@@ -68,13 +71,7 @@ def measure(settings: FillSettings, folder: Path) -> None:
         for strategy in STRATEGIES:
             for window in settings.windows:
                 with TrainingBatches(
-                    RecordStream(records, seed=0),
-                    processor,
-                    rows=shape.rows,
-                    tokens=shape.tokens,
-                    patches=shape.patches,
-                    strategy=strategy,
-                    window=window,
+                    RecordStream(records, seed=0), processor, shape, strategy=strategy, window=window
                 ) as batches:
                     fills = np.array([packing_efficiency(next(batches)) for _ in range(settings.batches)])
                 size = f"{shape.rows} x {shape.tokens}, {shape.patches}"

@@ -93,17 +93,20 @@ class ModelArguments:
         from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
         from onethinker_jax.data_pipeline.processor.chat import ProcessorError
         from onethinker_jax.data_pipeline.processor.processor import Processor
+        from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
         from onethinker_jax.data_pipeline.processor.prompts import PromptError, Prompts
 
         try:
             return Processor.from_pretrained(
                 self.model,
-                image_max_pixels=self.image_max_pixels,
-                video_fps=self.video_fps,
-                video_max_frames=self.video_max_frames,
-                video_min_pixels=self.video_min_pixels,
-                video_max_pixels=self.video_max_pixels,
-                video_total_pixels=self.video_total_pixels,
+                MediaBounds(
+                    image_max_pixels=self.image_max_pixels,
+                    video_fps=self.video_fps,
+                    video_max_frames=self.video_max_frames,
+                    video_min_pixels=self.video_min_pixels,
+                    video_max_pixels=self.video_max_pixels,
+                    video_total_pixels=self.video_total_pixels,
+                ),
                 prompts=Prompts.from_file(self.prompt_file) if self.prompt_file else None,
                 media=MediaReader.in_processes(self.media_workers, time_limit=self.media_time_limit),
             )

@@ -233,9 +233,7 @@ def _train(
         with TrainingBatches(
             sft_stream,
             processor,
-            rows=batch.rows,
-            tokens=batch.tokens,
-            patches=batch.patches,
+            batch,
             strategy=config.data.packing_strategy,
             window=config.data.window,
             workers=config.data.media_workers,

@@ -3,6 +3,7 @@
 import pytest
 
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from tests.data_pipeline.making import write_tokenizer
 
 
@@ -13,4 +14,6 @@ def qwen_directory(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def processor(qwen_directory):
-    return Processor.from_pretrained(qwen_directory, video_min_pixels=4096, video_max_pixels=96 * 64)
+    return Processor.from_pretrained(
+        qwen_directory, MediaBounds(video_min_pixels=4096, video_max_pixels=96 * 64)
+    )

@@ -16,6 +16,7 @@ from flax import nnx
 
 from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.evaluate import __main__ as evaluate
@@ -302,7 +303,7 @@ def test_memory_does_not_grow_with_the_records(
         "video_min_pixels": 131_072,
         "video_max_pixels": 131_072,
     }
-    processor = Processor.from_pretrained(model, **sizes)  # type: ignore[arg-type]
+    processor = Processor.from_pretrained(model, MediaBounds(**sizes))  # type: ignore[arg-type]
     peaks = {}
     for count in (16, 64):
         file = tmp_path / "world" / f"{count}.json"

@@ -13,6 +13,7 @@ from flax import nnx
 from onethinker_jax.data_pipeline.batches.packing import pack_groups, pack_rows
 from onethinker_jax.data_pipeline.media.decoding import Video
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
@@ -45,7 +46,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def processor(directory):
-    return Processor.from_pretrained(directory, video_min_pixels=1024, video_max_pixels=4096)
+    return Processor.from_pretrained(directory, MediaBounds(video_min_pixels=1024, video_max_pixels=4096))
 
 
 @pytest.fixture(scope="module")

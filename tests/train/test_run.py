@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from onethinker_jax.data_pipeline.batches.packing import stack_prompts
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.train.config.presets import smoke
@@ -120,7 +121,7 @@ def test_model_in_transformers(finished: Run) -> None:
     pytest.importorskip("torch")
     directory = finished.directory / "model"
     hf = open_in_transformers(directory)
-    processor = Processor.from_pretrained(directory, **LIMITS)
+    processor = Processor.from_pretrained(directory, MediaBounds(**LIMITS))
     assert hf.generation_config.eos_token_id == processor.eos_token_id
     records = read_records(finished.directory / "data" / "eval_shapes.json")
     chosen = [next(record for record in records if record.data_type == kind) for kind in ("image", "video")]

@@ -7,6 +7,7 @@ always among them: rows are fuller, and examples may wait longer.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from onethinker_jax.errors import SkippableError
@@ -19,6 +20,15 @@ _PATCH_STEPS = 128
 
 class PackingError(SkippableError, ValueError):
     """An example is larger than a row. Names the size and the limit."""
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """The fixed shape of a batch: ``rows`` of ``tokens`` and ``patches``."""
+
+    rows: int
+    tokens: int
+    patches: int
 
 
 class Packer(Protocol):

@@ -17,7 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.batches.bin_packing import STRATEGIES, PackingError, PackingStrategy
+from onethinker_jax.data_pipeline.batches.bin_packing import (
+    STRATEGIES,
+    BatchShape,
+    PackingError,
+    PackingStrategy,
+)
 from onethinker_jax.data_pipeline.batches.mixture import Mixture, stream_order
 from onethinker_jax.data_pipeline.batches.ordered_examples import OrderedExamples
 from onethinker_jax.data_pipeline.batches.packing import Batch, check_fits, pack_assigned
@@ -136,10 +141,8 @@ class TrainingBatches:
         self,
         stream: RecordStream,
         processor: Processor,
+        shape: BatchShape,
         *,
-        rows: int,
-        tokens: int,
-        patches: int,
         strategy: PackingStrategy = "first_fit",
         window: int = 64,
         prefetch: int = 2,
@@ -151,7 +154,7 @@ class TrainingBatches:
         Args:
             stream: of records that have messages.
             processor: turns them into examples; with `cache_bytes`, an epoch after the first is cheap.
-            rows, tokens, patches: shape of the batches.
+            shape: of the batches.
             strategy: how a batch is chosen from the window, see `bin_packing`.
             window: examples to choose from; more of them raise the packing efficiency.
             prefetch: batches made ahead of the consumer; 0 makes them in `next`, without a thread.
@@ -166,7 +169,7 @@ class TrainingBatches:
                 f"window must be at least 1, prefetch and workers at least 0, got {window}, {prefetch}, {workers}"
             )
         self._stream, self._processor = stream, processor
-        self._shape = {"rows": rows, "tokens": tokens, "patches": patches}
+        self._shape = {"rows": shape.rows, "tokens": shape.tokens, "patches": shape.patches}
         self._pack, self._window = STRATEGIES[strategy], window
         self._prefetch, self._workers = prefetch, workers
         self._bad = BadRecords(on_bad_record, quarantine)

@@ -119,10 +119,13 @@ class CheckSettings:
             return None
         from onethinker_jax.data_pipeline.check.corpus_lengths import CorpusLengths
         from onethinker_jax.data_pipeline.processor.processor import Processor
+        from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 
         given = {name: getattr(self, name) for name in _BOUNDS if getattr(self, name) is not None}
         processor = Processor.from_pretrained(
-            self.model, video_fps=self.fps, video_max_frames=self.max_frames, media=media, **given
+            self.model,
+            MediaBounds(video_fps=self.fps, video_max_frames=self.max_frames, **given),
+            media=media,
         )
         return CorpusLengths(processor, max_new_tokens=self.max_new_tokens)
 

@@ -21,7 +21,7 @@ import numpy as np
 from onethinker_jax.data_pipeline.media.decoding import MediaError, Video
 from onethinker_jax.data_pipeline.media.media_file import MediaFile
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
-from onethinker_jax.data_pipeline.media.resizing import PixelBounds, VideoTotal
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer, Conversation, ProcessorError, read_json
 from onethinker_jax.data_pipeline.processor.end_tokens import EndTokens, read_end_tokens
 from onethinker_jax.data_pipeline.processor.example import Example, ExampleCache
@@ -36,7 +36,12 @@ from onethinker_jax.data_pipeline.processor.patches import (
     size_image,
     size_video,
 )
-from onethinker_jax.data_pipeline.processor.processor_config import PROMPTS, MediaLimits, read_settings
+from onethinker_jax.data_pipeline.processor.processor_config import (
+    PROMPTS,
+    MediaBounds,
+    MediaLimits,
+    read_settings,
+)
 from onethinker_jax.data_pipeline.processor.prompts import OWN_PROMPTS, Prompts, chat_messages
 from onethinker_jax.data_pipeline.records.conversation import (
     Turn,
@@ -107,14 +112,8 @@ class Processor:
     def from_pretrained(
         cls,
         path: str | Path,
+        bounds: MediaBounds | None = None,
         *,
-        image_min_pixels: int | None = None,
-        image_max_pixels: int | None = None,
-        video_fps: float = 2.0,
-        video_max_frames: int = 128,
-        video_min_pixels: int | None = 4 * 32 * 32,
-        video_max_pixels: int | None = 64 * 32 * 32,
-        video_total_pixels: int | None = None,
         grid_side: int | None = None,
         prompts: Prompts | None = None,
         cache_bytes: int = 0,
@@ -127,11 +126,7 @@ class Processor:
                 `video_preprocessor_config.json` (of either that is missing a warning says that the released
                 models' values stand for it), `processor_config.json`, `config.json`, `generation_config.json`
                 and `prompts.json` if there.
-            image_min_pixels, image_max_pixels: bounds of an image's area; default: the directory's.
-            video_fps, video_max_frames: how videos are sampled.
-            video_min_pixels, video_max_pixels: bounds of a frame's area; default: OneThinker's RL settings. Both
-                None: frames are bounded together only.
-            video_total_pixels: bound of all sampled frames' area together; default: the directory's.
+            bounds: how large media may be, and how videos are sampled; default: ``MediaBounds()``.
             grid_side: side of the model's position embedding table; default: `config.json`'s, else 48.
             prompts: the wording of tasks; default: the directory's `prompts.json`, else our own.
             cache_bytes: keep processed examples of `prompt` and `training` in memory up to this size.
@@ -145,25 +140,13 @@ class Processor:
         if fault := directory_fault(path):
             raise ProcessorError(f"{path}: {fault}")
         settings = read_settings(path)
-        total = settings.video_total
-        if video_total_pixels is not None:
-            total = VideoTotal(min(total.min_pixels, video_total_pixels), video_total_pixels)
-        limits = MediaLimits(
-            image_min_pixels=image_min_pixels or settings.image_pixels[0],
-            image_max_pixels=image_max_pixels or settings.image_pixels[1],
-            video_fps=video_fps,
-            video_max_frames=video_max_frames,
-            video_min_pixels=video_min_pixels,
-            video_max_pixels=video_max_pixels,
-            video_total=total,
-        )
         if prompts is None:
             file = path / PROMPTS
             prompts = Prompts.from_file(file) if file.is_file() else OWN_PROMPTS
         tokenizer = ChatTokenizer(path)
         processor = cls(
             tokenizer,
-            limits,
+            (bounds or MediaBounds()).limits(settings),
             sizes=settings.sizes,
             grid_side=grid_side or settings.grid_side,
             prompts=prompts,

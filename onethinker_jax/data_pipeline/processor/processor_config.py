@@ -85,6 +85,34 @@ class DirectorySettings:
     grid_side: int  # of the position embedding table, in patches
 
 
+@dataclass(frozen=True)
+class MediaBounds:
+    """The bounds of media that a caller chooses; pixels are height times width after resizing."""
+
+    image_min_pixels: int | None = None  # None: the directory's, as the next
+    image_max_pixels: int | None = None
+    video_fps: float = 2.0
+    video_max_frames: int = 128
+    video_min_pixels: int | None = 4 * 32 * 32  # of a frame: OneThinker's RL settings, as the next
+    video_max_pixels: int | None = 64 * 32 * 32  # both None: frames are bounded together only
+    video_total_pixels: int | None = None  # of all sampled frames together; None: the directory's
+
+    def limits(self, own: DirectorySettings) -> MediaLimits:
+        """The limits of a processor of that directory.  Raises ValueError naming bounds that cannot be."""
+        total = own.video_total
+        if self.video_total_pixels is not None:
+            total = VideoTotal(min(total.min_pixels, self.video_total_pixels), self.video_total_pixels)
+        return MediaLimits(
+            image_min_pixels=self.image_min_pixels or own.image_pixels[0],
+            image_max_pixels=self.image_max_pixels or own.image_pixels[1],
+            video_fps=self.video_fps,
+            video_max_frames=self.video_max_frames,
+            video_min_pixels=self.video_min_pixels,
+            video_max_pixels=self.video_max_pixels,
+            video_total=total,
+        )
+
+
 def read_settings(path: Path) -> DirectorySettings:
     """Reads the processor files of a directory, in transformers 4's or 5's layout.
 

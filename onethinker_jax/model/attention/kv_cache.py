@@ -110,27 +110,17 @@ def zeros(shape: tuple[int, ...], dtype: str) -> KeyValues:
 
 
 def empty_cache(
-    *,
-    layers: int,
-    rows: int,
-    slots: int,
-    kv_heads: int,
-    head_dim: int,
-    prompt_tokens: int,
-    columns: int,
-    width: int,
-    kv_dtype: str,
-    compute_dtype: Any,
+    prefix: tuple[int, ...], suffix: tuple[int, ...], *, width: int, kv_dtype: str, compute_dtype: Any
 ) -> KVCache:
-    """A cache of zeros."""
-    numbers = jnp.zeros((rows,), jnp.int32)
+    """A cache of zeros: of prompts [L, R, K, P, H], of samples [L, R, S, K, C, H], and of R hidden states [width]."""
+    numbers = jnp.zeros((prefix[1],), jnp.int32)
     return place(
         KVCache(
-            prefix=zeros((layers, rows, kv_heads, prompt_tokens, head_dim), kv_dtype),
-            suffix=zeros((layers, rows, slots, kv_heads, columns, head_dim), kv_dtype),
+            prefix=zeros(prefix, kv_dtype),
+            suffix=zeros(suffix, kv_dtype),
             length=numbers,
             next_position=numbers,
-            last_hidden=jnp.zeros((rows, width), compute_dtype),
+            last_hidden=jnp.zeros((prefix[1], width), compute_dtype),
         )
     )
 

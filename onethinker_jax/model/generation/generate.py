@@ -145,14 +145,11 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
 def empty(model: Qwen3VL, sampling: SamplingConfig, shape: GenerationShape) -> KVCache:
     """A cache for prompts and samples of any length that the settings allow."""
     text = model.config.text
+    layers, heads, size = text.num_layers, text.num_kv_heads, text.head_dim
+    prompt, columns = whole_chunks(shape.prompt_buckets[-1][0]), whole_chunks(sampling.max_new_tokens)
     return empty_cache(
-        layers=text.num_layers,
-        rows=shape.rows,
-        slots=shape.slots,
-        kv_heads=text.num_kv_heads,
-        head_dim=text.head_dim,
-        prompt_tokens=whole_chunks(shape.prompt_buckets[-1][0]),
-        columns=whole_chunks(sampling.max_new_tokens),
+        (layers, shape.rows, heads, prompt, size),
+        (layers, shape.rows, shape.slots, heads, columns, size),
         width=text.hidden_size,
         kv_dtype=shape.kv_dtype,
         compute_dtype=model.embed[...].dtype,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from onethinker_jax.data_pipeline.batches.bin_packing import PackingStrategy
+from onethinker_jax.data_pipeline.batches.bin_packing import BatchShape, PackingStrategy
 from onethinker_jax.data_pipeline.batches.mixture import Mixture
 from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.client.sidecar import SidecarSettings
@@ -232,7 +232,7 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
-class BatchSettings:
+class BatchSettings(BatchShape):
     """The fixed shape of a packed micro-batch."""
 
     rows: int = 6

@@ -15,7 +15,11 @@ from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.end_tokens import GENERATION_CONFIG, read_generation_config
 from onethinker_jax.data_pipeline.processor.processor import Processor
-from onethinker_jax.data_pipeline.processor.processor_config import PROMPTS, write_missing_configs
+from onethinker_jax.data_pipeline.processor.processor_config import (
+    PROMPTS,
+    MediaBounds,
+    write_missing_configs,
+)
 from onethinker_jax.data_pipeline.processor.prompts import Prompts
 from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
@@ -168,13 +172,15 @@ def make_processor(config: TrainConfig, base: Path) -> Processor:
     data = config.data
     return Processor.from_pretrained(
         base,
-        image_min_pixels=data.image_min_pixels,
-        image_max_pixels=data.image_max_pixels,
-        video_fps=data.video_fps,
-        video_max_frames=data.video_max_frames,
-        video_min_pixels=data.video_min_pixels,
-        video_max_pixels=data.video_max_pixels,
-        video_total_pixels=data.video_total_pixels,
+        MediaBounds(
+            image_min_pixels=data.image_min_pixels,
+            image_max_pixels=data.image_max_pixels,
+            video_fps=data.video_fps,
+            video_max_frames=data.video_max_frames,
+            video_min_pixels=data.video_min_pixels,
+            video_max_pixels=data.video_max_pixels,
+            video_total_pixels=data.video_total_pixels,
+        ),
         cache_bytes=data.cache_bytes,
         media=make_reader(data),
     )

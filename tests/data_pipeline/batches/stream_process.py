@@ -18,12 +18,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from onethinker_jax.data_pipeline.batches.bin_packing import BatchShape
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.batches.mixture import Mixture
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.records.record_archive import open_records
 
 
@@ -35,7 +37,7 @@ class Streams:
         share: dict[str, Any] = {"mixture": Mixture(sources={"b": 2.0}), "host": host, "hosts": hosts}
         media = MediaReader(pool=MediaPool(workers) if workers else None)
         self.processor = Processor.from_pretrained(
-            tokenizer, video_min_pixels=4096, video_max_pixels=96 * 64, media=media
+            tokenizer, MediaBounds(video_min_pixels=4096, video_max_pixels=96 * 64), media=media
         )
         self.prompts = PromptStream(
             RecordStream(records, seed=2, **share), self.processor.prompt, workers=workers, ahead=3
@@ -43,9 +45,7 @@ class Streams:
         self.batches = TrainingBatches(
             RecordStream(records, seed=1, **share),
             self.processor,
-            rows=2,
-            tokens=200,
-            patches=128,
+            BatchShape(2, 200, 128),
             window=10,
             strategy=strategy,  # type: ignore[arg-type]
             workers=workers,

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from onethinker_jax.data_pipeline.batches.bin_packing import BatchShape
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, StreamError, TrainingBatches
 from onethinker_jax.data_pipeline.batches.mixture import Mixture
 from onethinker_jax.data_pipeline.batches.packing import PackingError, packing_efficiency
@@ -23,8 +24,9 @@ from tests.data_pipeline.making import sft_row, write_image, write_rows
 def make_batches(
     records: list[Record], processor: Processor, *, seed: int = 0, **options: Any
 ) -> TrainingBatches:
-    shape = {"rows": 2, "tokens": 160, "patches": 96}
-    return TrainingBatches(RecordStream(records, seed=seed), processor, **{**shape, **options})
+    sizes = {"rows": 2, "tokens": 160, "patches": 96}
+    shape = BatchShape(**{name: options.pop(name, size) for name, size in sizes.items()})
+    return TrainingBatches(RecordStream(records, seed=seed), processor, shape, **options)
 
 
 def plain_records(count: int) -> list[Record]:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from onethinker_jax.data_pipeline.batches.bin_packing import BatchShape
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
 from tests.data_pipeline.making import sft_row, write_image, write_rows
 
@@ -25,11 +27,13 @@ def growth(folder: Path, tokenizer: Path, *, batches: int, warm_up: int, workers
     rows = [sft_row(f"What is {n}?", problem_id=n, images=[f"{n % 4}.png"]) for n in range(40)]
     records = RecordFile(write_rows(folder / "sft.json", rows), kept_bytes=0)
     media = MediaReader(pool=MediaPool(workers) if workers else None)
-    processor = Processor.from_pretrained(tokenizer, image_min_pixels=1024, media=media, cache_bytes=1 << 20)
+    processor = Processor.from_pretrained(
+        tokenizer, MediaBounds(image_min_pixels=1024), media=media, cache_bytes=1 << 20
+    )
     stream = RecordStream(records, seed=0)
     found = []
     with TrainingBatches(
-        stream, processor, rows=1, tokens=160, patches=16, window=4, strategy="best_fit", workers=workers
+        stream, processor, BatchShape(1, 160, 16), window=4, strategy="best_fit", workers=workers
     ) as loader:
         for _ in range(warm_up):
             next(loader)

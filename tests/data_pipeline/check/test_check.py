@@ -20,6 +20,7 @@ from onethinker_jax.data_pipeline.check.inspection import MediaFacts, inspect_me
 from onethinker_jax.data_pipeline.drawing.draw import TRUE
 from onethinker_jax.data_pipeline.drawing.views import view_record
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record import Record, iter_records, read_records
 from tests.data_pipeline.making import (
@@ -213,7 +214,7 @@ def test_lengths_for_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert main([str(part) for part in (rl, film, sft, "--out", out, *flags)]) == 0
     said = capsys.readouterr().out
 
-    processor = Processor.from_pretrained(base, image_max_pixels=8192, video_max_frames=8)
+    processor = Processor.from_pretrained(base, MediaBounds(image_max_pixels=8192, video_max_frames=8))
     prompts = [processor.prompt(record) for file in (rl, film) for record in read_records(file)]
     tokens = [len(example.tokens) for example in prompts]
     rows = {row["task"]: row for row in json.loads((out / "counts.json").read_text())["model_lengths"]}

@@ -18,6 +18,7 @@ from onethinker_jax.data_pipeline.media.resizing import smart_resize
 from onethinker_jax.data_pipeline.processor.chat import ChatTokenizer
 from onethinker_jax.data_pipeline.processor.patches import timestamps_of_pairs
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.processor.prompts import PromptError, chat_messages
 from onethinker_jax.data_pipeline.records.record import RecordError, read_records
 from tests.data_pipeline.making import picture, rl_row, sft_row, write_image, write_rows, write_video
@@ -232,8 +233,10 @@ def test_records(processor, records):
 @pytest.mark.parametrize("total", [None, 30_000])
 def test_a_videos_total_bounds_what_the_reader_gives(qwen_directory, records, total):
     """Ten frames of 64 x 96 have 61,440 pixels."""
-    processor = Processor.from_pretrained(qwen_directory, video_total_pixels=total)
-    whole = Processor.from_pretrained(qwen_directory, video_min_pixels=None, video_max_pixels=None)
+    processor = Processor.from_pretrained(qwen_directory, MediaBounds(video_total_pixels=total))
+    whole = Processor.from_pretrained(
+        qwen_directory, MediaBounds(video_min_pixels=None, video_max_pixels=None)
+    )
     video = records[2].videos[0]
     frames = whole.media.video(video, None, fps=2.0, max_frames=99)
     by_hand = processor([user("<video>?")], videos=[frames], add_generation_prompt=True)
@@ -272,9 +275,9 @@ def test_prompts_come_from_the_directory_or_the_caller(qwen_directory, records, 
 
 def test_cache_is_bounded_and_gives_the_same(qwen_directory, records):
     limits: dict[str, Any] = {"video_min_pixels": 4096, "video_max_pixels": 96 * 64}
-    plain = Processor.from_pretrained(qwen_directory, **limits)
+    plain = Processor.from_pretrained(qwen_directory, MediaBounds(**limits))
     size = plain.prompt(records[2]).nbytes
-    cached = Processor.from_pretrained(qwen_directory, cache_bytes=size + 1000, **limits)
+    cached = Processor.from_pretrained(qwen_directory, MediaBounds(**limits), cache_bytes=size + 1000)
     first = cached.prompt(records[2])
     assert cached.prompt(records[2]) is first
     np.testing.assert_array_equal(first.tokens, plain.prompt(records[2]).tokens)
@@ -306,9 +309,9 @@ def test_directories(qwen_directory, tmp_path):
     with pytest.raises(ValueError, match="no such directory"):
         Processor.from_pretrained(tmp_path / "none")
     with pytest.raises(ValueError, match="image pixel bounds"):
-        Processor.from_pretrained(qwen_directory, image_min_pixels=50000)
+        Processor.from_pretrained(qwen_directory, MediaBounds(image_min_pixels=50000))
     with pytest.raises(ValueError, match="video pixel bounds"):
-        Processor.from_pretrained(qwen_directory, video_min_pixels=None)
+        Processor.from_pretrained(qwen_directory, MediaBounds(video_min_pixels=None))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(image))
     (tmp_path / "tokenizer.json").write_bytes((qwen_directory / "tokenizer.json").read_bytes())
     (tmp_path / "video_preprocessor_config.json").write_text('{"size": {"longest_edge": 0}}')

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from onethinker_jax.data_pipeline.processor.processor import Lengths, Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.processor.record_lengths import (
     SAMPLED_RECORDS,
     UNKNOWN,
@@ -59,11 +60,13 @@ def test_lengths_of_every_task_are_the_examples(
     train_tokenizer(record_texts(records), tmp_path, vocab_size=600)
     processor = Processor.from_pretrained(
         tmp_path,
-        image_min_pixels=56 * 56,
-        image_max_pixels=128 * 128,
-        video_max_frames=16,
-        video_min_pixels=32 * 32,
-        video_max_pixels=64 * 96,
+        MediaBounds(
+            image_min_pixels=56 * 56,
+            image_max_pixels=128 * 128,
+            video_max_frames=16,
+            video_min_pixels=32 * 32,
+            video_max_pixels=64 * 96,
+        ),
     )
     assert {task_of(record) for record in records} >= {task for task in TASKS if task.medium != "text"}
     measured = measure(records, range(len(records)), processor, training=training)
@@ -98,7 +101,7 @@ def test_lengths_of_odd_images(tmp_path: Path, size: tuple[int, int], turned: in
 def test_lengths_of_odd_videos(tmp_path: Path, times: list[float], size: tuple[int, int], total: int | None):
     write_video(tmp_path / "v.mp4", times, size=size, turned=len(times) % 2)
     processor = Processor.from_pretrained(
-        write_tokenizer(tmp_path / "base"), video_max_frames=12, video_total_pixels=total
+        write_tokenizer(tmp_path / "base"), MediaBounds(video_max_frames=12, video_total_pixels=total)
     )
     (record,) = read_records(write_rows(tmp_path / "rl.json", [rl_row(**VIDEO)]))
     example = processor.prompt(record)
@@ -173,8 +176,8 @@ def test_a_corpus_is_measured_once(corpus, tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_key_changes_with_what_lengths_depend_on(corpus, tmp_path: Path):
     path = corpus([rl_row()])
-    small = Processor.from_pretrained(tmp_path / "base", image_max_pixels=4096)
-    large = Processor.from_pretrained(tmp_path / "base", image_max_pixels=8192)
+    small = Processor.from_pretrained(tmp_path / "base", MediaBounds(image_max_pixels=4096))
+    large = Processor.from_pretrained(tmp_path / "base", MediaBounds(image_max_pixels=8192))
     keys = {
         lengths_key(path, processor, training=training, numbers=range(count))
         for processor in (small, large)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onethinker_jax.data_pipeline.batches.bin_packing import BatchShape
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.batches.mixture import Mixture
 from onethinker_jax.data_pipeline.batches.packing import pack_groups, pack_rows, stack_prompts
@@ -245,9 +246,7 @@ def test_text_in_a_mixture(folder: Path, processor: Processor) -> None:
     with TrainingBatches(
         RecordStream(records, seed=0, mixture=Mixture(sources={"source 0": 3.0})),
         processor,
-        rows=2,
-        tokens=128,
-        patches=64,
+        BatchShape(2, 128, 64),
         window=8,
         prefetch=0,
     ) as batches:

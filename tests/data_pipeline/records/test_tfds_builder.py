@@ -10,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 
+from onethinker_jax.data_pipeline.batches.bin_packing import BatchShape
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Example, Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.data_pipeline.records.record import Record, RecordError, read_records
 from onethinker_jax.data_pipeline.records.record_archive import RecordArchive, open_records
@@ -105,16 +107,12 @@ def test_the_same_records_in_several_shards(corpus):
 def batches_of(qwen_directory):
     def make(records, count: int = 5, **media):
         processor = Processor.from_pretrained(
-            qwen_directory, video_min_pixels=4096, video_max_pixels=96 * 64, media=MediaReader(**media)
+            qwen_directory,
+            MediaBounds(video_min_pixels=4096, video_max_pixels=96 * 64),
+            media=MediaReader(**media),
         )
         with TrainingBatches(
-            RecordStream(records, seed=1),
-            processor,
-            rows=2,
-            tokens=256,
-            patches=256,
-            window=8,
-            workers=2,
+            RecordStream(records, seed=1), processor, BatchShape(2, 256, 256), window=8, workers=2
         ) as batches:
             return [next(batches) for _ in range(count)]
 

@@ -9,6 +9,7 @@ from flax import nnx
 from onethinker_jax.data_pipeline.batches.packing import Batch, pack_rows
 from onethinker_jax.data_pipeline.media.decoding import Video
 from onethinker_jax.data_pipeline.processor.processor import Example, Processor
+from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.responses import Sampler
@@ -75,9 +76,8 @@ def batches(processor: Processor) -> list[Batch]:
 def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
     processor = Processor.from_pretrained(
         write_tokenizer(tmp_path, image_pixels=(1024, 96 * 96)),
+        MediaBounds(video_min_pixels=1024, video_max_pixels=64 * 96),
         grid_side=SMALL.vision_grid,
-        video_min_pixels=1024,
-        video_max_pixels=64 * 96,
     )
     mesh, settings = make_mesh(), SFTSettings(optimizer=OptimizerSettings(learning_rate=1e-3))
     graphdef, params = nnx.split(Qwen3VL(model_config(SMALL, processor), rngs=nnx.Rngs(0)))
