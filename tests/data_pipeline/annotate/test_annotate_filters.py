@@ -21,6 +21,7 @@ from onethinker_jax.data_pipeline.annotate.filters import (
     thresholds_table,
 )
 from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.tasks import Task
 from tests.places import ROOT
 
 DOCS = ROOT / "docs" / "annotate.md"
