@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.attention.attention import NEGATIVE
+from onethinker_jax.model.attention.online_softmax import NEGATIVE, advance
 from onethinker_jax.model.attention.skipping_scan import skipping_scan
 from onethinker_jax.model.generation.sampling import policy_logits
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, context_mesh
@@ -148,35 +148,27 @@ def _forward(
         states, ids = hidden.reshape(-1, hidden.shape[-1])[places], targets.reshape(-1)[places]
 
         def block(number: Array, so_far: tuple[Array, ...]) -> tuple[Array, ...]:
-            top, total, mean, chosen = so_far
+            m, l, mean, chosen = so_far
             scores, hit = blocks.scores(states, number, ids)
-            higher = jnp.maximum(top, scores.max(-1))
-            total, mean = _raised(top, total, mean, higher)
-            above = scores - higher[:, None]
-            weights = jnp.exp(above)
-            total, mean = total + weights.sum(-1), mean + (weights * above).sum(-1)
-            return higher, total, mean, chosen + jnp.where(hit, scores, 0.0).sum(-1)
+            highest, total, alpha, p = advance(m, l, scores)
+            mean = alpha * (mean + (m - highest) * l) + (p * (scores - highest[:, None])).sum(-1)
+            return highest, total, mean, chosen + jnp.where(hit, scores, 0.0).sum(-1)
 
         return None, blocks.loop(block, nothing)
 
     zeros = jnp.zeros(front.chunk, jnp.float32)
     nothing = (zeros + NEGATIVE, zeros, zeros, zeros)
-    _, (top, total, mean, chosen) = front.scan(chunk, None, nothing, front.places)
+    _, (m, l, mean, chosen) = front.scan(chunk, None, nothing, front.places)
     if policy.axis is not None:
-        highest = jax.lax.pmax(top, policy.axis)
-        parts = *_raised(top, total, mean, highest), chosen
-        top, (total, mean, chosen) = highest, jax.lax.psum(parts, policy.axis)
-    total = jnp.maximum(total, 1.0)  # 0 in chunks without a target
-    normal = jnp.log(total)
-    logprobs, entropy, logsumexp = chosen - top - normal, normal - mean / total, top + normal
+        highest = jax.lax.pmax(m, policy.axis)
+        alpha = jnp.exp(m - highest)
+        parts = alpha * l, alpha * (mean + (m - highest) * l), chosen
+        m, (l, mean, chosen) = highest, jax.lax.psum(parts, policy.axis)
+    l = jnp.maximum(l, 1.0)  # 0 in chunks without a target
+    normal = jnp.log(l)
+    logprobs, entropy, logsumexp = chosen - m - normal, normal - mean / l, m + normal
     saved = (hidden, head, targets, mask, logsumexp, entropy)
     return (front.back(logprobs), front.back(entropy)), saved
-
-
-def _raised(top: Array, total: Array, mean: Array, higher: Array) -> tuple[Array, Array]:
-    """Sums of exp(score - top), and of these times (score - top), as they are with a higher top."""
-    share = jnp.exp(top - higher)
-    return share * total, share * (mean + (top - higher) * total)
 
 
 def _backward(

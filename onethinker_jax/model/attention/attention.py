@@ -24,8 +24,6 @@ from onethinker_jax.model.sharding import BATCH_AXES, ShardingError, context_mes
 
 Backend = Literal["flash_tpu", "flash_gpu", "xla", "flash_tpu_interpreted", "flash_gpu_interpreted"]
 
-NEGATIVE = attention_xla.NEGATIVE
-
 
 def attention(
     query: Float[Array, "B T N H"],

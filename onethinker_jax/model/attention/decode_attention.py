@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from onethinker_jax.model.attention.attention import NEGATIVE
 from onethinker_jax.model.attention.kv_cache import KeyValues, KVCache
+from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, merge, update
 
 CHUNK = 256  # columns whose scores are held at once
 
@@ -35,18 +35,6 @@ class Visible:
     column: Array  # int32 [], where this step's entry goes; the ring's newest lies before it
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A softmax over some of the keys, not yet divided by its total."""
-
-    mixed: Array  # float32 [R, g, K, N / K, H], values times exp(score - top), summed
-    top: Array  # float32 [R, g, K, N / K, 1], the largest score
-    total: Array  # float32 [R, g, K, N / K, 1], exp(score - top), summed
-
-
-jax.tree_util.register_dataclass(_Part)
-
-
 def decode_attention(
     query: Float[Array, "R g N H"],
     key: Float[Array, "R g K H"],
@@ -63,18 +51,13 @@ def decode_attention(
     kv_heads = key.shape[2]
     query = query.reshape(rows, slots, kv_heads, heads // kv_heads, size)
     scores = jnp.einsum("rgkqh,rgkh->rgkq", query, key, preferred_element_type=jnp.float32)[..., None]
-    newest = _Part(value[:, :, :, None].astype(jnp.float32), scores * size**-0.5, jnp.ones_like(scores))
-    parts = [
-        newest,
-        _prefix_part(query, cache.prefix, layer, visible),
-        _suffix_part(query, cache.suffix, layer, visible),
-    ]
-    top = jnp.maximum(jnp.maximum(parts[0].top, parts[1].top), parts[2].top)
-    shares = [jnp.exp(part.top - top) for part in parts]
-    mixed, total = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
-    for part, share in zip(parts, shares, strict=True):
-        mixed, total = mixed + part.mixed * share, total + part.total * share
-    return (mixed / total).astype(value.dtype).reshape(rows, slots, heads, size)
+    newest = OnlineSoftmax(
+        scores * size**-0.5, jnp.ones_like(scores), value[:, :, :, None].astype(jnp.float32)
+    )
+    prefix = _prefix_softmax(query, cache.prefix, layer, visible)
+    suffix = _suffix_softmax(query, cache.suffix, layer, visible)
+    whole = merge((newest, prefix, suffix))
+    return (whole.acc / whole.l).astype(value.dtype).reshape(rows, slots, heads, size)
 
 
 def prefix_attention(
@@ -87,18 +70,18 @@ def prefix_attention(
     query = query.reshape(rows, count, kv_heads, groups, size).transpose(0, 2, 3, 1, 4)
     mine = jnp.tile(start + jnp.arange(count), groups)[:, None]
 
-    part = _scan_chunks(
+    state = _scan_chunks(
         query.reshape(rows, kv_heads, groups * count, size),
         prefix,
         layer,
         lambda columns: columns <= mine,
         lambda first: first < start + count,
     )
-    out = (part.mixed / part.total).astype(query.dtype).reshape(rows, kv_heads, groups, count, size)
+    out = (state.acc / state.l).astype(query.dtype).reshape(rows, kv_heads, groups, count, size)
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, count, heads, size)
 
 
-def _prefix_part(query: Array, prefix: KeyValues, layer: Array, visible: Visible) -> _Part:
+def _prefix_softmax(query: Array, prefix: KeyValues, layer: Array, visible: Visible) -> OnlineSoftmax:
     rows, slots, kv_heads, groups, size = query.shape
     together = query.swapaxes(1, 2).reshape(rows, kv_heads, slots * groups, size)  # all samples of a prompt
     longest = visible.prefix.max()
@@ -106,15 +89,15 @@ def _prefix_part(query: Array, prefix: KeyValues, layer: Array, visible: Visible
     def seen(columns: Array) -> Array:
         return (columns < visible.prefix[:, None])[:, None, None]  # [R, 1, 1, C]
 
-    part = _scan_chunks(together, prefix, layer, seen, lambda start: start < longest)
+    state = _scan_chunks(together, prefix, layer, seen, lambda start: start < longest)
 
     def apart(x: Array) -> Array:
         return x.reshape(rows, kv_heads, slots, groups, -1).swapaxes(1, 2)
 
-    return jax.tree.map(apart, part)
+    return jax.tree.map(apart, state)
 
 
-def _suffix_part(query: Array, suffix: KeyValues, layer: Array, visible: Visible) -> _Part:
+def _suffix_softmax(query: Array, suffix: KeyValues, layer: Array, visible: Visible) -> OnlineSoftmax:
     room = suffix.room
     longest = visible.suffix.max()
 
@@ -137,7 +120,7 @@ def _scan_chunks(
     layer: Array,
     seen: Callable[[Array], Array],
     needed: Callable[[Array], Array],
-) -> _Part:
+) -> OnlineSoftmax:
     """``query`` [*B, q, H] over a layer's keys, chunk by chunk.
 
     ``seen(columns [C])`` broadcasts to the scores [*B, q, C]; ``needed(start)`` says whether a chunk is looked at.
@@ -145,32 +128,25 @@ def _scan_chunks(
     size = query.shape[-1]
     chunk = min(CHUNK, part.room)
 
-    def step(so_far: _Part, start: Array) -> _Part:
+    def step(state: OnlineSoftmax, start: Array) -> OnlineSoftmax:
         key, value, key_scale, value_scale = _chunk_of(part, layer, start, chunk)
         scores = _product("...qh,...hc->...qc", query, key)
         if key_scale is not None:
             scores *= key_scale[..., None, :]
         scores = jnp.where(seen(start + jnp.arange(chunk)), scores * size**-0.5, NEGATIVE)
-        top = jnp.maximum(so_far.top, scores.max(-1, keepdims=True))
-        weights = jnp.exp(scores - top)
-        share = jnp.exp(so_far.top - top)
-        total = so_far.total * share + weights.sum(-1, keepdims=True)
-        if value_scale is not None:
-            weights *= value_scale[..., None, :]
-        mixed = so_far.mixed * share + _product("...qc,...ch->...qh", weights.astype(query.dtype), value)
-        return _Part(mixed, top, total)
 
-    shape = (*query.shape[:-1], 1)
-    nothing = _Part(
-        jnp.zeros(query.shape, jnp.float32),
-        jnp.full(shape, NEGATIVE, jnp.float32),
-        jnp.zeros(shape, jnp.float32),
-    )
+        def mix(p: Array) -> Array:
+            scaled = p if value_scale is None else p * value_scale[..., None, :]
+            return _product("...qc,...ch->...qh", scaled.astype(query.dtype), value)
+
+        return update(state, scores, mix)
+
+    nothing = begin(query.shape[:-1], size)
     if chunk == part.room:
         return step(nothing, jnp.int32(0))
 
-    def maybe(so_far: _Part, start: Array) -> tuple[_Part, None]:
-        return jax.lax.cond(needed(start), step, lambda so_far, _: so_far, so_far, start), None
+    def maybe(state: OnlineSoftmax, start: Array) -> tuple[OnlineSoftmax, None]:
+        return jax.lax.cond(needed(start), step, lambda state, _: state, state, start), None
 
     return jax.lax.scan(maybe, nothing, jnp.arange(0, part.room, chunk))[0]
 

@@ -21,7 +21,7 @@ from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Bool, Float, Int
 
 from onethinker_jax.model.attention.flash_blocks import block_meetings, kernel_cost, kernel_name, token_codes
-from onethinker_jax.model.attention.xla import NEGATIVE
+from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
 
 LOG2_E = math.log2(math.e)
 SMALLEST = 16  # side of a matrix that the tensor cores take
@@ -171,8 +171,7 @@ def _forward_kernel(
     first = pl.program_id(0) * tiles.outer
     queries, own, common = _load(query, size), own[...][:, None], common[...][:, None]
 
-    def meet(step: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        top, total, mixed = sums
+    def meet(step: Array, state: OnlineSoftmax) -> OnlineSoftmax:
         start = blocks[step] * tiles.inner
         place = pl.ds(start, tiles.inner)
         keys = codes[place][None]
@@ -181,20 +180,21 @@ def _forward_kernel(
             seen &= _places(first, tiles.outer)[:, None] >= _places(start, tiles.inner)[None]
         scores = _dot(queries, _load(key.at[place], size), 1, 1) * (LOG2_E * size**-0.5)
         scores = jnp.where(seen, scores, NEGATIVE)
-        highest = jnp.maximum(top, scores.max(1))
-        weights = jnp.exp2(scores - highest[:, None])
-        shrunk = jnp.exp2(top - highest)
-        values = _load(value.at[place], size)
-        mixed = mixed * shrunk[:, None] + _dot(weights.astype(values.dtype), values, 1, 0)
-        return highest, total * shrunk + weights.sum(1), mixed
 
-    nothing = jnp.zeros((tiles.outer, _columns(size)), jnp.float32)
-    empty = (jnp.full(tiles.outer, NEGATIVE, jnp.float32), jnp.zeros(tiles.outer, jnp.float32), nothing)
-    top, total, mixed = jax.lax.fori_loop(0, count[...], meet, empty)
-    sees = top > NEGATIVE  # what was summed before a query's first seen key has been shrunk to 0
-    divisor = jnp.where(sees, total, 1.0)
-    _store(out, jnp.where(sees[:, None], mixed, 0.0) / divisor[:, None], size)
-    logsumexp[...] = jnp.where(sees, top, 0.0) + jnp.log2(divisor)
+        def mix(p: Array) -> Array:
+            values = _load(value.at[place], size)
+            return _dot(p.astype(values.dtype), values, 1, 0)
+
+        return update(state, scores, mix, jnp.exp2)
+
+    nothing = begin((tiles.outer,), _columns(size), keepdims=False)
+    m, l, acc = jax.lax.fori_loop(0, count[...], meet, nothing)
+    sees = (
+        m > NEGATIVE
+    )  # the sums over keys before a query's first seen key have been multiplied by alpha = 0
+    divisor = jnp.where(sees, l, 1.0)
+    _store(out, jnp.where(sees[:, None], acc, 0.0) / divisor[:, None], size)
+    logsumexp[...] = jnp.where(sees, m, 0.0) + jnp.log2(divisor)
 
 
 def _query_gradient_kernel(

@@ -19,7 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
 from onethinker_jax.model.attention.flash_blocks import block_meetings, kernel_cost, kernel_name, token_codes
-from onethinker_jax.model.attention.xla import NEGATIVE
+from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, update
 
 LANES = 128
 BLOCK = 512  # queries, and keys, of one step
@@ -198,32 +198,30 @@ def _key_gradients(
 
 
 def _forward_kernel(
-    rows, outer, inner, edges, query_codes, key_codes, query, key, value, out, logsumexp, top, total, mixed,
+    rows, outer, inner, edges, query_codes, key_codes, query, key, value, out, logsumexp, m, l, acc,
     *, causal, scale,
 ):  # fmt: skip
     at = pl.program_id(1)
 
     @pl.when(edges[at] & FIRST != 0)
     def _() -> None:
-        top[...] = jnp.full_like(top, NEGATIVE)
-        total[...] = jnp.zeros_like(total)
-        mixed[...] = jnp.zeros_like(mixed)
+        m[...] = jnp.full_like(m, NEGATIVE)
+        l[...] = jnp.zeros_like(l)
+        acc[...] = jnp.zeros_like(acc)
 
     seen = _seen(query_codes, key_codes, outer[at], inner[at], causal)
     scores = jnp.where(seen, _dot(query[...], key[...], 1, 1) * scale, NEGATIVE)
-    before = top[...]
-    highest = jnp.maximum(before, scores.max(1, keepdims=True))
-    weights = jnp.where(seen, jnp.exp(scores - highest[:, :1]), 0.0)
-    shrunk = jnp.exp(before - highest)
-    top[...] = highest
-    total[...] = total[...] * shrunk + weights.sum(1, keepdims=True)
-    mixed[...] = mixed[...] * shrunk[:, :1] + _dot(weights.astype(value.dtype), value[...], 1, 0)
+    state = OnlineSoftmax(m[...], l[...], acc[...])
+    m[...], l[...], acc[...] = update(state, scores, lambda p: _dot(p.astype(value.dtype), value[...], 1, 0))
 
     @pl.when(edges[at] & LAST != 0)
     def _() -> None:
-        divisor = jnp.where(total[...] == 0, 1.0, total[...])
-        out[...] = (mixed[...] / divisor[:, :1]).astype(out.dtype)
-        logsumexp[...] = (top[...] + jnp.log(divisor)).T[:1]
+        sees = (
+            m[...] > NEGATIVE
+        )  # the sums over keys before a query's first seen key were multiplied by alpha = 0
+        divisor = jnp.where(sees, l[...], 1.0)
+        out[...] = (jnp.where(sees[:, :1], acc[...], 0.0) / divisor[:, :1]).astype(out.dtype)
+        logsumexp[...] = (m[...] + jnp.log(divisor)).T[:1]
 
 
 def _query_gradient_kernel(

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
 from onethinker_jax.model.attention.skipping_scan import skipping_scan
 
 # Segment and branch int32 [B, T], and place int32 [1, T], of tokens.
 Ids = tuple[Array, Array, Array]
 
-NEGATIVE = -1e30  # finite, so that a fully masked (padding) query averages instead of giving NaN
 CHUNK = 128  # most queries, and keys, whose scores are held at once
 
 
@@ -67,19 +67,13 @@ def _forward(
     def chunk(mine: Array) -> tuple[Array, Array]:
         part, my_ids = _part(query, mine, count), _ids_part(ids, mine, count)
 
-        def block(so_far: tuple[Array, ...], other: Array) -> tuple[tuple[Array, ...], None]:
-            mixed, top, total = so_far
+        def block(state: OnlineSoftmax, other: Array) -> tuple[OnlineSoftmax, None]:
             seen = _seen(my_ids, _ids_part(ids, other, count), causal)
-            scores = _scores(part, _part(key, other, count), seen)
-            higher = jnp.maximum(top, scores.max(-1, keepdims=True))
-            weights, share = jnp.exp(scores - higher), jnp.exp(top - higher)
-            added = _matmul(weights.astype(value.dtype), _part(value, other, count))
-            return (mixed * share + added, higher, total * share + weights.sum(-1, keepdims=True)), None
+            scores, values = _scores(part, _part(key, other, count), seen), _part(value, other, count)
+            return update(state, scores, lambda p: _matmul(p.astype(value.dtype), values)), None
 
-        edge = jnp.zeros((*part.shape[:-1], 1), jnp.float32)
-        nothing = (jnp.zeros(part.shape, jnp.float32), edge + NEGATIVE, edge)
-        (mixed, top, total), _ = _scan(block, nothing, None, needed[mine])
-        return (mixed / total).astype(value.dtype), (top + jnp.log(total))[..., 0]
+        state, _ = _scan(block, begin(part.shape[:-1], part.shape[-1]), None, needed[mine])
+        return (state.acc / state.l).astype(value.dtype), (state.m + jnp.log(state.l))[..., 0]
 
     parts = jax.lax.map(chunk, jnp.arange(count))
     out, logsumexp = jax.tree.map(partial(_join, axis=3), parts)
