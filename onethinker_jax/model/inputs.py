@@ -26,7 +26,7 @@ class VisionInputs:
     channel, then time (2), then 16 x 16 pixels.
     """
 
-    patches: HostOrDevice  # uint8 [B, P, 1536]
+    patches: HostOrDevice  # uint8 [B, P, C], C the config's ``patch_values``: 3 x 2 x 16 x 16 when released
     frame_ids: HostOrDevice  # int32 [B, P], 1.. one a frame (an attention segment), 0 padding
     coords: HostOrDevice  # int32 [B, P, 2], row and column in the frame, for the rotary
     embed_index: HostOrDevice  # int32 [B, P, 4], corners in the position embedding table

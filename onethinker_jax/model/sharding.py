@@ -26,7 +26,7 @@ T = TypeVar("T")
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # what a batch's rows are split over
 
-# parameter name (regular expression) -> logical axis of each dimension
+# parameter name (regular expression) -> logical axis of each dimension, None: not sharded.  Every parameter is listed.
 LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"embed", ("vocab", "embed")),
     (r"lm_head\.kernel", ("embed", "vocab")),
@@ -45,6 +45,14 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"visual\.merger\.fc2\.kernel", ("mlp", "embed")),
     (r"visual\.deepstack_mergers\.fc1\.kernel", ("layers", "embed", "mlp")),
     (r"visual\.deepstack_mergers\.fc2\.kernel", ("layers", "mlp", "embed")),
+    # norms and biases: small, replicated
+    (r"decoder\.norm\.scale", (None,)),
+    (r"decoder\.layers\.(input|mlp|q|k)_norm\.scale", ("layers", None)),
+    (r"visual\.patch_embed\.bias", (None,)),
+    (r"visual\.blocks\.norm[12]\.(scale|bias)", ("layers", None)),
+    (r"visual\.blocks\.(qkv|proj|fc1|fc2)\.bias", ("layers", None)),
+    (r"visual\.merger\.(norm\.scale|norm\.bias|fc[12]\.bias)", (None,)),
+    (r"visual\.deepstack_mergers\.(norm\.scale|norm\.bias|fc[12]\.bias)", ("layers", None)),
 )
 
 TRAIN_RULES: Mapping[str, str] = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
@@ -52,7 +60,7 @@ DECODE_RULES: Mapping[str, str] = {"heads": "tensor", "mlp": "tensor", "vocab": 
 
 
 class ShardingError(UserError, ValueError):
-    """A dimension that the mesh does not divide; the message names both."""
+    """A dimension that the mesh does not divide, or a parameter that no pattern matches; the message names it."""
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
@@ -207,7 +215,10 @@ _move_and_free = jax.jit(_moved, static_argnums=(1, 2), donate_argnums=0)
 def parameter_spec(
     name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Mapping[str, str]
 ) -> PartitionSpec:
-    """Where the parameter ``name`` (dotted path) lies; norms and biases are replicated."""
+    """Where the parameter ``name`` (dotted path) lies.
+
+    Raises ShardingError naming it when no pattern of ``LOGICAL_AXES`` matches or the mesh does not divide it.
+    """
     for pattern, axes in LOGICAL_AXES:
         if re.fullmatch(pattern, name):
             mesh_axes = [None if axis is None else rules.get(axis) for axis in axes]
@@ -218,7 +229,7 @@ def parameter_spec(
                         f"{mesh_axis!r} of size {mesh.shape[mesh_axis]}"
                     )
             return PartitionSpec(*mesh_axes)
-    return PartitionSpec()
+    raise ShardingError(f"{name}: no pattern of LOGICAL_AXES says how a parameter of this name is sharded")
 
 
 def parameter_sharding(
@@ -231,16 +242,21 @@ def parameter_sharding(
 def tree_shardings(tree: object, mesh: Mesh | AbstractMesh, rules: Mapping[str, str] = TRAIN_RULES) -> Any:
     """A tree like ``tree`` (parameters, or an optimiser state that holds trees like them) of shardings.
 
-    A leaf is matched by the end of its path, so Adam's moments lie where their parameters do.
+    A leaf is matched by the end of its path, so Adam's moments lie where their parameters do; single numbers, such as
+    an optimiser's counts, are replicated.  Raises ShardingError naming an array that no pattern matches.
     """
 
     def place(path: tuple[object, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        if not leaf.shape:
+            return NamedSharding(mesh, PartitionSpec())
         parts = _dotted(path).split(".")
         for start in range(len(parts)):
             name = ".".join(parts[start:])
             if any(re.fullmatch(p, name) and len(axes) == len(leaf.shape) for p, axes in LOGICAL_AXES):
                 return parameter_sharding(name, leaf.shape, mesh, rules)
-        return NamedSharding(mesh, PartitionSpec())
+        raise ShardingError(
+            f"{_dotted(path)} of shape {leaf.shape}: no pattern of LOGICAL_AXES says how it is sharded"
+        )
 
     return jax.tree_util.tree_map_with_path(place, tree)
 

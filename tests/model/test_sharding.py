@@ -1,5 +1,6 @@
 """A mesh of eight virtual devices gives the numbers of one, and what does not divide is named."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,12 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from onethinker_jax.model import hf_weights
+from onethinker_jax.model.family import MEMBERS, family_member
 from onethinker_jax.model.hf_weights import load_hf, save_hf
+from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import (
     DECODE_RULES,
+    LOGICAL_AXES,
     TRAIN_RULES,
     ShardingError,
     batch_sharding,
@@ -221,3 +225,24 @@ def test_what_does_not_divide_is_named(tmp_path):
         batch_sharding(mesh, 3)
     with pytest.raises(ShardingError, match="data=4 fsdp=2 tensor=2 needs 16 devices, not 8"):
         make_mesh(data=4, fsdp=2, tensor=2)
+
+
+@pytest.mark.parametrize("rules", [TRAIN_RULES, DECODE_RULES], ids=["train", "decode"])
+@pytest.mark.parametrize("member", MEMBERS)
+def test_every_parameter_of_the_released_sizes_is_matched_once(member, rules):
+    mesh = make_mesh()
+    model = nnx.eval_shape(lambda: Qwen3VL(family_member(member), rngs=nnx.Rngs(0)))
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        name = ".".join(map(str, path))
+        assert sum(re.fullmatch(pattern, name) is not None for pattern, _ in LOGICAL_AXES) == 1, name
+        assert len(parameter_spec(name, variable.shape, mesh, rules)) == len(variable.shape)
+
+
+def test_a_parameter_that_no_pattern_matches_is_named():
+    mesh, kernel = make_mesh(), jnp.ones((2, 8, 8))
+    with pytest.raises(ShardingError, match=r"^decoder\.layers\.z_proj\.kernel"):
+        parameter_spec("decoder.layers.z_proj.kernel", kernel.shape, mesh, TRAIN_RULES)
+    tree = {"mu": {"decoder": {"layers": {"z_proj": {"kernel": kernel}}}}, "count": jnp.zeros((), jnp.int32)}
+    with pytest.raises(ShardingError, match=r"^mu\.decoder\.layers\.z_proj\.kernel of shape \(2, 8, 8\)"):
+        tree_shardings(tree, mesh)
+    assert tree_shardings({"count": tree["count"]}, mesh)["count"].spec == PartitionSpec()

@@ -9,6 +9,7 @@ import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -138,7 +139,8 @@ class ContinuousBatching:
         if self._warm:
             return
         cache = self.programs.empty(params)
-        nothing, size = Prompts((), _padding), self.shape.prefill_rows
+        patch_values = params["visual"]["patch_embed"]["kernel"].shape[0]
+        nothing, size = Prompts((), partial(_padding, patch_values)), self.shape.prefill_rows
         for bucket in self.shape.prompt_buckets:
             staged = _Staged(self._prefill(params, nothing, [0] * size, bucket, longest=1), {})
             cache = self._insert(cache, staged, np.zeros(0, np.int32), _Table(self.shape, 1))
@@ -338,12 +340,14 @@ class _Table:
         return finished
 
 
-def _padding(nothing: Sequence[int], tokens: int, patches: int) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
+def _padding(
+    patch_values: int, nothing: Sequence[int], tokens: int, patches: int
+) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
     """Inputs of nothing, in the shapes of prompts."""
     rows = len(nothing)
     numbers, places = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
     vision = VisionInputs(
-        patches=np.zeros((rows, patches, 1536), np.uint8),
+        patches=np.zeros((rows, patches, patch_values), np.uint8),
         frame_ids=places,
         coords=np.zeros((rows, patches, 2), np.int32),
         embed_index=np.zeros((rows, patches, 4), np.int32),
