@@ -123,6 +123,11 @@ class VisionTower(nnx.Module):
         return jnp.einsum("bpcd,bpc->bpd", corners, vision.embed_weight)
 
 
+def patch_values(params: nnx.State) -> int:
+    """Numbers in one flattened patch (``VisionConfig.patch_values``) of the model with these parameters."""
+    return params["visual"]["patch_embed"]["kernel"].shape[0]
+
+
 def fresh_positions(side: int, size: int) -> Float[Array, "side*side D"]:
     """A position table to start from: sines and cosines of row and column, from half a wave a side upward.
 

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.model.sharding import shard_rows
+from onethinker_jax.model.vision import patch_values
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.client.client import RewardGivenUp
 from onethinker_jax.scoring import Scorer
@@ -34,7 +35,7 @@ from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
 from onethinker_jax.train.rl.mfu import Utilisation
 from onethinker_jax.train.rl.policy_update import (
     PolicyBatch,
-    empty_batch,
+    empty_policy_batch,
     policy_batches,
     rl_logprobs,
     rl_update,
@@ -243,7 +244,7 @@ def _update_policy(
         part = slice(first, first + size)
         batches = policy_batches(groups[part], advantages[part], settings)
         missing = max(hosts.gather(len(batches))) - len(batches)
-        for batch in [*batches, *[empty_batch(settings)] * missing]:
+        for batch in [*batches, *[empty_policy_batch(settings, patch_values(state.params))] * missing]:
             yield shard_rows(batch, mesh)
 
     starts = range(0, len(groups), size)

@@ -21,6 +21,7 @@ __all__ = [
     "GroupBatch",
     "PackingError",
     "check_fits",
+    "empty_batch",
     "first_fit",
     "pack_assigned",
     "pack_groups",
@@ -92,6 +93,13 @@ def pack_assigned(
     canvas = _Canvas(rows, tokens, patches)
     for row, number in assigned:
         canvas.add_example(row, examples[number])
+    return canvas.batch()
+
+
+def empty_batch(*, rows: int, tokens: int, patches: int, patch_values: int) -> Batch:
+    """A batch of padding alone; ``patch_values`` is the config's, the numbers of one patch."""
+    canvas = _Canvas(rows, tokens, patches)
+    canvas.patches = np.zeros((rows, patches, patch_values), np.uint8)
     return canvas.batch()
 
 
@@ -259,7 +267,9 @@ class _Canvas:
         vision = None
         if self.patch_capacity:
             if self.patches is None:
-                self.patches = np.zeros((*self.frame_ids.shape, 1536), np.uint8)
+                raise ValueError(
+                    "no example says how many numbers a patch has: empty_batch makes an empty batch"
+                )
             vision = VisionInputs(**{f.name: getattr(self, f.name) for f in fields(VisionInputs)})
         inputs = ModelInputs(
             tokens=self.tokens,

@@ -21,7 +21,7 @@ CHUNK = 256  # columns whose scores are held at once
 
 
 def whole_chunks(room: int) -> int:
-    """The least room for so many entries that is cut into equal chunks."""
+    """The smallest capacity of at least ``room`` entries that divides into chunks of equal size."""
     return room if room <= CHUNK else -(-room // CHUNK) * CHUNK
 
 
@@ -30,8 +30,8 @@ def whole_chunks(room: int) -> int:
 class Visible:
     """Which entries of a cache a step's queries see."""
 
-    prefix: Array  # int32 [R], of each row the first so many
-    suffix: Array  # int32 [R, g], of each slot the newest so many before ``column``
+    prefix: Array  # int32 [R], tokens of each row's prompt that are seen, from the first on
+    suffix: Array  # int32 [R, g], tokens of each slot's sample that are seen: the newest before ``column``
     column: Array  # int32 [], where this step's entry goes; the ring's newest lies before it
 
 

@@ -1,6 +1,6 @@
 """The KV cache of decoding: a prompt's keys and values once a row, each sample's own once a slot.
 
-R rows hold a prompt each, with g slots for samples of it.  Heads come before positions and keys are transposed, so
+Each of the R rows holds one prompt and has g slots, one for each sample that is decoded now.  Heads come before positions and keys are transposed, so
 that every product with the cache is a dense batched one of row-major matrices (on a CPU two to three times faster
 than with positions first).  A slot's own entries lie in a ring of columns that all slots write
 together: what a step appends goes to one column, by one in-place update, although every sample has its own length;
@@ -20,9 +20,9 @@ from onethinker_jax.model.sharding import BATCH_AXES, constrain
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KeyValues:
-    """Keys and values of every layer; * is R or P for prompts, R g for samples.
+    """Keys and values of every layer; the axes * are [R] or [P] for prompts, [R, g] for samples.
 
-    int8 ones are multiples of a scale, one a token and head.
+    An int8 key or value is multiplied by its scale; each token and head has one scale for keys and one for values.
     """
 
     key: Array  # [L, *, K, H, T]

@@ -22,9 +22,10 @@ from onethinker_jax.model.generation.generate import Burst, GenerationShape, Slo
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding, shard_rows
+from onethinker_jax.model.vision import patch_values
 
 EndReason = Literal["stop", "length", "stop_string"]
-REFILL = 8  # a burst ends early when this share (one in so many) of what it began with can be replaced
+REFILL = 8  # a decode block ends early when one in REFILL of its rows, or of its samples, can be replaced
 
 # Token ids of a sample and how many were known before -> how many of them to keep, None: none is a stop.
 FindStop = Callable[[np.ndarray, int], int | None]
@@ -139,8 +140,7 @@ class ContinuousBatching:
         if self._warm:
             return
         cache = self.programs.empty(params)
-        patch_values = params["visual"]["patch_embed"]["kernel"].shape[0]
-        nothing, size = Prompts((), partial(_padding, patch_values)), self.shape.prefill_rows
+        nothing, size = Prompts((), partial(_padding, patch_values(params))), self.shape.prefill_rows
         for bucket in self.shape.prompt_buckets:
             staged = _Staged(self._prefill(params, nothing, [0] * size, bucket, longest=1), {})
             cache = self._insert(cache, staged, np.zeros(0, np.int32), _Table(self.shape, 1))
@@ -215,7 +215,7 @@ class _Read:
 
 
 class _Waiting:
-    """The prompts that are not staged yet, as many of which are read as ``prompts.ahead`` says."""
+    """The prompts that are not staged yet; it reads ``prompts.ahead`` of them in advance."""
 
     def __init__(self, prompts: Prompts, bucket: Callable[[int, int], int]):
         self._coming, self._ahead, self._bucket = enumerate(prompts.sizes), prompts.ahead, bucket
@@ -341,13 +341,13 @@ class _Table:
 
 
 def _padding(
-    patch_values: int, nothing: Sequence[int], tokens: int, patches: int
+    values: int, nothing: Sequence[int], tokens: int, patches: int
 ) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
-    """Inputs of nothing, in the shapes of prompts."""
+    """Padding in the shapes of prompts; a patch has ``values`` numbers."""
     rows = len(nothing)
     numbers, places = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
     vision = VisionInputs(
-        patches=np.zeros((rows, patches, patch_values), np.uint8),
+        patches=np.zeros((rows, patches, values), np.uint8),
         frame_ids=places,
         coords=np.zeros((rows, patches, 2), np.int32),
         embed_index=np.zeros((rows, patches, 4), np.int32),

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from onethinker_jax.data_pipeline.batches.packing import Batch, pack_groups, pack_rows
+from onethinker_jax.data_pipeline.batches.packing import Batch, empty_batch, pack_groups
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.config.config import RLSettings
@@ -74,10 +74,12 @@ def policy_batches(
     ]
 
 
-def empty_batch(settings: RLSettings) -> PolicyBatch:
-    """A micro-batch of nothing."""
+def empty_policy_batch(settings: RLSettings, patch_values: int) -> PolicyBatch:
+    """A micro-batch of padding alone, its patches of ``patch_values`` numbers each."""
     shape = settings.batch
-    batch, _ = pack_rows([], rows=shape.rows, tokens=shape.tokens, patches=shape.patches)
+    batch = empty_batch(
+        rows=shape.rows, tokens=shape.tokens, patches=shape.patches, patch_values=patch_values
+    )
     zeros = np.zeros(batch.targets.shape, np.float32)
     return PolicyBatch(batch, zeros, zeros, np.full(zeros.shape, -1, np.int32))
 

@@ -8,6 +8,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.batches.packing import (
     PackingError,
+    empty_batch,
     pack_groups,
     pack_rows,
     packing_efficiency,
@@ -122,11 +123,11 @@ def test_too_large_is_an_error():
 
 def test_shapes_do_not_depend_on_content():
     rng = np.random.default_rng(3)
-    shapes = set()
-    for examples in ([], [example(rng, media=0)], [example(rng, media=2)]):
-        batch, _ = pack_rows(examples, rows=2, tokens=T, patches=P)
-        shapes.add(str(jax.tree.map(lambda a: (a.shape, a.dtype), batch)))
-    assert len(shapes) == 1
+    batches = [
+        empty_batch(rows=2, tokens=T, patches=P, patch_values=1536),
+        *(pack_rows([example(rng, media=n)], rows=2, tokens=T, patches=P)[0] for n in (0, 2)),
+    ]
+    assert len({str(jax.tree.map(lambda a: (a.shape, a.dtype), batch)) for batch in batches}) == 1
     text_only, _ = pack_rows([example(rng, media=0)], rows=2, tokens=T, patches=0)
     assert text_only.inputs.vision is None and packing_efficiency(text_only)[1] == 0
 
@@ -184,3 +185,11 @@ def test_groups_share_their_prompt():
     assert len(again) == len(batches)
     jax.tree.map(np.testing.assert_array_equal, again, batches)
     assert pack_groups([], rows=2, tokens=T, patches=P) == []
+
+
+def test_an_empty_batch_has_patches_of_the_size_it_is_told():
+    batch = empty_batch(rows=2, tokens=8, patches=4, patch_values=384)
+    assert batch.inputs.vision is not None and batch.inputs.vision.patches.shape == (2, 4, 384)
+    assert not batch.target_mask.any() and not batch.inputs.vision.frame_ids.any()
+    with pytest.raises(ValueError, match="empty_batch"):
+        pack_rows([], rows=2, tokens=8, patches=4)

@@ -14,6 +14,7 @@ from onethinker_jax.model.generation.continuous_batching import ContinuousBatchi
 from onethinker_jax.model.generation.generate import Burst, Programs, Slots, make_programs
 from onethinker_jax.model.generation.sampling import SamplingConfig, sample_keys
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.vision import patch_values
 from onethinker_jax.train.log.log import count_compilations
 from tests.model import tiny
 from tests.model.generation.making import LONG, WHOLE, assert_same, batching, prompts_of, sampling, shape_of
@@ -342,3 +343,13 @@ def test_settings_are_checked():
     ]:
         with pytest.raises(ValueError, match=message):
             SamplingConfig(**{"max_new_tokens": 1, "eos_ids": (), **settings})
+
+
+def test_warm_up_takes_the_patch_size_from_the_model():
+    """Patches of 8 x 8 pixels are 384 numbers, not the 1536 of the released models."""
+    config = tiny.variant(vision={"patch_size": 8})
+    assert config.vision.patch_values == 384
+    graphdef, params = nnx.split(Qwen3VL(config, rngs=nnx.Rngs(0)))
+    decoding = ContinuousBatching(graphdef, sampling(), shape_of(rows=1, slots=1, prefill_rows=1, burst=2))
+    decoding.warm_up(params)
+    assert patch_values(params) == config.vision.patch_values
