@@ -122,7 +122,7 @@ class Decoder(nnx.Module):
         *,
         remat: Remat = "none",
     ) -> Float[Array, "B T D"]:
-        """Hidden states of packed rows, of whose ``inputs`` ``x`` and DeepStack features have been made."""
+        """Hidden states of packed rows; ``x`` and ``deepstack`` are what ``Qwen3VL.embedded`` makes of ``inputs``."""
         cos, sin = (table.astype(x.dtype) for table in text_rope(inputs.positions, self.config))
         graphdef, params = nnx.split(self.layers)
 

@@ -90,9 +90,9 @@ def smart_resize(
 
     The rule of Qwen2-VL's image and Qwen3-VL's video processor: sides are rounded to the nearest multiple; if
     the area leaves the bounds, both sides are scaled by one factor and rounded towards the bounds. With
-    `frames`, the area is that of all frames of a video, an odd number of them rounded to an even one (halves
-    to even, as Python does) where the rule asks whether, but not where it asks how much. One frame is two:
-    it is repeated.
+    `frames`, the area is that of all frames of a video. To decide whether the area leaves the bounds, the rule rounds
+    the number of frames to an even one (halves to even, as Python does); the scale is computed with the number as
+    it is. A single frame is repeated and counts as two.
 
     Raises:
         ValueError: one side is more than 200 times the other.

@@ -1,10 +1,10 @@
 """The KV cache of decoding: a prompt's keys and values once a row, each sample's own once a slot.
 
-Each of the R rows holds one prompt and has g slots, one for each sample that is decoded now.  Heads come before positions and keys are transposed, so
-that every product with the cache is a dense batched one of row-major matrices (on a CPU two to three times faster
-than with positions first).  A slot's own entries lie in a ring of columns that all slots write
-together: what a step appends goes to one column, by one in-place update, although every sample has its own length;
-the last n columns, seen from the newest, are those of a sample of n tokens.
+Each of the R rows holds one prompt and has g slots, one for each sample of it that is decoded now.  Heads come before
+positions and keys are transposed, so that every product with the cache is a dense batched one of row-major matrices (on
+a CPU two to three times faster than with positions first).  A slot's own entries lie in a ring of columns that all
+slots write together: each step writes one column, by one in-place update, although samples differ in length; the
+newest n columns are those of a sample of n tokens.
 """
 
 from dataclasses import dataclass
