@@ -13,10 +13,11 @@ from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.sharding import make_mesh
-from onethinker_jax.rewards.client.client import RewardUnavailable
+from onethinker_jax.rewards.client.client import RewardGivenUp, RewardUnavailable
 from onethinker_jax.rewards.score import Score
-from onethinker_jax.train import ema_grpo
+from onethinker_jax.train import checkpoint, ema_grpo
 from onethinker_jax.train.config.config import MeshSettings, SettingError, TrainConfig
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rl.rollouts import roll_out
 from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule, metrics, numbers, same, saved
@@ -98,6 +99,64 @@ def test_an_interrupt(train, whole, tmp_path, step):
     ]  # the next rollout's groups, or what it is sampled with
     same(train(tmp_path, settings=OVERLAP), whole[0])
     assert metrics(tmp_path) == whole[1]
+
+
+class Silent(Listening):
+    """A reward service that stops answering after so many prompts: it is waited for until it is given up."""
+
+    def __init__(self, after: int, presses: int = 1):
+        super().__init__(after, self.silence)
+        self.presses, self.heard = presses, threading.Event()
+
+    def silence(self) -> None:
+        for _ in range(self.presses):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            assert self.presses == 1 or self.heard.wait(HANG_S)
+        assert self.given_up.wait(HANG_S), "the stop waits for the scores"
+        raise RewardGivenUp("not waited for any more")
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_stop_gives_up_scores_that_do_not_come(train, whole, tmp_path, monkeypatch, overlap):
+    """What was done is kept, and made again to the same bits; the service's own deadline would be minutes away."""
+    monkeypatch.setattr(checkpoint, "STOP_GRACE_S", 0.0)
+    settings = OVERLAP if overlap else SETTINGS
+    expected = whole
+    if not overlap:
+        expected = train(tmp_path / "whole", settings=settings), metrics(tmp_path / "whole")
+    drawn = int(sum(row["prompts_drawn"] for row in expected[1][:2]))
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", Silent(drawn), settings)
+    assert numbers(tmp_path / "run") == [FIRST + 2]
+    assert saved(tmp_path / "run", FIRST + 2)["behaviour"] == overlap
+    same(train(tmp_path / "run", settings=settings), expected[0])
+    assert metrics(tmp_path / "run") == expected[1]
+
+
+def test_a_second_ctrl_c_gives_them_up_at_once(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "STOP_GRACE_S", 100 * HANG_S)
+    rule = Silent(0, presses=2)
+    monkeypatch.setattr(RunLog, "info", lambda _, text: rule.heard.set() if "Stopping" in text else None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, rule)
+    assert rule.given_up.is_set() and not numbers(tmp_path)
+
+
+def test_an_error_beside_a_rollout_does_not_wait_for_its_scores(train, tmp_path, monkeypatch):
+    scoring = threading.Event()
+
+    class Slow(Silent):
+        def silence(self) -> None:
+            scoring.set()
+            super().silence()
+
+    def fail(*_: Any) -> Any:
+        assert scoring.wait(HANG_S)
+        raise ValueError("no update")
+
+    monkeypatch.setattr(ema_grpo, "_update_policy", fail)
+    with pytest.raises(ValueError, match="no update"):
+        train(tmp_path, Slow(SETTINGS.prompts, presses=0), replace(OVERLAP, **EVERY_GROUP))
 
 
 class Failing(Rule):
