@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.data_pipeline.records.record import RecordError
 from onethinker_jax.train.config.config import DataSettings, TrainConfig
 from onethinker_jax.train.hosts import Hosts
@@ -48,3 +49,25 @@ def test_files_that_serve_another_purpose(
             return
         with pytest.raises(RecordError, match=message):
             prepare_data(config, Hosts(), log)
+
+
+@pytest.mark.parametrize("form", ["list", "lines", "stored"])
+@pytest.mark.parametrize("purpose", ["rl_file", "heldout_file"])
+def test_an_sft_row_among_others_is_named(tmp_path: Path, form: str, purpose: str) -> None:
+    """Whatever the corpus lies in, and however large: the third row is, before anything is trained."""
+    write_image(tmp_path / "a.png", 4, 4)
+    rows = [rl_row(problem_id=1), rl_row(problem_id=2), sft_row(problem_id="odd")]
+    good = write_rows(tmp_path / "good.json", rows[:2])
+    file = write_rows(tmp_path / "bad.json", rows, lines=form == "lines")
+    if form == "stored":
+        assert tfds_builder.main([str(file), "--out", str(tmp_path / "bad")]) == 0
+        file = tmp_path / "bad"
+    files = {"rl_file": good, "heldout_file": good} | {purpose: file}
+    data = DataSettings(**files)  # type: ignore[arg-type]
+    config = replace(TrainConfig(), out=tmp_path / "runs", data=replace(data, sft_file=good))
+    config = replace(config, sft=replace(config.sft, steps=0))
+    with (
+        RunLog(tmp_path / "log") as log,
+        pytest.raises(RecordError, match=r"bad.*: record 3 .*odd.*: problem: is"),
+    ):
+        prepare_data(config, Hosts(), log)
