@@ -29,7 +29,7 @@ SAMPLED = "_sampled"
 class Answers:
     """Predictions on the held-out records by stage ("fresh", "sft", "rl"), in the order of training.
 
-    ``sampled`` holds the stages before and after RL, or nothing when ``evaluation.sampled`` is off.
+    ``sampled`` holds the stages before and after RL, or nothing when ``evaluation.sampled`` is off or RL left out.
     """
 
     greedy: dict[str, list[Prediction]]
@@ -49,13 +49,14 @@ def read_answers(config: TrainConfig, records: Sequence[Record]) -> Answers:
 
 
 def stages_of(config: TrainConfig) -> list[str]:
-    """The run's stages that leave a model."""
-    return ["fresh", "sft", "rl"] if config.sft.steps else ["fresh", "rl"]
+    """The run's stages that leave a model of their own; of a run without any steps also "rl", to compare with."""
+    trained = ["sft"] * (config.sft.steps > 0) + ["rl"] * (config.rl.steps > 0)
+    return ["fresh", *(trained or ["rl"])]
 
 
 def sampled_stages(config: TrainConfig) -> list[str]:
-    """The stages before and after RL, whose models also answer as RL samples; none when that is off."""
-    return stages_of(config)[-2:] if config.evaluation.sampled else []
+    """The stages before and after RL, whose models also answer as RL samples; none without RL or when that is off."""
+    return stages_of(config)[-2:] if config.evaluation.sampled and config.rl.steps else []
 
 
 class HeldOut:

@@ -35,7 +35,7 @@ from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, Checkpoints, chec
 from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import check_export, export_model
-from onethinker_jax.train.heldout import HeldOut, read_answers
+from onethinker_jax.train.heldout import HeldOut, read_answers, stages_of
 from onethinker_jax.train.hosts import Hosts, join_hosts
 from onethinker_jax.train.log.log import Compilations, RunLog, count_compilations
 from onethinker_jax.train.log.wandb_run import WandbRun
@@ -283,7 +283,8 @@ def _train(
             pages=pages if hosts.leads else None,
             table_every=config.log.table_every,
         )
-    heldout.score("rl", params)
+    if "rl" in stages_of(config):
+        heldout.score("rl", params)
     return params
 
 

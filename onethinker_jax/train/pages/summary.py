@@ -64,12 +64,13 @@ def write_run_page(
     answers: Answers,
     scorer: Scorer,
 ) -> Path:
-    """Writes ``index.html`` into the run's folder: table, answers before and after RL, curves."""
+    """Writes ``index.html`` into the run's folder: table, answers before and after the last stage, curves."""
     *tasks, total = summaries(config, answers.greedy)
     assert total.accuracy_change is not None
     assert total.reward_change is not None
+    *_, last = answers.greedy
     lead = (
-        f"RL changed the mean held-out accuracy of greedy answers {_said(total.accuracy_change, total.accuracy)}; "
+        f"{last.upper()} changed the mean held-out accuracy of greedy answers {_said(total.accuracy_change, total.accuracy)}; "
         f"their reward, of at most {total.best[0]:.3g}, {_said(total.reward_change, total.reward)}."
     )
     if answers.sampled:
@@ -153,7 +154,7 @@ def _sampled_gain(config: TrainConfig, answers: Answers) -> str:
 def _gallery(
     predictions: Mapping[str, Sequence[Prediction]], config: TrainConfig, scorer: Scorer
 ) -> list[GalleryItem]:
-    """The first few held-out records of every task as the stages before and after RL answered them."""
+    """The first few held-out records of every task as the last two stages answered them."""
     stages = list(predictions)[-2:]
     items: list[GalleryItem] = []
     shown: dict[Task, int] = defaultdict(int)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import onethinker_jax
 from onethinker_jax.evaluate.evaluation import Prediction
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.train.config.presets import PRESETS
-from onethinker_jax.train.heldout import Answers
+from onethinker_jax.train.heldout import Answers, sampled_stages, stages_of
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.pages import run_facts
 from onethinker_jax.train.pages.summary import print_summary, summaries
@@ -40,6 +41,24 @@ def greedy(tmp_path: Path) -> dict[str, list[Prediction]]:
         stage: [*predictions(tmp_path, "OCR", ocr), *predictions(tmp_path, "temporal grounding", spans)]
         for stage, (ocr, spans) in stages.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("sft", "rl", "greedy", "sampled"),
+    [
+        (6, 4, ["fresh", "sft", "rl"], ["sft", "rl"]),
+        (6, 0, ["fresh", "sft"], []),  # the model after SFT is the last: it is not asked twice
+        (0, 4, ["fresh", "rl"], ["fresh", "rl"]),
+        (0, 0, ["fresh", "rl"], []),
+    ],
+)
+def test_a_model_answers_the_held_out_records_once(
+    sft: int, rl: int, greedy: list[str], sampled: list[str]
+) -> None:
+    config = replace(CONFIG, sft=replace(CONFIG.sft, steps=sft), rl=replace(CONFIG.rl, steps=rl))
+    assert (stages_of(config), sampled_stages(config)) == (greedy, sampled)
+    without = replace(config, evaluation=replace(config.evaluation, sampled=False))
+    assert (stages_of(without), sampled_stages(without)) == (greedy, [])
 
 
 def test_means_and_changes_by_task(greedy: dict[str, list[Prediction]]) -> None:
