@@ -119,7 +119,7 @@ class Silent(Listening):
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_stop_gives_up_scores_that_do_not_come(train, whole, tmp_path, monkeypatch, overlap):
     """What was done is kept, and made again to the same bits; the service's own deadline would be minutes away."""
-    monkeypatch.setattr(interrupt, "GRACE_S", 0.0)
+    monkeypatch.setattr(interrupt, "STOP_GRACE_S", 0.0)
     settings = OVERLAP if overlap else SETTINGS
     expected = whole
     if not overlap:
@@ -134,7 +134,7 @@ def test_a_stop_gives_up_scores_that_do_not_come(train, whole, tmp_path, monkeyp
 
 
 def test_a_second_ctrl_c_gives_them_up_at_once(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(interrupt, "GRACE_S", 100 * HANG_S)
+    monkeypatch.setattr(interrupt, "STOP_GRACE_S", 100 * HANG_S)
     rule = Silent(0, presses=2)
     monkeypatch.setattr(RunLog, "info", lambda _, text: rule.heard.set() if "Stopping" in text else None)
     with pytest.raises(KeyboardInterrupt):

@@ -70,7 +70,8 @@ def write_run_page(
     assert total.reward_change is not None
     *_, last = answers.greedy
     lead = (
-        f"{last.upper()} changed the mean held-out accuracy of greedy answers {_said(total.accuracy_change, total.accuracy)}; "
+        f"{last.upper()} changed the mean held-out accuracy of greedy answers "
+        f"{_said(total.accuracy_change, total.accuracy)}; "
         f"their reward, of at most {total.best[0]:.3g}, {_said(total.reward_change, total.reward)}."
     )
     if answers.sampled:
