@@ -44,7 +44,7 @@ from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.policy import model_config
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer

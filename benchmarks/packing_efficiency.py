@@ -22,7 +22,10 @@ from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
-from onethinker_jax.train.config.config import BatchSettings, DataSettings, ModelSettings, SFTSettings
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.optimizer import BatchSettings
+from onethinker_jax.train.config.sft import SFTSettings
 
 SHAPES = (SFTSettings().batch, BatchSettings(rows=4, tokens=512, patches=320))
 

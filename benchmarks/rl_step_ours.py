@@ -25,9 +25,12 @@ from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import Score
+from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import Checkpoints
-from onethinker_jax.train.config.config import BatchSettings, OptimizerSettings, RLSettings
+from onethinker_jax.train.config.objective import AdvantageConfig, PolicyLossSettings
+from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.log.log import Compilations, RunLog, count_compilations
 from onethinker_jax.train.rl.policy_update import policy_batches, rl_logprobs, rl_update
@@ -70,21 +73,21 @@ def rl_settings(steps: int, prompt_tokens: int, patches: int) -> RLSettings:
     row = prompt_tokens - 1 + SAMPLES * NEW_TOKENS  # a whole group
     return RLSettings(
         steps=steps,
-        prompts=PROMPTS,
-        samples=SAMPLES,
+        prompts_per_step=PROMPTS,
         accuracy_low=-1.0,
         accuracy_high=2.0,
-        prompt_tokens=prompt_tokens,
-        prompt_patches=patches,
-        max_new_tokens=NEW_TOKENS,
+        rollout=SamplerSettings(
+            prompt_tokens=prompt_tokens,
+            prompt_patches=patches,
+            max_new_tokens=NEW_TOKENS,
+            group_size=SAMPLES,
+        ),
         batch=BatchSettings(rows=PROMPTS, tokens=row, patches=patches),
         optimizer=OptimizerSettings(
             learning_rate=LEARNING_RATE, schedule="constant", warmup=0.0, weight_decay=0.0
         ),
-        method="grpo",
-        clip_low=CLIP[0],
-        clip_high=CLIP[1],
-        dual_clip=float("inf"),
+        advantage=AdvantageConfig(method="grpo", variant="released"),
+        loss=PolicyLossSettings(clip_low=CLIP[0], clip_high=CLIP[1], dual_clip=float("inf")),
         save_every=10**9,
     )
 
@@ -123,7 +126,9 @@ def check(
         gradients, sums = update.accumulate(params, None, gradients, batch)
         count += float(sums["count"])
     return {
-        "prompts": np.array([np.pad(p.tokens, (settings.prompt_tokens - len(p.tokens), 0)) for p in prompts]),
+        "prompts": np.array(
+            [np.pad(p.tokens, (settings.rollout.prompt_tokens - len(p.tokens), 0)) for p in prompts]
+        ),
         "tokens": np.array([ids for of_one in samples for ids in of_one.tokens]),
         "advantages": advantages.reshape(-1),
         "logprobs": logprobs,
@@ -152,7 +157,9 @@ def main() -> None:
     )
     mesh = make_mesh()
     graphdef, params = nnx.split(load_hf(scratch / "model", mesh=mesh))
-    sampler = Sampler(graphdef, processor, settings.sampler(), mesh=mesh)
+    sampler = Sampler(
+        graphdef, processor, settings.rollout.all_together(settings.prompts_per_step), mesh=mesh
+    )
     with (
         jax.set_mesh(mesh),
         count_compilations() as compilations,
@@ -160,7 +167,7 @@ def main() -> None:
     ):
         np.savez(scratch / "check.npz", **check(graphdef, params, sampler, records, settings, mesh))
         checkpoints = Checkpoints(scratch / "run" / "checkpoints", keep=1)
-        turns.ready(prompt_tokens=settings.prompt_tokens)
+        turns.ready(prompt_tokens=settings.rollout.prompt_tokens)
         train_ema_grpo(
             graphdef,
             params,

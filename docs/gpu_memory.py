@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.train.__main__ import parse
-from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.config.presets_gpu import GPU_PRESETS
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import tyro
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.rewards.client.sidecar import SidecarSettings
-from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.sampler_settings import KVDtype, SamplerSettings
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -42,10 +42,10 @@ class ModelArguments:
     """Of the samples, where the temperature is above 0."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in."""
-    kv_dtype: Literal["float32", "bfloat16", "int8"] | None = None
+    kv_dtype: KVDtype | None = None
     """What the KV cache is kept in; by default what the model computes in."""
-    prefill_tokens: int | None = None
-    """Most tokens of a prompt computed in one dispatch; by default all."""
+    prefill_chunk_tokens: int | None = None
+    """Most tokens of a prompt computed in one dispatch (chunked prefill); by default all."""
     image_max_pixels: int | None = None
     """By default what the directory says."""
     video_fps: float = 2.0
@@ -67,16 +67,16 @@ class ModelArguments:
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
 
     def sampler(
-        self, *, rows: int, prompt_tokens: int, prompt_patches: int, prompt_buckets: int = 1
+        self, *, prompt_slots: int, prompt_tokens: int, prompt_patches: int, prompt_buckets: int = 1
     ) -> SamplerSettings:
         """What answers are sampled with.  Raises UsageError naming a setting that cannot work."""
         try:
             return SamplerSettings(
-                rows=rows,
+                prompt_slots=prompt_slots,
                 prompt_tokens=prompt_tokens,
                 prompt_patches=prompt_patches,
                 prompt_buckets=prompt_buckets,
-                prefill_tokens=self.prefill_tokens,
+                prefill_chunk_tokens=self.prefill_chunk_tokens,
                 max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature,
                 top_k=self.top_k,

@@ -123,7 +123,7 @@ class Sampler:
         stream = self._decoding(
             params,
             Prompts(sizes(), stack, self._first, self._stride, ahead),
-            samples=settings.samples,
+            samples=settings.group_size,
             seed=seed,
             step=step,
             find_stop=self._find_stop if settings.stop else None,
@@ -133,7 +133,7 @@ class Sampler:
             for one in some:
                 unfinished[one.prompt].append(one)
             through = sorted(
-                number for number, of_one in unfinished.items() if len(of_one) == settings.samples
+                number for number, of_one in unfinished.items() if len(of_one) == settings.group_size
             )
             if through:
                 yield (
@@ -214,13 +214,13 @@ def sampling_config(
 
 def generation_shape(settings: SamplerSettings, compute_dtype: str, shards: int) -> GenerationShape:
     """The device's shapes for the settings; prompts are prefilled in a multiple of ``shards``."""
-    prefill_rows = settings.prefill_rows or min(settings.rows, 8)
+    prefill_rows = settings.prefill_rows or min(settings.together, 8)
     return GenerationShape(
-        rows=settings.rows,
-        slots=min(settings.slots or settings.samples, settings.samples),
+        rows=settings.together,
+        slots=min(settings.sample_slots or settings.group_size, settings.group_size),
         prompt_buckets=settings.buckets(),
         prefill_rows=-(-prefill_rows // shards) * shards,
-        burst=min(settings.burst, settings.max_new_tokens),
+        burst=min(settings.decode_block, settings.max_new_tokens),
         kv_dtype=settings.kv_dtype or compute_dtype,
-        prefill_tokens=settings.prefill_tokens,
+        prefill_tokens=settings.prefill_chunk_tokens,
     )

@@ -16,31 +16,42 @@ def padded(size: int) -> int:
     return -(-size // step) * step
 
 
+PROMPT_SLOTS = 8
+"""Prompts decoded together, unless a setting says otherwise."""
 PROMPTS_AHEAD = 32
 """Prompts that are read and kept beyond those on the device, unless a setting says otherwise."""
 
 
+KVDtype = Literal["float32", "bfloat16", "int8"]
+
+
 @dataclass(frozen=True)
 class SamplerSettings:
-    """Settings of ``responses.Sampler``.  Lengths are tokens, sizes of media are patches."""
+    """How a model answers prompts: how many together, how long, and from which distribution.
 
-    rows: int
-    """Prompts decoded together; more wait, and take the rows of those that are done."""
-    prompt_tokens: int
-    """Of the longest prompt."""
-    prompt_patches: int
-    max_new_tokens: int
-    samples: int = 1
-    """Of each prompt."""
-    slots: int | None = None
+    Lengths are tokens, sizes of media are patches.
+    """
+
+    prompt_slots: int | None = None
+    """Prompts decoded together; more wait, and take the slots of those that are done.  By default 8, and in RL all of a
+    step's."""
+    prompt_tokens: int = 16_384
+    """Most tokens of a prompt, its media's included."""
+    prompt_patches: int = 65_536
+    """Most patches of a prompt's images and frames together; a multiple of 4."""
+    max_new_tokens: int = 4096
+    """Most tokens of an answer; a longer one is cut off."""
+    group_size: int = 1
+    """Answers sampled of each prompt: in RL the group that a reward is compared within."""
+    sample_slots: int | None = None
     """Samples of a prompt decoded together; by default all of them."""
     prompt_buckets: int = 1
     """Sizes that prompts are padded to: the longest, its half, its quarter …; each costs a prefill to compile."""
     prefill_rows: int | None = None
     """Prompts prefilled together; by default up to 8 of them."""
-    prefill_tokens: int | None = None
-    """Most tokens of a prompt computed in one dispatch, so that a long prompt's prefill goes by between decode bursts
-    and holds the activations of so many tokens only; by default prompts are prefilled whole."""
+    prefill_chunk_tokens: int | None = None
+    """Most tokens of a prompt computed in one dispatch (chunked prefill), so that a long prompt's prefill goes by
+    between decode blocks and holds the activations of one chunk; by default prompts are prefilled whole."""
     temperature: float = 1.0
     """0 is greedy."""
     top_k: int = 0
@@ -50,18 +61,18 @@ class SamplerSettings:
     min_p: float = 0.0
     """Tokens at least this many times as likely as the likeliest are kept."""
     stop: tuple[str, ...] = ()
-    """Strings that end a sample, at the token that completes one."""
-    kv_dtype: Literal["float32", "bfloat16", "int8"] | None = None
-    """What the KV cache is kept in; by default what the model computes in."""
-    burst: int = 32
-    """Most tokens of a sample drawn in one dispatch."""
+    """Strings that end an answer, at the token that completes one; it counts as ended, not as cut off."""
+    kv_dtype: KVDtype | None = None
+    """What the KV cache is kept in; by default what the model computes in.  With int8 the sampler's probabilities are
+    not quite those that RL computes."""
+    decode_block: int = 32
+    """Most tokens of a sample drawn in one dispatch (multi-step decode)."""
 
     def __post_init__(self) -> None:
-        names = ("rows", "prompt_tokens", "max_new_tokens", "samples", "prompt_buckets", "burst")
-        for name in names:
+        for name in ("prompt_tokens", "max_new_tokens", "group_size", "prompt_buckets", "decode_block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        for name in ("slots", "prefill_rows", "prefill_tokens"):
+        for name in ("prompt_slots", "sample_slots", "prefill_rows", "prefill_chunk_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} must be at least 1")
@@ -78,11 +89,25 @@ class SamplerSettings:
         if "" in self.stop:
             raise ValueError("stop: an empty string would end every sample")
 
+    @property
+    def together(self) -> int:
+        """Prompts decoded together."""
+        return PROMPT_SLOTS if self.prompt_slots is None else self.prompt_slots
+
+    @property
+    def truncated(self) -> bool:
+        """Whether tokens are left out of the model's distribution."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    def all_together(self, prompts: int) -> "SamplerSettings":
+        """These settings for ``prompts`` at a time: all decoded together, unless ``prompt_slots`` says otherwise."""
+        return self if self.prompt_slots is not None else replace(self, prompt_slots=prompts)
+
     def fitted_to(self, sizes: Sequence[tuple[int, int]]) -> "SamplerSettings":
-        """For these prompts alone, (tokens, patches) each: no more rows, tokens and patches than they need."""
+        """For these prompts alone, (tokens, patches) each: no more slots, tokens and patches than they need."""
         return replace(
             self,
-            rows=min(self.rows, len(sizes)),
+            prompt_slots=min(self.together, len(sizes)),
             prompt_tokens=min(self.prompt_tokens, padded(max(tokens for tokens, _ in sizes))),
             prompt_patches=min(self.prompt_patches, padded(max(patches for _, patches in sizes))),
         )

@@ -22,8 +22,8 @@ from onethinker_jax.rewards.server import __main__ as server
 from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.train import __main__ as train
 from onethinker_jax.train import export, plan
-from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.config.presets import PRESETS
+from onethinker_jax.train.config.run import TrainConfig
 
 PACKAGE = Path(onethinker_jax.__file__).parent
 WORKERS = {

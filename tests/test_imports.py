@@ -98,7 +98,8 @@ TORCH_ONLY = {
     for name in ("polar", "polar_model", "sam2", "sam2_hf", "sam2_meta", "sam2_network", "torch_device")
 }
 NO_JAX = {
-    *(f"onethinker_jax.train.{name}" for name in ("config.config", "config.presets", "export_arguments")),
+    *(name for name in MODULES if name.startswith("onethinker_jax.train.config.")),
+    "onethinker_jax.train.export_arguments",
     *(f"onethinker_jax.{name}" for name in ("demo.arguments", "evaluate.arguments", "model_arguments")),
 }
 

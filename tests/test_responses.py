@@ -25,13 +25,20 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
-from onethinker_jax.train.config.config import EvaluationSettings, RLSettings, SettingError
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.rl import RLSettings
 from tests.data_pipeline.making import picture, write_tokenizer
 from tests.train import making
 from tests.waiting import HANG_S
 
 SETTINGS = SamplerSettings(
-    rows=2, samples=3, slots=2, prompt_tokens=64, prompt_patches=16, max_new_tokens=24, burst=5
+    prompt_slots=2,
+    group_size=3,
+    sample_slots=2,
+    prompt_tokens=64,
+    prompt_patches=16,
+    max_new_tokens=24,
+    decode_block=5,
 )
 
 
@@ -95,7 +102,7 @@ def test_parts_are_the_whole(made, free):
 def test_prompts_read_ahead_are_all_that_is_kept(made, free, ahead):
     """The samples are the same, whatever is left out; a prompt is gone once it is on the device."""
     processor, graphdef, params, prompts = made
-    settings = replace(SETTINGS, prefill_rows=1, rows=2)
+    settings = replace(SETTINGS, prefill_rows=1, prompt_slots=2)
     sampler = Sampler(graphdef, processor, settings, mesh=make_mesh(), lazy=True)
     alive: set[int] = set()
     most = 0
@@ -132,9 +139,9 @@ def test_a_lazy_sampler_compiles_what_it_runs(made, free, monkeypatch):
 
 
 def test_settings_fitted_to_prompts():
-    settings = replace(SETTINGS, rows=8, prompt_tokens=16_384, prompt_patches=65_536)
+    settings = replace(SETTINGS, prompt_slots=8, prompt_tokens=16_384, prompt_patches=65_536)
     fit = settings.fitted_to([(300, 4000), (200, 16)])
-    assert (fit.rows, fit.prompt_tokens, fit.prompt_patches) == (2, 384, 4096)
+    assert (fit.prompt_slots, fit.prompt_tokens, fit.prompt_patches) == (2, 384, 4096)
     assert settings.fitted_to([(300, 0)]).prompt_patches == 0
     assert replace(settings, prompt_tokens=310).fitted_to([(300, 0)] * 9).prompt_tokens == 310
 
@@ -151,7 +158,7 @@ def test_prompts_dealt_out_to_processes_give_the_same_samples(made, free):
 
 def test_prompts_in_pieces_give_the_same_samples(made, free):
     processor, graphdef, params, prompts = made
-    settings = replace(SETTINGS, prefill_tokens=9)
+    settings = replace(SETTINGS, prefill_chunk_tokens=9)
     sampler = Sampler(graphdef, processor, settings, mesh=make_mesh())
     for whole, got in zip(free, sampler(params, prompts, seed=1, step=2), strict=True):
         assert got.texts == whole.texts
@@ -199,7 +206,7 @@ def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rows": 0}, "rows 0 must be at least 1"),
+        ({"prompt_slots": 0}, "prompt_slots 0 must be at least 1"),
         ({"slots": 0}, "slots 0 must be at least 1"),
         ({"prompt_buckets": 0}, "prompt_buckets 0"),
         ({"prefill_tokens": 0}, "prefill_tokens 0 must be at least 1"),
@@ -216,12 +223,12 @@ def test_settings_that_cannot_work(settings, message):
 
 def test_settings_of_training_name_their_section():
     with pytest.raises(SettingError, match=r"rl\.slots 0"):
-        RLSettings(rollout_slots=0)
+        SamplerSettings(sample_slots=0)
     with pytest.raises(SettingError, match=r"rl\.prefill_tokens 0 must be at least 1"):
-        RLSettings(prefill_tokens=0)
+        SamplerSettings(prefill_chunk_tokens=0)
     with pytest.raises(SettingError, match=r"rl\.prompts_ahead -1"):
         RLSettings(prompts_ahead=-1)
     with pytest.raises(SettingError, match=r"evaluation\.prompt_patches 10 is not a multiple of 4"):
-        EvaluationSettings(prompt_patches=10)
-    settings = RLSettings(prompt_tokens=200, prompt_patches=100, prompt_buckets=3).sampler()
+        SamplerSettings(prompt_patches=10)
+    settings = SamplerSettings(prompt_tokens=200, prompt_patches=100, prompt_buckets=3)
     assert settings.buckets() == ((50, 28), (100, 52), (200, 100))

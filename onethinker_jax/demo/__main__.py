@@ -115,7 +115,7 @@ class Session:
     def respond(self, prompt: Example) -> Response:
         """The model's one response.  Raises ConfigError, WeightsError, UsageError."""
         size = padded(len(prompt.tokens)), padded(len(prompt.patches))
-        settings = self.arguments.sampler(rows=1, prompt_tokens=size[0], prompt_patches=size[1])
+        settings = self.arguments.sampler(prompt_slots=1, prompt_tokens=size[0], prompt_patches=size[1])
         graphdef, params = self.model()
         if size not in self._samplers:
             dtype = self.arguments.dtype

@@ -60,7 +60,7 @@ def run(arguments: Arguments) -> None:
     """
     command_line.show_log(logging.StreamHandler(sys.stdout), level=logging.INFO)
     settings = arguments.sampler(
-        rows=arguments.rows,
+        prompt_slots=arguments.prompt_slots,
         prompt_tokens=arguments.prompt_tokens,
         prompt_patches=arguments.prompt_patches,
         prompt_buckets=arguments.prompt_buckets,
@@ -93,7 +93,7 @@ def run(arguments: Arguments) -> None:
         fit, prompts = fitted(settings, prompts, len(records), arguments.prompts_ahead)
         scorer = Scorer(
             client,
-            variant=arguments.variant,
+            variant=arguments.reward.variant,
             settings=arguments.reward,
             pool=pool,
             media=processor.media,

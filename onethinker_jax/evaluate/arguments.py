@@ -8,8 +8,8 @@ import tyro
 
 from onethinker_jax.data_pipeline.records.bad_records import OnBadRecord
 from onethinker_jax.model_arguments import ModelArguments
-from onethinker_jax.rewards.score import RewardSettings, Variant
-from onethinker_jax.sampler_settings import PROMPTS_AHEAD
+from onethinker_jax.rewards.score import RewardSettings
+from onethinker_jax.sampler_settings import PROMPT_SLOTS, PROMPTS_AHEAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Arguments(ModelArguments):
     """Folder the media paths are relative to; by default the file's own."""
     limit: int | None = None
     """Only the first this many records."""
-    rows: int = 8
+    prompt_slots: int = PROMPT_SLOTS
     """Prompts decoded at once."""
     prompt_tokens: int = 16_384
     """Most tokens of a prompt, its media's included."""
@@ -32,8 +32,6 @@ class Arguments(ModelArguments):
     """Most patches of a prompt's images and frames together; a multiple of 4."""
     prompt_buckets: int = 3
     """Sizes that prompts are padded to: the longest, its half, its quarter …."""
-    variant: Variant = "released"
-    """Whose reward formulas: the paper's, or those of its released code."""
     reward: RewardSettings = field(default_factory=RewardSettings)
     prompts_ahead: int = PROMPTS_AHEAD
     """Prompts that are read and kept beyond those being answered; one of a long video takes up to 75 MB."""

@@ -62,13 +62,15 @@ class Score:
 
 @dataclass(frozen=True)
 class RewardSettings:
-    """The paper variant's free choices: `overall = accuracy + format_weight · format`.
+    """Whose formulas, and the paper variant's free choices: `overall = accuracy + format_weight · format`.
 
     The paper adds its terms and gives no weights: with 1 everywhere its equations are as they stand. The two
     widths are the paper's own. `segmentation_reward` is the one setting that both variants heed: with "mask"
     the accuracy of segmentation is the overlap of the mask that box and points prompt, `mask_score`.
     """
 
+    variant: Variant = "released"
+    """Whose formulas a run or an evaluation scores by: the paper's, or those of its released code."""
     format_weight: float = 1.0
     """Of the format in the paper variant's reward."""
     time_weight: float = 1.0

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from onethinker_jax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
-    from onethinker_jax.train.config.config import TrainConfig
+    from onethinker_jax.train.advantages import compute_advantages, init_moments
+    from onethinker_jax.train.config.objective import AdvantageConfig
     from onethinker_jax.train.config.presets import PRESETS
+    from onethinker_jax.train.config.run import TrainConfig
     from onethinker_jax.train.ema_grpo import train_ema_grpo
     from onethinker_jax.train.export import export_model, load_run
     from onethinker_jax.train.sft import train_sft
@@ -29,8 +30,9 @@ __all__ = [
 ]
 
 _HOME = {
-    "advantages": ("AdvantageConfig", "compute_advantages", "init_moments"),
-    "config.config": ("TrainConfig",),
+    "advantages": ("compute_advantages", "init_moments"),
+    "config.objective": ("AdvantageConfig",),
+    "config.run": ("TrainConfig",),
     "ema_grpo": ("train_ema_grpo",),
     "export": ("export_model", "load_run"),
     "config.presets": ("PRESETS",),

@@ -20,8 +20,8 @@ from typing import TypeVar
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.command_line import parse as parse_settings
 from onethinker_jax.spelling import hint
-from onethinker_jax.train.config.config import TrainConfig
 from onethinker_jax.train.config.presets import PRESETS
+from onethinker_jax.train.config.run import TrainConfig
 
 DEFAULT_PRESET = "shapes"
 

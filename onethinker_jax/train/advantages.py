@@ -11,56 +11,14 @@ variant, whose published numbers contain that rounding, adds in the order that P
 
 import dataclasses
 from functools import partial
-from math import isfinite
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onethinker_jax.train.config.config import Method
+from onethinker_jax.train.config.objective import AdvantageConfig
 
-Variant = Literal["paper", "released"]
 Pair = tuple[jax.Array, jax.Array]  # (high, low): the number is their sum, `high` its float32 rounding
-
-
-@dataclasses.dataclass(frozen=True)
-class AdvantageConfig:
-    """How rewards become advantages.
-
-    method: what the centred rewards are divided by, see `compute_advantages`.
-    variant: of "ema_grpo", the paper's clipping or the released code's guard.
-    decay: weight of the past in the task moments, in [0, 1).
-    clip: largest magnitude of an EMA-GRPO advantage ("paper" clips to it, "released" falls back beyond it).
-    min_std: smallest sigma that "ema_grpo" divides by.
-    eps: added to the divisors of "grpo", "gdpo" and the released "ema_grpo".
-    weights: of "gdpo", one a reward component.
-
-    Raises ValueError naming the field that is out of range.
-    """
-
-    method: Method = "ema_grpo"
-    variant: Variant = "paper"
-    decay: float = 0.99
-    clip: float = 5.0
-    min_std: float = 1e-3
-    eps: float = 1e-6
-    weights: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise ValueError(f"method is {self.method!r}, not one of {', '.join(get_args(Method))}")
-        if self.variant not in get_args(Variant):
-            raise ValueError(f"variant is {self.variant!r}, not one of {', '.join(get_args(Variant))}")
-        if not 0.0 <= self.decay < 1.0:
-            raise ValueError(f"decay is {self.decay}, outside [0, 1)")
-        for name in ("clip", "min_std", "eps"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, not positive")
-        if self.method == "gdpo" and not self.weights:
-            raise ValueError("weights: gdpo needs one a reward component")
-        if not all(isfinite(weight) and weight >= 0 for weight in self.weights):
-            raise ValueError(f"weights are {self.weights}, not all finite and at least 0")
 
 
 @jax.tree_util.register_dataclass

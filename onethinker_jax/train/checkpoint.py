@@ -20,7 +20,8 @@ import orbax.checkpoint as ocp
 
 from onethinker_jax.errors import UserError
 from onethinker_jax.files import write_whole
-from onethinker_jax.train.config.config import SettingError, TrainConfig
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.state import TrainState
 
 BASE, CHECKPOINTS, HELDOUT = "base", "checkpoints", "heldout"

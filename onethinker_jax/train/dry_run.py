@@ -21,7 +21,9 @@ from onethinker_jax.responses import forbidden_ids, generation_shape, sampling_c
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, Checkpoints
-from onethinker_jax.train.config.config import ModelSettings, OptimizerSettings, TrainConfig
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.optimizer import OptimizerSettings
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.hardware import GIB
 from onethinker_jax.train.cost.program_cost import device_bytes
 from onethinker_jax.train.heldout import sampled_stages, stages_of
@@ -115,15 +117,15 @@ def stage_rows(config: TrainConfig, ready: Ready) -> list[list[object]]:
             ]
         )
     if rl.steps:
-        drawn = f"{rl.prompts:,} prompts x {rl.samples} answers"
-        tokens = rl.prompts * rl.samples * rl.max_new_tokens
+        drawn = f"{rl.prompts_per_step:,} prompts x {rl.rollout.group_size} answers"
+        tokens = rl.prompts_per_step * rl.rollout.group_size * rl.rollout.max_new_tokens
         rows.append(
             [
                 "RL",
                 rl.steps,
                 len(corpora.rl),
                 drawn,
-                rl.steps * rl.prompts / len(corpora.rl),
+                rl.steps * rl.prompts_per_step / len(corpora.rl),
                 f"{tokens:,} sampled",
             ]
         )
@@ -173,8 +175,11 @@ def stage_memory(config: TrainConfig, ready: Ready, sizes: Qwen3VLConfig) -> lis
             found.append(StageMemory("SFT", kinds))
         if config.rl.steps:
             rl = config.rl
-            updates, tasks = rl.steps * rl.updates, len(MOMENTS)
-            kinds = training(rl.optimizer, updates, tasks, train_vision=True, reference=rl.kl_coefficient > 0)
+            rollout = rl.rollout.all_together(rl.prompts_per_step)
+            updates, tasks = rl.steps * rl.num_minibatches, len(MOMENTS)
+            kinds = training(
+                rl.optimizer, updates, tasks, train_vision=True, reference=rl.loss.kl_coefficient > 0
+            )
             rows = -(-rl.batch.rows // shards)
             kinds["activations kept for the backward pass"] = kept_activations(
                 config.model, sizes, rows * rl.batch.tokens, rows * rl.batch.patches
@@ -184,11 +189,9 @@ def stage_memory(config: TrainConfig, ready: Ready, sizes: Qwen3VLConfig) -> lis
                 name: kinds[name] for name in ("parameters", "optimiser", "reference") if name in kinds
             }
             found.append(
-                StageMemory(
-                    "RL, rollouts", resting | _decoding(rl.sampler(), config, ready, graphdef, shapes)
-                )
+                StageMemory("RL, rollouts", resting | _decoding(rollout, config, ready, graphdef, shapes))
             )
-        answers = _decoding(config.evaluation.sampler(), config, ready, graphdef, shapes)
+        answers = _decoding(config.evaluation.sampler, config, ready, graphdef, shapes)
         weights = {"parameters": device_bytes(place_shapes(shapes, tree_shardings(shapes, mesh)))}
         found.append(StageMemory("held-out answers", weights | answers))
     return found

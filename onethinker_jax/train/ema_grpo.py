@@ -24,9 +24,10 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.client.client import RewardGivenUp
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS
-from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
+from onethinker_jax.train.advantages import compute_advantages, init_moments
 from onethinker_jax.train.checkpoint import Checkpoints
-from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.config.objective import AdvantageConfig
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.hosts import ALONE, HostError, Hosts
 from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.log.log import Compilations, RunLog
@@ -79,12 +80,14 @@ def train_ema_grpo(
     HostError, where it was another process's), each after a checkpoint of the last whole step: RewardUnavailable,
     ScoringError, NoGroupsLeft, or an error that names a bad record.
     """
-    optimizer = make_optimizer(settings.optimizer, settings.steps * settings.updates, train_vision=True)
+    optimizer = make_optimizer(
+        settings.optimizer, settings.steps * settings.num_minibatches, train_vision=True
+    )
     scaling = advantage_config(settings, scorer)
     update = rl_update(graphdef, optimizer, settings, sampler.config, compute_dtype)
     score = rl_logprobs(graphdef, sampler.config, compute_dtype)
     moments = init_moments(len(MOMENTS))
-    state = init_state(params, optimizer, moments, mesh, reference=settings.kl_coefficient > 0)
+    state = init_state(params, optimizer, moments, mesh, reference=settings.loss.kl_coefficient > 0)
     rollouts = Rollouts(stream, sampler, scorer, settings, seed=seed, log=log)
     utilisation = Utilisation(graphdef, optimizer, settings, sampler.config, compute_dtype, mesh)
     start = 0
@@ -122,7 +125,7 @@ def train_ema_grpo(
             log.phase("updating")
             outcomes, metrics = _of_all(rollout, settings, hosts)
             advantages, moments = _advantages(outcomes, state, scaling, settings)
-            mine = advantages[hosts.index * settings.prompts :][: settings.prompts]
+            mine = advantages[hosts.index * settings.prompts_per_step :][: settings.prompts_per_step]
             state = replace(state, moments=moments)
             state, sums = _update_policy(state, update, score, rollout.groups, mine, settings, mesh, hosts)
             ended = time.perf_counter()
@@ -155,14 +158,13 @@ def advantage_config(settings: RLSettings, scorer: Scorer) -> AdvantageConfig:
 
     GDPO weighs the parts of a reward as its own sum does, unless told otherwise; the overlong penalty is a part too.
     """
-    weights = ()
-    if settings.method == "gdpo":
-        weights = settings.reward_weights or scorer.reward_weights
-        if settings.overlong == "penalty":
-            weights = (*weights, settings.overlong_penalty)
-    return AdvantageConfig(
-        method=settings.method, variant=settings.variant, decay=settings.decay, weights=weights
-    )
+    advantage = settings.advantage
+    if advantage.method == "gdpo":
+        weights = advantage.weights or scorer.reward_weights
+        if settings.loss.overlong == "penalty":
+            weights = (*weights, settings.loss.overlong_penalty)
+        advantage = replace(advantage, weights=weights)
+    return advantage
 
 
 def _take(rollouts: Rollouts, step: int, state: TrainState, hosts: Hosts) -> Rollout:
@@ -206,12 +208,12 @@ def _advantages(
     """float32 [groups, G] advantages, and the moments moved by this batch's rewards."""
     rewards = np.array([group.rewards for group in groups], np.float32)
     components = None
-    if settings.method == "gdpo":
+    if settings.advantage.method == "gdpo":
         parts = [[(s.accuracy, s.format, s.structure) for s in group.scores] for group in groups]
         components = np.array(parts, np.float32).reshape(rewards.size, -1)
-    if settings.overlong == "penalty":
+    if settings.loss.overlong == "penalty":
         penalty = length_penalty(groups, settings)
-        rewards += settings.overlong_penalty * penalty
+        rewards += settings.loss.overlong_penalty * penalty
         if components is not None:
             components = np.column_stack([components, penalty.reshape(-1)])
     group_ids = np.repeat(np.arange(len(groups), dtype=np.int32), rewards.shape[1])
@@ -233,12 +235,12 @@ def _update_policy(
     mesh: Mesh,
     hosts: Hosts,
 ) -> tuple[TrainState, dict[str, float]]:
-    """``settings.updates`` optimiser steps over the groups in equal parts; token means of what was summed.
+    """``settings.num_minibatches`` optimiser steps over the groups in equal parts; token means of what was summed.
 
     A part whose every sample is left out of the loss makes no step.  A process that needs fewer micro-batches than
     another goes through empty ones.
     """
-    size = len(groups) // settings.updates
+    size = len(groups) // settings.num_minibatches
 
     def micro_batches(first: int) -> Iterator[PolicyBatch]:
         part = slice(first, first + size)
@@ -249,7 +251,8 @@ def _update_policy(
 
     starts = range(0, len(groups), size)
     old = None
-    if settings.importance_sampling != "none" and settings.updates > 1:  # the first update moves the policy
+    if settings.loss.importance_sampling != "none" and settings.num_minibatches > 1:
+        # the first update moves the policy
         old = iter([score(state.params, batch) for first in starts for batch in micro_batches(first)])
     totals: dict[str, float] = defaultdict(float)
     count = 0
@@ -265,7 +268,7 @@ def _update_policy(
         state, norm = update.apply(state, gradients, sums["count"])
         for name, value in jax.device_get(sums).items():
             totals[name] += float(value)
-        totals["grad_norm"] += float(norm) / settings.updates
+        totals["grad_norm"] += float(norm) / settings.num_minibatches
     tokens, averaged = totals.pop("tokens", 0.0), totals.pop("count", 0.0)
     divisors = {"grad_norm": 1.0, "loss": max(averaged, 1.0)}
     means = {name: value / divisors.get(name, max(tokens, 1.0)) for name, value in totals.items()}

@@ -18,7 +18,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import HELDOUT
-from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
 
@@ -84,9 +84,10 @@ class HeldOut:
                 graphdef, processor, settings, mesh=mesh, compute_dtype=dtype, first=first, stride=stride
             )
 
-        shape = config.evaluation.sampler()
-        self.greedy = sampler(shape)
-        self.sampled = sampler(replace(shape, temperature=config.rl.temperature, stop=config.rl.stop))
+        greedy = config.evaluation.sampler
+        self.greedy = sampler(greedy)
+        rollout = config.rl.rollout
+        self.sampled = sampler(replace(greedy, temperature=rollout.temperature, stop=rollout.stop))
 
     def score(self, stage: str, params: nnx.State) -> None:
         """Answers with the stage's model, where its answers do not stand already.
@@ -95,7 +96,7 @@ class HeldOut:
         """
         self._answer(stage, "greedy answers", self.greedy, params)
         if stage in sampled_stages(self.config):
-            what = f"answers at temperature {self.config.rl.temperature:g}"
+            what = f"answers at temperature {self.config.rl.rollout.temperature:g}"
             self._answer(f"{stage}{SAMPLED}", what, self.sampled, params)
 
     def _answer(self, name: str, what: str, sampler: Sampler, params: nnx.State) -> None:

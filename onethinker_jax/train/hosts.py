@@ -15,7 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from onethinker_jax.errors import UserError
-from onethinker_jax.train.config.config import HostSettings, MeshSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.hosts import HostSettings, MeshSettings
+from onethinker_jax.train.config.run import TrainConfig
 
 Result = TypeVar("Result")
 
@@ -120,11 +122,13 @@ class Hosts:
             return size // self.count
 
         sft, rl, evaluation, mesh = config.sft, config.rl, config.evaluation, config.mesh
-        if rl.prompts % (self.count * rl.updates):
+        if rl.prompts_per_step % (self.count * rl.num_minibatches):
             raise SettingError(
-                f"rl.prompts {rl.prompts} is not a multiple of {self.count} processes x {rl.updates} rl.updates"
+                f"rl.prompts_per_step {rl.prompts_per_step} is not a multiple of {self.count} processes x "
+                f"{rl.num_minibatches} rl.num_minibatches"
             )
-        rows = rl.rollout_rows and part("rl.rollout_rows", rl.rollout_rows)
+        slots = rl.rollout.prompt_slots and part("rl.rollout.prompt_slots", rl.rollout.prompt_slots)
+        mine = part("evaluation.sampler.prompt_slots", evaluation.sampler.together)
         ahead = rl.prompts_ahead and -(-rl.prompts_ahead // self.count)
         return replace(
             config,
@@ -132,12 +136,12 @@ class Hosts:
             sft=replace(sft, batch=replace(sft.batch, rows=part("sft.batch.rows", sft.batch.rows))),
             rl=replace(
                 rl,
-                prompts=part("rl.prompts", rl.prompts),
-                rollout_rows=rows,
+                prompts_per_step=part("rl.prompts_per_step", rl.prompts_per_step),
+                rollout=replace(rl.rollout, prompt_slots=slots),
                 prompts_ahead=ahead,
                 batch=replace(rl.batch, rows=part("rl.batch.rows", rl.batch.rows)),
             ),
-            evaluation=replace(evaluation, rows=part("evaluation.rows", evaluation.rows)),
+            evaluation=replace(evaluation, sampler=replace(evaluation.sampler, prompt_slots=mine)),
         )
 
 

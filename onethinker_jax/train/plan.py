@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.train.__main__ import parse
-from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip, TopologyError, parse_topology
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from onethinker_jax.responses import generation_shape, sampling_config
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.policy import abstract_model
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update
@@ -77,9 +77,9 @@ def plan_programs(
     if config.rl.steps:
         programs += _rl_programs(config, graphdef, shapes, sizes, mesh, moves=everything)
     if everything:
-        rows = config.evaluation.sampler()
+        answers = config.evaluation.sampler
         params = place_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES))
-        heldout = _Sampler("held-out", rows, rows.rows, {"parameters": params})
+        heldout = _Sampler("held-out", answers, answers.together, {"parameters": params})
         programs += _sampling_programs(heldout, config, graphdef, shapes, sizes, mesh, moves=True)
     return programs
 
@@ -108,9 +108,11 @@ def _rl_programs(
     moves: bool,
 ) -> list[Program]:
     rl = config.rl
-    sampling = _distribution(rl.sampler(), sizes)
-    optimizer = make_optimizer(rl.optimizer, rl.steps * rl.updates, train_vision=True)
-    state, gradients = state_shapes(shapes, optimizer, len(MOMENTS), mesh, reference=rl.kl_coefficient > 0)
+    sampling = _distribution(rl.rollout, sizes)
+    optimizer = make_optimizer(rl.optimizer, rl.steps * rl.num_minibatches, train_vision=True)
+    state, gradients = state_shapes(
+        shapes, optimizer, len(MOMENTS), mesh, reference=rl.loss.kl_coefficient > 0
+    )
     update = rl_update(graphdef, optimizer, rl, sampling, config.model.compute_dtype)
     shape = rl.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
@@ -119,21 +121,21 @@ def _rl_programs(
     micro_batch, runs = PolicyBatch(batch, floats, floats, numbers), worst_micro_batches(config)
     tokens = shape.rows * shape.tokens
     lying = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
-    rollouts = _Sampler("RL", rl.sampler(), rl.prompts, lying)
+    rollouts = _Sampler("RL", rl.rollout.all_together(rl.prompts_per_step), rl.prompts_per_step, lying)
     sampler = _sampling_programs(rollouts, config, graphdef, shapes, sizes, mesh, moves=moves)
     beside = {}
     if rl.overlap and rl.rollout_mesh is None:  # the sampler's, which works meanwhile on the same devices
         decoding = next(program for program in sampler if program.name == "RL decoding")
         beside = {kind: decoding.arguments[kind] for kind in ("weights to decode", "KV cache")}
     programs = []
-    if rl.importance_sampling != "none" and rl.updates > 1:
+    if rl.loss.importance_sampling != "none" and rl.num_minibatches > 1:
         score = rl_logprobs(graphdef, sampling, config.model.compute_dtype)
         resident = {"optimiser": (state.optimizer, state.reference), **beside}
         arguments = {"parameters": state.params, "batch": micro_batch}
         programs.append(Program("RL log-probabilities", score, arguments, resident, runs, tokens))
         micro_batch = replace(micro_batch, old=floats)
     programs += _update_programs(
-        "RL", update, state, gradients, micro_batch, runs, rl.updates, tokens, beside
+        "RL", update, state, gradients, micro_batch, runs, rl.num_minibatches, tokens, beside
     )
     return programs + sampler
 
@@ -184,7 +186,7 @@ def _sampling_programs(
     numbers = [jax.ShapeDtypeStruct(size, jnp.int32) for size in (row, slot, slot, slot)]
     key = jax.eval_shape(lambda: jax.random.key(0))
     slots = Slots(*numbers, live=jax.ShapeDtypeStruct(slot, jnp.bool_))
-    samples = sampler.prompts * settings.samples / (shape.rows * shape.slots)
+    samples = sampler.prompts * settings.group_size / (shape.rows * shape.slots)
     runs = math.ceil(samples * settings.max_new_tokens / shape.burst)
     arguments = {"weights to decode": weights, "KV cache": cache, "batch": (slots, key)}
     tokens = shape.rows * shape.slots * shape.burst
@@ -275,10 +277,10 @@ def _prefill_programs(
 def worst_micro_batches(config: TrainConfig) -> int:
     """Micro-batches of an RL step whose prompts and samples are all of full length."""
     rl = config.rl
-    together = max((rl.batch.tokens - rl.prompt_tokens) // rl.max_new_tokens, 1)
-    together = min(together, rl.samples)
-    rows = rl.prompts // rl.updates * math.ceil(rl.samples / together)
-    return math.ceil(rows / rl.batch.rows) * rl.updates
+    together = max((rl.batch.tokens - rl.rollout.prompt_tokens) // rl.rollout.max_new_tokens, 1)
+    together = min(together, rl.rollout.group_size)
+    rows = rl.prompts_per_step // rl.num_minibatches * math.ceil(rl.rollout.group_size / together)
+    return math.ceil(rows / rl.batch.rows) * rl.num_minibatches
 
 
 def _update_programs(

@@ -14,7 +14,9 @@ from onethinker_jax.model.family import family_member
 from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import tree_shardings
-from onethinker_jax.train.config.config import ModelSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.run import TrainConfig
 
 
 def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3VLConfig:

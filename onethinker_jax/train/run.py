@@ -32,7 +32,7 @@ from onethinker_jax.rewards.client.sidecar import connect
 from onethinker_jax.rewards.score_pool import score_pool
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, Checkpoints, check_claim, claim_directory
-from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import check_export, export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers, stages_of
@@ -96,7 +96,7 @@ def run(config: TrainConfig) -> None:
             )
             scorer = Scorer(
                 client,
-                variant=config.rl.variant,
+                variant=config.reward.variant,
                 settings=config.reward,
                 pool=pool,
                 media=processor.media,
@@ -258,7 +258,7 @@ def _train(
         sampler = Sampler(
             graphdef,
             processor,
-            config.rl.sampler(),
+            config.rl.rollout.all_together(config.rl.prompts_per_step),
             mesh=rollout_mesh(config, mesh),
             compute_dtype=config.model.compute_dtype,
             first=hosts.index,

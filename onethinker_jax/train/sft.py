@@ -15,7 +15,7 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.checkpoint import Checkpoints
-from onethinker_jax.train.config.config import SFTSettings
+from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.hosts import ALONE, Hosts
 from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.log.log import RunLog

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from onethinker_jax.model.sharding import constrain_parameters, tree_shardings
 from onethinker_jax.train.advantages import TaskMoments
-from onethinker_jax.train.config.config import OptimizerSettings
+from onethinker_jax.train.config.optimizer import OptimizerSettings
 
 Sums = dict[str, jax.Array]
 
@@ -77,8 +77,8 @@ def make_optimizer(
 
     def scale(path: tuple[Any, ...], step: jax.Array) -> jax.Array:
         names = _names(path)
-        factor = settings.vision_scale if names[0] == "visual" else 1.0
-        return step * (settings.patch_scale if "patch_embed" in names else factor)
+        factor = settings.vision_lr_multiplier if names[0] == "visual" else 1.0
+        return step * (settings.patch_lr_multiplier if "patch_embed" in names else factor)
 
     if settings.kind == "muon":
         step = optax.contrib.muon(

@@ -67,7 +67,7 @@ def file(tmp_path: Path) -> Path:
 def answer(model: Path, sidecar: str, file: Path, tmp_path: Path) -> Callable[..., int]:
     """answer(*flags) -> the exit status of an evaluation."""
     common = ["--out", str(tmp_path / "out"), "--sidecar.addresses", sidecar, "--sidecar.score-workers", "0"]
-    common += ["--max-new-tokens", "3", "--rows", "2"]
+    common += ["--max-new-tokens", "3", "--prompt-slots", "2"]
     return lambda *flags: evaluate.main([str(model), str(file), *common, *flags])
 
 
@@ -284,7 +284,16 @@ def test_memory_does_not_grow_with_the_records(
     """Four times the videos of the Shapes world in the same memory; all prompts at once would be 48 more."""
     world = build_shapes_world(tmp_path / "world", seed=1, train_rl=1, train_sft=1, heldout=60, processes=1)
     videos = [row for row in json.loads(world.eval_json.read_text()) if row["data_type"] == "video"]
-    flags = ["--sidecar.addresses", sidecar, "--sidecar.score-workers", 0, "--max-new-tokens", 2, "--rows", 1]
+    flags = [
+        "--sidecar.addresses",
+        sidecar,
+        "--sidecar.score-workers",
+        0,
+        "--max-new-tokens",
+        2,
+        "--prompt-slots",
+        1,
+    ]
     flags += [
         "--video-fps",
         8,

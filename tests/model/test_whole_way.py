@@ -169,7 +169,7 @@ def test_greedy_continuations(model, hf, processor, prompts):
         processor.vision_end_token_id,
     )
     settings = SamplerSettings(
-        rows=2, prompt_tokens=TOKENS, prompt_patches=PATCHES, max_new_tokens=32, temperature=0.0
+        prompt_slots=2, prompt_tokens=TOKENS, prompt_patches=PATCHES, max_new_tokens=32, temperature=0.0
     )
     graphdef, params = nnx.split(model)
     sampler = Sampler(graphdef, processor, settings, mesh=make_mesh())

@@ -17,7 +17,7 @@ from onethinker_jax.model.sharding import make_mesh, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.tasks import PROBLEM_TYPES
 from onethinker_jax.train.checkpoint import Checkpoints
-from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.log.log import RunLog, count_compilations
 from tests.data_pipeline.making import write_image, write_tokenizer
@@ -64,7 +64,7 @@ def sampler_on(policy: tuple[nnx.GraphDef, nnx.State], processor: Processor) -> 
     return lambda mesh: Sampler(
         policy[0],
         processor,
-        SETTINGS.sampler(),
+        SETTINGS.rollout.all_together(SETTINGS.prompts_per_step),
         mesh=mesh,
     )
 

@@ -20,7 +20,7 @@ from onethinker_jax.model.sharding import (
     shard_rows,
     tree_shardings,
 )
-from onethinker_jax.train.config.config import HostSettings
+from onethinker_jax.train.config.hosts import HostSettings
 from onethinker_jax.train.hosts import PIECE, HostError, join_hosts
 from tests.train.making import CONFIG_FOR_TWO
 

@@ -14,7 +14,8 @@ from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.config import OptimizerSettings, SFTSettings
+from onethinker_jax.train.config.optimizer import OptimizerSettings
+from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.model import tiny

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from onethinker_jax.train.advantages import (
-    AdvantageConfig,
     TaskMoments,
     compute_advantages,
     init_moments,
     overlong_penalty,
 )
+from onethinker_jax.train.config.objective import AdvantageConfig
 from tests.places import GOLDEN
 
 RELEASED = json.loads((GOLDEN / "advantages_released.json").read_text())
@@ -286,8 +286,9 @@ def test_gdpo_says_what_it_needs() -> None:
         compute_advantages(*batch, init_moments(3), GDPO)
     with pytest.raises(ValueError, match=r"given \(48, 2\)"):
         compute_advantages(*batch, init_moments(3), GDPO, np.zeros((48, 2), np.float32))
-    with pytest.raises(ValueError, match="weights: gdpo needs one"):
-        AdvantageConfig(method="gdpo")
+    with pytest.raises(ValueError, match=r"gdpo needs components of shape \(48, 0\).* given \(48, 3\)"):
+        config = AdvantageConfig(method="gdpo")
+        compute_advantages(*batch, init_moments(3), config, np.zeros((48, 3), np.float32))
 
 
 def test_overlong_penalty() -> None:
@@ -308,6 +309,7 @@ def test_overlong_penalty() -> None:
         ("eps", 0.0),
         ("weights", (1.0, -0.5)),
         ("weights", (float("nan"),)),
+        ("weights", (0.0, 0.0)),
     ],
 )
 def test_config_names_the_field(field: str, value: object) -> None:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from onethinker_jax.model.sharding import make_mesh
-from onethinker_jax.train.advantages import AdvantageConfig, compute_advantages, init_moments
+from onethinker_jax.train.advantages import compute_advantages, init_moments
 from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints, claim_directory
-from onethinker_jax.train.config.config import OptimizerSettings, SettingError
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.objective import AdvantageConfig
+from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import smoke
 from onethinker_jax.train.state import TrainState, init_state, make_optimizer, make_update
 
@@ -184,7 +186,7 @@ def test_a_directory_belongs_to_one_config(tmp_path: Path) -> None:
     other = replace(config, rl=replace(config.rl, temperature=0.5))
     (config.directory / "heldout").mkdir()
     (config.directory / "heldout" / "fresh.jsonl").write_text("{}\n")
-    with pytest.raises(SettingError, match=r"smoke holds a run with rl.temperature 1.0, not 0.5"):
+    with pytest.raises(SettingError, match=r"smoke holds a run with rl.rollout.temperature 1.0, not 0.5"):
         claim_directory(other)
     assert (config.directory / "config.json").read_text() == written
 

@@ -38,25 +38,34 @@ WRONG_FLAGS = {
     "unknown flag": (["smoke", "--sft.stepz", "3"], "unknown argument '--sft.stepz'"),
     "preset after a flag": (["--seed", "1", "smoke"], "unknown argument 'smoke'"),
     "no number": (["smoke", "--sft.steps", "many"], "--sft.steps: invalid literal for int()"),
-    "no value": (["--rl.prompts"], "Missing value for argument '--rl.prompts'"),
-    "no choice": (["--rl.method", "ppo"], "invalid choice 'ppo' for argument '--rl.method'"),
+    "no value": (["--rl.prompts-per-step"], "Missing value for argument '--rl.prompts-per-step'"),
+    "no choice": (
+        ["--rl.advantage.estimator", "ppo"],
+        "invalid choice 'ppo' for argument '--rl.advantage.estimator'",
+    ),
     "no bool": (["--sft.no-train-vision", "perhaps"], "unknown argument 'perhaps'"),
     "negative": (["--sft.optimizer.learning-rate", "-1"], "optimizer.learning_rate -1.0 must be positive"),
     "negative steps": (["--rl.steps", "-1"], "rl.steps -1 must not be negative"),
-    "one sample": (["--rl.samples", "1"], "rl.samples 1: a group needs at least 2 samples"),
-    "importance cap": (["--rl.importance-cap", "0.5"], "rl.importance_cap 0.5 must be at least 1"),
-    "importance floor": (
-        ["--rl.importance-floor", "0.5", "--rl.importance-sampling", "token_truncate"],
-        "rl.importance_floor 0.5 needs rl.importance_sampling token_mask or sequence_mask, not token_truncate",
+    "one sample": (
+        ["--rl.rollout.group-size", "1"],
+        "rl.rollout.group_size 1: a group needs at least 2 samples",
     ),
-    "entropy": (["--rl.entropy-coefficient", "-1"], "rl.entropy_coefficient -1.0 must not be negative"),
+    "importance cap": (["--rl.loss.tis-cap", "0.5"], "rl.loss.tis_cap 0.5 must be at least 1"),
+    "importance floor": (
+        ["--rl.loss.tis-floor", "0.5", "--rl.loss.importance-sampling", "token_truncate"],
+        "rl.loss.tis_floor 0.5 needs rl.loss.importance_sampling token_mask or sequence_mask, not token_truncate",
+    ),
+    "entropy": (
+        ["--rl.loss.entropy-coefficient", "-1"],
+        "rl.loss.entropy_coefficient -1.0 must not be negative",
+    ),
     "overlong buffer": (
-        ["--rl.overlong", "penalty"],
-        "rl.overlong penalty needs rl.overlong_buffer in 1 .. rl.max_new_tokens 152, not 0",
+        ["--rl.loss.overlong", "penalty"],
+        "rl.loss.overlong penalty needs rl.loss.overlong_buffer in 1 .. rl.rollout.max_new_tokens 152, not 0",
     ),
     "overlap": (
         ["--rl.overlap"],
-        "rl.overlap trains on samples that are one update old: set rl.importance_samp",
+        "rl.overlap trains on samples that are one update old: set rl.loss.",
     ),
     "devices of rollouts": (
         ["--rl.rollout-mesh", "1", "1", "1"],
@@ -64,14 +73,39 @@ WRONG_FLAGS = {
     ),
     "log": (["--log.rollout-groups", "0"], "log.rollout_groups 0 must be positive"),
     "reward weights": (
-        ["--rl.reward-weights", "1", "1", "1"],
-        "rl.reward_weights is for rl.method gdpo, not ema_grpo",
+        ["--rl.advantage.weights", "1", "1", "1"],
+        "rl.advantage.weights is for rl.advantage.estimator gdpo, not ema_grpo",
     ),
     "no reward weight": (
-        ["--rl.method", "gdpo", "--rl.reward-weights", "0", "0", "0"],
-        "rl.reward_weights (0.0, 0.0, 0.0) must be finite, not negative, and not all zero",
+        ["--rl.advantage.estimator", "gdpo", "--rl.advantage.weights", "0", "0", "0"],
+        "rl.advantage: weights are (0.0, 0.0, 0.0), all zero",
     ),
-    "uneven updates": (["smoke", "--rl.updates", "3"], "rl.prompts 4 is not a multiple of rl.updates 3"),
+    "two reward weights": (
+        ["--rl.advantage.estimator", "gdpo", "--rl.advantage.weights", "1", "2"],
+        "rl.advantage.weights (1.0, 2.0): give three, of accuracy, format and structure",
+    ),
+    "sampler of RL": (
+        ["--rl.rollout.prompt-patches", "10"],
+        "rl.rollout: prompt_patches 10 is not a multiple of 4",
+    ),
+    "sampler of evaluation": (
+        ["--evaluation.sampler.max-new-tokens", "0"],
+        "evaluation.sampler: max_new_tokens 0 must be at least 1",
+    ),
+    "truncated rollouts": (["--rl.rollout.top-k", "5"], "top_k, top_p and min_p must be off"),
+    "truncated evaluation": (["--evaluation.sampler.top-p", "0.5"], "top_k, top_p and min_p must be off"),
+    "answers that are not greedy": (
+        ["--evaluation.sampler.temperature", "1"],
+        "evaluation.sampler.temperature 1.0 must be 0",
+    ),
+    "answers a held-out record": (
+        ["--evaluation.sampler.group-size", "2"],
+        "evaluation.sampler.group_size 2 must be 1",
+    ),
+    "uneven updates": (
+        ["smoke", "--rl.num-minibatches", "3"],
+        "rl.prompts_per_step 4 is not a multiple of rl.num_minibatches 3",
+    ),
     "pixels": (["--data.image-min-pixels", "99999"], "data.image_min_pixels 99999 is not in 1 .. "),
     "patches": (["--sft.batch.patches", "10"], "batch.patches 10 is not a multiple of 4"),
     "mesh": (
@@ -102,7 +136,12 @@ def test_presets(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
         parse([preset, "--help"])
     assert not stop.value.code
     text = capsys.readouterr().out
-    for flag in ("--sft.optimizer.learning-rate", "--rl.temperature", "--data.rl-file", "--model.init-from"):
+    for flag in (
+        "--sft.optimizer.learning-rate",
+        "--rl.rollout.temperature",
+        "--data.rl-file",
+        "--model.init-from",
+    ):
         assert flag in text
 
 
@@ -233,11 +272,11 @@ def test_a_bad_record_met_in_training(fault, world, corpora, capsys, tmp_path):
 
 
 def test_a_record_too_long(world, corpora, capsys, tmp_path):
-    flags = ["--evaluation.prompt-tokens", 40]
+    flags = ["--evaluation.sampler.prompt-tokens", 40]
     line = error_of(capsys, *corpora(), *flags, status=1, out=tmp_path / "runs")
     first = json.loads(world.eval_json.read_text())[0]["problem_id"]
     assert line.startswith(f"{world.eval_json}: record 1 (problem_id {first}): ")
-    assert ", more than --evaluation.prompt-tokens 40; 24 of 24 heldout records are too long" in line
+    assert ", more than --evaluation.sampler.prompt-tokens 40; 24 of 24 heldout records are too long" in line
     leaves_nothing(tmp_path / "runs" / "smoke")
     unseen = ["--data.check-lengths", "none"]
     line = error_of(capsys, *corpora(), *flags, *unseen, status=1, out=tmp_path / "runs")
@@ -273,8 +312,8 @@ def test_a_run_that_came_to_nothing_is_begun_again(corpora, capsys, tmp_path):
     """Its settings may be mended; a run with results refuses others (see test_run)."""
     out, missing = tmp_path / "runs", tmp_path / "none.json"
     assert str(missing) in error_of(capsys, *corpora(rl=missing), status=1, out=out)
-    flags = ["--evaluation.prompt-tokens", 40]
-    assert "--evaluation.prompt-tokens 40;" in error_of(capsys, *corpora(), *flags, status=1, out=out)
+    flags = ["--evaluation.sampler.prompt-tokens", 40]
+    assert "--evaluation.sampler.prompt-tokens 40;" in error_of(capsys, *corpora(), *flags, status=1, out=out)
     saved = json.loads((out / "smoke" / "config.json").read_text())
     assert saved["evaluation"]["prompt_tokens"] == 40
 

@@ -27,10 +27,10 @@ from onethinker_jax.rewards.score import RewardSettings, Score, score_response
 from onethinker_jax.rewards.score_pool import ScoringError
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS, PROBLEM_TYPES
+from onethinker_jax.train.config.objective import AdvantageConfig, PolicyLossSettings
 from onethinker_jax.train.ema_grpo import advantage_config
 from onethinker_jax.train.rl import rollouts
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
-from onethinker_jax.train.rl.policy_losses import PolicyLossConfig
 from onethinker_jax.train.rl.policy_update import policy_batches, rl_loss
 from onethinker_jax.train.rl.rollouts import Group, RolloutSeconds, roll_out
 from tests.places import GOLDEN
@@ -43,11 +43,14 @@ def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
     whole = train(tmp_path / "whole")
     rows = metrics(tmp_path / "whole")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    rollout = SETTINGS.rollout
     for row in rows:
         assert 0.0 < row["groups_kept"] <= 1.0
         assert row["grad_norm"] > 0 and row["advantage_abs"] > 0
         assert 1 <= row["reward"] <= 2
-        assert row["trained_tokens"] <= SETTINGS.prompts * SETTINGS.samples * SETTINGS.max_new_tokens
+        assert (
+            row["trained_tokens"] <= SETTINGS.prompts_per_step * rollout.group_size * rollout.max_new_tokens
+        )
         assert row["kl_reference"] >= 0
     assert any(row["groups_kept"] < 1 for row in rows)  # the filter has work to do
     assert rows[0]["kl_reference"] < rows[-1]["kl_reference"]
@@ -83,21 +86,27 @@ def test_the_loop_and_its_resume(train, policy, tmp_path, capsys):
 
 def test_no_group_is_left(train, tmp_path):
     with pytest.raises(NoGroupsLeft, match=r"step 1: only 0 of 4 groups .* after 2 rounds"):
-        train(tmp_path, settings=replace(SETTINGS, accuracy_low=0.9999, accuracy_high=1.0, max_rounds=2))
+        train(
+            tmp_path,
+            settings=replace(SETTINGS, accuracy_low=0.9999, accuracy_high=1.0, max_generation_rounds=2),
+        )
 
 
 def test_another_loss_and_other_advantages(train, tmp_path, capsys):
     settings = replace(
         SETTINGS,
         steps=2,
-        method="gdpo",
-        loss="gspo",
-        average="sequence",
-        kl_estimator="k2",
-        entropy_coefficient=0.01,
-        importance_sampling="token_truncate",
-        overlong="penalty",
-        overlong_buffer=3,
+        advantage=replace(SETTINGS.advantage, method="gdpo"),
+        loss=replace(
+            SETTINGS.loss,
+            kind="gspo",
+            aggregation="sequence",
+            kl_estimator="k2",
+            entropy_coefficient=0.01,
+            importance_sampling="token_truncate",
+            overlong="penalty",
+            overlong_buffer=3,
+        ),
     )
     train(tmp_path, settings=settings)
     rows = metrics(tmp_path)
@@ -115,7 +124,7 @@ def test_another_loss_and_other_advantages(train, tmp_path, capsys):
 
 def test_answers_that_are_all_cut_off_train_nothing(train, policy, tmp_path):
     """Six tokens of a fresh model hardly ever end by themselves."""
-    settings = replace(SETTINGS, steps=1, overlong="mask", kl_coefficient=0.0)
+    settings = replace(SETTINGS, steps=1, loss=PolicyLossSettings(overlong="mask"))
     after = train(tmp_path, settings=settings)
     (row,) = metrics(tmp_path)
     assert row["truncated"] == 1 and row["trained_tokens"] == 0
@@ -129,7 +138,7 @@ def test_the_weights_of_the_reward_parts(variant, settings):
     """GDPO's defaults are what the reward itself sums its parts with, whatever its settings."""
     client: Any = None  # nothing is judged
     scorer = Scorer(client, variant=variant, settings=settings)
-    gdpo = replace(SETTINGS, method="gdpo")
+    gdpo = replace(SETTINGS, advantage=AdvantageConfig(method="gdpo"))
     weights = advantage_config(gdpo, scorer).weights
     lines = (GOLDEN / "rewards_released.jsonl").read_text().splitlines()
     for case in map(json.loads, lines[:80]):
@@ -143,9 +152,11 @@ def test_the_weights_of_the_reward_parts(variant, settings):
         )
         parts = (score.accuracy, score.format, score.structure)
         assert np.dot(weights, parts) == pytest.approx(score.overall)
-    penalised = replace(gdpo, overlong="penalty", overlong_buffer=3, overlong_penalty=0.5)
+    penalised = replace(
+        gdpo, loss=PolicyLossSettings(overlong="penalty", overlong_buffer=3, overlong_penalty=0.5)
+    )
     assert advantage_config(penalised, scorer).weights == (*weights, 0.5)
-    told = replace(gdpo, reward_weights=(3.0, 2.0, 1.0))
+    told = replace(gdpo, advantage=AdvantageConfig(method="gdpo", weights=(3.0, 2.0, 1.0)))
     assert advantage_config(told, scorer).weights == (3.0, 2.0, 1.0)
     assert advantage_config(SETTINGS, scorer).weights == ()
 
@@ -241,7 +252,13 @@ def test_sampled_is_what_is_trained(policy, records, sampler):
     totals: dict[str, float] = {"tokens": 0.0, "mismatch": 0.0, "loss": 0.0}
     loss = jax.jit(
         lambda params, batch: rl_loss(
-            policy[0], params, None, batch, objective=PolicyLossConfig(), sampling=sampler.config
+            policy[0],
+            params,
+            None,
+            batch,
+            objective=PolicyLossSettings(),
+            max_length=6,
+            sampling=sampler.config,
         )
     )
     for batch in policy_batches(groups, advantages, SETTINGS):

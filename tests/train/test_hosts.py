@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from onethinker_jax.train.config.config import HostSettings, MeshSettings, SettingError
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.hosts import HostSettings, MeshSettings
+from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.presets import smoke
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.cost.hardware import parse_topology
@@ -21,7 +23,16 @@ from tests.train import running
 from tests.train.rl.small_run import metrics
 
 # For two processes of two devices.
-SIZES = ("--mesh.fsdp", 4, "--sft.batch.rows", 4, "--rl.batch.rows", 4, "--evaluation.rows", 8)
+SIZES = (
+    "--mesh.fsdp",
+    4,
+    "--sft.batch.rows",
+    4,
+    "--rl.batch.rows",
+    4,
+    "--evaluation.sampler.prompt-slots",
+    8,
+)
 
 
 def test_alone():
@@ -47,14 +58,18 @@ def test_a_process_has_its_share_of_rows_and_prompts():
         mesh=MeshSettings(data=2, fsdp=2, tensor=2),
         sft=replace(whole.sft, batch=replace(whole.sft.batch, rows=8)),
         rl=replace(
-            whole.rl, prompts=16, rollout_rows=8, prompts_ahead=5, batch=replace(whole.rl.batch, rows=4)
+            whole.rl,
+            prompts_per_step=16,
+            rollout=replace(whole.rl.rollout, prompt_slots=8),
+            prompts_ahead=5,
+            batch=replace(whole.rl.batch, rows=4),
         ),
     )
     part = Hosts(1, 2).share(whole)
     assert part.mesh == MeshSettings(data=1, fsdp=2, tensor=2)
     assert part.sft.batch.rows == 4 and part.rl.batch.rows == 2
-    assert (part.rl.prompts, part.rl.rollout_rows, part.rl.prompts_ahead) == (8, 4, 3)
-    assert 2 * part.evaluation.rows == whole.evaluation.rows
+    assert (part.rl.prompts_per_step, part.rl.rollout.prompt_slots, part.rl.prompts_ahead) == (8, 4, 3)
+    assert 2 * part.evaluation.sampler.together == whole.evaluation.sampler.together
     assert ALONE.share(whole) is whole
     assert Hosts(0, 4).folder(Path("run")) == Path("run")
     assert Hosts(2, 4).folder(Path("run")) == Path("run/hosts/2")
@@ -70,10 +85,13 @@ def test_every_preset_divides_over_hosts_of_four_chips(preset):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompts": 6}, r"rl.prompts 6 is not a multiple of 2 processes x 2 rl.updates"),
+        (
+            {"prompts_per_step": 6},
+            r"rl.prompts_per_step 6 is not a multiple of 2 processes x 2 rl.num_minibatches",
+        ),
         ({}, r"mesh.data x mesh.fsdp 1 is not a multiple of the 2 processes"),
         (
-            {"overlap": True, "importance_sampling": "token_truncate"},
+            {"overlap": True, "loss": PolicyLossSettings(importance_sampling="token_truncate")},
             r"rl.overlap needs a run of one process",
         ),
     ],
@@ -162,7 +180,7 @@ def test_files_of_a_run(whole: Path):
     said = (other / "console.log").read_text()
     assert "process 1 of 2" in said and "warning" not in said
     steps = [row for row in read_metrics(run_folder / "metrics.jsonl") if row["stage"] == "rl"]
-    assert {row["prompts_drawn"] for row in steps} == {smoke().rl.prompts}
+    assert {row["prompts_drawn"] for row in steps} == {smoke().rl.prompts_per_step}
 
 
 @pytest.mark.slow
@@ -188,7 +206,7 @@ def test_a_process_is_killed(whole: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_one_process_gives_the_same(whole: Path, tmp_path: Path):
     """RL on the devices of two processes and of one: the same prompts and samples, sums in another order."""
-    arguments = ("--sft.steps", 0, "--rl.entropy-coefficient", 0.05, "--evaluation.no-sampled")
+    arguments = ("--sft.steps", 0, "--rl.loss.entropy-coefficient", 0.05, "--evaluation.no-sampled")
     assert [status for status, _ in run(tmp_path / "two", *arguments)] == [0, 0]
     command = ["-m", "onethinker_jax.train", "smoke", "--out", tmp_path / "one", *SIZES, *arguments]
     ends = running.ends_of(running.start_together([command], devices=4))

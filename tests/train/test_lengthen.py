@@ -20,8 +20,10 @@ from onethinker_jax.train.checkpoint import (
     check_claim,
     claim_directory,
 )
-from onethinker_jax.train.config.config import OptimizerSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import smoke
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.train import making
 from tests.train.rl.small_run import FIRST, SETTINGS, metrics, numbers, same
@@ -51,7 +53,9 @@ def test_settings_that_may_change_exist() -> None:
 def test_rl_goes_on_as_if_it_had_been_longer(train, tmp_path: Path, overlap: bool) -> None:
     long = SETTINGS
     if overlap:
-        long = replace(SETTINGS, overlap=True, importance_sampling="token_truncate")
+        long = replace(
+            SETTINGS, overlap=True, loss=replace(SETTINGS.loss, importance_sampling="token_truncate")
+        )
     whole = train(tmp_path / "whole", settings=long)
     train(tmp_path / "grown", settings=replace(long, steps=2))
     assert numbers(tmp_path / "grown") == [FIRST + 2]

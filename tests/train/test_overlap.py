@@ -16,14 +16,17 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.rewards.client.client import RewardGivenUp, RewardUnavailable
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.train import ema_grpo, interrupt
+from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.config import MeshSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rl.rollouts import roll_out
 from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule, metrics, numbers, same, saved
 from tests.waiting import HANG_S
 
-OVERLAP = replace(SETTINGS, overlap=True, importance_sampling="token_truncate")
+OVERLAP = replace(SETTINGS, overlap=True, loss=replace(SETTINGS.loss, importance_sampling="token_truncate"))
 EVERY_GROUP = {"accuracy_low": -1.0, "accuracy_high": 2.0}
 
 
@@ -34,7 +37,7 @@ def whole(train, tmp_path_factory) -> tuple[Any, list[dict]]:
     params = train(directory, settings=OVERLAP)
     assert numbers(directory) == [FIRST + 3, FIRST + 4]
     ahead = saved(directory, FIRST + 3)["ahead"]
-    assert len(ahead["groups"]) == SETTINGS.prompts
+    assert len(ahead["groups"]) == SETTINGS.prompts_per_step
     assert saved(directory, FIRST + 4)["ahead"] is None
     return params, metrics(directory)
 
@@ -68,16 +71,16 @@ def test_a_step_is_sampled_beside_the_update_before_it(
         return update(*arguments, **options)
 
     monkeypatch.setattr(ema_grpo, "_update_policy", update_later)
-    rule = Listening(settings.prompts, second_is_scored.set)
+    rule = Listening(settings.prompts_per_step, second_is_scored.set)
     train(tmp_path, rule, settings)
     assert "compiled after warm-up" not in capsys.readouterr().out
 
     plain: Any = Rule()
     stream = PromptStream(RecordStream(records, seed=SEED), sampler.prompt)
     for step in (1, 2):
-        draw = step * settings.max_rounds
-        groups = roll_out(policy[1], stream, settings.prompts, sampler, plain, seed=SEED, step=draw)
-        asked = rule.texts[(step - 1) * settings.prompts : step * settings.prompts]
+        draw = step * settings.max_generation_rounds
+        groups = roll_out(policy[1], stream, settings.prompts_per_step, sampler, plain, seed=SEED, step=draw)
+        asked = rule.texts[(step - 1) * settings.prompts_per_step : step * settings.prompts_per_step]
         assert sorted(group.samples.texts for group in groups) == sorted(asked)
     first, second = metrics(tmp_path)
     assert first["mismatch"] < 1e-5  # sampled by the very policy
@@ -197,7 +200,9 @@ def test_devices_of_their_own(train, whole, sampler_on, tmp_path):
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(SettingError, match=r"rl.overlap trains on samples .* set rl.importance_sampling"):
+    with pytest.raises(
+        SettingError, match=r"rl.overlap trains on samples .* set rl.loss.importance_sampling"
+    ):
         replace(SETTINGS, overlap=True)
     with pytest.raises(SettingError, match=r"rl.rollout_mesh is for rl.overlap"):
         replace(SETTINGS, rollout_mesh=(1, 1, 1))
@@ -205,6 +210,6 @@ def test_settings_that_cannot_be():
     with pytest.raises(SettingError, match=r"mesh of 2 devices needs rl.rollout_mesh"):
         TrainConfig(mesh=two, rl=OVERLAP)
     with pytest.raises(
-        SettingError, match=r"rl.prompts 4 is not a multiple of rl.rollout_mesh's data x fsdp = 3"
+        SettingError, match=r"rl.prompts_per_step 4 is not a multiple of rl.rollout_mesh's data x fsdp = 3"
     ):
         TrainConfig(mesh=two, rl=replace(OVERLAP, rollout_mesh=(3, 1, 1)))

@@ -11,7 +11,9 @@ from onethinker_jax.data_pipeline.processor.prompts import PromptError
 from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.errors import UserError
 from onethinker_jax.tasks import Task
-from onethinker_jax.train.config.config import DataSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.preflight.prepare import Corpora, make_processor, prepare_base
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows

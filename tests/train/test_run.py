@@ -67,7 +67,7 @@ def test_files(finished: Run) -> None:
     for stage in ("sft", "rl"):
         assert list((finished.directory / "tensorboard" / stage).glob("events.out.tfevents.*"))
     saved = json.loads((finished.directory / "config.json").read_text())
-    assert saved["rl"]["prompts"] == CONFIG.rl.prompts
+    assert saved["rl"]["prompts_per_step"] == CONFIG.rl.prompts_per_step
     page = (finished.directory / "index.html").read_text()
     assert "after RL" in page and "data:image/" in page
     assert 'href="rollouts/index.html"' in page
@@ -108,7 +108,7 @@ def test_metrics(finished: Run) -> None:
     for row in rl:
         assert 0 <= row["reward"] <= 2
         assert 0 < row["entropy"] <= uniform
-        assert 1 <= row["response_length"] <= CONFIG.rl.max_new_tokens
+        assert 1 <= row["response_length"] <= CONFIG.rl.rollout.max_new_tokens
         assert row["groups_kept"] == 1.0
         assert not [name for name, value in row.items() if value is None]
     # Before the policy moves, what was sampled is what is trained (nats a token).
@@ -162,9 +162,9 @@ def test_export_of_the_newest_checkpoint(finished: Run, tmp_path: Path) -> None:
 
 def test_evaluation_of_the_exported_model(finished: Run, tmp_path: Path) -> None:
     """The stand-alone evaluation gives what the run itself wrote of its last model."""
-    settings = {**LIMITS, "max_new_tokens": CONFIG.evaluation.max_new_tokens, "rows": CONFIG.evaluation.rows}
-    settings |= {"prompt_tokens": CONFIG.evaluation.prompt_tokens}
-    settings |= {"prompt_patches": CONFIG.evaluation.prompt_patches, "out": tmp_path / "results"}
+    sampler = CONFIG.evaluation.sampler
+    names = ("prompt_slots", "prompt_tokens", "prompt_patches", "max_new_tokens")
+    settings = {**LIMITS, **{name: getattr(sampler, name) for name in names}, "out": tmp_path / "results"}
     flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
     file = finished.directory / "data" / "eval_shapes.json"
     result = running.module("onethinker_jax.evaluate", finished.directory / "model", file, *flags)

@@ -13,7 +13,8 @@ import pytest
 from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.checkpoint import Checkpoints
-from onethinker_jax.train.config.config import BatchSettings, OptimizerSettings, SFTSettings
+from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
+from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.log.log import RunLog, read_metrics
 from onethinker_jax.train.sft import train_sft
 from tests.train import making

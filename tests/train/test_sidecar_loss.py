@@ -37,7 +37,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
         world.eval_json,
     ]
     steps = ["--sft.steps", 0, "--rl.steps", STEPS, "--rl.save-every", 2]
-    rows = ["--rl.prompts", 6, "--rl.rollout-rows", 2, "--evaluation.no-sampled"]
+    rows = ["--rl.prompts-per-step", 6, "--rl.rollout.prompt-slots", 2, "--evaluation.no-sampled"]
     return ["smoke", *files, *steps, *rows]
 
 

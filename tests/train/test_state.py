@@ -15,7 +15,8 @@ from transformers import get_constant_schedule_with_warmup, get_cosine_with_min_
 
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.config import OptimizerSettings, SettingError
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.log.log import count_compilations
 from onethinker_jax.train.sft import sft_loss
@@ -178,7 +179,7 @@ def test_the_default_run_decays_what_it_was_measured_with() -> None:
 def test_rates_of_the_vision_tower() -> None:
     """The patch embedding and the rest of the tower have rates of their own, relative to the decoder's."""
     settings = OptimizerSettings(0.5, schedule="constant", warmup=0.0, weight_decay=0.0)
-    settings = replace(settings, vision_scale=0.5, patch_scale=0.1)
+    settings = replace(settings, vision_lr_multiplier=0.5, patch_lr_multiplier=0.1)
     params = {
         "decoder": {"kernel": jnp.zeros(3)},
         "visual": {"merger": {"kernel": jnp.zeros(2)}, "patch_embed": {"kernel": jnp.zeros(2)}},
@@ -195,7 +196,7 @@ def test_rates_of_the_vision_tower() -> None:
 def test_muon_takes_equal_steps_in_all_directions() -> None:
     """Of a layer's matrix; embeddings, norms and the patch embedding take Adam's first step, with Nesterov momentum."""
     settings = OptimizerSettings(0.5, kind="muon", schedule="constant", warmup=0.0, weight_decay=0.0)
-    settings = replace(settings, max_grad_norm=1e6, vision_scale=0.5, patch_scale=0.1)
+    settings = replace(settings, max_grad_norm=1e6, vision_lr_multiplier=0.5, patch_lr_multiplier=0.1)
     shapes = {
         "decoder": {"q_proj": {"kernel": (2, 6, 4)}, "experts": {"gate_up": {"kernel": (2, 3, 6, 2, 4)}}},
         "visual": {"blocks": {"fc1": {"kernel": (2, 6, 4)}}, "patch_embed": {"kernel": (6, 4)}},

@@ -20,7 +20,9 @@ from onethinker_jax.rewards.score import Variant, max_overall
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS, Task
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.config import LogSettings, OptimizerSettings, SFTSettings
+from onethinker_jax.train.config.optimizer import OptimizerSettings
+from onethinker_jax.train.config.run import LogSettings
+from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
 from onethinker_jax.train.pages.rollout_page import RolloutPages
@@ -156,7 +158,9 @@ def test_rl_on_text_alone(train, policy, records, tmp_path):
     """A whole stream without any medium, in the shapes of one with media: the vision tower stays as it was."""
     corpus = [record for record in records if record.data_type == "text"]
     optimizer = replace(SETTINGS.optimizer, weight_decay=0.0)
-    settings = replace(SETTINGS, steps=1, kl_coefficient=0.0, optimizer=optimizer)
+    settings = replace(
+        SETTINGS, steps=1, loss=replace(SETTINGS.loss, kl_coefficient=0.0), optimizer=optimizer
+    )
     before = making.named(policy[1])
     params = train(tmp_path, settings=settings, corpus=corpus)
     moved = {name for name, leaf in making.named(params).items() if not np.array_equal(leaf, before[name])}
@@ -216,7 +220,9 @@ def test_scores_of_both_variants(folder: Path, variant: Variant) -> None:
 def test_evaluated_beside_media(policy, sampler, records, tmp_path):
     """Greedy answers to texts and images in one call; written, read back, and a mean for each task."""
     client: Any = Judge()
-    settings = replace(SETTINGS.sampler(), samples=1, temperature=0.0)
+    settings = replace(
+        SETTINGS.rollout, prompt_slots=SETTINGS.prompts_per_step, group_size=1, temperature=0.0
+    )
     one_each = Sampler(policy[0], sampler.processor, settings, mesh=make_mesh())
     params = one_each.placed(policy[1])
     predictions = evaluate(one_each, params, records[:6], Scorer(client, variant="paper"))

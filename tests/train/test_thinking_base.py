@@ -26,7 +26,7 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.answers import has_strict_format
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.config.config import LogSettings
+from onethinker_jax.train.config.run import LogSettings
 from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.rl.rollouts import Group, roll_out
@@ -78,7 +78,12 @@ def _said(monkeypatch: pytest.MonkeyPatch, processor: Processor) -> None:
 @pytest.fixture
 def sampler(model: Path, processor: Processor) -> Sampler:
     settings = responses.SamplerSettings(
-        rows=2, samples=2, prompt_tokens=128, prompt_patches=16, max_new_tokens=64, stop=("</think>",)
+        prompt_slots=2,
+        group_size=2,
+        prompt_tokens=128,
+        prompt_patches=16,
+        max_new_tokens=64,
+        stop=("</think>",),
     )
     graphdef: Any = None
     return Sampler(graphdef, processor, settings, mesh=make_mesh())

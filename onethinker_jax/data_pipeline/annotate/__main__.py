@@ -57,7 +57,7 @@ from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.errors import UserError
 from onethinker_jax.files import write_whole
 from onethinker_jax.rewards.client.sidecar import SidecarSettings, connect
-from onethinker_jax.rewards.score import RewardSettings, Variant
+from onethinker_jax.rewards.score import RewardSettings
 from onethinker_jax.rewards.score_pool import score_pool
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.text_output import json_text, one_line
@@ -94,9 +94,7 @@ class AnnotateSettings:
     """Processes that decode media; 0: this one."""
     time_limit: float = 60.0
     """Seconds that decoding one video may take."""
-    variant: Variant = "paper"
-    """Of the rewards."""
-    reward: RewardSettings = field(default_factory=RewardSettings)
+    reward: RewardSettings = field(default_factory=lambda: RewardSettings(variant="paper"))
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
 
     def __post_init__(self) -> None:
@@ -258,7 +256,7 @@ def _filter(
         (settings.out / "dropped.jsonl").open("w", encoding="utf-8") as dropped,
         Progress(*columns, console=console) as progress,
     ):
-        scorer = Scorer(client, variant=settings.variant, settings=settings.reward, pool=pool).single()
+        scorer = Scorer(client, variant=settings.reward.variant, settings=settings.reward, pool=pool).single()
 
         def shares(records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[float]]:
             """Accuracies as shares of the most that the record's task gives."""

@@ -68,7 +68,7 @@ class CorpusLengths:
                 if (purpose == "SFT") is conversations:
                     flags = [f"{limit.flag} {limit.value(lengths)}" for limit in limits]
                     found[purpose] = " ".join(
-                        flags + ([f"--rl.max-new-tokens {self._answer}"] * (purpose == "RL"))
+                        flags + ([f"--rl.rollout.max-new-tokens {self._answer}"] * (purpose == "RL"))
                     )
         return found
 
@@ -88,13 +88,13 @@ def _limits(answer: int) -> dict[str, list[Limit]]:
     return {
         "SFT": [Limit("--sft.batch.tokens", "tokens", 0), Limit("--sft.batch.patches", "patches", 0)],
         "RL": [
-            Limit("--rl.prompt-tokens", "tokens", 0),
-            Limit("--rl.prompt-patches", "patches", 0),
+            Limit("--rl.rollout.prompt-tokens", "tokens", 0),
+            Limit("--rl.rollout.prompt-patches", "patches", 0),
             Limit("--rl.batch.tokens", "tokens", 0, beside=answer),
             Limit("--rl.batch.patches", "patches", 0),
         ],
         "held-out answers": [
-            Limit("--evaluation.prompt-tokens", "tokens", 0),
-            Limit("--evaluation.prompt-patches", "patches", 0),
+            Limit("--evaluation.sampler.prompt-tokens", "tokens", 0),
+            Limit("--evaluation.sampler.prompt-patches", "patches", 0),
         ],
     }

@@ -2,18 +2,15 @@
 
 from dataclasses import replace
 
-from onethinker_jax.train.config.config import (
-    BatchSettings,
-    DataSettings,
-    EvaluationSettings,
-    LogSettings,
-    ModelSettings,
-    OptimizerSettings,
-    RLSettings,
-    SFTSettings,
-    TrainConfig,
-)
+from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.evaluation import EvaluationSettings
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
+from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.config.run import LogSettings, TrainConfig
+from onethinker_jax.train.config.sft import SFTSettings
 
 
 def shapes() -> TrainConfig:
@@ -70,18 +67,18 @@ def smoke() -> TrainConfig:
         rl=replace(
             RLSettings(),
             steps=4,
-            prompts=4,
-            samples=2,
-            updates=2,
+            prompts_per_step=4,
+            num_minibatches=2,
             accuracy_low=-1.0,  # keep every group: a model this fresh has none that is partly right
-            prompt_tokens=256,
-            prompt_patches=160,
-            max_new_tokens=24,
+            rollout=SamplerSettings(prompt_tokens=256, prompt_patches=160, max_new_tokens=24, group_size=2),
             batch=BatchSettings(rows=2, tokens=320, patches=160),
             save_every=2,
         ),
         evaluation=EvaluationSettings(
-            rows=12, prompt_tokens=256, prompt_patches=160, max_new_tokens=24, gallery=1
+            sampler=SamplerSettings(
+                prompt_slots=12, prompt_tokens=256, prompt_patches=160, max_new_tokens=24, temperature=0.0
+            ),
+            gallery=1,
         ),
         log=LogSettings(table_every=2, rollouts_every=2),
     )

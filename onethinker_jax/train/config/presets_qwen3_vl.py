@@ -22,17 +22,15 @@ preset's mesh is that of the TPU slice its docstring names, and ``docs/plan.md``
 hardware takes other mesh flags, one GPU ``--mesh.fsdp 1 --mesh.tensor 1``.  None has been run to its end yet.
 """
 
-from onethinker_jax.train.config.config import (
-    BatchSettings,
-    DataSettings,
-    EvaluationSettings,
-    MeshSettings,
-    ModelSettings,
-    OptimizerSettings,
-    RLSettings,
-    SFTSettings,
-    TrainConfig,
-)
+from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.evaluation import EvaluationSettings
+from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
+from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.config.sft import SFTSettings
 
 FRAME_PAIRS = 64  # of a 128-frame video: the tower joins two frames
 SFT_PATCHES = FRAME_PAIRS * 392  # 100,352 pixels a frame
@@ -59,14 +57,14 @@ def _sft(size: str, mesh: MeshSettings) -> TrainConfig:
             save_every=500,
         ),
         rl=RLSettings(
-            steps=0, prompts=rows, batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES)
+            steps=0, prompts_per_step=rows, batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES)
         ),
         evaluation=_evaluation(rows, SFT_PATCHES),
         mesh=mesh,
     )
 
 
-def _rl(size: str, mesh: MeshSettings, *, rollout_rows: int) -> TrainConfig:
+def _rl(size: str, mesh: MeshSettings, *, prompt_slots: int) -> TrainConfig:
     """128 prompts x 8 samples a step in 4 updates of 32 prompts; everything is trained."""
     rows = mesh.data * mesh.fsdp
     return TrainConfig(
@@ -76,13 +74,15 @@ def _rl(size: str, mesh: MeshSettings, *, rollout_rows: int) -> TrainConfig:
         sft=SFTSettings(steps=0, batch=BatchSettings(rows=rows, tokens=16_384, patches=RL_PATCHES)),
         rl=RLSettings(
             steps=200,
-            prompts=128,
-            samples=8,
-            updates=4,
-            rollout_rows=rollout_rows,
-            prompt_tokens=16_384,
-            prompt_patches=RL_PATCHES,
-            max_new_tokens=4096,
+            prompts_per_step=128,
+            num_minibatches=4,
+            rollout=SamplerSettings(
+                prompt_slots=prompt_slots,
+                prompt_tokens=16_384,
+                prompt_patches=RL_PATCHES,
+                max_new_tokens=4096,
+                group_size=8,
+            ),
             batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES),
             optimizer=OptimizerSettings(learning_rate=2e-6, schedule="constant", warmup=0.0),
         ),
@@ -102,7 +102,15 @@ def _media(*, image_pixels: int, frame_pixels: int) -> DataSettings:
 
 
 def _evaluation(rows: int, patches: int) -> EvaluationSettings:
-    return EvaluationSettings(rows=rows, prompt_tokens=16_384, prompt_patches=patches, max_new_tokens=8192)
+    return EvaluationSettings(
+        sampler=SamplerSettings(
+            prompt_slots=rows,
+            prompt_tokens=16_384,
+            prompt_patches=patches,
+            max_new_tokens=8192,
+            temperature=0.0,
+        )
+    )
 
 
 def qwen3_vl_2b_sft() -> TrainConfig:
@@ -168,7 +176,7 @@ def qwen3_vl_2b_rl() -> TrainConfig:
     Needs the model that ``qwen3_vl_2b_sft`` exported, or the weights of Qwen/Qwen3-VL-2B-Instruct,
     ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
-    return _rl("2b", MeshSettings(fsdp=4, tensor=2), rollout_rows=4)
+    return _rl("2b", MeshSettings(fsdp=4, tensor=2), prompt_slots=4)
 
 
 def qwen3_vl_4b_rl() -> TrainConfig:
@@ -179,7 +187,7 @@ def qwen3_vl_4b_rl() -> TrainConfig:
     Needs the model that ``qwen3_vl_4b_sft`` exported, or the weights of Qwen/Qwen3-VL-4B-Instruct,
     ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
-    return _rl("4b", MeshSettings(fsdp=8, tensor=2), rollout_rows=8)
+    return _rl("4b", MeshSettings(fsdp=8, tensor=2), prompt_slots=8)
 
 
 def qwen3_vl_8b_rl() -> TrainConfig:
@@ -190,7 +198,7 @@ def qwen3_vl_8b_rl() -> TrainConfig:
     Needs the model that ``qwen3_vl_8b_sft`` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
     ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
-    return _rl("8b", MeshSettings(fsdp=8, tensor=2), rollout_rows=16)
+    return _rl("8b", MeshSettings(fsdp=8, tensor=2), prompt_slots=16)
 
 
 def qwen3_vl_8b_rl_v6e() -> TrainConfig:
@@ -201,7 +209,7 @@ def qwen3_vl_8b_rl_v6e() -> TrainConfig:
     Needs the model that ``qwen3_vl_8b_sft`` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
     ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
-    return _rl("8b", MeshSettings(fsdp=8, tensor=4), rollout_rows=8)
+    return _rl("8b", MeshSettings(fsdp=8, tensor=4), prompt_slots=8)
 
 
 def qwen3_vl_32b_rl() -> TrainConfig:
@@ -212,7 +220,7 @@ def qwen3_vl_32b_rl() -> TrainConfig:
     Needs the model that ``qwen3_vl_32b_sft`` exported, or the weights of Qwen/Qwen3-VL-32B-Instruct,
     ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
-    return _rl("32b", MeshSettings(fsdp=16, tensor=4), rollout_rows=16)
+    return _rl("32b", MeshSettings(fsdp=16, tensor=4), prompt_slots=16)
 
 
 def qwen3_vl_30b_a3b_rl() -> TrainConfig:
@@ -223,7 +231,7 @@ def qwen3_vl_30b_a3b_rl() -> TrainConfig:
     Needs the model that ``qwen3_vl_30b_a3b_sft`` exported, or the weights of Qwen/Qwen3-VL-30B-A3B-Instruct,
     ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
-    return _rl("30b-a3b", MeshSettings(fsdp=16, tensor=4), rollout_rows=16)
+    return _rl("30b-a3b", MeshSettings(fsdp=16, tensor=4), prompt_slots=16)
 
 
 # Preset -> the slice that its mesh is for.

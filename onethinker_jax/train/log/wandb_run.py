@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from onethinker_jax.files import write_whole
-from onethinker_jax.train.config.config import SettingError, TrainConfig
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.run import TrainConfig
 
 ID_FILE = "wandb_id"
 

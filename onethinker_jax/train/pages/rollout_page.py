@@ -26,7 +26,7 @@ from onethinker_jax.rewards.answers import (
 )
 from onethinker_jax.tasks import Task, is_structured
 from onethinker_jax.text_output import visible
-from onethinker_jax.train.config.config import LogSettings
+from onethinker_jax.train.config.run import LogSettings
 from onethinker_jax.train.log.log import METRICS_FILE, read_metrics
 from onethinker_jax.train.pages.gallery import FRAME_WIDTH, IMAGE_WIDTH, short_text
 from onethinker_jax.train.pages.page import select_html, write_document

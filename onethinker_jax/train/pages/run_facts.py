@@ -15,7 +15,7 @@ import onethinker_jax
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.checkpoint import BASE
-from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.run import TrainConfig
 
 
 def run_facts(config: TrainConfig, *, records: int) -> dict[str, str]:
@@ -28,8 +28,8 @@ def run_facts(config: TrainConfig, *, records: int) -> dict[str, str]:
         "Model": _model(config),
         "Data": data(config, records),
         "SFT": f"{config.sft.steps:,} updates" if config.sft.steps else "none",
-        "RL": f"{rl.steps:,} steps of {rl.prompts} prompts x {rl.samples} samples",
-        "Method": f"{rl.method}, {rl.variant} variant",
+        "RL": f"{rl.steps:,} steps of {rl.prompts_per_step} prompts x {rl.rollout.group_size} samples",
+        "Method": f"{rl.advantage.method}, {rl.advantage.variant} variant; {config.reward.variant} rewards",
         "Seed": str(config.seed),
         "Code": code_version(),
         "Command": command(),

@@ -11,7 +11,7 @@ from onethinker_jax.evaluate.evaluation import Prediction, over_all
 from onethinker_jax.rewards.score import max_accuracy, max_overall
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import Task
-from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.heldout import Answers
 from onethinker_jax.train.log.log import METRICS_FILE, RunLog, read_metrics
 from onethinker_jax.train.pages.gallery import GalleryItem, Masks, StageAnswer, gallery_item, stage_answer
@@ -115,7 +115,7 @@ def _summary_of(task: str, stages: Sequence[Sequence[Prediction]], config: Train
     """The means of one task's predictions, stage by stage, and the last change."""
     results = [over_all(of_stage) for of_stage in stages]
     kinds = [(one.record.problem_type, one.record.data_type) for one in stages[-1]]
-    settings = config.rl.variant, config.reward
+    settings = config.reward.variant, config.reward
     before, after = stages[-2:]
     return TaskSummary(
         task,
@@ -147,8 +147,8 @@ def _sampled_gain(config: TrainConfig, answers: Answers) -> str:
     moved = change([one.score.overall for one in before], [one.score.overall for one in after])
     means = [over_all(of_stage).overall for of_stage in (before, after)]
     return (
-        f"Of answers sampled at temperature {config.rl.temperature:g}, as RL samples them, it changed the reward "
-        f"{_said(moved, means)}"
+        f"Of answers sampled at temperature {config.rl.rollout.temperature:g}, as RL samples them, it changed "
+        f"the reward {_said(moved, means)}"
     )
 
 
@@ -172,7 +172,7 @@ def _gallery(
             gallery_item(
                 record,
                 answers,
-                variant=config.rl.variant,
+                variant=config.reward.variant,
                 settings=config.reward,
                 fps=config.data.video_fps,
             )

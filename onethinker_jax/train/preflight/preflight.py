@@ -8,7 +8,9 @@ from onethinker_jax.data_pipeline.processor.prompts import Prompts
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.family import family_name
 from onethinker_jax.model.hf_weights import check_weights
-from onethinker_jax.train.config.config import DataSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.export import check_out
 from onethinker_jax.train.policy import check_family
 

@@ -31,7 +31,8 @@ from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.directory import companion_files
 from onethinker_jax.scoring import check_truths
 from onethinker_jax.train.checkpoint import BASE
-from onethinker_jax.train.config.config import DataSettings, TrainConfig
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.policy import model_config

@@ -20,7 +20,7 @@ from onethinker_jax.data_pipeline.processor.record_lengths import (
 )
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record, RecordError
-from onethinker_jax.train.config.config import TrainConfig
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.preflight.prepare import QUARANTINE, Corpora
@@ -35,8 +35,8 @@ def limits_of(config: TrainConfig) -> dict[str, list[Limit]]:
     sft, rl, evaluation = config.sft.batch, config.rl, config.evaluation
     limits = {
         "heldout": [
-            Limit("--evaluation.prompt-tokens", "tokens", evaluation.prompt_tokens),
-            Limit("--evaluation.prompt-patches", "patches", evaluation.prompt_patches),
+            Limit("--evaluation.sampler.prompt-tokens", "tokens", evaluation.sampler.prompt_tokens),
+            Limit("--evaluation.sampler.prompt-patches", "patches", evaluation.sampler.prompt_patches),
         ]
     }
     if config.sft.steps:
@@ -46,10 +46,10 @@ def limits_of(config: TrainConfig) -> dict[str, list[Limit]]:
         ]
     if config.rl.steps:
         # a prompt's last token is the first one of an answer's branch
-        answer = rl.max_new_tokens - 1
+        answer = rl.rollout.max_new_tokens - 1
         limits["rl"] = [
-            Limit("--rl.prompt-tokens", "tokens", rl.prompt_tokens),
-            Limit("--rl.prompt-patches", "patches", rl.prompt_patches),
+            Limit("--rl.rollout.prompt-tokens", "tokens", rl.rollout.prompt_tokens),
+            Limit("--rl.rollout.prompt-patches", "patches", rl.rollout.prompt_patches),
             Limit("--rl.batch.tokens", "tokens", rl.batch.tokens, beside=answer),
             Limit("--rl.batch.patches", "patches", rl.batch.patches),
         ]

@@ -24,7 +24,7 @@ from onethinker_jax.errors import UserError
 from onethinker_jax.model.sharding import DECODE_RULES, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.rollouts import Group, Outcome, RolloutSeconds, Stopped, roll_out
 
@@ -82,7 +82,7 @@ class Rollouts:
             stream,
             sampler.prompt,
             workers=sampler.processor.media.workers,
-            ahead=settings.prompts if settings.prompts_ahead is None else settings.prompts_ahead,
+            ahead=settings.prompts_per_step if settings.prompts_ahead is None else settings.prompts_ahead,
         )
         self._seed, self._log = seed, log
         self._waiting: list[Group] = []
@@ -189,28 +189,28 @@ class Rollouts:
         self._next = self._thread.submit(self._fill, params, step)
 
     def _fill(self, params: nnx.State, step: int) -> Rollout:
-        """Draws rounds of ``settings.prompts`` prompts until the step is full."""
+        """Draws rounds of ``settings.prompts_per_step`` prompts until the step is full."""
         with jax.set_mesh(self._sampler.mesh):  # which may not be the trainer's, and is set for one thread
             return self._fill_on_mesh(params, step)
 
     def _tell(self, rounds: int, kept: int, through: int) -> None:
         """Says how far the sampling of a step is."""
-        prompts, again = self._settings.prompts, f", round {rounds + 1}" if rounds else ""
+        prompts, again = self._settings.prompts_per_step, f", round {rounds + 1}" if rounds else ""
         self._log.phase(f"sampling {through}/{prompts} prompts{again}, {kept}/{prompts} groups kept before")
 
     def _fill_on_mesh(self, params: nnx.State, step: int) -> Rollout:
         settings, began = self._settings, time.perf_counter()
         low, high = settings.accuracy_low, settings.accuracy_high
         kept, drawn, rounds, seconds = list(self._waiting), [], 0, RolloutSeconds()
-        while len(kept) < settings.prompts and rounds < settings.max_rounds:
+        while len(kept) < settings.prompts_per_step and rounds < settings.max_generation_rounds:
             if self._stop.is_set():
                 raise Stopped
             self._tell(rounds, len(kept), 0)
-            draw = step * settings.max_rounds + rounds  # keys of a draw are never used again
+            draw = step * settings.max_generation_rounds + rounds  # keys of a draw are never used again
             groups = roll_out(
                 params,
                 self._stream,
-                settings.prompts,
+                settings.prompts_per_step,
                 self._sampler,
                 self._scorer,
                 seed=self._seed,
@@ -222,22 +222,24 @@ class Rollouts:
             drawn += groups
             kept += [group for group in groups if low < group.outcome.accuracy < high]
             rounds += 1
-        if len(kept) < settings.prompts:
+        if len(kept) < settings.prompts_per_step:
             raise NoGroupsLeft(
-                f"step {step}: only {len(kept)} of {settings.prompts} groups had a mean accuracy inside "
-                f"({low}, {high}) after {settings.max_rounds} rounds; are the prompts too hard, too easy, or the "
-                "answers cut off?"
+                f"step {step}: only {len(kept)} of {settings.prompts_per_step} groups had a mean accuracy inside "
+                f"({low}, {high}) after {settings.max_generation_rounds} rounds; are the prompts "
+                "too hard, too easy, or the answers cut off?"
             )
         metrics = {
             "rounds": float(rounds),
-            "groups_waiting": float(len(kept) - settings.prompts),
+            "groups_waiting": float(len(kept) - settings.prompts_per_step),
             "seconds/rollout": time.perf_counter() - began,
             "seconds/prompts": seconds.prompts,
             "seconds/reward": seconds.reward,
             "seconds/reward_wait": seconds.reward_wait,
         }
         outcomes = [group.outcome for group in drawn]
-        return Rollout(kept[: settings.prompts], kept[settings.prompts :], outcomes, metrics)
+        return Rollout(
+            kept[: settings.prompts_per_step], kept[settings.prompts_per_step :], outcomes, metrics
+        )
 
 
 def _made(rollout: Rollout) -> Future[Rollout]:

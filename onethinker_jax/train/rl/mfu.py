@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from onethinker_jax.model.generation.generate import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import process_count
-from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.cost.hardware import chip_of
 from onethinker_jax.train.cost.program_cost import count_flops, of_frames, without_recomputation
 from onethinker_jax.train.rl.policy_update import PolicyBatch, policy_batches, rl_update

@@ -5,60 +5,11 @@ update does not depend on how its samples were packed into rows and micro-batche
 length, the ratio of its probabilities) are sums over the row's tokens that carry its number.
 """
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.train.config.config import Average, ImportanceSampling, KLEstimator, PolicyLoss
-
-
-@dataclass(frozen=True)
-class PolicyLossConfig:
-    """What is minimised, and its constants; r = pi / pi_old of a token, A the advantage of its sample y.
-
-    loss: a token's part, with [·] the value alone, through which no gradient flows:
-        ppo    -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)         PPO, arXiv 1707.06347; the two
-               bounds of their own are DAPO's, arXiv 2503.14476
-        gspo   the same with s = (pi(y) / pi_old(y))^(1/|y|) for r: the sequence is what is clipped
-               (GSPO, arXiv 2507.18071: sequence average, bounds 3e-4 and 4e-4)
-        cispo  -[clip(r, 1 - clip_low, 1 + clip_high)] A log pi: every token keeps a gradient (CISPO of
-               MiniMax-M1, arXiv 2506.13585, which sets no lower bound: clip_low = 1)
-    dual_clip: of ppo and gspo, for A < 0 the loss is at most -dual_clip A (arXiv 1912.09729); inf leaves it out.
-    average: what the sum over tokens becomes:
-        token     its mean over all tokens of the update (DAPO, arXiv 2503.14476)
-        sequence  the mean over samples of each sample's mean (GRPO, arXiv 2402.03300)
-        constant  the sum over samples x max_length: no sample's length matters (Dr. GRPO, arXiv 2503.20783)
-    kl_coefficient: adds it times an estimate of KL(pi || pi_ref) a token; with d = log pi_ref - log pi
-        kl_estimator (http://joschu.net/blog/kl-approx.html) is k1 = -d, k2 = d^2 / 2 or k3 = exp(d) - d - 1.
-        As terms of a loss, k2 has the gradient of KL(pi || pi_ref), k3 that of KL(pi_ref || pi), and k1
-        none in expectation (arXiv 2506.09477).
-    kl_bias_correction: multiplies the estimate by r, whose gradient is then that of KL(pi || pi_ref) for k1
-        and k3, on-policy or not (DeepSeek-V3.2, arXiv 2512.02556).
-    entropy_coefficient: subtracts it times the entropy of pi at the token (A3C, arXiv 1602.01783).
-    importance_sampling: corrects the policy term, where the sampler's pi_sampler is not quite the trainer's
-        pi_old (arXiv 2110.00641), with w = [pi_old / pi_sampler] of the token, or of its whole sample ("sequence_"):
-        *_truncate  times min(w, importance_cap)       (IMPALA, arXiv 1802.01561)
-        *_mask      times w, or 0 outside [importance_floor, importance_cap]      (IcePop, arXiv 2510.18855)
-        A token masked so still counts in the average. With "none", pi_sampler is taken for pi_old.
-    max_log_ratio: every log-ratio is clamped to +- this.
-    """
-
-    loss: PolicyLoss = "ppo"
-    clip_low: float = 0.2
-    clip_high: float = 0.3
-    dual_clip: float = 3.0
-    average: Average = "token"
-    max_length: int = 1
-    kl_coefficient: float = 0.0
-    kl_estimator: KLEstimator = "k3"
-    kl_bias_correction: bool = False
-    entropy_coefficient: float = 0.0
-    importance_sampling: ImportanceSampling = "none"
-    importance_cap: float = 2.0
-    importance_floor: float = 0.0
-    max_log_ratio: float = 20.0
+from onethinker_jax.train.config.objective import PolicyLossSettings
 
 
 def policy_loss(
@@ -71,9 +22,37 @@ def policy_loss(
     advantages: Float[Array, "B T"],
     mask: Bool[Array, "B T"],
     sample_index: Int[Array, "B T"],
-    config: PolicyLossConfig,
+    config: PolicyLossSettings,
+    max_length: int = 1,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss summed over target tokens, and sums of what is worth watching.
+
+    r = pi / pi_old of a token, A is the advantage of its sample y; the constants are ``PolicyLossSettings``.
+
+    kind: a token's part, with [·] the value alone, through which no gradient flows:
+        ppo    -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)         PPO, arXiv 1707.06347; the two
+               bounds of their own are DAPO's, arXiv 2503.14476
+        gspo   the same with s = (pi(y) / pi_old(y))^(1/|y|) for r: the sequence is what is clipped
+               (GSPO, arXiv 2507.18071: sequence aggregation, bounds 3e-4 and 4e-4)
+        cispo  -[clip(r, 1 - clip_low, 1 + clip_high)] A log pi: every token keeps a gradient (CISPO of
+               MiniMax-M1, arXiv 2506.13585, which sets no lower bound: clip_low = 1)
+    dual_clip: of ppo and gspo, for A < 0 the loss is at most -dual_clip A (arXiv 1912.09729); inf leaves it out.
+    aggregation: what the sum over tokens becomes:
+        token     its mean over all tokens of the update (DAPO, arXiv 2503.14476)
+        sequence  the mean over samples of each sample's mean (GRPO, arXiv 2402.03300)
+        constant  the sum over samples x max_length: no sample's length matters (Dr. GRPO, arXiv 2503.20783)
+    kl_coefficient: adds it times an estimate of KL(pi || pi_ref) a token; with d = log pi_ref - log pi
+        kl_estimator (http://joschu.net/blog/kl-approx.html) is k1 = -d, k2 = d^2 / 2 or k3 = exp(d) - d - 1.
+        As terms of a loss, k2 has the gradient of KL(pi || pi_ref), k3 that of KL(pi_ref || pi), and k1
+        none in expectation (arXiv 2506.09477).
+    kl_bias_correction: multiplies the estimate by r, whose gradient is then that of KL(pi || pi_ref) for k1
+        and k3, on-policy or not (DeepSeek-V3.2, arXiv 2512.02556).
+    entropy_coefficient: subtracts it times the entropy of pi at the token (A3C, arXiv 1602.01783).
+    importance_sampling: corrects the policy term, where the sampler's pi_sampler is not quite the trainer's
+        pi_old (arXiv 2110.00641), with w = [pi_old / pi_sampler] of the token, or of its whole sample ("sequence_"):
+        *_truncate  times min(w, tis_cap)       (IMPALA, arXiv 1802.01561)
+        *_mask      times w, or 0 outside [tis_floor, tis_cap]      (IcePop, arXiv 2510.18855)
+        A token masked so still counts in the aggregation. With "none", pi_sampler is taken for pi_old.
 
     Args:
         logprobs, entropy: of the policy, in nats; gradients flow into both.
@@ -83,6 +62,7 @@ def policy_loss(
         reference: log pi_ref; None leaves the KL term out.
         mask: the target tokens; nothing outside counts, whatever it is.
         sample_index: which sample a token is of; a sample is one run of equal numbers in a row.
+        max_length: the most tokens that a sample may have; only the "constant" aggregation reads it.
 
     Returns:
         The summed loss, and sums over tokens; of these, "count" is what the loss of the whole update is to be
@@ -96,9 +76,9 @@ def policy_loss(
     gap = jnp.where(mask, logprobs - old, 0.0)
     log_ratio = jnp.clip(gap, -config.max_log_ratio, config.max_log_ratio)
     ratio = jnp.exp(log_ratio)
-    if config.loss == "gspo":
+    if config.kind == "gspo":
         loss, low, high = _clipped(samples.ratios(gap, config.max_log_ratio), advantages, config)
-    elif config.loss == "cispo":
+    elif config.kind == "cispo":
         loss, low, high = _weighted(ratio, advantages, logprobs, config)
     else:
         loss, low, high = _clipped(ratio, advantages, config)
@@ -124,18 +104,18 @@ def policy_loss(
         sums["kl_reference"] = _masked_sum(kl, mask)
     if config.entropy_coefficient:
         loss -= config.entropy_coefficient * entropy
-    if config.average == "sequence":
+    if config.aggregation == "sequence":
         loss /= jnp.maximum(samples.lengths, 1)
     tokens = _masked_sum(jnp.ones_like(logprobs), mask)
     count = {
         "token": tokens,
         "sequence": samples.count,
-        "constant": samples.count * config.max_length,
-    }[config.average]
+        "constant": samples.count * max_length,
+    }[config.aggregation]
     return _masked_sum(loss, mask), {**sums, "tokens": tokens, "count": count}
 
 
-def _kl_estimate(gap: Float[Array, "B T"], config: PolicyLossConfig) -> Float[Array, "B T"]:
+def _kl_estimate(gap: Float[Array, "B T"], config: PolicyLossSettings) -> Float[Array, "B T"]:
     """``config.kl_estimator`` of KL(pi || pi_ref) from gap = log pi_ref - log pi at tokens drawn from pi."""
     gap = jnp.clip(gap, -config.max_log_ratio, config.max_log_ratio)
     if config.kl_estimator == "k1":
@@ -146,7 +126,7 @@ def _kl_estimate(gap: Float[Array, "B T"], config: PolicyLossConfig) -> Float[Ar
 
 
 def _importance_weights(
-    old: Float[Array, "B T"], sampled: Float[Array, "B T"], samples: "_Samples", config: PolicyLossConfig
+    old: Float[Array, "B T"], sampled: Float[Array, "B T"], samples: "_Samples", config: PolicyLossSettings
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
     """What the policy term of each token is multiplied by, and where that is not pi_old / pi_sampler itself."""
     level, what = config.importance_sampling.split("_")
@@ -154,16 +134,16 @@ def _importance_weights(
     if level == "sequence":
         gap = samples.sums(gap)
     weights = jnp.exp(jnp.clip(gap, -config.max_log_ratio, config.max_log_ratio))
-    cut = weights > config.importance_cap
+    cut = weights > config.tis_cap
     if what == "truncate":
-        weights = jnp.minimum(weights, config.importance_cap)
+        weights = jnp.minimum(weights, config.tis_cap)
     else:
-        cut |= weights < config.importance_floor
+        cut |= weights < config.tis_floor
         weights = jnp.where(cut, 0.0, weights)
     return jax.lax.stop_gradient(weights), cut
 
 
-def _clipped(ratio: Array, advantages: Array, config: PolicyLossConfig) -> tuple[Array, Array, Array]:
+def _clipped(ratio: Array, advantages: Array, config: PolicyLossSettings) -> tuple[Array, Array, Array]:
     """The loss of PPO with its dual clip, and where a bound holds the ratio back."""
     clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
     loss = jnp.maximum(-ratio * advantages, -clipped * advantages)
@@ -173,7 +153,7 @@ def _clipped(ratio: Array, advantages: Array, config: PolicyLossConfig) -> tuple
 
 
 def _weighted(
-    ratio: Array, advantages: Array, logprobs: Array, config: PolicyLossConfig
+    ratio: Array, advantages: Array, logprobs: Array, config: PolicyLossSettings
 ) -> tuple[Array, Array, Array]:
     """The loss of CISPO, and where a bound holds the weight back."""
     low, high = 1 - config.clip_low, 1 + config.clip_high

@@ -17,9 +17,10 @@ from flax import nnx
 from onethinker_jax.data_pipeline.batches.packing import Batch, empty_batch, pack_groups
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.config.objective import PolicyLossSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.losses import token_logprobs
-from onethinker_jax.train.rl.policy_losses import PolicyLossConfig, policy_loss
+from onethinker_jax.train.rl.policy_losses import policy_loss
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import Sums, Update, in_dtype, make_update
 
@@ -41,14 +42,14 @@ def policy_batches(
 ) -> list[PolicyBatch]:
     """The groups packed into micro-batches of one shape, each target token with its sample's advantage.
 
-    With ``settings.overlong`` "mask" a sample that was cut off is left out: it counts in its group's mean
+    With ``settings.loss.overlong`` "mask" a sample that was cut off is left out: it counts in its group's mean
     reward but not in the loss (overlong filtering, DAPO, arXiv 2503.14476).
     """
     shape = settings.batch
     nothing = np.zeros(0, np.int32)
     trained = [
         [
-            ids if ended or settings.overlong != "mask" else nothing
+            ids if ended or settings.loss.overlong != "mask" else nothing
             for ids, ended in zip(group.samples.tokens, group.samples.ended, strict=True)
         ]
         for group in groups
@@ -60,7 +61,7 @@ def policy_batches(
         patches=shape.patches,
     )
     flat = advantages.reshape(-1)
-    logprobs = np.zeros((flat.size, settings.max_new_tokens), np.float32)
+    logprobs = np.zeros((flat.size, settings.rollout.max_new_tokens), np.float32)
     for number, values in enumerate(values for group in groups for values in group.samples.logprobs):
         logprobs[number, : len(values)] = values
     return [
@@ -100,7 +101,13 @@ def rl_update(
         raise ValueError(
             "RL cannot train on samples of a truncated distribution: top_k, top_p and min_p must be off"
         )
-    loss = partial(rl_loss, graphdef, objective=loss_config(settings), sampling=sampling)
+    loss = partial(
+        rl_loss,
+        graphdef,
+        objective=settings.loss,
+        max_length=settings.rollout.max_new_tokens,
+        sampling=sampling,
+    )
     return make_update(loss, optimizer, compute_dtype=compute_dtype)
 
 
@@ -113,32 +120,14 @@ def rl_logprobs(
     )
 
 
-def loss_config(settings: RLSettings) -> PolicyLossConfig:
-    """The settings of the policy loss."""
-    return PolicyLossConfig(
-        loss=settings.loss,
-        clip_low=settings.clip_low,
-        clip_high=settings.clip_high,
-        dual_clip=settings.dual_clip,
-        average=settings.average,
-        max_length=settings.max_new_tokens,
-        kl_coefficient=settings.kl_coefficient,
-        kl_estimator=settings.kl_estimator,
-        kl_bias_correction=settings.kl_bias_correction,
-        entropy_coefficient=settings.entropy_coefficient,
-        importance_sampling=settings.importance_sampling,
-        importance_cap=settings.importance_cap,
-        importance_floor=settings.importance_floor,
-    )
-
-
 def rl_loss(
     graphdef: nnx.GraphDef,
     params: nnx.State,
     reference: nnx.State | None,
     batch: PolicyBatch,
     *,
-    objective: PolicyLossConfig,
+    objective: PolicyLossSettings,
+    max_length: int,
     sampling: SamplingConfig,
 ) -> tuple[jax.Array, Sums]:
     """Summed policy loss of a micro-batch; log-probabilities are of the distribution that was sampled from."""
@@ -156,6 +145,7 @@ def rl_loss(
         mask=jnp.asarray(batch.batch.target_mask),
         sample_index=jnp.asarray(batch.sample_index),
         config=objective,
+        max_length=max_length,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onethinker_jax.tasks import BY_NAME, Task
 from onethinker_jax.train.advantages import overlong_penalty
-from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.cost.hardware import GIB
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.rollouts import Group, Outcome
@@ -52,7 +52,7 @@ def rollout_metrics(drawn: Sequence[Outcome], settings: RLSettings) -> dict[str,
     metrics |= _means(drawn, settings)
     for task, groups in by_task(drawn).items():
         metrics |= {f"{name}/{task}": value for name, value in _means(groups, settings).items()}
-    if settings.overlong == "penalty":
+    if settings.loss.overlong == "penalty":
         metrics["overlong_penalty"] = float(np.mean(length_penalty(drawn, settings)))
     return metrics
 
@@ -82,9 +82,11 @@ def _means(groups: Sequence[Outcome], settings: RLSettings) -> dict[str, float]:
 
 
 def length_penalty(groups: Sequence[Outcome], settings: RLSettings) -> np.ndarray:
-    """float32 [groups, G] in [-1, 0], before ``settings.overlong_penalty`` multiplies it."""
+    """float32 [groups, G] in [-1, 0], before ``settings.loss.overlong_penalty`` multiplies it."""
     lengths = np.array([group.lengths for group in groups])
-    return overlong_penalty(lengths, limit=settings.max_new_tokens, buffer=settings.overlong_buffer)
+    return overlong_penalty(
+        lengths, limit=settings.rollout.max_new_tokens, buffer=settings.loss.overlong_buffer
+    )
 
 
 def speed_metrics(

@@ -314,7 +314,7 @@ def test_every_listed_token_ends_a_sample(model, generation, config, eos, pad):
     processor = Processor.from_pretrained(model)
     assert processor.ends == EndTokens(tuple(ids(eos)), ids(pad))
     assert processor.eos_token_id == ids(TURN) and processor.pad_token_id == ids(pad)
-    settings = SamplerSettings(rows=1, prompt_tokens=8, prompt_patches=4, max_new_tokens=4)
+    settings = SamplerSettings(prompt_slots=1, prompt_tokens=8, prompt_patches=4, max_new_tokens=4)
     sampler = Sampler(None, processor, settings, mesh=make_mesh())  # type: ignore[arg-type]
     assert sampler.config.eos_ids == tuple(ids(eos))
     assert processor.ends.to_hf()["eos_token_id"] == (ids(eos) if len(eos) > 1 else ids(eos[0]))

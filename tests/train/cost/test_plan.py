@@ -11,18 +11,18 @@ from onethinker_jax.command_line import UsageError
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.model.family import MEMBERS, family_member
 from onethinker_jax.model.sharding import make_mesh
+from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train import plan
-from onethinker_jax.train.config.config import (
-    BatchSettings,
-    DataSettings,
-    MeshSettings,
-    ModelSettings,
-    RLSettings,
-    SFTSettings,
-    TrainConfig,
-)
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.objective import PolicyLossSettings
+from onethinker_jax.train.config.optimizer import BatchSettings
 from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
+from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.cost.hardware import CHIPS, TopologyError, parse_topology
 from onethinker_jax.train.plan_programs import plan_programs, worst_micro_batches
 
@@ -128,11 +128,8 @@ def narrow(layers: int) -> tuple[TrainConfig, Qwen3VLConfig]:
         sft=SFTSettings(steps=1, batch=batch, train_vision=False),
         rl=RLSettings(
             steps=1,
-            prompts=4,
-            samples=2,
-            prompt_tokens=512,
-            prompt_patches=512,
-            max_new_tokens=64,
+            prompts_per_step=4,
+            rollout=SamplerSettings(prompt_tokens=512, prompt_patches=512, max_new_tokens=64, group_size=2),
             batch=batch,
         ),
         mesh=MeshSettings(fsdp=4, tensor=2),
@@ -143,11 +140,16 @@ def narrow(layers: int) -> tuple[TrainConfig, Qwen3VLConfig]:
 def test_a_second_pass_and_a_sampler_at_work_are_counted() -> None:
     """Importance sampling scores every micro-batch first; with overlap weights and cache of the sampler are there."""
     config, sizes = narrow(4)
-    rl = replace(config.rl, updates=2, overlap=True, importance_sampling="token_truncate")
+    rl = replace(
+        config.rl,
+        num_minibatches=2,
+        overlap=True,
+        loss=PolicyLossSettings(importance_sampling="token_truncate"),
+    )
     config = replace(config, rl=rl, mesh=MeshSettings())
     plain, both = (
         {program.name: program for program in plan_programs(one, sizes, make_mesh())}
-        for one in (replace(config, rl=replace(rl, overlap=False, importance_sampling="none")), config)
+        for one in (replace(config, rl=replace(rl, overlap=False, loss=PolicyLossSettings())), config)
     )
     assert list(both) == ["SFT gradients", "SFT update", "RL log-probabilities", *list(plain)[2:]]
     score, gradients = both["RL log-probabilities"], both["RL gradients"]

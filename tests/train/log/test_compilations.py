@@ -15,7 +15,9 @@ from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.config import ModelSettings, OptimizerSettings, SFTSettings
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.optimizer import OptimizerSettings
+from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.log.log import count_compilations
 from onethinker_jax.train.policy import model_config
 from onethinker_jax.train.sft import sft_update
@@ -85,7 +87,11 @@ def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
     optimizer = make_optimizer(settings.optimizer, BATCHES, train_vision=True)
     update = sft_update(graphdef, optimizer, settings, "float32")
     sampling = SamplerSettings(
-        rows=2, samples=2, prompt_tokens=ROW["tokens"], prompt_patches=ROW["patches"], max_new_tokens=4
+        prompt_slots=2,
+        group_size=2,
+        prompt_tokens=ROW["tokens"],
+        prompt_patches=ROW["patches"],
+        max_new_tokens=4,
     )
     sampler = Sampler(graphdef, processor, sampling, mesh=mesh)
     state = init_state(params, optimizer, init_moments(1), mesh, reference=False)

@@ -10,7 +10,7 @@ import pytest
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.responses import Samples
 from onethinker_jax.rewards.score import score_response
-from onethinker_jax.train.config.config import LogSettings
+from onethinker_jax.train.config.run import LogSettings
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.rl.rollouts import Group
 from tests.train.pages.reading import Checker, record
@@ -114,8 +114,8 @@ def test_pages_of_a_run(train: Any, tmp_path: Path) -> None:
     names = sorted(path.name for path in (tmp_path / "rollouts").iterdir())
     assert names == ["index.html", "step_00000002.html", "step_00000004.html"]
     text = (tmp_path / "rollouts" / "step_00000004.html").read_text()
-    assert text.count("<article") == SETTINGS.prompts
-    assert text.count('<details class="sample"') == SETTINGS.prompts * SETTINGS.samples
+    assert text.count("<article") == SETTINGS.prompts_per_step
+    assert text.count('<details class="sample"') == SETTINGS.prompts_per_step * SETTINGS.rollout.group_size
 
 
 @pytest.mark.parametrize(("every", "steps"), [(0, []), (3, [3, 6])])

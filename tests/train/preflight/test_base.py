@@ -14,7 +14,9 @@ from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.errors import UserError
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.train.config.config import DataSettings, ModelSettings, TrainConfig
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.export import check_export, export_model
 from onethinker_jax.train.preflight.prepare import copy_base, prepare_base
 from onethinker_jax.train.run import run

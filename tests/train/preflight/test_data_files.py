@@ -7,7 +7,8 @@ import pytest
 
 from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.data_pipeline.records.record import RecordError
-from onethinker_jax.train.config.config import DataSettings, TrainConfig
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.run import prepare_data

@@ -20,8 +20,11 @@ from onethinker_jax.model.family import family_member, family_name
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.__main__ import main, parse
-from onethinker_jax.train.config.config import DataSettings, ModelSettings, SettingError, TrainConfig
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.presets import PRESETS, smoke
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.dry_run import kept_activations, stage_rows
 from onethinker_jax.train.hosts import ALONE
 from onethinker_jax.train.log.log import RunLog, count_compilations
@@ -228,7 +231,7 @@ def test_what_is_skipped_is_left_out_counted_and_named(corpora, tmp_path: Path, 
     assert [row["problem_id"] for row in rows] == [1, 2]
     assert all(f"{tmp_path / 'sft.json'}: record " in row["reason"] for row in rows)
     (row,) = [json.loads(line) for line in (folder / "rl_lengths.jsonl").read_text().splitlines()]
-    assert "more than --rl.prompt-tokens 256" in row["reason"]
+    assert "more than --rl.rollout.prompt-tokens 256" in row["reason"]
     with RunLog(config.directory, console=Console(quiet=True), beats=False) as log:  # a resumed run
         again, _ = check_lengths(config, found, processor, ALONE, log)
     checksums = [table_of(part.sft).checksum for part in (again, kept, found)]
@@ -238,6 +241,7 @@ def test_what_is_skipped_is_left_out_counted_and_named(corpora, tmp_path: Path, 
 
 def test_every_limit_has_its_flag(corpora) -> None:
     config, found, processor, log = corpora([sft_row(problem_id=1)], [rl_row(problem_id=2)])
+    rollout, sampler = config.rl.rollout, config.evaluation.sampler
     tight = {
         "--sft.batch.tokens": replace(
             config, sft=replace(config.sft, batch=replace(config.sft.batch, tokens=8))
@@ -245,17 +249,25 @@ def test_every_limit_has_its_flag(corpora) -> None:
         "--sft.batch.patches": replace(
             config, sft=replace(config.sft, batch=replace(config.sft.batch, patches=4))
         ),
-        "--rl.prompt-tokens": replace(config, rl=replace(config.rl, prompt_tokens=8)),
-        "--rl.prompt-patches": replace(config, rl=replace(config.rl, prompt_patches=4)),
+        "--rl.rollout.prompt-tokens": replace(
+            config, rl=replace(config.rl, rollout=replace(rollout, prompt_tokens=8))
+        ),
+        "--rl.rollout.prompt-patches": replace(
+            config, rl=replace(config.rl, rollout=replace(rollout, prompt_patches=4))
+        ),
         "--rl.batch.tokens": replace(
             config, rl=replace(config.rl, batch=replace(config.rl.batch, tokens=40))
         ),
         "--rl.batch.patches": replace(
             config, rl=replace(config.rl, batch=replace(config.rl.batch, patches=4))
         ),
-        "--evaluation.prompt-tokens": replace(config, evaluation=replace(config.evaluation, prompt_tokens=8)),
-        "--evaluation.prompt-patches": replace(
-            config, evaluation=replace(config.evaluation, prompt_patches=4)
+        "--evaluation.sampler.prompt-tokens": replace(
+            config,
+            evaluation=replace(config.evaluation, sampler=replace(sampler, prompt_tokens=8)),
+        ),
+        "--evaluation.sampler.prompt-patches": replace(
+            config,
+            evaluation=replace(config.evaluation, sampler=replace(sampler, prompt_patches=4)),
         ),
     }
     assert set(tight) == {limit.flag for limits in limits_of(config).values() for limit in limits}
@@ -335,9 +347,9 @@ def test_a_dry_run_finds_what_a_run_would(world, tmp_path, capsys) -> None:
     named = {"sft": world.sft_json, "rl": world.rl_json, "heldout": world.eval_json}
     flags = [part for name, file in named.items() for part in (f"--data.{name}-file", file)]
     flags = ["smoke", *flags, "--model.vocab-size", 512, "--out", tmp_path, "--dry-run"]
-    assert "--rl.prompt-tokens 40;" in said(capsys, *flags, "--rl.prompt-tokens", 40)
+    assert "--rl.rollout.prompt-tokens 40;" in said(capsys, *flags, "--rl.rollout.prompt-tokens", 40)
     assert "needs" in said(capsys, *flags, "--mesh.data", 64, "--sft.batch.rows", 64, "--rl.batch.rows", 64,
-                           "--evaluation.rows", 64, "--rl.prompts", 64)  # fmt: skip
+                           "--evaluation.sampler.prompt-slots", 64, "--rl.prompts-per-step", 64)  # fmt: skip
 
 
 def test_what_a_stage_would_do(corpora) -> None:
@@ -350,7 +362,7 @@ def test_what_a_stage_would_do(corpora) -> None:
     rows = config.sft.batch.rows
     most = min(rows * config.sft.batch.tokens / tokens, rows * config.sft.batch.patches / patches)
     assert sft[:4] == ["SFT", 6, 5, f"up to {most:,.0f}"] and sft[4] == pytest.approx(6 * most / 5)
-    assert rl[:3] == ["RL", 4, 8] and rl[4] == 4 * config.rl.prompts / 8
+    assert rl[:3] == ["RL", 4, 8] and rl[4] == 4 * config.rl.prompts_per_step / 8
     assert heldout[2] == 1 and heldout[4] == 5.0  # greedy of three models, sampled of two
 
 

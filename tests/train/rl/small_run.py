@@ -11,24 +11,24 @@ import numpy as np
 
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.rewards.score import Score
-from onethinker_jax.train.config.config import BatchSettings, OptimizerSettings, RLSettings
+from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.train.config.objective import PolicyLossSettings
+from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.log.log import read_metrics
 from tests.train import making
 
 SETTINGS = RLSettings(
     steps=4,
-    prompts=4,
-    samples=3,
-    updates=2,
-    max_rounds=6,
+    prompts_per_step=4,
+    num_minibatches=2,
+    max_generation_rounds=6,
     accuracy_low=0.35,
     accuracy_high=0.65,
-    prompt_tokens=96,
-    prompt_patches=16,
-    max_new_tokens=6,
+    rollout=SamplerSettings(prompt_tokens=96, prompt_patches=16, max_new_tokens=6, group_size=3),
     batch=BatchSettings(rows=2, tokens=160, patches=32),
     optimizer=OptimizerSettings(learning_rate=3e-3, schedule="constant", warmup=0.0),
-    kl_coefficient=0.05,
+    loss=PolicyLossSettings(kl_coefficient=0.05),
     save_every=3,
 )
 FIRST = 10  # number of the last checkpoint before RL

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.rl import policy_losses
-from onethinker_jax.train.rl.policy_losses import PolicyLossConfig
 
 policy_loss: Any = policy_losses.policy_loss
 
@@ -25,7 +25,7 @@ def test_what_the_gradient_of_a_kl_estimate_is_of(estimator: Any, corrected: boo
     logits, reference, behind = (jnp.asarray(rng.normal(size=6), jnp.float32) for _ in range(3))
     sampler = jax.nn.log_softmax(logits if on_policy else behind)
     anchor = jax.nn.log_softmax(reference)
-    config = PolicyLossConfig(
+    config = PolicyLossSettings(
         kl_coefficient=1.0, kl_estimator=estimator, kl_bias_correction=corrected, dual_clip=math.inf
     )
 

@@ -16,33 +16,34 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.rl import policy_losses
-from onethinker_jax.train.rl.policy_losses import PolicyLossConfig
 
 policy_loss: Any = policy_losses.policy_loss  # NumPy arrays will do
 
+MAX_LENGTH = 11
 CONFIGS = {
-    "ppo": PolicyLossConfig(),
-    "ppo, close bounds": PolicyLossConfig(clip_low=0.1, clip_high=0.5, dual_clip=1.5, max_log_ratio=1.0),
-    "ppo without dual clip, per sequence": PolicyLossConfig(dual_clip=math.inf, average="sequence"),
-    "constant, k1": PolicyLossConfig(
-        average="constant", max_length=11, kl_coefficient=0.4, kl_estimator="k1"
+    "ppo": PolicyLossSettings(),
+    "ppo, close bounds": PolicyLossSettings(clip_low=0.1, clip_high=0.5, dual_clip=1.5, max_log_ratio=1.0),
+    "ppo without dual clip, per sequence": PolicyLossSettings(dual_clip=math.inf, aggregation="sequence"),
+    "constant, k1": PolicyLossSettings(aggregation="constant", kl_coefficient=0.4, kl_estimator="k1"),
+    "k2 and entropy": PolicyLossSettings(kl_coefficient=0.3, kl_estimator="k2", entropy_coefficient=0.05),
+    "k3": PolicyLossSettings(kl_coefficient=0.3, max_log_ratio=3.0),
+    "k1, bias corrected": PolicyLossSettings(kl_coefficient=0.3, kl_estimator="k1", kl_bias_correction=True),
+    "gspo": PolicyLossSettings(
+        kind="gspo", aggregation="sequence", clip_low=0.1, clip_high=0.15, dual_clip=1.4
     ),
-    "k2 and entropy": PolicyLossConfig(kl_coefficient=0.3, kl_estimator="k2", entropy_coefficient=0.05),
-    "k3": PolicyLossConfig(kl_coefficient=0.3, max_log_ratio=3.0),
-    "k1, bias corrected": PolicyLossConfig(kl_coefficient=0.3, kl_estimator="k1", kl_bias_correction=True),
-    "gspo": PolicyLossConfig(loss="gspo", average="sequence", clip_low=0.1, clip_high=0.15, dual_clip=1.4),
-    "gspo per token, k3 bias corrected": PolicyLossConfig(
-        loss="gspo", kl_coefficient=0.2, kl_bias_correction=True, importance_sampling="sequence_truncate"
+    "gspo per token, k3 bias corrected": PolicyLossSettings(
+        kind="gspo", kl_coefficient=0.2, kl_bias_correction=True, importance_sampling="sequence_truncate"
     ),
-    "cispo": PolicyLossConfig(loss="cispo", entropy_coefficient=0.02),
-    "cispo, no lower bound": PolicyLossConfig(loss="cispo", clip_low=1.0, average="constant", max_length=20),
-    "token truncate": PolicyLossConfig(importance_sampling="token_truncate", importance_cap=1.2),
-    "token mask": PolicyLossConfig(
-        importance_sampling="token_mask", importance_cap=1.5, importance_floor=0.6, average="sequence"
+    "cispo": PolicyLossSettings(kind="cispo", entropy_coefficient=0.02),
+    "cispo, no lower bound": PolicyLossSettings(kind="cispo", clip_low=1.0, aggregation="constant"),
+    "token truncate": PolicyLossSettings(importance_sampling="token_truncate", tis_cap=1.2),
+    "token mask": PolicyLossSettings(
+        importance_sampling="token_mask", tis_cap=1.5, tis_floor=0.6, aggregation="sequence"
     ),
-    "sequence mask": PolicyLossConfig(
-        importance_sampling="sequence_mask", importance_cap=1.6, importance_floor=0.3, kl_coefficient=0.1
+    "sequence mask": PolicyLossSettings(
+        importance_sampling="sequence_mask", tis_cap=1.6, tis_floor=0.3, kl_coefficient=0.1
     ),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -83,7 +84,7 @@ def clamp(value: float, limit: float) -> float:
 
 
 def plain_loss(
-    samples: Sequence[Sample], config: PolicyLossConfig, fixed: Sequence[Sample] | None = None
+    samples: Sequence[Sample], config: PolicyLossSettings, fixed: Sequence[Sample] | None = None
 ) -> tuple[float, float]:
     """The summed loss and the count. Where the formula lets no gradient through, values are those of ``fixed``."""
     total, tokens, count = 0.0, 0, 0
@@ -98,10 +99,10 @@ def plain_loss(
         mismatch = {t: float(one.old[t]) - float(one.sampled[t]) for t in places}
         share = 0.0
         for t in places:
-            gap = sum(gaps.values()) / len(places) if config.loss == "gspo" else gaps[t]
+            gap = sum(gaps.values()) / len(places) if config.kind == "gspo" else gaps[t]
             ratio = math.exp(clamp(gap, config.max_log_ratio))
             low, high = 1 - config.clip_low, 1 + config.clip_high
-            if config.loss == "cispo":
+            if config.kind == "cispo":
                 weight = math.exp(clamp(float(still.logprobs[t]) - old[t], config.max_log_ratio))
                 objective = min(max(weight, low), high) * one.advantage * float(one.logprobs[t])
             else:
@@ -113,18 +114,18 @@ def plain_loss(
                 gap = sum(mismatch.values()) if whole else mismatch[t]
                 weight = math.exp(clamp(gap, config.max_log_ratio))
                 if config.importance_sampling.endswith("truncate"):
-                    objective *= min(weight, config.importance_cap)
+                    objective *= min(weight, config.tis_cap)
                 else:
-                    objective *= weight if config.importance_floor <= weight <= config.importance_cap else 0
+                    objective *= weight if config.tis_floor <= weight <= config.tis_cap else 0
             d = clamp(float(one.reference[t]) - float(one.logprobs[t]), config.max_log_ratio)
             kl = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - d - 1}[config.kl_estimator]
             if config.kl_bias_correction:
                 kl *= math.exp(clamp(gaps[t], config.max_log_ratio))
             objective -= config.kl_coefficient * kl
             objective += config.entropy_coefficient * float(one.entropy[t])
-            share += objective / (len(places) if config.average == "sequence" else 1)
+            share += objective / (len(places) if config.aggregation == "sequence" else 1)
         total -= share
-    return total, {"token": tokens, "sequence": count, "constant": count * config.max_length}[config.average]
+    return total, {"token": tokens, "sequence": count, "constant": count * MAX_LENGTH}[config.aggregation]
 
 
 Places = list[tuple[int, int, int]]  # (micro-batch, row, first token) of each sample
@@ -160,19 +161,23 @@ def pack(samples: Sequence[Sample], rows: int, length: int, prompt: int) -> tupl
     return batches, places
 
 
-def arguments(arrays: dict, config: PolicyLossConfig) -> dict:
+def arguments(arrays: dict, config: PolicyLossSettings) -> dict:
     """As training gives them: no reference where its coefficient is zero."""
-    return arrays | {"reference": arrays["reference"] if config.kl_coefficient else None, "config": config}
+    return arrays | {
+        "reference": arrays["reference"] if config.kl_coefficient else None,
+        "config": config,
+        "max_length": MAX_LENGTH,
+    }
 
 
 @partial(jax.jit, static_argnames="config")
 @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
-def graded_loss(logprobs: Any, entropy: Any, arrays: dict, config: PolicyLossConfig) -> Any:
+def graded_loss(logprobs: Any, entropy: Any, arrays: dict, config: PolicyLossSettings) -> Any:
     return policy_loss(**arguments(arrays | {"logprobs": logprobs, "entropy": entropy}, config))
 
 
 def loss_and_gradients(
-    samples: Sequence[Sample], config: PolicyLossConfig, rows: int, length: int, prompt: int
+    samples: Sequence[Sample], config: PolicyLossSettings, rows: int, length: int, prompt: int
 ) -> tuple[float, dict[str, float], list[np.ndarray]]:
     """Of all micro-batches together: the loss, the other sums, each sample's d loss / d (logprobs, entropy)."""
     batches, places = pack(samples, rows, length, prompt)
@@ -193,7 +198,7 @@ def loss_and_gradients(
 
 
 @every_config
-def test_the_loss_is_that_of_plain_loops_however_it_is_packed(config: PolicyLossConfig) -> None:
+def test_the_loss_is_that_of_plain_loops_however_it_is_packed(config: PolicyLossSettings) -> None:
     samples = draw([7, 3, 1, 12, 5, 9, 2, 4])
     expected, count = plain_loss(samples, config)
     first = None
@@ -219,7 +224,7 @@ def test_what_is_watched() -> None:
         return np.concatenate([getattr(one, name) for one in samples]).astype(np.float64)[counted]
 
     signs = np.concatenate([np.full(len(one.logprobs), one.advantage) for one in samples])[counted]
-    config = PolicyLossConfig(max_log_ratio=3.0, kl_coefficient=1.0)
+    config = PolicyLossSettings(max_log_ratio=3.0, kl_coefficient=1.0)
     _, sums, _ = loss_and_gradients(samples, config, 1, 42, 1)
     gaps = np.clip(joined("logprobs") - joined("sampled"), -3, 3)
     assert sums["clipped_low"] == ((np.exp(gaps) < 0.8) & (signs < 0)).sum() > 0
@@ -231,7 +236,7 @@ def test_what_is_watched() -> None:
     np.testing.assert_allclose(sums["kl_reference"], (np.exp(gaps) - gaps - 1).sum(), rtol=1e-5)
     assert "importance_cut" not in sums
 
-    config = PolicyLossConfig(importance_sampling="token_mask", importance_cap=1.2, importance_floor=0.8)
+    config = PolicyLossSettings(importance_sampling="token_mask", tis_cap=1.2, tis_floor=0.8)
     _, sums, _ = loss_and_gradients(samples, config, 1, 42, 1)
     ratios = np.exp(joined("old") - joined("sampled"))
     cut = (ratios > 1.2) | (ratios < 0.8)
@@ -261,7 +266,7 @@ BY_HAND = [
 def test_ppo_of_one_token(log_ratio: float, advantage: float, loss: float) -> None:
     arrays: Any = (np.array([value], np.float32) for value in (log_ratio - 1, 0, -1, 0, 0))
     one = Sample(advantage, *arrays, counted=np.array([True]))
-    np.testing.assert_allclose(loss_and_gradients([one], PolicyLossConfig(), 1, 1, 0)[0], loss, rtol=1e-5)
+    np.testing.assert_allclose(loss_and_gradients([one], PolicyLossSettings(), 1, 1, 0)[0], loss, rtol=1e-5)
 
 
 def test_gspo_and_cispo_of_one_sample() -> None:
@@ -270,13 +275,13 @@ def test_gspo_and_cispo_of_one_sample() -> None:
     zeros = np.zeros(3, np.float32)
     one = Sample(1.0, gaps - 1, zeros, zeros - 1, zeros, zeros, np.ones(3, bool))
     for bound, value in ((0.5, 2 ** (1 / 3)), (0.1, 1.1)):
-        config = PolicyLossConfig(loss="gspo", average="sequence", clip_high=bound)
+        config = PolicyLossSettings(kind="gspo", aggregation="sequence", clip_high=bound)
         loss, sums, (gradient,) = loss_and_gradients([one], config, 1, 5, 1)
         assert loss == pytest.approx(-value)
         # every token of the sample has the same pull, ratio / length, until the sequence is clipped
         np.testing.assert_allclose(gradient[0], -value / 3 if bound == 0.5 else 0.0, rtol=1e-5)
         assert sums["clipped_high"] == (0 if bound == 0.5 else 3)
-    loss, _, (gradient,) = loss_and_gradients([one], PolicyLossConfig(loss="cispo"), 1, 5, 1)
+    loss, _, (gradient,) = loss_and_gradients([one], PolicyLossSettings(kind="cispo"), 1, 5, 1)
     np.testing.assert_allclose(gradient[0], [-1.3, -1.3, -0.8], rtol=1e-6)  # clipped, and still pulling
     assert loss == pytest.approx(-float(np.dot([1.3, 1.3, 0.8], gaps - 1)))
 
@@ -294,7 +299,7 @@ def plain_log_softmax(logits: Any) -> Any:
 
 
 @every_config
-def test_the_gradient_of_a_small_model(config: PolicyLossConfig) -> None:
+def test_the_gradient_of_a_small_model(config: PolicyLossSettings) -> None:
     """All its parameters, packed, against central differences of the loops, unpacked; all in float64."""
     rng = np.random.default_rng(5)
     parameters = tuple(rng.normal(size=shape) for shape in ((6, 3), (3, 4), (4, 6)))
@@ -352,7 +357,7 @@ def test_the_gradient_of_a_small_model(config: PolicyLossConfig) -> None:
 
 @pytest.mark.parametrize("loss", ["ppo", "gspo", "cispo"])
 def test_without_an_old_policy_it_is_the_policy_itself(loss: Any) -> None:
-    config = PolicyLossConfig(loss=loss, importance_sampling="token_truncate", average="sequence")
+    config = PolicyLossSettings(kind=loss, importance_sampling="token_truncate", aggregation="sequence")
     samples = [replace(one, old=one.logprobs) for one in draw([5, 4, 3])]
     (arrays,), _ = pack(samples, 1, 12, 0)
     ours, theirs = (

@@ -13,10 +13,12 @@ from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import patch_geometry
 from onethinker_jax.responses import Samples
-from onethinker_jax.train.config.config import BatchSettings, RLSettings
+from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.train.config.objective import PolicyLossSettings
+from onethinker_jax.train.config.optimizer import BatchSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.rl.policy_update import (
     PolicyBatch,
-    loss_config,
     policy_batches,
     rl_logprobs,
     rl_loss,
@@ -27,30 +29,31 @@ from tests.model import tiny
 from tests.train import making
 
 SAMPLING = SamplingConfig(max_new_tokens=9, eos_ids=(1,), temperature=0.9, forbidden_ids=tiny.FORBIDDEN)
-SETTINGS = RLSettings(max_new_tokens=9, batch=BatchSettings(rows=2, tokens=64, patches=48))
+SETTINGS = RLSettings(
+    rollout=SamplerSettings(max_new_tokens=9, group_size=8),
+    batch=BatchSettings(rows=2, tokens=64, patches=48),
+)
 SHAPES = (BatchSettings(rows=1, tokens=44, patches=24), BatchSettings(rows=2, tokens=96, patches=48))
 OBJECTIVES = {
-    "sequences": replace(
-        SETTINGS,
-        loss="gspo",
-        average="sequence",
+    "sequences": PolicyLossSettings(
+        kind="gspo",
+        aggregation="sequence",
         clip_low=0.02,
         clip_high=0.03,
         kl_coefficient=0.2,
         kl_estimator="k2",
         entropy_coefficient=0.03,
         importance_sampling="sequence_truncate",
-        importance_cap=1.1,
+        tis_cap=1.1,
     ),
-    "tokens": replace(
-        SETTINGS,
-        loss="cispo",
-        average="constant",
+    "tokens": PolicyLossSettings(
+        kind="cispo",
+        aggregation="constant",
         kl_coefficient=0.1,
         kl_bias_correction=True,
         importance_sampling="token_mask",
-        importance_cap=1.2,
-        importance_floor=0.8,
+        tis_cap=1.2,
+        tis_floor=0.8,
     ),
 }
 
@@ -107,11 +110,11 @@ def test_packing_changes_nothing_and_the_gradient_is_right(objective: str) -> No
     Tolerances are those of float32: relative 1e-5 of the loss, 1e-4 of the largest gradient of a parameter,
     1e-2 of the slope.
     """
-    settings = OBJECTIVES[objective]
+    settings = replace(SETTINGS, loss=OBJECTIVES[objective])
     graphdef, params = making.policy()
     _, behind = making.policy(seed=1)
     behind = jax.tree.map(lambda now, other: now + 0.1 * (other - now), params, behind)
-    loss = partial(rl_loss, graphdef, objective=loss_config(settings), sampling=SAMPLING)
+    loss = partial(rl_loss, graphdef, objective=settings.loss, max_length=9, sampling=SAMPLING)
     graded = jax.jit(jax.value_and_grad(loss, has_aux=True))
     results = []
     for shape in SHAPES:
@@ -123,7 +126,7 @@ def test_packing_changes_nothing_and_the_gradient_is_right(objective: str) -> No
     (many, ((one, sums), gradient)), (few, ((other, others), same)) = results
     assert many > few
     np.testing.assert_allclose(other, one, rtol=1e-5)
-    assert float(sums["count"]) == (9 if settings.average == "sequence" else 9 * 9)
+    assert float(sums["count"]) == (9 if settings.loss.aggregation == "sequence" else 9 * 9)
     assert 0 < float(sums["importance_cut"]) < float(sums["tokens"])
     assert float(sums["clipped_low"]) + float(sums["clipped_high"]) > 0
     for name, value in sums.items():
@@ -132,7 +135,7 @@ def test_packing_changes_nothing_and_the_gradient_is_right(objective: str) -> No
         largest = np.abs(value).max()
         np.testing.assert_allclose(making.named(same)[name], value, atol=1e-4 * largest + 1e-7, err_msg=name)
 
-    if settings.loss == "cispo":  # its weights are held fixed: a difference would move them
+    if settings.loss.kind == "cispo":  # its weights are held fixed: a difference would move them
         return
     norm = float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))))
     step = 2e-3 / norm
@@ -145,7 +148,7 @@ def test_packing_changes_nothing_and_the_gradient_is_right(objective: str) -> No
 
 def test_the_answers_that_were_cut_off_are_left_out() -> None:
     whole = policy_batches(groups(), ADVANTAGES, SETTINGS)
-    left = policy_batches(groups(), ADVANTAGES, replace(SETTINGS, overlong="mask"))
+    left = policy_batches(groups(), ADVANTAGES, replace(SETTINGS, loss=PolicyLossSettings(overlong="mask")))
 
     def tokens_of(batches: list[PolicyBatch]) -> dict[int, int]:
         numbers = np.concatenate(
@@ -165,7 +168,7 @@ def test_the_answers_that_were_cut_off_are_left_out() -> None:
         wanted = np.where(numbers >= 0, ADVANTAGES.reshape(-1)[numbers], 0.0)
         np.testing.assert_array_equal(batch.advantages, wanted)
     cut = [replace(group, samples=replace(group.samples, ended=[False] * 3)) for group in groups()]
-    assert policy_batches(cut, ADVANTAGES, replace(SETTINGS, overlong="mask")) == []
+    assert policy_batches(cut, ADVANTAGES, replace(SETTINGS, loss=PolicyLossSettings(overlong="mask"))) == []
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)

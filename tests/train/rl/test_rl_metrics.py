@@ -18,7 +18,7 @@ from onethinker_jax.train.cost.hardware import CHIPS, chip_of
 from onethinker_jax.train.cost.program_cost import count_flops
 from onethinker_jax.train.rl import mfu
 from onethinker_jax.train.rl.mfu import Utilisation, update_flops
-from onethinker_jax.train.rl.policy_update import PolicyBatch, loss_config, rl_loss
+from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_loss
 from onethinker_jax.train.rl.rl_metrics import (
     TABLE,
     device_memory,
@@ -135,7 +135,7 @@ def test_model_flops_utilisation(monkeypatch: pytest.MonkeyPatch):
     assert flops("full") == flops("none")
     traced = jax.make_jaxpr(
         lambda params: rl_loss(
-            graphdef, params, None, batch, objective=loss_config(SETTINGS), sampling=sampling
+            graphdef, params, None, batch, objective=SETTINGS.loss, max_length=6, sampling=sampling
         )[0]
     )(params)
     forward = sum(count_flops(traced.jaxpr).values())

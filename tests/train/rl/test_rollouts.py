@@ -18,7 +18,7 @@ from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Samples
 from onethinker_jax.rewards.client.client import RewardUnavailable
-from onethinker_jax.train.config.config import RLSettings
+from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
 from onethinker_jax.train.rl.rollouts import Stopped, roll_out
@@ -66,10 +66,11 @@ class FakeSampler:
         self.while_decoding()
         self.draws.append(step)
         for number, prompt in enumerate(prompts):
-            tokens = [np.array([prompt, step, g], np.int32) for g in range(SETTINGS.samples)]
-            logprobs = [np.full(3, params or 0, np.float32)] * SETTINGS.samples
+            group_size = SETTINGS.rollout.group_size
+            tokens = [np.array([prompt, step, g], np.int32) for g in range(group_size)]
+            logprobs = [np.full(3, params or 0, np.float32)] * group_size
             texts = [self.processor.response(prompt, ids) for ids in tokens]
-            yield [number], [Samples(tokens, logprobs, [True] * SETTINGS.samples, texts)]
+            yield [number], [Samples(tokens, logprobs, [True] * group_size, texts)]
 
 
 def rollouts(
@@ -104,13 +105,15 @@ def test_prompts_of_the_next_step_are_made_while_the_device_works(log, workers, 
     """Else the waits would not end: the first while answers decode, the second while the policy is updated."""
     sampler = FakeSampler(workers)
     settings = replace(EVERY_GROUP, prompts_ahead=ahead)
-    more = settings.prompts if ahead is None else ahead
+    more = settings.prompts_per_step if ahead is None else ahead
     with rollouts(sampler, log, settings) as source:
         for step in (1, 2, 3):
-            sampler.while_decoding = lambda step=step: sampler.wait_for(step * settings.prompts + more)
+            sampler.while_decoding = lambda step=step: sampler.wait_for(
+                step * settings.prompts_per_step + more
+            )
             taken(source, step)
-            sampler.wait_for(step * settings.prompts + more)
-    assert len(sampler.made) == 3 * settings.prompts + more
+            sampler.wait_for(step * settings.prompts_per_step + more)
+    assert len(sampler.made) == 3 * settings.prompts_per_step + more
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("prompts")]
 
 

@@ -1,0 +1,108 @@
+"""A whole run: every stage's settings, and what a person sees of it.
+
+Imports no JAX, nor does any file of this folder: ``--help`` is instant.  All device shapes follow from here: rows x
+tokens and rows x patches of a batch never change during a run.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onethinker_jax.rewards.client.sidecar import SidecarSettings
+from onethinker_jax.rewards.score import RewardSettings
+from onethinker_jax.train.config.checks import SettingError, at_least_zero, check_rows, positive
+from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.evaluation import EvaluationSettings
+from onethinker_jax.train.config.hosts import HostSettings, MeshSettings
+from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.config.sft import SFTSettings
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What a person sees of a run beside its curves; changes no number of it."""
+
+    table_every: int = 10
+    """RL steps between tables of the metrics on the console; 0: none."""
+    rollouts_every: int = 10
+    """RL steps between pages of rollouts in the run's ``rollouts`` folder; 0: none."""
+    rollout_groups: int = 12
+    """Prompts with their samples on such a page, evenly over the tasks."""
+    wandb: str | None = None
+    """Weights & Biases project that metrics also go to; needs the package wandb, and an account or
+    WANDB_MODE=offline."""
+
+    def __post_init__(self) -> None:
+        at_least_zero("log", self, "table_every", "rollouts_every")
+        positive("log", self, "rollout_groups")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run: data, SFT, EMA-GRPO, evaluation and export, under ``out/name``."""
+
+    name: str = "shapes"
+    """The run's name: its folder is ``out/name``, and the same command goes on in it."""
+    out: Path = Path("runs")
+    """Folder of all runs."""
+    seed: int = 0
+    """Of the weights, the order of records and the samples."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    sft: SFTSettings = field(default_factory=SFTSettings)
+    rl: RLSettings = field(default_factory=RLSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    sidecar: SidecarSettings = field(default_factory=SidecarSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    mesh: MeshSettings = field(default_factory=MeshSettings)
+    hosts: HostSettings = field(default_factory=HostSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; older ones are removed."""
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise SettingError(f"name {self.name!r} must be a plain folder name")
+        if self.keep_checkpoints < 1 or self.seed < 0:
+            raise SettingError(
+                f"keep_checkpoints {self.keep_checkpoints} must be at least 1, seed {self.seed} at least 0"
+            )
+        self._check_files()
+        batches = {
+            "sft.batch.rows": self.sft.batch.rows,
+            "rl.batch.rows": self.rl.batch.rows,
+            "evaluation.sampler.prompt_slots": self.evaluation.sampler.together,
+        }
+        slots = self.rl.rollout.prompt_slots
+        rollouts = {"rl.prompts_per_step": self.rl.prompts_per_step}
+        if slots is not None:
+            rollouts = {"rl.rollout.prompt_slots": slots}
+        if self.rl.rollout_mesh is None:
+            batches |= rollouts
+        else:
+            data, fsdp, _ = self.rl.rollout_mesh
+            check_rows(rollouts, "rl.rollout_mesh's data x fsdp", data * fsdp)
+        check_rows(batches, "mesh.data x mesh.fsdp", self.mesh.data * self.mesh.fsdp)
+        if self.rl.overlap and self.rl.rollout_mesh is None and self.mesh.size > 1:
+            raise SettingError(
+                f"rl.overlap on a mesh of {self.mesh.size} devices needs rl.rollout_mesh: two threads that start "
+                "programs on the same devices may start them in different orders, and wait for each other forever"
+            )
+
+    def _check_files(self) -> None:
+        data = self.data
+        if data.sft_file is data.rl_file is data.heldout_file is None:
+            return
+        needed = {"data.heldout_file": data.heldout_file}
+        if self.sft.steps or self.model.init_from is None:  # a fresh model's tokenizer is trained on them
+            needed["data.sft_file"] = data.sft_file
+        if self.rl.steps:
+            needed["data.rl_file"] = data.rl_file
+        missing = [name for name, file in needed.items() if file is None]
+        if missing:
+            rest = "name all three, or none" if len(needed) == 3 else f"name {' and '.join(needed)}, or none"
+            raise SettingError(f"{' and '.join(missing)}: not named; {rest}")
+
+    @property
+    def directory(self) -> Path:
+        return self.out / self.name
