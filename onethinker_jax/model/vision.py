@@ -125,7 +125,7 @@ class VisionTower(nnx.Module):
 
 def patch_values(params: nnx.State) -> int:
     """Numbers in one flattened patch (``VisionConfig.patch_values``) of the model with these parameters."""
-    return params["visual"]["patch_embed"]["kernel"].shape[0]
+    return int(params["visual"]["patch_embed"]["kernel"].shape[0])  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
 
 
 def fresh_positions(side: int, size: int) -> Float[Array, "side*side D"]:

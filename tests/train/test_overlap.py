@@ -17,7 +17,6 @@ from onethinker_jax.rewards.client.client import RewardGivenUp, RewardUnavailabl
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.train import ema_grpo, interrupt
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.config import MeshSettings, SettingError, TrainConfig
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.log.log import RunLog
@@ -159,7 +158,7 @@ def test_an_error_beside_a_rollout_does_not_wait_for_its_scores(train, tmp_path,
 
     monkeypatch.setattr(ema_grpo, "_update_policy", fail)
     with pytest.raises(ValueError, match="no update"):
-        train(tmp_path, Slow(SETTINGS.prompts, presses=0), replace(OVERLAP, **EVERY_GROUP))
+        train(tmp_path, Slow(SETTINGS.prompts_per_step, presses=0), replace(OVERLAP, **EVERY_GROUP))
 
 
 class Failing(Rule):

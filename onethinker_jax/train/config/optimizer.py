@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from onethinker_jax.data_pipeline.batches.bin_packing import BatchShape
 from onethinker_jax.train.config.checks import SettingError, at_least_zero, positive
 
 
@@ -53,7 +54,7 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
-class BatchSettings:
+class BatchSettings(BatchShape):
     """The fixed shape of a packed micro-batch."""
 
     rows: int = 6

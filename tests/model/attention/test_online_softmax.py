@@ -34,7 +34,8 @@ def folded(scores, values, state, exp=jnp.exp):
 
 def lanes(queries):
     state = begin((queries,), SIZE)
-    return OnlineSoftmax(*(jnp.broadcast_to(x, (queries, 4)) for x in state[:2]), state.acc)
+    m, l = (jnp.broadcast_to(x, (queries, 4)) for x in (state.m, state.l))
+    return OnlineSoftmax(m, l, state.acc)
 
 
 @pytest.mark.parametrize("start", ["flat", "column", "lanes"])

@@ -163,7 +163,7 @@ def test_what_is_given_back_is_taken_again(log, overlap):
         resumed.restore(state, None)
         same(taken(resumed, 2, policies), whole[1])
         same(taken(resumed, 3, policies), whole[2])
-    assert min(again.draws) >= 3 * settings.max_rounds
+    assert min(again.draws) >= 3 * settings.max_generation_rounds
 
 
 def test_nobody_waits_for_the_prompts_of_a_rollout_that_is_stopped():
