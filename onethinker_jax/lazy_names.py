@@ -6,14 +6,13 @@ from typing import Any
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, Sequence[str]]
+    package: str, homes: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` of ``package``, whose module M holds the names ``homes[M]``.
 
-    A module without names is public itself: ``package.M``.
+    Each of ``modules`` is public itself: ``package.M``.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
-    modules = [module for module, names in homes.items() if not names]
 
     def find(name: str) -> Any:
         if name in home_of:

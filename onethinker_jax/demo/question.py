@@ -10,11 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from onethinker_jax.command_line import UsageError
-from onethinker_jax.data_pipeline.media.decoding import media_kind
 from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.tasks import TABLE, is_structured, of_answer
+from onethinker_jax.question import question_record
 
-_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no text
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
@@ -28,45 +26,8 @@ class Question:
     options: tuple[str, ...] = ()
 
     def record(self) -> Record:
-        """The question as the pipeline takes it.
-
-        Raises UsageError, or MediaError naming a file.  That placeholders fit the media is seen when the prompt is
-        made.
-        """
-        if not self.text.strip():
-            raise UsageError("the question is empty")
-        if _HALF_A_CHARACTER.search(self.text):
-            raise UsageError("the question is not UTF-8 text")
-        lettered = TABLE[self.task].answer == "letter"
-        if lettered and not 2 <= len(self.options) <= 26:
-            raise UsageError(f"--task {self.task!r} needs 2 to 26 times --option, has {len(self.options)}")
-        if self.options and not lettered:
-            choices = " or ".join(map(repr, of_answer("letter")))
-            raise UsageError(f"--option is for --task {choices}, not {self.task!r}")
-        kinds = [media_kind(file) for file in self.media]
-        kind = "text" if not kinds else "video" if "video" in kinds else "image"
-        media = TABLE[self.task].media
-        if kind not in media:
-            needs = [_article(one) for one in media if one != "text"]
-            has = f"{self.media[kinds.index(kind)]} is {_article(kind)}" if kinds else "there is none"
-            raise UsageError(f"--task {self.task!r} needs {' or '.join(needs)}, and {has}")
-        if is_structured(self.task) and len(self.media) > 1:
-            raise UsageError(f"--task {self.task!r} is about one medium, and there are {len(self.media)}")
-        files = {
-            wanted: tuple(file for file, kind in zip(self.media, kinds, strict=True) if kind == wanted)
-            for wanted in ("image", "video")
-        }
-        return Record(
-            problem_id=", ".join(file.name for file in self.media) or "question",
-            problem=self.text,
-            data_type=kind,
-            problem_type=self.task,
-            options=self.options,
-            answer="",
-            images=files["image"],
-            videos=files["video"],
-            data_source="demo",
-        )
+        """The question as the pipeline takes it.  Raises UsageError, or MediaError naming a file."""
+        return question_record(self.text, self.media, task=self.task, options=self.options)
 
 
 def split_words(words: Sequence[str]) -> tuple[tuple[Path, ...], str]:
@@ -116,7 +77,3 @@ def picture_file(media: Sequence[Path], out: Path | None, *, overwrite: bool) ->
 
 def _is_one_of(file: Path, media: Sequence[Path]) -> bool:
     return file.exists() and any(medium.exists() and file.samefile(medium) for medium in media)
-
-
-def _article(kind: str) -> str:
-    return "an image" if kind == "image" else "a video"

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
+from onethinker_jax import assistant
+from onethinker_jax.assistant import Assistant, Response
 from onethinker_jax.data_pipeline.drawing.answer_picture import LARGEST, LEAST_WIDTH, MARGIN, _font, _wrapped
 from onethinker_jax.data_pipeline.drawing.draw import PREDICTED
-from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.demo import __main__ as demo
+from onethinker_jax.demo import session
+from onethinker_jax.demo.arguments import Arguments
 from onethinker_jax.model.generation.continuous_batching import EndReason
-from onethinker_jax.model.hf_weights import save_hf
-from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.sampler_settings import padded
-from tests.data_pipeline.making import brightness, frame_numbers, write_image, write_tokenizer, write_video
+from tests.data_pipeline.making import brightness, frame_numbers, write_image, write_video
 from tests.places import ROOT
-from tests.train import making
+from tests.tiny_model import write_model
 from tests.waiting import HANG_S
 
 POINTS = (
@@ -35,13 +35,7 @@ POINTS = (
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """A Hugging Face directory of a fresh, very small model."""
-    folder = tmp_path_factory.mktemp("model")
-    processor = Processor.from_pretrained(
-        write_tokenizer(folder / "tokenizer", image_pixels=(1024, 4096)), grid_side=8
-    )
-    config = making.config_for(processor)
-    save_hf(Qwen3VL(config, rngs=nnx.Rngs(0)), folder / "model", copy_from=folder / "tokenizer")
-    return folder / "model"
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -61,7 +55,7 @@ def answers(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(response: str, medium: Path, *flags: str, reason: EndReason = "stop"):
-        monkeypatch.setattr(demo.Session, "respond", lambda *_: demo.Response(response, reason, 30, 200, 2.0))
+        monkeypatch.setattr(Assistant, "respond", lambda *_: Response(response, reason, 30, 200, 2.0))
         capsys.readouterr()
         status = demo.main([str(model), str(medium), "What is it?", *flags])
         file = tmp_path / f"{medium.stem}_answer.png"
@@ -176,7 +170,7 @@ class OneMask:
 
 def test_a_mask_of_a_video(answers, video, monkeypatch):
     client = OneMask()
-    monkeypatch.setattr(demo, "connect", lambda _: contextlib.nullcontext(client))
+    monkeypatch.setattr(session, "connect", lambda _: contextlib.nullcontext(client))
     response = said(f'{{"time": 2.1, "boxes": [250, 250, 750, 750], {POINTS}}}')
     status, out, picture = answers(response, video, "--task", "segmentation")
     assert status == 0
@@ -290,11 +284,11 @@ def test_a_question_alone(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before, asked = sorted(tmp_path.iterdir()), []
 
-    def respond(session, prompt):
-        asked.append((session.processor.tokenizer.decode(prompt.tokens), len(prompt.patches)))
-        return demo.Response(said("391"), "stop", 30, 20, 2.0)
+    def respond(asked_of, prompt):
+        asked.append((asked_of.processor.tokenizer.decode(prompt.tokens), len(prompt.patches)))
+        return Response(said("391"), "stop", 30, 20, 2.0)
 
-    monkeypatch.setattr(demo.Session, "respond", respond)
+    monkeypatch.setattr(Assistant, "respond", respond)
     for question in ("What is 17//2 or ./3?", "三" * 400):
         assert demo.main([str(model), question, "--task", "math"]) == 0
         assert capsys.readouterr().out.splitlines() == [
@@ -308,7 +302,7 @@ def test_a_question_alone(model, tmp_path, monkeypatch, capsys):
 
 def test_a_picture_of_a_question_alone(model, tmp_path, monkeypatch, capsys):
     """Where one is asked for it holds question and answer."""
-    monkeypatch.setattr(demo.Session, "respond", lambda *_: demo.Response(said("391"), "stop", 30, 20, 2.0))
+    monkeypatch.setattr(Assistant, "respond", lambda *_: Response(said("391"), "stop", 30, 20, 2.0))
     out = tmp_path / "answer.png"
     assert demo.main([str(model), "What is it?", "--out", str(out)]) == 0
     picture = np.asarray(Image.open(out).convert("RGB"))
@@ -336,19 +330,19 @@ def test_prompts_are_padded_to_few_sizes():
 
 
 ERRORS = {
-    "a video's task": (["IMAGE", "?", "--task", "tracking"], 2, "--task 'tracking' needs a video, and "),
+    "a video's task": (["IMAGE", "?", "--task", "tracking"], 2, "task 'tracking' needs a video, and "),
     "an image's task": (
         ["VIDEO", "?", "--task", "spatial grounding"],
         2,
-        "--task 'spatial grounding' needs an image, and ",
+        "task 'spatial grounding' needs an image, and ",
     ),
     "an unknown task": (
         ["IMAGE", "?", "--task", "riddle"],
         2,
         "invalid choice 'riddle' for argument '--task'",
     ),
-    "no options": (["IMAGE", "?", "--task", "multiple choice"], 2, "needs 2 to 26 times --option, has 0"),
-    "options": (["IMAGE", "?", "--option", "a"], 2, "--option is for --task 'multiple choice'"),
+    "no options": (["IMAGE", "?", "--task", "multiple choice"], 2, "needs 2 to 26 options, has 0"),
+    "options": (["IMAGE", "?", "--option", "a"], 2, "options are for task 'multiple choice'"),
     "no question": (["IMAGE", "  "], 2, "the question is empty"),
     "a file alone": (["IMAGE"], 2, "street.png is missing"),
     "the name of a file alone": (["gone.mp4"], 2, "the question about gone.mp4 is missing"),
@@ -356,12 +350,12 @@ ERRORS = {
     "OCR of nothing": (
         ["What?", "--task", "OCR"],
         2,
-        "--task 'OCR' needs an image or a video, and there is none",
+        "task 'OCR' needs an image or a video, and there is none",
     ),
     "tracking of nothing": (
         ["What?", "--task", "tracking"],
         2,
-        "--task 'tracking' needs a video, and there is none",
+        "task 'tracking' needs a video, and there is none",
     ),
     "a placeholder of nothing": (["<image>?"], 1, "for 0 image files"),
     "temperature": (["IMAGE", "?", "--temperature", "-1"], 2, "temperature -1.0 must not be negative"),
@@ -376,7 +370,7 @@ ERRORS = {
     "two media of a box": (
         ["IMAGE", "IMAGE", "?", "--task", "spatial grounding"],
         2,
-        "--task 'spatial grounding' is about one medium, and there are 2",
+        "task 'spatial grounding' is about one medium, and there are 2",
     ),
     "too few placeholders": (["IMAGE", "IMAGE", "<image>?"], 1, "for 2 image files"),
     "an older picture": (["IMAGE", "?", "--out", "TEXT.png"], 2, "is there already; --overwrite replaces it"),
@@ -416,7 +410,7 @@ def test_ctrl_c(model, image, tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo.Session, "respond", interrupted)
+    monkeypatch.setattr(Assistant, "respond", interrupted)
     assert demo.main([str(model), str(image), "?"]) == 130
     assert capsys.readouterr() == ("", "stopped\n")
 
@@ -428,16 +422,16 @@ def heard(monkeypatch: pytest.MonkeyPatch, response: str = "", seconds: float = 
     """(Prompt with its media as pads, patches) of every question that a model would be asked."""
     asked = []
 
-    def respond(session, prompt):
+    def respond(asked_of, prompt):
         asked.append(
             (
-                session.processor.tokenizer.decode(prompt.tokens, skip_special_tokens=False),
+                asked_of.processor.tokenizer.decode(prompt.tokens, skip_special_tokens=False),
                 len(prompt.patches),
             )
         )
-        return demo.Response(response or said("a star"), "stop", 30, 20, seconds)
+        return Response(response or said("a star"), "stop", 30, 20, seconds)
 
-    monkeypatch.setattr(demo.Session, "respond", respond)
+    monkeypatch.setattr(Assistant, "respond", respond)
     return asked
 
 
@@ -509,7 +503,7 @@ def test_chat(model, image, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = heard(monkeypatch, said("B"))
     loads = []
-    monkeypatch.setattr(demo.Arguments, "load", lambda *_: (loads.append(1), None))
+    monkeypatch.setattr(Arguments, "load", lambda *_: (loads.append(1), None))
     lines = [
         "What is 2 + 2?",
         "",
@@ -563,7 +557,7 @@ def test_chat(model, image, tmp_path, monkeypatch, capsys):
 
 
 def test_chat_ends_with_its_input_or_ctrl_c(model, monkeypatch, capsys):
-    monkeypatch.setattr(demo.Arguments, "load", lambda *_: (None, None))
+    monkeypatch.setattr(Arguments, "load", lambda *_: (None, None))
     heard(monkeypatch)
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?"))
     assert demo.main([str(model), "--chat"]) == 0
@@ -582,8 +576,8 @@ def test_chat_of_a_model_asks_it_twice(model, image, tmp_path, monkeypatch, caps
     """The same question has the same answer, and is compiled once."""
     monkeypatch.chdir(tmp_path)
     made = []
-    sampler = demo.Sampler
-    monkeypatch.setattr(demo, "Sampler", lambda *args, **more: made.append(1) or sampler(*args, **more))
+    sampler = assistant.Sampler
+    monkeypatch.setattr(assistant, "Sampler", lambda *args, **more: made.append(1) or sampler(*args, **more))
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"/media {image}\nWhat is it?\nWhat is it?\n"))
     assert demo.main([str(model), "--chat", "--max-new-tokens", "4"]) == 0
     first, _, second = capsys.readouterr().out.partition("Response\n")[2].partition("Response\n")
