@@ -6,13 +6,14 @@ this process or in a pool of them.  All samples of a prompt are scored in one ca
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.prompts import OWN_PROMPTS, Prompts, question_text
 from onethinker_jax.data_pipeline.records.record import Record, RecordError
-from onethinker_jax.rewards.answers import StructuredAnswer, extract_answer, parse_structured
+from onethinker_jax.rewards.answers import StructuredAnswer, extract_answer, parse_structured, unwrap_answer
 from onethinker_jax.rewards.batch import score_batch
 from onethinker_jax.rewards.client.client import MaskItem, RewardClient
 from onethinker_jax.rewards.metrics import mean_mask_iou
@@ -24,7 +25,7 @@ from onethinker_jax.rewards.score import (
     max_accuracy,
     reward_weights,
 )
-from onethinker_jax.rewards.score_pool import ScorePool, ScoreRequest
+from onethinker_jax.rewards.score_pool import ScorePool, ScoreRequest, try_reward
 from onethinker_jax.tasks import TABLE
 
 MASK_FPS = 2.0
@@ -59,7 +60,7 @@ class Scorer:
         Raises RewardUnavailable when the service cannot be reached, RecordError naming a record without the masks
         that its reward needs.
         """
-        if self.settings.segmentation_reward == "mask":
+        if self.settings.segmentation_reward == "mask" or self.settings.module is not None:
             return self._scores(records, texts, self.settings)
         groups: dict[bool, list[int]] = {False: [], True: []}
         for number, record in enumerate(records):
@@ -85,6 +86,7 @@ class Scorer:
                 record.data_type,
                 group,
                 record.options,
+                None if settings.module is None else _own_fields(record),
             )
             for group, (record, of_one) in enumerate(zip(records, texts, strict=True))
             for text in of_one
@@ -221,8 +223,10 @@ def check_masks(records: Sequence[Record]) -> None:
 def check_truths(records: Sequence[Record], settings: RewardSettings) -> None:
     """Raises RecordError naming the first segmentation record that its reward cannot be computed of.
 
-    The reward of masks needs true masks, the reward of points an answer.
+    The reward of masks needs true masks, the reward of points an answer, one of one's own what it asks for itself.
     """
+    if settings.module is not None:
+        return
     if settings.segmentation_reward == "mask":
         check_masks(records)
         return
@@ -231,6 +235,39 @@ def check_truths(records: Sequence[Record], settings: RewardSettings) -> None:
             raise RecordError(
                 f"{record}: answer: is missing, which reward.segmentation_reward points needs; mask needs none"
             )
+
+
+def check_reward(settings: RewardSettings, records: Sequence[Record] = ()) -> None:
+    """Tries a reward of one's own, if the settings name one: that it is there, and what it gives the first record.
+
+    Two responses are scored, an empty one and the true answer.  Raises RewardFunctionError, ScoringError.
+    """
+    if settings.module is None:
+        return
+    requests = [
+        ScoreRequest(
+            text, record.answer, "", record.problem_type, record.data_type, record=_own_fields(record)
+        )
+        for record in records[:1]
+        for text in ("", f"<think></think><answer>{unwrap_answer(record.answer)}</answer>")
+    ]
+    try_reward(settings, requests)
+
+
+def _own_fields(record: Record) -> dict[str, Any]:
+    """What a reward of one's own is given of a record, as JSON."""
+    return {
+        "problem_id": record.problem_id,
+        "problem": record.problem,
+        "problem_type": record.problem_type,
+        "data_type": record.data_type,
+        "options": list(record.options),
+        "answer": unwrap_answer(record.answer),
+        "images": [str(file) for file in record.images],
+        "videos": [str(file) for file in record.videos],
+        "data_source": record.data_source,
+        "origin": str(record),
+    }
 
 
 def _true_masks(record: Record, media: MediaReader) -> _Truth:

@@ -48,7 +48,7 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, prompt_of
 from onethinker_jax.rewards.client.sidecar import connect
 from onethinker_jax.rewards.score_pool import score_pool
-from onethinker_jax.scoring import Scorer
+from onethinker_jax.scoring import Scorer, check_reward
 
 logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
 
@@ -72,6 +72,7 @@ def run(arguments: Arguments) -> None:
     records = list(islice(all_records, arguments.limit))
     if not records:
         raise RecordError(f"{arguments.file}: no records to evaluate")
+    check_reward(arguments.reward, records)
     processor = arguments.processor()
     logger.info("%s records of %s; loading %s …", f"{len(records):,}", arguments.file, arguments.model)
     mesh = make_mesh()

@@ -38,9 +38,11 @@ def score_batch(
     `settings.segmentation_reward` is "mask". Raises RewardUnavailable when the service cannot be reached: a
     score is never made up in its place.
     """
-    judged = _judge_texts(requests, client, variant, settings)
-    if settings.segmentation_reward == "mask":
-        judged |= _judge_masks(requests, judge_masks, variant)
+    judged: dict[int, Judged] = {}
+    if settings.module is None:  # a reward of one's own judges by itself
+        judged = _judge_texts(requests, client, variant, settings)
+        if settings.segmentation_reward == "mask":
+            judged |= _judge_masks(requests, judge_masks, variant)
     if pool is not None:
         return pool.score(requests, variant=variant, judged=judged, settings=settings)
     return [

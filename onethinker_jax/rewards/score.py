@@ -87,6 +87,8 @@ class RewardSettings:
     """Width of the key time's Gaussian, in seconds."""
     segmentation_reward: SegmentationReward = "points"
     """``points`` compares box and points with the record's; ``mask`` compares the mask that they prompt."""
+    module: str | None = None
+    """A reward of one's own in place of the formulas: MODULE:FUNCTION or FILE.py:FUNCTION (docs/rewards.md)."""
     text_normalisation: Normalisation = "raw"
     """What becomes of the service's scores of open-ended answers; ``raw`` suits ROUGE, which is in [0, 1]."""
 
@@ -103,6 +105,8 @@ class RewardSettings:
             raise ValueError(
                 f'segmentation_reward must be "points" or "mask", not {self.segmentation_reward!r}'
             )
+        if self.module is not None and not all(self.module.rpartition(":")[::2]):
+            raise ValueError(f"module {self.module!r} is not MODULE:FUNCTION or FILE.py:FUNCTION")
         if self.text_normalisation not in get_args(Normalisation):
             raise ValueError(
                 f"text_normalisation must be one of {', '.join(get_args(Normalisation))}, "
@@ -120,8 +124,11 @@ def max_accuracy(
     settings: RewardSettings = DEFAULT_SETTINGS,
 ) -> float:
     """The largest accuracy of a task: 1, but in the paper variant the sum of its terms' weights for
-    spatial-temporal grounding (2 by default) and segmentation (3 of an image, 4 of a video)."""
+    spatial-temporal grounding (2 by default) and segmentation (3 of an image, 4 of a video). A reward of one's own
+    keeps to [0, 1]."""
     _check_task(problem_type, variant)
+    if settings.module is not None:
+        return 1.0
     weights = TABLE[problem_type].weights_of(data_type)
     if variant == "released" or not weights or by_mask(problem_type, settings):
         return 1.0
@@ -144,6 +151,8 @@ def max_overall(
 ) -> float:
     """The largest reward of a task; divide by it to compare tasks in one table."""
     accuracy = max_accuracy(problem_type, data_type, variant, settings)
+    if settings.module is not None:
+        return 1.0
     if variant == "paper":
         return accuracy + settings.format_weight
     return ACCURACY_WEIGHT * accuracy + FORMAT_WEIGHT + MAX_STRUCTURE
@@ -181,6 +190,8 @@ def score_response(
     missing or NaN, GroundTruthError for a truth its task cannot read; never for a response.
     """
     _check_task(problem_type, variant)
+    if settings.module is not None:
+        raise ValueError(f"module {settings.module}: a reward of one's own is asked by `scoring.Scorer`")
     truth = unwrap_answer(ground_truth)
     text_score = None if text_score is None else _unit(text_score, "text_score")
     if len(response) > MAX_RESPONSE_CHARS:

@@ -17,6 +17,7 @@ from typing import Any
 
 from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.answers import MAX_RESPONSE_CHARS
+from onethinker_jax.rewards.own_reward import RewardFunctionError, load_reward, own_score
 from onethinker_jax.rewards.score import (
     DEFAULT_SETTINGS,
     GroundTruthError,
@@ -39,6 +40,9 @@ REQUEST_LIMIT_S = 90.0
 """For one request on the clock, above what a comparison of mathematics may take: only a stuck worker gets there."""
 
 
+_WORKER = "onethinker_jax.rewards.score_worker"
+
+
 class ScoringError(UserError):
     """A part of a batch could not be scored: its worker processes died, one after the other."""
 
@@ -56,6 +60,8 @@ class ScoreRequest:
     """Which prompt of the batch it answers: scores normalised by group are within it."""
     options: Sequence[str] = ()
     """Of a multiple-choice question, with or without their letters."""
+    record: Mapping[str, Any] | None = None
+    """What a reward of one's own is given, see `own_reward`; JSON."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,10 @@ UNJUDGED = Judged()
 
 
 def score_request(request: ScoreRequest, judged: Judged, variant: Variant, settings: RewardSettings) -> Score:
-    """`score_response` of one request, in this process."""
+    """`score_response` of one request, or what `settings.module` gives it, in this process."""
+    if settings.module is not None:
+        assert request.record is not None
+        return own_score(settings.module, request.record, request.response)
     return score_response(
         request.response,
         request.ground_truth,
@@ -95,7 +104,7 @@ class ScorePool:
             raise ValueError(f"workers must be at least 1, not {workers}")
         self.replaced = 0
         """Workers that died, or got stuck, and were replaced."""
-        self._workers = [WorkerProcess("onethinker_jax.rewards.score_worker") for _ in range(workers)]
+        self._workers = [WorkerProcess(_WORKER) for _ in range(workers)]
         self._idle: queue.Queue[WorkerProcess] = queue.Queue()
         for worker in self._workers:
             self._idle.put(worker)
@@ -132,9 +141,8 @@ class ScorePool:
         """
         judged = judged or {}
         rows = [(request, judged.get(number, UNJUDGED)) for number, request in enumerate(requests)]
-        common = {"variant": variant, "settings": dataclasses.asdict(settings)}
         chunks = [
-            {**common, "start": start, "rows": [_row(*pair) for pair in rows[start : start + CHUNK]]}
+            _chunk(rows[start : start + CHUNK], start, variant, settings)
             for start in range(0, len(rows), CHUNK)
         ]
         return [score for scores in self._threads.map(self._score_chunk, chunks) for score in scores]
@@ -167,10 +175,28 @@ def score_pool(workers: int) -> Iterator[ScorePool | None]:
         yield pool
 
 
+def try_reward(settings: RewardSettings, requests: Sequence[ScoreRequest] = ()) -> None:
+    """Loads a reward of one's own in a process of its own, so that what it imports stays out of this one, and scores.
+
+    Raises RewardFunctionError, and ScoringError when it ends its process or takes too long.
+    """
+    worker = WorkerProcess(_WORKER)
+    try:
+        rows = [(request, UNJUDGED) for request in requests]
+        reply = worker.ask(_chunk(rows, 0, "paper", settings), REQUEST_LIMIT_S * max(len(rows), 1))
+    finally:
+        worker.stop()
+    if reply is None:
+        raise ScoringError(f"reward.module {settings.module}: ended its process, or took too long")
+    _scores(reply, len(rows))
+
+
 def score_rows(chunk: dict[str, Any]) -> dict[str, Any]:
     """A worker's part: the scores of a chunk's rows, or the error of the first that has one."""
     settings = RewardSettings(**chunk["settings"])
     try:
+        if settings.module is not None:
+            load_reward(settings.module)  # also for no rows: whoever tries it hears what is wrong
         scores = [
             dataclasses.astuple(
                 score_request(ScoreRequest(*request), Judged(*judged), chunk["variant"], settings)
@@ -178,19 +204,33 @@ def score_rows(chunk: dict[str, Any]) -> dict[str, Any]:
             for request, judged in chunk["rows"]
         ]
     except ValueError as error:
-        return {"error": str(error), "ground_truth": isinstance(error, GroundTruthError)}
+        return {"error": str(error), "kind": type(error).__name__}
     return {"scores": scores}
 
 
+def _chunk(
+    rows: Sequence[tuple[ScoreRequest, Judged]], start: int, variant: Variant, settings: RewardSettings
+) -> dict[str, Any]:
+    """Rows as a worker is sent them, the first of which is request number ``start``."""
+    common = {"variant": variant, "settings": dataclasses.asdict(settings)}
+    return {**common, "start": start, "rows": [_row(*pair) for pair in rows]}
+
+
 def _row(request: ScoreRequest, judged: Judged) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """A request as JSON; of a response too long to be read, only so much that it stays too long."""
-    request = dataclasses.replace(request, response=request.response[: MAX_RESPONSE_CHARS + 1], question="")
+    """A request as JSON; of a response too long for the formulas, only so much that it stays too long."""
+    response = request.response if request.record else request.response[: MAX_RESPONSE_CHARS + 1]
+    request = dataclasses.replace(request, response=response, question="")
     return dataclasses.astuple(request), dataclasses.astuple(judged)
+
+
+_RAISED: dict[str, type[ValueError]] = {
+    error.__name__: error for error in (GroundTruthError, RewardFunctionError)
+}
 
 
 def _scores(reply: dict[str, Any], count: int) -> list[Score]:
     if "error" in reply:
-        raise (GroundTruthError if reply["ground_truth"] else ValueError)(reply["error"])
+        raise _RAISED.get(reply["kind"], ValueError)(reply["error"])
     scores = [Score(*parts) for parts in reply["scores"]]
     if len(scores) != count:
         raise ScoringError(f"a scoring worker gave {len(scores)} scores for {count} requests")

@@ -59,7 +59,7 @@ from onethinker_jax.files import write_whole
 from onethinker_jax.rewards.client.sidecar import SidecarSettings, connect
 from onethinker_jax.rewards.score import RewardSettings
 from onethinker_jax.rewards.score_pool import score_pool
-from onethinker_jax.scoring import Scorer
+from onethinker_jax.scoring import Scorer, check_reward
 from onethinker_jax.text_output import json_text, one_line
 
 logger = logging.getLogger("onethinker_jax.data_pipeline.annotate")  # also as __main__
@@ -112,6 +112,7 @@ def annotate(settings: AnnotateSettings, console: Console) -> AnnotationReport:
 
     Raises UserError or OSError; what was answered until then is kept.
     """
+    check_reward(settings.reward)
     settings.out.mkdir(parents=True, exist_ok=True)
     prompt = settings.system_prompt.read_text(encoding="utf-8") if settings.system_prompt else SYSTEM_PROMPT
     (settings.out / "bad.jsonl").unlink(missing_ok=True)

@@ -8,7 +8,9 @@ from onethinker_jax.data_pipeline.processor.prompts import Prompts
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.family import family_name
 from onethinker_jax.model.hf_weights import check_weights
+from onethinker_jax.scoring import check_reward
 from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.config import DataSettings, SettingError, TrainConfig
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.export import check_out
@@ -21,10 +23,16 @@ LARGEST_LEARNING_RATE = 1e-4
 def check_before(config: TrainConfig) -> None:
     """Raises what is wrong with the settings and the files that they name, within a second and without a trace.
 
-    SettingError, ConfigError, WeightsError, ProcessorError, PromptError, FileNotFoundError or FileExistsError, each
-    one line that names the setting or the file.
+    SettingError, ConfigError, WeightsError, ProcessorError, PromptError, RewardFunctionError, FileNotFoundError or
+    FileExistsError, each one line that names the setting or the file.
     """
     _check_files(config)
+    check_reward(config.reward)
+    if config.reward.module is not None and config.rl.method == "gdpo" and config.rl.reward_weights is None:
+        raise SettingError(
+            f"rl.method gdpo with reward.module {config.reward.module} needs --rl.reward-weights: nothing says how its "
+            "reward weighs accuracy, format and structure"
+        )
     base = config.model.init_from
     if base is not None:
         sizes = Qwen3VLConfig.from_directory(base)

@@ -29,7 +29,7 @@ from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_
 from onethinker_jax.files import write_whole
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.directory import companion_files
-from onethinker_jax.scoring import check_truths
+from onethinker_jax.scoring import check_reward, check_truths
 from onethinker_jax.train.checkpoint import BASE
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.run import TrainConfig
@@ -89,6 +89,7 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
             )
     if config.rl.steps:
         check_truths(records["rl"], config.reward)
+    check_reward(config.reward, records["rl"] or records["heldout"])
     log.info(
         f"records: {len(records['sft'])} SFT, {len(records['rl'])} RL, {len(records['heldout'])} held out"
     )
