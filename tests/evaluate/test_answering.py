@@ -330,3 +330,23 @@ def test_memory_does_not_grow_with_the_records(
     record_property("peaks_mib", peaks)
     record_property("prompt_mib", of_one / 2**20)
     assert peaks[64] - peaks[16] < 0.25 * 48 * of_one / 2**20, (peaks, of_one)
+
+
+def test_a_reward_of_ones_own(
+    answer: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores every answer; an error of its own is one line with the record's name, and the answers are kept."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "def number(record, response):\n    return record['problem_id'] / 10\n\n"
+        "def fails(record, response):\n    return 1 / (record['problem_id'] - 4)**2\n"
+    )
+    assert answer("--reward.module", f"{own}:number") == 0
+    assert [row["overall"] for row in rows(tmp_path)] == [number / 10 for number in range(COUNT)]
+    assert answer("--reward.module", f"{own}:fails") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line.startswith(f"error: reward.module {own}:fails: ")
+        and "(problem_id 4): raised ZeroDivision" in line
+    )
+    assert len(rows(tmp_path)) == COUNT
