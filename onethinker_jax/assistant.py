@@ -127,7 +127,7 @@ class Assistant:
     def respond(self, prompt: Example, *, seed: int | None = None) -> Response:
         """The model's one response to a prompt.  Raises ConfigError, WeightsError, UsageError."""
         size = padded(len(prompt.tokens)), padded(len(prompt.patches))
-        settings = self.settings.sampler(rows=1, prompt_tokens=size[0], prompt_patches=size[1])
+        settings = self.settings.sampler(prompt_slots=1, prompt_tokens=size[0], prompt_patches=size[1])
         graphdef, params = self.model()
         if size not in self._samplers:
             dtype = self.settings.dtype
@@ -164,7 +164,9 @@ def load(path: str | PathLike[str], **settings: Any) -> Assistant:
     arguments = ModelArguments(model=Path(path), **settings)
     if arguments.dtype not in ("float32", "bfloat16"):
         raise UsageError(f"dtype {arguments.dtype!r} is not float32 or bfloat16")
-    arguments.sampler(rows=1, prompt_tokens=1, prompt_patches=0)  # names a setting before anything is read
+    arguments.sampler(
+        prompt_slots=1, prompt_tokens=1, prompt_patches=0
+    )  # names a setting before anything is read
     assistant = Assistant(arguments)
     assistant.model()
     return assistant

@@ -19,8 +19,15 @@ EXAMPLES = ROOT / "examples"
 # The presets' lengths are those of a real model; these take seconds.
 TINY = (
     *("--model.family", "None", "--model.compute-dtype", "float32", "--mesh.fsdp", "1", "--mesh.tensor", "1"),
-    *("--data.image-max-pixels", "4096", "--evaluation.rows", "2", "--evaluation.prompt-tokens", "512"),
-    *("--evaluation.prompt-patches", "64", "--evaluation.max-new-tokens", "8"),
+    *(
+        "--data.image-max-pixels",
+        "4096",
+        "--evaluation.sampler.prompt-slots",
+        "2",
+        "--evaluation.sampler.prompt-tokens",
+        "512",
+    ),
+    *("--evaluation.sampler.prompt-patches", "64", "--evaluation.sampler.max-new-tokens", "8"),
 )
 
 
@@ -60,8 +67,18 @@ def test_sft_own_data(model: Path, tmp_path: Path) -> None:
 
 def test_rl_own_data_with_a_reward_of_ones_own(model: Path, tmp_path: Path) -> None:
     flags = (
-        *("--rl.steps", 1, "--rl.prompts", 2, "--rl.samples", 2, "--rl.updates", 1, "--rl.max-new-tokens", 8),
-        *("--rl.rollout-rows", "None", "--rl.prompt-tokens", 512, "--rl.prompt-patches", 64),
+        *(
+            "--rl.steps",
+            1,
+            "--rl.prompts-per-step",
+            2,
+            "--rl.rollout.group-size",
+            2,
+            "--rl.num-minibatches",
+            1,
+        ),
+        *("--rl.rollout.max-new-tokens", 8, "--rl.rollout.prompt-slots", "None"),
+        *("--rl.rollout.prompt-tokens", 512, "--rl.rollout.prompt-patches", 64),
         *("--rl.batch.rows", 1, "--rl.batch.tokens", 512, "--rl.batch.patches", 64),
         *("--rl.accuracy-low", -1, "--rl.accuracy-high", 2),
     )

@@ -28,7 +28,7 @@ SMALL = (
         "--data.shapes-heldout",
         "4",
     ),
-    *("--rl.prompts", "2", "--rl.max-new-tokens", "16", "--rl.save-every", "1"),
+    *("--rl.prompts-per-step", "2", "--rl.rollout.max-new-tokens", "16", "--rl.save-every", "1"),
 )
 
 
@@ -76,7 +76,10 @@ def test_a_run(file: Path, tmp_path: Path, capsys) -> None:
         ),
         (("--reward.module", "FILE:changes"), "returned str, not a number or a Score"),
         (("--reward.module", "gone"), "module 'gone' is not MODULE:FUNCTION or FILE.py:FUNCTION"),
-        (("--reward.module", "FILE:letters", "--rl.method", "gdpo"), "needs --rl.reward-weights"),
+        (
+            ("--reward.module", "FILE:letters", "--rl.advantage.estimator", "gdpo"),
+            "needs --rl.advantage.weights",
+        ),
     ],
 )
 def test_one_that_does_not_work(

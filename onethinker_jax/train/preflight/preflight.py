@@ -10,7 +10,6 @@ from onethinker_jax.model.family import family_name
 from onethinker_jax.model.hf_weights import check_weights
 from onethinker_jax.scoring import check_reward
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.config import DataSettings, SettingError, TrainConfig
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.export import check_out
@@ -28,10 +27,14 @@ def check_before(config: TrainConfig) -> None:
     """
     _check_files(config)
     check_reward(config.reward)
-    if config.reward.module is not None and config.rl.method == "gdpo" and config.rl.reward_weights is None:
+    if (
+        config.reward.module is not None
+        and config.rl.advantage.method == "gdpo"
+        and not config.rl.advantage.weights
+    ):
         raise SettingError(
-            f"rl.method gdpo with reward.module {config.reward.module} needs --rl.reward-weights: nothing says how its "
-            "reward weighs accuracy, format and structure"
+            f"rl.advantage.estimator gdpo with reward.module {config.reward.module} needs --rl.advantage.weights: nothing says "
+            "how its reward weighs accuracy, format and structure"
         )
     base = config.model.init_from
     if base is not None:
