@@ -4,19 +4,16 @@
     python docs/gpu_memory.py qwen3_vl_2b_rl_gpu [--gpu a100] [--only decoding] [any flag of training]
     python docs/gpu_memory.py                                           # the GPU presets, into docs/plan.md
 
-The number of GPUs is that of the preset's mesh.  Each program is compiled in a process of its own.  Exit status 0: all
-leave MARGIN of the memory free; 1: one does not, or cannot be compiled; 2: a wrong name or flag.
+The number of GPUs is that of the preset's mesh.  Exit status 0: every program leaves MARGIN of the memory free; 1: one
+does not, or the compiler is missing; 2: a wrong name or flag.
 """
 
 import importlib.util
 import os
 import re
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,12 +24,14 @@ from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
     from onethinker_jax.train.plan_programs import Program
 
 PAGE = Path(__file__).parent / "plan.md"
 BEGIN, END = "<!-- gpus: begin -->", "<!-- gpus: end -->"
+SUMMARY = (
+    "| preset | GPUs | fits | largest program | GiB of a GPU | of | step at least |\n" + "|---" * 7 + "|\n"
+)
+NEW_LINE = "\n"
 MARGIN = 0.08  # of the memory stays free, for CUDA, NCCL and what the allocator cannot fill
 
 
@@ -116,7 +115,6 @@ class Compiled:
     beside: dict[str, float]
     least: float  # seconds of one run: FLOPs at the chip's peak, or arguments read once
     runs: int  # a step
-    seconds: float  # to compile
 
     @property
     def total(self) -> float:
@@ -125,89 +123,75 @@ class Compiled:
 
 def main(arguments: Sequence[str]) -> int:
     """Compiles for the preset named, or for all GPU presets into the page; returns the exit status."""
-    os.environ["JAX_PLATFORMS"] = "cpu"  # before the processes start: their GPUs are only described
+    os.environ["JAX_PLATFORMS"] = "cpu"  # before the first import of JAX: the GPUs are only described
+    every = [[name, "--gpu", gpu] for gpu in TARGETS for name in GPU_PRESETS]
+    fit = True
     try:
-        wanted = (
-            [arguments] if arguments else [[name, "--gpu", gpu] for name in GPU_PRESETS for gpu in TARGETS]
-        )
+        wanted = [arguments] if arguments else every
         configs = [parse(one, MemoryConfig, prog="python docs/gpu_memory.py") for one in wanted]
+        if importlib.util.find_spec("jax_cuda12_plugin") is None:
+            sys.stderr.write(
+                "error: XLA's GPU compiler is not installed: pip install 'jax[cuda12]==0.10.2'\n"
+            )
+            return 1
+        for config in configs:
+            programs = compile_all(config)
+            fit = fit and all(_fits(one, config.gpu) for one in programs)
+            if arguments:
+                sys.stdout.write(describe(config, programs))
+            else:
+                _into_page(config, programs)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    if importlib.util.find_spec("jax_cuda12_plugin") is None:
-        sys.stderr.write("error: XLA's GPU compiler is not installed: pip install 'jax[cuda12]==0.10.2'\n")
-        return 1
-    reports = [(config, compile_all(config)) for config in configs]
-    if arguments:
-        sys.stdout.write(describe(*reports[0]))
-    else:
-        _into_page(reports)
-    return 0 if all(programs and all(_fits(one, c.gpu) for one in programs) for c, programs in reports) else 1
+    return 0 if fit else 1
 
 
 def compile_all(config: MemoryConfig) -> list[Compiled]:
-    """Every program whose name matches, each in a fresh process, one after another."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        names = [name for name in pool.submit(_names, config).result() if re.search(config.only, name)]
-        return [pool.submit(_compile, config, name).result() for name in names]
-
-
-def _names(config: MemoryConfig) -> list[str]:
-    return [program.name for program in _programs(config, _mesh(config))]
-
-
-def _mesh(config: MemoryConfig) -> "Mesh":
-    """Of the GPUs of one host, which are only described."""
+    """Every program whose name matches.  Raises UsageError where none does."""
+    import jax
     from jax.experimental import topologies
 
     from onethinker_jax.model.sharding import make_mesh
-
-    shape = f"1x1x{config.mesh.size}"
-    described = topologies.get_topology_desc(
-        platform="cuda", topology_name=shape, topology=shape, target_config=TARGETS[config.gpu].target()
-    )
-    return make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices=described.devices)
-
-
-def _programs(config: MemoryConfig, mesh: "Mesh") -> "list[Program]":
-    import jax
-
     from onethinker_jax.train.plan_programs import plan_programs
     from onethinker_jax.train.policy import planned_sizes
 
+    shape = f"1x1x{config.mesh.size}"  # one host
+    described = topologies.get_topology_desc(
+        platform="cuda", topology_name=shape, topology=shape, target_config=TARGETS[config.gpu].target()
+    )
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices=described.devices)
     with jax.set_mesh(mesh):
-        return plan_programs(config, planned_sizes(config.model), mesh, everything=True)
+        programs = plan_programs(config, planned_sizes(config.model), mesh, everything=True)
+        chosen = [program for program in programs if re.search(config.only, program.name)]
+        if not chosen:
+            names = ", ".join(program.name for program in programs)
+            raise UsageError(f"--only {config.only}: no program's name matches; there are: {names}")
+        return [_compile(program, config) for program in chosen]
 
 
-def _compile(config: MemoryConfig, name: str) -> Compiled:
-    import jax
-
+def _compile(program: "Program", config: MemoryConfig) -> Compiled:
     from onethinker_jax.train.cost.program_cost import count_flops, device_bytes
     from onethinker_jax.train.plan import scaled
-
-    mesh, chip = _mesh(config), TARGETS[config.gpu].chip
-    (program,) = (one for one in _programs(config, mesh) if one.name == name)
 
     def gib(kinds: dict[str, Any]) -> dict[str, float]:
         return {kind: device_bytes(tree) / GIB for kind, tree in kinds.items() if tree is not None}
 
-    began = time.perf_counter()
-    with jax.set_mesh(mesh):
-        traced = program.function.trace(*program.arguments.values())  # type: ignore[attr-defined]
-        analysis: Any = traced.lower().compile().memory_analysis()
-    seconds = time.perf_counter() - began
+    chip = TARGETS[config.gpu].chip
+    function: Any = program.function
+    traced = function.trace(*program.arguments.values())
+    analysis: Any = traced.lower().compile().memory_analysis()
     arguments = gib(program.arguments)
-    flops = sum(scaled(count_flops(traced.jaxpr.jaxpr, trips=program.trips), config).values()) / mesh.size
+    flops = sum(scaled(count_flops(traced.jaxpr.jaxpr, trips=program.trips), config).values())
     read = sum(arguments.values()) * GIB * program.trips
     return Compiled(
-        name,
+        program.name,
         arguments,
         (analysis.output_size_in_bytes - analysis.alias_size_in_bytes) / GIB,
         (analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes) / GIB,
         gib(program.resident),
-        max(flops / chip.flops, read / chip.hbm_bandwidth),
+        max(flops / config.mesh.size / chip.flops, read / chip.hbm_bandwidth),
         program.runs,
-        seconds,
     )
 
 
@@ -224,15 +208,14 @@ def describe(config: MemoryConfig, programs: Sequence[Compiled]) -> str:
         f"Mesh data {mesh.data}, fsdp {mesh.fsdp}, tensor {mesh.tensor}. GiB of one GPU, of {chip.hbm / GIB:.1f}; "
         f"{MARGIN:.0%} are to stay free.",
         "",
-        "| program | total | free | temporaries | outputs | arguments | beside it | compiled in |",
-        "|---|---|---|---|---|---|---|---|",
+        "| program | total | free | temporaries | outputs | arguments | beside it |",
+        "|---" * 7 + "|",
     ]
     for one in programs:
         free = 1 - one.total * GIB / chip.hbm
         lines.append(
             f"| {one.name} | **{one.total:.1f}** | {free:.0%}{'' if _fits(one, config.gpu) else ', does not fit'} | "
-            f"{one.temporaries:.1f} | {one.outputs:.1f} | {_kinds(one.arguments)} | {_kinds(one.beside)} | "
-            f"{one.seconds:.0f} s |"
+            f"{one.temporaries:.1f} | {one.outputs:.1f} | {_kinds(one.arguments)} | {_kinds(one.beside)} |"
         )
     for stage in ("SFT", "RL"):
         own = [one for one in programs if one.name.startswith(stage)]
@@ -246,24 +229,28 @@ def _kinds(sizes: dict[str, float]) -> str:
     return ", ".join(f"{kind} {size:.1f}" for kind, size in sizes.items() if size >= 0.05)
 
 
-def _into_page(reports: Sequence[tuple[MemoryConfig, list[Compiled]]]) -> None:
-    """A row a preset and GPU, then the tables, between the page's markers."""
-    rows = [
-        "| preset | GPUs | fits | largest program | GiB of a GPU | of | step at least |",
-        "|---" * 7 + "|",
-    ]
-    for config, programs in reports:
-        chip, largest = TARGETS[config.gpu].chip, max(programs, key=lambda one: one.total)
-        step = sum(one.least * one.runs for one in programs if not one.name.startswith("held-out"))
-        fits = "yes" if all(_fits(one, config.gpu) for one in programs) else "no"
-        rows.append(
-            f"| {config.name} | {config.mesh.size} x {chip.name} | {fits} | {largest.name} | {largest.total:.1f} | "
-            f"{chip.hbm / GIB:.1f} | {step:.3g} s |"
-        )
-    summary = "\n".join(rows)
-    tables = "\n".join(describe(config, programs) for config, programs in reports)
-    head, _, tail = re.split(f"{BEGIN}|{END}", PAGE.read_text())
-    PAGE.write_text(f"{head}{BEGIN}\n{summary}\n\n{tables}{END}{tail}")
+def _into_page(config: MemoryConfig, programs: Sequence[Compiled]) -> None:
+    """A row of the summary and the table, each in the place of an older one of this preset and GPU, or at the end."""
+    chip, largest = TARGETS[config.gpu].chip, max(programs, key=lambda one: one.total)
+    step = sum(one.least * one.runs for one in programs if not one.name.startswith("held-out"))
+    fits = "yes" if all(_fits(one, config.gpu) for one in programs) else "no"
+    row = (
+        f"| {config.name} | {config.mesh.size} x {chip.name} | {fits} | {largest.name} | {largest.total:.1f} | "
+        f"{chip.hbm / GIB:.1f} | {step:.3g} s |\n"
+    )
+    head, body, tail = re.split(f"{BEGIN}|{END}", PAGE.read_text())
+    summary, *tables = re.split(r"^(?=### )", body, flags=re.MULTILINE)
+    rows = _put(summary.strip("\n").splitlines(keepends=True)[2:], row, " | ".join(row.split(" | ")[:2]))
+    table = describe(config, programs)
+    tables = _put([one.strip("\n") + "\n" for one in tables], table, table.splitlines()[0] + "\n")
+    PAGE.write_text(f"{head}{BEGIN}\n{SUMMARY}{''.join(rows)}{NEW_LINE}{NEW_LINE.join(tables)}{END}{tail}")
+
+
+def _put(parts: list[str], part: str, beginning: str) -> list[str]:
+    """``parts`` with ``part`` in the place of the one with its ``beginning``, or at the end."""
+    parts = [one if one.endswith("\n") else one + "\n" for one in parts]
+    kept = [part if one.startswith(beginning) else one for one in parts]
+    return kept if part in kept else [*kept, part]
 
 
 if __name__ == "__main__":

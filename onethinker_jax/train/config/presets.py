@@ -7,6 +7,7 @@ from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
+from onethinker_jax.train.config.presets_gpu import GPU_PRESETS
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.run import LogSettings, TrainConfig
@@ -84,4 +85,9 @@ def smoke() -> TrainConfig:
     )
 
 
-PRESETS = {"shapes": shapes, "smoke": smoke} | {preset.__name__: preset for preset in SLICES}
+PRESETS = {
+    "shapes": shapes,
+    "smoke": smoke,
+    **{preset.__name__: preset for preset in SLICES},
+    **GPU_PRESETS,
+}

@@ -1,1 +1,122 @@
-GPU_PRESETS = {}
+"""Settings for one GPU of 80 GB, and for one host of eight: an update's rows, prompts, lengths, media and learning
+rates are those of the TPU presets of the same model (``presets_qwen3_vl``).
+
+What differs is the mesh, the rows of a micro-batch, what is kept for the backward pass, and how many prompts are
+decoded together.  A row of RL holds a whole group, so that its prompt is computed once.  Weights, Adam's moments and
+sums of gradients are float32, the towers compute in bfloat16, and so is the KV cache.
+
+``docs/plan.md`` shows what each program needs of an H100's and an A100's memory, as XLA compiles it for them; none of
+these presets has run on a GPU yet.  JAX takes three quarters of a GPU's memory unless
+``XLA_PYTHON_CLIENT_MEM_FRACTION`` says otherwise, and each preset needs about that much or more at times.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.presets_qwen3_vl import (
+    qwen3_vl_2b_rl,
+    qwen3_vl_2b_sft,
+    qwen3_vl_8b_rl,
+    qwen3_vl_8b_sft,
+)
+from onethinker_jax.train.config.run import TrainConfig
+
+PROMPT_BUCKETS = (
+    4  # up to 16,384, 8,192, 4,096 and 2,048 tokens: most prompts with one image fit in the smallest
+)
+
+
+def _on(base: TrainConfig, name: str, mesh: MeshSettings, *, rows: int, heldout_slots: int) -> TrainConfig:
+    """``base`` on another mesh, with ``rows`` of a micro-batch and as many rows an update as before."""
+    shards, sft, rl, evaluation = mesh.data * mesh.fsdp, base.sft, base.rl, base.evaluation
+    return replace(
+        base,
+        name=name,
+        mesh=mesh,
+        sft=replace(
+            sft,
+            batch=replace(sft.batch, rows=rows),
+            accumulate=sft.batch.rows * sft.accumulate // rows,
+        ),
+        rl=replace(rl, batch=replace(rl.batch, rows=rows)),
+        evaluation=replace(evaluation, sampler=_sampler(evaluation.sampler, heldout_slots, shards)),
+    )
+
+
+def _sampler(base: SamplerSettings, prompt_slots: int, shards: int) -> SamplerSettings:
+    """As many prompts decoded together, and one a shard prefilled at once: its activations and keys are large."""
+    return replace(base, prompt_slots=prompt_slots, prefill_rows=shards, prompt_buckets=PROMPT_BUCKETS)
+
+
+def _with_groups_in_rows(config: TrainConfig, *, prompt_slots: int) -> TrainConfig:
+    rollout = _sampler(config.rl.rollout, prompt_slots, config.mesh.data * config.mesh.fsdp)
+    tokens = rollout.prompt_tokens + rollout.group_size * rollout.max_new_tokens
+    return replace(
+        config, rl=replace(config.rl, rollout=rollout, batch=replace(config.rl.batch, tokens=tokens))
+    )
+
+
+def qwen3_vl_2b_sft_gpu() -> TrainConfig:
+    """Qwen3-VL-2B on chain-of-thought data, one GPU of 80 GB.
+
+    With ``XLA_PYTHON_CLIENT_MEM_FRACTION=0.92`` in the environment:
+    ``python -m onethinker_jax.train qwen3_vl_2b_sft_gpu --model.init-from Qwen3-VL-2B-Instruct …``
+
+    For an H100 or A100.  Needs the weights of Qwen/Qwen3-VL-2B-Instruct, ``--data.sft-file`` and
+    ``--data.heldout-file``.  AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update, one row at a
+    time; matrix products are kept for the backward pass.  An update of full rows takes an H100 at least 12 s.
+    """
+    config = _on(qwen3_vl_2b_sft(), "qwen3_vl_2b_sft_gpu", MeshSettings(), rows=1, heldout_slots=12)
+    return replace(config, model=replace(config.model, remat="dots"))
+
+
+def qwen3_vl_2b_rl_gpu() -> TrainConfig:
+    """EMA-GRPO of Qwen3-VL-2B, one GPU of 80 GB.
+
+    With ``XLA_PYTHON_CLIENT_MEM_FRACTION=0.92`` in the environment:
+    ``python -m onethinker_jax.train qwen3_vl_2b_rl_gpu --model.init-from runs/qwen3_vl_2b_sft_gpu/model …``
+
+    For an H100 or A100.  Needs the model that ``qwen3_vl_2b_sft_gpu`` exported, or the weights of
+    Qwen/Qwen3-VL-2B-Instruct, ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a
+    step; 4 prompts with their 8 answers are decoded together, a group at a time is trained on.  A step of full lengths
+    takes an H100 at least 1,350 s.
+    """
+    config = _on(qwen3_vl_2b_rl(), "qwen3_vl_2b_rl_gpu", MeshSettings(), rows=1, heldout_slots=12)
+    return _with_groups_in_rows(config, prompt_slots=4)
+
+
+def qwen3_vl_8b_sft_8gpu() -> TrainConfig:
+    """OneThinker's cold start of Qwen3-VL-8B, one host of eight GPUs of 80 GB.
+
+    With ``XLA_PYTHON_CLIENT_MEM_FRACTION=0.92`` in the environment:
+    ``python -m onethinker_jax.train qwen3_vl_8b_sft_8gpu --model.init-from Qwen3-VL-8B-Instruct …``
+
+    For H100 or A100 SXM.  Needs the weights of Qwen/Qwen3-VL-8B-Instruct, ``--data.sft-file`` and
+    ``--data.heldout-file``.  AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update, two rows a GPU
+    at a time.
+    """
+    mesh = MeshSettings(fsdp=8)
+    return _on(qwen3_vl_8b_sft(), "qwen3_vl_8b_sft_8gpu", mesh, rows=16, heldout_slots=48)
+
+
+def qwen3_vl_8b_rl_8gpu() -> TrainConfig:
+    """OneThinker's EMA-GRPO of Qwen3-VL-8B, one host of eight GPUs of 80 GB.
+
+    With ``XLA_PYTHON_CLIENT_MEM_FRACTION=0.92`` in the environment:
+    ``python -m onethinker_jax.train qwen3_vl_8b_rl_8gpu --model.init-from runs/qwen3_vl_8b_sft_8gpu/model …``
+
+    For H100 or A100 SXM.  Needs the model that ``qwen3_vl_8b_sft_8gpu`` exported, or the weights of
+    Qwen/Qwen3-VL-8B-Instruct, ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a
+    step; 40 prompts with their 8 answers are decoded together, four groups at a time are trained on, each by two GPUs.
+    """
+    mesh = MeshSettings(fsdp=4, tensor=2)
+    config = _on(qwen3_vl_8b_rl(), "qwen3_vl_8b_rl_8gpu", mesh, rows=4, heldout_slots=64)
+    return _with_groups_in_rows(config, prompt_slots=40)
+
+
+GPU_PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    preset.__name__: preset
+    for preset in (qwen3_vl_2b_sft_gpu, qwen3_vl_2b_rl_gpu, qwen3_vl_8b_sft_8gpu, qwen3_vl_8b_rl_8gpu)
+}

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import jax
 import pytest
 
 from onethinker_jax.command_line import UsageError
@@ -178,6 +179,30 @@ def test_prompts_in_pieces_are_counted() -> None:
     assert prefill.tokens == whole["RL prefill"].tokens * 96 // 512
     prompts = prefill.function.trace(*prefill.arguments.values()).out_info
     assert prompts.prefix.key.shape == prefill.arguments["prompts' keys and values"].prefix.key.shape
+
+
+def test_what_moves_caches_and_the_heldout_sampler_are_listed_where_asked() -> None:
+    """The sampler's next prompts lie beside decoding; half of a cache's rows beside the cache, on one data shard."""
+    config, sizes = narrow(4)
+    config = replace(config, mesh=MeshSettings())
+    plain, everything = (
+        {program.name: program for program in plan_programs(config, sizes, make_mesh(), everything=more)}
+        for more in (False, True)
+    )
+    sampler = ["prefill", "decoding", "filling", "halving"]
+    assert list(everything) == [
+        *list(plain)[:-2],
+        *(f"{stage} {part}" for stage in ("RL", "held-out") for part in sampler),
+    ]
+    prompts = everything["RL decoding"].resident["prompts that wait"]
+    assert "prompts that wait" not in plain["RL decoding"].resident
+    assert prompts is everything["RL filling"].arguments["prompts that wait"]
+    for stage in ("RL", "held-out"):
+        halving = everything[f"{stage} halving"]
+        cache = halving.arguments["KV cache"]
+        half = jax.eval_shape(halving.function, *halving.arguments.values())
+        assert 2 * half.prefix.key.shape[1] == cache.prefix.key.shape[1]
+    assert list(everything["held-out decoding"].resident) == ["parameters", "prompts that wait"]
 
 
 @needs_libtpu
