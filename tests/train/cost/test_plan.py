@@ -15,6 +15,7 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train import plan
 from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.objective import PolicyLossSettings
@@ -184,7 +185,8 @@ def test_prompts_in_pieces_are_counted() -> None:
 def test_what_moves_caches_and_the_heldout_sampler_are_listed_where_asked() -> None:
     """The sampler's next prompts lie beside decoding; half of a cache's rows beside the cache, on one data shard."""
     config, sizes = narrow(4)
-    config = replace(config, mesh=MeshSettings())
+    answers = replace(config.rl.rollout, prompt_slots=2, group_size=1, temperature=0.0)
+    config = replace(config, mesh=MeshSettings(), evaluation=EvaluationSettings(answers))
     plain, everything = (
         {program.name: program for program in plan_programs(config, sizes, make_mesh(), everything=more)}
         for more in (False, True)
