@@ -169,9 +169,10 @@ def test_a_second_pass_and_a_sampler_at_work_are_counted() -> None:
 def test_prompts_in_pieces_are_counted() -> None:
     config, sizes = narrow(4)
     config = replace(config, sft=SFTSettings(steps=0), mesh=MeshSettings())
+    chunked = replace(config.rl.rollout, prefill_chunk_tokens=96)
     whole, pieces = (
         {program.name: program for program in plan_programs(one, sizes, make_mesh())}
-        for one in (config, replace(config, rl=replace(config.rl, prefill_tokens=96)))
+        for one in (config, replace(config, rl=replace(config.rl, rollout=chunked)))
     )
     assert list(whole) == ["RL gradients", "RL update", "RL prefill", "RL decoding"]
     assert list(pieces) == ["RL gradients", "RL update", "RL media", "RL prefill", "RL decoding"]
