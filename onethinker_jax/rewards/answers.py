@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from onethinker_jax.answer_forms import Box, Point
 from onethinker_jax.errors import SkippableError
-from onethinker_jax.tasks import TABLE, is_structured
+from onethinker_jax.tasks import TABLE
 
 
 class GroundTruthError(SkippableError, ValueError):
@@ -132,9 +132,7 @@ def parse_structured(answer: str | None, problem_type: str, data_type: str) -> S
     `answer` is the text inside the tags. For a text task, and for a row without a problem type, the result is
     None as well: there is nothing to read. Raises ValueError for an unknown problem type.
     """
-    if problem_type and problem_type not in TABLE:
-        raise ValueError(f"unknown problem_type {problem_type!r}: one of {', '.join(TABLE)}")
-    if answer is None or not is_structured(problem_type):
+    if not problem_type or TABLE[problem_type].answer != "JSON" or answer is None:
         return None
     value = parse_json(answer)
     if not isinstance(value, dict):

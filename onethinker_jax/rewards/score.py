@@ -126,10 +126,10 @@ def max_accuracy(
     """The largest accuracy of a task: 1, but in the paper variant the sum of its terms' weights for
     spatial-temporal grounding (2 by default) and segmentation (3 of an image, 4 of a video). A reward of one's own
     keeps to [0, 1]."""
-    _check_task(problem_type, variant)
+    _check_variant(variant)
+    weights = TABLE[problem_type].weights_of(data_type)
     if settings.module is not None:
         return 1.0
-    weights = TABLE[problem_type].weights_of(data_type)
     if variant == "released" or not weights or by_mask(problem_type, settings):
         return 1.0
     total = 0.0
@@ -189,7 +189,7 @@ def score_response(
     the ground truth may then be empty. Raises ValueError for an unknown task or variant and for scores that are
     missing or NaN, GroundTruthError for a truth its task cannot read; never for a response.
     """
-    _check_task(problem_type, variant)
+    _check_variant(variant)
     if settings.module is not None:
         raise ValueError(f"module {settings.module}: a reward of one's own is asked by `scoring.Scorer`")
     truth = unwrap_answer(ground_truth)
@@ -253,9 +253,7 @@ def _mask_accuracy(prompt: StructuredAnswer | None, mask_score: float | None) ->
     return _unit(mask_score, "mask_score")
 
 
-def _check_task(problem_type: str, variant: str) -> None:
-    if problem_type not in TABLE:
-        raise ValueError(f"unknown problem_type {problem_type!r}: one of {', '.join(TABLE)}")
+def _check_variant(variant: str) -> None:
     if variant not in ("paper", "released"):
         raise ValueError(f'unknown reward variant {variant!r}: "paper" or "released"')
 

@@ -105,7 +105,7 @@ class Prompts:
 
 
 def instruction(task: Task) -> str:
-    """Our own instruction of a task. Raises KeyError for an unknown one."""
+    """Our own instruction of a task. Raises ValueError for an unknown one."""
     return f"Think in <think></think>, then give {task.wording.prompt} in <answer></answer>."
 
 

@@ -377,6 +377,6 @@ def _answer(
     fault = None if segmentation and not inner else answer_fault(inner, problem_type, data_type, options)
     if fault:
         part, colon, rest = fault.partition(": ")
-        keys = {one.key for one in TABLE[problem_type].parts}
+        keys = {one.key for one in TABLE[problem_type].parts} if problem_type else set()
         raise RecordError(f"{name}.{part}: {rest}" if colon and part in keys else f"{name}: {fault}")
     return value if tags else f"<answer>{value}</answer>"

@@ -16,6 +16,7 @@ from fractions import Fraction
 from onethinker_jax.rewards.equivalence.latex import is_constant
 from onethinker_jax.rewards.equivalence.units import UNITS, Unit
 from onethinker_jax.rewards.equivalence.written_text import CURRENCY, tidy
+from onethinker_jax.tasks import TABLE
 
 MAX_NUMBER_CHARS = 400
 """A longer text is no number."""
@@ -157,7 +158,7 @@ def number_fault(text: str, problem_type: str) -> str | None:
     value = number_value(text)
     if value is not None and math.isfinite(value):
         return None
-    if value is None and problem_type == "numerical" and len(text) <= MAX_NUMBER_CHARS:
+    if value is None and TABLE[problem_type].answer == "number" and len(text) <= MAX_NUMBER_CHARS:
         quantity = read_quantity(tidy(text))
         if is_constant(quantity.core if quantity else tidy(text)):
             return None

@@ -43,7 +43,7 @@ def test_every_task_has_its_own_wording():
 
 
 def test_unknown_problem_type_is_an_error():
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="unknown problem_type 'guessing'"):
         instruction(Task("guessing", "image"))
     with pytest.raises(PromptError, match=r"prompts: has no template for guessing \(image\)"):
         ask("?", (), Task("guessing", "image"))

@@ -305,3 +305,13 @@ def test_a_view_of_nothing(folder: Path) -> None:
         and view.duration == 0.0
         and view.question == "What is 3 + 4?"
     )
+
+
+def test_an_empty_answer_is_named_where_no_problem_type_is(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "What is 1 + 1?"},
+        {"role": "assistant", "content": "<answer> </answer>"},
+    ]
+    (tmp_path / "sft.json").write_text(json.dumps([{"messages": turns}]))
+    with pytest.raises(RecordError, match=r"messages\[-1\]: answer: must be a text that is not empty"):
+        read_records(tmp_path / "sft.json")
