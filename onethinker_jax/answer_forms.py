@@ -75,12 +75,12 @@ def _read_boxes(value: object) -> dict[int, Box] | None:
     return boxes
 
 
-def _read_points(value: object, count: int) -> tuple[Point, ...] | None:
-    if not isinstance(value, list) or len(value) != count:
+def _read_points(value: object, least: int, most: int) -> tuple[Point, ...] | None:
+    if not isinstance(value, list) or not least <= len(value) <= most:
         return None
     pairs = [_read_pair(item) for item in value]
     found = tuple(pair for pair in pairs if pair is not None)
-    return found if len(found) == count else None
+    return found if len(found) == len(value) else None
 
 
 def _second_fault(value: Any) -> str | None:
@@ -114,8 +114,9 @@ def _boxes_fault(value: Any) -> str | None:
     return None
 
 
-def _points_fault(value: Any, count: int) -> str | None:
-    if _read_points(value, count) is None:
+def _points_fault(value: Any, least: int, most: int) -> str | None:
+    if _read_points(value, least, most) is None:
+        count = f"{least}" if least == most else f"{least} to {most}"
         return f"must be {count} points [x, y], is {value!r:.60}"
     for point in value:
         if min(point) < 0 or max(point) > 1000:
@@ -123,9 +124,11 @@ def _points_fault(value: Any, count: int) -> str | None:
     return None
 
 
-def points(count: int) -> Form:
-    """`[[x, y], …]` of exactly `count` points."""
-    return Form(lambda value: _read_points(value, count), lambda value: _points_fault(value, count))
+def points(least: int, most: int) -> Form:
+    """`[[x, y], …]` of `least` to `most` points."""
+    return Form(
+        lambda value: _read_points(value, least, most), lambda value: _points_fault(value, least, most)
+    )
 
 
 SECOND = Form(finite_number, _second_fault)

@@ -123,8 +123,8 @@ class ProblemType:
 
 _ALL: tuple[Medium, ...] = ("image", "video", "text")
 _POINTS = (
-    Part("positive_points", points(3), "positive_points"),
-    Part("negative_points", points(3), "negative_points"),
+    Part("positive_points", points(3, 3), "positive_points"),
+    Part("negative_points", points(3, 3), "negative_points"),
 )
 _MARKS_EXAMPLE = (
     '"boxes": [120, 80, 560, 910], "positive_points": [[300, 200], [340, 480], [310, 700]], '
@@ -249,6 +249,17 @@ BY_NAME: dict[str, Task] = {str(task): task for task in TASKS}
 """The tasks by their text form, for what is read from flags and files."""
 MOMENTS: tuple[str, ...] = tuple(dict.fromkeys(task.moments for task in TASKS))
 """Names of the reward moments, in the order of a checkpoint's arrays: a new problem type stands last."""
+
+
+def table_in_markdown() -> str:
+    """The table as docs/data.md shows it."""
+    lines = ["| problem type | of | answer | annotations kept from | which is |", "|---|---|---|---|---|"]
+    for name, row in TABLE.items():
+        forms = dict.fromkeys(f"{task.wording.prompt}" for task in TASKS if task.problem_type == name)
+        least = row.threshold
+        cells = (name, ", ".join(row.media), "; video: ".join(forms), f"{least.accuracy:g}", least.meaning)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def of_answer(*kinds: AnswerKind) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from onethinker_jax.tasks import (
     Task,
     complete,
     is_structured,
+    table_in_markdown,
 )
 from tests.places import ROOT
 
@@ -102,6 +103,10 @@ def test_every_mark_of_an_answer_belongs_to_a_task() -> None:
 def test_weights_are_settings_of_the_reward() -> None:
     names = {name for row in TABLE.values() for name in (*row.weights, *row.video_weights)}
     assert names <= {field.name for field in dataclasses.fields(RewardSettings)}
+
+
+def test_the_docs_hold_the_table() -> None:
+    assert table_in_markdown() in (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 
 
 def test_a_room_that_forgets_a_task_cannot_be_imported() -> None:

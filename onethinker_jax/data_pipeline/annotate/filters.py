@@ -206,13 +206,6 @@ def balanced(kept: Mapping[Task, Collection[Key]], settings: FilterSettings) -> 
     return chosen
 
 
-def thresholds_table() -> str:
-    """The default thresholds as a table in Markdown."""
-    thresholds = {name: row.threshold for name, row in TABLE.items()}
-    rows = (f"| {name} | {one.accuracy:g} | {one.meaning} |" for name, one in thresholds.items())
-    return "\n".join(("| problem type | accuracy from | which is |", "|---|---|---|", *rows))
-
-
 def reasons_table() -> str:
     """Why records are dropped, as a table in Markdown."""
     return "\n".join(

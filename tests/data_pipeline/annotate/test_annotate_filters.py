@@ -18,7 +18,6 @@ from onethinker_jax.data_pipeline.annotate.filters import (
     reasons_table,
     scored_verdict,
     text_verdict,
-    thresholds_table,
 )
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.tasks import Task
@@ -290,4 +289,4 @@ def test_settings_that_make_no_sense(changes: dict[str, Any], message: str) -> N
 def test_the_docs_hold_the_tables() -> None:
     assert KEPT not in REASONS
     docs = DOCS.read_text(encoding="utf-8")
-    assert thresholds_table() in docs and reasons_table() in docs
+    assert reasons_table() in docs
