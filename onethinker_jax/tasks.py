@@ -1,5 +1,5 @@
 """THE table of tasks: what every problem type is, for each medium it takes. All code that asks something of a
-task asks it here, so that a new one is an entry of `TABLE` and what its entry cannot hold.
+task asks it here, so that a new one is a row of `TABLE` and what a row cannot hold.
 
 What needs code of a room (accuracies, the drawing of a new kind of mark, the questions of the Shapes world)
 stands in that room in a dict keyed by problem type, answer kind or `Task`, which `complete` checks against the
@@ -132,115 +132,116 @@ _MARKS_EXAMPLE = (
 )
 
 
+_ROWS: dict[str, ProblemType] = {
+    "multiple choice": ProblemType(
+        answer="letter",
+        media=_ALL,
+        wording=Wording("one letter", "the letter of the right option"),
+        threshold=Threshold(1.0, "the right letter"),
+    ),
+    "numerical": ProblemType(
+        answer="number",
+        media=_ALL,
+        wording=Wording("a number", "one number"),
+        threshold=Threshold(1.0, "the right number"),
+    ),
+    "regression": ProblemType(
+        answer="estimate",
+        media=_ALL,
+        wording=Wording("an estimated number", "one number, your best estimate"),
+        threshold=Threshold(0.8, "a relative error below 15%"),
+    ),
+    "OCR": ProblemType(
+        answer="text",
+        media=("image", "video"),  # reads what is in a picture
+        wording=Wording("the text", "the text as it is written"),
+        threshold=Threshold(0.9, "at most one word in ten wrong"),
+    ),
+    "math": ProblemType(
+        answer="result",
+        media=_ALL,
+        wording=Wording("the result", "the result"),
+        threshold=Threshold(1.0, "the right result"),
+    ),
+    "open-ended": ProblemType(
+        answer="text",
+        media=_ALL,
+        wording=Wording("a short text", "a short text in whole sentences"),
+        threshold=Threshold(0.35, "mean ROUGE F with the reference; another judge needs another one"),
+        judged_by="text",
+    ),
+    "temporal grounding": ProblemType(
+        answer="JSON",
+        media=("video",),
+        wording=Wording(
+            '{"time": [start, end]} in seconds',
+            'JSON with start and end in seconds, such as {"time": [3.5, 9.0]}',
+        ),
+        threshold=Threshold(0.6, "tIoU"),
+        parts=(Part("time", SPAN, "span"),),
+    ),
+    "spatial grounding": ProblemType(
+        answer="JSON",
+        media=("image",),
+        wording=Wording(
+            '{"boxes": [x1, y1, x2, y2]} from 0 to 1000',
+            'JSON with one box as [x1, y1, x2, y2], such as {"boxes": [120, 80, 560, 910]}',
+        ),
+        threshold=Threshold(0.7, "sIoU; benchmarks count a box as found from 0.5 on"),
+        parts=(Part("boxes", BOX, "box"),),
+    ),
+    "spatial-temporal grounding": ProblemType(
+        answer="JSON",
+        media=("video",),
+        wording=Wording(
+            '{"time": [start, end], "boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000',
+            "JSON with start and end in seconds and one box for every whole second between them, such as "
+            '{"time": [8.6, 10.2], "boxes": {"9": [120, 80, 560, 910], "10": [130, 80, 570, 910]}}',
+        ),
+        threshold=Threshold(0.5, "mean of tIoU and of sIoU over the true seconds"),
+        parts=(Part("time", SPAN, "span"), Part("boxes", BOXES, "boxes")),
+        keys_within_time=True,
+        weights={"time_weight": 1, "box_weight": 1},
+    ),
+    "tracking": ProblemType(
+        answer="JSON",
+        media=("video",),
+        wording=Wording(
+            '{"boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000',
+            "JSON with one box for every whole second asked for, such as "
+            '{"boxes": {"1": [120, 80, 560, 910], "2": [130, 80, 570, 910]}}',
+        ),
+        threshold=Threshold(0.6, "mean sIoU over the true seconds"),
+        parts=(Part("boxes", BOXES, "boxes"),),
+    ),
+    "segmentation": ProblemType(
+        answer="JSON",
+        media=("image", "video"),
+        wording=Wording(
+            "a box, 3 positive_points and 3 negative_points from 0 to 1000",
+            f"JSON with the object's box, three points on it and three beside it, such as {{{_MARKS_EXAMPLE}}}",
+        ),
+        video_wording=Wording(
+            "a time, its box, 3 positive_points and 3 negative_points from 0 to 1000",
+            "JSON with the second in which the object is seen best and, in the frame of that second, its box, "
+            f'three points on it and three beside it, such as {{"time": 4.0, {_MARKS_EXAMPLE}}}',
+        ),
+        threshold=Threshold(0.7, "mean of sIoU and the closeness of points (and of a video's key time)"),
+        parts=(Part("boxes", BOX, "box"), *_POINTS, Part("time", SECOND, "key_time", video_only=True)),
+        weights={"box_weight": 1, "point_weight": 2},
+        video_weights={"key_time_weight": 1},
+        judged_by="mask",
+        moments_by_medium=True,
+    ),
+}
+
+
 class _Table(dict[str, ProblemType]):
     def __missing__(self, name: str) -> ProblemType:
         raise ValueError(f"unknown problem_type {name!r}: one of {', '.join(self)}")
 
 
-TABLE = _Table(
-    {
-        "multiple choice": ProblemType(
-            answer="letter",
-            media=_ALL,
-            wording=Wording("one letter", "the letter of the right option"),
-            threshold=Threshold(1.0, "the right letter"),
-        ),
-        "numerical": ProblemType(
-            answer="number",
-            media=_ALL,
-            wording=Wording("a number", "one number"),
-            threshold=Threshold(1.0, "the right number"),
-        ),
-        "regression": ProblemType(
-            answer="estimate",
-            media=_ALL,
-            wording=Wording("an estimated number", "one number, your best estimate"),
-            threshold=Threshold(0.8, "a relative error below 15%"),
-        ),
-        "OCR": ProblemType(
-            answer="text",
-            media=("image", "video"),  # reads what is in a picture
-            wording=Wording("the text", "the text as it is written"),
-            threshold=Threshold(0.9, "at most one word in ten wrong"),
-        ),
-        "math": ProblemType(
-            answer="result",
-            media=_ALL,
-            wording=Wording("the result", "the result"),
-            threshold=Threshold(1.0, "the right result"),
-        ),
-        "open-ended": ProblemType(
-            answer="text",
-            media=_ALL,
-            wording=Wording("a short text", "a short text in whole sentences"),
-            threshold=Threshold(0.35, "mean ROUGE F with the reference; another judge needs another one"),
-            judged_by="text",
-        ),
-        "temporal grounding": ProblemType(
-            answer="JSON",
-            media=("video",),
-            wording=Wording(
-                '{"time": [start, end]} in seconds',
-                'JSON with start and end in seconds, such as {"time": [3.5, 9.0]}',
-            ),
-            threshold=Threshold(0.6, "tIoU"),
-            parts=(Part("time", SPAN, "span"),),
-        ),
-        "spatial grounding": ProblemType(
-            answer="JSON",
-            media=("image",),
-            wording=Wording(
-                '{"boxes": [x1, y1, x2, y2]} from 0 to 1000',
-                'JSON with one box as [x1, y1, x2, y2], such as {"boxes": [120, 80, 560, 910]}',
-            ),
-            threshold=Threshold(0.7, "sIoU; benchmarks count a box as found from 0.5 on"),
-            parts=(Part("boxes", BOX, "box"),),
-        ),
-        "spatial-temporal grounding": ProblemType(
-            answer="JSON",
-            media=("video",),
-            wording=Wording(
-                '{"time": [start, end], "boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000',
-                "JSON with start and end in seconds and one box for every whole second between them, such as "
-                '{"time": [8.6, 10.2], "boxes": {"9": [120, 80, 560, 910], "10": [130, 80, 570, 910]}}',
-            ),
-            threshold=Threshold(0.5, "mean of tIoU and of sIoU over the true seconds"),
-            parts=(Part("time", SPAN, "span"), Part("boxes", BOXES, "boxes")),
-            keys_within_time=True,
-            weights={"time_weight": 1, "box_weight": 1},
-        ),
-        "tracking": ProblemType(
-            answer="JSON",
-            media=("video",),
-            wording=Wording(
-                '{"boxes": {"second": [x1, y1, x2, y2]}} from 0 to 1000',
-                "JSON with one box for every whole second asked for, such as "
-                '{"boxes": {"1": [120, 80, 560, 910], "2": [130, 80, 570, 910]}}',
-            ),
-            threshold=Threshold(0.6, "mean sIoU over the true seconds"),
-            parts=(Part("boxes", BOXES, "boxes"),),
-        ),
-        "segmentation": ProblemType(
-            answer="JSON",
-            media=("image", "video"),
-            wording=Wording(
-                "a box, 3 positive_points and 3 negative_points from 0 to 1000",
-                f"JSON with the object's box, three points on it and three beside it, such as {{{_MARKS_EXAMPLE}}}",
-            ),
-            video_wording=Wording(
-                "a time, its box, 3 positive_points and 3 negative_points from 0 to 1000",
-                "JSON with the second in which the object is seen best and, in the frame of that second, its box, "
-                f'three points on it and three beside it, such as {{"time": 4.0, {_MARKS_EXAMPLE}}}',
-            ),
-            threshold=Threshold(0.7, "mean of sIoU and the closeness of points (and of a video's key time)"),
-            parts=(Part("boxes", BOX, "box"), *_POINTS, Part("time", SECOND, "key_time", video_only=True)),
-            weights={"box_weight": 1, "point_weight": 2},
-            video_weights={"key_time_weight": 1},
-            judged_by="mask",
-            moments_by_medium=True,
-        ),
-    }
-)
+TABLE = _Table(_ROWS)
 """By problem type. Asking for one that is not there raises ValueError."""
 
 PROBLEM_TYPES: tuple[str, ...] = tuple(TABLE)
