@@ -31,15 +31,15 @@ JSON_TASKS = [task for task in TASKS if is_structured(task.problem_type)]
 
 
 def test_tasks_have_one_text_form_and_moments_their_places() -> None:
-    """What metrics' names, files and the arrays of checkpoints hold: neither names nor order may change."""
-    assert [str(task) for task in TASKS] == [
+    """What metrics' names, files and the arrays of checkpoints hold: new ones stand behind these."""
+    assert [str(task) for task in TASKS[:23]] == [
         *(f"{name} ({medium})" for name in PROBLEM_TYPES[:3] for medium in ("image", "video", "text")),
         *("OCR (image)", "OCR (video)"),
         *(f"{name} ({medium})" for name in PROBLEM_TYPES[4:6] for medium in ("image", "video", "text")),
         *("temporal grounding (video)", "spatial grounding (image)", "spatial-temporal grounding (video)"),
         *("tracking (video)", "segmentation (image)", "segmentation (video)"),
     ]
-    assert (*PROBLEM_TYPES[:-1], "segmentation (image)", "segmentation (video)") == MOMENTS
+    assert MOMENTS[:12] == (*PROBLEM_TYPES[:10], "segmentation (image)", "segmentation (video)")
     assert {task.moments for task in TASKS} == set(MOMENTS)
     assert sorted(TASKS) == [BY_NAME[name] for name in sorted(BY_NAME)]
     assert Task.of("OCR", "video-image") == Task("OCR", "video")

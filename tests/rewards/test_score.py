@@ -21,7 +21,7 @@ from onethinker_jax.rewards import (
     score_response,
 )
 from onethinker_jax.rewards.score import judged_text, mask_prompt
-from onethinker_jax.tasks import PROBLEM_TYPES
+from onethinker_jax.tasks import PROBLEM_TYPES, TABLE
 from tests.waiting import HANG_S, is_quick
 
 POINTS = [[100, 100], [200, 200], [300, 300]]
@@ -67,6 +67,11 @@ def test_the_truth_itself_earns_the_maximum(problem_type, data_type, variant):
     truth = text_of(TRUTHS[problem_type])
     task: dict[str, Any] = {"problem_type": problem_type, "data_type": data_type, "variant": variant}
     score = score_response(respond(truth), f"<answer>{truth}</answer>", **task)
+    if variant == "released" and not TABLE[problem_type].published:
+        assert score == Score(
+            0.6, 0.0, 1.0, 0.5
+        )  # what the published code gives a task that it does not know
+        return
     assert score.overall == pytest.approx(max_overall(problem_type, data_type, variant))
     assert score.accuracy == pytest.approx(max_accuracy(problem_type, data_type, variant))
     assert score.format == 1.0

@@ -15,7 +15,7 @@ from onethinker_jax.data_pipeline.processor.prompts import (
     question_text,
 )
 from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.tasks import TASKS, Task
+from onethinker_jax.tasks import PROBLEM_TYPES, TASKS, Task
 
 
 def record(problem: str, problem_type: str, data_type: str = "image", **more) -> Record:
@@ -38,8 +38,9 @@ def test_instruction_is_short_and_asks_for_both_tags(task):
 
 
 def test_every_task_has_its_own_wording():
-    wordings = {instruction(task) for task in TASKS}
-    assert len(wordings) == 12  # eleven problem types, segmentation twice
+    """Media share it; of segmentation, a video has another than an image."""
+    wordings = {(task.problem_type, instruction(task)) for task in TASKS}
+    assert len({text for _, text in wordings}) == len(wordings) == len(PROBLEM_TYPES) + 1
 
 
 def test_unknown_problem_type_is_an_error():
