@@ -11,7 +11,7 @@ import pytest
 from onethinker_jax.data_pipeline.drawing.answer_picture import answer_picture
 from onethinker_jax.data_pipeline.drawing.views import View
 from onethinker_jax.data_pipeline.records.ground_truth import answer_fault
-from onethinker_jax.demo.__main__ import described
+from onethinker_jax.demo.printing import described
 from onethinker_jax.rewards.answers import StructuredAnswer, parse_structured
 from onethinker_jax.rewards.score import RewardSettings, max_accuracy, score_response
 from onethinker_jax.tasks import (

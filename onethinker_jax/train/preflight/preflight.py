@@ -33,8 +33,8 @@ def check_before(config: TrainConfig) -> None:
         and not config.rl.advantage.weights
     ):
         raise SettingError(
-            f"rl.advantage.estimator gdpo with reward.module {config.reward.module} needs --rl.advantage.weights: nothing says "
-            "how its reward weighs accuracy, format and structure"
+            f"rl.advantage.estimator gdpo with reward.module {config.reward.module} needs --rl.advantage.weights: "
+            "nothing says how its reward weighs accuracy, format and structure"
         )
     base = config.model.init_from
     if base is not None:
