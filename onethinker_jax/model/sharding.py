@@ -53,6 +53,7 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"visual\.blocks\.(qkv|proj|fc1|fc2)\.bias", ("layers", None)),
     (r"visual\.merger\.(norm\.scale|norm\.bias|fc[12]\.bias)", (None,)),
     (r"visual\.deepstack_mergers\.(norm\.scale|norm\.bias|fc[12]\.bias)", ("layers", None)),
+    (r"ns_coeffs", (None,)),  # Muon's three Newton-Schulz coefficients, in its state
 )
 
 TRAIN_RULES: Mapping[str, str] = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
