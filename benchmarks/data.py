@@ -45,7 +45,7 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.policy import model_config
+from onethinker_jax.train.policy import Policy, model_config
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
 
@@ -245,7 +245,7 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
         model = Qwen3VL(model_config(config.model, processor), rngs=nnx.Rngs(0))
         graphdef, params = nnx.split(model)
         optimizer = make_optimizer(settings.optimizer, settings.steps, train_vision=settings.train_vision)
-        update = sft_update(graphdef, optimizer, settings, config.model.compute_dtype)
+        update = sft_update(Policy(graphdef, mesh, config.model.compute_dtype), optimizer, settings)
         state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
         taken = []
         for _ in range(6):

@@ -32,9 +32,14 @@ from onethinker_jax.train.config.objective import AdvantageConfig, PolicyLossSet
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
+from onethinker_jax.train.hosts import ALONE
 from onethinker_jax.train.log.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.open_run import Run
+from onethinker_jax.train.policy import Policy
+from onethinker_jax.train.rl.dynamic_sampling import Rollouts
 from onethinker_jax.train.rl.policy_update import policy_batches, rl_logprobs, rl_update
 from onethinker_jax.train.rl.rollouts import Group
+from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.state import make_optimizer
 
 
@@ -109,13 +114,16 @@ def check(
     samples = sampler(params, prompts, seed=1, step=0)
     nothing = [Score(0.0, 0.0, 0.0, 0.0)] * SAMPLES
     groups = [
-        Group(number, record, prompt, of_one, nothing)
-        for number, (record, prompt, of_one) in enumerate(zip(records, prompts, samples, strict=False))
+        Group(number, record, prompt, samples_of_prompt, nothing)
+        for number, (record, prompt, samples_of_prompt) in enumerate(
+            zip(records, prompts, samples, strict=False)
+        )
     ]
     advantages = np.random.default_rng(0).normal(size=(PROMPTS, SAMPLES)).astype(np.float32)
     sampling = replace(sampler.config, forbidden_ids=())
-    score = rl_logprobs(graphdef, sampling, "float32")
-    update = rl_update(graphdef, optimizer_of(settings), settings, sampling, "float32")
+    policy = Policy(graphdef, mesh)
+    score = rl_logprobs(policy, sampling)
+    update = rl_update(policy, optimizer_of(settings), settings, sampling)
     gradients, count = update.zeros(params), 0.0
     logprobs = np.zeros((PROMPTS * SAMPLES, NEW_TOKENS), np.float32)
     for batch in policy_batches(groups, advantages, settings):
@@ -129,7 +137,7 @@ def check(
         "prompts": np.array(
             [np.pad(p.tokens, (settings.rollout.prompt_tokens - len(p.tokens), 0)) for p in prompts]
         ),
-        "tokens": np.array([ids for of_one in samples for ids in of_one.tokens]),
+        "tokens": np.array([ids for samples_of_prompt in samples for ids in samples_of_prompt.tokens]),
         "advantages": advantages.reshape(-1),
         "logprobs": logprobs,
         "gradient_norm": np.array(
@@ -166,22 +174,12 @@ def main() -> None:
         TurnLog(scratch / "run", turns, steps, compilations) as log,
     ):
         np.savez(scratch / "check.npz", **check(graphdef, params, sampler, records, settings, mesh))
-        checkpoints = Checkpoints(scratch / "run" / "checkpoints", keep=1)
+        folder = RunFolder(scratch / "run")
+        checkpoints = Checkpoints(folder.checkpoints, keep=1)
         turns.ready(prompt_tokens=settings.rollout.prompt_tokens)
-        train_ema_grpo(
-            graphdef,
-            params,
-            RecordStream(records, seed=0),
-            sampler,
-            LetterScorer(),
-            settings,
-            seed=0,
-            first_number=0,
-            mesh=mesh,
-            checkpoints=checkpoints,
-            log=log,
-            compilations=compilations,
-        )
+        rollouts = Rollouts(RecordStream(records, seed=0), sampler, LetterScorer(), settings, seed=0, log=log)
+        run = Run(ALONE, log, checkpoints, folder, compilations)
+        train_ema_grpo(Policy(graphdef, mesh), params, rollouts, settings, run, first_number=0)
         checkpoints.close()
 
 

@@ -34,7 +34,7 @@ NOUNS = {
 MEDIA = {"data_pipeline.media", "data_pipeline.media.reading"}
 DATA = {*MEDIA, *(f"data_pipeline.{name}" for name in ("records", "processor", "batches", "drawing"))}
 REWARDS = {"rewards", "rewards.client", "rewards.equivalence"}
-LOWER_TRAIN = {"train", "train.config", "train.cost", "train.log"}
+LOWER_TRAIN = {"train", "train.config", "train.cost", "train.log", "train.run_folder"}
 # Room -> the other rooms that it may import.  A room is a folder, or a file at the root.
 ALLOWED: dict[str, set[str]] = {
     "model": {"model.attention"},
@@ -84,9 +84,10 @@ ALLOWED: dict[str, set[str]] = {
         *("data_pipeline.shapes", "model", "model.attention", "model.generation"),
         *("responses", "scoring", "evaluate", "train.preflight", "train.rl", "train.pages"),
     },
-    "train.config": {"data_pipeline.batches", "rewards", "rewards.client"},
+    "train.config": {"data_pipeline.batches", "rewards", "rewards.client", "train.run_folder"},
     "train.cost": set(),
-    "train.log": {"train.config"},
+    "train.log": {"train.config", "train.run_folder"},
+    "train.run_folder": set(),  # a noun of all rooms of train
     "train.rl": {*DATA, "rewards", "model", "model.generation", "responses", "scoring", *LOWER_TRAIN},
     "train.pages": {*DATA, "rewards", "model", "scoring", "evaluate", *LOWER_TRAIN, "train.rl"},
     "train.preflight": {
@@ -129,6 +130,8 @@ def imports(name: str, *, types: bool = True) -> Iterator[str]:
 
 def room(name: str) -> str:
     """The folder of a module, ``""`` for the package itself; a file at the root is a room of its own."""
+    if name == "onethinker_jax.train.run_folder":
+        return "train.run_folder"
     folder = ".".join(MODULES[name].parent.relative_to(PACKAGE).parts)
     return folder or name.removeprefix("onethinker_jax").removeprefix(".")
 

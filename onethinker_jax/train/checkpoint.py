@@ -22,10 +22,8 @@ from onethinker_jax.errors import UserError
 from onethinker_jax.files import write_whole
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.state import TrainState
-
-BASE, CHECKPOINTS, HELDOUT = "base", "checkpoints", "heldout"
-"""Folders of a run: its model directory without weights, its checkpoints, its answers to held-out records."""
 
 
 class CheckpointError(UserError):
@@ -156,14 +154,14 @@ def check_claim(config: TrainConfig) -> list[str]:
     Raises SettingError naming the first setting in which it differs otherwise.  A run that came to nothing, neither a
     checkpoint nor a held-out answer, may be begun again with other settings; a run may go on for more steps.
     """
-    directory = config.directory
+    folder = config.folder
     differing = _standing_differences(config)
-    if not any(any((directory / part).glob("*")) for part in (CHECKPOINTS, HELDOUT)):
+    if not any(any(part.glob("*")) for part in (folder.checkpoints, folder.heldout)):
         return []
     for name, old, new in differing:
         if name not in _MAY_GROW:
             raise SettingError(
-                f"{directory} holds a run with {name} {old!r}, not {new!r}: choose another --name, "
+                f"{folder.path} holds a run with {name} {old!r}, not {new!r}: choose another --name, "
                 "or delete that folder"
             )
     if not differing:
@@ -178,24 +176,24 @@ def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> 
     ``notes`` is what that gave, where it was asked already: of several processes all must ask.  Of a run that goes on
     for more steps the answers and the page of its old end are removed.
     """
-    directory, file = config.directory, config.directory / "config.json"
+    folder = config.folder
     notes = check_claim(config) if notes is None else notes
-    if file.is_file():
+    if folder.settings.is_file():
         differing = _standing_differences(config)
         if not differing:
             return
         if notes:
-            _forget_end(directory, [name.partition(".")[0] for name, _, _ in differing])
+            _forget_end(folder, [name.partition(".")[0] for name, _, _ in differing])
         else:
-            shutil.rmtree(directory / BASE, ignore_errors=True)
-    directory.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder.base, ignore_errors=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
     mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    write_whole(file, json.dumps(mine, indent=2) + "\n")
+    write_whole(folder.settings, json.dumps(mine, indent=2) + "\n")
 
 
 def _standing_differences(config: TrainConfig) -> list[tuple[str, Any, Any]]:
     """(name, the standing run's value, this one's) of settings that may not change; none where no run stands."""
-    file = config.directory / "config.json"
+    file = config.folder.settings
     if not file.is_file():
         return []
     try:
@@ -220,7 +218,7 @@ def _with_defaults(standing: dict[str, Any], defaults: dict[str, Any]) -> dict[s
 
 def _reached(config: TrainConfig, differing: Sequence[tuple[str, Any, Any]]) -> tuple[str, int]:
     """The stage of the newest checkpoint, and how many of its steps are done."""
-    checkpoints = Checkpoints(config.directory / CHECKPOINTS, keep=None)
+    checkpoints = Checkpoints(config.folder.checkpoints, keep=None)
     try:
         newest = checkpoints.newest()
     finally:
@@ -259,12 +257,12 @@ def _check_steps(config: TrainConfig, name: str, old: int, new: int, stage: str,
     return told
 
 
-def _forget_end(directory: Path, stages: Sequence[str]) -> None:
+def _forget_end(folder: RunFolder, stages: Sequence[str]) -> None:
     """Removes the answers of stages that go on, and what was written after them."""
-    (directory / "index.html").unlink(missing_ok=True)
+    folder.page.unlink(missing_ok=True)
     for stage in ("sft", "rl") if "sft" in stages else ("rl",):
-        for file in (directory / HELDOUT).glob(f"{stage}*.jsonl"):
-            file.unlink()
+        for sampled in (False, True):
+            folder.answers(stage, sampled=sampled).unlink(missing_ok=True)
 
 
 def _differences(

@@ -20,7 +20,7 @@ from onethinker_jax.model.sharding import BATCH_AXES, DECODE_RULES, tree_shardin
 from onethinker_jax.responses import forbidden_ids, generation_shape, sampling_config
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
-from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, Checkpoints
+from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.run import TrainConfig
@@ -31,7 +31,7 @@ from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.plan_programs import place_shapes, state_shapes
 from onethinker_jax.train.policy import abstract_model
-from onethinker_jax.train.run import Ready, begin, connect_service, is_finished, open_log, prepare
+from onethinker_jax.train.run import Ready, begin, connect_service, open_log, prepare
 from onethinker_jax.train.state import make_optimizer
 
 
@@ -59,13 +59,13 @@ def dry_run(config: TrainConfig) -> None:
     with open_log(config, hosts) as log:
         for note in notes:
             log.info(note)
-        if hosts.gather(is_finished(config.directory))[0]:
+        if hosts.gather(config.folder.finished)[0]:
             log.info("this run is finished: nothing is left to do")
             return
         ready = prepare(config, hosts, log)
-        with connect_service(config, hosts.folder(config.directory), log):
+        with connect_service(config, hosts.folder(config), log):
             pass
-        sizes = Qwen3VLConfig.from_directory(config.model.init_from or config.directory / BASE)
+        sizes = Qwen3VLConfig.from_directory(config.model.init_from or config.folder.base)
         _say_start(config, log)
         log.table("What would run", ["stage", *_COLUMNS], stage_rows(config, ready))
         _say_memory(config, ready, sizes, log)
@@ -73,9 +73,9 @@ def dry_run(config: TrainConfig) -> None:
 
 
 def _say_start(config: TrainConfig, log: RunLog) -> None:
-    if not (config.directory / CHECKPOINTS).is_dir():
+    if not config.folder.checkpoints.is_dir():
         return
-    checkpoints = Checkpoints(config.directory / CHECKPOINTS, keep=None)
+    checkpoints = Checkpoints(config.folder.checkpoints, keep=None)
     newest = checkpoints.newest()
     checkpoints.close()
     if newest is not None:

@@ -29,7 +29,8 @@ from onethinker_jax.data_pipeline.processor.end_tokens import (
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, CheckpointError, Checkpoints
+from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints
+from onethinker_jax.train.run_folder import RunFolder
 
 
 def export_model(model: Qwen3VL, base: Path, out: Path) -> None:
@@ -59,13 +60,14 @@ def check_out(out: Path) -> None:
 
 def load_run(run: Path) -> Qwen3VL:
     """The policy of a run's newest checkpoint; raises CheckpointError when there is none."""
-    if not (run / CHECKPOINTS).is_dir():
+    folder = RunFolder(run)
+    if not folder.checkpoints.is_dir():
         raise CheckpointError(f"{run}: holds no checkpoints; is this the folder of a run?")
-    config = Qwen3VLConfig.from_directory(run / BASE)
-    checkpoints = Checkpoints(run / CHECKPOINTS, keep=None)
+    config = Qwen3VLConfig.from_directory(folder.base)
+    checkpoints = Checkpoints(folder.checkpoints, keep=None)
     newest = checkpoints.newest()
     if newest is None:
-        raise CheckpointError(f"{run / CHECKPOINTS}: holds no checkpoint yet")
+        raise CheckpointError(f"{folder.checkpoints}: holds no checkpoint yet")
     values = checkpoints.parameters(newest[0])
     checkpoints.close()
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0))))
@@ -78,7 +80,7 @@ def load_run(run: Path) -> Qwen3VL:
 
 def run(arguments: Arguments) -> None:
     """Exports, and prints where to."""
-    export_model(load_run(arguments.run), arguments.run / BASE, arguments.out)
+    export_model(load_run(arguments.run), RunFolder(arguments.run).base, arguments.out)
     sys.stdout.write(f"{arguments.out}\n")
 
 

@@ -9,20 +9,17 @@ from dataclasses import dataclass, replace
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.evaluate.evaluation import Prediction, evaluate, read_predictions, write_predictions
+from onethinker_jax.model.sharding import local_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.checkpoint import HELDOUT
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log.log import RunLog
-
-SAMPLED = "_sampled"
+from onethinker_jax.train.open_run import Run
+from onethinker_jax.train.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,11 @@ class Answers:
 
 def read_answers(config: TrainConfig, records: Sequence[Record]) -> Answers:
     """What a run's ``HeldOut`` wrote; raises RecordError naming a file of other records."""
-    folder = config.directory / HELDOUT
+    folder = config.folder
     return Answers(
-        {stage: read_predictions(folder / f"{stage}.jsonl", records) for stage in stages_of(config)},
+        {stage: read_predictions(folder.answers(stage), records) for stage in stages_of(config)},
         {
-            stage: read_predictions(folder / f"{stage}{SAMPLED}.jsonl", records)
+            stage: read_predictions(folder.answers(stage, sampled=True), records)
             for stage in sampled_stages(config)
         },
     )
@@ -65,23 +62,24 @@ class HeldOut:
     def __init__(
         self,
         config: TrainConfig,
-        graphdef: nnx.GraphDef,
+        policy: Policy,
         processor: Processor,
         records: Sequence[Record],
         scorer: Scorer,
-        mesh: Mesh,
-        hosts: Hosts,
-        log: RunLog,
+        run: Run,
     ):
-        """``config`` and ``mesh`` are this process's part; ``records`` are all."""
-        self.config, self.records, self.scorer, self.log = config, records, scorer, log
-        self.hosts = hosts
+        """``config`` is this process's part; ``records`` are all."""
+        self.config, self.records, self.scorer, self.run = config, records, scorer, run
 
         def sampler(settings: SamplerSettings) -> Sampler:
-            dtype = config.model.compute_dtype
-            first, stride = hosts.index, hosts.count
             return Sampler(
-                graphdef, processor, settings, mesh=mesh, compute_dtype=dtype, first=first, stride=stride
+                policy.graphdef,
+                processor,
+                settings,
+                mesh=local_mesh(policy.mesh),
+                compute_dtype=policy.compute_dtype,
+                first=run.hosts.index,
+                stride=run.hosts.count,
             )
 
         greedy = config.evaluation.sampler
@@ -94,20 +92,22 @@ class HeldOut:
 
         Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
         """
-        self._answer(stage, "greedy answers", self.greedy, params)
+        self._answer(stage, params)
         if stage in sampled_stages(self.config):
-            what = f"answers at temperature {self.config.rl.rollout.temperature:g}"
-            self._answer(f"{stage}{SAMPLED}", what, self.sampled, params)
+            self._answer(stage, params, sampled=True)
 
-    def _answer(self, name: str, what: str, sampler: Sampler, params: nnx.State) -> None:
-        file, hosts = self.config.directory / HELDOUT / f"{name}.jsonl", self.hosts
+    def _answer(self, stage: str, params: nnx.State, *, sampled: bool = False) -> None:
+        file, hosts, log = self.run.folder.answers(stage, sampled=sampled), self.run.hosts, self.run.log
         if hosts.gather(file.is_file())[0]:
             return
-        stage = name.removesuffix(SAMPLED)
-        self.log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
+        sampler = self.sampled if sampled else self.greedy
+        what = (
+            f"answers at temperature {self.config.rl.rollout.temperature:g}" if sampled else "greedy answers"
+        )
+        log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
         params = sampler.placed(params)
         mine = self.records[hosts.index :: hosts.count]
-        doing = self.log.doing(f"held-out records, {stage} model: {what}", len(mine), unit="records")
+        doing = log.doing(f"held-out records, {stage} model: {what}", len(mine), unit="records")
         with jax.set_mesh(sampler.mesh), doing as progress:
             predicted = evaluate(sampler, params, mine, self.scorer, tell=progress.reached)
         answers = hosts.gather([prediction.to_json() for prediction in predicted])

@@ -7,7 +7,6 @@ All run the same program.  What they must agree on goes through a ``Hosts``, who
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
@@ -18,10 +17,10 @@ from onethinker_jax.errors import UserError
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.hosts import HostSettings, MeshSettings
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.run_folder import RunFolder
 
 Result = TypeVar("Result")
 
-FOLDER = "hosts"
 PIECE = 2**16  # bytes that go between processes at a time
 HEADER = 8  # bytes that say how long a message is
 
@@ -102,9 +101,9 @@ class Hosts:
             )
         return parts[self.index]
 
-    def folder(self, directory: Path) -> Path:
+    def folder(self, config: TrainConfig) -> RunFolder:
         """Where this process writes what is its own: the run's folder, or one inside it."""
-        return directory if self.leads else directory / FOLDER / str(self.index)
+        return config.folder.of_process(self.index)
 
     def share(self, config: TrainConfig) -> TrainConfig:
         """The settings of this process's part of a run: of its mesh, and of the rows and prompts of a batch.

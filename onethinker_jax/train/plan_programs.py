@@ -31,7 +31,7 @@ from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.policy import abstract_model
+from onethinker_jax.train.policy import Policy, abstract_model
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import TrainState, make_optimizer, optimizer_shapes
@@ -71,26 +71,27 @@ def plan_programs(
     Raises ShardingError naming what does not divide.
     """
     graphdef, shapes = nnx.split(abstract_model(sizes, config.model))
+    policy = Policy(graphdef, mesh, config.model.compute_dtype)
     programs = []
     if config.sft.steps:
-        programs += _sft_programs(config, graphdef, shapes, sizes, mesh)
+        programs += _sft_programs(config, policy, shapes, sizes)
     if config.rl.steps:
-        programs += _rl_programs(config, graphdef, shapes, sizes, mesh, moves=everything)
+        programs += _rl_programs(config, policy, shapes, sizes, moves=everything)
     if everything:
         answers = config.evaluation.sampler
         params = place_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES))
         heldout = _Sampler("held-out", answers, answers.together, {"parameters": params})
-        programs += _sampling_programs(heldout, config, graphdef, shapes, sizes, mesh, moves=True)
+        programs += _sampling_programs(heldout, policy, shapes, sizes, moves=True)
     return programs
 
 
 def _sft_programs(
-    config: TrainConfig, graphdef: nnx.GraphDef, shapes: nnx.State, sizes: Qwen3VLConfig, mesh: Mesh
+    config: TrainConfig, policy: Policy, shapes: nnx.State, sizes: Qwen3VLConfig
 ) -> list[Program]:
-    sft = config.sft
+    sft, mesh = config.sft, policy.mesh
     optimizer = make_optimizer(sft.optimizer, sft.steps, train_vision=sft.train_vision)
     state, gradients = state_shapes(shapes, optimizer, 1, mesh, reference=False)
-    update = sft_update(graphdef, optimizer, sft, config.model.compute_dtype)
+    update = sft_update(policy, optimizer, sft)
     shape = sft.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
     return _update_programs(
@@ -99,21 +100,15 @@ def _sft_programs(
 
 
 def _rl_programs(
-    config: TrainConfig,
-    graphdef: nnx.GraphDef,
-    shapes: nnx.State,
-    sizes: Qwen3VLConfig,
-    mesh: Mesh,
-    *,
-    moves: bool,
+    config: TrainConfig, policy: Policy, shapes: nnx.State, sizes: Qwen3VLConfig, *, moves: bool
 ) -> list[Program]:
-    rl = config.rl
+    rl, mesh = config.rl, policy.mesh
     sampling = _distribution(rl.rollout, sizes)
     optimizer = make_optimizer(rl.optimizer, rl.steps * rl.num_minibatches, train_vision=True)
     state, gradients = state_shapes(
         shapes, optimizer, len(MOMENTS), mesh, reference=rl.loss.kl_coefficient > 0
     )
-    update = rl_update(graphdef, optimizer, rl, sampling, config.model.compute_dtype)
+    update = rl_update(policy, optimizer, rl, sampling)
     shape = rl.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
     floats: Any = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
@@ -122,14 +117,14 @@ def _rl_programs(
     tokens = shape.rows * shape.tokens
     lying = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
     rollouts = _Sampler("RL", rl.rollout.all_together(rl.prompts_per_step), rl.prompts_per_step, lying)
-    sampler = _sampling_programs(rollouts, config, graphdef, shapes, sizes, mesh, moves=moves)
+    sampler = _sampling_programs(rollouts, policy, shapes, sizes, moves=moves)
     beside = {}
     if rl.overlap and rl.rollout_mesh is None:  # the sampler's, which works meanwhile on the same devices
         decoding = next(program for program in sampler if program.name == "RL decoding")
         beside = {kind: decoding.arguments[kind] for kind in ("weights to decode", "KV cache")}
     programs = []
     if rl.loss.importance_sampling != "none" and rl.num_minibatches > 1:
-        score = rl_logprobs(graphdef, sampling, config.model.compute_dtype)
+        score = rl_logprobs(policy, sampling)
         resident = {"optimiser": (state.optimizer, state.reference), **beside}
         arguments = {"parameters": state.params, "batch": micro_batch}
         programs.append(Program("RL log-probabilities", score, arguments, resident, runs, tokens))
@@ -152,19 +147,17 @@ def _distribution(settings: SamplerSettings, sizes: Qwen3VLConfig) -> SamplingCo
 
 def _sampling_programs(
     sampler: _Sampler,
-    config: TrainConfig,
-    graphdef: nnx.GraphDef,
+    policy: Policy,
     shapes: nnx.State,
     sizes: Qwen3VLConfig,
-    mesh: Mesh,
     *,
     moves: bool,
 ) -> list[Program]:
     """Prefill and decoding, every prompt and sample at its full length; with ``moves`` what moves caches, too."""
-    settings, dtype = sampler.settings, config.model.compute_dtype
+    settings, dtype, mesh = sampler.settings, policy.compute_dtype, policy.mesh
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     shape = generation_shape(settings, dtype, shards)
-    functions = make_programs(graphdef, _distribution(settings, sizes), shape)
+    functions = make_programs(policy.graphdef, _distribution(settings, sizes), shape)
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
     weights = place_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
     fresh: Any = functions.empty

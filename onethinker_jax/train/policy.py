@@ -1,6 +1,6 @@
-"""The policy before training: its sizes, and a fresh or a read model placed on the mesh."""
+"""The policy: what every stage knows of it, its sizes, and a fresh or a read model on the mesh before training."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import jax
@@ -17,6 +17,16 @@ from onethinker_jax.model.sharding import tree_shardings
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.run import TrainConfig
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The model that is trained, beside its weights: its graph as ``nnx.split`` gives it, the mesh of all processes
+    that the weights lie on, and the dtype that it computes in."""
+
+    graphdef: nnx.GraphDef
+    mesh: Mesh
+    compute_dtype: str = "float32"
 
 
 def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3VLConfig:
@@ -55,7 +65,7 @@ def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3V
 
 
 def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
-    """The policy before training, its parameters placed on the mesh.
+    """The policy before training, its parameters sharded over the mesh.
 
     Raises SettingError when ``init_from`` is not of the size that ``family`` names.
     """

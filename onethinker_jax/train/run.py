@@ -1,17 +1,11 @@
 """One run from nothing to an exported checkpoint: data, fresh model, SFT, EMA-GRPO, export, summary.
 
-Each part leaves its result in the run's folder, and a part whose result stands is not done again: running
-the same command after an interruption goes on from the newest checkpoint.
-
-    config.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  tensorboard/
-    model/  index.html
-
-Several processes share the folder; what is each one's own, such as its log, is in ``hosts/NUMBER`` for all but the
-first.
+Each part leaves its result in the run's folder (see ``run_folder.py``), and a part whose result stands is not done
+again: running the same command after an interruption goes on from the newest checkpoint.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,27 +18,29 @@ from rich.console import Console
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.attention.attention import platform_backend
+from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import local_mesh, make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.client.client import RewardClient
 from onethinker_jax.rewards.client.sidecar import connect
-from onethinker_jax.rewards.score_pool import score_pool
+from onethinker_jax.rewards.score_pool import ScorePool, score_pool
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.checkpoint import BASE, CHECKPOINTS, Checkpoints, check_claim, claim_directory
+from onethinker_jax.train.checkpoint import Checkpoints, check_claim, claim_directory
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import check_export, export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers, stages_of
 from onethinker_jax.train.hosts import Hosts, join_hosts
-from onethinker_jax.train.log.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.log.log import RunLog, count_compilations
 from onethinker_jax.train.log.wandb_run import WandbRun
+from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.pages.summary import print_summary, write_run_page
-from onethinker_jax.train.policy import make_model
+from onethinker_jax.train.policy import Policy, make_model
 from onethinker_jax.train.preflight.preflight import check_before
 from onethinker_jax.train.preflight.prepare import (
-    QUARANTINE,
     Corpora,
     make_processor,
     make_streams,
@@ -52,79 +48,90 @@ from onethinker_jax.train.preflight.prepare import (
     prepare_data,
 )
 from onethinker_jax.train.preflight.record_limits import check_lengths
+from onethinker_jax.train.rl.dynamic_sampling import Rollouts
+from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import train_sft
 
 
 def run(config: TrainConfig) -> None:
-    """Does or finishes the whole run; see the module's docstring for what it leaves behind."""
+    """Does or finishes the whole run; what it leaves behind is in ``run_folder.py``."""
     hosts = join_hosts(config.hosts)
     share = hosts.share(config)
     notes = begin(config, hosts)
-    directory, own = config.directory, hosts.folder(config.directory)
     with open_log(config, hosts) as log, count_compilations() as compilations:
         log.info(
-            f"run {config.name}, seed {config.seed}, in {directory}, on {jax.device_count()} x {jax.devices()[0]}"
-            + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
+            f"run {config.name}, seed {config.seed}, in {config.directory}, on {jax.device_count()} x "
+            f"{jax.devices()[0]}" + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
         )
         for note in notes:
             log.info(note)
-        if hosts.gather(is_finished(directory))[0]:
-            corpora = prepare_data(config, hosts, log)
-            log.info(
-                "this run is finished: nothing is left to do; more --rl.steps lengthen it, another --name trains again"
-            )
-            if config.data.on_bad_record == "skip":  # some may have been left out
-                corpora, _ = check_lengths(
-                    config, corpora, make_processor(config, directory / BASE), hosts, log
-                )
-            print_summary(config, read_answers(config, corpora.heldout), log)
-            _say_results(directory, log)
+        if hosts.gather(config.folder.finished)[0]:
+            _say_finished(config, hosts, log)
             return
         ready = prepare(config, hosts, log)
-        processor, mesh, heldout = ready.processor, ready.mesh, ready.corpora.heldout
         with (
-            jax.set_mesh(mesh),
-            connect_service(config, own, log) as client,
+            jax.set_mesh(ready.mesh),
+            connect_service(config, hosts.folder(config), log) as client,
             score_pool(config.sidecar.score_workers) as pool,
         ):
-            with log.doing("reading the weights" if config.model.init_from else "making the fresh model"):
-                graphdef, params = nnx.split(make_model(config, directory / BASE, mesh))
-                jax.block_until_ready(params)
-            log.info(
-                f"policy: Qwen3-VL with {sum(x.size for x in jax.tree.leaves(params)):,} parameters, "
-                f"attention: {platform_backend()}"
-            )
-            scorer = Scorer(
-                client,
-                variant=config.reward.variant,
-                settings=config.reward,
-                pool=pool,
-                media=processor.media,
-                prompts=processor.prompts,
-            )
-            checkpoints = Checkpoints(directory / CHECKPOINTS, keep=config.keep_checkpoints)
+            policy, params = _first_policy(config, ready.mesh, log)
+            scorer = _make_scorer(config, client, pool, ready.processor)
+            checkpoints = Checkpoints(config.folder.checkpoints, keep=config.keep_checkpoints)
+            opened = Run(hosts, log, checkpoints, config.folder, compilations)
             try:
-                params = _train(
-                    share,
-                    hosts,
-                    graphdef,
-                    params,
-                    ready,
-                    scorer,
-                    checkpoints,
-                    log,
-                    compilations,
-                )
+                params = _train(share, policy, params, ready, scorer, opened)
             finally:
                 with log.doing("writing the checkpoint"):
                     checkpoints.close()
-            with log.doing(f"exporting to {directory / 'model'}"):
-                export_model(nnx.merge(graphdef, params), directory / BASE, directory / "model")
-            answers = read_answers(config, heldout)
-            with log.doing("writing the page"):
-                hosts.first_does(lambda: write_run_page(config, heldout, answers, scorer))
-        print_summary(config, answers, log)
-        _say_results(directory, log)
+            _finish(config, nnx.merge(policy.graphdef, params), ready.corpora.heldout, scorer, opened)
+
+
+def _say_finished(config: TrainConfig, hosts: Hosts, log: RunLog) -> None:
+    """Shows once more what the run came to."""
+    corpora = prepare_data(config, hosts, log)
+    log.info(
+        "this run is finished: nothing is left to do; more --rl.steps lengthen it, another --name trains again"
+    )
+    if config.data.on_bad_record == "skip":  # some may have been left out
+        corpora, _ = check_lengths(config, corpora, make_processor(config, config.folder.base), hosts, log)
+    print_summary(config, read_answers(config, corpora.heldout), log)
+    _say_results(config, log)
+
+
+def _first_policy(config: TrainConfig, mesh: Mesh, log: RunLog) -> tuple[Policy, nnx.State]:
+    """The policy before training, and its parameters."""
+    with log.doing("reading the weights" if config.model.init_from else "making the fresh model"):
+        graphdef, params = nnx.split(make_model(config, config.folder.base, mesh))
+        jax.block_until_ready(params)
+    log.info(
+        f"policy: Qwen3-VL with {sum(x.size for x in jax.tree.leaves(params)):,} parameters, "
+        f"attention: {platform_backend()}"
+    )
+    return Policy(graphdef, mesh, config.model.compute_dtype), params
+
+
+def _make_scorer(
+    config: TrainConfig, client: RewardClient, pool: ScorePool | None, processor: Processor
+) -> Scorer:
+    return Scorer(
+        client,
+        variant=config.reward.variant,
+        settings=config.reward,
+        pool=pool,
+        media=processor.media,
+        prompts=processor.prompts,
+    )
+
+
+def _finish(config: TrainConfig, model: Qwen3VL, heldout: Sequence[Record], scorer: Scorer, run: Run) -> None:
+    """Exports the model, and shows what it answered."""
+    with run.log.doing(f"exporting to {run.folder.model}"):
+        export_model(model, run.folder.base, run.folder.model)
+    answers = read_answers(config, heldout)
+    with run.log.doing("writing the page"):
+        run.hosts.first_does(lambda: write_run_page(config, heldout, answers, scorer))
+    print_summary(config, answers, run.log)
+    _say_results(config, run.log)
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,8 @@ class Ready:
     """What training needs beside weights: checked, and standing in the run's folder where it has a place there."""
 
     corpora: Corpora
-    streams: tuple[RecordStream | None, RecordStream | None]  # of SFT and RL
+    sft_stream: RecordStream | None
+    rl_stream: RecordStream | None
     processor: Processor
     mesh: Mesh
     lengths: Mapping[str, np.ndarray]  # of the records by purpose, int32 [N, 2] of tokens and patches
@@ -141,7 +149,7 @@ class Ready:
 def begin(config: TrainConfig, hosts: Hosts) -> list[str]:
     """Claims the run's folder once nothing speaks against the run; what to say of settings that have changed."""
     notes = hosts.all_do(lambda: check_claim(config))
-    if hosts.any(bool(notes) or not is_finished(config.directory)):
+    if hosts.any(bool(notes) or not config.folder.finished):
         hosts.all_do(lambda: check_before(config))
     hosts.first_does(lambda: claim_directory(config, notes))
     _keep_compiled_programs()
@@ -152,28 +160,25 @@ def prepare(config: TrainConfig, hosts: Hosts, log: RunLog) -> Ready:
     """Data, base and processor, every record held against the settings; no weight is read and nothing compiled."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     rollout_mesh(config, mesh)
-    base, quarantine = config.directory / BASE, hosts.folder(config.directory) / QUARANTINE
     corpora = prepare_data(config, hosts, log)
-    make_streams(
-        config, corpora, hosts, quarantine
-    )  # says what is wrong with a mixture before all are measured
+    make_streams(config, corpora, hosts)  # a wrong mixture is named before all records are measured
     hosts.first_does(lambda: prepare_base(config, corpora, log))
-    check_export(base, config.directory / "model")
-    processor = make_processor(config, base)
+    check_export(config.folder.base, config.folder.model)
+    processor = make_processor(config, config.folder.base)
     if processor.opening:
         log.info(f"the chat template begins answers with {processor.opening!r}, which counts as written")
     corpora, lengths = check_lengths(config, corpora, processor, hosts, log)
-    streams = make_streams(config, corpora, hosts, quarantine)
-    return Ready(corpora, streams, processor, mesh, lengths)
+    sft, rl = make_streams(config, corpora, hosts)
+    return Ready(corpora, sft, rl, processor, mesh, lengths)
 
 
 @contextmanager
-def connect_service(config: TrainConfig, own: Path, log: RunLog) -> Iterator[RewardClient]:
+def connect_service(config: TrainConfig, own: RunFolder, log: RunLog) -> Iterator[RewardClient]:
     """The reward service for the block; ``own`` is where one of the run's own listens and logs."""
     with ExitStack() as stack:
         with log.doing("waiting for the reward service"):
             client = stack.enter_context(
-                connect(config.sidecar, socket=own / "reward.sock", log=own / "reward_server.log")
+                connect(config.sidecar, socket=own.reward_socket, log=own.reward_log)
             )
             service = client.describe()
         log.info(
@@ -186,106 +191,83 @@ def connect_service(config: TrainConfig, own: Path, log: RunLog) -> Iterator[Rew
 @contextmanager
 def open_log(config: TrainConfig, hosts: Hosts) -> Iterator[RunLog]:
     """The run's console and files; processes after the first write theirs into their own folders."""
-    directory = hosts.folder(config.directory)
+    folder = hosts.folder(config)
     if hosts.leads:
         wandb = WandbRun(config.log.wandb, config) if config.log.wandb else None
-        with RunLog(directory, wandb=wandb) as log:
+        with RunLog(folder.path, wandb=wandb) as log:
             yield log
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
     with (
-        (directory / "console.log").open("a", encoding="utf-8", errors="backslashreplace") as file,
-        RunLog(directory, console=Console(file=file, width=140)) as log,
+        folder.console.open("a", encoding="utf-8", errors="backslashreplace") as file,
+        RunLog(folder.path, console=Console(file=file, width=140)) as log,
     ):
         yield log
 
 
-def is_finished(directory: Path) -> bool:
-    """Whether the run in this folder came to its end; the page is the last thing it writes."""
-    return all((directory / name).is_file() for name in ("index.html", "model/config.json"))
-
-
-def _say_results(directory: Path, log: RunLog) -> None:
-    log.info(f"Hugging Face directory: {directory / 'model'}")
-    log.info(f"page: {directory / 'index.html'}")
+def _say_results(config: TrainConfig, log: RunLog) -> None:
+    log.info(f"Hugging Face directory: {config.folder.model}")
+    log.info(f"page: {config.folder.page}")
 
 
 def _train(
-    config: TrainConfig,
-    hosts: Hosts,
-    graphdef: nnx.GraphDef,
-    params: nnx.State,
-    ready: Ready,
-    scorer: Scorer,
-    checkpoints: Checkpoints,
-    log: RunLog,
-    compilations: Compilations,
+    config: TrainConfig, policy: Policy, params: nnx.State, ready: Ready, scorer: Scorer, run: Run
 ) -> nnx.State:
     """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records; ``config`` is this process's share."""
-    processor, mesh, (sft_stream, rl_stream) = ready.processor, ready.mesh, ready.streams
-    heldout = HeldOut(
-        config, graphdef, processor, ready.corpora.heldout, scorer, local_mesh(mesh), hosts, log
-    )
+    heldout = HeldOut(config, policy, ready.processor, ready.corpora.heldout, scorer, run)
     heldout.score("fresh", params)
-    newest = checkpoints.newest()
-    if sft_stream is not None and (newest is None or newest[1]["stage"] == "sft"):
-        batch = config.sft.batch
-        with TrainingBatches(
-            sft_stream,
-            processor,
-            batch,
-            strategy=config.data.packing_strategy,
-            window=config.data.window,
-            workers=config.data.media_workers,
-            on_bad_record=config.data.on_bad_record,
-            quarantine=hosts.folder(config.directory) / QUARANTINE / "sft.jsonl",
-        ) as batches:
-            params = train_sft(
-                graphdef,
-                params,
-                batches,
-                config.sft,
-                compute_dtype=config.model.compute_dtype,
-                mesh=mesh,
-                hosts=hosts,
-                checkpoints=checkpoints,
-                log=log,
-            )
+    newest = run.checkpoints.newest()
+    if ready.sft_stream is not None and (newest is None or newest[1]["stage"] == "sft"):
+        params = _train_sft(config, policy, params, ready, run)
     if config.sft.steps:
         heldout.score("sft", params)
-
-    if rl_stream is not None:
-        sampler = Sampler(
-            graphdef,
-            processor,
-            config.rl.rollout.all_together(config.rl.prompts_per_step),
-            mesh=rollout_mesh(config, mesh),
-            compute_dtype=config.model.compute_dtype,
-            first=hosts.index,
-            stride=hosts.count,
-        )
-        pages = RolloutPages(config.directory, config.log, media=processor.media, fps=config.data.video_fps)
-        params = train_ema_grpo(
-            graphdef,
-            params,
-            rl_stream,
-            sampler,
-            scorer,
-            config.rl,
-            compute_dtype=config.model.compute_dtype,
-            seed=config.seed,
-            first_number=config.sft.steps,
-            mesh=mesh,
-            hosts=hosts,
-            checkpoints=checkpoints,
-            log=log,
-            compilations=compilations,
-            pages=pages if hosts.leads else None,
-            table_every=config.log.table_every,
-        )
+    if ready.rl_stream is not None:
+        params = _train_rl(config, policy, params, ready, scorer, run)
     if "rl" in stages_of(config):
         heldout.score("rl", params)
     return params
+
+
+def _train_sft(config: TrainConfig, policy: Policy, params: nnx.State, ready: Ready, run: Run) -> nnx.State:
+    assert ready.sft_stream is not None
+    with TrainingBatches(
+        ready.sft_stream,
+        ready.processor,
+        config.sft.batch,
+        strategy=config.data.packing_strategy,
+        window=config.data.window,
+        workers=config.data.media_workers,
+        on_bad_record=config.data.on_bad_record,
+        quarantine=run.hosts.folder(config).quarantine("sft"),
+    ) as batches:
+        return train_sft(policy, params, batches, config.sft, run)
+
+
+def _train_rl(
+    config: TrainConfig, policy: Policy, params: nnx.State, ready: Ready, scorer: Scorer, run: Run
+) -> nnx.State:
+    assert ready.rl_stream is not None
+    sampler = Sampler(
+        policy.graphdef,
+        ready.processor,
+        config.rl.rollout.all_together(config.rl.prompts_per_step),
+        mesh=rollout_mesh(config, policy.mesh),
+        compute_dtype=policy.compute_dtype,
+        first=run.hosts.index,
+        stride=run.hosts.count,
+    )
+    rollouts = Rollouts(ready.rl_stream, sampler, scorer, config.rl, seed=config.seed, log=run.log)
+    pages = RolloutPages(run.folder, config.log, media=ready.processor.media, fps=config.data.video_fps)
+    return train_ema_grpo(
+        policy,
+        params,
+        rollouts,
+        config.rl,
+        run,
+        first_number=config.sft.steps,
+        pages=pages if run.hosts.leads else None,
+        table_every=config.log.table_every,
+    )
 
 
 def rollout_mesh(config: TrainConfig, mesh: Mesh) -> Mesh:

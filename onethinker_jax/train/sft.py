@@ -1,39 +1,37 @@
 """The SFT loop: packed conversations -> cross entropy on the assistant's tokens -> AdamW."""
 
 import time
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.batches.loader import TrainingBatches
 from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficiency
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.sft import SFTSettings
-from onethinker_jax.train.hosts import ALONE, Hosts
 from onethinker_jax.train.interrupt import deferred_interrupt
-from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.losses import cross_entropy, token_logprobs
-from onethinker_jax.train.state import Sums, Update, freeze_vision, init_state, make_optimizer, make_update
+from onethinker_jax.train.open_run import Run
+from onethinker_jax.train.policy import Policy
+from onethinker_jax.train.state import (
+    Sums,
+    TrainState,
+    Update,
+    freeze_vision,
+    init_state,
+    make_optimizer,
+    make_update,
+)
 
 
 def train_sft(
-    graphdef: nnx.GraphDef,
-    params: nnx.State,
-    batches: TrainingBatches,
-    settings: SFTSettings,
-    *,
-    compute_dtype: str = "float32",
-    mesh: Mesh,
-    hosts: Hosts = ALONE,
-    checkpoints: Checkpoints,
-    log: RunLog,
+    policy: Policy, params: nnx.State, batches: TrainingBatches, settings: SFTSettings, run: Run
 ) -> nnx.State:
     """Trains for ``settings.steps`` updates, from the newest SFT checkpoint if there is one; returns parameters.
 
@@ -41,55 +39,58 @@ def train_sft(
     pressed; several processes stop at the next step that is logged.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps, train_vision=settings.train_vision)
-    update = sft_update(graphdef, optimizer, settings, compute_dtype)
-    state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
-    start = 0
-    if (saved := checkpoints.newest()) is not None:
-        number, host = saved
-        with log.doing(f"reading checkpoint {number}"):
-            state = checkpoints.restore(number, state)
-        batches.restore(hosts.own(host["hosts"]))
-        start = number
-    log.stage("sft", settings.steps, start)
+    update = sft_update(policy, optimizer, settings)
+    state = init_state(params, optimizer, init_moments(1), policy.mesh, reference=False)
+    state, start = _resume(state, batches, run)
+    run.log.stage("sft", settings.steps, start)
     meter, began, stopping = [], time.perf_counter(), False
 
-    with deferred_interrupt(log) as interrupt:
+    with deferred_interrupt(run.log) as interrupt:
         for step in range(start + 1, settings.steps + 1):
             gradients, sums = update.zeros(state.params), None
             for _ in range(settings.accumulate):
                 batch = next(batches)
                 meter.append((*packing_efficiency(batch), batch.targets.size))
-                gradients, new = update.accumulate(state.params, None, gradients, shard_rows(batch, mesh))
+                batch = shard_rows(batch, policy.mesh)
+                gradients, new = update.accumulate(state.params, None, gradients, batch)
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
             assert sums is not None
             state, norm = update.apply(state, gradients, sums["tokens"])
-            logged = step % settings.log_every == 0 or step == settings.steps
+
+            last = step == settings.steps
+            logged = last or step % settings.log_every == 0
             if logged:
                 loss = float(sums["loss"] / sums["tokens"])  # waits for the device
-                speed = _throughput([entry for of_one in hosts.gather(meter) for entry in of_one], began)
-                log.metrics(step, {"loss": loss, "grad_norm": float(norm), **speed})
+                speed = _throughput(list(chain(*run.hosts.gather(meter))), began)
+                run.log.metrics(step, {"loss": loss, "grad_norm": float(norm), **speed})
                 meter, began = [], time.perf_counter()
-            if logged or hosts.count == 1:  # to ask the others is to wait for the device
-                stopping = hosts.any(interrupt.requested)
-            if stopping or step % settings.save_every == 0 or step == settings.steps:
-                checkpoints.save(step, state, {"stage": "sft", "hosts": hosts.gather(batches.state())})
+            if logged or run.hosts.count == 1:  # to ask the others is to wait for the device
+                stopping = run.hosts.any(interrupt.requested)
+            if stopping or last or step % settings.save_every == 0:
+                run.save(step, state, "sft", batches.state())
             if stopping:
                 raise KeyboardInterrupt
     return state.params
 
 
-def sft_update(
-    graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    settings: SFTSettings,
-    compute_dtype: str,
-) -> Update:
+def _resume(state: TrainState, batches: TrainingBatches, run: Run) -> tuple[TrainState, int]:
+    """The state and the step to go on from, and the batches' place there: the newest checkpoint's, if there is one."""
+    if (saved := run.checkpoints.newest()) is None:
+        return state, 0
+    number, host = saved
+    with run.log.doing(f"reading checkpoint {number}"):
+        state = run.checkpoints.restore(number, state)
+    batches.restore(run.hosts.own(host["hosts"]))
+    return state, number
+
+
+def sft_update(policy: Policy, optimizer: optax.GradientTransformation, settings: SFTSettings) -> Update:
     """The compiled update of SFT."""
 
     def loss(params: nnx.State, _: nnx.State | None, batch: Batch) -> tuple[jax.Array, Sums]:
-        return sft_loss(graphdef, params, batch, train_vision=settings.train_vision)
+        return sft_loss(policy.graphdef, params, batch, train_vision=settings.train_vision)
 
-    return make_update(loss, optimizer, compute_dtype=compute_dtype)
+    return make_update(loss, optimizer, compute_dtype=policy.compute_dtype)
 
 
 def sft_loss(
@@ -108,7 +109,7 @@ def sft_loss(
 
 
 def _throughput(meter: list[tuple[float, float, int]], began: float) -> dict[str, float]:
-    """Tokens a second and fill of batches since ``began``; a meter entry is (token fill, patch fill, token places)."""
+    """Tokens a second since ``began``, and packing efficiency; a meter entry: that of tokens, of patches, and B x T."""
     of_tokens, of_patches, capacity = np.array(meter, np.float64).T
     return {
         "tokens_per_second": float((of_tokens * capacity).sum() / (time.perf_counter() - began)),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import pytest
@@ -19,7 +19,12 @@ from onethinker_jax.tasks import PROBLEM_TYPES
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
+from onethinker_jax.train.hosts import ALONE
 from onethinker_jax.train.log.log import RunLog, count_compilations
+from onethinker_jax.train.open_run import Run
+from onethinker_jax.train.policy import Policy
+from onethinker_jax.train.rl.dynamic_sampling import Rollouts
+from onethinker_jax.train.run_folder import RunFolder
 from tests.data_pipeline.making import write_image, write_tokenizer
 from tests.train import making
 from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule
@@ -90,23 +95,19 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
         corpus: list[Record] | None = None,
         **shown: Any,
     ) -> nnx.State:
-        checkpoints = Checkpoints(directory / "checkpoints", keep=None)
-        scorer = scorer or Rule()
+        folder = RunFolder(directory)
+        checkpoints = Checkpoints(folder.checkpoints, keep=None)
+        scorer = scorer or cast(Any, Rule())
+        stream = RecordStream(corpus or records, seed=SEED)
         with RunLog(directory) as log, count_compilations() as compilations:
             try:
                 return train_ema_grpo(
-                    graphdef,
+                    Policy(graphdef, make_mesh()),
                     jax.tree.map(lambda leaf: leaf.copy(), params),
-                    RecordStream(corpus or records, seed=SEED),
-                    at,
-                    scorer,
+                    Rollouts(stream, at, scorer, settings, seed=SEED, log=log),
                     settings,
-                    seed=SEED,
+                    Run(ALONE, log, checkpoints, folder, compilations),
                     first_number=FIRST,
-                    mesh=make_mesh(),
-                    checkpoints=checkpoints,
-                    log=log,
-                    compilations=compilations,
                     **shown,
                 )
             finally:

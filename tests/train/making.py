@@ -16,6 +16,7 @@ from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.sft import SFTSettings
+from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.model import tiny
@@ -107,7 +108,7 @@ def sharded_update(mesh: Mesh, mine: slice = slice(None)) -> tuple[jax.Array, di
         )
         params = fresh()
         state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
-        update = sft_update(graphdef, optimizer, settings, "float32")
+        update = sft_update(Policy(graphdef, mesh), optimizer, settings)
         gradients = update.zeros(params)
         gradients, sums = update.accumulate(
             params, None, gradients, shard_rows(rows_of(batch(ROWS), mine), mesh)

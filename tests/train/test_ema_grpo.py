@@ -32,7 +32,7 @@ from onethinker_jax.train.ema_grpo import advantage_config
 from onethinker_jax.train.rl import rollouts
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rl.policy_update import policy_batches, rl_loss
-from onethinker_jax.train.rl.rollouts import Group, RolloutSeconds, roll_out
+from onethinker_jax.train.rl.rollouts import Group, RolloutWatch, roll_out
 from tests.places import GOLDEN
 from tests.train import making
 from tests.train.rl.small_run import FIRST, SETTINGS, Rule, luck, metrics, numbers, same, saved
@@ -178,7 +178,7 @@ def test_a_group_comes_back_from_a_checkpoint(policy, records, sampler):
         for ours, theirs in zip(back.samples.logprobs, group.samples.logprobs, strict=True):
             assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
         assert [asdict(score) for score in back.scores] == [asdict(score) for score in group.scores]
-        assert back.outcome.rewards == [1 + luck(text) for text in group.samples.texts]
+        assert back.stats.rewards == [1 + luck(text) for text in group.samples.texts]
     assert any(
         not np.array_equal(ours, theirs)
         for group, twin in zip(groups, other, strict=True)
@@ -212,14 +212,12 @@ def test_scoring_runs_beside_the_sampler(policy, records, sampler, monkeypatch):
 
     now = [0.0]
     monkeypatch.setattr(rollouts, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    seconds, halves = RolloutSeconds(), cast(Any, Halves())
+    watch, halves = RolloutWatch(), cast(Any, Halves())
     scorer: Any = Beside()
-    groups = roll_out(
-        policy[1], _prompts(records, sampler), 6, halves, scorer, seconds=seconds, seed=0, step=3
-    )
+    groups = roll_out(policy[1], _prompts(records, sampler), 6, halves, scorer, watch=watch, seed=0, step=3)
     assert [number for part in scored for number in part] == [group.record.problem_id for group in groups]
-    assert seconds.reward == 3
-    assert 0 <= seconds.reward_wait <= 3 and seconds.prompts == 0
+    assert watch.seconds.reward == 3
+    assert 0 <= watch.seconds.reward_wait <= 3 and watch.seconds.prompts == 0
     monkeypatch.undo()
     plain: Any = Rule()
     whole = roll_out(policy[1], _prompts(records, sampler), 6, sampler, plain, seed=0, step=3)

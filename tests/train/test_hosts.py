@@ -41,7 +41,7 @@ def test_alone():
     assert ALONE.any(True) and not ALONE.any(False)
     with pytest.raises(ZeroDivisionError):
         ALONE.first_does(lambda: 1 // 0)
-    assert ALONE.folder(Path("run")) == Path("run") and ALONE.share(smoke()) is not None
+    assert ALONE.folder(smoke()) == smoke().folder and ALONE.share(smoke()) is not None
     assert join_hosts(HostSettings()) is ALONE
 
 
@@ -71,8 +71,8 @@ def test_a_process_has_its_share_of_rows_and_prompts():
     assert (part.rl.prompts_per_step, part.rl.rollout.prompt_slots, part.rl.prompts_ahead) == (8, 4, 3)
     assert 2 * part.evaluation.sampler.together == whole.evaluation.sampler.together
     assert ALONE.share(whole) is whole
-    assert Hosts(0, 4).folder(Path("run")) == Path("run")
-    assert Hosts(2, 4).folder(Path("run")) == Path("run/hosts/2")
+    assert Hosts(0, 4).folder(whole).path == whole.directory
+    assert Hosts(2, 4).folder(whole).path == whole.directory / "hosts" / "2"
 
 
 @pytest.mark.parametrize("preset", SLICES)

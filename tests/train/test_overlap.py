@@ -15,10 +15,11 @@ from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.rewards.client.client import RewardGivenUp, RewardUnavailable
 from onethinker_jax.rewards.score import Score
-from onethinker_jax.train import ema_grpo, interrupt
+from onethinker_jax.train import interrupt
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.ema_grpo import Learner
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rl.rollouts import roll_out
@@ -63,13 +64,13 @@ def test_a_step_is_sampled_beside_the_update_before_it(
     """With the parameters that this update began with; and the update sees how far the policy has moved since."""
     settings = replace(OVERLAP, steps=2, **EVERY_GROUP)
     second_is_scored = threading.Event()
-    update = ema_grpo._update_policy
+    update = Learner._update_policy
 
     def update_later(*arguments: Any, **options: Any) -> Any:
         assert second_is_scored.wait(HANG_S), "the rollout of step 2 waits for the update of step 1"
         return update(*arguments, **options)
 
-    monkeypatch.setattr(ema_grpo, "_update_policy", update_later)
+    monkeypatch.setattr(Learner, "_update_policy", update_later)
     rule = Listening(settings.prompts_per_step, second_is_scored.set)
     train(tmp_path, rule, settings)
     assert "compiled after warm-up" not in capsys.readouterr().out
@@ -156,7 +157,7 @@ def test_an_error_beside_a_rollout_does_not_wait_for_its_scores(train, tmp_path,
         assert scoring.wait(HANG_S)
         raise ValueError("no update")
 
-    monkeypatch.setattr(ema_grpo, "_update_policy", fail)
+    monkeypatch.setattr(Learner, "_update_policy", fail)
     with pytest.raises(ValueError, match="no update"):
         train(tmp_path, Slow(SETTINGS.prompts_per_step, presses=0), replace(OVERLAP, **EVERY_GROUP))
 

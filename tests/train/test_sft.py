@@ -15,7 +15,11 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.sft import SFTSettings
-from onethinker_jax.train.log.log import RunLog, read_metrics
+from onethinker_jax.train.hosts import ALONE
+from onethinker_jax.train.log.log import RunLog, count_compilations, read_metrics
+from onethinker_jax.train.open_run import Run
+from onethinker_jax.train.policy import Policy
+from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import train_sft
 from tests.train import making
 
@@ -67,13 +71,13 @@ def policy():
 
 def train(policy: Any, directory: Path, batches: Any, settings: SFTSettings = SETTINGS) -> Any:
     graphdef, params = policy
+    mesh, folder = make_mesh(), RunFolder(directory)
     params = jax.tree.map(lambda leaf: leaf.copy(), params)
-    checkpoints = Checkpoints(directory / "checkpoints", keep=None)
-    with RunLog(directory) as log:
+    checkpoints = Checkpoints(folder.checkpoints, keep=None)
+    with RunLog(directory) as log, count_compilations() as compilations:
+        run = Run(ALONE, log, checkpoints, folder, compilations)
         try:
-            return train_sft(
-                graphdef, params, batches, settings, mesh=make_mesh(), checkpoints=checkpoints, log=log
-            )
+            return train_sft(Policy(graphdef, mesh), params, batches, settings, run)
         finally:
             checkpoints.close()
 

@@ -26,7 +26,9 @@ from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
 from onethinker_jax.train.pages.rollout_page import RolloutPages
+from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.rollouts import Group
+from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import sft_loss, sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
@@ -131,7 +133,7 @@ def test_an_update_on_text_alone_leaves_the_vision_tower(policy, found, kind):
             jax.tree.map(lambda leaf: leaf.copy(), tree) for tree in (params, found["text"][1])
         )
         state = init_state(copy, optimizer, init_moments(1), make_mesh(), reference=False)
-        update = sft_update(graphdef, optimizer, SFTSettings(optimizer=settings), "float32")
+        update = sft_update(Policy(graphdef, make_mesh()), optimizer, SFTSettings(optimizer=settings))
         before = making.named(params)
         state, norm = update.apply(state, gradients, found["text"][0][1]["tokens"])
     assert np.isfinite(float(norm)) and float(norm) > 0
@@ -256,7 +258,7 @@ def test_pages_show_a_question_without_a_picture(text: Record, tmp_path: Path) -
     prompt: Any = None
     samples = Samples(tokens, [np.zeros(5, np.float32)] * 3, [True, True, False], texts)
     group = Group(0, text, prompt, samples, scores)
-    pages = RolloutPages(tmp_path, LogSettings(), media=MediaReader(), fps=2.0)
+    pages = RolloutPages(RunFolder(tmp_path), LogSettings(), media=MediaReader(), fps=2.0)
     pages.write(10, [group], np.array([[1.0, -0.5, -0.5]], np.float32), {"reward": 0.5})
     shown = checked(tmp_path / "rollouts" / "step_00000010.html")
     assert '<div class="media"></div>' in shown and 'data-task="math (text)"' in shown

@@ -30,6 +30,7 @@ from onethinker_jax.train.config.run import LogSettings
 from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.rl.rollouts import Group, roll_out
+from onethinker_jax.train.run_folder import RunFolder
 from tests.data_pipeline.making import write_image, write_tokenizer
 from tests.places import THINKING_TEMPLATE
 from tests.train import making
@@ -131,11 +132,11 @@ def test_rollouts_their_checkpoints_and_pages(
     for group in groups:
         assert group.samples.texts == [OPENING + WRITTEN] * 2
         assert [score.format for score in group.scores] == [1, 1]
-        assert group.outcome.lengths == [count, count]  # what the prompt wrote is no part of the length
+        assert group.stats.lengths == [count, count]  # what the prompt wrote is no part of the length
         assert sampler.processor.tokenizer.decode(group.prompt.tokens).endswith(OPENING)
     again = Group.from_json(json.loads(json.dumps(groups[0].to_json())), stream, sampler)
     assert again.samples.texts == groups[0].samples.texts
-    pages = RolloutPages(tmp_path, LogSettings(), media=MediaReader(), fps=2.0)
+    pages = RolloutPages(RunFolder(tmp_path), LogSettings(), media=MediaReader(), fps=2.0)
     pages.write(20, groups, np.zeros((2, 2), np.float32), {"reward": 2.0})
     text = (tmp_path / "rollouts" / "step_00000020.html").read_text()
     assert re.findall(r'<dd class="think">([^<]*)</dd>', text) == ["It is a red star."] * 4

@@ -16,6 +16,7 @@ from onethinker_jax.train.config.hosts import HostSettings, MeshSettings
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.sft import SFTSettings
+from onethinker_jax.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,8 @@ class TrainConfig:
     @property
     def directory(self) -> Path:
         return self.out / self.name
+
+    @property
+    def folder(self) -> RunFolder:
+        """The paths in ``directory``."""
+        return RunFolder(self.directory)

@@ -35,8 +35,8 @@ from onethinker_jax.train.log.compilation_watch import CompilationWatch
 from onethinker_jax.train.log.event_file import EventFile
 from onethinker_jax.train.log.progress import HEADLINE, Clock, Heart, Lines, Progress
 from onethinker_jax.train.log.wandb_run import WandbRun
+from onethinker_jax.train.run_folder import RunFolder
 
-METRICS_FILE = "metrics.jsonl"
 TOLD_AFTER = 3.0  # seconds that something takes before a line says so
 SILENCE = 30.0  # seconds after which a line says what goes on, whatever it is
 SHOWN_AFTER = 1.0  # the same on a terminal, where it is no line that stays
@@ -69,6 +69,7 @@ class RunLog:
         beats: bool = True,
     ) -> None:
         self.directory = Path(directory)
+        self._folder = RunFolder(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.console = console or _console()
         self._interval, self._wandb = interval, wandb
@@ -97,11 +98,11 @@ class RunLog:
         """
         self._end_stage()
         self._metrics.close()
-        _drop_after(self.directory / METRICS_FILE, name, start_step)
+        _drop_after(self._folder.metrics, name, start_step)
         self._metrics = self._open_metrics()
         if self._wandb is not None and (address := self._wandb.begin(self.directory, name)):
             self.info(f"Weights & Biases: {address}")
-        self._events = EventFile(self.directory / "tensorboard" / name)
+        self._events = EventFile(self._folder.tensorboard(name))
         if start_step:
             self._events.restart(start_step + 1)
         self._progress = Progress(name, total_steps, start_step, clock=self._clock)
@@ -260,7 +261,7 @@ class RunLog:
         self.close(failed=kind is not None)
 
     def _open_metrics(self):
-        return (self.directory / METRICS_FILE).open("a", encoding="utf-8")
+        return (self._folder.metrics).open("a", encoding="utf-8")
 
     def _running(self) -> Progress:
         if self._progress is None:

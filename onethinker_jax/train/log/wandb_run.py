@@ -16,8 +16,7 @@ from typing import Any
 from onethinker_jax.files import write_whole
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.run import TrainConfig
-
-ID_FILE = "wandb_id"
+from onethinker_jax.train.run_folder import RunFolder
 
 
 class WandbRun:
@@ -68,7 +67,7 @@ class WandbRun:
 
 def _identity(directory: Path) -> str:
     """The run's at the service, made once."""
-    file = directory / ID_FILE
+    file = RunFolder(directory).wandb_id
     if not file.is_file():
         write_whole(file, secrets.token_hex(4) + "\n")
     return file.read_text().strip()

@@ -27,23 +27,22 @@ from onethinker_jax.rewards.answers import (
 from onethinker_jax.tasks import Task, is_structured
 from onethinker_jax.text_output import visible
 from onethinker_jax.train.config.run import LogSettings
-from onethinker_jax.train.log.log import METRICS_FILE, read_metrics
+from onethinker_jax.train.log.log import read_metrics
 from onethinker_jax.train.pages.gallery import FRAME_WIDTH, IMAGE_WIDTH, short_text
 from onethinker_jax.train.pages.page import select_html, write_document
 from onethinker_jax.train.rl.rl_metrics import by_task
 from onethinker_jax.train.rl.rollouts import Group
+from onethinker_jax.train.run_folder import RunFolder
 
-FOLDER = "rollouts"
-ROLLOUTS_INDEX = f"{FOLDER}/index.html"
 MAX_PAGE_BYTES = 5_000_000
 _SHOWN = {"reward": "reward", "accuracy": "accuracy", "format": "format", "truncated": "cut off"}
 
 
 class RolloutPages:
-    """Writes the pages of a run into its folder ``rollouts``; ``media`` reads what they show, videos at ``fps``."""
+    """Writes the pages of a run into its folder; ``media`` reads what they show, videos at ``fps``."""
 
-    def __init__(self, directory: Path, settings: LogSettings, *, media: MediaReader, fps: float):
-        self._folder, self._metrics = directory / FOLDER, directory / METRICS_FILE
+    def __init__(self, run: RunFolder, settings: LogSettings, *, media: MediaReader, fps: float):
+        self._folder, self._index, self._metrics = run.rollouts, run.rollouts_index, run.metrics
         self._settings, self._media, self._fps = settings, media, fps
 
     def wanted(self, step: int) -> bool:
@@ -60,7 +59,7 @@ class RolloutPages:
         """
         self._folder.mkdir(exist_ok=True)
         before = sorted(path for path in self._folder.glob("step_*.html") if path.stem < _stem(step))
-        links = [(path.name, _title(path)) for path in before[-1:]] + [("index.html", "all pages")]
+        links = [(path.name, _title(path)) for path in before[-1:]] + [(self._index.name, "all pages")]
         scale = float(np.abs(advantages).max()) or 1.0
         chosen = self._affordable(groups, advantages, scale)
         write_document(
@@ -84,7 +83,7 @@ class RolloutPages:
         Tasks with boxes, points or spans come first.
         """
         numbers = {id(group): number for number, group in enumerate(groups)}
-        queues = {task: list(of_task) for task, of_task in by_task(groups).items()}
+        queues = {task: list(groups_of_task) for task, groups_of_task in by_task(groups).items()}
         queues = dict(sorted(queues.items(), key=lambda item: not is_structured(item[0].problem_type)))
         order = list(queues)
         cards: dict[tuple[Task, int], str] = {}
@@ -117,14 +116,14 @@ class RolloutPages:
             _sample(group, i, float(advantages[i]), number, scale, opened=i == order[0]) for i in order
         )
         accuracy = np.mean([score.accuracy for score in group.scores])
-        reward, spread = np.mean(group.outcome.rewards), np.std(group.outcome.rewards)
+        reward, spread = np.mean(group.stats.rewards), np.std(group.stats.rewards)
         return (
             f'<article class="card beside" data-task="{escape(str(task_of(record)))}" data-reward="{reward:.4f}" '
             f'data-spread="{spread:.4f}"><div class="media">{media}</div><div class="text">'
             f'<header><span class="task">{escape(str(task_of(record)))}</span>'
             f'<span class="number">#{escape(str(record.problem_id))}</span>'
             f'<span class="soft">mean reward {reward:.2f} ± {spread:.2f}</span>'
-            f'<span class="badge" style="--good:{_good(group.outcome.accuracy)}">'
+            f'<span class="badge" style="--good:{_good(group.stats.accuracy)}">'
             f"<small>mean accuracy</small> {accuracy:.2f}</span></header>"
             f'<p class="question">{escape(question)}</p>'
             + (f'<ul class="options">{options}</ul>' if options else "")
@@ -152,7 +151,7 @@ class RolloutPages:
             '<p class="lead">Samples as the policy update saw them, newest first; means are over all samples drawn '
             f'for the step.</p><div class="sheet stack pages"><table>{table}</table></div>',
         ]
-        write_document(self._folder / "index.html", "Rollouts", body, styles=["page"])
+        write_document(self._index, "Rollouts", body, styles=["page"])
 
 
 def _stem(step: int) -> str:

@@ -14,8 +14,8 @@ from flax import nnx
 import onethinker_jax
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.train.checkpoint import BASE
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.run_folder import RunFolder
 
 
 def run_facts(config: TrainConfig, *, records: int) -> dict[str, str]:
@@ -23,7 +23,7 @@ def run_facts(config: TrainConfig, *, records: int) -> dict[str, str]:
     rl = config.rl
     return {
         "Finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "Duration": _duration(config.directory),
+        "Duration": _duration(config.folder),
         "Hardware": hardware(),
         "Model": _model(config),
         "Data": data(config, records),
@@ -92,7 +92,7 @@ def data(config: TrainConfig, records: int) -> str:
 def _model(config: TrainConfig) -> str:
     """Where its weights came from, and how many they are."""
     shapes = nnx.eval_shape(
-        lambda: Qwen3VL(Qwen3VLConfig.from_directory(config.directory / BASE), rngs=nnx.Rngs(0))
+        lambda: Qwen3VL(Qwen3VLConfig.from_directory(config.folder.base), rngs=nnx.Rngs(0))
     )
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(shapes)))
     size = f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
@@ -100,9 +100,9 @@ def _model(config: TrainConfig) -> str:
     return f"{source.resolve().name if source else 'fresh'}, {size} parameters"
 
 
-def _duration(directory: Path) -> str:
+def _duration(folder: RunFolder) -> str:
     """From the run's first setting on disk to now, so with every pause between its parts."""
-    seconds = max(time.time() - (directory / "config.json").stat().st_mtime, 0.0)
+    seconds = max(time.time() - folder.settings.stat().st_mtime, 0.0)
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     said = f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -13,11 +13,10 @@ from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import Task
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.heldout import Answers
-from onethinker_jax.train.log.log import METRICS_FILE, RunLog, read_metrics
+from onethinker_jax.train.log.log import RunLog, read_metrics
 from onethinker_jax.train.pages.gallery import GalleryItem, Masks, StageAnswer, gallery_item, stage_answer
 from onethinker_jax.train.pages.intervals import METHOD, Change, change
 from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
-from onethinker_jax.train.pages.rollout_page import ROLLOUTS_INDEX
 from onethinker_jax.train.pages.run_facts import run_facts
 
 LABELS = {"fresh": "fresh", "sft": "after SFT", "rl": "after RL"}
@@ -83,14 +82,15 @@ def write_run_page(
         facts=run_facts(config, records=len(records)),
         lead=lead,
     )
-    page = config.directory / "index.html"
+    page, rollouts = config.folder.page, config.folder.rollouts_index
+    links = {"Rollouts during RL": str(rollouts.relative_to(page.parent))} if rollouts.is_file() else {}
     write_page(
         page,
         title=f"onethinker_jax: {config.name}",
         summary=summary,
-        curves=read_metrics(config.directory / METRICS_FILE),
+        curves=read_metrics(config.folder.metrics),
         gallery=_gallery(answers.greedy, config, scorer),
-        links={"Rollouts during RL": ROLLOUTS_INDEX} if (config.directory / ROLLOUTS_INDEX).is_file() else {},
+        links=links,
     )
     return page
 
@@ -101,19 +101,20 @@ def summaries(config: TrainConfig, predictions: Mapping[str, Sequence[Prediction
     ``predictions`` are of the same records in the same order at every stage.
     """
     stages = list(predictions.values())
-    numbers: dict[str, list[int]] = defaultdict(list)
+    numbers_of_task: dict[str, list[int]] = defaultdict(list)
     for number, prediction in enumerate(stages[-1]):
-        numbers[str(task_of(prediction.record))].append(number)
-    chosen = {task: numbers[task] for task in sorted(numbers)} | {"all tasks": list(range(len(stages[-1])))}
+        numbers_of_task[str(task_of(prediction.record))].append(number)
+    chosen = {task: numbers_of_task[task] for task in sorted(numbers_of_task)}
+    chosen |= {"all tasks": list(range(len(stages[-1])))}
     return [
-        _summary_of(task, [[of_stage[i] for i in of_task] for of_stage in stages], config)
-        for task, of_task in chosen.items()
+        _summary_of(task, [[predictions[i] for i in numbers] for predictions in stages], config)
+        for task, numbers in chosen.items()
     ]
 
 
 def _summary_of(task: str, stages: Sequence[Sequence[Prediction]], config: TrainConfig) -> TaskSummary:
     """The means of one task's predictions, stage by stage, and the last change."""
-    results = [over_all(of_stage) for of_stage in stages]
+    results = [over_all(predictions) for predictions in stages]
     kinds = [(one.record.problem_type, one.record.data_type) for one in stages[-1]]
     settings = config.reward.variant, config.reward
     before, after = stages[-2:]

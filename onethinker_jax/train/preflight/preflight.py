@@ -47,7 +47,7 @@ def check_before(config: TrainConfig) -> None:
         raise SettingError(
             f"model.family {config.model.family}: name its weights, --model.init-from DIRECTORY"
         )
-    check_out(config.directory / "model")
+    check_out(config.folder.model)
 
 
 def check_fresh_settings(config: TrainConfig, sizes: Qwen3VLConfig) -> None:

@@ -30,14 +30,11 @@ from onethinker_jax.files import write_whole
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.directory import companion_files
 from onethinker_jax.scoring import check_reward, check_truths
-from onethinker_jax.train.checkpoint import BASE
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.policy import model_config
-
-QUARANTINE = "quarantine"
 
 
 @dataclass(frozen=True)
@@ -51,13 +48,13 @@ class Corpora:
 
 
 def make_streams(
-    config: TrainConfig, corpora: Corpora, hosts: Hosts, quarantine: Path
+    config: TrainConfig, corpora: Corpora, hosts: Hosts
 ) -> tuple[RecordStream | None, RecordStream | None]:
     """This process's records of SFT and of RL in the order of training; None for a stage without steps.
 
     Raises MixtureError naming a weight for nothing.
     """
-    data, bad = config.data, BadRecords(config.data.on_bad_record, quarantine / "rl.jsonl")
+    data, bad = config.data, BadRecords(config.data.on_bad_record, hosts.folder(config).quarantine("rl"))
     dealt: dict[str, Any] = {"seed": config.seed, "host": hosts.index, "hosts": hosts.count}
     sft = RecordStream(corpora.sft, mixture=data.sft_mixture, **dealt) if config.sft.steps else None
     rl = RecordStream(corpora.rl, mixture=data.rl_mixture, bad=bad, **dealt) if config.rl.steps else None
@@ -85,7 +82,7 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
                 media_root=data.media_root,
                 purpose=needed.get(purpose),
                 on_bad_record=data.on_bad_record,
-                quarantine=hosts.folder(config.directory) / QUARANTINE / f"{file.name}.jsonl",
+                quarantine=hosts.folder(config).quarantine(file.name),
             )
     if config.rl.steps:
         check_truths(records["rl"], config.reward)
@@ -98,7 +95,7 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
 
 
 def _shapes_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> ShapesPaths:
-    data, world = config.data, config.directory / "data"
+    data, world = config.data, config.folder.shapes
     log.info(
         f"Shapes world: {data.shapes_sft + data.shapes_captions:,} SFT, {data.shapes_rl:,} RL, "
         f"{data.shapes_heldout:,} held-out records …"
@@ -126,7 +123,7 @@ def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
     The prompts of ``data.prompt_file`` go in too, and with it into the exported model.
     Raises PromptError when they cannot be used.
     """
-    base = config.directory / BASE
+    base = config.folder.base
     prompts = config.data.prompt_file and Prompts.from_file(config.data.prompt_file)
     if config.model.init_from is not None:
         copy_base(config.model.init_from, base)

@@ -23,10 +23,8 @@ from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
-from onethinker_jax.train.preflight.prepare import QUARANTINE, Corpora
+from onethinker_jax.train.preflight.prepare import Corpora
 
-FOLDER = "lengths"
-"""Of a run's folder: the lengths of its records, which the same command need not find again."""
 _THREADS = 4  # where no processes decode: reading a file's header waits for the disk
 
 
@@ -82,7 +80,7 @@ def _measured(
     records, training = getattr(corpora, purpose), purpose == "sft"
     dealt = {"host": hosts.index, "hosts": hosts.count}
     numbers = chosen_records(len(records), config.data.check_lengths, **dealt)
-    file, folder = corpora.files.get(purpose), hosts.folder(config.directory) / FOLDER
+    file, folder = corpora.files.get(purpose), hosts.folder(config).lengths
     if file is not None:
         key = lengths_key(file, processor, training=training, numbers=numbers)
         file = folder / f"{purpose}-{key}.npy"
@@ -137,7 +135,7 @@ def _left_out(
     errors |= {one.number: PackingError(f"{records[one.number]}: {one}") for one in long}
     if len(errors) == len(records):
         raise PackingError(f"{next(iter(errors.values()))}; none of the {purpose} records can be used")
-    file = config.directory / QUARANTINE / f"{purpose}_lengths.jsonl"
+    file = config.folder.quarantine(f"{purpose}_lengths")
     if hosts.leads:
         file.unlink(missing_ok=True)
     bad = BadRecords("skip", file if hosts.leads else None)

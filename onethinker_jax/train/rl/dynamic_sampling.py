@@ -26,7 +26,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.log.log import RunLog
-from onethinker_jax.train.rl.rollouts import Group, Outcome, RolloutSeconds, Stopped, roll_out
+from onethinker_jax.train.rl.rollouts import Group, GroupStats, RolloutWatch, Stopped, roll_out
 
 
 class NoGroupsLeft(UserError):
@@ -35,17 +35,17 @@ class NoGroupsLeft(UserError):
 
 @dataclass(frozen=True)
 class Rollout:
-    """What one step is trained on, what waits for the next, and what came of all groups drawn, kept or not."""
+    """The groups that one step trains on, those that wait for the next, and statistics of all that were sampled."""
 
     groups: list[Group]
     surplus: list[Group]
-    drawn: list[Outcome]
+    drawn: list[GroupStats]
     metrics: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of a rollout that was made ahead."""
         groups, surplus = ([group.to_json() for group in part] for part in (self.groups, self.surplus))
-        drawn = [outcome.to_json() for outcome in self.drawn]
+        drawn = [stats.to_json() for stats in self.drawn]
         return {"groups": groups, "surplus": surplus, "drawn": drawn, "metrics": self.metrics}
 
     @classmethod
@@ -55,15 +55,15 @@ class Rollout:
             [Group.from_json(group, stream, sampler) for group in saved[part]]
             for part in ("groups", "surplus")
         )
-        drawn = [Outcome.from_json(outcome) for outcome in saved["drawn"]]
+        drawn = [GroupStats.from_json(stats) for stats in saved["drawn"]]
         return cls(groups, surplus, drawn, dict(saved["metrics"]))
 
 
 class Rollouts:
     """The rollouts of all steps in order; a context manager, which ends the threads of prompts and of ``rl.overlap``.
 
-    ``behaviour`` is None, or the parameters that the next rollout is sampled with where those are no longer the
-    policy's: a checkpoint written when that rollout has failed must hold them.
+    ``behaviour`` is None, or the parameters to sample the next rollout with, where the policy has moved on from them: a
+    checkpoint written after that rollout has failed must hold them.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class Rollouts:
         log: RunLog,
     ):
         self.behaviour: nnx.State | None = None
-        self._records, self._sampler, self._scorer, self._settings = stream, sampler, scorer, settings
+        self.sampler, self.scorer = sampler, scorer
+        self._records, self._settings = stream, settings
         self._stream = PromptStream(
             stream,
             sampler.prompt,
@@ -100,7 +101,7 @@ class Rollouts:
         try:
             if self._thread is None and self._next is None:
                 self._before = self._stream.state()
-                rollout = self._fill(self._sampler.placed(params), step)
+                rollout = self._fill(self.sampler.placed(params), step)
             else:
                 if self._next is None:
                     self._submit(
@@ -137,9 +138,9 @@ class Rollouts:
     def decoding_copy(self, params: nnx.State) -> nnx.State:
         """The parameters on the sampler's devices as it wants them, in buffers of their own."""
         if self._settings.rollout_mesh is None:
-            moved = self._sampler.placed(params)
+            moved = self.sampler.placed(params)
         else:
-            mesh, dtype = self._sampler.mesh, self._sampler.compute_dtype
+            mesh, dtype = self.sampler.mesh, self.sampler.compute_dtype
             typed = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
             moved = jax.device_put(typed, tree_shardings(typed, mesh, DECODE_RULES))
         return jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, moved, params)
@@ -167,10 +168,10 @@ class Rollouts:
     def restore(self, saved: Mapping[str, Any], behaviour: nnx.State | None) -> None:
         """Goes on from what ``state`` gave, with the checkpoint's ``behaviour``."""
         self._stream.restore(saved["stream"])
-        self._waiting = [Group.from_json(group, self._records, self._sampler) for group in saved["waiting"]]
+        self._waiting = [Group.from_json(group, self._records, self.sampler) for group in saved["waiting"]]
         self.behaviour = behaviour
         if saved["ahead"] is not None:
-            self._next = _made(Rollout.from_json(saved["ahead"], self._records, self._sampler))
+            self._next = _made(Rollout.from_json(saved["ahead"], self._records, self.sampler))
 
     def __enter__(self) -> "Rollouts":
         return self
@@ -178,7 +179,7 @@ class Rollouts:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         if kind is not None:
-            self._scorer.give_up()  # nobody waits for the scores of the rollout under way
+            self.scorer.give_up()  # nobody waits for the scores of the rollout under way
         if self._thread is not None:
             self._thread.shutdown()
         self._stream.close()
@@ -190,37 +191,37 @@ class Rollouts:
 
     def _fill(self, params: nnx.State, step: int) -> Rollout:
         """Draws rounds of ``settings.prompts_per_step`` prompts until the step is full."""
-        with jax.set_mesh(self._sampler.mesh):  # which may not be the trainer's, and is set for one thread
+        with jax.set_mesh(self.sampler.mesh):  # which may not be the trainer's, and is set for one thread
             return self._fill_on_mesh(params, step)
 
-    def _tell(self, rounds: int, kept: int, through: int) -> None:
+    def _tell(self, rounds: int, kept: int, finished: int) -> None:
         """Says how far the sampling of a step is."""
         prompts, again = self._settings.prompts_per_step, f", round {rounds + 1}" if rounds else ""
-        self._log.phase(f"sampling {through}/{prompts} prompts{again}, {kept}/{prompts} groups kept before")
+        self._log.phase(f"sampling {finished}/{prompts} prompts{again}, {kept}/{prompts} groups kept before")
 
     def _fill_on_mesh(self, params: nnx.State, step: int) -> Rollout:
         settings, began = self._settings, time.perf_counter()
         low, high = settings.accuracy_low, settings.accuracy_high
-        kept, drawn, rounds, seconds = list(self._waiting), [], 0, RolloutSeconds()
+        kept, drawn, rounds = list(self._waiting), [], 0
+        watch = RolloutWatch(stop=self._stop)
         while len(kept) < settings.prompts_per_step and rounds < settings.max_generation_rounds:
             if self._stop.is_set():
                 raise Stopped
-            self._tell(rounds, len(kept), 0)
+            watch.tell = partial(self._tell, rounds, len(kept))
+            watch.tell(0)
             draw = step * settings.max_generation_rounds + rounds  # keys of a draw are never used again
             groups = roll_out(
                 params,
                 self._stream,
                 settings.prompts_per_step,
-                self._sampler,
-                self._scorer,
+                self.sampler,
+                self.scorer,
                 seed=self._seed,
                 step=draw,
-                seconds=seconds,
-                stop=self._stop,
-                tell=partial(self._tell, rounds, len(kept)),
+                watch=watch,
             )
             drawn += groups
-            kept += [group for group in groups if low < group.outcome.accuracy < high]
+            kept += [group for group in groups if low < group.stats.accuracy < high]
             rounds += 1
         if len(kept) < settings.prompts_per_step:
             raise NoGroupsLeft(
@@ -232,14 +233,12 @@ class Rollouts:
             "rounds": float(rounds),
             "groups_waiting": float(len(kept) - settings.prompts_per_step),
             "seconds/rollout": time.perf_counter() - began,
-            "seconds/prompts": seconds.prompts,
-            "seconds/reward": seconds.reward,
-            "seconds/reward_wait": seconds.reward_wait,
+            "seconds/prompts": watch.seconds.prompts,
+            "seconds/reward": watch.seconds.reward,
+            "seconds/reward_wait": watch.seconds.reward_wait,
         }
-        outcomes = [group.outcome for group in drawn]
-        return Rollout(
-            kept[: settings.prompts_per_step], kept[settings.prompts_per_step :], outcomes, metrics
-        )
+        stats = [group.stats for group in drawn]
+        return Rollout(kept[: settings.prompts_per_step], kept[settings.prompts_per_step :], stats, metrics)
 
 
 def _made(rollout: Rollout) -> Future[Rollout]:

@@ -6,12 +6,12 @@ as on a CPU, there is no such metric.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 
 from onethinker_jax.model.generation.generate import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
@@ -19,6 +19,7 @@ from onethinker_jax.model.sharding import process_count
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.cost.hardware import chip_of
 from onethinker_jax.train.cost.program_cost import count_flops, of_frames, without_recomputation
+from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.policy_update import PolicyBatch, policy_batches, rl_update
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import TrainState
@@ -29,18 +30,17 @@ class Utilisation:
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef,
+        policy: Policy,
         optimizer: optax.GradientTransformation,
         settings: RLSettings,
         sampling: SamplingConfig,
-        compute_dtype: str,
-        mesh: Mesh,
     ):
+        mesh = policy.mesh
         chip = chip_of(mesh.devices.flat[0].device_kind)
         self._processes = process_count(mesh)
         # FLOP/s of the devices that share this process's part of a micro-batch
         self._peak = None if chip is None else chip.flops * mesh.size / self._processes
-        self._program = (graphdef, optimizer, settings, sampling, compute_dtype)
+        self._program = (policy, optimizer, settings, sampling)
         self._settings = settings
         self._flops: tuple[float, float] | None = None  # of a micro-batch: their shapes are all the same
 
@@ -62,11 +62,10 @@ class Utilisation:
 
 
 def update_flops(
-    graphdef: nnx.GraphDef,
+    policy: Policy,
     optimizer: optax.GradientTransformation,
     settings: RLSettings,
     sampling: SamplingConfig,
-    compute_dtype: str,
     state: TrainState,
     batch: PolicyBatch,
 ) -> tuple[float, float]:
@@ -74,9 +73,9 @@ def update_flops(
 
     Nothing that is computed again counts again.
     """
-    model: Qwen3VL = nnx.merge(graphdef, jax.eval_shape(lambda: state.params))
+    model: Qwen3VL = nnx.merge(policy.graphdef, jax.eval_shape(lambda: state.params))
     model.remat = "none"
-    update = rl_update(nnx.split(model)[0], optimizer, settings, sampling, compute_dtype)
+    update = rl_update(replace(policy, graphdef=nnx.split(model)[0]), optimizer, settings, sampling)
     gradients = jax.eval_shape(update.zeros, state.params)
     traced = jax.make_jaxpr(update.accumulate)(state.params, state.reference, gradients, batch)
     counts = count_flops(traced.jaxpr, skip_conditional=True)  # the head, chunks of which may have no target
@@ -87,7 +86,7 @@ def update_flops(
 
 
 def _largest_frame(batch: PolicyBatch) -> float:
-    """Its share of a row of patches."""
+    """The share of a row of patches that the largest frame takes."""
     if batch.batch.inputs.vision is None:
         return 1.0
     frames = np.asarray(batch.batch.inputs.vision.frame_ids)

@@ -20,6 +20,7 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.losses import token_logprobs
+from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.policy_losses import policy_loss
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import Sums, Update, in_dtype, make_update
@@ -86,11 +87,7 @@ def empty_policy_batch(settings: RLSettings, patch_values: int) -> PolicyBatch:
 
 
 def rl_update(
-    graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    settings: RLSettings,
-    sampling: SamplingConfig,
-    compute_dtype: str,
+    policy: Policy, optimizer: optax.GradientTransformation, settings: RLSettings, sampling: SamplingConfig
 ) -> Update:
     """The compiled update of RL.
 
@@ -103,21 +100,21 @@ def rl_update(
         )
     loss = partial(
         rl_loss,
-        graphdef,
+        policy.graphdef,
         objective=settings.loss,
         max_length=settings.rollout.max_new_tokens,
         sampling=sampling,
     )
-    return make_update(loss, optimizer, compute_dtype=compute_dtype)
+    return make_update(loss, optimizer, compute_dtype=policy.compute_dtype)
 
 
-def rl_logprobs(
-    graphdef: nnx.GraphDef, sampling: SamplingConfig, compute_dtype: str
-) -> Callable[[nnx.State, PolicyBatch], jax.Array]:
+def rl_logprobs(policy: Policy, sampling: SamplingConfig) -> Callable[[nnx.State, PolicyBatch], jax.Array]:
     """A compiled function (params, batch) -> float32 [B, T], the log-probability of every target."""
-    return jax.jit(
-        lambda params, batch: _logprobs(graphdef, in_dtype(params, compute_dtype), batch, sampling)[0]
-    )
+
+    def logprobs(params: nnx.State, batch: PolicyBatch) -> jax.Array:
+        return _logprobs(policy.graphdef, in_dtype(params, policy.compute_dtype), batch, sampling)[0]
+
+    return jax.jit(logprobs)
 
 
 def rl_loss(

@@ -1,4 +1,4 @@
-"""What is reported of an RL step: of its samples by task, of its speed, of the devices; and the table of it.
+"""The metrics of an RL step: of its samples by task, of its speed, of the devices; and the table that shows them.
 
 A name with a "/" is one of a group: "reward/OCR (image)" is the reward of a task, "seconds/update" a phase's time.
 docs/training.md says what each is.
@@ -16,9 +16,9 @@ from onethinker_jax.train.advantages import overlong_penalty
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.cost.hardware import GIB
 from onethinker_jax.train.log.log import RunLog
-from onethinker_jax.train.rl.rollouts import Group, Outcome
+from onethinker_jax.train.rl.rollouts import Group, GroupStats
 
-OfTask = TypeVar("OfTask", Group, Outcome)
+AnyGroup = TypeVar("AnyGroup", Group, GroupStats)
 
 PASSED = 0.5
 """Share of the accuracy that a task gives at most, from which on a sample has passed: an overlap of 0.5, say."""
@@ -38,7 +38,7 @@ TABLE = {
 """Columns of the table on the console: metric -> heading."""
 
 
-def rollout_metrics(drawn: Sequence[Outcome], settings: RLSettings) -> dict[str, float]:
+def rollout_metrics(drawn: Sequence[GroupStats], settings: RLSettings) -> dict[str, float]:
     """Means over all samples of the groups drawn for a step, kept or not: of all, and of each task.
 
     A step that waiting groups filled has drawn none, and no means.
@@ -57,15 +57,15 @@ def rollout_metrics(drawn: Sequence[Outcome], settings: RLSettings) -> dict[str,
     return metrics
 
 
-def by_task(groups: Iterable[OfTask]) -> dict[Task, list[OfTask]]:
+def by_task(groups: Iterable[AnyGroup]) -> dict[Task, list[AnyGroup]]:
     """Task -> its groups, by name of the task."""
-    found: dict[Task, list[OfTask]] = defaultdict(list)
+    found: dict[Task, list[AnyGroup]] = defaultdict(list)
     for group in groups:
         found[group.task].append(group)
     return dict(sorted(found.items()))
 
 
-def _means(groups: Sequence[Outcome], settings: RLSettings) -> dict[str, float]:
+def _means(groups: Sequence[GroupStats], settings: RLSettings) -> dict[str, float]:
     scores = [score for group in groups for score in group.scores]
     passed = [score.accuracy >= PASSED * group.max_accuracy for group in groups for score in group.scores]
     low, high = settings.accuracy_low, settings.accuracy_high
@@ -81,7 +81,7 @@ def _means(groups: Sequence[Outcome], settings: RLSettings) -> dict[str, float]:
     }
 
 
-def length_penalty(groups: Sequence[Outcome], settings: RLSettings) -> np.ndarray:
+def length_penalty(groups: Sequence[GroupStats], settings: RLSettings) -> np.ndarray:
     """float32 [groups, G] in [-1, 0], before ``settings.loss.overlong_penalty`` multiplies it."""
     lengths = np.array([group.lengths for group in groups])
     return overlong_penalty(

@@ -1,13 +1,13 @@
 """Prompts -> groups: G scored samples of each prompt, drawn with the trainer's own weights.
 
-Samples of prompts that are through are scored on another thread while the others decode: the time of the rewards
-hides behind that of the sampler.
+The samples of finished prompts are scored on another thread while other prompts decode, so that scoring adds little
+time to sampling.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from threading import Event
 from typing import Any
 
@@ -25,8 +25,8 @@ from onethinker_jax.tasks import BY_NAME, Task
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of the G samples of a prompt, without it and them: all that advantages and metrics look at."""
+class GroupStats:
+    """Scores and lengths of the G samples of a prompt: what advantages and metrics are computed from."""
 
     task: Task
     scores: list[Score]
@@ -41,17 +41,17 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
-        """Mean accuracy over the samples, 1 being the most the task gives: what the group filter looks at."""
+        """Mean accuracy over the samples, 1 being the task's largest: what the group filter goes by."""
         return float(np.mean([score.accuracy for score in self.scores])) / self.max_accuracy
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> "Outcome":
-        """The outcome again that became JSON by ``to_json``."""
+    def from_json(cls, saved: Mapping[str, Any]) -> "GroupStats":
+        """The statistics from what ``to_json`` gave."""
         scores = [Score(**score) for score in saved["scores"]]
         return cls(**{**saved, "task": BY_NAME[saved["task"]], "scores": scores})
 
     def to_json(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it, and processes tell each other."""
+        """As JSON, for a checkpoint and for the other processes."""
         return {**asdict(self), "task": str(self.task)}
 
 
@@ -68,14 +68,14 @@ class Group:
 
     @property
     def task(self) -> Task:
-        """Of its record."""
+        """The task of its record."""
         return task_of(self.record)
 
     @property
-    def outcome(self) -> Outcome:
-        """What became of its samples."""
+    def stats(self) -> GroupStats:
+        """Scores and lengths of its samples."""
         lengths = [len(ids) for ids in self.samples.tokens]
-        return Outcome(self.task, self.scores, lengths, list(self.samples.ended), self.max_accuracy)
+        return GroupStats(self.task, self.scores, lengths, list(self.samples.ended), self.max_accuracy)
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of a group that waits for the next step."""
@@ -108,13 +108,22 @@ class Group:
 class RolloutSeconds:
     """How long a rollout's parts took; ``reward_wait`` is the part of ``reward`` that the sampler did not cover."""
 
-    prompts: float = 0.0  # waiting for prompts: what of their making was not done ahead
+    prompts: float = 0.0  # waiting for prompts that were not made ahead
     reward: float = 0.0
     reward_wait: float = 0.0
 
 
 class Stopped(RuntimeError):
     """A rollout that nobody waits for any more."""
+
+
+@dataclass
+class RolloutWatch:
+    """What whoever asked for a rollout sees of it, and the event by which it is stopped."""
+
+    seconds: RolloutSeconds = field(default_factory=RolloutSeconds)
+    stop: Event = field(default_factory=Event)
+    tell: Callable[[int], None] = lambda finished: None  # called with the number of prompts that are finished
 
 
 def roll_out(
@@ -126,30 +135,30 @@ def roll_out(
     *,
     seed: int,
     step: int,
-    seconds: RolloutSeconds | None = None,
-    stop: Event | None = None,
-    tell: Callable[[int], None] | None = None,
+    watch: RolloutWatch | None = None,
 ) -> list[Group]:
-    """The next ``count`` usable records of the stream as scored groups; adds to ``seconds`` what its parts took, and
-    tells ``tell`` how many prompts are through.
+    """The next ``count`` usable records of the stream as scored groups.
 
     Raises MediaError or PackingError naming a record that cannot be decoded or is too long, unless the stream
-    skips bad records; RewardUnavailable when the service is gone; Stopped soon after ``stop`` is set.
+    skips bad records; RewardUnavailable when the service is gone; Stopped soon after ``watch.stop`` is set.
     """
-    seconds = seconds or RolloutSeconds()
+    watch = watch or RolloutWatch()
+    seconds = watch.seconds
     began = time.perf_counter()
-    positions, records, prompts = _next_prompts(stream, count, stop)
+    positions, records, prompts = _next_prompts(stream, count, watch.stop)
     seconds.prompts += time.perf_counter() - began
-    samples: dict[int, Samples] = {}  # by the prompt's number, in the order in which prompts were through
+    samples: dict[int, Samples] = {}  # by the prompt's number, in the order in which prompts were finished
     scores: list[list[Score]] = []
 
     def score(
-        part: Sequence[Record], of_part: Sequence[Samples], before: Future[list[list[Score]]] | None
+        part: Sequence[Record],
+        samples_of_part: Sequence[Samples],
+        before: Future[list[list[Score]]] | None,
     ) -> list[list[Score]]:
         if before is not None:
-            before.result()  # over by now; when it failed, nothing more is asked for
+            before.result()  # ended by now; if it failed, this raises and no more scores are asked for
         began = time.perf_counter()
-        scored = scorer(part, [of_one.texts for of_one in of_part])
+        scored = scorer(part, [samples_of_prompt.texts for samples_of_prompt in samples_of_part])
         seconds.reward += time.perf_counter() - began
         return scored
 
@@ -160,14 +169,15 @@ def roll_out(
 
     with ThreadPoolExecutor(1, thread_name_prefix="rewards") as pool:
         scoring: list[Future[list[list[Score]]]] = []
-        for numbers, of_part in sampler.parts(params, prompts, seed=seed, step=step):
-            if stop is not None and stop.is_set():
+        for numbers, samples_of_part in sampler.parts(params, prompts, seed=seed, step=step):
+            if watch.stop.is_set():
                 raise Stopped
-            samples.update(zip(numbers, of_part, strict=True))
-            if tell is not None:
-                tell(len(samples))
+            samples.update(zip(numbers, samples_of_part, strict=True))
+            watch.tell(len(samples))
             before = scoring[-1] if scoring else None
-            scoring.append(pool.submit(score, [records[number] for number in numbers], of_part, before))
+            scoring.append(
+                pool.submit(score, [records[number] for number in numbers], samples_of_part, before)
+            )
             while len(scoring) > 1 and scoring[0].done():
                 collect(scoring.pop(0))
         for part in scoring:
@@ -180,12 +190,12 @@ def roll_out(
 
 
 def _next_prompts(
-    stream: PromptStream, count: int, stop: Event | None
+    stream: PromptStream, count: int, stop: Event
 ) -> tuple[list[int], list[Record], list[Example]]:
     """Places in the stream, records and prompts of the next ``count`` records that are not bad."""
     found: list[tuple[int, Record, Example]] = []
     while len(found) < count:
-        if stop is not None and stop.is_set():
+        if stop.is_set():
             raise Stopped
         found.append(stream.next(wanted=count - len(found)))
     positions, records, prompts = zip(*found, strict=True)

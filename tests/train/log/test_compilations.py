@@ -19,7 +19,7 @@ from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.log.log import count_compilations
-from onethinker_jax.train.policy import model_config
+from onethinker_jax.train.policy import Policy, model_config
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.data_pipeline.making import picture, write_tokenizer
@@ -85,7 +85,7 @@ def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
     graphdef, params = nnx.split(Qwen3VL(model_config(SMALL, processor), rngs=nnx.Rngs(0)))
     params = jax.device_put(params, tree_shardings(params, mesh))
     optimizer = make_optimizer(settings.optimizer, BATCHES, train_vision=True)
-    update = sft_update(graphdef, optimizer, settings, "float32")
+    update = sft_update(Policy(graphdef, mesh), optimizer, settings)
     sampling = SamplerSettings(
         prompt_slots=2,
         group_size=2,

@@ -13,6 +13,7 @@ from onethinker_jax.rewards.score import score_response
 from onethinker_jax.train.config.run import LogSettings
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.rl.rollouts import Group
+from onethinker_jax.train.run_folder import RunFolder
 from tests.train.pages.reading import Checker, record
 from tests.train.rl.small_run import SETTINGS
 
@@ -40,7 +41,7 @@ def group(folder: Path, kind: str, data_type: str, truth: str, number: int = 7, 
 
 
 def written(folder: Path, groups: list[Group], step: int = 20, **settings: Any) -> tuple[str, Checker]:
-    pages = RolloutPages(folder, LogSettings(**settings), media=MediaReader(), fps=2.0)
+    pages = RolloutPages(RunFolder(folder), LogSettings(**settings), media=MediaReader(), fps=2.0)
     advantages = np.array([[1.5, -0.25, -1.25]] * len(groups), np.float32)
     pages.write(step, groups, advantages, {"reward": 0.5, "prompts_drawn": 9.0, "advantage_abs": 1.0})
     text = (folder / "rollouts" / f"step_{step:08}.html").read_text()
@@ -109,7 +110,7 @@ def test_media_that_are_gone_are_said(tmp_path: Path) -> None:
 
 
 def test_pages_of_a_run(train: Any, tmp_path: Path) -> None:
-    pages = RolloutPages(tmp_path, LogSettings(rollouts_every=2), media=MediaReader(), fps=2.0)
+    pages = RolloutPages(RunFolder(tmp_path), LogSettings(rollouts_every=2), media=MediaReader(), fps=2.0)
     train(tmp_path, pages=pages, table_every=1)
     names = sorted(path.name for path in (tmp_path / "rollouts").iterdir())
     assert names == ["index.html", "step_00000002.html", "step_00000004.html"]
@@ -120,5 +121,5 @@ def test_pages_of_a_run(train: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("every", "steps"), [(0, []), (3, [3, 6])])
 def test_which_steps_have_one(tmp_path: Path, every: int, steps: list[int]) -> None:
-    pages = RolloutPages(tmp_path, LogSettings(rollouts_every=every), media=MediaReader(), fps=2.0)
+    pages = RolloutPages(RunFolder(tmp_path), LogSettings(rollouts_every=every), media=MediaReader(), fps=2.0)
     assert [step for step in range(1, 8) if pages.wanted(step)] == steps

@@ -357,7 +357,7 @@ def test_what_a_stage_would_do(corpora) -> None:
     with log:
         found, lengths = check_lengths(config, found, processor, ALONE, log)
     mesh: Any = None
-    sft, rl, heldout = stage_rows(config, Ready(found, (None, None), processor, mesh, lengths))
+    sft, rl, heldout = stage_rows(config, Ready(found, None, None, processor, mesh, lengths))
     tokens, patches = lengths["sft"].mean(axis=0)
     rows = config.sft.batch.rows
     most = min(rows * config.sft.batch.tokens / tokens, rows * config.sft.batch.patches / patches)

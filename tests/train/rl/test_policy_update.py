@@ -12,11 +12,13 @@ import pytest
 from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import patch_geometry
+from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Samples
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings
 from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.policy_update import (
     PolicyBatch,
     policy_batches,
@@ -95,7 +97,7 @@ ADVANTAGES = np.array([[1.5, -0.5, -1.0], [0.3, -0.8, 0.5], [2.0, -0.1, -1.9]], 
 
 def with_old(batches: list[PolicyBatch], params: Any, graphdef: Any) -> list[PolicyBatch]:
     """As in a step's later updates: ``old`` is another policy's, near which the sampler's lies."""
-    score = rl_logprobs(graphdef, SAMPLING, "float32")
+    score = rl_logprobs(Policy(graphdef, make_mesh()), SAMPLING)
     olds = [score(params, batch) for batch in batches]
     return [
         replace(batch, old=old, sampled=np.asarray(old) + 0.2 * np.sin(np.asarray(batch.sampled)))
@@ -175,4 +177,4 @@ def test_the_answers_that_were_cut_off_are_left_out() -> None:
 def test_a_truncated_distribution_is_not_trained_on(settings: dict[str, Any]) -> None:
     nothing: Any = None
     with pytest.raises(ValueError, match="top_k, top_p and min_p must be off"):
-        rl_update(nothing, nothing, SETTINGS, replace(SAMPLING, **settings), "float32")
+        rl_update(nothing, nothing, SETTINGS, replace(SAMPLING, **settings))

@@ -16,6 +16,7 @@ from onethinker_jax.rewards.score import Score
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.cost.hardware import CHIPS, chip_of
 from onethinker_jax.train.cost.program_cost import count_flops
+from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl import mfu
 from onethinker_jax.train.rl.mfu import Utilisation, update_flops
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_loss
@@ -52,7 +53,7 @@ DRAWN = [
 
 def test_means_of_all_and_of_each_task():
     metrics = rollout_metrics(
-        [group.outcome for group in DRAWN], SETTINGS
+        [group.stats for group in DRAWN], SETTINGS
     )  # whose filter keeps accuracies between 0.35 and 0.65
     assert metrics["prompts_drawn"] == 3 and metrics["sampled_tokens"] == 28
     assert metrics["reward"] == pytest.approx((0.5 + 0.4 + 1 + 1 + 2 + 1 + 3) / 6)
@@ -100,7 +101,7 @@ def test_memory_of_the_fullest_device(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_table():
-    metrics = rollout_metrics([group.outcome for group in DRAWN], SETTINGS)
+    metrics = rollout_metrics([group.stats for group in DRAWN], SETTINGS)
     metrics |= {"advantage_abs": 1.25, "advantage_abs/OCR (image)": 0.5, "sigma/OCR": 0.125}
     metrics |= {"sigma/segmentation (video)": 0.25, "entropy": 1.5, "seconds/step": 2.0, "mismatch": 1e-6}
     rows = table_rows(metrics)
@@ -130,7 +131,7 @@ def test_model_flops_utilisation(monkeypatch: pytest.MonkeyPatch):
     def flops(remat: Any) -> tuple[float, float]:
         assert isinstance(model, Qwen3VL)
         model.remat = remat
-        return update_flops(nnx.split(model)[0], optimizer, SETTINGS, sampling, "float32", state, batch)
+        return update_flops(Policy(nnx.split(model)[0], mesh), optimizer, SETTINGS, sampling, state, batch)
 
     assert flops("full") == flops("none")
     traced = jax.make_jaxpr(
@@ -147,10 +148,10 @@ def test_model_flops_utilisation(monkeypatch: pytest.MonkeyPatch):
     assert head == 6 * text.hidden_size * text.vocab_size
     assert 2.5 < (body + zeros.size * head) / forward < 3.5
 
-    utilisation = Utilisation(graphdef, optimizer, SETTINGS, sampling, "float32", mesh)
+    utilisation = Utilisation(Policy(graphdef, mesh), optimizer, SETTINGS, sampling)
     assert utilisation.metrics({}, state, DRAWN) == {}  # of a CPU no peak is known
     monkeypatch.setattr(mfu, "chip_of", lambda kind: CHIPS["v5e"])
-    known = Utilisation(graphdef, optimizer, SETTINGS, sampling, "float32", mesh)
+    known = Utilisation(Policy(graphdef, mesh), optimizer, SETTINGS, sampling)
     monkeypatch.setattr(mfu, "policy_batches", lambda *_: [batch])
     of_step = known.metrics(
         {"micro_batches": 3.0, "trained_tokens": 7.0, "seconds/update": 0.5}, state, DRAWN

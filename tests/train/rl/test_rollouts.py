@@ -21,7 +21,7 @@ from onethinker_jax.rewards.client.client import RewardUnavailable
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
-from onethinker_jax.train.rl.rollouts import Stopped, roll_out
+from onethinker_jax.train.rl.rollouts import RolloutWatch, Stopped, roll_out
 from tests.train.rl.small_run import SETTINGS, Rule
 from tests.waiting import HANG_S
 
@@ -177,5 +177,5 @@ def test_nobody_waits_for_the_prompts_of_a_rollout_that_is_stopped():
     ours: Any = sampler
     scorer: Any = Rule()
     with pytest.raises(Stopped), PromptStream(RecordStream(RECORDS, seed=3), prompt) as prompts:
-        roll_out(None, prompts, 8, ours, scorer, seed=0, step=0, stop=stop)  # type: ignore[arg-type]
+        roll_out(None, prompts, 8, ours, scorer, seed=0, step=0, watch=RolloutWatch(stop=stop))  # type: ignore[arg-type]
     assert len(sampler.made) == 1

@@ -1,0 +1,26 @@
+"""A run that is open: what its stages share beside the policy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.hosts import Hosts
+from onethinker_jax.train.log.log import Compilations, RunLog
+from onethinker_jax.train.run_folder import RunFolder
+from onethinker_jax.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class Run:
+    """The processes of a run, what it says, what it keeps, and where."""
+
+    hosts: Hosts
+    log: RunLog
+    checkpoints: Checkpoints
+    folder: RunFolder
+    compilations: Compilations
+
+    def save(self, number: int, state: TrainState, stage: str, mine: Any) -> None:
+        """Begins checkpoint ``number``; ``mine`` is what this process itself must remember, as JSON holds it."""
+        host = {"stage": stage, "hosts": self.hosts.gather(mine)}
+        self.checkpoints.save(number, state, host)

@@ -1,0 +1,116 @@
+"""The folder of a run: what each file and folder in it is called, and nowhere else.
+
+    config.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  tensorboard/
+    model/  index.html
+
+Several processes share the folder.  What is each one's own, such as its log, is in ``hosts/NUMBER`` for all but the
+first.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run at ``path``, or of what one of its processes has for itself."""
+
+    path: Path
+
+    def of_process(self, index: int) -> "RunFolder":
+        """Where the process of that number writes what is its own."""
+        return self if index == 0 else RunFolder(self.path / "hosts" / str(index))
+
+    @property
+    def settings(self) -> Path:
+        """The run's settings, by which the same command finds it again."""
+        return self.path / "config.json"
+
+    @property
+    def shapes(self) -> Path:
+        """The Shapes world, where the run names no records."""
+        return self.path / "data"
+
+    @property
+    def base(self) -> Path:
+        """The model directory without weights."""
+        return self.path / "base"
+
+    @property
+    def lengths(self) -> Path:
+        """The lengths of the records, which the same command need not find again."""
+        return self.path / "lengths"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def heldout(self) -> Path:
+        """The answers to the held-out records."""
+        return self.path / "heldout"
+
+    def answers(self, stage: str, *, sampled: bool = False) -> Path:
+        """The answers of a stage's model, greedy or ``sampled``."""
+        return self.heldout / f"{stage}{'_sampled' if sampled else ''}.jsonl"
+
+    def quarantine(self, name: str) -> Path:
+        """Bad records: of a file, of a stage ("sft", "rl"), or those that do not fit ("sft_lengths")."""
+        return self.path / "quarantine" / f"{name}.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        """The pages of rollouts."""
+        return self.path / "rollouts"
+
+    @property
+    def rollouts_index(self) -> Path:
+        """The list of these pages."""
+        return self.rollouts / _PAGE
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def tensorboard(self, stage: str) -> Path:
+        """The event files of a stage."""
+        return self.path / "tensorboard" / stage
+
+    @property
+    def console(self) -> Path:
+        """What a process after the first says."""
+        return self.path / "console.log"
+
+    @property
+    def reward_socket(self) -> Path:
+        """Where a reward service of the run's own listens."""
+        return self.path / "reward.sock"
+
+    @property
+    def reward_log(self) -> Path:
+        """What that service says."""
+        return self.path / "reward_server.log"
+
+    @property
+    def wandb_id(self) -> Path:
+        """The run's name at Weights & Biases."""
+        return self.path / "wandb_id"
+
+    @property
+    def model(self) -> Path:
+        """The trained model, a Hugging Face directory."""
+        return self.path / "model"
+
+    @property
+    def page(self) -> Path:
+        """The page of results, the last thing that a run writes."""
+        return self.path / _PAGE
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.page.is_file() and (self.model / "config.json").is_file()
