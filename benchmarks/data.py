@@ -44,7 +44,7 @@ from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.policy import Policy, model_config
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
@@ -192,7 +192,7 @@ def measure_media(
 
 def measure_packing(folder: Path, records: int, batches: int) -> None:
     """Fill of the rows, tokens delivered a second in the first and the second epoch, and tokens a step consumes."""
-    config = TrainConfig()
+    config = shapes()
     data, batch = config.data, config.sft.batch
     captions = records * data.shapes_captions // data.shapes_sft
     world = build_shapes_world(

@@ -22,12 +22,10 @@ from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
-from onethinker_jax.train.config.data import DataSettings
-from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import BatchSettings
-from onethinker_jax.train.config.sft import SFTSettings
+from onethinker_jax.train.config.presets import shapes
 
-SHAPES = (SFTSettings().batch, BatchSettings(rows=4, tokens=512, patches=320))
+SHAPES = (shapes().sft.batch, BatchSettings(rows=4, tokens=512, patches=320))
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class FillSettings:
 
 
 def measure(settings: FillSettings, folder: Path) -> None:
-    data, model = DataSettings(), ModelSettings()
+    data, model = shapes().data, shapes().model
     captions = settings.records * data.shapes_captions // (data.shapes_captions + data.shapes_sft)
     world = build_shapes_world(
         folder / "world",

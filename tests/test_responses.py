@@ -26,7 +26,7 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.config.presets import shapes
 from tests.data_pipeline.making import picture, write_tokenizer
 from tests.train import making
 from tests.waiting import HANG_S
@@ -227,7 +227,7 @@ def test_settings_of_training_name_their_section():
     with pytest.raises(SettingError, match=r"rl\.prefill_tokens 0 must be at least 1"):
         SamplerSettings(prefill_chunk_tokens=0)
     with pytest.raises(SettingError, match=r"rl\.prompts_ahead -1"):
-        RLSettings(prompts_ahead=-1)
+        replace(shapes().rl, prompts_ahead=-1)
     with pytest.raises(SettingError, match=r"evaluation\.prompt_patches 10 is not a multiple of 4"):
         SamplerSettings(prompt_patches=10)
     settings = SamplerSettings(prompt_tokens=200, prompt_patches=100, prompt_buckets=3)

@@ -158,6 +158,13 @@ def check_claim(config: TrainConfig) -> list[str]:
     differing = _standing_differences(config)
     if not any(any(part.glob("*")) for part in (folder.checkpoints, folder.heldout)):
         return []
+    known = set(_names(_plain(TrainConfig())))
+    for name in (name for name, _, _ in differing):
+        if name not in known and "mixture" not in name:
+            raise SettingError(
+                f"{folder.path} holds a run of another version of onethinker_jax, with a setting {name} that this one "
+                "does not know: go on with that version, choose another --name, or delete that folder"
+            )
     for name, old, new in differing:
         if name not in _MAY_GROW:
             raise SettingError(
@@ -187,7 +194,7 @@ def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> 
         else:
             shutil.rmtree(folder.base, ignore_errors=True)
     folder.path.mkdir(parents=True, exist_ok=True)
-    mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    mine = _plain(config)
     write_whole(folder.settings, json.dumps(mine, indent=2) + "\n")
 
 
@@ -200,11 +207,22 @@ def _standing_differences(config: TrainConfig) -> list[tuple[str, Any, Any]]:
         standing = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from error
-    mine, of_class = (
-        json.loads(json.dumps(dataclasses.asdict(c), default=str)) for c in (config, TrainConfig())
-    )
-    found = _differences(_with_defaults(standing, of_class), mine)
+    found = _differences(_with_defaults(standing, _plain(TrainConfig())), _plain(config))
     return [item for item in found if item[0] not in _MAY_CHANGE]
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The settings as ``config.json`` holds them."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def _names(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every setting and every weight of a mixture, by dotted names."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and "mixture" not in name:
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _with_defaults(standing: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.optimizer import OptimizerSettings
-from onethinker_jax.train.config.sft import SFTSettings
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.sft import sft_update
 from onethinker_jax.train.state import init_state, make_optimizer
@@ -98,13 +98,13 @@ def sharded_update(mesh: Mesh, mine: slice = slice(None)) -> tuple[jax.Array, di
 
     ``mine`` are this process's rows.
     """
-    settings = SFTSettings(steps=4, optimizer=OptimizerSettings(learning_rate=1e-3, warmup=0.0))
-    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(CONFIG_FOR_TWO, rngs=nnx.Rngs(0))))
+    settings = replace(shapes().sft, steps=4, optimizer=OptimizerSettings(learning_rate=1e-3, warmup=0.0))
+    graphdef, sizes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(CONFIG_FOR_TWO, rngs=nnx.Rngs(0))))
     optimizer = make_optimizer(settings.optimizer, 4, train_vision=True)
     with jax.set_mesh(mesh):
         fresh = jax.jit(
             lambda: nnx.state(Qwen3VL(CONFIG_FOR_TWO, rngs=nnx.Rngs(0))),
-            out_shardings=tree_shardings(shapes, mesh),
+            out_shardings=tree_shardings(sizes, mesh),
         )
         params = fresh()
         state = init_state(params, optimizer, init_moments(1), mesh, reference=False)

@@ -183,12 +183,22 @@ def test_a_directory_belongs_to_one_config(tmp_path: Path) -> None:
     claim_directory(config)
     written = (config.directory / "config.json").read_text()
     claim_directory(config)
-    other = replace(config, rl=replace(config.rl, temperature=0.5))
+    rollout = replace(config.rl.rollout, temperature=0.5)
+    other = replace(config, rl=replace(config.rl, rollout=rollout))
     (config.directory / "heldout").mkdir()
     (config.directory / "heldout" / "fresh.jsonl").write_text("{}\n")
     with pytest.raises(SettingError, match=r"smoke holds a run with rl.rollout.temperature 1.0, not 0.5"):
         claim_directory(other)
     assert (config.directory / "config.json").read_text() == written
+
+    old = json.loads(written)
+    old["data"]["placing"] = old["data"].pop("packing_strategy")
+    (config.directory / "config.json").write_text(json.dumps(old))
+    with pytest.raises(
+        SettingError, match=r"smoke holds a run of another version .* a setting data.placing that"
+    ):
+        claim_directory(config)
+    (config.directory / "config.json").write_text(written)
 
     moved = tmp_path / "elsewhere"
     shutil.copytree(config.directory, moved / "smoke")
@@ -201,4 +211,4 @@ def test_a_directory_belongs_to_one_config(tmp_path: Path) -> None:
 
     shutil.rmtree(config.directory / "heldout")
     claim_directory(other)  # it had come to nothing
-    assert json.loads((config.directory / "config.json").read_text())["rl"]["temperature"] == 0.5
+    assert json.loads((config.directory / "config.json").read_text())["rl"]["rollout"]["temperature"] == 0.5

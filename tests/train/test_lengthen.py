@@ -22,7 +22,7 @@ from onethinker_jax.train.checkpoint import (
 )
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.optimizer import OptimizerSettings
-from onethinker_jax.train.config.presets import smoke
+from onethinker_jax.train.config.presets import shapes, smoke
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.state import init_state, make_optimizer
 from tests.train import making
@@ -43,7 +43,7 @@ def settings_of(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_settings_that_may_change_exist() -> None:
-    assert not {*_MAY_CHANGE, *_MAY_GROW} - set(settings_of(TrainConfig()))
+    assert not {*_MAY_CHANGE, *_MAY_GROW} - set(settings_of(shapes()))
 
 
 # ---------------------------------------------------------------- the loops

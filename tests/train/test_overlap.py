@@ -18,7 +18,7 @@ from onethinker_jax.rewards.score import Score
 from onethinker_jax.train import interrupt
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.hosts import MeshSettings
-from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.ema_grpo import Learner
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
@@ -208,8 +208,8 @@ def test_settings_that_cannot_be():
         replace(SETTINGS, rollout_mesh=(1, 1, 1))
     two = MeshSettings(data=2)
     with pytest.raises(SettingError, match=r"mesh of 2 devices needs rl.rollout_mesh"):
-        TrainConfig(mesh=two, rl=OVERLAP)
+        replace(shapes(), mesh=two, rl=OVERLAP)
     with pytest.raises(
         SettingError, match=r"rl.prompts_per_step 4 is not a multiple of rl.rollout_mesh's data x fsdp = 3"
     ):
-        TrainConfig(mesh=two, rl=replace(OVERLAP, rollout_mesh=(3, 1, 1)))
+        replace(shapes(), mesh=two, rl=replace(OVERLAP, rollout_mesh=(3, 1, 1)))

@@ -1,6 +1,7 @@
 """A run's prompt file reaches rollouts, the judge and the exported model; a bad one stops the run in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.errors import UserError
 from onethinker_jax.tasks import Task
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.preflight.prepare import Corpora, make_processor, prepare_base
@@ -25,14 +26,15 @@ TEMPLATES = {"multiple choice": "{question}\n{options}\nLetter?", "default": "{q
 def config(tmp_path: Path) -> TrainConfig:
     write_image(tmp_path / "a.png")
     (tmp_path / "words.json").write_text(json.dumps(TEMPLATES))
-    data = DataSettings(
+    data = replace(
+        shapes().data,
         sft_file=write_rows(tmp_path / "sft.json", [sft_row()] * 3),
         rl_file=write_rows(tmp_path / "rl.json", [rl_row()]),
         heldout_file=tmp_path / "rl.json",
         prompt_file=tmp_path / "words.json",
         video_total_pixels=12345,
     )
-    return TrainConfig(name="run", out=tmp_path / "runs", data=data)
+    return replace(shapes(), name="run", out=tmp_path / "runs", data=data)
 
 
 def prepare(config: TrainConfig) -> Path:
@@ -63,6 +65,6 @@ def test_a_bad_file_is_an_error_of_one_line(config: TrainConfig) -> None:
 
 def test_the_shapes_world_keeps_its_words() -> None:
     with pytest.raises(SettingError, match=r"data\.prompt_file: the Shapes world"):
-        DataSettings(prompt_file=Path("words.json"))
+        replace(shapes().data, prompt_file=Path("words.json"))
     with pytest.raises(SettingError, match=r"data\.video_total_pixels 0 must be positive"):
-        DataSettings(video_total_pixels=0)
+        replace(shapes().data, video_total_pixels=0)

@@ -14,6 +14,7 @@ from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.hosts import ALONE
 from onethinker_jax.train.log.log import RunLog, count_compilations, read_metrics
@@ -23,7 +24,8 @@ from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import train_sft
 from tests.train import making
 
-SETTINGS = SFTSettings(
+SETTINGS = replace(
+    shapes().sft,
     steps=5,
     batch=BatchSettings(rows=2, tokens=64, patches=96),
     accumulate=2,

@@ -21,8 +21,8 @@ from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS, Task
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.optimizer import OptimizerSettings
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.run import LogSettings
-from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
 from onethinker_jax.train.pages.rollout_page import RolloutPages
@@ -133,7 +133,8 @@ def test_an_update_on_text_alone_leaves_the_vision_tower(policy, found, kind):
             jax.tree.map(lambda leaf: leaf.copy(), tree) for tree in (params, found["text"][1])
         )
         state = init_state(copy, optimizer, init_moments(1), make_mesh(), reference=False)
-        update = sft_update(Policy(graphdef, make_mesh()), optimizer, SFTSettings(optimizer=settings))
+        policy = Policy(graphdef, make_mesh())
+        update = sft_update(policy, optimizer, replace(shapes().sft, optimizer=settings))
         before = making.named(params)
         state, norm = update.apply(state, gradients, found["text"][0][1]["tokens"])
     assert np.isfinite(float(norm)) and float(norm) > 0

@@ -43,17 +43,17 @@ class DataSettings:
     """Held-out records of the Shapes world."""
     shapes_seed: int = 0
     """Seed of the Shapes world."""
-    image_min_pixels: int = 56 * 56
+    image_min_pixels: int = 3136
     """A smaller image is enlarged to this many pixels."""
-    image_max_pixels: int = 128 * 128
+    image_max_pixels: int = 1_048_576
     """A larger image is shrunk to this many pixels."""
     video_fps: float = 2.0
     """Frames sampled of a second of video."""
-    video_max_frames: int = 16
+    video_max_frames: int = 128
     """Most frames sampled of a video; a longer one is sampled evenly over its whole length."""
-    video_min_pixels: int = 32 * 32
+    video_min_pixels: int = 4 * 32 * 32
     """Smaller frames are enlarged to this many pixels each."""
-    video_max_pixels: int = 64 * 96
+    video_max_pixels: int = 64 * 32 * 32
     """Larger frames are shrunk to this many pixels each."""
     video_total_pixels: int | None = None
     """Bound of a video's sampled frames together; by default what the model's directory says."""

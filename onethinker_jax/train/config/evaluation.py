@@ -11,9 +11,7 @@ from onethinker_jax.train.config.rl import check_untruncated
 class EvaluationSettings:
     """Answers to the held-out records."""
 
-    sampler: SamplerSettings = SamplerSettings(
-        prompt_slots=64, prompt_tokens=208, prompt_patches=160, max_new_tokens=152, temperature=0.0
-    )
+    sampler: SamplerSettings = SamplerSettings(prompt_patches=25_088, max_new_tokens=8192, temperature=0.0)
     sampled: bool = True
     """Before and after RL, beside greedy answers one at RL's temperature: their mean reward is what RL raises."""
     gallery: int = 3

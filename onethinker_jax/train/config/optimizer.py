@@ -57,11 +57,11 @@ class OptimizerSettings:
 class BatchSettings(BatchShape):
     """The fixed shape of a packed micro-batch."""
 
-    rows: int = 6
+    rows: int = 1
     """Packed rows of a micro-batch; a multiple of ``mesh.data`` x ``mesh.fsdp``."""
-    tokens: int = 320
+    tokens: int = 16_384
     """Tokens of a row: at least those of the longest example."""
-    patches: int = 208
+    patches: int = 25_088
     """Patches of a row's images and frames together; a multiple of 4."""
 
     def __post_init__(self) -> None:

@@ -13,6 +13,30 @@ from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.run import LogSettings, TrainConfig
 from onethinker_jax.train.config.sft import SFTSettings
 
+TINY_MODEL = ModelSettings(
+    vocab_size=896,
+    hidden_size=128,
+    intermediate_size=384,
+    num_layers=4,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=64,
+    rope_theta=10_000.0,
+    vision_depth=3,
+    vision_hidden_size=96,
+    vision_intermediate_size=192,
+    vision_heads=3,
+    vision_grid=16,
+    deepstack_layers=(0, 1),
+    tie_word_embeddings=True,
+    remat="dots",
+    compute_dtype="float32",
+)
+TINY_MEDIA = DataSettings(
+    image_max_pixels=128 * 128, video_max_frames=16, video_min_pixels=32 * 32, video_max_pixels=64 * 96
+)
+"""Sizes of images and frames that a fresh tiny model can learn from, and a released one cannot use."""
+
 
 def shapes() -> TrainConfig:
     """``python -m onethinker_jax.train``: the whole way on the Shapes world, on 2 CPU cores.
@@ -22,7 +46,39 @@ def shapes() -> TrainConfig:
     images of 128 x 128 are for a fresh tiny model.  A released one takes a preset of its size, such as
     ``qwen3_vl_2b_sft``.
     """
-    return TrainConfig()
+    return TrainConfig(
+        model=TINY_MODEL,
+        data=TINY_MEDIA,
+        sft=SFTSettings(
+            steps=170,
+            batch=BatchSettings(rows=6, tokens=320, patches=208),
+            accumulate=1,
+            optimizer=OptimizerSettings(
+                learning_rate=8e-3,
+                kind="muon",
+                adam_weight_decay=0.0,  # as this run was measured: its embedding does not decay
+                beta2=0.98,
+                patch_lr_multiplier=0.3,
+            ),
+            train_vision=True,
+            save_every=100,
+        ),
+        rl=RLSettings(
+            steps=72,
+            prompts_per_step=24,
+            num_minibatches=1,
+            rollout=SamplerSettings(prompt_tokens=208, prompt_patches=160, max_new_tokens=152, group_size=8),
+            batch=BatchSettings(rows=4, tokens=512, patches=160),
+            optimizer=OptimizerSettings(
+                learning_rate=5e-4, warmup=0.1, vision_lr_multiplier=0.2, patch_lr_multiplier=0.02
+            ),
+        ),
+        evaluation=EvaluationSettings(
+            sampler=SamplerSettings(
+                prompt_slots=64, prompt_tokens=208, prompt_patches=160, max_new_tokens=152, temperature=0.0
+            )
+        ),
+    )
 
 
 def smoke() -> TrainConfig:
@@ -30,10 +86,12 @@ def smoke() -> TrainConfig:
 
     A fresh model of 0.3M parameters, on 2 CPU cores; needs neither data nor weights.
     """
-    full = TrainConfig(name="smoke")
+    full = shapes()
     return replace(
         full,
-        model=ModelSettings(
+        name="smoke",
+        model=replace(
+            TINY_MODEL,
             vocab_size=1024,
             hidden_size=64,
             intermediate_size=128,
@@ -47,17 +105,15 @@ def smoke() -> TrainConfig:
             vision_heads=2,
             deepstack_layers=(0,),
         ),
-        data=DataSettings(
+        data=replace(
+            TINY_MEDIA,
             shapes_sft=160,
             shapes_captions=0,
             shapes_rl=80,
             shapes_heldout=36,
-            image_max_pixels=128 * 128,
-            video_max_frames=16,
-            video_max_pixels=64 * 96,
         ),
         sft=replace(
-            SFTSettings(),
+            full.sft,
             steps=6,
             batch=BatchSettings(rows=2, tokens=512, patches=512),
             accumulate=1,
@@ -66,7 +122,7 @@ def smoke() -> TrainConfig:
             save_every=3,
         ),
         rl=replace(
-            RLSettings(),
+            full.rl,
             steps=4,
             prompts_per_step=4,
             num_minibatches=2,

@@ -22,12 +22,13 @@ preset's mesh is that of the TPU slice its docstring names, and ``docs/plan.md``
 hardware takes other mesh flags, one GPU ``--mesh.fsdp 1 --mesh.tensor 1``.  None has been run to its end yet.
 """
 
-from onethinker_jax.sampler_settings import SamplerSettings
+from dataclasses import replace
+
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.model import ModelSettings
-from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
+from onethinker_jax.train.config.optimizer import BatchSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.config.sft import SFTSettings
@@ -38,7 +39,7 @@ RL_PATCHES = FRAME_PAIRS * 256  # 64 x 32 x 32 pixels a frame
 
 
 def _model(size: str) -> ModelSettings:
-    return ModelSettings(family=size, remat="full", compute_dtype="bfloat16")
+    return ModelSettings(family=size)
 
 
 def _sft(size: str, mesh: MeshSettings) -> TrainConfig:
@@ -46,19 +47,10 @@ def _sft(size: str, mesh: MeshSettings) -> TrainConfig:
     rows = mesh.data * mesh.fsdp
     return TrainConfig(
         name=f"qwen3_vl_{size.replace('-', '_')}_sft",
-        model=_model(size),
-        data=_media(image_pixels=802_816, frame_pixels=100_352),
-        sft=SFTSettings(
-            steps=10_000,
-            batch=BatchSettings(rows=rows, tokens=16_384, patches=SFT_PATCHES),
-            accumulate=max(32 // rows, 1),
-            optimizer=OptimizerSettings(learning_rate=1e-5, weight_decay=1e-6),
-            train_vision=False,
-            save_every=500,
-        ),
-        rl=RLSettings(
-            steps=0, prompts_per_step=rows, batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES)
-        ),
+        model=ModelSettings(family=size),
+        data=DataSettings(image_max_pixels=802_816, video_max_pixels=100_352),
+        sft=SFTSettings(batch=BatchSettings(rows=rows), accumulate=max(32 // rows, 1)),
+        rl=RLSettings(steps=0, batch=_rl_batch(rows)),
         evaluation=_evaluation(rows, SFT_PATCHES),
         mesh=mesh,
     )
@@ -66,51 +58,24 @@ def _sft(size: str, mesh: MeshSettings) -> TrainConfig:
 
 def _rl(size: str, mesh: MeshSettings, *, prompt_slots: int) -> TrainConfig:
     """128 prompts x 8 samples a step in 4 updates of 32 prompts; everything is trained."""
-    rows = mesh.data * mesh.fsdp
+    rows, full = mesh.data * mesh.fsdp, RLSettings()
     return TrainConfig(
         name=f"qwen3_vl_{size.replace('-', '_')}_rl",
-        model=_model(size),
-        data=_media(image_pixels=1_048_576, frame_pixels=64 * 32**2),
-        sft=SFTSettings(steps=0, batch=BatchSettings(rows=rows, tokens=16_384, patches=RL_PATCHES)),
-        rl=RLSettings(
-            steps=200,
-            prompts_per_step=128,
-            num_minibatches=4,
-            rollout=SamplerSettings(
-                prompt_slots=prompt_slots,
-                prompt_tokens=16_384,
-                prompt_patches=RL_PATCHES,
-                max_new_tokens=4096,
-                group_size=8,
-            ),
-            batch=BatchSettings(rows=rows, tokens=20_480, patches=RL_PATCHES),
-            optimizer=OptimizerSettings(learning_rate=2e-6, schedule="constant", warmup=0.0),
-        ),
+        model=ModelSettings(family=size),
+        sft=SFTSettings(steps=0, batch=BatchSettings(rows=rows)),
+        rl=replace(full, rollout=replace(full.rollout, prompt_slots=prompt_slots), batch=_rl_batch(rows)),
         evaluation=_evaluation(rows, RL_PATCHES),
         mesh=mesh,
     )
 
 
-def _media(*, image_pixels: int, frame_pixels: int) -> DataSettings:
-    return DataSettings(
-        image_min_pixels=3136,
-        image_max_pixels=image_pixels,
-        video_max_frames=2 * FRAME_PAIRS,
-        video_min_pixels=4 * 32**2,
-        video_max_pixels=frame_pixels,
-    )
+def _rl_batch(rows: int) -> BatchSettings:
+    return replace(RLSettings().batch, rows=rows)
 
 
 def _evaluation(rows: int, patches: int) -> EvaluationSettings:
-    return EvaluationSettings(
-        sampler=SamplerSettings(
-            prompt_slots=rows,
-            prompt_tokens=16_384,
-            prompt_patches=patches,
-            max_new_tokens=8192,
-            temperature=0.0,
-        )
-    )
+    sampler = EvaluationSettings().sampler
+    return EvaluationSettings(replace(sampler, prompt_slots=rows, prompt_patches=patches))
 
 
 def qwen3_vl_2b_sft() -> TrainConfig:

@@ -12,11 +12,11 @@ from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettin
 class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
-    steps: int = 72
+    steps: int = 200
     """Rollout batches, each trained on in ``num_minibatches`` updates; 0 leaves RL out."""
-    prompts_per_step: int = 24
+    prompts_per_step: int = 128
     """Groups of one step; divided evenly over ``num_minibatches``."""
-    num_minibatches: int = 1
+    num_minibatches: int = 4
     """Optimiser updates a rollout batch."""
     max_generation_rounds: int = 20
     """Rounds of ``prompts_per_step`` prompts that may be drawn to fill a step."""
@@ -32,13 +32,9 @@ class RLSettings:
     prompts_ahead: int | None = None
     """Prompts of the next rounds that are read and kept ready while the devices work; one round's ``prompts_per_step``
     by default, fewer where their media do not fit the host's memory."""
-    rollout: SamplerSettings = SamplerSettings(
-        prompt_tokens=208, prompt_patches=160, max_new_tokens=152, group_size=8
-    )
-    batch: BatchSettings = BatchSettings(rows=4, tokens=512, patches=160)
-    optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=5e-4, warmup=0.1, vision_lr_multiplier=0.2, patch_lr_multiplier=0.02
-    )
+    rollout: SamplerSettings = SamplerSettings(prompt_patches=16_384, group_size=8)
+    batch: BatchSettings = BatchSettings(rows=1, tokens=20_480, patches=16_384)
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-6, schedule="constant", warmup=0.0)
     advantage: AdvantageConfig = AdvantageConfig(variant="released")
     loss: PolicyLossSettings = PolicyLossSettings()
     log_every: int = 1

@@ -10,24 +10,17 @@ from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettin
 class SFTSettings:
     """Supervised cold start on chain-of-thought messages."""
 
-    steps: int = 170
+    steps: int = 10_000
     """Optimiser updates; 0 leaves SFT out."""
     batch: BatchSettings = BatchSettings()
-    accumulate: int = 1
+    accumulate: int = 32
     """Micro-batches summed into one update."""
-    optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=8e-3,
-        kind="muon",
-        weight_decay=1e-2,
-        adam_weight_decay=0.0,  # as the default run was measured: its embedding does not decay
-        beta2=0.98,
-        patch_lr_multiplier=0.3,
-    )
-    train_vision: bool = True
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-5, weight_decay=1e-6)
+    train_vision: bool = False
     """False freezes the vision tower, as OneThinker's SFT of a pretrained model does."""
     log_every: int = 10
     """Steps between points of the curves."""
-    save_every: int = 100
+    save_every: int = 500
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:

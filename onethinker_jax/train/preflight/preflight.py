@@ -1,6 +1,5 @@
 """What can be said against a run before anything of it is made: its settings held against the files they name."""
 
-from dataclasses import fields
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.processor.processor import Processor
@@ -10,7 +9,7 @@ from onethinker_jax.model.family import family_name
 from onethinker_jax.model.hf_weights import check_weights
 from onethinker_jax.scoring import check_reward
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.data import DataSettings
+from onethinker_jax.train.config.presets import TINY_MEDIA
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.export import check_out
 from onethinker_jax.train.policy import check_family
@@ -66,11 +65,10 @@ def check_fresh_settings(config: TrainConfig, sizes: Qwen3VLConfig) -> None:
         )
         if steps and optimizer.learning_rate > LARGEST_LEARNING_RATE
     ]
-    of_shapes = {field.name: field.default for field in fields(DataSettings)}
     found += [
         f"data.{name} {getattr(config.data, name)}"
         for name in ("image_max_pixels", "video_max_pixels")
-        if getattr(config.data, name) == of_shapes[name]
+        if getattr(config.data, name) == getattr(TINY_MEDIA, name)
     ]
     if found:
         size = (family_name(sizes) or "2b").replace("-", "_")

@@ -14,17 +14,12 @@ from onethinker_jax.model.family import MEMBERS, family_member
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train import plan
-from onethinker_jax.train.config.data import DataSettings
-from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.hosts import MeshSettings
-from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings
-from onethinker_jax.train.config.presets import PRESETS
+from onethinker_jax.train.config.presets import PRESETS, shapes
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
-from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.cost.hardware import CHIPS, TopologyError, parse_topology
 from onethinker_jax.train.plan_programs import plan_programs, worst_micro_batches
 
@@ -124,11 +119,13 @@ def narrow(layers: int) -> tuple[TrainConfig, Qwen3VLConfig]:
         "vision_end_token_id": 4,
     }
     batch = BatchSettings(rows=4, tokens=2048, patches=1024)
-    config = TrainConfig(
-        model=ModelSettings(remat="full", compute_dtype="bfloat16"),
-        data=DataSettings(image_max_pixels=256 * 256, video_max_pixels=128 * 128),
-        sft=SFTSettings(steps=1, batch=batch, train_vision=False),
-        rl=RLSettings(
+    config = replace(
+        shapes(),
+        model=replace(shapes().model, remat="full", compute_dtype="bfloat16"),
+        data=replace(shapes().data, image_max_pixels=256 * 256, video_max_pixels=128 * 128),
+        sft=replace(shapes().sft, steps=1, batch=batch, train_vision=False),
+        rl=replace(
+            shapes().rl,
             steps=1,
             prompts_per_step=4,
             rollout=SamplerSettings(prompt_tokens=512, prompt_patches=512, max_new_tokens=64, group_size=2),
@@ -168,8 +165,7 @@ def test_a_second_pass_and_a_sampler_at_work_are_counted() -> None:
 
 def test_prompts_in_pieces_are_counted() -> None:
     config, sizes = narrow(4)
-    config = replace(config, sft=SFTSettings(steps=0), mesh=MeshSettings())
-    chunked = replace(config.rl.rollout, prefill_chunk_tokens=96)
+    config = replace(config, sft=replace(shapes().sft, steps=0), mesh=MeshSettings())
     whole, pieces = (
         {program.name: program for program in plan_programs(one, sizes, make_mesh())}
         for one in (config, replace(config, rl=replace(config.rl, rollout=chunked)))

@@ -1,5 +1,6 @@
 """Programs are compiled in the first step and never again, whatever the sizes of images and videos."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,9 +16,8 @@ from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
-from onethinker_jax.train.config.sft import SFTSettings
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.log.log import count_compilations
 from onethinker_jax.train.policy import Policy, model_config
 from onethinker_jax.train.sft import sft_update
@@ -26,7 +26,8 @@ from tests.data_pipeline.making import picture, write_tokenizer
 
 BATCHES = 200
 ROW = {"tokens": 320, "patches": 256}
-SMALL = ModelSettings(
+SMALL = replace(
+    shapes().model,
     vocab_size=512,
     hidden_size=32,
     intermediate_size=48,
@@ -81,7 +82,7 @@ def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
         MediaBounds(video_min_pixels=1024, video_max_pixels=64 * 96),
         grid_side=SMALL.vision_grid,
     )
-    mesh, settings = make_mesh(), SFTSettings(optimizer=OptimizerSettings(learning_rate=1e-3))
+    mesh, settings = make_mesh(), replace(shapes().sft, optimizer=OptimizerSettings(learning_rate=1e-3))
     graphdef, params = nnx.split(Qwen3VL(model_config(SMALL, processor), rngs=nnx.Rngs(0)))
     params = jax.device_put(params, tree_shardings(params, mesh))
     optimizer = make_optimizer(settings.optimizer, BATCHES, train_vision=True)

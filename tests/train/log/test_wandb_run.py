@@ -1,6 +1,7 @@
 """Metrics at Weights & Biases: with a stand-in for the package, and its errors as one line."""
 
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.run import LogSettings, TrainConfig
+from onethinker_jax.train.config.presets import shapes
+from onethinker_jax.train.config.run import LogSettings
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.log.wandb_run import WandbRun
 
-CONFIG = TrainConfig(name="mine", log=LogSettings(wandb="project"))
+CONFIG = replace(shapes(), name="mine", log=LogSettings(wandb="project"))
 
 
 class Wandb(ModuleType):

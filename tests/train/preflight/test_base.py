@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,7 @@ from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.errors import UserError
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.train.config.data import DataSettings
-from onethinker_jax.train.config.model import ModelSettings
-from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.export import check_export, export_model
 from onethinker_jax.train.preflight.prepare import copy_base, prepare_base
 from onethinker_jax.train.run import run
@@ -115,7 +114,7 @@ def test_a_base_that_cannot_be_exported_is_refused_at_the_start(
     source: Path, tmp_path: Path, name: str, content: str, said: str
 ) -> None:
     (source / name).write_text(content)
-    config = TrainConfig(name="run", out=tmp_path, model=ModelSettings(init_from=source))
+    config = replace(shapes(), name="run", out=tmp_path, model=replace(shapes().model, init_from=source))
     log: Any = SimpleNamespace(info=lambda text: None)
     corpora: Any = None
     with pytest.raises(UserError, match=said):
@@ -127,9 +126,9 @@ def test_a_place_that_is_not_replaced_is_found_before_the_first_step(source: Pat
     write_image(tmp_path / "a.png")
     rows = {"sft": [sft_row()], "rl": [rl_row()], "heldout": [rl_row()]}
     files = [write_rows(tmp_path / f"{name}.json", held) for name, held in rows.items()]
-    data = DataSettings(sft_file=files[0], rl_file=files[1], heldout_file=files[2])
-    base = ModelSettings(init_from=source, tiny=True)
-    config = TrainConfig(name="run", out=tmp_path, model=base, data=data)
+    data = replace(shapes().data, sft_file=files[0], rl_file=files[1], heldout_file=files[2])
+    base = replace(shapes().model, init_from=source, tiny=True)
+    config = replace(shapes(), name="run", out=tmp_path, model=base, data=data)
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="run/model: exists and is no model directory"):

@@ -7,8 +7,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.data_pipeline.records.record import RecordError
-from onethinker_jax.train.config.data import DataSettings
-from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.run import prepare_data
@@ -38,8 +37,8 @@ def test_files_that_serve_another_purpose(
     row = rl_row(problem_type="segmentation", options=[], answer="", segmentation_output=mask)
     write_rows(tmp_path / "masks.json", [row])
     names = {"sft_file": "sft.json", "rl_file": "rl.json", "heldout_file": "rl.json"} | changed
-    data = DataSettings(**{name: tmp_path / file for name, file in names.items()})  # type: ignore[arg-type]
-    config = replace(TrainConfig(), out=tmp_path / "runs", data=data)
+    data = replace(shapes().data, **{name: tmp_path / file for name, file in names.items()})  # type: ignore[arg-type]
+    config = replace(shapes(), out=tmp_path / "runs", data=data)
     with RunLog(tmp_path / "log") as log:
         if message is None:
             assert len(prepare_data(config, Hosts(), log).sft) == 1

@@ -21,9 +21,7 @@ from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.__main__ import main, parse
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.data import DataSettings
-from onethinker_jax.train.config.model import ModelSettings
-from onethinker_jax.train.config.presets import PRESETS, smoke
+from onethinker_jax.train.config.presets import PRESETS, shapes, smoke
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.dry_run import kept_activations, stage_rows
 from onethinker_jax.train.hosts import ALONE
@@ -134,11 +132,11 @@ def test_settings_of_a_fresh_tiny_model_are_refused(base, files, tmp_path, capsy
     assert not (tmp_path / "runs").exists()
 
 
-OWN = DataSettings(image_max_pixels=200_000, video_max_pixels=50_000)
+OWN = replace(shapes().data, image_max_pixels=200_000, video_max_pixels=50_000)
 
 
 def started(**changes: Any) -> TrainConfig:
-    return replace(TrainConfig(model=ModelSettings(init_from=Path("model"))), **changes)
+    return replace(replace(shapes(), model=replace(shapes().model, init_from=Path("model"))), **changes)
 
 
 @pytest.mark.parametrize(("size", "preset"), [("8b", "qwen3_vl_8b_sft"), ("30b-a3b", "qwen3_vl_30b_a3b_sft")])
@@ -160,12 +158,14 @@ def test_what_is_refused_and_what_is_meant() -> None:
     with pytest.raises(SettingError, match=r"\(rl\.optimizer\.learning_rate 0\.0005 \(adamw\)\)"):
         check_fresh_settings(replace(config, sft=sft), sizes)
     with pytest.raises(SettingError, match=r"\(data\.image_max_pixels 16384, data\.video_max_pixels 6144\)"):
-        check_fresh_settings(replace(config, sft=sft, rl=rl, data=DataSettings()), sizes)
-    check_fresh_settings(started(model=ModelSettings(init_from=Path("model"), tiny=True)), sizes)
-    check_fresh_settings(TrainConfig(), sizes)  # nothing to start from
+        check_fresh_settings(replace(config, sft=sft, rl=rl, data=shapes().data), sizes)
+    check_fresh_settings(started(model=replace(shapes().model, init_from=Path("model"), tiny=True)), sizes)
+    check_fresh_settings(shapes(), sizes)  # nothing to start from
     for preset in PRESETS.values():
         if "qwen3" in preset.__name__:
-            check_fresh_settings(replace(preset(), model=ModelSettings(init_from=Path("model"))), sizes)
+            check_fresh_settings(
+                replace(preset(), model=replace(shapes().model, init_from=Path("model"))), sizes
+            )
 
 
 # ---------------------------------------------------------------- every record
@@ -179,7 +179,8 @@ def corpora(tmp_path: Path) -> Iterator[Callable[..., tuple[TrainConfig, Corpora
     def make(
         sft: list[dict], rl: list[dict], **changes: Any
     ) -> tuple[TrainConfig, Corpora, Processor, RunLog]:
-        data = DataSettings(
+        data = replace(
+            shapes().data,
             sft_file=write_rows(tmp_path / "sft.json", sft),
             rl_file=write_rows(tmp_path / "rl.json", rl),
             heldout_file=write_rows(tmp_path / "eval.json", [rl_row(problem_id=1)]),
@@ -369,7 +370,9 @@ def test_what_a_stage_would_do(corpora) -> None:
 def test_what_remat_keeps() -> None:
     sizes = family_member("8b")
     kept = {
-        remat: kept_activations(ModelSettings(remat=remat, compute_dtype="bfloat16"), sizes, 1000, 0)
+        remat: kept_activations(
+            replace(shapes().model, remat=remat, compute_dtype="bfloat16"), sizes, 1000, 0
+        )
         for remat in ("none", "dots", "full")
     }
     assert kept["full"] == 1000 * 36 * 4096 * 2  # a layer's input
@@ -377,4 +380,4 @@ def test_what_remat_keeps() -> None:
 
 
 def test_preflight_passes_a_good_base(base) -> None:
-    check_before(replace(smoke(), model=ModelSettings(init_from=base, tiny=True)))
+    check_before(replace(smoke(), model=replace(shapes().model, init_from=base, tiny=True)))

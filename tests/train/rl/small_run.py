@@ -4,6 +4,7 @@ import json
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from onethinker_jax.rewards.score import Score
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
-from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.log.log import read_metrics
 from tests.train import making
 
-SETTINGS = RLSettings(
+SETTINGS = replace(
+    shapes().rl,
     steps=4,
     prompts_per_step=4,
     num_minibatches=2,

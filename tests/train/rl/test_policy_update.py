@@ -17,7 +17,7 @@ from onethinker_jax.responses import Samples
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings
-from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.policy_update import (
     PolicyBatch,
@@ -31,7 +31,8 @@ from tests.model import tiny
 from tests.train import making
 
 SAMPLING = SamplingConfig(max_new_tokens=9, eos_ids=(1,), temperature=0.9, forbidden_ids=tiny.FORBIDDEN)
-SETTINGS = RLSettings(
+SETTINGS = replace(
+    shapes().rl,
     rollout=SamplerSettings(max_new_tokens=9, group_size=8),
     batch=BatchSettings(rows=2, tokens=64, patches=48),
 )
