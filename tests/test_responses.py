@@ -207,9 +207,9 @@ def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypat
     ("settings", "message"),
     [
         ({"prompt_slots": 0}, "prompt_slots 0 must be at least 1"),
-        ({"slots": 0}, "slots 0 must be at least 1"),
+        ({"sample_slots": 0}, "sample_slots 0 must be at least 1"),
         ({"prompt_buckets": 0}, "prompt_buckets 0"),
-        ({"prefill_tokens": 0}, "prefill_tokens 0 must be at least 1"),
+        ({"prefill_chunk_tokens": 0}, "prefill_chunk_tokens 0 must be at least 1"),
         ({"prompt_patches": 6}, "prompt_patches 6 is not a multiple of 4"),
         ({"stop": ("a", "")}, "stop: an empty string"),
         ({"top_p": 0.0}, r"top_p 0.0 is not in \(0, 1\]"),
@@ -221,14 +221,19 @@ def test_settings_that_cannot_work(settings, message):
         replace(SETTINGS, **settings)
 
 
+SETTINGS_OF_ONE = SamplerSettings(prompt_tokens=8, prompt_patches=4, max_new_tokens=4)
+
+
 def test_settings_of_training_name_their_section():
-    with pytest.raises(SettingError, match=r"rl\.slots 0"):
-        SamplerSettings(sample_slots=0)
-    with pytest.raises(SettingError, match=r"rl\.prefill_tokens 0 must be at least 1"):
-        SamplerSettings(prefill_chunk_tokens=0)
     with pytest.raises(SettingError, match=r"rl\.prompts_ahead -1"):
         replace(shapes().rl, prompts_ahead=-1)
-    with pytest.raises(SettingError, match=r"evaluation\.prompt_patches 10 is not a multiple of 4"):
-        SamplerSettings(prompt_patches=10)
+    with pytest.raises(SettingError, match=r"rl\.rollout\.group_size 1: a group needs at least 2"):
+        replace(shapes().rl, rollout=SETTINGS_OF_ONE)
+    all_of_a_step = SETTINGS_OF_ONE.all_together(5)
+    assert (SETTINGS_OF_ONE.together, all_of_a_step.together, all_of_a_step.all_together(9).together) == (
+        8,
+        5,
+        5,
+    )
     settings = SamplerSettings(prompt_tokens=200, prompt_patches=100, prompt_buckets=3)
     assert settings.buckets() == ((50, 28), (100, 52), (200, 100))

@@ -154,7 +154,11 @@ def test_the_first_preset_is_the_default() -> None:
     [
         ("onethinker_jax.train", ["nope"], "unknown preset 'nope'"),
         ("onethinker_jax.train.export", ["--out", "x"], "run"),
-        ("onethinker_jax.evaluate", ["model", "file.json", "--rows", "x"], "--rows: invalid literal"),
+        (
+            "onethinker_jax.evaluate",
+            ["model", "file.json", "--prompt-slots", "x"],
+            "--prompt-slots: invalid literal",
+        ),
     ],
 )
 def test_wrong_flags_of_every_command(name: str, arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -315,7 +319,7 @@ def test_a_run_that_came_to_nothing_is_begun_again(corpora, capsys, tmp_path):
     flags = ["--evaluation.sampler.prompt-tokens", 40]
     assert "--evaluation.sampler.prompt-tokens 40;" in error_of(capsys, *corpora(), *flags, status=1, out=out)
     saved = json.loads((out / "smoke" / "config.json").read_text())
-    assert saved["evaluation"]["prompt_tokens"] == 40
+    assert saved["evaluation"]["sampler"]["prompt_tokens"] == 40
 
 
 def test_a_broken_config(corpora, capsys, tmp_path):

@@ -14,6 +14,7 @@ from onethinker_jax.model.family import MEMBERS, family_member
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train import plan
+from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings
@@ -166,6 +167,7 @@ def test_a_second_pass_and_a_sampler_at_work_are_counted() -> None:
 def test_prompts_in_pieces_are_counted() -> None:
     config, sizes = narrow(4)
     config = replace(config, sft=replace(shapes().sft, steps=0), mesh=MeshSettings())
+    chunked = replace(config.rl.rollout, prefill_chunk_tokens=96)
     whole, pieces = (
         {program.name: program for program in plan_programs(one, sizes, make_mesh())}
         for one in (config, replace(config, rl=replace(config.rl, rollout=chunked)))

@@ -63,8 +63,8 @@ def test_an_sft_row_among_others_is_named(tmp_path: Path, form: str, purpose: st
         assert tfds_builder.main([str(file), "--out", str(tmp_path / "bad")]) == 0
         file = tmp_path / "bad"
     files = {"rl_file": good, "heldout_file": good} | {purpose: file}
-    data = DataSettings(**files)  # type: ignore[arg-type]
-    config = replace(TrainConfig(), out=tmp_path / "runs", data=replace(data, sft_file=good))
+    data = replace(shapes().data, **files)  # type: ignore[arg-type]
+    config = replace(shapes(), out=tmp_path / "runs", data=replace(data, sft_file=good))
     config = replace(config, sft=replace(config.sft, steps=0))
     with (
         RunLog(tmp_path / "log") as log,
