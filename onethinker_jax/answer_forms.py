@@ -22,12 +22,12 @@ class Form:
     """One form of JSON.
 
     `read` takes any JSON value and gives what it says, or None where it has another form; order and range of
-    its numbers are as the policy wrote them. `fault` says what is wrong with a value in a true answer, None if
+    its numbers are as the policy wrote them. `error` says what is wrong with a value in a true answer, None if
     nothing: a box or span without extent is refused too, since no answer can overlap it.
     """
 
     read: Callable[[object], Any]
-    fault: Callable[[Any], str | None]
+    error: Callable[[Any], str | None]
 
 
 def finite_number(value: object) -> float | None:
@@ -83,18 +83,18 @@ def _read_points(value: object, least: int, most: int) -> tuple[Point, ...] | No
     return found if len(found) == len(value) else None
 
 
-def _second_fault(value: Any) -> str | None:
+def _second_error(value: Any) -> str | None:
     second = finite_number(value)
     return None if second is not None and second >= 0 else f"must be seconds from 0 on, is {value!r:.60}"
 
 
-def _span_fault(value: Any) -> str | None:
+def _span_error(value: Any) -> str | None:
     if _read_pair(value) is None:
         return f"must be [start, end] in seconds, is {value!r:.60}"
     return None if 0 <= value[0] < value[1] else f"{value} needs 0 <= start < end"
 
 
-def _box_fault(value: Any) -> str | None:
+def _box_error(value: Any) -> str | None:
     if _read_box(value) is None:
         return f"must be [x1, y1, x2, y2], is {value!r:.60}"
     if min(value) < 0 or max(value) > 1000:
@@ -103,18 +103,18 @@ def _box_fault(value: Any) -> str | None:
     return None if x1 < x2 and y1 < y2 else f"{value} needs x1 < x2 and y1 < y2"
 
 
-def _boxes_fault(value: Any) -> str | None:
+def _boxes_error(value: Any) -> str | None:
     if not isinstance(value, dict) or not value:
         return f"must be an object of boxes by second, is {value!r:.60}"
     for second, box in value.items():
         if not _CANONICAL_SECOND.match(second):
             return f"{second!r} is not a whole second"
-        if fault := _box_fault(box):
-            return f"second {second}: {fault}"
+        if error := _box_error(box):
+            return f"second {second}: {error}"
     return None
 
 
-def _points_fault(value: Any, least: int, most: int) -> str | None:
+def _points_error(value: Any, least: int, most: int) -> str | None:
     if _read_points(value, least, most) is None:
         count = f"{least}" if least == most else f"{least} to {most}"
         return f"must be {count} points [x, y], is {value!r:.60}"
@@ -127,15 +127,15 @@ def _points_fault(value: Any, least: int, most: int) -> str | None:
 def points(least: int, most: int) -> Form:
     """`[[x, y], …]` of `least` to `most` points."""
     return Form(
-        lambda value: _read_points(value, least, most), lambda value: _points_fault(value, least, most)
+        lambda value: _read_points(value, least, most), lambda value: _points_error(value, least, most)
     )
 
 
-SECOND = Form(finite_number, _second_fault)
+SECOND = Form(finite_number, _second_error)
 """`4.0`"""
-SPAN = Form(_read_pair, _span_fault)
+SPAN = Form(_read_pair, _span_error)
 """`[start, end]` in seconds."""
-BOX = Form(_read_box, _box_fault)
+BOX = Form(_read_box, _box_error)
 """`[x1, y1, x2, y2]`"""
-BOXES = Form(_read_boxes, _boxes_fault)
+BOXES = Form(_read_boxes, _boxes_error)
 """`{"9": [x1, y1, x2, y2], …}`, a box a second; at least one."""

@@ -31,7 +31,7 @@ from onethinker_jax.rewards.answers import (
     extract_thinking,
     parse_structured,
 )
-from onethinker_jax.rewards.equivalence.quantities import number_fault, number_value
+from onethinker_jax.rewards.equivalence.quantities import number_error, number_value
 from onethinker_jax.rewards.option_answers import option_letter, option_letters
 from onethinker_jax.sampler_settings import padded
 from onethinker_jax.spelling import hint
@@ -189,7 +189,7 @@ def _parsed(text: str, record: Record) -> tuple[StructuredAnswer | float | str |
         option = _chosen(text, record.options)
         return option, None if option else "names none of the options"
     if kind in ("number", "estimate"):
-        if number_fault(text, record.problem_type) is not None:
+        if number_error(text, record.problem_type) is not None:
             return None, "is no number"
         number = number_value(text)
         return text if number is None else number, None  # an expression, such as 2√3, stays a text

@@ -2,7 +2,7 @@
 
 Every such error of ours is a `UserError`, so nothing lists them.  One is a `ValueError` as well where what is wrong is
 a value that the caller gave: a dataclass of settings that refuses a value is a wrong flag to the command line.  An
-error of any other class is a fault of ours, or of a library, and keeps its traceback.
+error of any other class is a bug of ours, or of a library, and keeps its traceback.
 """
 
 

@@ -142,9 +142,9 @@ def test_what_ends_a_command(
     assert capsys.readouterr() == ("", said)
 
 
-def test_a_fault_of_ours_keeps_its_traceback() -> None:
+def test_an_error_of_ours_keeps_its_traceback() -> None:
     def run(_: list[str]) -> None:
-        raise ValueError("a fault")
+        raise ValueError("an error")
 
-    with pytest.raises(ValueError, match="a fault"):
+    with pytest.raises(ValueError, match="an error"):
         main(list, run, [])

@@ -10,7 +10,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.drawing.answer_picture import answer_picture
 from onethinker_jax.data_pipeline.drawing.views import View
-from onethinker_jax.data_pipeline.records.ground_truth import answer_fault
+from onethinker_jax.data_pipeline.records.ground_truth import answer_error
 from onethinker_jax.demo.printing import described
 from onethinker_jax.rewards.answers import StructuredAnswer, parse_structured
 from onethinker_jax.rewards.score import RewardSettings, max_accuracy, score_response
@@ -65,7 +65,7 @@ def test_the_teacher_is_shown_a_right_answer(task: Task) -> None:
     answer, kind = example(task), (task.problem_type, task.medium)
     assert set(json.loads(answer)) == {part.key for part in TABLE[task.problem_type].parts_of(task.medium)}
     assert parse_structured(answer, *kind) is not None
-    assert answer_fault(answer, *kind, ()) is None
+    assert answer_error(answer, *kind, ()) is None
     settings = RewardSettings(box_weight=2.0, point_weight=3.0, time_weight=0.5, key_time_weight=7.0)
     score = score_response(
         f"<think>So.</think><answer>{answer}</answer>",
@@ -86,7 +86,7 @@ def test_each_part_of_an_answer_is_checked_drawn_and_described(task: Task) -> No
         rest = {key: value for key, value in json.loads(example(task)).items() if key != part.key}
         missing = json.dumps(rest)
         assert parse_structured(missing, task.problem_type, task.medium) is None
-        assert str(answer_fault(missing, task.problem_type, task.medium, ())).startswith(f"{part.key}: ")
+        assert str(answer_error(missing, task.problem_type, task.medium, ())).startswith(f"{part.key}: ")
         empty = getattr(StructuredAnswer(), part.field)
         without = replace(whole, **{part.field: empty})
         assert without != whole

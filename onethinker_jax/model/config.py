@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onethinker_jax.errors import UserError
-from onethinker_jax.model.directory import directory_fault, lfs_fault
+from onethinker_jax.model.directory import directory_error, lfs_error
 
 _DENSE, _MOE = "qwen3_vl", "qwen3_vl_moe"
 _TYPES = {  # model_type -> architecture
@@ -151,13 +151,13 @@ class Qwen3VLConfig:
     @classmethod
     def from_directory(cls, path: str | Path) -> "Qwen3VLConfig":
         """Reads ``<path>/config.json``; raises ConfigError or FileNotFoundError naming the file."""
-        if fault := directory_fault(Path(path)):
-            raise (ConfigError if Path(path).exists() else FileNotFoundError)(f"{path}: {fault}")
+        if error := directory_error(Path(path)):
+            raise (ConfigError if Path(path).exists() else FileNotFoundError)(f"{path}: {error}")
         file = Path(path) / "config.json"
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; is this a Hugging Face model directory?")
-        if fault := lfs_fault(file):
-            raise ConfigError(f"{file}: {fault}")
+        if error := lfs_error(file):
+            raise ConfigError(f"{file}: {error}")
         try:
             return cls.from_hf(json.loads(file.read_text(encoding="utf-8")))
         except ValueError as error:  # also ConfigError, and what is no JSON or no text
@@ -166,8 +166,8 @@ class Qwen3VLConfig:
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "Qwen3VLConfig":
         """From the parsed ``config.json`` of a Qwen3-VL, dense or MoE, in either layout; raises ConfigError."""
-        if fault := family_fault(hf):
-            raise ConfigError(fault)
+        if error := family_error(hf):
+            raise ConfigError(error)
         if hf.get("quantization_config"):
             raise ConfigError("quantization_config is not served; expected unquantised weights")
         for section in ("text_config", "vision_config"):
@@ -242,7 +242,7 @@ class Qwen3VLConfig:
         }
 
 
-def family_fault(hf: Any) -> str | None:
+def family_error(hf: Any) -> str | None:
     """Why a parsed ``config.json`` is of no model that is served; None if it is."""
     if not isinstance(hf, Mapping):
         return "holds no JSON object"

@@ -12,7 +12,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 _NOT_READ = ("pytorch_model*.bin", "consolidated*.pt*", "tf_model*.h5", "flax_model*.msgpack", "*.nemo")
 
 
-def lfs_fault(file: Path) -> str | None:
+def lfs_error(file: Path) -> str | None:
     """What is wrong with a file that Git left as a pointer to itself; None if it is whole."""
     with file.open("rb") as stream:
         if stream.read(len(_LFS)) != _LFS:
@@ -20,16 +20,16 @@ def lfs_fault(file: Path) -> str | None:
     return "is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
 
 
-def directory_fault(path: Path) -> str | None:
+def directory_error(path: Path) -> str | None:
     """Why a path is no model directory, and what to do; None where nothing speaks against it."""
     if not path.exists():
         return missing(path)
     if path.is_file():
         if path.suffix == ".gguf":
-            return _gguf_fault(path)
+            return _gguf_error(path)
         return "is a file; name the directory that it lies in"
     if (path / _ADAPTER).is_file():
-        return _adapter_fault(path / _ADAPTER)
+        return _adapter_error(path / _ADAPTER)
     if not (path / "config.json").is_file():
         return other_weights(path)
     return None
@@ -51,7 +51,7 @@ def missing(path: Path) -> str:
 def other_weights(directory: Path) -> str | None:
     """Weights of a directory in formats that are not read, and what to do; None if there are none."""
     if file := _first(directory, _GGUF):
-        return _gguf_fault(file)
+        return _gguf_error(file)
     if file := next((found for pattern in _NOT_READ if (found := _first(directory, pattern))), None):
         return (
             f"holds its weights as {file.name}, which is not read; save them as safetensors, as transformers' "
@@ -69,14 +69,14 @@ def companion_files(directory: Path) -> Iterator[Path]:
             yield file
 
 
-def _gguf_fault(file: Path) -> str:
+def _gguf_error(file: Path) -> str:
     return (
         f"{file.name} holds weights in GGUF, which is not read; name the directory of safetensors that it was "
         "made from"
     )
 
 
-def _adapter_fault(file: Path) -> str:
+def _adapter_error(file: Path) -> str:
     try:
         base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):

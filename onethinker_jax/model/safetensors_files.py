@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from onethinker_jax.errors import UserError
-from onethinker_jax.model.directory import lfs_fault, other_weights
+from onethinker_jax.model.directory import lfs_error, other_weights
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -61,8 +61,8 @@ def find_tensors(directory: Path) -> dict[str, Place]:
         names = [SINGLE]
     elif index.is_file():
         names = _indexed(index)
-    elif fault := other_weights(directory):
-        raise WeightsError(f"{directory}: {fault}")
+    elif error := other_weights(directory):
+        raise WeightsError(f"{directory}: {error}")
     elif shards := sorted(file.name for file in directory.glob("*.safetensors")):
         raise WeightsError(
             f"{directory}: holds {shards[0]} but not {INDEX}, which says what lies where: fetch it"
@@ -77,8 +77,8 @@ def find_tensors(directory: Path) -> dict[str, Place]:
 
 def _indexed(index: Path) -> list[str]:
     """The files that an index names.  Raises FileNotFoundError naming those that are not there, or WeightsError."""
-    if fault := lfs_fault(index):
-        raise WeightsError(f"{index}: {fault}")
+    if error := lfs_error(index):
+        raise WeightsError(f"{index}: {error}")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         missing = [name for name in names if not (index.parent / name).is_file()]
@@ -95,8 +95,8 @@ def _indexed(index: Path) -> list[str]:
 
 def _header(file: Path) -> dict[str, Place]:
     size = file.stat().st_size
-    if fault := lfs_fault(file):
-        raise WeightsError(f"{file}: {fault}")
+    if error := lfs_error(file):
+        raise WeightsError(f"{file}: {error}")
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))

@@ -1,4 +1,4 @@
-"""Accuracy, format and structure as OneThinker's published code gives them, its faults included.
+"""Accuracy, format and structure as OneThinker's published code gives them, its errors included.
 
 What it accepts is wider than the schema: a number is whatever Python's `float` takes (strings, booleans,
 NaN, infinities), boxes at other seconds are ignored, and an empty answer stands for the whole response. Two

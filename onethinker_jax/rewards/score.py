@@ -4,7 +4,7 @@ Two variants. `"paper"` follows the formulas of OneThinker (arXiv 2512.03043), w
 where it is silent or can be gamed: the weights are settings; the mean box overlap of spatio-temporal
 grounding runs over the *true* seconds, a missing one counting 0, so that answering few seconds does not pay;
 and a structured answer outside its schema has accuracy 0. `"released"` (`released.py`) reproduces the
-published code's numbers, its faults included where they change a reward. docs/rewards.md has every formula.
+published code's numbers, its errors included where they change a reward. docs/rewards.md has every formula.
 
 A malformed answer scores low and never raises; a malformed ground truth is a broken record and raises.
 """
@@ -29,7 +29,7 @@ from onethinker_jax.rewards.answers import (
     unwrap_answer,
 )
 from onethinker_jax.rewards.equivalence.equivalence import math_equivalent
-from onethinker_jax.rewards.equivalence.quantities import as_float, number_fault, read_number, readings
+from onethinker_jax.rewards.equivalence.quantities import as_float, number_error, read_number, readings
 from onethinker_jax.rewards.normalisation import Normalisation
 from onethinker_jax.rewards.option_answers import options_equivalent
 from onethinker_jax.rewards.released import (
@@ -263,7 +263,7 @@ def _text_accuracy(
 ) -> float:
     """The paper variant's accuracy of the text tasks; 0 without an answer."""
     numbers = problem_type in of_answer("number", "estimate")
-    if numbers and number_fault(truth, problem_type):
+    if numbers and number_error(truth, problem_type):
         raise GroundTruthError(f"{problem_type}: the ground truth {truth[:200]!r} is not a number")
     if not answer:
         return 0.0

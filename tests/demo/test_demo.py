@@ -103,7 +103,7 @@ def test_a_text(answers, image):
 
 
 @pytest.mark.parametrize(
-    ("answer", "shown", "fault"),
+    ("answer", "shown", "error"),
     [
         ("B", "B. two", None),
         ("(a)", "A. one", None),
@@ -111,12 +111,12 @@ def test_a_text(answers, image):
         ("the blue one", "the blue one", "names none of the options"),
     ],
 )
-def test_an_option(answers, image, answer, shown, fault):
+def test_an_option(answers, image, answer, shown, error):
     flags = ("--task", "multiple choice", "--option", "one", "--option", "two")
     _, out, _ = answers(said(answer), image, *flags)
     lines = out.splitlines()
     assert lines[lines.index("Answer") + 1] == shown
-    assert ("warning: the answer names none of the options" in lines) == (fault is not None)
+    assert ("warning: the answer names none of the options" in lines) == (error is not None)
 
 
 @pytest.mark.parametrize(("answer", "good"), [("1,200", True), ("12%", True), ("a dozen", False)])

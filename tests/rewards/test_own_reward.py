@@ -190,7 +190,7 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "fault"),
+    ("given", "error"),
     [
         (math.nan, "returned nan"),
         (math.inf, "returned inf"),
@@ -205,8 +205,8 @@ def test_names(name: str) -> None:
         (Score(0, 0, -1, 0), r"format -1 is not in \[0, 1\]"),
     ],
 )
-def test_results_that_are_refused(given: object, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
+def test_results_that_are_refused(given: object, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
         as_score(given, "x")
 
 

@@ -252,12 +252,12 @@ def test_truncated_media(kind, suffix, world, corpora, capsys, tmp_path):
     leaves_nothing(tmp_path / "runs" / "smoke")
 
 
-@pytest.mark.parametrize("fault", ["truncated", "too long"])
-def test_a_bad_record_met_in_training(fault, world, corpora, capsys, tmp_path):
+@pytest.mark.parametrize("error", ["truncated", "too long"])
+def test_a_bad_record_met_in_training(error, world, corpora, capsys, tmp_path):
     """Raised by the thread that makes batches; what was done before it stays, and no model is written."""
     rows = json.loads(world.sft_json.read_text())
     number = next(n for n, row in enumerate(rows) if row["data_type"] == "image")
-    if fault == "truncated":
+    if error == "truncated":
         whole = (world.directory / rows[number]["images"][0]).read_bytes()
         (tmp_path / "broken.png").write_bytes(whole[: len(whole) // 2])
         fields, message = {"images": [str(tmp_path / "broken.png")]}, str(tmp_path / "broken.png")
@@ -269,7 +269,7 @@ def test_a_bad_record_met_in_training(fault, world, corpora, capsys, tmp_path):
     unseen = ["--data.check-lengths", "none"]
     line = error_of(capsys, *corpora(sft=file), *unseen, status=1, out=tmp_path / "runs")
     assert message in line
-    assert fault == "truncated" or line.endswith("tokens do not fit in a row of 512")
+    assert error == "truncated" or line.endswith("tokens do not fit in a row of 512")
     directory = tmp_path / "runs" / "smoke"
     assert [path.name for path in (directory / "heldout").iterdir()] == ["fresh.jsonl"]
     assert not (directory / "model").exists() and not (directory / "index.html").exists()

@@ -41,8 +41,8 @@ class Corpus:
                 if self._limit is not None and len(known) >= self._limit:
                     self._read = True
                     return
-                if fault := _fault(record, known):
-                    bad.report(RecordError(f"{record}: {fault}"), problem_id=record.problem_id)
+                if error := _error(record, known):
+                    bad.report(RecordError(f"{record}: {error}"), problem_id=record.problem_id)
                     continue
                 known[key_of(record)] = str(record)
                 yield record
@@ -62,7 +62,7 @@ class _AlreadyReported(BadRecords):
         pass
 
 
-def _fault(record: Record, known: dict[Key, str]) -> str | None:
+def _error(record: Record, known: dict[Key, str]) -> str | None:
     """What annotation needs of a record beyond what reading checks."""
     if not record.problem_type:
         return "problem_type: is missing, which scoring needs"

@@ -122,7 +122,7 @@ Accuracies = Callable[[Sequence[Record], Sequence[Sequence[str]]], Sequence[Sequ
 def judge(
     answered: Iterable[tuple[Record, Sequence[Candidate]]], accuracies: Accuracies, settings: FilterSettings
 ) -> Iterator[Judged]:
-    """Judges records with their candidates, in order; only candidates whose text has no fault are scored."""
+    """Judges records with their candidates, in order; only candidates whose text has no error are scored."""
     rest = iter(answered)
     while part := list(islice(rest, _SCORED_AT_ONCE)):
         checked = [
@@ -144,39 +144,39 @@ def judge(
 
 
 def text_verdict(record: Record, candidate: Candidate, settings: FilterSettings) -> Verdict:
-    """By what the answer's text alone tells; KEPT says that no rule check found a fault."""
+    """By what the answer's text alone tells; KEPT says that no rule check found an error."""
     text = candidate.text
     if candidate.finish_reason in _NOT_WHOLE:
         return Verdict(
             candidate, _NOT_WHOLE[candidate.finish_reason], f"finish_reason {candidate.finish_reason}"
         )
-    if fault := rules.tag_fault(text):
-        return Verdict(candidate, "tags", fault)
+    if error := rules.tag_error(text):
+        return Verdict(candidate, "tags", error)
     reasoning, answer = extract_thinking(text) or "", extract_answer(text) or ""
     checks = (
-        ("reserved text", lambda: rules.reserved_fault(text)),
-        ("answer form", lambda: rules.form_fault(record, answer)),
-        ("language", lambda: rules.language_fault(record, reasoning) if settings.language == "en" else None),
-        ("length", lambda: rules.length_fault(reasoning, settings.min_reasoning, settings.max_reasoning)),
-        ("repetition", lambda: rules.repetition_fault(reasoning, settings.max_repetition)),
-        ("given answer", lambda: rules.given_answer_fault(reasoning)),
-        ("refusal", lambda: rules.refusal_fault(text)),
+        ("reserved text", lambda: rules.reserved_error(text)),
+        ("answer form", lambda: rules.form_error(record, answer)),
+        ("language", lambda: rules.language_error(record, reasoning) if settings.language == "en" else None),
+        ("length", lambda: rules.length_error(reasoning, settings.min_reasoning, settings.max_reasoning)),
+        ("repetition", lambda: rules.repetition_error(reasoning, settings.max_repetition)),
+        ("given answer", lambda: rules.given_answer_error(reasoning)),
+        ("refusal", lambda: rules.refusal_error(text)),
     )
     for reason, check in checks:
-        if fault := check():
-            return Verdict(candidate, reason, fault)
+        if error := check():
+            return Verdict(candidate, reason, error)
     return Verdict(candidate, KEPT)
 
 
 def scored_verdict(
     record: Record, candidate: Candidate, accuracy: float, settings: FilterSettings
 ) -> Verdict:
-    """Of a candidate without a fault in its text, by its accuracy (share of the most) and its consistency."""
+    """Of a candidate without an error in its text, by its accuracy (share of the most) and its consistency."""
     if accuracy < settings.threshold(record) - 1e-9:
         return Verdict(candidate, "accuracy", f"{accuracy:.2f} of {settings.threshold(record):g}", accuracy)
     text = candidate.text
-    fault = rules.contradiction(record, extract_thinking(text) or "", extract_answer(text) or "")
-    return Verdict(candidate, "contradiction" if fault else KEPT, fault or "", accuracy)
+    error = rules.contradiction(record, extract_thinking(text) or "", extract_answer(text) or "")
+    return Verdict(candidate, "contradiction" if error else KEPT, error or "", accuracy)
 
 
 def choose(verdicts: Sequence[Verdict]) -> Verdict:

@@ -58,8 +58,8 @@ def write_annotation_page(path: Path, title: str, facts: Mapping[str, str], repo
         f"unsampled files only. Grey: dropped.</p>{_tasks_table(report)}",
         f"<h2>Why</h2>{_reasons_table(report)}",
         "<h2>Accuracy of the answers</h2><p class=lead>Candidates by their share of the most that their task "
-        "gives. Green: no check found a fault; grey: one did. The dashed line is the threshold. Answers whose "
-        "text alone has a fault are not scored.</p>",
+        "gives. Green: no check found an error; grey: one did. The dashed line is the threshold. Answers whose "
+        "text alone has an error are not scored.</p>",
         f'<div class="panels">{"".join(_panel(report, task) for task in sorted(report.histograms))}</div>',
         "<h2>Examples</h2><p class=lead>The true answer is drawn in green, the teacher's in dashed orange. One "
         f"kept record a task, and one for each of the {_DROPPED_EXAMPLES} most frequent reasons to drop.</p>",
@@ -97,7 +97,7 @@ def _bar(counts: Counter[str]) -> str:
 
 def _reasons_table(report: AnnotationReport) -> str:
     records, candidates = report.totals(report.outcomes), report.totals(report.candidates)
-    meanings = {KEPT: "no check found a fault; of a record's candidates the best is taken", **REASONS}
+    meanings = {KEPT: "no check found an error; of a record's candidates the best is taken", **REASONS}
     body = "".join(
         f'<tr><td class="text name">{escape(reason or "kept")}</td>'
         f'<td data-label="records">{records[reason]:,}</td><td data-label="candidates">{candidates[reason]:,}</td>'

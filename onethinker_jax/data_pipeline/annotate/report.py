@@ -65,7 +65,7 @@ class AnnotationReport:
 
     @property
     def good(self) -> int:
-        """Records with an answer that no check found a fault in, whether kept or beyond a cap."""
+        """Records with an answer that no check found an error in, whether kept or beyond a cap."""
         return sum(map(good_ones, self.outcomes.values()))
 
     def totals(self, counts: Mapping[str, Counter[str]]) -> Counter[str]:

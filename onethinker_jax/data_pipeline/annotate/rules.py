@@ -1,7 +1,7 @@
 """What the text alone tells about a teacher's answer: rule checks, and whether reasoning and answer agree.
 
 Every check is a function of texts that returns what is wrong in a few words, or None. A check that cannot tell
-says None: a filter of good data should rather miss a fault than drop what is right.
+says None: a filter of good data should rather miss an error than drop what is right.
 """
 
 import json
@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
 
-from onethinker_jax.data_pipeline.records.ground_truth import answer_fault
+from onethinker_jax.data_pipeline.records.ground_truth import answer_error
 from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.data_pipeline.records.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.text_errors import text_error
 from onethinker_jax.rewards.answers import (
     StructuredAnswer,
     extract_answer,
@@ -87,7 +87,7 @@ def held_answer(record: Record) -> str | None:
     return f"says {said.group(0)!r:.60}" if said else None
 
 
-def tag_fault(text: str) -> str | None:
+def tag_error(text: str) -> str | None:
     """`<think>…</think><answer>…</answer>`, each tag once, nothing outside them, both with something inside."""
     if not has_strict_format(text):
         return "not <think>…</think><answer>…</answer>"
@@ -96,26 +96,26 @@ def tag_fault(text: str) -> str | None:
     return None if extract_answer(text) else "no answer"
 
 
-def reserved_fault(text: str) -> str | None:
+def reserved_error(text: str) -> str | None:
     """Text that the student's processor would take for a medium or for a turn's end, or that is no Unicode."""
     found = _RESERVED.search(text)
-    return f"holds {found.group(0)}" if found else text_fault(text)
+    return f"holds {found.group(0)}" if found else text_error(text)
 
 
-def form_fault(record: Record, answer: str) -> str | None:
+def form_error(record: Record, answer: str) -> str | None:
     """What `records` would refuse in a true answer: another letter, no number, a box outside 0-1000 …"""
-    fault = answer_fault(answer, record.problem_type, record.data_type, record.options)
-    return fault and fault[:120]
+    error = answer_error(answer, record.problem_type, record.data_type, record.options)
+    return error and error[:120]
 
 
-def length_fault(reasoning: str, least: int, most: int) -> str | None:
+def length_error(reasoning: str, least: int, most: int) -> str | None:
     """Characters of the reasoning."""
     if least <= len(reasoning) <= most:
         return None
     return f"{len(reasoning):,} characters, {least:,} to {most:,} are wanted"
 
 
-def language_fault(record: Record, reasoning: str) -> str | None:
+def language_error(record: Record, reasoning: str) -> str | None:
     """Whether the reasoning is in English, letters and words of question and answer aside.
 
     By its letters, and by frequent words: more of another language's than of English.
@@ -135,7 +135,7 @@ def language_fault(record: Record, reasoning: str) -> str | None:
     return None
 
 
-def repetition_fault(text: str, most: float) -> str | None:
+def repetition_error(text: str, most: float) -> str | None:
     """The share of eight-word runs that stood before, and characters that never end."""
     if _STUCK.search(text):
         return "one character, over and over"
@@ -147,13 +147,13 @@ def repetition_fault(text: str, most: float) -> str | None:
     return f"{share:.0%} of it stood before" if share > most else None
 
 
-def given_answer_fault(reasoning: str) -> str | None:
+def given_answer_error(reasoning: str) -> str | None:
     """Reasoning that speaks of an answer it was given instead of finding one."""
     found = _GIVEN_ANSWER.search(reasoning)
     return f"says {found.group(0)!r}" if found else None
 
 
-def refusal_fault(text: str) -> str | None:
+def refusal_error(text: str) -> str | None:
     """A teacher that says it sees nothing, or speaks of itself."""
     found = _REFUSAL.search(text)
     return f"says {found.group(0)!r}" if found else None

@@ -41,8 +41,8 @@ def inspect_media(record: Record, *, fps: float, max_frames: int, time_limit: fl
     except MediaError as error:
         raise RecordError(f"{record}: {field}: {error}") from None
     facts = MediaFacts(sizes, tuple(d for d, _ in films), tuple(n for _, n in films))
-    for fault in _faults(record, facts):
-        raise RecordError(f"{record}: {fault}")
+    for error in _errors(record, facts):
+        raise RecordError(f"{record}: {error}")
     return facts
 
 
@@ -58,7 +58,7 @@ def _film(path: MediaFile, fps: float, max_frames: int, time_limit: float) -> tu
     return video.duration, len(video.timestamps)
 
 
-def _faults(record: Record, facts: MediaFacts) -> Iterator[str]:
+def _errors(record: Record, facts: MediaFacts) -> Iterator[str]:
     marks = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
     if marks is not None and facts.durations:
         last = {

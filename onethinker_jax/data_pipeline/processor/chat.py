@@ -26,7 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from onethinker_jax.errors import UserError
-from onethinker_jax.model.directory import lfs_fault
+from onethinker_jax.model.directory import lfs_error
 
 HEADER = "<|im_start|>assistant\n"
 _ASSISTANT = re.compile(rf"({re.escape(HEADER)})(.*?<\|im_end\|>)", re.DOTALL)
@@ -213,8 +213,8 @@ def _tokenizer(path: Path) -> Tokenizer:
             else ""
         )
         raise ProcessorError(f"{path}: has no tokenizer.json{what}")
-    if fault := lfs_fault(file):
-        raise ProcessorError(f"{file}: {fault}")
+    if error := lfs_error(file):
+        raise ProcessorError(f"{file}: {error}")
     try:
         return Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except Exception as error:  # noqa: BLE001  the library raises nothing narrower
@@ -223,8 +223,8 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ProcessorError naming the file."""
-    if path.is_file() and (fault := lfs_fault(path)):
-        raise ProcessorError(f"{path}: {fault}")
+    if path.is_file() and (error := lfs_error(path)):
+        raise ProcessorError(f"{path}: {error}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -238,8 +238,8 @@ def _template(path: Path, config: dict[str, Any]) -> str:
     """The template's text; a file of its own goes before the tokenizer's settings, as in transformers."""
     file = path / "chat_template.jinja"
     if file.is_file():
-        if fault := lfs_fault(file):
-            raise ProcessorError(f"{file}: {fault}")
+        if error := lfs_error(file):
+            raise ProcessorError(f"{file}: {error}")
         try:
             return file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

@@ -45,12 +45,12 @@ from onethinker_jax.data_pipeline.processor.processor_config import (
 from onethinker_jax.data_pipeline.processor.prompts import OWN_PROMPTS, Prompts, chat_messages
 from onethinker_jax.data_pipeline.records.conversation import (
     Turn,
-    conversation_fault,
+    conversation_error,
     media_kinds,
     split_media,
 )
 from onethinker_jax.data_pipeline.records.record import Record, RecordError
-from onethinker_jax.model.directory import directory_fault
+from onethinker_jax.model.directory import directory_error
 from onethinker_jax.model.inputs import mrope_positions, patch_geometry
 
 logger = logging.getLogger(__name__)
@@ -137,8 +137,8 @@ class Processor:
             PromptError: its prompts cannot be used.
         """
         path = Path(path)
-        if fault := directory_fault(path):
-            raise ProcessorError(f"{path}: {fault}")
+        if error := directory_error(path):
+            raise ProcessorError(f"{path}: {error}")
         settings = read_settings(path)
         if prompts is None:
             file = path / PROMPTS
@@ -190,7 +190,7 @@ class Processor:
                 example ends with the last assistant turn's <|im_end|>, if the last turn is an assistant's.
 
         Raises:
-            ValueError: no conversation can be made of them, see `conversation_fault`; or an image or frame is
+            ValueError: no conversation can be made of them, see `conversation_error`; or an image or frame is
                 no uint8 RGB.
         """
         kinds = _media_kinds(messages, images, videos)
@@ -424,8 +424,8 @@ def _media_kinds(messages: Sequence[dict], images: Sequence, videos: Sequence) -
     Raises ValueError when no conversation can be made of them and the media given.
     """
     turns = [Turn(f"messages[{n}].content", m["role"], m["content"]) for n, m in enumerate(messages)]
-    if fault := conversation_fault(turns, len(images), len(videos)):
-        raise ValueError(fault)
+    if error := conversation_error(turns, len(images), len(videos)):
+        raise ValueError(error)
     return [kind for turn in turns for kind in media_kinds(turn.text)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds, VideoTotal
 from onethinker_jax.data_pipeline.processor.chat import ProcessorError, read_json
 from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL, PatchSizes
-from onethinker_jax.model.config import family_fault
+from onethinker_jax.model.config import family_error
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +201,8 @@ def _vision_config(path: Path) -> dict[str, Any]:
     """Of config.json, nothing where there is none. Raises ProcessorError for another family's."""
     file = path / "config.json"
     config = read_json(file) if file.is_file() else {}
-    if "model_type" in config and (fault := family_fault(config)):
-        raise ProcessorError(f"{file}: {fault}")
+    if "model_type" in config and (error := family_error(config)):
+        raise ProcessorError(f"{file}: {error}")
     vision = config.get("vision_config", {})
     return vision if isinstance(vision, dict) else {}
 

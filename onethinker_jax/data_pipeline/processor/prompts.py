@@ -16,7 +16,7 @@ from pathlib import Path
 
 from onethinker_jax.data_pipeline.records.conversation import media_kinds, reserved_token
 from onethinker_jax.data_pipeline.records.record import Record, task_of
-from onethinker_jax.data_pipeline.records.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.text_errors import text_error
 from onethinker_jax.errors import UserError
 from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, TASKS, Task
 
@@ -60,15 +60,15 @@ class Prompts:
         self._templates: dict[Task, str] = {}
         for task in TASKS:
             key = next((k for k in (str(task), task.problem_type, FALLBACK) if k in templates), None)
-            fault = key and _template_fault(templates[key], options=_has_options(task))
-            if task.medium == "text" and (key is None or (key == FALLBACK and fault)):
+            error = key and _template_error(templates[key], options=_has_options(task))
+            if task.medium == "text" and (key is None or (key == FALLBACK and error)):
                 self._templates[task] = self._templates[replace(task, medium="image")]
                 continue
             if key is None:
                 raise PromptError(f"{source}: has no template for {task}, and no {FALLBACK}")
-            if fault:
+            if error:
                 used_for = "" if key == str(task) else f" (for {task})"
-                raise PromptError(f"{source}: {key}{used_for}: {fault}")
+                raise PromptError(f"{source}: {key}{used_for}: {error}")
             self._templates[task] = templates[key]
 
     @classmethod
@@ -118,7 +118,7 @@ def _has_options(task: Task) -> bool:
     return TABLE[task.problem_type].answer == "letter"
 
 
-def _template_fault(template: object, *, options: bool) -> str | None:
+def _template_error(template: object, *, options: bool) -> str | None:
     """What is wrong with a template, None if nothing."""
     if not isinstance(template, str):
         return f"must be a text, is a {type(template).__name__}"
@@ -132,8 +132,8 @@ def _template_fault(template: object, *, options: bool) -> str | None:
     for name in needed:
         if found.count(name) != 1:
             return f"needs the placeholder {{{name}}} once, has it {found.count(name)} times"
-    if fault := text_fault(template):
-        return fault
+    if error := text_error(template):
+        return error
     if kinds := media_kinds(template):
         return f"holds <{kinds[0]}>, which is in the place of {{question}} already"
     if token := reserved_token(template):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, cast
 
-from onethinker_jax.data_pipeline.records.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.text_errors import text_error
 
 RESERVED_TOKENS = (
     "<|endoftext|>",
@@ -84,17 +84,17 @@ def reserved_token(text: str) -> str | None:
     return found.group() if found else None
 
 
-def conversation_fault(
+def conversation_error(
     turns: Iterable[Turn], images: int, videos: int, *, whole: str = "messages"
 ) -> str | None:
-    """Why no conversation can be made of these texts and this many media, as "field: fault"; None if one can.
+    """Why no conversation can be made of these texts and this many media, as "field: error"; None if one can.
 
     Reading and `Processor` both ask this, so what one takes the other takes. `whole` names all texts together.
     """
     turns = list(turns)
     for place, (field, role, text) in enumerate(turns):
-        if fault := text_fault(text):
-            return f"{field}: {fault}"
+        if error := text_error(text):
+            return f"{field}: {error}"
         if token := reserved_token(text):
             return f"{field}: holds the reserved token {token}"
         if role != "user" and (kinds := media_kinds(text)):
@@ -104,12 +104,12 @@ def conversation_fault(
             return f"{field}: a system turn must be the first"
         if role in ("user", "assistant") and not text.strip():
             return f"{field}: is empty"
-    if fault := _order_fault([turn.role for turn in turns]):
-        return f"{whole}: {fault}"
-    return media_fault([turn.text for turn in turns], images, videos, whole=whole)
+    if error := _order_error([turn.role for turn in turns]):
+        return f"{whole}: {error}"
+    return media_error([turn.text for turn in turns], images, videos, whole=whole)
 
 
-def media_fault(texts: Sequence[str], images: int, videos: int, *, whole: str) -> str | None:
+def media_error(texts: Sequence[str], images: int, videos: int, *, whole: str) -> str | None:
     """How the media that the texts name differ from the files there are."""
     kinds = [kind for text in texts for kind in media_kinds(text)]
     for kind, files in (("image", images), ("video", videos)):
@@ -118,6 +118,6 @@ def media_fault(texts: Sequence[str], images: int, videos: int, *, whole: str) -
     return None
 
 
-def _order_fault(roles: Sequence[str]) -> str | None:
+def _order_error(roles: Sequence[str]) -> str | None:
     first = next((role for role in roles if role != "system"), None)
     return "the first turn after the system's must be the user's" if first == "assistant" else None

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import get_args
 
 from onethinker_jax.rewards.answers import parse_structured, unwrap_answer
-from onethinker_jax.rewards.equivalence.quantities import number_fault
+from onethinker_jax.rewards.equivalence.quantities import number_error
 from onethinker_jax.rewards.option_answers import option_letters
 from onethinker_jax.tasks import TABLE, AnswerKind, complete
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def answer_fault(answer: str, problem_type: str, data_type: str, options: Sequence[str]) -> str | None:
-    """What is wrong with a true answer (without its tags), as "part: fault" or "fault"; None if nothing.
+def answer_error(answer: str, problem_type: str, data_type: str, options: Sequence[str]) -> str | None:
+    """What is wrong with a true answer (without its tags), as "part: error" or "error"; None if nothing.
 
     `options` may be empty for a row that has them in its messages.
     """
@@ -26,7 +26,7 @@ def answer_fault(answer: str, problem_type: str, data_type: str, options: Sequen
         return "must be a text that is not empty"
     if not problem_type:
         return None  # an SFT row that does not say
-    return _FAULTS[TABLE[problem_type].answer](answer, problem_type, data_type, options)
+    return _ERRORS[TABLE[problem_type].answer](answer, problem_type, data_type, options)
 
 
 def answer_doubt(answer: str, problem_type: str, data_type: str) -> str:
@@ -48,14 +48,14 @@ def answer_doubt(answer: str, problem_type: str, data_type: str) -> str:
     return ""
 
 
-def _choice_fault(answer: str, problem_type: str, data_type: str, options: Sequence[str]) -> str | None:
+def _choice_error(answer: str, problem_type: str, data_type: str, options: Sequence[str]) -> str | None:
     letters = option_letters(options) or _LETTERS
     if len(answer) == 1 and answer in letters:
         return None
     return f"{problem_type} needs one letter of {letters[0]} to {letters[-1]}, has {answer!r:.60}"
 
 
-def _json_fault(answer: str, problem_type: str, data_type: str, options: Sequence[str]) -> str | None:
+def _json_error(answer: str, problem_type: str, data_type: str, options: Sequence[str]) -> str | None:
     try:
         parsed = json.loads(answer)
     except (ValueError, RecursionError) as error:
@@ -65,8 +65,8 @@ def _json_fault(answer: str, problem_type: str, data_type: str, options: Sequenc
     for part in TABLE[problem_type].parts_of(data_type):
         if part.key not in parsed:
             return f"{part.key}: is missing, which {problem_type} needs"
-        if fault := part.form.fault(parsed[part.key]):
-            return f"{part.key}: {fault}"
+        if error := part.form.error(parsed[part.key]):
+            return f"{part.key}: {error}"
     if TABLE[problem_type].keys_within_time:
         start, end = parsed["time"]
         for second in parsed["boxes"]:  # span ends are often rounded: whole seconds around it count as inside
@@ -75,15 +75,15 @@ def _json_fault(answer: str, problem_type: str, data_type: str, options: Sequenc
     return None
 
 
-_FAULTS: Mapping[AnswerKind, Callable[[str, str, str, Sequence[str]], str | None]] = complete(
+_ERRORS: Mapping[AnswerKind, Callable[[str, str, str, Sequence[str]], str | None]] = complete(
     "records/ground_truth.py",
     {
-        "letter": _choice_fault,
-        "number": lambda answer, problem_type, *_: number_fault(answer, problem_type),
-        "estimate": lambda answer, problem_type, *_: number_fault(answer, problem_type),
+        "letter": _choice_error,
+        "number": lambda answer, problem_type, *_: number_error(answer, problem_type),
+        "estimate": lambda answer, problem_type, *_: number_error(answer, problem_type),
         "result": lambda *_: None,
         "text": lambda *_: None,
-        "JSON": _json_fault,
+        "JSON": _json_error,
     },
     get_args(AnswerKind),
 )

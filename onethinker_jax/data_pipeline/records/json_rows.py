@@ -40,7 +40,7 @@ class BrokenRow:
 class JsonRows:
     """Iterates over (number, row) of a file, numbered from 1 (a line file: by line, empty ones left out).
 
-    A broken line comes as a `BrokenRow` and the next line follows; after a fault in a list nothing can be
+    A broken line comes as a `BrokenRow` and the next line follows; after an error in a list nothing can be
     told apart any more.
 
     Raises (while iterating):
@@ -136,21 +136,21 @@ class JsonRows:
     def _value(self, text: "_Window", number: int) -> Any:
         """The value at the window's place, which moves behind it."""
         while True:
-            fault = None
+            reason = None
             try:
                 value, end = _DECODER.raw_decode(text.buffer, text.at)
                 if end < len(text.buffer) or text.ended:  # else a number may go on
                     text.move(end)
                     return value
             except json.JSONDecodeError as error:
-                fault = f"{error.msg} at character {text.base + error.pos}"
+                reason = f"{error.msg} at character {text.base + error.pos}"
                 cut = error.msg.startswith("Unterminated") or error.pos + _CUT >= len(text.buffer)
                 if not cut or text.ended:
-                    raise RecordError(f"{self.path}: record {number}: is not JSON ({fault})") from None
+                    raise RecordError(f"{self.path}: record {number}: is not JSON ({reason})") from None
             except (ValueError, RecursionError) as error:  # a number of thousands of digits; too deep
                 raise RecordError(f"{self.path}: record {number}: is not JSON ({error})") from None
             if len(text.buffer) - text.at > MAX_ROW:
-                what = fault or "a number without end"
+                what = reason or "a number without end"
                 raise RecordError(f"{self.path}: record {number}: longer than {MAX_ROW} characters ({what})")
             text.refill()
 
@@ -166,7 +166,7 @@ class _Window:
 
     def __init__(self, file: io.BufferedReader, byte: int, name: str):
         self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8")()
-        self._fault = ""
+        self._error = ""
         self.buffer, self.at, self.base, self.ended = "", 0, 0, False
         self.byte, self.name = byte, name
 
@@ -181,16 +181,16 @@ class _Window:
 
         Raises RecordError when the text goes on with what is not UTF-8.
         """
-        if self._fault:
-            raise RecordError(f"{self.name}: is not UTF-8 ({self._fault})")
+        if self._error:
+            raise RecordError(f"{self.name}: is not UTF-8 ({self._error})")
         kept = self.buffer[self.at :]
         more = ""
         while not more and (data := self._file.read(max(CHUNK, len(kept)))):
             more = self._decoded(data, self._file.tell())
-        if not more and not self._fault:
+        if not more and not self._error:
             more = self._decoded(b"", self._file.tell(), final=True)
-        if not more and self._fault:
-            raise RecordError(f"{self.name}: is not UTF-8 ({self._fault})")
+        if not more and self._error:
+            raise RecordError(f"{self.name}: is not UTF-8 ({self._error})")
         self.base += self.at
         self.buffer, self.at, self.ended = kept + more, 0, not more
 
@@ -201,7 +201,7 @@ class _Window:
             return self._decoder.decode(data, final)
         except UnicodeDecodeError as error:
             at = end - len(data) - len(waiting) + error.start
-            self._fault = f"{_bad_byte(error)}, byte {at} of the file"
+            self._error = f"{_bad_byte(error)}, byte {at} of the file"
             return (waiting + data)[: error.start].decode()
 
     def next_character(self) -> str:

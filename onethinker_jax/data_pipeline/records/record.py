@@ -2,9 +2,9 @@
 
 Three layouts are read, as the released data has them: RL (`problem`, `answer`, `images` or `videos`),
 SFT (`messages`, `images` or `videos`) and evaluation (`path`, `solution`, segmentation masks as COCO
-RLE), each as a JSON list or as JSON lines. Every fault of a record is a one-line `RecordError` that
+RLE), each as a JSON list or as JSON lines. Every error of a record is a one-line `RecordError` that
 names the file, the record and the field; nothing is repaired silently. What `Processor` would refuse of a
-record is refused here already, by the same function (`conversation_fault`).
+record is refused here already, by the same function (`conversation_error`).
 """
 
 import difflib
@@ -19,10 +19,10 @@ from onethinker_jax.answer_forms import finite_number
 from onethinker_jax.data_pipeline.media.media_file import MediaFile, MediaFolder
 from onethinker_jax.data_pipeline.media.picture_header import picture_header
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
-from onethinker_jax.data_pipeline.records.conversation import Turn, conversation_fault, media_kinds, words_of
-from onethinker_jax.data_pipeline.records.ground_truth import answer_doubt, answer_fault
+from onethinker_jax.data_pipeline.records.conversation import Turn, conversation_error, media_kinds, words_of
+from onethinker_jax.data_pipeline.records.ground_truth import answer_doubt, answer_error
 from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows, RecordError
-from onethinker_jax.data_pipeline.records.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.text_errors import text_error
 from onethinker_jax.data_pipeline.records.true_masks import TrueMasks, parse_masks
 from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, Task
 from onethinker_jax.text_output import one_line
@@ -179,8 +179,8 @@ def parse_record(
         if isinstance(row, BrokenRow):
             raise RecordError(row.reason)
         record = _parse(row, root, origin)
-        if fault := purpose_fault(record, purpose):
-            raise RecordError(fault)
+        if error := purpose_error(record, purpose):
+            raise RecordError(error)
         return record
     except RecordError as error:
         raise RecordError(f"{origin}: {error}") from None
@@ -189,8 +189,8 @@ def parse_record(
 def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
     if not isinstance(row, dict):
         raise RecordError(f"must be an object, is a {type(row).__name__}")
-    if fault := text_fault(row):
-        raise RecordError(fault)
+    if error := text_error(row):
+        raise RecordError(error)
     images, videos = _media(row, root)
     messages = _messages(row)
     data_type = _data_type(row, images, videos, default="text" if messages else "")
@@ -213,7 +213,7 @@ def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
     if messages:
         problem = _field(row, "problem", str, next(m["content"] for m in messages if m["role"] == "user"))
         turns = [Turn(f"messages[{n}].content", m["role"], m["content"]) for n, m in enumerate(messages)]
-        fault = conversation_fault(turns, len(images), len(videos))
+        error = conversation_error(turns, len(images), len(videos))
     else:
         problem = _field(row, "problem", str)
         turns = [Turn("problem", "user", problem)]
@@ -221,9 +221,9 @@ def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
         # Evaluation questions name no media; the prompt puts them first.
         placed = "path" in row and not media_kinds(problem)
         files = (0, 0) if placed else (len(images), len(videos))
-        fault = conversation_fault(turns, *files, whole="problem")
-    if fault:
-        raise RecordError(fault)
+        error = conversation_error(turns, *files, whole="problem")
+    if error:
+        raise RecordError(error)
     segmentation = _segmentation(row, images, videos)
     answer = _answer(row, problem_type, data_type, tuple(options), messages, segmentation)
     return Record(
@@ -253,8 +253,8 @@ def _segmentation(row: dict, images: tuple, videos: tuple) -> TrueMasks | None:
     return parse_masks(row, header, video=bool(videos))
 
 
-def purpose_fault(record: Record, purpose: Purpose | None) -> str | None:
-    """Why a record does not serve what its file is for, as "field: fault"; None if it does."""
+def purpose_error(record: Record, purpose: Purpose | None) -> str | None:
+    """Why a record does not serve what its file is for, as "field: error"; None if it does."""
     if purpose == "sft" and record.messages is None:
         return "messages: is missing, which SFT needs (is this a file for RL?)"
     if purpose in ("rl", "heldout") and record.lacks:
@@ -374,9 +374,9 @@ def _answer(
     if tags and tags != ["<answer>", "</answer>"]:
         raise RecordError(f"{name}: its <answer> tags must be one pair, are {' '.join(tags):.60}")
     inner = value[value.index("<answer>") + 8 : value.index("</answer>")].strip() if tags else value
-    fault = None if segmentation and not inner else answer_fault(inner, problem_type, data_type, options)
-    if fault:
-        part, colon, rest = fault.partition(": ")
+    error = None if segmentation and not inner else answer_error(inner, problem_type, data_type, options)
+    if error:
+        part, colon, rest = error.partition(": ")
         keys = {one.key for one in TABLE[problem_type].parts} if problem_type else set()
-        raise RecordError(f"{name}.{part}: {rest}" if colon and part in keys else f"{name}: {fault}")
+        raise RecordError(f"{name}.{part}: {rest}" if colon and part in keys else f"{name}: {error}")
     return value if tags else f"<answer>{value}</answer>"

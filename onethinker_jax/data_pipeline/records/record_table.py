@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.records.record import Purpose, Record, purpose_fault, task_of
+from onethinker_jax.data_pipeline.records.record import Purpose, Record, purpose_error, task_of
 from onethinker_jax.files import whole_file
 
 PURPOSES: tuple[Purpose, ...] = ("sft", "rl", "heldout")
@@ -68,7 +68,7 @@ class TableMaker:
         tasks, sources = self._names
         self._codes[0].append(tasks.setdefault(str(task_of(record)), len(tasks)))
         self._codes[1].append(sources.setdefault(record.data_source, len(sources)))
-        serves = [purpose_fault(record, purpose) is None for purpose in PURPOSES]
+        serves = [purpose_error(record, purpose) is None for purpose in PURPOSES]
         self._purposes.append(sum(bit << place for place, bit in enumerate(serves)))
         identity = f"{record.problem_id}\0{record.problem}\0"
         self._checksum = zlib.crc32(identity.encode("utf-8", "surrogatepass"), self._checksum)

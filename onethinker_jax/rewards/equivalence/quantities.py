@@ -149,7 +149,7 @@ def as_float(value: Fraction) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def number_fault(text: str, problem_type: str) -> str | None:
+def number_error(text: str, problem_type: str) -> str | None:
     """What is wrong with a true answer to a numerical or regression question; None if nothing.
 
     A numerical truth may also be an expression of numbers alone, `2\\sqrt{3}` or `\\frac{\\pi}{4}`, which is

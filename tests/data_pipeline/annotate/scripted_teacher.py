@@ -211,7 +211,7 @@ class Truthful:
 
 
 def noisy(record: Record, truth: str, number: int) -> Response:
-    """Two of three answers are good; the others have one of the faults that teachers have."""
+    """Two of three answers are good; the others have one of the errors that teachers have."""
     rng = random.Random(f"{record.problem_id}/{number}")
     good = worked(truth)
     if rng.random() < 0.66:

@@ -169,7 +169,7 @@ def test_failures_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("onethinker_jax.data_pipeline.annotate.__main__.LINE_SECONDS", 0.0)
-    faults = [
+    errors = [
         failure(429, "slow down", headers={"Retry-After": "0.05"}),
         failure(500, "boom"),
         Response(drop=True),
@@ -180,16 +180,16 @@ def test_failures_change_nothing(
     met = set()
 
     def answer(request: dict[str, Any], number: int) -> Response:
-        """Every question meets one fault first."""
+        """Every question meets one error first."""
         response = truthful(request, number)
-        kind = len(request["messages"][0]["content"]) % len(faults)
+        kind = len(request["messages"][0]["content"]) % len(errors)
         met.add(kind)
-        return faults[kind] if number == 0 else response
+        return errors[kind] if number == 0 else response
 
     with ScriptedTeacher(answer) as server:
         # Where the machine is so busy that a good answer is late too, it is asked for once more.
         assert run(world, server.url, "--timeout", "1.5", "--retries", "100") == 0
-        assert len(met) == len(faults) and min(server.times()) >= 3
+        assert len(met) == len(errors) and min(server.times()) >= 3
     said = capsys.readouterr().out  # is no terminal
     assert f"asked {2 * RECORDS:,} of {2 * RECORDS:,} · " in said and "asked 1 of " in said
     assert run.files() == wanted.files() and run.report()["records"] == wanted.report()["records"]
@@ -303,17 +303,17 @@ def test_a_teacher_that_writes_no_unicode(world: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("error", "message"),
     [
         (failure(401, "wrong"), r"error: http\S+ does not take the key in OPENAI_API_KEY \(401: wrong\)\n"),
         (failure(404, "what?"), r"error: http\S+ does not know model 'big', or is no API \(404: what\?\)\n"),
     ],
 )
 def test_an_endpoint_that_is_no_use(
-    world: Path, run: Run, fault: Response, message: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    world: Path, run: Run, error: Response, message: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    with ScriptedTeacher(lambda *_: fault) as server:
+    with ScriptedTeacher(lambda *_: error) as server:
         assert run(world, server.url) == 1
         assert len(server.seen) <= CONCURRENCY
     assert re.fullmatch(message, capsys.readouterr().err)

@@ -1,4 +1,4 @@
-"""The checks of a teacher's answers: each finds its fault and lets what is right through; the choice; the caps."""
+"""The checks of a teacher's answers: each finds its error and lets what is right through; the choice; the caps."""
 
 from dataclasses import replace
 from typing import Any
@@ -112,7 +112,7 @@ def test_rule_checks(text: str, finish: str, reason: str) -> None:
         "The answer given the colours can only be the star. ---------------------------------------------------",
     ],
 )
-def test_what_is_no_fault(thinking: str) -> None:
+def test_what_is_no_error(thinking: str) -> None:
     of = record(problem="<image>What does the sign 红色 say?")
     assert text_verdict(of, candidate(response(thinking)), FilterSettings()).reason == KEPT
 
@@ -123,7 +123,7 @@ def test_other_languages_may_be_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("problem", "kind", "answer", "fault"),
+    ("problem", "kind", "answer", "error"),
     [
         ("<image>Which is red?", "multiple choice", "A", None),
         ("<image>Which is red? The answer is A.", "multiple choice", "A", "says 'answer is A'"),
@@ -137,9 +137,9 @@ def test_other_languages_may_be_allowed() -> None:
         ("<video>Track it: {\"boxes\":{\"1\":[1,2,30,40]}}", "tracking", '{"boxes": {"1": [1, 2, 30, 40]}}', "holds"),
     ],
 )  # fmt: skip
-def test_questions_that_hold_their_answer(problem: str, kind: str, answer: str, fault: str | None) -> None:
+def test_questions_that_hold_their_answer(problem: str, kind: str, answer: str, error: str | None) -> None:
     found = rules.held_answer(record(kind, answer, problem=problem))
-    assert found is None if fault is None else fault in (found or "")
+    assert found is None if error is None else error in (found or "")
 
 
 BOXES = '{"boxes": [100, 200, 300, 400]}'
@@ -185,8 +185,8 @@ SPAN = '{"time": [3.0, 7.5]}'
     ],
 )
 def test_contradictions(kind: str, reasoning: str, answer: str, agrees: bool) -> None:
-    fault = rules.contradiction(record(kind), reasoning, answer)
-    assert (fault is None) == agrees, fault
+    error = rules.contradiction(record(kind), reasoning, answer)
+    assert (error is None) == agrees, error
 
 
 def test_checks_take_any_text() -> None:

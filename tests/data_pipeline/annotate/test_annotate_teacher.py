@@ -70,7 +70,7 @@ def test_what_is_sent_and_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "cause"),
+    ("error", "cause"),
     [
         (failure(500, "boom"), "server error 500: boom"),
         (failure(503, "loading"), "server error 503: loading"),
@@ -89,13 +89,13 @@ def test_what_is_sent_and_read() -> None:
         (Response(body=b'{"choices": [{"message": {"content": 5}}]}'), "no message"),
     ],
 )
-def test_faults_are_tried_again(fault: Response, cause: str) -> None:
-    with ScriptedTeacher(first_then_good(fault, fault)) as server:
+def test_errors_are_tried_again(error: Response, cause: str) -> None:
+    with ScriptedTeacher(first_then_good(error, error)) as server:
         (reply,), teacher = ask(settings(server.url))
         assert reply.text == "fine" and len(server.seen) == 3
         ((why, count),) = teacher.tries_again.items()
         assert cause in why and count == 2
-    with ScriptedTeacher(lambda *_: fault) as server:
+    with ScriptedTeacher(lambda *_: error) as server:
         with pytest.raises(Exception, match=cause) as caught:
             ask(settings(server.url, retries=1))
         assert caught.type in (Unanswered, TeacherError) and "\n" not in str(caught.value)
@@ -135,7 +135,7 @@ def test_reading_retry_after() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("error", "message"),
     [
         (
             failure(401, "Incorrect API key"),
@@ -146,8 +146,8 @@ def test_reading_retry_after() -> None:
         (failure(429, "pay", code="insufficient_quota"), r"the quota is used up \(429: pay\)"),
     ],
 )
-def test_what_ends_the_run(fault: Response, message: str) -> None:
-    with ScriptedTeacher(lambda *_: fault) as server:
+def test_what_ends_the_run(error: Response, message: str) -> None:
+    with ScriptedTeacher(lambda *_: error) as server:
         with pytest.raises(TeacherError, match=message) as caught:
             ask(settings(server.url))
         assert str(caught.value).startswith(server.url) and "secret-7" not in str(caught.value)
@@ -207,11 +207,11 @@ def test_giving_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run(url: str) -> None:
         async with Teacher(settings(url, retries=0)) as teacher:
-            for fault in (Unanswered, Unanswered, None, Unanswered, Unanswered, TeacherError):
-                if fault is None:
+            for error in (Unanswered, Unanswered, None, Unanswered, Unanswered, TeacherError):
+                if error is None:
                     await teacher.ask(QUESTION)
                 else:
-                    with pytest.raises(fault, match="400: bad"):
+                    with pytest.raises(error, match="400: bad"):
                         await teacher.ask(QUESTION)
 
     with ScriptedTeacher(lambda _, n: Response("fine") if n == 2 else failure(400, "bad")) as server:
@@ -241,7 +241,7 @@ def test_answers_that_are_odd(response: Response, text: str, finish: str) -> Non
     assert (reply.text, reply.finish_reason) == (text, finish)
 
 
-def test_no_usage_is_no_fault() -> None:
+def test_no_usage_is_no_error() -> None:
     body = {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}
     with ScriptedTeacher(lambda *_: Response(body=json.dumps(body).encode())) as server:
         (reply,), _ = ask(settings(server.url, tokens_per_minute=1e6))

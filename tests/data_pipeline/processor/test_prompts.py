@@ -146,7 +146,7 @@ def test_prompts_are_written_and_read_back(tmp_path):
         ({"tracking": ["{question}"]}, "tracking .*: must be a text, is a list"),
     ],
 )
-def test_faults_of_prompts_name_file_task_and_placeholder(tmp_path, templates, message):
+def test_errors_of_prompts_name_file_task_and_placeholder(tmp_path, templates, message):
     path = tmp_path / "prompts.json"
     complete = (
         {}

@@ -1,4 +1,4 @@
-"""Reading OneThinker's three JSON layouts, and one-line errors for every kind of fault."""
+"""Reading OneThinker's three JSON layouts, and one-line errors for everything that can be wrong."""
 
 import json
 import logging
@@ -146,7 +146,7 @@ def test_evaluation_rows(folder):
         ),
     ],
 )
-def test_faults_are_one_line_errors(folder, changes, message):
+def test_errors_are_one_line_errors(folder, changes, message):
     path = write_rows(folder / "rl.json", [rl_row(), rl_row(**changes)])
     with pytest.raises(RecordError, match=message) as caught:
         read_records(path)
@@ -203,7 +203,7 @@ def test_faults_are_one_line_errors(folder, changes, message):
         ),
     ],
 )
-def test_faults_of_structured_answers(folder, problem_type, answer, message):
+def test_errors_of_structured_answers(folder, problem_type, answer, message):
     kind = VIDEO if problem_type != "spatial grounding" else {"options": ...}
     path = write_rows(folder / "rl.json", [rl_row(problem_type=problem_type, answer=answer, **kind)])
     with pytest.raises(RecordError, match=f"record 1 .problem_id 7.: {message}") as caught:

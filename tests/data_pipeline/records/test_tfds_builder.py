@@ -164,7 +164,7 @@ def test_examples_of_records_on_disk_are_cached(corpus, tmp_path, monkeypatch):
     assert processor.cached_bytes <= 2**24
 
 
-def test_faults(corpus, tmp_path, capsys):
+def test_errors(corpus, tmp_path, capsys):
     file, made = corpus
     assert tfds_builder.main([str(file), "--out", str(made)]) == 1
     assert f"error: {made}: holds a corpus already" in capsys.readouterr().err

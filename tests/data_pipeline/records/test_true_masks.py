@@ -140,7 +140,7 @@ def bad(masks: dict | None = None, **changes: Any) -> dict[str, Any]:
 
 
 SMALL = encode_rle(np.eye(4, dtype=bool))
-FAULTS: dict[str, tuple[dict, str]] = {
+ERRORS: dict[str, tuple[dict, str]] = {
     "no fps": (bad(fps=...), "fps: is missing, which the masks of a video need"),
     "an odd fps": (bad(fps="25"), "fps: must be a positive number"),
     "another size than the picture": (
@@ -179,9 +179,9 @@ FAULTS: dict[str, tuple[dict, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_faults(folder, name):
-    row, message = FAULTS[name]
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(folder, name):
+    row, message = ERRORS[name]
     file = write_rows(folder / "bad.json", [rl_row(problem_id=1), row])
     with pytest.raises(RecordError) as caught:
         read_records(file)

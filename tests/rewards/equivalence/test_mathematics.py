@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onethinker_jax.rewards import score_response
 from onethinker_jax.rewards.equivalence.equivalence import math_equivalent, shared_grader
 from onethinker_jax.rewards.equivalence.mathematics import equivalent
-from onethinker_jax.rewards.equivalence.quantities import number_fault, read_number
+from onethinker_jax.rewards.equivalence.quantities import number_error, read_number
 from onethinker_jax.rewards.option_answers import option_letter
 from tests.places import GOLDEN
 
@@ -179,7 +179,7 @@ def test_no_text_raises(text):
     for truth in ("\\frac{1}{2}", "{1,2}", "x > 2", text[::-1] or "1"):
         assert equivalent(text, truth, unequal) in (True, False)
     assert option_letter(text, ("dog", "A cat")) in (None, "A", "B")
-    assert number_fault(text, "numerical") is None or read_number(text) is None
+    assert number_error(text, "numerical") is None or read_number(text) is None
 
 
 def test_an_empty_power_is_not_equal():

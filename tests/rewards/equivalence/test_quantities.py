@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onethinker_jax.data_pipeline.records.ground_truth import answer_fault
+from onethinker_jax.data_pipeline.records.ground_truth import answer_error
 from onethinker_jax.rewards import GroundTruthError, score_response
-from onethinker_jax.rewards.equivalence.quantities import number_fault, number_value, read_number, readings
+from onethinker_jax.rewards.equivalence.quantities import number_error, number_value, read_number, readings
 
 READ = {
     "12": 12,
@@ -114,7 +114,7 @@ def test_one_reader_for_record_reward_and_check(text, value):
     assert number_value(text) == pytest.approx(value, rel=1e-12)
     for problem_type in ("numerical", "regression"):
         task: dict[str, Any] = {"problem_type": problem_type, "data_type": "image"}
-        assert answer_fault(text, problem_type, "image", ()) is None
+        assert answer_error(text, problem_type, "image", ()) is None
         for answer, truth in ((text, f"{value}"), (f"{value}", text), (text, text)):
             score = score_response(f"<think>x</think><answer>{answer}</answer>", truth, **task)
             assert score.accuracy == 1.0, (answer, truth)
@@ -127,7 +127,7 @@ def test_what_names_no_single_number(text):
     assert read_number(text) is None
     for problem_type in ("numerical", "regression"):
         task: dict[str, Any] = {"problem_type": problem_type, "data_type": "image"}
-        assert answer_fault(text, problem_type, "image", ()) is not None
+        assert answer_error(text, problem_type, "image", ()) is not None
         assert score_response(f"<think>x</think><answer>{text}</answer>", "12", **task).accuracy == 0.0
         with pytest.raises(GroundTruthError, match=f"{problem_type}: the ground truth .* is not a number"):
             score_response("<think>x</think><answer>12</answer>", text, **task)
@@ -139,8 +139,8 @@ def test_a_numerical_truth_may_be_an_expression_of_numbers():
         ("\\frac{\\pi}{4}", "pi/4", "1"),
         ("2^5", "32", "25"),
     ):
-        assert number_fault(truth, "numerical") is None
-        assert number_fault(truth, "regression") is not None
+        assert number_error(truth, "numerical") is None
+        assert number_error(truth, "regression") is not None
         task: dict[str, Any] = {"problem_type": "numerical", "data_type": "image"}
         assert score_response(f"<think>x</think><answer>{right}</answer>", truth, **task).accuracy == 1.0
         assert score_response(f"<think>x</think><answer>{wrong}</answer>", truth, **task).accuracy == 0.0

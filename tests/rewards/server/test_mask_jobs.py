@@ -19,7 +19,7 @@ def frames(count: int, height: int, width: int) -> np.ndarray:
     return pictures
 
 
-def test_malformed_items_are_the_items_fault():
+def test_malformed_items_are_the_items_error():
     video = frames(3, 50, 80)
     for key_frame in (3, -1):
         with pytest.raises(ItemError, match=f"key frame {key_frame} of a video of 3 frames"):

@@ -31,7 +31,7 @@ def main(handle: int, memory_bytes: int) -> None:
             reply = "failed", error
         except MemoryError:
             reply = "failed", MediaError(f"{arguments[0]}: needs more than {soft / 2**30:.0f} GiB to decode")
-        except Exception:  # noqa: BLE001 - a fault of the code: raised in the parent, with this traceback
+        except Exception:  # noqa: BLE001 - an error of the code: raised in the parent, with this traceback
             reply = "failed", RuntimeError(f"a media worker failed:\n{traceback.format_exc()}")
         try:
             connection.send(reply)

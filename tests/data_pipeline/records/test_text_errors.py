@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from onethinker_jax.data_pipeline.annotate.rules import reserved_fault
+from onethinker_jax.data_pipeline.annotate.rules import reserved_error
 from onethinker_jax.data_pipeline.check.__main__ import CheckSettings, check
 from onethinker_jax.data_pipeline.processor.prompts import PromptError, Prompts
 from onethinker_jax.data_pipeline.records.record import RecordError, read_records
 from onethinker_jax.data_pipeline.records.record_archive import open_records
-from onethinker_jax.data_pipeline.records.text_faults import text_fault
+from onethinker_jax.data_pipeline.records.text_errors import text_error
 from onethinker_jax.rewards.metrics import encode_rle
 from tests.data_pipeline.making import picture, rl_row, sft_row, write_image, write_rows, write_video
 from tests.places import CASES
@@ -160,7 +160,7 @@ def test_deep_values_need_no_stack():
     value: Any = HALF
     for _ in range(5000):
         value = [value]
-    assert text_fault({"a": value}) and text_fault([{"a": ["b", 1, None]}]) is None
+    assert text_error({"a": value}) and text_error([{"a": ["b", 1, None]}]) is None
 
 
 def test_prompts_and_teachers():
@@ -168,4 +168,4 @@ def test_prompts_and_teachers():
         Prompts({"default": "{question}" + HALF, "multiple choice": "{question}{options}"}, "mine")
     with pytest.raises(PromptError, match=r"mine: default .*: holds the reserved token <\|im_start\|>"):
         Prompts({"default": "{question}<|im_start|>", "multiple choice": "{question}{options}"}, "mine")
-    assert "surrogate" in (reserved_fault(f"<think>{HALF}</think>") or "")
+    assert "surrogate" in (reserved_error(f"<think>{HALF}</think>") or "")

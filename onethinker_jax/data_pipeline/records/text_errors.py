@@ -12,8 +12,8 @@ from onethinker_jax.text_output import one_line
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def text_fault(value: Any) -> str | None:
-    """What a JSON value holds that is no text, as "field: fault"; None if nothing. Keys of objects count too."""
+def text_error(value: Any) -> str | None:
+    """What a JSON value holds that is no text, as "field: error"; None if nothing. Keys of objects count too."""
     waiting: list[tuple[str, Any]] = [("", value)]  # no recursion: JSON may be deeper than Python's stack
     while waiting:
         field, value = waiting.pop()
