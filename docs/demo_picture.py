@@ -14,17 +14,17 @@ from onethinker_jax.rewards.answers import StructuredAnswer
 TASK = "spatial-temporal grounding"
 
 
-def moves(marks: StructuredAnswer) -> bool:
+def moves(annotations: StructuredAnswer) -> bool:
     """Whether the answer has four boxes, no two of them alike."""
-    return len(set(marks.boxes.values())) == len(marks.boxes) == 4
+    return len(set(annotations.boxes.values())) == len(annotations.boxes) == 4
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = build_shapes_world(Path(folder) / "world", seed=3, train_rl=24, train_sft=24, heldout=400)
         views = (view_record(one) for one in read_records(world.eval_json) if one.problem_type == TASK)
-        view = next(one for one in views if one.marks and moves(one.marks))
-        answer_picture(view, view.marks).save(Path(__file__).with_name("demo.png"), optimize=True)
+        view = next(one for one in views if one.annotations and moves(one.annotations))
+        answer_picture(view, view.annotations).save(Path(__file__).with_name("demo.png"), optimize=True)
 
 
 if __name__ == "__main__":

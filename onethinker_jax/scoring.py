@@ -93,7 +93,7 @@ class Scorer:
         ]
 
         def judge_masks(prompts: Sequence[tuple[int, StructuredAnswer]]) -> list[float]:
-            masks = self.masks([(owners[number], marks) for number, marks in prompts])
+            masks = self.masks([(owners[number], annotations) for number, annotations in prompts])
             return [one.iou for one in masks]
 
         scores = iter(
@@ -145,8 +145,8 @@ class Scorer:
         asked = {id(record): record for record, _ in prompts}  # the samples of a prompt share its pictures
         truths = {key: _true_masks(record, self._media) for key, record in asked.items()}
         items: dict[bool, list[MaskItem]] = {False: [], True: []}
-        for record, marks in prompts:
-            items[bool(record.videos)].append(truths[id(record)].pictures.item(marks))
+        for record, annotations in prompts:
+            items[bool(record.videos)].append(truths[id(record)].pictures.item(annotations))
         made = {
             False: iter(mask[None] for mask in self.client.segment_images(items[False])),
             True: iter(self.client.segment_videos(items[True])),
@@ -159,10 +159,10 @@ class Scorer:
 
     def predict_masks(self, record: Record, response: str) -> "PredictedMasks | None":
         """The masks that a segmentation answer prompts; None when the answer does not hold box and points."""
-        marks = parse_structured(extract_answer(response), record.problem_type, record.data_type)
-        if marks is None or marks.box is None or record.segmentation is None:
+        annotations = parse_structured(extract_answer(response), record.problem_type, record.data_type)
+        if annotations is None or annotations.box is None or record.segmentation is None:
             return None
-        return self.masks([(record, marks)])[0]
+        return self.masks([(record, annotations)])[0]
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,13 @@ class MaskPictures:
     frames: np.ndarray
     times: list[float]
 
-    def item(self, marks: StructuredAnswer) -> MaskItem:
+    def item(self, annotations: StructuredAnswer) -> MaskItem:
         """What the service is asked: the prompt belongs to the frame nearest to its time."""
-        assert marks.box is not None
-        key_frame = int(np.argmin(np.abs(np.array(self.times) - (marks.key_time or 0.0))))
-        return MaskItem(self.frames, marks.box, marks.positive_points, marks.negative_points, key_frame)
+        assert annotations.box is not None
+        key_frame = int(np.argmin(np.abs(np.array(self.times) - (annotations.key_time or 0.0))))
+        return MaskItem(
+            self.frames, annotations.box, annotations.positive_points, annotations.negative_points, key_frame
+        )
 
 
 def mask_pictures(record: Record, media: MediaReader) -> MaskPictures:

@@ -94,7 +94,7 @@ def test_each_part_of_an_answer_is_checked_drawn_and_described(task: Task) -> No
         assert len(list(described(without, None, view))) < len(list(described(whole, None, view))), part.key
 
 
-def test_every_mark_of_an_answer_belongs_to_a_task() -> None:
+def test_every_annotation_of_an_answer_belongs_to_a_task() -> None:
     filled = {part.field for row in TABLE.values() for part in row.parts}
     assert filled == {field.name for field in dataclasses.fields(StructuredAnswer)}
     assert all(bool(row.parts) == (row.answer == "JSON") for row in TABLE.values())

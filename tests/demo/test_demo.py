@@ -75,7 +75,7 @@ def at(
     return top + round(y / 1000 * (size[1] - 1)), left + round(x / 1000 * (size[0] - 1))
 
 
-def is_marked(picture: np.ndarray, place: tuple[int, int]) -> bool:
+def is_annotated(picture: np.ndarray, place: tuple[int, int]) -> bool:
     """Whether the answer's colour is there, or one pixel off."""
     row, column = place
     near = picture[row - 1 : row + 2, column - 1 : column + 2]
@@ -135,8 +135,8 @@ def test_a_box(answers, image):
         "box           [24, 16, 72, 32] of 96 x 64 pixels, [250, 250, 750, 500] of 1000" in out.splitlines()
     )
     for x, y in itertools.product((250, 750), (250, 500)):
-        assert is_marked(picture, at(x, y, size=(576, 384)))
-    assert not is_marked(picture, at(500, 375, size=(576, 384)))
+        assert is_annotated(picture, at(x, y, size=(576, 384)))
+    assert not is_annotated(picture, at(500, 375, size=(576, 384)))
     assert not (picture[MARGIN + 384 :] == PREDICTED).all(-1).any()  # no text: the box is the answer
 
 
@@ -150,8 +150,8 @@ def test_a_mask_of_an_image(answers, image):
     assert "outside       [10, 6] [86, 6] [10, 58]" in lines
     assert any(line.startswith("mask  ") and line.endswith("% of the picture") for line in lines)
     row, column = at(500, 500, size=(576, 384))
-    assert is_marked(picture, (row + 6, column + 6))  # beside the plus
-    assert is_marked(picture, at(250, 250, size=(576, 384)))
+    assert is_annotated(picture, (row + 6, column + 6))  # beside the plus
+    assert is_annotated(picture, at(250, 250, size=(576, 384)))
 
 
 class OneMask:
@@ -181,7 +181,7 @@ def test_a_mask_of_a_video(answers, video, monkeypatch):
     width = (LARGEST - 2 * MARGIN) // 3 // 96 * 96
     height = width // 3 * 2
     marked = [
-        is_marked(picture, at(498, 150, size=(width, height), left=left, top=top))
+        is_annotated(picture, at(498, 150, size=(width, height), left=left, top=top))
         for top in (MARGIN, 2 * MARGIN + 24 + height)
         for left in (MARGIN + number * (width + MARGIN) for number in range(3))
     ]
@@ -200,7 +200,7 @@ def test_boxes_by_second(answers, video):
     for column, (second, box) in enumerate(boxes.items()):
         cell = {"size": (288, 192), "left": MARGIN + column * (288 + MARGIN)}
         assert abs(int(picture[at(20, 950, **cell)][0]) - brightness(4 * second)) < 3
-        assert all(is_marked(picture, at(x, y, **cell)) for x, y in (box[:2], box[2:]))
+        assert all(is_annotated(picture, at(x, y, **cell)) for x, y in (box[:2], box[2:]))
     assert picture.shape[1] == 4 * (288 + MARGIN) + MARGIN
 
 

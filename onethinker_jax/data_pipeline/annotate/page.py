@@ -16,7 +16,7 @@ from onethinker_jax.data_pipeline.annotate.report import (
     dropped_text,
     good_ones,
 )
-from onethinker_jax.data_pipeline.drawing.draw import data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.draw import annotations_at, data_uri, draw
 from onethinker_jax.data_pipeline.drawing.html_file import facts_html, write_html
 from onethinker_jax.data_pipeline.drawing.views import View, timeline_html, view_record
 from onethinker_jax.data_pipeline.media.decoding import MediaError
@@ -194,8 +194,8 @@ def _media(view: View, predicted: StructuredAnswer | None) -> str:
     pictures = []
     for frame, time in zip(view.frames, times, strict=True):
         mask = view.masks.near(time) if view.masks else None
-        truth = marks_at(view.marks, time, view.times or (), mask)
-        teacher = marks_at(predicted, time, view.times or ())
+        truth = annotations_at(view.annotations, time, view.times or (), mask)
+        teacher = annotations_at(predicted, time, view.times or ())
         pictures.append(f'<img alt="" src="{data_uri(draw(frame, truth, teacher, width))}">')
     if view.times is None:
         return "".join(pictures)
@@ -203,5 +203,5 @@ def _media(view: View, predicted: StructuredAnswer | None) -> str:
         f"<figure>{picture}<figcaption>{time:.1f} s</figcaption></figure>"
         for picture, time in zip(pictures, view.times, strict=True)
     )
-    timeline = timeline_html(view.duration, {"true": view.marks, "predicted": predicted})
+    timeline = timeline_html(view.duration, {"true": view.annotations, "predicted": predicted})
     return f'<div class="film">{cells}</div>{timeline}'

@@ -209,19 +209,19 @@ def _other_number(record: Record, reasoning: str, answer: str) -> str | None:
 
 
 def _other_json(record: Record, reasoning: str, answer: str) -> str | None:
-    marks = parse_structured(answer, record.problem_type, record.data_type)
-    if marks is None:
+    annotations = parse_structured(answer, record.problem_type, record.data_type)
+    if annotations is None:
         return None
     stated = _last_json(record, reasoning)
     if stated is not None:
-        return None if _alike(stated, marks) else "the reasoning ends with other JSON"
-    if marks.box is not None and (boxes := _BOX_SAID.findall(reasoning)):
+        return None if _alike(stated, annotations) else "the reasoning ends with other JSON"
+    if annotations.box is not None and (boxes := _BOX_SAID.findall(reasoning)):
         box = tuple(map(plain_number, boxes[-1]))
-        if any(abs((a or 0.0) - b) > _BOX_SLACK for a, b in zip(box, marks.box, strict=True)):
+        if any(abs((a or 0.0) - b) > _BOX_SLACK for a, b in zip(box, annotations.box, strict=True)):
             return f"concludes the box {list(boxes[-1])}"
-    if marks.span is not None and (spans := _SPAN_SAID.findall(reasoning)):
+    if annotations.span is not None and (spans := _SPAN_SAID.findall(reasoning)):
         span = tuple(map(plain_number, spans[-1]))
-        if any(abs((a or 0.0) - b) > _SPAN_SLACK_S for a, b in zip(span, marks.span, strict=True)):
+        if any(abs((a or 0.0) - b) > _SPAN_SLACK_S for a, b in zip(span, annotations.span, strict=True)):
             return f"concludes {spans[-1][0]} to {spans[-1][1]} s"
     return None
 
@@ -249,14 +249,17 @@ def _alike(a: StructuredAnswer, b: StructuredAnswer) -> bool:
     )
 
 
-def _numbers(marks: StructuredAnswer) -> Iterator[tuple[str, float]]:
-    for time in (*(marks.span or ()), *(() if marks.key_time is None else (marks.key_time,))):
+def _numbers(annotations: StructuredAnswer) -> Iterator[tuple[str, float]]:
+    for time in (
+        *(annotations.span or ()),
+        *(() if annotations.key_time is None else (annotations.key_time,)),
+    ):
         yield "time", time
-    for value in marks.box or ():
+    for value in annotations.box or ():
         yield "box", value
-    for second, box in sorted(marks.boxes.items()):
+    for second, box in sorted(annotations.boxes.items()):
         yield from ((f"box {second}", value) for value in box)
-    for point in (*marks.positive_points, *marks.negative_points):
+    for point in (*annotations.positive_points, *annotations.negative_points):
         yield from (("point", value) for value in point)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.drawing.draw import Marks, data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.draw import Annotations, annotations_at, data_uri, draw
 from onethinker_jax.data_pipeline.drawing.html_file import facts_html, write_html
 from onethinker_jax.data_pipeline.drawing.views import View, timeline_html
 from onethinker_jax.data_pipeline.records.record import Record, task_of
@@ -86,10 +86,10 @@ def _media(view: View) -> str:
         f"<figcaption>{time:.1f} s</figcaption></figure>"
         for index, time in enumerate(view.times)
     )
-    return f'<div class="film">{cells}</div>{timeline_html(view.duration, {"true": view.marks})}'
+    return f'<div class="film">{cells}</div>{timeline_html(view.duration, {"true": view.annotations})}'
 
 
 def _picture(view: View, index: int, time: float | None, width: int) -> str:
     mask = view.masks.near(time) if view.masks else None
-    truth = marks_at(view.marks, time, view.times or (), mask)
-    return data_uri(draw(view.frames[index], truth, Marks(), width))
+    truth = annotations_at(view.annotations, time, view.times or (), mask)
+    return data_uri(draw(view.frames[index], truth, Annotations(), width))

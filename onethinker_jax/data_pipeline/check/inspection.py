@@ -59,11 +59,11 @@ def _film(path: MediaFile, fps: float, max_frames: int, time_limit: float) -> tu
 
 
 def _errors(record: Record, facts: MediaFacts) -> Iterator[str]:
-    marks = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
-    if marks is not None and facts.durations:
+    annotations = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
+    if annotations is not None and facts.durations:
         last = {
-            "time": marks.span[1] if marks.span else marks.key_time or 0.0,
-            "boxes": max(marks.boxes, default=0),
+            "time": annotations.span[1] if annotations.span else annotations.key_time or 0.0,
+            "boxes": max(annotations.boxes, default=0),
         }
         for part, second in last.items():
             if second > facts.durations[0] + _SECONDS_TOLERATED:

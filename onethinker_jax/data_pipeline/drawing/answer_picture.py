@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from onethinker_jax.data_pipeline.drawing.draw import PREDICTED, Marks, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.draw import PREDICTED, Annotations, annotations_at, draw
 from onethinker_jax.data_pipeline.drawing.views import Masks, View, tick_step
 from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.text_output import visible
@@ -25,22 +25,22 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def answer_picture(
-    view: View, marks: StructuredAnswer | None, masks: Masks | None = None, *, text: str | None = None
+    view: View, annotations: StructuredAnswer | None, masks: Masks | None = None, *, text: str | None = None
 ) -> Image.Image:
-    """The media of `view`, where there are any, with what the answer marks on them.
+    """The media of `view`, where there are any, with the answer's annotations drawn on them.
 
     Args:
         view: of the record that was asked about.
-        marks: the answer, where it has boxes, points or times.
+        annotations: the answer, where it has boxes, points or times.
         masks: made from its box and points.
         text: the answer as the caption shows it; None leaves it out.
     """
-    sheets = [_sheet(view, marks, masks)] if view.frames else []
+    sheets = [_sheet(view, annotations, masks)] if view.frames else []
     width = max([LEAST_WIDTH, *(sheet.width for sheet in sheets)])
     captions = [_caption(view.question, width, FAINT)]
     if text is not None:
         captions.append(_caption(text or "(empty)", width, INK, stripe=True))
-    bar = _time_bar(view, marks, width)
+    bar = _time_bar(view, annotations, width)
     parts = [*sheets, *([] if bar is None else [bar]), *captions]
     height = sum(part.height for part in parts) + MARGIN * (len(parts) + 1)
     whole = Image.new("RGB", (width + 2 * MARGIN, height), BACKGROUND)
@@ -56,7 +56,7 @@ def columns_of(count: int) -> int:
     return count if count <= 4 else -(-count // 2)
 
 
-def _sheet(view: View, marks: StructuredAnswer | None, masks: Masks | None) -> Image.Image:
+def _sheet(view: View, annotations: StructuredAnswer | None, masks: Masks | None) -> Image.Image:
     """All pictures in rows; those of a video each with its time below."""
     columns = columns_of(len(view.frames)) if view.times is not None else 1
     most = (LARGEST - (columns - 1) * MARGIN) // columns
@@ -64,10 +64,10 @@ def _sheet(view: View, marks: StructuredAnswer | None, masks: Masks | None) -> I
     for number, frame in enumerate(view.frames):
         time = None if view.times is None else view.times[number]
         mask = masks.near(time) if masks else None
-        here = marks_at(marks, time, view.times or (), mask)
-        cell = draw(frame, Marks(), here, _drawn_width(frame, most))
+        here = annotations_at(annotations, time, view.times or (), mask)
+        cell = draw(frame, Annotations(), here, _drawn_width(frame, most))
         cells.append(
-            cell if time is None else _labelled(cell, time, _is_named(marks, time, view.times or ()))
+            cell if time is None else _labelled(cell, time, _is_named(annotations, time, view.times or ()))
         )
     across, down = max(cell.width for cell in cells), max(cell.height for cell in cells)
     rows = -(-len(cells) // columns)
@@ -86,11 +86,11 @@ def _drawn_width(frame: np.ndarray, most: int) -> int:
     return max(round(width / longer * min(max(longer, SMALLEST), most)), 1)
 
 
-def _is_named(marks: StructuredAnswer | None, time: float, times: Sequence[float]) -> bool:
+def _is_named(annotations: StructuredAnswer | None, time: float, times: Sequence[float]) -> bool:
     """Whether `time`, of the frames' `times`, lies in the answer's span or is the nearest to its key time."""
-    if marks is not None and marks.span is not None:
-        return marks.span[0] <= time <= marks.span[1]
-    key = marks.key_time if marks is not None else None
+    if annotations is not None and annotations.span is not None:
+        return annotations.span[0] <= time <= annotations.span[1]
+    key = annotations.key_time if annotations is not None else None
     return key is not None and time == min(times, key=lambda other: abs(other - key))
 
 
@@ -106,11 +106,15 @@ def _labelled(cell: Image.Image, time: float, named: bool) -> Image.Image:
     return label
 
 
-def _time_bar(view: View, marks: StructuredAnswer | None, width: int) -> Image.Image | None:
+def _time_bar(view: View, annotations: StructuredAnswer | None, width: int) -> Image.Image | None:
     """The video's length with the answer's span or key time on it; None where there is neither."""
-    if view.times is None or marks is None or (marks.span is None and marks.key_time is None):
+    if (
+        view.times is None
+        or annotations is None
+        or (annotations.span is None and annotations.key_time is None)
+    ):
         return None
-    start, end = marks.span if marks.span is not None else (marks.key_time or 0.0,) * 2
+    start, end = annotations.span if annotations.span is not None else (annotations.key_time or 0.0,) * 2
     length = max(view.duration, *view.times, 1e-3)
     bar = Image.new("RGB", (width, 62), BACKGROUND)
     pen, font = ImageDraw.Draw(bar), _font(15)
@@ -125,7 +129,7 @@ def _time_bar(view: View, marks: StructuredAnswer | None, width: int) -> Image.I
     left, right = place(start), place(end)
     right = max(right, left + 4)  # a moment, or a span that ends before it begins, still shows
     pen.rounded_rectangle((left, 21, right, 41), 3, fill=PREDICTED)
-    said = time_text(marks)
+    said = time_text(annotations)
     pen.text((min(left, width - round(font.getlength(said))), 8), said, INK, font, anchor="lm")
     step = tick_step(length)
     for number in range(int(length / step) + 1):
@@ -135,11 +139,11 @@ def _time_bar(view: View, marks: StructuredAnswer | None, width: int) -> Image.I
     return bar
 
 
-def time_text(marks: StructuredAnswer) -> str:
+def time_text(annotations: StructuredAnswer) -> str:
     """The answer's span, or its key time."""
-    if marks.span is not None:
-        return f"{marks.span[0]:g} to {marks.span[1]:g} s"
-    return f"{marks.key_time:g} s"
+    if annotations.span is not None:
+        return f"{annotations.span[0]:g} to {annotations.span[1]:g} s"
+    return f"{annotations.key_time:g} s"
 
 
 def _caption(text: str, width: int, ink: tuple[int, int, int], *, stripe: bool = False) -> Image.Image:

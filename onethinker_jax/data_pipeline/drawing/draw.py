@@ -25,7 +25,7 @@ Pixel = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Marks:
+class Annotations:
     """What one answer says about one frame; coordinates 0-1000 of the frame's width and height."""
 
     box: Box | None = None
@@ -35,30 +35,30 @@ class Marks:
     mask: np.ndarray | None = None  # bool [H, W] of the frame
 
 
-def marks_at(
+def annotations_at(
     answer: StructuredAnswer | None,
     time: float | None,
     times: Sequence[float] = (),
     mask: np.ndarray | None = None,
-) -> Marks:
+) -> Annotations:
     """The part of an answer that belongs to the frame at `time` seconds; None: to a still picture.
 
     A box of second s belongs to the frames in [s - 0.5, s + 0.5); the box and points of a video's
     segmentation to the one of the frames shown, at `times`, that is nearest to the key frame.
     """
     if answer is None:
-        return Marks(mask=mask)
+        return Annotations(mask=mask)
     if time is not None and answer.boxes:
         second = math.floor(time + 0.5)
         track = [_centre(box) for s, box in sorted(answer.boxes.items()) if s <= second <= max(answer.boxes)]
-        return Marks(box=answer.boxes.get(second), track=track, mask=mask)
+        return Annotations(box=answer.boxes.get(second), track=track, mask=mask)
     key = answer.key_time
     if time is not None and key is not None and time != min(times, key=lambda t: abs(t - key)):
-        return Marks(mask=mask)
-    return Marks(answer.box, answer.positive_points, answer.negative_points, (), mask)
+        return Annotations(mask=mask)
+    return Annotations(answer.box, answer.positive_points, answer.negative_points, (), mask)
 
 
-def draw(frame: np.ndarray, truth: Marks, predicted: Marks, width: int) -> Image.Image:
+def draw(frame: np.ndarray, truth: Annotations, predicted: Annotations, width: int) -> Image.Image:
     """The frame, uint8 [H, W, 3], enlarged to about `width` pixels, with both answers on it.
 
     A frame wider than that is shrunk; smaller ones grow by whole factors, so that pixels stay square.
@@ -72,28 +72,33 @@ def draw(frame: np.ndarray, truth: Marks, predicted: Marks, width: int) -> Image
     stroke = max(round(size[0] / 110), 2)
     answers = ((truth, TRUE, False), (predicted, PREDICTED, True))
     # in layers, so that no answer's mask lies over another's points, and no negative point over a positive one
-    for marks, colour, _ in answers:
-        if marks.mask is not None:
-            _draw_outline(picture, marks.mask, colour, stroke)
-    for marks, colour, dashed in answers:
-        _draw_track_and_box(pen, size, marks, colour, dashed, stroke)
+    for annotations, colour, _ in answers:
+        if annotations.mask is not None:
+            _draw_outline(picture, annotations.mask, colour, stroke)
+    for annotations, colour, dashed in answers:
+        _draw_track_and_box(pen, size, annotations, colour, dashed, stroke)
     for plus in (False, True):
-        for marks, colour, _ in answers:
-            for point in marks.positive_points if plus else marks.negative_points:
+        for annotations, colour, _ in answers:
+            for point in annotations.positive_points if plus else annotations.negative_points:
                 _draw_point(pen, _pixel(point, size), colour, stroke, plus)
     return picture
 
 
 def _draw_track_and_box(
-    pen: ImageDraw.ImageDraw, size: tuple[int, int], marks: Marks, colour: Colour, dashed: bool, stroke: int
+    pen: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    annotations: Annotations,
+    colour: Colour,
+    dashed: bool,
+    stroke: int,
 ) -> None:
-    if len(marks.track) > 1:
-        path = [_pixel(point, size) for point in marks.track]
+    if len(annotations.track) > 1:
+        path = [_pixel(point, size) for point in annotations.track]
         pen.line(path, fill=colour, width=max(stroke - 1, 1))
         for x, y in path:
             pen.ellipse((x - stroke, y - stroke, x + stroke, y + stroke), fill=colour)
-    if marks.box is not None:
-        (left, top), (right, bottom) = _pixel(marks.box[:2], size), _pixel(marks.box[2:], size)
+    if annotations.box is not None:
+        (left, top), (right, bottom) = _pixel(annotations.box[:2], size), _pixel(annotations.box[2:], size)
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
         sides = [side for a, b in pairwise(corners) for side in _pieces(a, b, dashed, stroke)]
         _lines(pen, sides, colour, stroke)

@@ -40,7 +40,7 @@ class View:
     frames: list[np.ndarray]  # uint8 [H, W, 3] each: the images, or frames of the video
     times: tuple[float, ...] | None  # seconds of each frame; None: images
     duration: float  # seconds; 0: images
-    marks: StructuredAnswer | None  # the true answer, where the task has boxes, points or times
+    annotations: StructuredAnswer | None  # the true answer, where the task has boxes, points or times
     masks: Masks | None
 
 
@@ -59,16 +59,16 @@ def view_record(
     Raises MediaError when an image or video cannot be read.
     """
     media = media or MediaReader()
-    marks = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
+    annotations = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
     if record.videos:
         video = media.video(record.videos[0], None, fps=fps, max_frames=max_frames)
-        shown = _frames_to_show(video.timestamps, marks, *others)
+        shown = _frames_to_show(video.timestamps, annotations, *others)
         frames = [video.frames[i] for i in shown]
         times, duration = tuple(float(video.timestamps[i]) for i in shown), video.duration
     else:
         frames, times, duration = [media.image(path, None) for path in record.images], None, 0.0
     question = words_of(record.problem).strip()
-    return View(question, frames, times, duration, marks, _true_masks(record))
+    return View(question, frames, times, duration, annotations, _true_masks(record))
 
 
 def _frames_to_show(times: np.ndarray, *answers: StructuredAnswer | None) -> list[int]:
@@ -99,14 +99,14 @@ def timeline_html(length: float, answers: Mapping[str, StructuredAnswer | None])
     "predicted" on it; nothing if none has any."""
     length = max(length, 1e-3)
     rows = []
-    for name, marks in answers.items():
-        if marks is None or (marks.span is None and marks.key_time is None):
+    for name, annotations in answers.items():
+        if annotations is None or (annotations.span is None and annotations.key_time is None):
             continue
-        start, end = marks.span if marks.span is not None else (marks.key_time or 0.0,) * 2
-        label = f"{start:g}–{end:g} s" if marks.span is not None else f"{start:g} s"
+        start, end = annotations.span if annotations.span is not None else (annotations.key_time or 0.0,) * 2
+        label = f"{start:g}–{end:g} s" if annotations.span is not None else f"{start:g} s"
         left = 100 * min(max(start / length, 0.0), 1.0)
         wide = 100 * min(max((end - start) / length, 0.0), 1.0 - left / 100)
-        kind = "span" if marks.span is not None else "moment"
+        kind = "span" if annotations.span is not None else "moment"
         rows.append(
             f'<div class="lane"><i class="{kind} {name}" title="{name}: {label}" '
             f'style="left:{left:.2f}%;width:{wide:.2f}%"></i></div>'

@@ -34,14 +34,14 @@ def answer_doubt(answer: str, problem_type: str, data_type: str) -> str:
 
     Numbers that are all within 0 to 1 are a corner of 1 by 1 thousandth, or fractions of the frame's sides.
     """
-    marks = parse_structured(unwrap_answer(answer), problem_type, data_type) if answer else None
-    if marks is None:
+    annotations = parse_structured(unwrap_answer(answer), problem_type, data_type) if answer else None
+    if annotations is None:
         return ""
-    boxes = [*marks.boxes.values(), *([marks.box] if marks.box is not None else [])]
+    boxes = [*annotations.boxes.values(), *([annotations.box] if annotations.box is not None else [])]
     for part, values in {
         "boxes": boxes,
-        "positive_points": marks.positive_points,
-        "negative_points": marks.negative_points,
+        "positive_points": annotations.positive_points,
+        "negative_points": annotations.negative_points,
     }.items():
         if len(values) and all(0 <= number <= 1 for value in values for number in value):
             return f"answer.{part}: all within 0 to 1, which looks like fractions; 0 to 1000 is expected"

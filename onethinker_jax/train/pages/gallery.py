@@ -12,7 +12,7 @@ from html import escape
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.drawing.draw import Marks, data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.draw import Annotations, annotations_at, data_uri, draw
 from onethinker_jax.data_pipeline.drawing.views import Masks, timeline_html, view_record
 from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.rewards.answers import (
@@ -42,7 +42,7 @@ class StageAnswer:
     response: str
     reasoning: str | None  # None: the response has no <think>…</think>
     answer: str | None  # None: no <answer>…</answer>
-    marks: StructuredAnswer | None
+    annotations: StructuredAnswer | None
     score: Score
     masks: Masks | None = None
     extra: dict[str, float] = field(default_factory=dict)  # further numbers to show: {"mask IoU": 0.81}
@@ -60,15 +60,15 @@ class GalleryItem:
     times: tuple[float, ...] | None  # seconds of each frame; None: images
     duration: float  # seconds; 0: images
     truth: str
-    true_marks: StructuredAnswer | None
+    true_annotations: StructuredAnswer | None
     true_masks: Masks | None
     answers: tuple[StageAnswer, ...]
     best: tuple[float, float] = (1.0, 1.0)  # the largest overall reward and accuracy there are for the task
 
     @property
-    def has_marks(self) -> bool:
+    def has_annotations(self) -> bool:
         """Whether there is anything to be drawn on the media."""
-        parts = (self.true_marks, self.true_masks, *(one.marks for one in self.answers))
+        parts = (self.true_annotations, self.true_masks, *(one.annotations for one in self.answers))
         return any(part is not None for part in parts)
 
 
@@ -110,7 +110,7 @@ def gallery_item(
     Raises MediaError when an image or video cannot be read.
     """
     kind = record.problem_type, record.data_type
-    view = view_record(record, *(one.marks for one in answers), fps=fps)
+    view = view_record(record, *(one.annotations for one in answers), fps=fps)
     return GalleryItem(
         task=str(task_of(record)),
         problem_id=record.problem_id,
@@ -120,7 +120,7 @@ def gallery_item(
         times=view.times,
         duration=view.duration,
         truth=unwrap_answer(record.answer),
-        true_marks=view.marks,
+        true_annotations=view.annotations,
         true_masks=view.masks,
         answers=tuple(answers),
         best=(max_overall(*kind, variant, settings), max_accuracy(*kind, variant, settings)),
@@ -144,10 +144,10 @@ def card_html(item: GalleryItem) -> str:
         for number, one in enumerate(item.answers)
     )
     body = f'{about}<div class="stages">{stages}</div>'
-    if not item.has_marks:
+    if not item.has_annotations:
         body = f'<div class="media">{_media(item, None)}</div><div class="text">{body}</div>'
     return (
-        f'<article class="card{"" if item.has_marks else " beside"}" data-task="{escape(item.task)}" '
+        f'<article class="card{"" if item.has_annotations else " beside"}" data-task="{escape(item.task)}" '
         f'data-accuracy="{shares[-1]:.4f}" data-change="{shares[-1] - shares[0]:.4f}">{body}</article>'
     )
 
@@ -164,7 +164,7 @@ def _stage_html(item: GalleryItem, one: StageAnswer, share: float, *, after: boo
         ("structure", one.score.structure, 1.0),
         *((name, value, 1.0) for name, value in one.extra.items()),
     ]
-    media = f'<div class="media">{_media(item, one)}</div>' if item.has_marks else ""
+    media = f'<div class="media">{_media(item, one)}</div>' if item.has_annotations else ""
     return (
         f'<section class="stage{" after" if after else ""}"><header><b>{escape(one.stage)}</b>'
         f"{badge_html(one.score.accuracy, share, item.best[1])}</header>{media}"
@@ -204,12 +204,12 @@ def _media(item: GalleryItem, one: StageAnswer | None) -> str:
 
     def picture(frame: np.ndarray, time: float | None, width: int) -> str:
         if one is None:
-            return data_uri(draw(frame, Marks(), Marks(), width))
+            return data_uri(draw(frame, Annotations(), Annotations(), width))
         true_mask = item.true_masks.near(time) if item.true_masks else None
         predicted_mask = one.masks.near(time) if one.masks else None
-        truth = marks_at(item.true_marks, time, item.times or (), true_mask)
+        truth = annotations_at(item.true_annotations, time, item.times or (), true_mask)
         return data_uri(
-            draw(frame, truth, marks_at(one.marks, time, item.times or (), predicted_mask), width)
+            draw(frame, truth, annotations_at(one.annotations, time, item.times or (), predicted_mask), width)
         )
 
     if item.times is None:
@@ -224,5 +224,9 @@ def _media(item: GalleryItem, one: StageAnswer | None) -> str:
         for frame, time in zip(item.frames, item.times, strict=True)
     )
     length = max(item.duration, *item.times)
-    timeline = "" if one is None else timeline_html(length, {"true": item.true_marks, "predicted": one.marks})
+    timeline = (
+        ""
+        if one is None
+        else timeline_html(length, {"true": item.true_annotations, "predicted": one.annotations})
+    )
     return f'<div class="film">{cells}</div>{timeline}'

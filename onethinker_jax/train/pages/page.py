@@ -231,7 +231,7 @@ def _curves_html(curves: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _gallery_html(gallery: Sequence[GalleryItem]) -> str:
-    visual = {item.task for item in gallery if item.true_marks}
+    visual = {item.task for item in gallery if item.true_annotations}
     tasks = sorted({item.task for item in gallery}, key=lambda task: (task not in visual, task))
     kept = _affordable(gallery, tasks)
     cards = "".join(kept[index] for index in sorted(kept, key=lambda i: (tasks.index(gallery[i].task), i)))

@@ -21,8 +21,8 @@ for (const card of cards) {
     sample.addEventListener("toggle", () => {
       if (!sample.open) return;
       for (const other of card.querySelectorAll(".sample")) other.open = other === sample;
-      for (const marks of card.querySelectorAll(".of-sample")) {
-        marks.hidden = marks.dataset.sample !== sample.dataset.sample;
+      for (const annotations of card.querySelectorAll(".of-sample")) {
+        annotations.hidden = annotations.dataset.sample !== sample.dataset.sample;
       }
     });
   }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.drawing.draw import Marks, data_uri, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.draw import Annotations, annotations_at, data_uri, draw
 from onethinker_jax.data_pipeline.drawing.html_file import facts_html
 from onethinker_jax.data_pipeline.drawing.views import View, timeline_html, view_record
 from onethinker_jax.data_pipeline.media.decoding import MediaError
@@ -103,11 +103,11 @@ class RolloutPages:
     def _card(self, group: Group, advantages: np.ndarray, number: int, scale: float) -> str:
         record, texts = group.record, group.samples.texts
         answers = [extract_answer(text) for text in texts]
-        marks = [parse_structured(answer, record.problem_type, record.data_type) for answer in answers]
+        annotations = [parse_structured(answer, record.problem_type, record.data_type) for answer in answers]
         order = sorted(range(len(texts)), key=lambda i: (-group.scores[i].overall, i))
         try:
-            view = view_record(record, *marks, fps=self._fps, media=self._media)
-            media = _media(view, marks, order[0])
+            view = view_record(record, *annotations, fps=self._fps, media=self._media)
+            media = _media(view, annotations, order[0])
         except MediaError as error:
             media = f'<p class="none">{escape(str(error))}</p>'
         question = words_of(record.problem).strip()
@@ -233,23 +233,23 @@ def _sample(group: Group, index: int, advantage: float, number: int, scale: floa
     )
 
 
-def _media(view: View, marks: Sequence[StructuredAnswer | None], first: int) -> str:
-    """The pictures with the truth in them and every sample's marks over them, the ``first`` one's shown."""
+def _media(view: View, annotations: Sequence[StructuredAnswer | None], first: int) -> str:
+    """The pictures with the truth in them and every sample's annotations over them, the ``first`` one's shown."""
     if view.times is None:
         cells = [
-            f'<div class="frame">{_frame(view, index, None, marks, first, IMAGE_WIDTH)}</div>'
+            f'<div class="frame">{_frame(view, index, None, annotations, first, IMAGE_WIDTH)}</div>'
             for index in range(len(view.frames))
         ]
         return "".join(cells)
     cells = [
-        f'<figure><div class="frame">{_frame(view, index, time, marks, first, FRAME_WIDTH)}</div>'
+        f'<figure><div class="frame">{_frame(view, index, time, annotations, first, FRAME_WIDTH)}</div>'
         f"<figcaption>{time:.1f} s</figcaption></figure>"
         for index, time in enumerate(view.times)
     ]
     length = max(view.duration, *view.times)
     lines = [
-        _of_sample(index, first, timeline_html(length, {"true": view.marks, "predicted": one}))
-        for index, one in enumerate(marks)
+        _of_sample(index, first, timeline_html(length, {"true": view.annotations, "predicted": one}))
+        for index, one in enumerate(annotations)
     ]
     return f'<div class="film">{"".join(cells)}</div>{"".join(lines)}'
 
@@ -258,16 +258,18 @@ def _frame(
     view: View,
     index: int,
     time: float | None,
-    marks: Sequence[StructuredAnswer | None],
+    annotations: Sequence[StructuredAnswer | None],
     first: int,
     width: int,
 ) -> str:
     times = view.times or ()
     mask = view.masks.near(time) if view.masks else None
-    picture = data_uri(draw(view.frames[index], marks_at(view.marks, time, times, mask), Marks(), width))
+    picture = data_uri(
+        draw(view.frames[index], annotations_at(view.annotations, time, times, mask), Annotations(), width)
+    )
     over = (
-        _of_sample(number, first, "".join(_shapes(marks_at(one, time, times))))
-        for number, one in enumerate(marks)
+        _of_sample(number, first, "".join(_shapes(annotations_at(one, time, times))))
+        for number, one in enumerate(annotations)
     )
     return f'<img alt="picture {index + 1}" src="{picture}">{"".join(over)}'
 
@@ -281,18 +283,18 @@ def _of_sample(number: int, first: int, html: str) -> str:
     )
 
 
-def _shapes(marks: Marks) -> Iterator[str]:
+def _shapes(annotations: Annotations) -> Iterator[str]:
     """Boxes and points as elements placed by shares of the picture; what lies outside is held at its edge."""
 
     def at(value: float) -> float:
         return min(max(value, 0.0), 1000.0) / 10
 
-    if marks.box is not None:
-        x1, y1, x2, y2 = map(at, marks.box)
+    if annotations.box is not None:
+        x1, y1, x2, y2 = map(at, annotations.box)
         x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
         yield f'<i class="box" style="left:{x1:.1f}%;top:{y1:.1f}%;width:{x2 - x1:.1f}%;height:{y2 - y1:.1f}%"></i>'
-    track = marks.track if len(marks.track) > 1 else ()
-    kinds = (("dot", track), ("minus", marks.negative_points), ("plus", marks.positive_points))
+    track = annotations.track if len(annotations.track) > 1 else ()
+    kinds = (("dot", track), ("minus", annotations.negative_points), ("plus", annotations.positive_points))
     for kind, points in kinds:
         for x, y in points:
             yield f'<i class="point {kind}" style="left:{at(x):.1f}%;top:{at(y):.1f}%"></i>'

@@ -74,7 +74,7 @@ def _rl_row(number: int, problem_type: str, problem: str, answer: Any, *media: s
 def _rl_rows() -> list[dict]:
     choice = {"options": ["(B) It says {options}", "(C) neither <answer> nor </think>"]}
     boxes = '{"boxes": {"1": [0, 0, 1000, 1000], "2": [1, 2, 3.5, 4]}}'
-    marks = str({"boxes": BOX, **POINTS}).replace("'", '"')
+    annotations = str({"boxes": BOX, **POINTS}).replace("'", '"')
     timed = str({"time": 2.5, "boxes": BOX, **POINTS}).replace("'", '"')
     rows = [
         ("multiple choice", "<image>Which {question}?", "C", "turned.jpg"),
@@ -109,7 +109,7 @@ def _rl_rows() -> list[dict]:
             "uneven.mp4",
         ),
         ("tracking", "<video>Follow it.", boxes, "turned.mp4"),
-        ("segmentation", "<image>The hole.", marks, "palette.png"),
+        ("segmentation", "<image>The hole.", annotations, "palette.png"),
         ("segmentation", "<video>The hole.", timed, "open.mp4"),
     ]
     return [

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from onethinker_jax.data_pipeline.drawing.draw import PREDICTED, RIM, TRUE, Marks, draw, marks_at
+from onethinker_jax.data_pipeline.drawing.draw import PREDICTED, RIM, TRUE, Annotations, annotations_at, draw
 from onethinker_jax.data_pipeline.records.true_masks import TrueMasks
 from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.rewards.score import Score, score_response
@@ -272,7 +272,7 @@ def colours(picture: Image.Image) -> set[tuple[int, int, int]]:
 
 
 def test_boxes_lie_where_they_should() -> None:
-    picture = draw(GREY, Marks(box=(250, 250, 750, 750)), Marks(), 384)
+    picture = draw(GREY, Annotations(box=(250, 250, 750, 750)), Annotations(), 384)
     assert picture.size == (384, 256)
     pixels = np.asarray(picture)
     rows, columns = np.nonzero((pixels == TRUE).all(-1))
@@ -283,47 +283,47 @@ def test_boxes_lie_where_they_should() -> None:
     assert tuple(pixels[128, 192]) == (128, 128, 128)
 
 
-def test_every_kind_of_mark_shows() -> None:
+def test_every_kind_of_annotation_shows() -> None:
     mask = np.zeros((64, 96), bool)
     mask[10:30, 10:40] = True
     kinds = [
-        Marks(box=(100, 100, 900, 900)),
-        Marks(positive_points=[(500, 500)]),
-        Marks(negative_points=[(500, 500)]),
-        Marks(track=[(100, 100), (900, 500)]),
-        Marks(mask=mask),
-        Marks(box=(-500, 990, 3000, 20)),  # outside and the wrong way round
+        Annotations(box=(100, 100, 900, 900)),
+        Annotations(positive_points=[(500, 500)]),
+        Annotations(negative_points=[(500, 500)]),
+        Annotations(track=[(100, 100), (900, 500)]),
+        Annotations(mask=mask),
+        Annotations(box=(-500, 990, 3000, 20)),  # outside and the wrong way round
     ]
-    for marks in kinds:
-        assert TRUE in colours(draw(GREY, marks, Marks(), 192))
-        assert PREDICTED in colours(draw(GREY, Marks(), marks, 192))
-    assert colours(draw(GREY, Marks(), Marks(), 192)) == {(128, 128, 128)}
+    for annotations in kinds:
+        assert TRUE in colours(draw(GREY, annotations, Annotations(), 192))
+        assert PREDICTED in colours(draw(GREY, Annotations(), annotations, 192))
+    assert colours(draw(GREY, Annotations(), Annotations(), 192)) == {(128, 128, 128)}
 
 
 def test_points_lie_over_masks_and_positive_over_negative() -> None:
     """Whichever answer they are of: a mask that covers all hides no point, a negative point no positive one."""
     everywhere, place = np.ones((64, 96), bool), [(500, 500)]
-    hidden = np.asarray(draw(GREY, Marks(positive_points=place), Marks(mask=everywhere), 384))
+    hidden = np.asarray(draw(GREY, Annotations(positive_points=place), Annotations(mask=everywhere), 384))
     assert (hidden == TRUE).all(-1).sum() > 30  # the true point's disc over the predicted mask
     row, column = 128, 192  # of the middle, where all points lie
 
-    def sign_of(truth: Marks, predicted: Marks) -> str:
+    def sign_of(truth: Annotations, predicted: Annotations) -> str:
         """A plus has its dark arm upwards too."""
         pixels = np.asarray(draw(GREY, truth, predicted, 384))
         return "plus" if (pixels[row - 4, column] == RIM).all() else "minus"
 
-    both = Marks(positive_points=place, negative_points=place)
-    assert sign_of(both, Marks()) == sign_of(Marks(), both) == "plus"
-    assert sign_of(Marks(positive_points=place), Marks(negative_points=place)) == "plus"
-    assert sign_of(Marks(negative_points=place), Marks(positive_points=place)) == "plus"
-    assert sign_of(Marks(negative_points=place), Marks()) == "minus"
+    both = Annotations(positive_points=place, negative_points=place)
+    assert sign_of(both, Annotations()) == sign_of(Annotations(), both) == "plus"
+    assert sign_of(Annotations(positive_points=place), Annotations(negative_points=place)) == "plus"
+    assert sign_of(Annotations(negative_points=place), Annotations(positive_points=place)) == "plus"
+    assert sign_of(Annotations(negative_points=place), Annotations()) == "minus"
 
 
 def test_a_small_mask_is_outlined_and_stays_visible() -> None:
     """A line around it, its own pixels only tinted; one pixel of a large frame is not lost in shrinking."""
     mask = np.zeros((64, 96), bool)
     mask[30, 40] = True  # 4 x 4 pixels of the picture
-    pixels = np.asarray(draw(GREY, Marks(mask=mask), Marks(), 384))
+    pixels = np.asarray(draw(GREY, Annotations(mask=mask), Annotations(), 384))
     drawn = (pixels == TRUE).all(-1)
     rows, columns = np.nonzero(drawn)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (116, 127, 156, 167)
@@ -331,27 +331,35 @@ def test_a_small_mask_is_outlined_and_stays_visible() -> None:
     assert tuple(pixels[121, 161].tolist()) == tint and not drawn[120:124, 160:164].any()
     lone = np.zeros((1000, 1500), bool)
     lone[333, 777] = True
-    shrunk = np.asarray(draw(np.full((1000, 1500, 3), 128, np.uint8), Marks(mask=lone), Marks(), 150))
+    shrunk = np.asarray(
+        draw(np.full((1000, 1500, 3), 128, np.uint8), Annotations(mask=lone), Annotations(), 150)
+    )
     assert (shrunk == TRUE).all(-1).sum() > 8
     large = np.zeros((64, 96), bool)
     large[10:50, 10:70] = True
-    rows, columns = np.nonzero((np.asarray(draw(GREY, Marks(mask=large), Marks(), 384)) == TRUE).all(-1))
+    rows, columns = np.nonzero(
+        (np.asarray(draw(GREY, Annotations(mask=large), Annotations(), 384)) == TRUE).all(-1)
+    )
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (40, 199, 40, 279)  # inside it
 
 
 def test_pictures_grow_by_whole_factors_and_big_ones_shrink() -> None:
-    assert draw(GREY, Marks(), Marks(), 250).size == (192, 128)
-    assert draw(np.zeros((600, 1000, 3), np.uint8), Marks(), Marks(), 250).size == (250, 150)
+    assert draw(GREY, Annotations(), Annotations(), 250).size == (192, 128)
+    assert draw(np.zeros((600, 1000, 3), np.uint8), Annotations(), Annotations(), 250).size == (250, 150)
 
 
-def test_marks_belong_to_their_time() -> None:
+def test_annotations_belong_to_their_time() -> None:
     track = StructuredAnswer(boxes={1: (0, 0, 10, 10), 2: (20, 20, 30, 30)})
-    assert marks_at(track, 0.0).box is None
-    assert marks_at(track, 1.4).box == (0, 0, 10, 10)
-    assert marks_at(track, 1.5).track == [(5, 5), (25, 25)]
+    assert annotations_at(track, 0.0).box is None
+    assert annotations_at(track, 1.4).box == (0, 0, 10, 10)
+    assert annotations_at(track, 1.5).track == [(5, 5), (25, 25)]
     key = StructuredAnswer(key_time=1.2, box=(0, 0, 9, 9))
-    assert [marks_at(key, t, (0.0, 1.0, 2.0)).box for t in (0.0, 1.0, 2.0)] == [None, (0, 0, 9, 9), None]
-    assert marks_at(key, None).box == (0, 0, 9, 9)
+    assert [annotations_at(key, t, (0.0, 1.0, 2.0)).box for t in (0.0, 1.0, 2.0)] == [
+        None,
+        (0, 0, 9, 9),
+        None,
+    ]
+    assert annotations_at(key, None).box == (0, 0, 9, 9)
 
 
 def test_masks_of_a_record_are_read_and_timed(tmp_path: Path) -> None:
@@ -378,7 +386,7 @@ def test_masks_of_a_record_are_read_and_timed(tmp_path: Path) -> None:
     assert moving.true_masks is not None
     assert list(moving.true_masks.times) == [0.0, 0.5]
     assert moving.true_masks.near(4.0) is None
-    assert moving.answers[0].marks is None
+    assert moving.answers[0].annotations is None
 
 
 def test_frames_of_a_track_are_those_of_its_seconds(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pages of rollouts: every sample with its numbers, its marks over the pictures, and nothing loaded from elsewhere."""
+"""Pages of rollouts: every sample, its numbers, its annotations over the pictures, and nothing loaded from elsewhere."""
 
 import re
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_a_page_is_whole(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.writing")) == []
 
 
-def test_marks_lie_where_the_sample_says(tmp_path: Path) -> None:
+def test_annotations_lie_where_the_sample_says(tmp_path: Path) -> None:
     text, _ = written(tmp_path, [group(tmp_path, *CASES[0])])
     boxes = re.findall(r'data-sample="(\d)"([ a-z]*)><i class="box" style="([^"]*)"', text)
     assert boxes == [
@@ -86,7 +86,7 @@ def test_prompts_are_taken_from_each_task_in_turn(tmp_path: Path) -> None:
     groups = [*many, group(tmp_path, *CASES[0], number=1), group(tmp_path, *CASES[2], number=2)]
     text, _ = written(tmp_path, groups, rollout_groups=4)
     numbers = re.findall(r'class="number">#(\d+)', text)
-    assert numbers == ["1", "2", "100", "101"]  # those with marks to be seen first
+    assert numbers == ["1", "2", "100", "101"]  # those with annotations to be seen first
 
 
 def test_the_index_leads_to_every_page(tmp_path: Path) -> None:
