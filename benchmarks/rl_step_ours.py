@@ -50,7 +50,10 @@ class LetterScorer(Scorer):
         pass
 
     def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
-        return [[Score(reward(text), reward(text), 0.0, 0.0) for text in of_one] for of_one in texts]
+        return [
+            [Score(reward(text), reward(text), 0.0, 0.0) for text in samples_of_prompt]
+            for samples_of_prompt in texts
+        ]
 
     def give_up(self) -> None:
         """Nothing is waited for."""

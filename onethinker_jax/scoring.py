@@ -76,7 +76,11 @@ class Scorer:
     def _scores(
         self, records: Sequence[Record], texts: Sequence[Sequence[str]], settings: RewardSettings
     ) -> list[list[Score]]:
-        owners = [record for record, of_one in zip(records, texts, strict=True) for _ in of_one]
+        owners = [
+            record
+            for record, samples_of_prompt in zip(records, texts, strict=True)
+            for _ in samples_of_prompt
+        ]
         requests = [
             ScoreRequest(
                 text,
@@ -88,8 +92,8 @@ class Scorer:
                 record.options,
                 None if settings.module is None else _own_fields(record),
             )
-            for group, (record, of_one) in enumerate(zip(records, texts, strict=True))
-            for text in of_one
+            for group, (record, samples_of_prompt) in enumerate(zip(records, texts, strict=True))
+            for text in samples_of_prompt
         ]
 
         def judge_masks(prompts: Sequence[tuple[int, StructuredAnswer]]) -> list[float]:
@@ -106,7 +110,7 @@ class Scorer:
                 judge_masks=judge_masks,
             )
         )
-        return [[next(scores) for _ in of_one] for of_one in texts]
+        return [[next(scores) for _ in samples_of_prompt] for samples_of_prompt in texts]
 
     def single(self) -> "Scorer":
         """One for responses without a group: what is normalised by group is put through a sigmoid instead."""

@@ -324,12 +324,12 @@ def test_memory_does_not_grow_with_the_records(
         )
         assert done.returncode == 0, done.stderr
         peaks[count] = int(re.findall(r"peak (\d+)", done.stdout)[0])  # MiB
-    of_one = (
+    bytes_a_prompt = (
         sum(processor.prompt(record).nbytes for record in read_records(tmp_path / "world" / "16.json")) / 16
     )
     record_property("peaks_mib", peaks)
-    record_property("prompt_mib", of_one / 2**20)
-    assert peaks[64] - peaks[16] < 0.25 * 48 * of_one / 2**20, (peaks, of_one)
+    record_property("prompt_mib", bytes_a_prompt / 2**20)
+    assert peaks[64] - peaks[16] < 0.25 * 48 * bytes_a_prompt / 2**20, (peaks, bytes_a_prompt)
 
 
 def test_a_reward_of_ones_own(

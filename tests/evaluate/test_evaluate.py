@@ -136,13 +136,14 @@ def test_the_overlap_of_masks_as_reward(tmp_path: Path) -> None:
 def test_judged_texts_are_normalised_within_each_prompt() -> None:
     pair = [record(number, "open-ended", "image", answer="<answer>same</answer>") for number in (1, 2)]
     texts = [
-        [f"<think>a</think><answer>{score}</answer>" for score in of_one] for of_one in ((1, 3), (-4, 5))
+        [f"<think>a</think><answer>{score}</answer>" for score in samples_of_prompt]
+        for samples_of_prompt in ((1, 3), (-4, 5))
     ]
     judge = Boxes()
     scores = scorer(judge, text_normalisation="released")(pair, texts)
     assert [(item.reference, item.answer) for item in judge.judged[:2]] == [("same", "1"), ("same", "3")]
     assert judge.judged[0].question.startswith("Where?\n")
-    assert [[score.accuracy for score in of_one] for of_one in scores] == [
+    assert [[score.accuracy for score in samples_of_prompt] for samples_of_prompt in scores] == [
         pytest.approx([0, 1], abs=1e-5),
         pytest.approx([0, 1], abs=1e-5),
     ]

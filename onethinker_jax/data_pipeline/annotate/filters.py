@@ -129,11 +129,13 @@ def judge(
             [] if rules.held_answer(record) else [text_verdict(record, one, settings) for one in candidates]
             for record, candidates in part
         ]
-        sound = [[verdict.candidate for verdict in of_one if verdict.reason == KEPT] for of_one in checked]
+        sound = [
+            [verdict.candidate for verdict in verdicts if verdict.reason == KEPT] for verdicts in checked
+        ]
         records = [record for record, _ in part]
-        scores = accuracies(records, [[candidate.text for candidate in of_one] for of_one in sound])
-        for record, of_one, clean, shares in zip(records, checked, sound, scores, strict=True):
-            verdicts = [verdict for verdict in of_one if verdict.reason != KEPT]
+        scores = accuracies(records, [[candidate.text for candidate in candidates] for candidates in sound])
+        for record, text_verdicts, clean, shares in zip(records, checked, sound, scores, strict=True):
+            verdicts = [verdict for verdict in text_verdicts if verdict.reason != KEPT]
             verdicts += [scored_verdict(record, *pair, settings) for pair in zip(clean, shares, strict=True)]
             if verdicts:
                 best = choose(verdicts)

@@ -241,11 +241,11 @@ def test_what_is_dropped_and_why(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     records = read_records(world)
-    of_one = {record.problem_id: number % 4 for number, record in enumerate(records)}
+    kind_of_record = {record.problem_id: number % 4 for number, record in enumerate(records)}
 
     def noise(record: Record, truth: str, number: int) -> Response:
         """Of four records one gets no good answer, one a second good one, one is noisy, one has no answer."""
-        kind = of_one[record.problem_id]
+        kind = kind_of_record[record.problem_id]
         if kind == 0:
             return Response(truth)
         if kind == 1:

@@ -245,7 +245,7 @@ def test_judging() -> None:
 
     def accuracies(_: Any, texts: Any) -> list[list[float]]:
         scored.extend(texts)
-        return [[float(text == response()) for text in of_one] for of_one in texts]
+        return [[float(text == response()) for text in texts_of_record] for texts_of_record in texts]
 
     first, second, third = judge(answered, accuracies, FilterSettings())
     assert first.reason == KEPT and first.best and first.best.candidate.candidate == 1

@@ -221,7 +221,7 @@ def test_pictures_are_read_once_for_all_samples_of_a_record(folder):
     scorer = Scorer(client, variant="paper", settings=settings, media=reader)  # type: ignore[arg-type]
     response = f"<think>a</think>{ANSWER}"
     scores = scorer(records, [[response] * 4] * 2)  # without a true box or points: masks alone are compared
-    assert [[one.accuracy for one in of_one] for of_one in scores] == [[1.0] * 4] * 2
+    assert [[one.accuracy for one in samples_of_prompt] for samples_of_prompt in scores] == [[1.0] * 4] * 2
     assert sorted(reader.read) == ["a.png", "v.mp4"]
 
 
@@ -231,7 +231,7 @@ def test_a_record_without_an_answer_is_scored_by_its_masks(folder, variant):
     records = read_records(write_rows(folder / "two.json", rows))
     client: Any = Tracker()
     scores = Scorer(client, variant=variant)(records, [[f"<think>a</think>{ANSWER}"], ["<answer>A</answer>"]])
-    assert [of_one[0].accuracy for of_one in scores] == [1.0, 1.0]
+    assert [samples_of_prompt[0].accuracy for samples_of_prompt in scores] == [1.0, 1.0]
     with pytest.raises(
         RecordError, match=r"two\.json: record 1 .*: answer: is missing, which .* points needs"
     ):

@@ -1,4 +1,4 @@
-"""Pages of rollouts: every sample, its numbers, its annotations over the pictures, and nothing loaded from elsewhere."""
+"""Pages of rollouts: each sample, its numbers, its annotations over the pictures, and nothing loaded from elsewhere."""
 
 import re
 from pathlib import Path
