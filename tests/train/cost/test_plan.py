@@ -186,7 +186,7 @@ def test_what_moves_caches_and_the_heldout_sampler_are_listed_where_asked() -> N
     config, sizes = narrow(4)
     answers = replace(config.rl.rollout, prompt_slots=2, group_size=1, temperature=0.0)
     config = replace(
-        config, sft=SFTSettings(steps=0), mesh=MeshSettings(), evaluation=EvaluationSettings(answers)
+        config, sft=replace(config.sft, steps=0), mesh=MeshSettings(), evaluation=EvaluationSettings(answers)
     )
     plain, everything = (
         {program.name: program for program in plan_programs(config, sizes, make_mesh(), everything=more)}

@@ -72,7 +72,7 @@ def test_a_run_and_its_resume_are_one_run_there(tmp_path: Path, monkeypatch: pyt
     first, again = wandb.begun
     assert first["id"] == again["id"] and first["resume"] == "allow"
     assert first["project"] == "project" and first["name"] == "mine"
-    assert first["config"]["rl"]["prompts"] == CONFIG.rl.prompts_per_step
+    assert first["config"]["rl"]["prompts_per_step"] == CONFIG.rl.prompts_per_step
     assert wandb.rows == [{"sft/step": 1, "sft/loss": 2.0}, {"rl/step": 1, "rl/reward/OCR (image)": 0.5}]
     assert wandb.axes["rl/*"] == "rl/step" and wandb.axes["sft/*"] == "sft/step"
     assert wandb.ends == [0, 1]

@@ -145,7 +145,9 @@ def test_a_failure_loses_no_prompt(log, workers):
 @pytest.mark.parametrize("overlap", [False, True])
 def test_what_is_given_back_is_taken_again(log, overlap):
     """With the samples that the policy of then made, and without asking it again; also from a checkpoint."""
-    settings = replace(SETTINGS, overlap=overlap, importance_sampling="token_truncate")
+    settings = replace(
+        SETTINGS, overlap=overlap, loss=replace(SETTINGS.loss, importance_sampling="token_truncate")
+    )
     policies = tuple(map(jnp.float32, (1, 2, 3)))
     with rollouts(FakeSampler(), log, settings) as undisturbed:
         whole = [taken(undisturbed, step, policies) for step in (1, 2, 3)]
