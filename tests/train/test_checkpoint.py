@@ -33,8 +33,8 @@ UPDATE = make_update(loss, OPTIMIZER)
 
 def fresh(width: int = 400) -> TrainState:
     params: Any = {
-        "decoder": {"kernel": np.linspace(-1, 1, 3 * width, dtype=np.float32).reshape(3, width)},
-        "visual": {"bias": np.ones(2, np.float32)},
+        "lm_head": {"kernel": np.linspace(-1, 1, 3 * width, dtype=np.float32).reshape(3, width)},
+        "visual": {"patch_embed": {"bias": np.ones(2, np.float32)}},
     }
     params = jax.tree.map(jnp.asarray, params)
     return init_state(params, OPTIMIZER, init_moments(3), make_mesh(), reference=True)
@@ -99,8 +99,8 @@ def test_parameters_alone(saved: tuple[Path, list[TrainState]]) -> None:
     directory, states = saved
     checkpoints = Checkpoints(directory, keep=None)
     values = checkpoints.parameters(3)
-    assert sorted(values) == ["decoder.kernel", "visual.bias"]
-    np.testing.assert_array_equal(values["decoder.kernel"], states[3].params["decoder"]["kernel"])
+    assert sorted(values) == ["lm_head.kernel", "visual.patch_embed.bias"]
+    np.testing.assert_array_equal(values["lm_head.kernel"], states[3].params["lm_head"]["kernel"])
     checkpoints.close()
 
 

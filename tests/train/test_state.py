@@ -253,7 +253,7 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
 
 def test_a_reference_stays() -> None:
     """The reference policy is a copy of its own: updates neither move it nor take its buffers."""
-    params, loss = toy({"decoder": {"kernel": np.ones(3, np.float32)}})
+    params, loss = toy({"decoder": {"norm": {"scale": np.ones(3, np.float32)}}})
     optimizer = make_optimizer(SETTINGS, 3, train_vision=True)
     update = make_update(loss, optimizer)
     state: Any = init_state(params, optimizer, init_moments(1), make_mesh(), reference=True)  # type: ignore[arg-type]
@@ -262,5 +262,5 @@ def test_a_reference_stays() -> None:
             state.params, state.reference, update.zeros(state.params), jnp.float32(2.0)
         )
         state, _ = update.apply(state, gradients, sums["tokens"])
-    np.testing.assert_array_equal(state.reference["decoder"]["kernel"], 1.0)
-    assert np.all(np.asarray(state.params["decoder"]["kernel"]) < 1.0)
+    np.testing.assert_array_equal(state.reference["decoder"]["norm"]["scale"], 1.0)
+    assert np.all(np.asarray(state.params["decoder"]["norm"]["scale"]) < 1.0)
