@@ -191,7 +191,7 @@ def measure_media(
 
 
 def measure_packing(folder: Path, records: int, batches: int) -> None:
-    """Fill of the rows, tokens delivered a second in the first and the second epoch, and tokens a step consumes."""
+    """Packing efficiency, tokens delivered a second in the first and the second epoch, and tokens a step consumes."""
     config = shapes()
     data, batch = config.data, config.sft.batch
     captions = records * data.shapes_captions // data.shapes_sft
@@ -226,11 +226,11 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
         prefetch=0,
     ) as stream:
         for epoch in ("first epoch", "later epochs"):
-            began, fills = time.perf_counter(), []
-            while len(fills) < batches:
-                fills.append(packing_efficiency(last := next(stream)))
+            began, efficiencies = time.perf_counter(), []
+            while len(efficiencies) < batches:
+                efficiencies.append(packing_efficiency(last := next(stream)))
             seconds = time.perf_counter() - began
-            tokens, patches = np.mean(fills, axis=0)
+            tokens, patches = np.mean(efficiencies, axis=0)
             rate = tokens * batch.rows * batch.tokens * batches / seconds
             sys.stdout.write(
                 f"{epoch}: rows filled to {tokens:.1%} of tokens, {patches:.1%} of patches; "
@@ -256,7 +256,7 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
             state, norm = update.apply(state, gradients, sums["tokens"])
             jax.block_until_ready(norm)
             taken.append(time.perf_counter() - began)
-    used = fills[-1][0] * batch.rows * batch.tokens
+    used = efficiencies[-1][0] * batch.rows * batch.tokens
     sys.stdout.write(f"train step: {used / statistics.median(taken[1:]):,.0f} tokens/s consumed\n")
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.packing_efficiency
 
 Makes the default run's SFT records (as many as asked for, in the same proportions), packs them with the loader and
-prints the shares of token places and patch places in use.
+prints the shares of token cells and patch cells in use.
 """
 
 import sys
@@ -29,7 +29,7 @@ SHAPES = (shapes().sft.batch, BatchSettings(rows=4, tokens=512, patches=320))
 
 
 @dataclass(frozen=True)
-class FillSettings:
+class PackingEfficiencySettings:
     """Measures how full packed batches are."""
 
     records: int = 1400
@@ -39,7 +39,7 @@ class FillSettings:
     windows: tuple[int, ...] = (64, 192)
 
 
-def measure(settings: FillSettings, folder: Path) -> None:
+def measure(settings: PackingEfficiencySettings, folder: Path) -> None:
     data, model = shapes().data, shapes().model
     captions = settings.records * data.shapes_captions // (data.shapes_captions + data.shapes_sft)
     world = build_shapes_world(
@@ -74,12 +74,14 @@ def measure(settings: FillSettings, folder: Path) -> None:
                 with TrainingBatches(
                     RecordStream(records, seed=0), processor, shape, strategy=strategy, window=window
                 ) as batches:
-                    fills = np.array([packing_efficiency(next(batches)) for _ in range(settings.batches)])
+                    efficiencies = np.array(
+                        [packing_efficiency(next(batches)) for _ in range(settings.batches)]
+                    )
                 size = f"{shape.rows} x {shape.tokens}, {shape.patches}"
-                tokens, patches = fills.mean(0)
+                tokens, patches = efficiencies.mean(0)
                 write(f"{size:>16} {strategy:>10} {window:>7} {tokens:>8.1%} {patches:>8.1%}\n")
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        measure(tyro.cli(FillSettings), Path(name))
+        measure(tyro.cli(PackingEfficiencySettings), Path(name))

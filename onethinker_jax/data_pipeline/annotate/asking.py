@@ -118,7 +118,7 @@ async def ask_all(
         TeacherError: the endpoint cannot be used. RecordError, by `on_unreadable`. OSError: the disk is full.
     """
     asked, loop = Asked(), asyncio.get_running_loop()
-    room = asyncio.Semaphore(settings.concurrency + _AHEAD)
+    capacity = asyncio.Semaphore(settings.concurrency + _AHEAD)
 
     async def ask_record(record: Record, numbers: list[int]) -> None:
         try:
@@ -133,7 +133,7 @@ async def ask_all(
                 for number in numbers:
                     group.create_task(ask_one(record, number, messages))
         finally:
-            room.release()
+            capacity.release()
 
     async def ask_one(record: Record, number: int, messages: list) -> None:
         try:
@@ -152,7 +152,7 @@ async def ask_all(
             async with asyncio.TaskGroup() as records:
                 for record, numbers in corpus:
                     if numbers:
-                        await room.acquire()
+                        await capacity.acquire()
                         records.create_task(ask_record(record, numbers))
                     else:
                         await asyncio.sleep(0)  # reading on must not hold up what is under way

@@ -51,7 +51,7 @@ def key_of(record: Record) -> Key:
 
 
 class Candidates:
-    """The candidates in a file. In memory are their places alone; texts are read when they are asked for."""
+    """The candidates in a file. Memory holds their offsets alone; texts are read when they are asked for."""
 
     def __init__(self, path: Path):
         """Opens or makes the file.
@@ -62,7 +62,7 @@ class Candidates:
         """
         self.path = path
         self.prompt_tokens = self.completion_tokens = 0
-        self._places: dict[Key, dict[int, tuple[int, str]]] = {}  # key -> number -> (offset, question)
+        self._offsets: dict[Key, dict[int, tuple[int, str]]] = {}  # key -> number -> (offset, question)
         self._file = path.open("ab+")
         try:
             try:
@@ -81,25 +81,25 @@ class Candidates:
         self._file.close()
 
     def __len__(self) -> int:
-        return sum(map(len, self._places.values()))
+        return sum(map(len, self._offsets.values()))
 
     def numbers(self, record: Record, question: str) -> set[int]:
         """Which candidates of a record there are.
 
         Raises CandidateError when they answer another question than the one with this digest.
         """
-        places = self._places.get(key_of(record), {})
-        if any(asked != question for _, asked in places.values()):
+        offsets = self._offsets.get(key_of(record), {})
+        if any(asked != question for _, asked in offsets.values()):
             raise CandidateError(
                 f"{record}: {self.path} holds answers to another question with this problem_id: has the record "
                 "changed? Name another --out"
             )
-        return set(places)
+        return set(offsets)
 
     def of(self, record: Record, first: int) -> list[Candidate]:
         """Those of the first so many candidates of a record that there are, by number."""
         found = []
-        for number, (offset, _) in sorted(self._places.get(key_of(record), {}).items()):
+        for number, (offset, _) in sorted(self._offsets.get(key_of(record), {}).items()):
             if number < first:
                 self._file.seek(offset)
                 found.append(Candidate(**json.loads(self._file.readline())))
@@ -115,8 +115,8 @@ class Candidates:
         self._note(candidate, offset)
 
     def _note(self, candidate: Candidate, offset: int) -> None:
-        places = self._places.setdefault(candidate.key, {})
-        places.setdefault(candidate.candidate, (offset, candidate.question))
+        offsets = self._offsets.setdefault(candidate.key, {})
+        offsets.setdefault(candidate.candidate, (offset, candidate.question))
         self.prompt_tokens += candidate.prompt_tokens
         self.completion_tokens += candidate.completion_tokens
 

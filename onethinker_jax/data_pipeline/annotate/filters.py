@@ -187,7 +187,7 @@ def choose(verdicts: Sequence[Verdict]) -> Verdict:
     Best is the most accurate. Of equals the one asked first is taken, so that neither short nor long reasoning
     is preferred. Raises ValueError when there are none.
     """
-    order = {KEPT: len(REASONS), **{reason: place for place, reason in enumerate(REASONS)}}
+    order = {KEPT: len(REASONS), **{reason: rank for rank, reason in enumerate(REASONS)}}
     return max(verdicts, key=lambda v: (order[v.reason], v.accuracy or 0.0, -v.candidate.candidate))
 
 

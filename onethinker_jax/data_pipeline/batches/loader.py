@@ -34,7 +34,7 @@ from onethinker_jax.errors import UserError
 
 
 class StreamError(UserError, ValueError):
-    """A saved place in a stream that is not this one's. One line saying in what they differ."""
+    """A saved position belongs to another stream than this one. The error is one line that says in what they differ."""
 
 
 class RecordStream:
@@ -200,7 +200,7 @@ class TrainingBatches:
         return self._bad.count
 
     def state(self) -> dict[str, Any]:
-        """The place after the last batch that was handed out; can be written as JSON."""
+        """The position after the last batch that was handed out; can be written as JSON."""
         return self._state
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -256,22 +256,22 @@ class TrainingBatches:
         with closing(examples):
             ready: list[tuple[int, Example]] = []
             for _ in pending:
-                place, made = examples.next()
+                turn, made = examples.next()
                 if made is not None:
-                    ready.append((place, made[1]))
+                    ready.append((turn, made[1]))
             while True:
                 while len(ready) < self._window:
-                    place, made = examples.next()
-                    position = place + 1
+                    turn, made = examples.next()
+                    position = turn + 1
                     if made is not None:
-                        ready.append((place, made[1]))
+                        ready.append((turn, made[1]))
                 window = [example for _, example in ready]
                 sizes = [(len(example.tokens), len(example.patches)) for example in window]
                 assigned, left = self._pack(sizes, **self._shape)
                 batch = pack_assigned(window, assigned, **self._shape)
                 ready = [ready[number] for number in left]
                 stream = {**state["stream"], "position": position}
-                yield batch, {"stream": stream, "pending": [place for place, _ in ready]}
+                yield batch, {"stream": stream, "pending": [turn for turn, _ in ready]}
 
     def _training(self, record: Record) -> Example:
         """The record's training example; raises PackingError naming the record when a row is too small for it."""

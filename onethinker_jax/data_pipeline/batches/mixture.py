@@ -66,7 +66,7 @@ class Mixture:
 
 
 def stream_order(table: "RecordTable", seed: int, mixture: Mixture) -> "grain.MapDataset":
-    """Numbers of records without end: place in the stream -> place in the table.
+    """Numbers of records without end: position in the stream -> position in the table.
 
     Raises:
         MixtureError: as `Mixture.weights`.

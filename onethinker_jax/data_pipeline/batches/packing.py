@@ -224,17 +224,17 @@ class _Canvas:
         self._add_tokens(row, prompt, len(prompt.tokens) - 1, first_visual)
         for branch, (sample, completion) in enumerate(completions, 1):
             start, length = self.used[row], len(completion)
-            place = slice(start, start + length)
+            cells = slice(start, start + length)
             self.tokens[row, start] = prompt.tokens[-1]
             self.tokens[row, start + 1 : start + length] = completion[:-1]
             self.positions[row, :, start] = prompt.positions[:, -1]
             self.positions[row, :, start + 1 : start + length] = prompt.next_position + np.arange(length - 1)
-            self.segment_ids[row, place] = self.segments[row]
-            self.branch_ids[row, place] = branch
-            self.targets[row, place] = completion
-            self.target_mask[row, place] = True
-            self.sample_index[row, place] = sample
-            self.sample_offset[row, place] = np.arange(length)
+            self.segment_ids[row, cells] = self.segments[row]
+            self.branch_ids[row, cells] = branch
+            self.targets[row, cells] = completion
+            self.target_mask[row, cells] = True
+            self.sample_index[row, cells] = sample
+            self.sample_offset[row, cells] = np.arange(length)
             self.used[row] += length
 
     def _add_tokens(self, row: int, example: Example, count: int, first_visual: int) -> int:
@@ -253,12 +253,12 @@ class _Canvas:
         if self.patches is None:  # also by an example without media: its empty patches have the size
             self.patches = np.zeros((*self.frame_ids.shape, example.patches.shape[1]), np.uint8)
         if count:
-            place = slice(start, start + count)
-            self.patches[row, place] = example.patches
-            self.frame_ids[row, place] = example.frame_ids + self.used_frames[row]
-            self.coords[row, place] = example.coords
-            self.embed_index[row, place] = example.embed_index
-            self.embed_weight[row, place] = example.embed_weight
+            cells = slice(start, start + count)
+            self.patches[row, cells] = example.patches
+            self.frame_ids[row, cells] = example.frame_ids + self.used_frames[row]
+            self.coords[row, cells] = example.coords
+            self.embed_index[row, cells] = example.embed_index
+            self.embed_weight[row, cells] = example.embed_weight
             self.used_patches[row] += count
             self.used_frames[row] += int(example.frame_ids[-1])
         return start // _PATCHES_A_TOKEN

@@ -70,7 +70,7 @@ class PromptStream:
                 return position, *made
 
     def state(self) -> dict[str, int]:
-        """The place after the last prompt that was handed out; can be written as JSON."""
+        """The position after the last prompt that was handed out; can be written as JSON."""
         return {**self._stream.state(), "position": self._position}
 
     def restore(self, state: Mapping[str, int]) -> None:

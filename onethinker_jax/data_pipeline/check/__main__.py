@@ -236,8 +236,8 @@ class _Samples:
         self._seen[task] += 1
         if len(kept) < self._count:
             kept.append(record)
-        elif (place := self._random.randrange(self._seen[task])) < self._count:
-            kept[place] = record
+        elif (slot := self._random.randrange(self._seen[task])) < self._count:
+            kept[slot] = record
 
     def records(self) -> list[Record]:
         return [record for task in sorted(self._kept) for record in self._kept[task]]

@@ -165,7 +165,7 @@ class Film:
     def _after_seek(
         self, packets: Packets, number: int, target: int | None
     ) -> Iterator[tuple[int, Packet]] | None:
-        """Seeks; None where that fails or lands behind the packet of that number or at an unknown place."""
+        """Seeks; None where that fails or lands behind the packet of that number or at an unknown position."""
         if target is None:
             return None
         try:

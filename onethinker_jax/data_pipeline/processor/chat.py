@@ -244,10 +244,10 @@ def _template(path: Path, config: dict[str, Any]) -> str:
             return file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ProcessorError(f"{file}: is no text ({error})") from None
-    places = {"tokenizer_config.json": config}
+    holders = {"tokenizer_config.json": config}
     if (path / "chat_template.json").is_file():
-        places = {"chat_template.json": read_json(path / "chat_template.json"), **places}
-    for name, holder in places.items():
+        holders = {"chat_template.json": read_json(path / "chat_template.json"), **holders}
+    for name, holder in holders.items():
         if (template := holder.get("chat_template")) is not None:
             return _chosen(path / name, template)
     raise ProcessorError(

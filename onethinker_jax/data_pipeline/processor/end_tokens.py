@@ -29,10 +29,12 @@ def read_end_tokens(path: Path, tokenizer: ChatTokenizer) -> EndTokens:
     Raises ProcessorError naming a file whose ids are no tokens.
     """
     files = [file for name in (GENERATION_CONFIG, "config.json") if (file := path / name).is_file()]
-    places = [(file, read_json(file)) for file in files]
-    places += [(file, text) for file, config in places if isinstance(text := config.get("text_config"), dict)]
-    eos = _first(places, "eos_token_id", tokenizer)
-    pad = _first(places, "pad_token_id", tokenizer)
+    configs = [(file, read_json(file)) for file in files]
+    configs += [
+        (file, text) for file, config in configs if isinstance(text := config.get("text_config"), dict)
+    ]
+    eos = _first(configs, "eos_token_id", tokenizer)
+    pad = _first(configs, "pad_token_id", tokenizer)
     eos_ids = tuple(
         dict.fromkeys([*(eos or _known(tokenizer, tokenizer.eos_token)), *_known(tokenizer, END_OF_TURN)])
     )
@@ -56,9 +58,9 @@ def _known(tokenizer: ChatTokenizer, token: str | None) -> list[int]:
     return [] if found is None else [found]
 
 
-def _first(places: list[tuple[Path, dict[str, Any]]], name: str, tokenizer: ChatTokenizer) -> list[int]:
-    """The ids of the first place that has some."""
-    for file, config in places:
+def _first(configs: list[tuple[Path, dict[str, Any]]], name: str, tokenizer: ChatTokenizer) -> list[int]:
+    """The ids of the first config that has some."""
+    for file, config in configs:
         value = config.get(name)
         if value is None or value == []:
             continue

@@ -255,8 +255,8 @@ def _pixels(file: Path, config: Mapping[str, Any], default: tuple[int, int]) -> 
     if not isinstance(size, dict) or {name for name in size if size[name] is not None} - _EDGES:
         raise ProcessorError(f"{file}: size is {size!r}; expected shortest_edge and longest_edge")
     low, high = (
-        next((value for value in places if value is not None), unsaid)
-        for places, unsaid in (
+        next((value for value in values if value is not None), unsaid)
+        for values, unsaid in (
             ((config.get("min_pixels"), size.get("min_pixels"), size.get("shortest_edge")), default[0]),
             ((config.get("max_pixels"), size.get("max_pixels"), size.get("longest_edge")), default[1]),
         )

@@ -130,12 +130,12 @@ def measure(
         tell: called with how many records are done.
         stop_at_error: leave the rest after the first record that cannot be measured.
     """
-    places = np.asarray(numbers, np.int64)
+    positions = np.asarray(numbers, np.int64)
     lengths, errors = np.full((len(records), 2), UNKNOWN, np.int32), {}
-    known = _read(file, len(places))
-    lengths[places] = known
-    missing = places[known[:, 0] == UNKNOWN].tolist()
-    before = len(places) - len(missing)
+    known = _read(file, len(positions))
+    lengths[positions] = known
+    missing = positions[known[:, 0] == UNKNOWN].tolist()
+    before = len(positions) - len(missing)
     size = partial(_lengths, records, processor, training)
     with ThreadPoolExecutor(threads, thread_name_prefix="lengths") as pool:
         for done, (number, found) in enumerate(
@@ -146,13 +146,13 @@ def measure(
             else:
                 errors[number] = found
             if done % _WRITTEN_TOGETHER == 0:
-                _write(file, lengths[places])
+                _write(file, lengths[positions])
             if tell is not None:
                 tell(before + done)
             if errors and stop_at_error:
                 break
     if missing:
-        _write(file, lengths[places])
+        _write(file, lengths[positions])
     return Measured(lengths, errors)
 
 
@@ -193,7 +193,7 @@ class KeptRecords(IndexedRecords):
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """A record by its place among those that are there; raises what the records do."""
+        """A record by its position among those that are there; raises what the records do."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._records[int(self._numbers[index])]

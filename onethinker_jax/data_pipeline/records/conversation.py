@@ -92,7 +92,7 @@ def conversation_error(
     Reading and `Processor` both ask this, so what one takes the other takes. `whole` names all texts together.
     """
     turns = list(turns)
-    for place, (field, role, text) in enumerate(turns):
+    for index, (field, role, text) in enumerate(turns):
         if error := text_error(text):
             return f"{field}: {error}"
         if token := reserved_token(text):
@@ -100,7 +100,7 @@ def conversation_error(
         if role != "user" and (kinds := media_kinds(text)):
             what = "an option" if role == "option" else f"a turn of the {role}"
             return f"{field}: <{kinds[0]}> in {what}, media belong to the user (\\<{kinds[0]}> is the word itself)"
-        if role == "system" and place:
+        if role == "system" and index:
             return f"{field}: a system turn must be the first"
         if role in ("user", "assistant") and not text.strip():
             return f"{field}: is empty"

@@ -49,7 +49,7 @@ class JsonRows:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.place = 0, 0, 0
+        self.position = 0, 0, 0
         """Of the row given last: its number, and where its text begins in the file and how long it is, in bytes."""
         self._file: io.BufferedReader | None = None
         self._done = 0
@@ -89,7 +89,7 @@ class JsonRows:
         number = end = 0
         while line := file.readline(MAX_ROW):
             number += 1
-            self.place = number, end, len(line)
+            self.position = number, end, len(line)
             end += len(line)
             if len(line) == MAX_ROW:
                 raise RecordError(f"{self.path}: record {number}: a line of more than {MAX_ROW} bytes")
@@ -119,7 +119,7 @@ class JsonRows:
                 text.next_character()
                 begin = text.byte
                 value = self._value(text, number)
-                self.place = number, begin, text.byte - begin
+                self.position = number, begin, text.byte - begin
                 yield number, value
                 mark = text.next_character()
                 text.move(text.at + 1)
@@ -134,7 +134,7 @@ class JsonRows:
             )
 
     def _value(self, text: "_Window", number: int) -> Any:
-        """The value at the window's place, which moves behind it."""
+        """The value at the window's position, which moves behind it."""
         while True:
             reason = None
             try:
@@ -159,9 +159,9 @@ _DECODER = json.JSONDecoder()
 
 
 class _Window:
-    """A piece of a text file and a place in it. `base` is where the piece begins in the file, in characters.
+    """A piece of a text file and a position in it. `base` is where the piece begins in the file, in characters.
 
-    `byte` is where the place is in the file, in bytes, and `name` what errors call it.
+    `byte` is where the position is in the file, in bytes, and `name` what errors call it.
     """
 
     def __init__(self, file: io.BufferedReader, byte: int, name: str):
@@ -171,13 +171,13 @@ class _Window:
         self.byte, self.name = byte, name
 
     def move(self, to: int) -> None:
-        """Goes on to another place in the piece."""
+        """Goes on to another position in the piece."""
         passed = self.buffer[self.at : to]
         self.byte += len(passed) if passed.isascii() else len(passed.encode())
         self.at = to
 
     def refill(self) -> None:
-        """Drops what lies before the place and reads on; a row of any length costs linear time.
+        """Drops what lies before the position and reads on; a row of any length costs linear time.
 
         Raises RecordError when the text goes on with what is not UTF-8.
         """

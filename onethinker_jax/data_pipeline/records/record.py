@@ -112,7 +112,7 @@ def checked_records(
     on_bad_record: OnBadRecord = "raise",
     quarantine: str | Path | None = None,
 ) -> Iterator[Record]:
-    """The same one at a time, `rows.place` telling where each lies; errors are raised while iterating."""
+    """The same one at a time, `rows.position` telling where each lies; errors are raised while iterating."""
     path = rows.path
     target = Path(quarantine) if quarantine else path.with_name(path.name + ".quarantine.jsonl")
     bad = BadRecords(on_bad_record, target)
@@ -219,8 +219,8 @@ def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
         turns = [Turn("problem", "user", problem)]
         turns += [Turn(f"options[{number}]", "option", option) for number, option in enumerate(options)]
         # Evaluation questions name no media; the prompt puts them first.
-        placed = "path" in row and not media_kinds(problem)
-        files = (0, 0) if placed else (len(images), len(videos))
+        prompt_puts_media = "path" in row and not media_kinds(problem)
+        files = (0, 0) if prompt_puts_media else (len(images), len(videos))
         error = conversation_error(turns, *files, whole="problem")
     if error:
         raise RecordError(error)

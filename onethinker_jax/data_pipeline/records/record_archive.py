@@ -1,4 +1,4 @@
-"""Records and their media from the ArrayRecord files that `tfds_builder` writes, read at random places.
+"""Records and their media from the ArrayRecord files that `tfds_builder` writes, read at random positions.
 
 A corpus is a folder of two TensorFlow Datasets and a table:
 
@@ -83,7 +83,7 @@ class RecordArchive(IndexedRecords):
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """A record by its place in the corpus.
+        """A record by its position in the corpus.
 
         Raises:
             RecordError: the files cannot be read any more.

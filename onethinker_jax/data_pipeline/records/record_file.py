@@ -54,7 +54,7 @@ class RecordFile(IndexedRecords):
             on_bad_record=on_bad_record,
             quarantine=quarantine,
         ):
-            number, offset, length = rows.place
+            number, offset, length = rows.position
             self._numbers.append(number)
             self._offsets.append(offset)
             self._lengths.append(length)
@@ -68,7 +68,7 @@ class RecordFile(IndexedRecords):
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """A record by its place among the good ones.
+        """A record by its position among the good ones.
 
         Raises:
             RecordError: the file or the record's media are no longer as they were.
@@ -86,13 +86,13 @@ class RecordFile(IndexedRecords):
             ) from None
         return parse_record(row, self._root, file=self.path, number=number, purpose=self._purpose)
 
-    def place(self, index: int) -> tuple[int, int]:
+    def position(self, index: int) -> tuple[int, int]:
         """Where a record's JSON begins in the file and how long it is, in bytes."""
         return self._offsets[index], self._lengths[index]
 
     def text(self, index: int) -> str:
         """The JSON of a record. Raises RecordError when the file cannot be read any more."""
-        return read_text(self.path, *self.place(index))
+        return read_text(self.path, *self.position(index))
 
 
 def read_text(path: Path, offset: int, length: int) -> str:

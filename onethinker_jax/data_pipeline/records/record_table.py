@@ -19,9 +19,9 @@ class RecordTable:
     """Tasks and sources of N records, and a checksum that tells them from other records."""
 
     task_names: tuple[str, ...]
-    tasks: np.ndarray  # uint32 [N], place in task_names
+    tasks: np.ndarray  # uint32 [N], index into task_names
     source_names: tuple[str, ...]
-    sources: np.ndarray  # uint32 [N], place in source_names
+    sources: np.ndarray  # uint32 [N], index into source_names
     checksum: int  # of problem ids and questions, in order
     purposes: np.ndarray | None = (
         None  # uint8 [N], a bit for each of PURPOSES; None of a file of older versions
@@ -69,7 +69,7 @@ class TableMaker:
         self._codes[0].append(tasks.setdefault(str(task_of(record)), len(tasks)))
         self._codes[1].append(sources.setdefault(record.data_source, len(sources)))
         serves = [purpose_error(record, purpose) is None for purpose in PURPOSES]
-        self._purposes.append(sum(bit << place for place, bit in enumerate(serves)))
+        self._purposes.append(sum(bit << index for index, bit in enumerate(serves)))
         identity = f"{record.problem_id}\0{record.problem}\0"
         self._checksum = zlib.crc32(identity.encode("utf-8", "surrogatepass"), self._checksum)
 

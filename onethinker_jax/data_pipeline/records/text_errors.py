@@ -24,9 +24,9 @@ def text_error(value: Any) -> str | None:
                 if isinstance(inner, (str, dict, list)):
                     waiting.append((f"{field}.{key}" if field else key, inner))
         elif isinstance(value, list):
-            for place, inner in enumerate(value):
+            for index, inner in enumerate(value):
                 if isinstance(inner, (str, dict, list)):
-                    waiting.append((f"{field}[{place}]", inner))
+                    waiting.append((f"{field}[{index}]", inner))
         elif isinstance(value, str) and (found := _unusable(value)):
             return f"{field}: {_said(found)}" if field else _said(found)
     return None

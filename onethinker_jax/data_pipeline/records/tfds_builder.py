@@ -121,11 +121,11 @@ class RowShard:
     """Yields rows of the record file that lie one behind the other."""
 
     file: Path
-    places: list[tuple[int, int]]  # begin and length of each row, bytes
+    positions: list[tuple[int, int]]  # begin and length of each row, bytes
     media: list[list[int]]  # numbers of each row's media
 
     def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, ((offset, length), media) in enumerate(zip(self.places, self.media, strict=True)):
+        for number, ((offset, length), media) in enumerate(zip(self.positions, self.media, strict=True)):
             yield number, {"row": read_text(self.file, offset, length), "media": media}
 
 
@@ -169,10 +169,10 @@ def build_corpus(settings: BuildSettings) -> tuple[int, int]:
         [numbers.setdefault(entry, len(numbers)) for entry in media_entries(json.loads(records.text(i)))]
         for i in range(len(records))
     ]
-    places = [records.place(i) for i in range(len(records))]
+    positions = [records.position(i) for i in range(len(records))]
     row_shards = [
-        RowShard(file, places[part], media[part])
-        for part in _parts([length for _, length in places], settings.shard_bytes)
+        RowShard(file, positions[part], media[part])
+        for part in _parts([length for _, length in positions], settings.shard_bytes)
     ]
     paths = list(numbers)
     media_shards = [

@@ -1,7 +1,7 @@
 """The true masks of a segmentation row, each with the time of its frame.
 
 An image has one COCO RLE. A video has RLEs by frame name and `fps`. Where the row lists its `frames`, a frame's number
-is its place in that list; only if the names' own numbers leave gaps and `fps` is the video's own rate, they count
+is its position in that list; only if the names' own numbers leave gaps and `fps` is the video's own rate, they count
 instead. Without a list the number in a frame's name counts, from 0, or from 1 where the lowest is 1. A frame is shown
 at its number divided by `fps` (the video's exact rate where `fps` only rounds it: 29.97 called 30). Frames
 without a mask are not compared.
@@ -105,12 +105,12 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
             run_lengths(mask)
         except ValueError as error:
             raise RecordError(f"{where}: {error}") from None
-    placed = [0] if fps is None or not video else _frame_numbers(list(masks), frames, is_own)
-    order = sorted(range(len(placed)), key=placed.__getitem__)
+    numbers = [0] if fps is None or not video else _frame_numbers(list(masks), frames, is_own)
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
     names, rles = list(masks), list(masks.values())
     return TrueMasks(
         tuple(names[i] for i in order),
-        tuple(placed[i] for i in order),
+        tuple(numbers[i] for i in order),
         tuple({"size": rles[i]["size"], "counts": rles[i]["counts"]} for i in order),
         (first[0], first[1]),
         (own_rate if is_own else fps) if video else None,
@@ -143,7 +143,7 @@ def _frame_list(row: Mapping[str, Any], output: Mapping[str, Any]) -> list[str] 
     if not isinstance(frames, list) or not frames or not all(isinstance(name, str) for name in frames):
         raise RecordError("frames: must be a list of frame names")
     if len(set(frames)) < len(frames):
-        twice = next(name for place, name in enumerate(frames) if name in frames[:place])
+        twice = next(name for position, name in enumerate(frames) if name in frames[:position])
         raise RecordError(f"frames: names {twice!r} twice")
     return frames
 
@@ -181,16 +181,16 @@ def _frame_numbers(names: list[str], frames: list[str] | None, is_own_rate: bool
     if frames is None:
         return _own_numbers(names)
     written = [_written_number(name) for name in frames]
-    known: dict[int | None, int] = {n: place for place, n in enumerate(written) if n is not None}
+    known: dict[int | None, int] = {n: position for position, n in enumerate(written) if n is not None}
     if len(known) < len(frames):
         known = {}  # names without numbers of their own
-    places = {name: place for place, name in enumerate(frames)}
+    positions = {name: position for position, name in enumerate(frames)}
     found = []
     for name in names:
-        place = places.get(name, known.get(_written_number(name)))
-        if place is None:
+        position = positions.get(name, known.get(_written_number(name)))
+        if position is None:
             raise RecordError(f"segmentation_output: mask {name!r}: is of no frame in frames")
-        found.append(place)
+        found.append(position)
     if len(set(found)) < len(found):
         raise RecordError("segmentation_output: two masks of one frame")
     steps = [b - a for a, b in itertools.pairwise(written) if a is not None and b is not None]
@@ -198,7 +198,7 @@ def _frame_numbers(names: list[str], frames: list[str] | None, is_own_rate: bool
         known and is_own_rate and min(steps, default=0) >= 1 and max(steps) > 1
     ):  # every fifth of the video's frames
         start = written[0] or 0
-        return [(written[place] or 0) - start for place in found]
+        return [(written[position] or 0) - start for position in found]
     return found
 
 

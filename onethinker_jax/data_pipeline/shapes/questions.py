@@ -329,8 +329,10 @@ def _read_turns(scene: Scene, rng: random.Random) -> Question | None:
     if draw < 0.5:
         thinking = f"First {_spell(texts[0])[0].lower()}{_spell(texts[0])[1:]} Then {' '.join(texts[1])}."
         return Question("Read the texts in the order shown.", " ".join(texts), thinking)
-    place = 0 if draw < 0.75 else 1
-    return Question(f"Read the text shown {('first', 'last')[place]}.", texts[place], _spell(texts[place]))
+    position = 0 if draw < 0.75 else 1
+    return Question(
+        f"Read the text shown {('first', 'last')[position]}.", texts[position], _spell(texts[position])
+    )
 
 
 # ---------------------------------------------------------------- open-ended

@@ -345,8 +345,10 @@ def _scatter(rng: random.Random, width: int, height: int, count: int) -> tuple[S
                     rng.randint(radius + 1, width - radius - 2),
                     rng.randint(radius + 1, height - radius - 2),
                 )
-                room = (radius + 2) * (0.75 if overlap else 1.0)
-                if all(max(abs(x - o.origin[0]), abs(y - o.origin[1])) > room + o.radius for o in placed):
+                clearance = (radius + 2) * (0.75 if overlap else 1.0)
+                if all(
+                    max(abs(x - o.origin[0]), abs(y - o.origin[1])) > clearance + o.radius for o in placed
+                ):
                     placed.append(Shape(colour, shape, size, radius, (0.0, 0.0), (x, y), (x, y), (0.0, 0.0)))
                     break
         if len(placed) == count:

@@ -80,10 +80,10 @@ class PolarTokenizer:
         question, reference, answer = map(self._broken, (item.question, item.reference, item.answer))
         reference, reference_count = self._first(reference)
         answer, answer_count = self._first(answer)
-        room = (self._max_tokens - _MARKS - reference_count - answer_count) // 2
+        capacity = (self._max_tokens - _MARKS - reference_count - answer_count) // 2
         ids = self._ids(question)
-        if len(self._bos) + len(ids) > room:
-            question = self._pieces.decode(ids[-room:])
+        if len(self._bos) + len(ids) > capacity:
+            question = self._pieces.decode(ids[-capacity:])
         return question, reference, answer
 
     def _first(self, text: str) -> tuple[str, int]:

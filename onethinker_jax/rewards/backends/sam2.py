@@ -117,25 +117,25 @@ class Sam2:
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         """A job's number, a frame's index and the mask there, for all jobs on one video."""
         kept: dict[int, Features] = {}
-        room = self._kept_frames if len(numbers) > 1 else 0
+        capacity = self._kept_frames if len(numbers) > 1 else 0
         for number in numbers:
             job = jobs[number]
             key_frame, count = job.key_frame, len(job.frames)
             order = [*range(key_frame, count), *range(key_frame - 1, -1, -1)]
-            features = self._frame_features(job.frames, order, kept, room)
+            features = self._frame_features(job.frames, order, kept, capacity)
             prompt = self._points([job.prompt])
             for index, logits in self._network.video_logits(features, key_frame, count, *prompt):
                 yield number, index, _mask(logits[0], job)
 
     def _frame_features(
-        self, frames: np.ndarray, order: Sequence[int], kept: dict[int, Features], room: int
+        self, frames: np.ndarray, order: Sequence[int], kept: dict[int, Features], capacity: int
     ) -> Iterator[tuple[int, Features]]:
-        """Each frame's index and features: those that are kept, else encoded, and kept where there is room."""
+        """Each frame's index and features: those that are kept, else encoded, and kept while the capacity lasts."""
         for indices in _parts(order, self._batch):
             missing = [index for index in indices if index not in kept]
             encoded = self._encode([frames[index] for index in missing])
             present = kept | dict(zip(missing, encoded, strict=True))
-            for index in missing[: max(0, room - len(kept))]:
+            for index in missing[: max(0, capacity - len(kept))]:
                 kept[index] = present[index]
             yield from ((index, present[index]) for index in indices)
 

@@ -236,8 +236,8 @@ def _cut(pattern: re.Pattern[str], text: str) -> tuple[str, bool]:
 
 def _split_unit(text: str) -> tuple[str, int, Unit | None]:
     """(the text before its unit, a scale's power of ten, the unit); no unit where the words are none."""
-    for place in re.finditer(r"(?<=[\d.)}\]])(?=\s*[°A-Za-z\"'µ\\])|(?<=\s)(?=[°A-Za-z\"'])", text):
-        core, words = text[: place.start()].rstrip(), text[place.start() :].strip()
+    for border in re.finditer(r"(?<=[\d.)}\]])(?=\s*[°A-Za-z\"'µ\\])|(?<=\s)(?=[°A-Za-z\"'])", text):
+        core, words = text[: border.start()].rstrip(), text[border.start() :].strip()
         number = _number(core)
         scaled = _SCALE.match(words) if number else None
         scale = _SCALES[scaled.group(1).lower()] if scaled else 0
@@ -245,8 +245,8 @@ def _split_unit(text: str) -> tuple[str, int, Unit | None]:
         if scaled and not words:
             return core, scale, None
         apart = (
-            text[place.start() - 1 : place.start() + 1].isspace()
-            or text[place.start() : place.start() + 1] == " "
+            text[border.start() - 1 : border.start() + 1].isspace()
+            or text[border.start() : border.start() + 1] == " "
         )
         unit = _unit(words, number is not None, apart)
         if unit is not None and core:

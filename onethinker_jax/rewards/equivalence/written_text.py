@@ -155,7 +155,7 @@ def whole_bracket(text: str) -> str | None:
 
 
 def braces_end(text: str, start: int) -> int | None:
-    """The place after the `}` or `)` that closes the bracket at `start`; None if nothing does."""
+    """The position after the `}` or `)` that closes the bracket at `start`; None if nothing does."""
     depth = 0
     for position in range(start, len(text)):
         depth += (text[position] in "({[") - (text[position] in ")}]")

@@ -125,10 +125,10 @@ def test_batches_resume_exactly(processor, records, prefetch):
         assert equal(next(batches), whole[3])
         batches.close()
         assert equal(next(batches), whole[4])  # closed and used again: goes on
-    for place in (0, 1, 7):
+    for position in (0, 1, 7):
         with fresh() as resumed:
-            resumed.restore(states[place])
-            assert equal(take(resumed, 5), whole[place : place + 5])
+            resumed.restore(states[position])
+            assert equal(take(resumed, 5), whole[position : position + 5])
     assert np.mean([packing_efficiency(batch)[0] for batch in whole]) > 0.8
     with pytest.raises(StreamError, match="another seed"), fresh() as other:
         other.restore({**states[1], "stream": {**states[1]["stream"], "seed": 6}})
@@ -165,7 +165,7 @@ def test_bad_records_are_reported_in_order(processor, records, tmp_path):
     assert said[0] == said[1] and said[0].count("\n") > 3
 
 
-def test_every_record_is_placed_once_an_epoch(processor, records):
+def test_every_record_is_packed_once_an_epoch(processor, records):
     """No example is lost or doubled by the window."""
     wanted = Counter(processor.training(record).tokens.tobytes() for record in records)
     seen: Counter[bytes] = Counter()

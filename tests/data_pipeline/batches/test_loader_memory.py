@@ -21,7 +21,7 @@ def resident_bytes() -> int:
 
 
 def growth(folder: Path, tokenizer: Path, *, batches: int, warm_up: int, workers: int) -> list[int]:
-    """Bytes of growth since the warm-up, at five places of the rest."""
+    """Bytes of growth since the warm-up, at five positions of the rest."""
     for number in range(4):
         write_image(folder / f"{number}.png", 32, 32 + 32 * (number % 2), seed=number)
     rows = [sft_row(f"What is {n}?", problem_id=n, images=[f"{n % 4}.png"]) for n in range(40)]

@@ -56,7 +56,7 @@ def merged(inputs: ModelInputs, row: int, index: Any) -> np.ndarray:
 
 
 def segments(inputs: ModelInputs) -> list[tuple[int, np.ndarray]]:
-    """(row, token places) of every segment."""
+    """(row, token positions) of every segment."""
     ids = np.asarray(inputs.segment_ids)
     return [
         (row, np.flatnonzero(ids[row] == s)) for row in range(len(ids)) for s in range(1, ids[row].max() + 1)
@@ -74,11 +74,11 @@ def test_rows_hold_exactly_their_examples():
     assert vision is not None
     found = segments(inputs)
     assert len(found) == len(packed)
-    for row, places in found:
-        assert (np.diff(places) == 1).all()
-        original = packed.pop(inputs.tokens[row, places].tobytes())
-        np.testing.assert_array_equal(inputs.positions[row][:, places], original.positions)
-        index = inputs.visual_index[row, places]
+    for row, cells in found:
+        assert (np.diff(cells) == 1).all()
+        original = packed.pop(inputs.tokens[row, cells].tobytes())
+        np.testing.assert_array_equal(inputs.positions[row][:, cells], original.positions)
+        index = inputs.visual_index[row, cells]
         visual = index[index >= 0]
         assert ((index >= 0) == (original.visual_index >= 0)).all()
         np.testing.assert_array_equal(merged(inputs, row, visual), original.patches.reshape(-1, 4, 1536))
@@ -88,16 +88,16 @@ def test_rows_hold_exactly_their_examples():
                 np.testing.assert_array_equal(getattr(vision, name)[row, own], getattr(original, name))
             np.testing.assert_array_equal(np.diff(vision.frame_ids[row, own]), np.diff(original.frame_ids))
         # Targets are the next token of the same segment, and count where the loss mask says.
-        np.testing.assert_array_equal(batch.targets[row, places[:-1]], original.tokens[1:])
-        np.testing.assert_array_equal(batch.target_mask[row, places[:-1]], original.loss_mask[1:])
-        assert not batch.target_mask[row, places[-1]]
+        np.testing.assert_array_equal(batch.targets[row, cells[:-1]], original.tokens[1:])
+        np.testing.assert_array_equal(batch.target_mask[row, cells[:-1]], original.loss_mask[1:])
+        assert not batch.target_mask[row, cells[-1]]
     assert not batch.target_mask[inputs.segment_ids == 0].any()
     assert (inputs.visual_index[inputs.segment_ids == 0] == -1).all()
     for frames in vision.frame_ids:  # numbered without gaps, padding at the end
         used = frames[frames > 0]
         assert set(np.diff(used)) <= {0, 1} and (frames[len(used) :] == 0).all()
-    fill_tokens, fill_patches = packing_efficiency(batch)
-    assert fill_tokens > 0.8 and 0 < fill_patches <= 1
+    tokens_efficiency, patches_efficiency = packing_efficiency(batch)
+    assert tokens_efficiency > 0.8 and 0 < patches_efficiency <= 1
     assert not inputs.branch_ids.any()
 
 
@@ -157,12 +157,12 @@ def test_groups_share_their_prompt():
         batch, inputs = group_batch.batch, group_batch.batch.inputs
         index, offset = group_batch.sample_index, group_batch.sample_offset
         np.testing.assert_array_equal(index >= 0, batch.target_mask)
-        for row, places in segments(inputs):
-            branch = inputs.branch_ids[row, places]
-            shared = places[branch == 0]
+        for row, cells in segments(inputs):
+            branch = inputs.branch_ids[row, cells]
+            shared = cells[branch == 0]
             assert (np.diff(branch) >= 0).all() and branch.max() >= 1
             for b in range(1, branch.max() + 1):
-                own = places[branch == b]
+                own = cells[branch == b]
                 number = int(index[row, own[0]])
                 prompt, completion = prompts[number], flat[number]
                 assert (index[row, own] == number).all()

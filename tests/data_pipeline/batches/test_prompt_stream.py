@@ -77,7 +77,7 @@ def test_bad_records_are_left_out_in_order(tmp_path, workers, ahead):
         assert order.at(position) is record and record.problem_id == prompt
     positions = [position for position, _, _ in both]
     left_out = set(range(positions[-1])) - set(positions)
-    assert positions == sorted(positions) and {order.at(place).problem_id for place in left_out} == {2, 5}
+    assert positions == sorted(positions) and {order.at(one).problem_id for one in left_out} == {2, 5}
 
 
 @pytest.mark.parametrize(("workers", "ahead"), WAYS)
@@ -85,7 +85,7 @@ def test_bad_records_are_left_out_in_order(tmp_path, workers, ahead):
 def test_an_error_comes_in_its_turn(workers, ahead, error):
     """And again, when the prompt is asked for again: it is neither lost nor passed over."""
     order = RecordStream(RECORDS, seed=0)
-    turn = next(place for place in itertools.count() if order.at(place).problem_id == 5)
+    turn = next(position for position in itertools.count() if order.at(position).problem_id == 5)
     with stream_of(Making({5: error}), workers=workers, ahead=ahead) as prompts:
         assert [position for position, _, _ in take(prompts, turn)] == list(range(turn))
         for _ in range(2):
@@ -111,10 +111,10 @@ def test_resume_is_exact(workers, ahead):
         for _ in range(20):
             whole.append(prompts.next())
             states.append(json.loads(json.dumps(prompts.state())))
-        for place in (3, 17, 0):  # back, forth, and what was made ahead is of another place
-            prompts.restore(states[place])
-            assert prompts.state() == states[place]
-            assert take(prompts, 3) == whole[place : place + 3]
+        for position in (3, 17, 0):  # back, forth, and what was made ahead is of another position
+            prompts.restore(states[position])
+            assert prompts.state() == states[position]
+            assert take(prompts, 3) == whole[position : position + 3]
         prompts.close()
         assert take(prompts, 4) == whole[3:7]  # closed and used again: goes on
     with stream_of(Making()) as fresh:

@@ -42,7 +42,7 @@ ROWS = {
 
 
 def texts(value: Any, path: tuple = ()) -> list[tuple[tuple, bool]]:
-    """The place of every text in a row, and whether it is a key."""
+    """The position of every text in a row, and whether it is a key."""
     if isinstance(value, str):
         return [(path, False)]
     if isinstance(value, list):
@@ -54,7 +54,7 @@ def texts(value: Any, path: tuple = ()) -> list[tuple[tuple, bool]]:
 
 
 def spoiled(value: Any, path: tuple, is_key: bool, bad: str) -> Any:
-    """The row with `bad` in the middle of the text at this place."""
+    """The row with `bad` in the middle of the text at this position."""
     if not path:
         return value[: len(value) // 2] + bad + value[len(value) // 2 :]
     first, *rest = path
@@ -66,12 +66,12 @@ def spoiled(value: Any, path: tuple, is_key: bool, bad: str) -> Any:
 
 
 def named(path: tuple, is_key: bool) -> str:
-    """How errors name the place."""
+    """How errors name the position."""
     path = path[:-1] if is_key else path
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-PLACES = [(kind, *place) for kind, row in ROWS.items() for place in texts(row)]
+POSITIONS = [(kind, *position) for kind, row in ROWS.items() for position in texts(row)]
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def folder(tmp_path_factory):
 
 def test_every_text_of_a_record(folder):
     """Each text and key of each layout in turn, in a list and in JSON lines, with every character there is none of."""
-    assert len(PLACES) > 80
-    for number, (kind, path, is_key) in enumerate(PLACES):
+    assert len(POSITIONS) > 80
+    for number, (kind, path, is_key) in enumerate(POSITIONS):
         bad = (HALF, NUL, OTHER_HALF, OTHER_HALF + HALF)[number % 4]
         rows = [rl_row(), spoiled(ROWS[kind], path, is_key, bad)]
         file = write_rows(folder / "rows.json", rows, lines=number % 2 == 1)

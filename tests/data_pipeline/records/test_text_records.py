@@ -202,14 +202,14 @@ def test_packed_rows_hold_text_and_media_as_they_are_alone(folder: Path, process
     inputs, patches, seen = batch.inputs, np.asarray(batch.inputs.vision.patches), 0
     for row in range(6):
         for segment in range(1, int(np.max(inputs.segment_ids[row])) + 1):
-            place = np.flatnonzero(inputs.segment_ids[row] == segment)
-            example = next(e for e in examples if e.tokens.tolist() == inputs.tokens[row, place].tolist())
-            np.testing.assert_array_equal(inputs.positions[row][:, place], example.positions)
-            visual = inputs.visual_index[row, place]
+            cells = np.flatnonzero(inputs.segment_ids[row] == segment)
+            example = next(e for e in examples if e.tokens.tolist() == inputs.tokens[row, cells].tolist())
+            np.testing.assert_array_equal(inputs.positions[row][:, cells], example.positions)
+            visual = inputs.visual_index[row, cells]
             np.testing.assert_array_equal(visual >= 0, example.visual_index >= 0)
             merged = patches[row].reshape(-1, 4, 1536)[visual[visual >= 0]]
             np.testing.assert_array_equal(merged.reshape(-1, 1536), example.patches)
-            np.testing.assert_array_equal(batch.target_mask[row, place[:-1]], example.loss_mask[1:])
+            np.testing.assert_array_equal(batch.target_mask[row, cells[:-1]], example.loss_mask[1:])
             seen += 1
     assert seen == len(examples)
 

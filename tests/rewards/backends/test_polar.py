@@ -87,9 +87,9 @@ def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Any, Any]:
     longest = max(map(len, rows))
     tokens, real = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(2))
     for number, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
-        tokens[number, place] = torch.tensor(row)
-        real[number, place] = 1
+        cells = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+        tokens[number, cells] = torch.tensor(row)
+        real[number, cells] = 1
     return tokens, real.bool()
 
 
@@ -189,8 +189,8 @@ def clients_text(pieces: Any, item: TextItem, longest: int, response: int) -> st
         return pieces.decode(ids[1:]), len(ids)
 
     (reference, reference_count), (answer, answer_count) = cut(item.reference), cut(item.answer)
-    room = (longest - 4 - reference_count - answer_count) // 2
-    question = [pieces.bos_id(), *pieces.encode(item.question)][-room:]
+    capacity = (longest - 4 - reference_count - answer_count) // 2
+    question = [pieces.bos_id(), *pieces.encode(item.question)][-capacity:]
     question = pieces.decode([id for id in question if id != pieces.bos_id()])
     return f"{question}\n{reference}<|reward|>{question}\n{answer}"
 
