@@ -141,7 +141,7 @@ def peer(python: str, processes: int, files: Sequence[Path]) -> Iterator[Callabl
 def measure_media(
     kind: str, records: list[Record], directory: Path, workers: int, rounds: int, python: str | None
 ) -> None:
-    """Prints examples and megabytes of pixels a second, of one kind of media with so many workers."""
+    """Prints examples and megabytes of pixels a second, for one kind of media read by `workers` processes."""
     with (
         tempfile.TemporaryDirectory() as folder,
         MediaPool(workers) as pool,

@@ -103,7 +103,7 @@ def batch(responses: int, seed: int) -> list[ScoreRequest]:
 
 
 def processor_seconds() -> float:
-    """Of this process and all that live below it."""
+    """The CPU seconds of this process and of all its descendants."""
     ticks, pending = 0, [os.getpid()]
     while pending:
         process = Path("/proc") / str(pending.pop())

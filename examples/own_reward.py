@@ -15,7 +15,7 @@ LONG = 4000  # from here on a right answer earns half
 
 
 def brief_and_right(record: dict[str, Any], response: str) -> Score:
-    """The released code's accuracy, of which half is lost with length; 0.1 of the reward is the form."""
+    """The released code's accuracy, half of it lost with length; 0.1 of the reward is the form."""
     plain = score_response(
         response,
         record["answer"],

@@ -31,7 +31,7 @@ class ModelArguments:
     temperature: float = 0.0
     """0: greedy answers."""
     top_k: int = 0
-    """Of the likeliest tokens this many are kept; 0: all."""
+    """This many of the likeliest tokens are kept; 0: all."""
     top_p: float = 1.0
     """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
     min_p: float = 0.0
@@ -39,7 +39,7 @@ class ModelArguments:
     stop: tuple[str, ...] = ()
     """Strings that end an answer."""
     seed: int = 0
-    """Of the samples, where the temperature is above 0."""
+    """The seed of the samples, where the temperature is above 0."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the model computes in."""
     kv_dtype: KVDtype | None = None
@@ -53,11 +53,11 @@ class ModelArguments:
     video_max_frames: int = 128
     """Most frames sampled of a video; a longer one is sampled evenly over its whole length."""
     video_min_pixels: int = 4 * 32 * 32
-    """Of one frame."""
+    """The fewest pixels of one frame."""
     video_max_pixels: int = 256 * 32 * 32
-    """Of one frame."""
+    """The most pixels of one frame."""
     video_total_pixels: int | None = None
-    """Of all sampled frames of a video; by default what the directory says."""
+    """The most pixels of all sampled frames of a video; by default what the directory says."""
     media_workers: int = 0
     """Processes that decode media; 0: this one."""
     media_time_limit: float = 60.0

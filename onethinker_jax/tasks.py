@@ -60,7 +60,7 @@ class Part:
     key: str
     form: Form
     field: str
-    """Of `StructuredAnswer`, which it fills."""
+    """The field of `StructuredAnswer` that it fills."""
     video_only: bool = False
 
 
@@ -91,7 +91,7 @@ class ProblemType:
     """Where a video is asked about in other words."""
     threshold: Threshold
     parts: tuple[Part, ...] = ()
-    """Of a JSON answer, in the order in which they are checked."""
+    """The parts of a JSON answer, in the order in which they are checked."""
     keys_within_time: bool = False
     """Whether a truth's boxes must be of seconds within its time."""
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class ProblemType:
     video_weights: Mapping[str, float] = field(default_factory=dict)
     """More of them for a video."""
     judged_by: Service | None = None
-    """What of the reward service can give its accuracy."""
+    """The part of the reward service that can give its accuracy."""
     moments_by_medium: bool = False
     """Whether each medium has moments of its own in EMA-GRPO."""
     published: bool = True

@@ -28,7 +28,7 @@ def assistant(model) -> Assistant:
 
 
 def test_the_same_answer_as_the_demos(assistant, model, tmp_path, monkeypatch, capsys):
-    """Of a path, a PIL image and an array of the same picture."""
+    """A path, a PIL image and an array of the same picture get the same answer."""
     monkeypatch.chdir(tmp_path)
     image = write_image(tmp_path / "street.png", 64, 96)
     answer = assistant.answer(image, "What is it?")

@@ -43,7 +43,7 @@ def test_nine_parameters_at_most(path: Path) -> None:
 
 
 def test_what_counts(tmp_path: Path) -> None:
-    """Of every kind of parameter and of methods; fields of a dataclass are not parameters."""
+    """Every kind of parameter counts, of methods too; fields of a dataclass are not parameters."""
     fields = "\n".join(f"    field_{number}: int" for number in range(12))
     file = tmp_path / "file.py"
     file.write_text(

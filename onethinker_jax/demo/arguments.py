@@ -29,7 +29,7 @@ class Arguments(ModelArguments):
     task: Task = "open-ended"
     """What kind of answer is asked for."""
     options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="option")] = ()
-    """Of multiple choice: once for each option, in order."""
+    """An option of a multiple-choice question: given once for each, in order."""
     chat: bool = False
     """Keeps the model loaded and reads questions from standard input, a line each; docs/demo.md says in what form."""
     out: Path | None = None

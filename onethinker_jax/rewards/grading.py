@@ -64,7 +64,7 @@ def grade_answer(answer: str, truth: str) -> bool:
 
 
 def evaluable(expression: str) -> bool:
-    """Whether SymPy's parser may see an expression: cheap powers, and letters of which no call can be made.
+    """Whether SymPy's parser may see an expression: cheap powers, and letters that cannot form a call.
 
     At most two different ones beside the words `sqrt` and `frac`, as in mathruler; and no sign beyond
     operators, brackets, comma and point, which is ours: the parser evaluates what it reads.

@@ -121,7 +121,7 @@ def _span_iou(given: Given, wanted: Given) -> float:
 
 
 def _shared_overlaps(given: Given, wanted: Given) -> list[float]:
-    """Of the boxes of the seconds that both have."""
+    """The IoU of the two boxes at each second that both have."""
     boxes, true_boxes = given.get("boxes"), wanted.get("boxes")
     if not (isinstance(boxes, dict) and isinstance(true_boxes, dict)):
         return []

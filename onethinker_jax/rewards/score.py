@@ -72,15 +72,15 @@ class RewardSettings:
     variant: Variant = "released"
     """Whose formulas a run or an evaluation scores by: the paper's, or those of its released code."""
     format_weight: float = 1.0
-    """Of the format in the paper variant's reward."""
+    """The weight of the format in the paper variant's reward."""
     time_weight: float = 1.0
-    """Of tIoU in spatial-temporal grounding."""
+    """The weight of tIoU in spatial-temporal grounding."""
     box_weight: float = 1.0
-    """Of sIoU in spatial-temporal grounding and segmentation."""
+    """The weight of sIoU in spatial-temporal grounding and segmentation."""
     point_weight: float = 1.0
-    """Of the positive and of the negative points in segmentation."""
+    """The weight of the positive points, and of the negative points, in segmentation."""
     key_time_weight: float = 1.0
-    """Of the key frame's time in segmentation of a video."""
+    """The weight of the key frame's time in segmentation of a video."""
     point_sigma: float = 50.0
     """Width of the points' Gaussian, in 0–1000 units."""
     key_time_sigma: float = 1.0

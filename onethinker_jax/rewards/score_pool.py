@@ -59,7 +59,7 @@ class ScoreRequest:
     group: int = 0
     """Which prompt of the batch it answers: scores normalised by group are within it."""
     options: Sequence[str] = ()
-    """Of a multiple-choice question, with or without their letters."""
+    """The options of a multiple-choice question, with or without their letters."""
     record: Mapping[str, Any] | None = None
     """What a reward of one's own is given, see `own_reward`; JSON."""
 
@@ -167,7 +167,7 @@ class ScorePool:
 
 @contextmanager
 def score_pool(workers: int) -> Iterator[ScorePool | None]:
-    """A pool of so many processes for the block; None, which scores in this process, for 0."""
+    """A pool of `workers` processes for the block; for 0 None, which scores in this process."""
     if not workers:
         yield None
         return
@@ -211,7 +211,7 @@ def score_rows(chunk: dict[str, Any]) -> dict[str, Any]:
 def _chunk(
     rows: Sequence[tuple[ScoreRequest, Judged]], start: int, variant: Variant, settings: RewardSettings
 ) -> dict[str, Any]:
-    """Rows as a worker is sent them, the first of which is request number ``start``."""
+    """Rows as a worker is sent them; the first is request number ``start``."""
     common = {"variant": variant, "settings": dataclasses.asdict(settings)}
     return {**common, "start": start, "rows": [_row(*pair) for pair in rows]}
 

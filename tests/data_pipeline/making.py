@@ -42,8 +42,8 @@ def write_video(
     """H.264 whose frame i, shown at times[i], is grey of brightness 10 + 3 i (modulo 240).
 
     `gap` is the distance of key frames, `x264` further parameters of the encoder, `options` the container's.
-    With `left` the left half has that brightness. An MP4 says that it is to be shown `turned` by so many
-    quarters clockwise.
+    With `left` the left half has that brightness. An MP4 says that it is to be shown turned by
+    `turned` quarters clockwise.
     """
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=25)

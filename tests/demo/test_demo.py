@@ -280,7 +280,7 @@ def test_captions_fit():
 
 
 def test_a_question_alone(model, tmp_path, monkeypatch, capsys):
-    """Of any text, slashes and letters of any script included; no picture is written."""
+    """A question may be any text, slashes and letters of any script included; no picture is written."""
     monkeypatch.chdir(tmp_path)
     before, asked = sorted(tmp_path.iterdir()), []
 

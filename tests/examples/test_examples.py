@@ -89,7 +89,7 @@ def test_rl_own_data_with_a_reward_of_ones_own(model: Path, tmp_path: Path) -> N
 
 
 def test_own_reward() -> None:
-    """Of every record of the example's data the true answer earns 1, a long one less, a wrong one its form alone."""
+    """The true answer of every record earns 1, a long one less, a wrong one its form alone."""
     reward = load_reward(f"{EXAMPLES / 'own_reward.py'}:brief_and_right")
     records = read_records(EXAMPLES / "own_data" / "rl.json")
     assert len(records) == 4

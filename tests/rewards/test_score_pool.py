@@ -20,7 +20,7 @@ BOX = [0, 0, 100, 100]
 
 
 def requests(count):
-    """Requests of which no two score alike by position: a lost, doubled or misplaced score shows."""
+    """Requests that all score differently by position: a lost, doubled or misplaced score shows."""
     draw = random.Random(0)
     made = []
     for number in range(count):

@@ -87,7 +87,7 @@ class Asked:
 
 @contextmanager
 def media_reader(workers: int, time_limit: float) -> Iterator[tuple[MediaReader, ThreadPoolExecutor]]:
-    """Reads media in so many processes, or in this one for 0, and the threads to call it from."""
+    """A reader that decodes media in `workers` processes (0: in this one), and the threads to call it from."""
     threads = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="media")
     reader = MediaReader.in_processes(workers, time_limit=time_limit)
     try:

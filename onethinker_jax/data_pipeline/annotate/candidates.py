@@ -97,7 +97,7 @@ class Candidates:
         return set(offsets)
 
     def of(self, record: Record, first: int) -> list[Candidate]:
-        """Those of the first so many candidates of a record that there are, by number."""
+        """The candidates of a record whose numbers are below `first`, by number."""
         found = []
         for number, (offset, _) in sorted(self._offsets.get(key_of(record), {}).items()):
             if number < first:

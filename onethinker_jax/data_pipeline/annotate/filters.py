@@ -46,7 +46,7 @@ class FilterSettings:
     thresholds: dict[str, float] = field(default_factory=dict)
     """Other thresholds than the table's: --thresholds OCR 0.8 "segmentation (video)" 0.6"""
     language: Literal["en", "any"] = "en"
-    """Of the reasoning."""
+    """The language that the reasoning must be in."""
     min_reasoning: int = 40
     """Characters."""
     max_reasoning: int = 16_000
@@ -58,7 +58,7 @@ class FilterSettings:
     caps: dict[str, int] = field(default_factory=dict)
     """Other caps, by task: --caps "OCR (image)" 5000"""
     seed: int = 0
-    """Of the choice that caps make."""
+    """The seed of the choice that caps make."""
 
     def __post_init__(self) -> None:
         names = tuple(map(str, TASKS))
@@ -78,13 +78,13 @@ class FilterSettings:
             raise ValueError(f"max_repetition {self.max_repetition} must be within 0 and 1")
 
     def threshold(self, record: Record) -> float:
-        """Of the record's task."""
+        """The least accuracy that the record's task asks for."""
         kind = record.problem_type
         given = self.thresholds.get(str(task_of(record)), self.thresholds.get(kind))
         return TABLE[kind].threshold.accuracy if given is None else given
 
     def cap_of(self, task: Task) -> float:
-        """Of a task; infinite without one."""
+        """The most records that a task keeps; infinite without a cap."""
         cap = self.caps.get(str(task), self.cap)
         return float("inf") if cap is None else cap
 
@@ -173,7 +173,7 @@ def text_verdict(record: Record, candidate: Candidate, settings: FilterSettings)
 def scored_verdict(
     record: Record, candidate: Candidate, accuracy: float, settings: FilterSettings
 ) -> Verdict:
-    """Of a candidate without an error in its text, by its accuracy (share of the most) and its consistency."""
+    """The verdict on a candidate without an error in its text, by its accuracy (0 to 1) and its consistency."""
     if accuracy < settings.threshold(record) - 1e-9:
         return Verdict(candidate, "accuracy", f"{accuracy:.2f} of {settings.threshold(record):g}", accuracy)
     text = candidate.text

@@ -11,7 +11,7 @@ from onethinker_jax.data_pipeline.annotate.filters import KEPT, Judged
 from onethinker_jax.data_pipeline.records.record import task_of
 
 BINS = 20
-"""Of a histogram of accuracies, from 0 to 1."""
+"""The bins of a histogram of accuracies, from 0 to 1."""
 
 
 @dataclass(frozen=True)

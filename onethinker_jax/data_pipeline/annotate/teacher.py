@@ -58,17 +58,17 @@ class TeacherSettings:
     """Which endpoint, what is asked of it, how fast, and what it costs."""
 
     base_url: str
-    """Of an OpenAI-compatible API: https://host/v1."""
+    """The address of an OpenAI-compatible API: https://host/v1."""
     model: str
     """Its name at the endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with the key; a server without keys needs none."""
     temperature: float = 1.0
-    """Of the teacher's samples; 0: greedy."""
+    """The temperature of the teacher's samples; 0: greedy."""
     top_p: float = 1.0
     """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
     max_tokens: int = 4096
-    """Of one answer; 0: the limit is not sent, or goes by another name in extra_body."""
+    """The most tokens of one answer; 0: the limit is not sent, or goes by another name in extra_body."""
     extra_body: str = ""
     """JSON object put into every request, for what the endpoint has beyond the API."""
     concurrency: int = 16
@@ -76,7 +76,7 @@ class TeacherSettings:
     requests_per_minute: float = float("inf")
     """Requests begun in a minute, at most."""
     tokens_per_minute: float = float("inf")
-    """Of prompts and answers together. An answer's tokens are known afterwards: until then the mean counts."""
+    """The most tokens a minute, of prompts and answers. Until an answer's tokens are known the mean counts."""
     timeout: float = 300.0
     """Seconds that one request may take, from its first byte to the answer's last."""
     retries: int = 6
@@ -84,9 +84,9 @@ class TeacherSettings:
     backoff: float = 1.0
     """Seconds before the first further try, doubled each time; never less than a server's Retry-After."""
     price_in: float = 0.0
-    """Of a million prompt tokens, in any currency."""
+    """The price of a million prompt tokens, in any currency."""
     price_out: float = 0.0
-    """Of a million tokens of answers."""
+    """The price of a million tokens of answers."""
 
     def __post_init__(self) -> None:
         address = urlsplit(self.base_url)
@@ -113,7 +113,7 @@ class TeacherSettings:
             raise ValueError(f"extra_body {self.extra_body!r} is not JSON ({error})") from None
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """Of so many tokens, in the currency of the prices."""
+        """The cost of these numbers of tokens, in the currency of the prices."""
         return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
 
 

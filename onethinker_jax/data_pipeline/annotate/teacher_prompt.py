@@ -55,9 +55,9 @@ class SentMedia:
     video_max_frames: int = 128
     """... and at most this many."""
     video_min_pixels: int = 4 * 32 * 32
-    """Of one frame."""
+    """The fewest pixels of one frame."""
     video_max_pixels: int = 100_352
-    """Of one frame."""
+    """The most pixels of one frame."""
 
     def __post_init__(self) -> None:
         if not self.video_fps > 0 or self.video_max_frames < 1:
@@ -68,7 +68,7 @@ class SentMedia:
             self.bounds(kind)
 
     def bounds(self, kind: str) -> PixelBounds:
-        """Of an image or a frame. Raises ValueError when they contradict each other."""
+        """The bounds of an image or a frame. Raises ValueError when they contradict each other."""
         low, high = getattr(self, f"{kind}_min_pixels"), getattr(self, f"{kind}_max_pixels")
         if not 0 < low <= high:
             raise ValueError(f"{kind}_min_pixels {low} and {kind}_max_pixels {high} must be 0 < min <= max")

@@ -1,4 +1,4 @@
-"""HEIC and HEIF pictures, as phones take them. FFmpeg would take one for a video, of which it decodes a tile.
+"""HEIC and HEIF pictures, as phones take them. FFmpeg takes one for a video and decodes a single tile.
 
 They are read by pillow-heif, which the extra `heic` installs, through its own functions: nothing is registered with
 Pillow, so other code of the process sees no change.

@@ -90,7 +90,7 @@ class ChatTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the vocabulary and the chat template: others may write and cut texts in another way."""
+        """The digest of the vocabulary and the chat template: others may write and cut texts in another way."""
         digest = hashlib.blake2b((self.path / "tokenizer.json").read_bytes(), digest_size=16)
         digest.update(self._written.encode())
         return digest.hexdigest()

@@ -24,7 +24,7 @@ class EndTokens:
 
 
 def read_end_tokens(path: Path, tokenizer: ChatTokenizer) -> EndTokens:
-    """Of generation_config.json, else of config.json, else the tokenizer's; <|im_end|> ends a sample in any case.
+    """Reads them from generation_config.json, else config.json, else the tokenizer; <|im_end|> always ends a sample.
 
     Raises ProcessorError naming a file whose ids are no tokens.
     """

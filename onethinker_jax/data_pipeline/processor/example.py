@@ -67,7 +67,7 @@ class ExampleCache:
 
 
 def _key(record: Record, purpose: str) -> bytes:
-    """Of all that an example is made of, and of the record's file and number: ids alone may repeat."""
+    """The key of an example: all that it is made of, and the record's file and number, since ids may repeat."""
     asked = (record.origin, record.problem_id, record.problem, record.problem_type, record.data_type)
     asked += (record.options, record.messages, record.images, record.videos)
     return blake2b(repr((purpose, asked)).encode("utf-8", "surrogatepass"), digest_size=32).digest()

@@ -233,7 +233,7 @@ class Processor:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that an example's lengths depend on: another one may give others."""
+        """The digest of all that an example's lengths depend on: a processor with another one may give others."""
         parts = (self.tokenizer.fingerprint, self.limits, self.sizes, self.prompts.to_json())
         return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 

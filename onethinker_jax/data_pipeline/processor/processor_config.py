@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 PROMPTS = "prompts.json"
 """File of a model directory: the prompt templates that the model was trained with, where they are not our own."""
 
-# Of the released models, for a directory that does not say.
+# The values of the released models, for a directory that does not say.
 _IMAGE_PIXELS = 65536, 16777216
 _VIDEO_TOTAL = VideoTotal(4096, 25165824)
 _GRID_SIDE = 48
@@ -198,7 +198,7 @@ def video_config(pixels: tuple[int, int], sizes: PatchSizes = QWEN3_VL) -> dict[
 
 
 def _vision_config(path: Path) -> dict[str, Any]:
-    """Of config.json, nothing where there is none. Raises ProcessorError for another family's."""
+    """The vision part of config.json, empty where there is no file. Raises ProcessorError for another family's."""
     file = path / "config.json"
     config = read_json(file) if file.is_file() else {}
     if "model_type" in config and (error := family_error(config)):

@@ -76,7 +76,7 @@ class Misfit:
 
 
 def misfits(lengths: np.ndarray, limits: Sequence[Limit]) -> list[Misfit]:
-    """Of each record that exceeds a limit the first limit that it exceeds, in the order of the records."""
+    """The first limit that each too large record exceeds, in the order of the records."""
     found: dict[int, Misfit] = {}
     for limit in limits:
         needed = limit.needed(lengths)
@@ -210,7 +210,7 @@ def _lengths(records: Sequence[Record], processor: Processor, training: bool, nu
 
 
 def _named(record: Record | None, error: str) -> str:
-    """An error that says which record of which file it is about."""
+    """The error, opened by the name of its record and file."""
     if record is None or error.startswith(f"{record}:"):
         return error
     return f"{record}: {error}"

@@ -14,7 +14,7 @@ from onethinker_jax.text_output import json_text, visible
 logger = logging.getLogger(__name__)
 
 OnBadRecord = Literal["raise", "skip"]
-# Each skip has its own line on the console up to so many; all are in the quarantine file and in the count.
+# The first skips have a line each on the console; all are in the quarantine file and in the count.
 SAID_ONE_BY_ONE = 5
 
 

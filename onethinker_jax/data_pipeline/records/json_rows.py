@@ -50,7 +50,7 @@ class JsonRows:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.position = 0, 0, 0
-        """Of the row given last: its number, and where its text begins in the file and how long it is, in bytes."""
+        """The number of the row given last, where its text begins in the file, and how long it is, in bytes."""
         self._file: io.BufferedReader | None = None
         self._done = 0
 

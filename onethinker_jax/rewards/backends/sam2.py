@@ -140,7 +140,7 @@ class Sam2:
             yield from ((index, present[index]) for index in indices)
 
     def _encode(self, frames: Sequence[np.ndarray]) -> list[Features]:
-        """Of frames uint8 [H, W, 3], in one pass."""
+        """The features of frames uint8 [H, W, 3], made in one pass."""
         return (
             self._network.encode(torch.stack([self._prepared(frame) for frame in frames])) if frames else []
         )

@@ -46,7 +46,7 @@ class Network(Protocol):
         ...
 
     def image_logits(self, features: Sequence[Features], points: Tensor, labels: Tensor) -> Tensor:
-        """Of B prompts, the b-th being for the b-th image; an image may come again."""
+        """The mask logits of B prompts, the b-th for the b-th image; an image may come again."""
         ...
 
     def video_logits(

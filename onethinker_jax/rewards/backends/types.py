@@ -95,7 +95,7 @@ class MaskPrompt:
 
     @property
     def point_count(self) -> int:
-        """Of the points of both kinds."""
+        """The number of points, of both kinds together."""
         return len(self.positive_points) + len(self.negative_points)
 
     def pixels(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def vanishes(expression: str) -> bool:
     """Whether SymPy simplifies an expression in its own notation (`2x` is a product, `^` a power) to 0.
 
     SymPy's parser evaluates what it reads as Python: the caller lets through digits, operators, brackets
-    and at most two letters (`equivalence.evaluable`), of which no call can be made.
+    and at most two letters (`equivalence.evaluable`), which cannot form a call.
     """
     import sympy
     from sympy.parsing import sympy_parser

@@ -75,7 +75,7 @@ class _Group:
     kind: str
     parts: tuple[str, ...]
     variable: str | None = None
-    """Of an inequality, read as the interval that it describes."""
+    """The variable of an inequality that was read as the interval that it describes."""
 
 
 class _Comparison:

@@ -85,7 +85,7 @@ def digest(messages: list[dict[str, Any]]) -> str:
 
 
 class Gate:
-    """Lets so many answers through, and the others once it is opened."""
+    """Lets the first `answers` answers through, and the others once it is opened."""
 
     def __init__(self, answers: int):
         self._left, self._open, self._changed = answers, False, threading.Condition()

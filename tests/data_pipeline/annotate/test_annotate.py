@@ -196,7 +196,7 @@ def test_failures_change_nothing(
 
 
 def test_killed_stopped_and_resumed(world: Path, truthful: Truthful, wanted: Run, run: Run) -> None:
-    """Each process gets so many answers, and no further one before its end."""
+    """Each process gets the answers that its gate lets through, and no further one before its end."""
     gates = [Gate(12), Gate(6), Gate(2 * RECORDS)]
     gate = gates[0]
 
@@ -244,7 +244,7 @@ def test_what_is_dropped_and_why(
     kind_of_record = {record.problem_id: number % 4 for number, record in enumerate(records)}
 
     def noise(record: Record, truth: str, number: int) -> Response:
-        """Of four records one gets no good answer, one a second good one, one is noisy, one has no answer."""
+        """One record in four gets no good answer, one a second good one, one is noisy, one has no answer."""
         kind = kind_of_record[record.problem_id]
         if kind == 0:
             return Response(truth)

@@ -69,7 +69,7 @@ class Child:
         )
 
     def wait_for(self, lines: int) -> None:
-        """Until the log has so many lines, or the process has ended well."""
+        """Waits until the log has this many lines, or the process has ended well."""
         assert self.process is not None
         process = self.process
         wait_until(lambda: len(self.lines()) >= lines or process.poll() is not None)

@@ -25,7 +25,7 @@ WAYS = [(0, 0), (0, 3), (4, 0), (4, 1), (4, 30)]  # workers, ahead
 
 
 class Making:
-    """Makes "prompts", a record's number each; notes how many, and waits until so many were asked for."""
+    """Makes "prompts", a record's number each; notes how many, and waits until a given number was asked for."""
 
     def __init__(self, bad: dict[Any, Exception] | None = None, hold: Callable[[], Any] = lambda: None):
         self.bad, self.hold, self.count = bad or {}, hold, 0

@@ -56,7 +56,7 @@ def test_prompts_hold_what_was_asked_and_a_token_for_every_merged_patch(processo
 
 
 def test_timestamps_are_those_of_the_frames(processor, prompts):
-    """Of each film: the seconds in the text against the frames that were taken."""
+    """The seconds in the text of each film are those of the frames that were taken."""
     for record, example in prompts:
         if not record.videos:
             continue

@@ -55,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ShapesPaths:
 def test_lengths_of_every_task_are_the_examples(
     world: ShapesPaths, file: str, training: bool, tmp_path: Path
 ):
-    """Of all records of the Shapes world, as the default run reads them."""
+    """The lengths of all records of the Shapes world, as the default run reads them."""
     records = read_records(getattr(world, file), media_root=world.directory)
     train_tokenizer(record_texts(records), tmp_path, vocab_size=600)
     processor = Processor.from_pretrained(

@@ -237,7 +237,7 @@ def test_batches_of_text_alone_have_the_shapes_of_any(
 
 
 def test_text_in_a_mixture(folder: Path, processor: Processor) -> None:
-    """By task and by source; batches of the stream, some rows of which hold no media."""
+    """Mixed by task and by source; some rows of the stream's batches hold no media."""
     records = read_records(write_rows(folder / "sft.json", mixed(folder)))
     stream = RecordStream(records, seed=0, mixture=Mixture({"messages (text)": 2.0}))
     drawn = [str(task_of(stream.at(number))) for number in range(160)]

@@ -187,7 +187,7 @@ def test_a_client_that_gives_up_waits_no_longer(
 
 
 def test_a_client_gives_up_masks_too(server: Server) -> None:
-    """Of a service that has stopped answering; the pixels' stream is ended."""
+    """A client gives up masks of a service that has stopped answering; the pixels' stream is ended."""
     with RewardClient(server.address, timeout=10 * HANG_S) as impatient, ThreadPoolExecutor(1) as pool:
         impatient.describe()
         with silent(server):

@@ -20,7 +20,7 @@ from onethinker_jax.worker_process import package_environment
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Decoders leak a little with every file; a worker is replaced after so many.
+# Decoders leak a little with every file; a worker is replaced after this many files.
 JOBS_A_WORKER = 1000
 
 

@@ -48,7 +48,7 @@ class MediaReader:
 
     @classmethod
     def in_processes(cls, count: int, *, time_limit: float, cache: FrameCache | None = None) -> "MediaReader":
-        """One that decodes in so many processes, which end with this one; in this one for 0."""
+        """A reader that decodes in `count` processes, which end with this one; 0: in this one."""
         pool = MediaPool(count, time_limit=time_limit + GRACE_SECONDS) if count else None
         return cls(cache=cache, pool=pool, time_limit=time_limit)
 
@@ -107,7 +107,7 @@ class MediaReader:
         return video
 
     def image_size(self, path: MediaFile) -> tuple[int, int]:
-        """Height and width of `image` without bounds, of which no pixel is decoded.
+        """Height and width of `image` without bounds; no pixel is decoded.
 
         Raises:
             MediaError: missing, no image, too large.
@@ -115,7 +115,7 @@ class MediaReader:
         return probe_image(path) if self._pool is None else self._pool.call(probe_image, path)
 
     def video_size(self, path: MediaFile, *, fps: float, max_frames: int) -> VideoProbe:
-        """Size and times of the frames of `video` without bounds, of which no pixel is decoded.
+        """Size and times of the frames of `video` without bounds; no pixel is decoded.
 
         Raises:
             MediaError: as `probe_video`; or its worker died or ran out of time.
