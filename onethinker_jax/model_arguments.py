@@ -47,7 +47,7 @@ class ModelArguments:
     prefill_chunk_tokens: int | None = None
     """Most tokens of a prompt computed in one dispatch (chunked prefill); by default all."""
     image_max_pixels: int | None = None
-    """By default what the directory says."""
+    """The most pixels of an image; by default what the directory says."""
     video_fps: float = 2.0
     """Frames sampled of a second of video."""
     video_max_frames: int = 128

@@ -107,7 +107,7 @@ class ProblemType:
 
     @property
     def wordings(self) -> dict[Medium, Wording]:
-        """By medium."""
+        """The wording for each medium."""
         return {
             medium: (medium == "video" and self.video_wording) or self.wording for medium in get_args(Medium)
         }
@@ -242,7 +242,7 @@ class _Table(dict[str, ProblemType]):
 
 
 TABLE = _Table(_ROWS)
-"""By problem type. Asking for one that is not there raises ValueError."""
+"""The rows by problem type. Asking for one that is not there raises ValueError."""
 
 PROBLEM_TYPES: tuple[str, ...] = tuple(TABLE)
 TASKS: tuple[Task, ...] = tuple(Task(name, medium) for name, row in TABLE.items() for medium in row.media)

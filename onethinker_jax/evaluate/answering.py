@@ -1,7 +1,7 @@
 """Records -> answers with their scores, as they come: prompts are read a bounded number ahead of the sampler.
 
-What a video's prompt takes of memory (75 MB with 128 frames) is taken by as many as are read ahead, however many
-records there are.  A record that cannot be used is raised, or reported and left out, as ``BadRecords`` says.
+A video's prompt takes 75 MB of memory with 128 frames. Memory holds the prompts that are read ahead, not more for
+more records.  A record that cannot be used is raised, or reported and left out, as ``BadRecords`` says.
 """
 
 import logging

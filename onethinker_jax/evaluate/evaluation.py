@@ -85,7 +85,7 @@ def evaluate(
 
 
 def predictions_of(part: Sequence[Answered], records: Sequence[Record]) -> dict[int, Prediction]:
-    """By the record's number, of the answers that have scores."""
+    """The predictions of the answers that have scores, by the record's number."""
     return {
         one.number: Prediction(records[one.number], one.response, one.score, one.mask_iou)
         for one in part

@@ -146,7 +146,7 @@ def judge(
 
 
 def text_verdict(record: Record, candidate: Candidate, settings: FilterSettings) -> Verdict:
-    """By what the answer's text alone tells; KEPT says that no rule check found an error."""
+    """The verdict by what the answer's text alone tells; KEPT says that no rule check found an error."""
     text = candidate.text
     if candidate.finish_reason in _NOT_WHOLE:
         return Verdict(

@@ -81,7 +81,7 @@ class OrderedExamples:
             self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, count: int) -> None:
-        """Until ``count`` examples are made or under way; one, without threads."""
+        """Begins examples until ``count`` are made or under way; without threads it makes one."""
         if self._threads is None:
             if not self._coming:
                 position = next(self._positions)

@@ -91,7 +91,7 @@ class CheckSettings:
     """Model directory: also print how many tokens and patches its processor makes of the records, by task, and the
     settings of training that they fit."""
     max_new_tokens: int = 4096
-    """With a model: tokens of an answer, for which RL's rows need room beside a prompt."""
+    """With a model: the most tokens of an answer; RL's rows need capacity for them beside a prompt."""
     image_min_pixels: int | None = None
     """With a model: bounds of an image's area, by default the directory's."""
     image_max_pixels: int | None = None

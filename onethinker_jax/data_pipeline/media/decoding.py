@@ -92,7 +92,7 @@ def load_image(path: str | MediaFile, *, bounds: PixelBounds | None = None) -> n
     """Reads an image file as uint8 RGB [H, W, 3], resized if there are `bounds`.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit, 32-bit and float greys are scaled to
-    8 bits (`grey_levels.to_rgb` says how), palettes, greys and CMYK are converted. Of an animation the first frame is
+    8 bits (`grey_levels.to_rgb` says how), palettes, greys and CMYK are converted. The first frame of an animation is
     taken. HEIC needs the extra `heic`.
 
     Raises:
@@ -119,7 +119,7 @@ def probe_image(path: str | MediaFile) -> tuple[int, int]:
         width, height = image.size
         if isinstance(image, HeicPicture):
             return height, width
-        # Of a TIFF Pillow gives the size upright.
+        # Pillow gives the size of a TIFF upright.
         turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
 

@@ -185,7 +185,7 @@ class Film:
     def _checked(
         self, packets: Packets, number: int, at: int, packet: Packet, reading: Iterator[Packet]
     ) -> Iterator[tuple[int, Packet]]:
-        """From the packet `at` on, just read; gives those from `number` on."""
+        """Checks the packets from `at` on, which was just read; gives those from `number` on."""
         while packet.size:
             if at >= len(packets) or packets.identity(at) != _identity(packet):
                 self._rewinds = self._rewinds and number > 0

@@ -73,7 +73,7 @@ def _moved(moments: np.ndarray, near: tuple[float, ...], most: float) -> np.ndar
 
 
 def read_timeline(film: Film) -> tuple[Timeline, Iterator[VideoFrame]]:
-    """From the packets where that is exact, else by decoding the whole file; and its frames from the first on.
+    """The timeline, from the packets where they are exact, else from a decode; and the frames from the first on.
 
     Raises:
         MediaError: truncated, damaged, without a frame, or too slow. FFmpegError: not readable.
@@ -110,7 +110,7 @@ def _head_length(film: Film) -> int:
 
 
 def decoded_timeline(film: Film, packets: Packets) -> tuple[Timeline, Iterator[VideoFrame]]:
-    """From a decode of the whole file; and its frames from the first on, decoded once more.
+    """The timeline from a decode of the whole file; and its frames from the first on, decoded once more.
 
     Raises:
         MediaError: damaged, without a frame, or too slow. FFmpegError: not readable.
@@ -227,7 +227,7 @@ def _refuse_truncated(film: Film, packets: Packets) -> None:
     if len(packets) >= promised - _tolerated(promised):
         return
     times = [time for time in (*packets.pts, *packets.dts) if time is not None]
-    # Of an AVI each chunk lasts a tick, and FFmpeg already shortens the duration to what is left of the file.
+    # Each chunk of an AVI lasts a tick, and FFmpeg already shortens the duration to what is left of the file.
     duration = promised if film.container.format.name == "avi" else film.stream.duration
     if times and duration:
         frame = duration / promised

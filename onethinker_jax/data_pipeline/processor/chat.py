@@ -256,7 +256,7 @@ def _template(path: Path, config: dict[str, Any]) -> str:
 
 
 def _chosen(file: Path, template: object) -> str:
-    """The template itself, or of several the one that is named "default"."""
+    """The template itself; among several the one that is named "default"."""
     if isinstance(template, list):
         try:
             named = {entry["name"]: entry["template"] for entry in template}

@@ -208,7 +208,7 @@ def _vision_config(path: Path) -> dict[str, Any]:
 
 
 def _processor_configs(path: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """File and settings of "image" and of "video" processing, of those that a directory holds."""
+    """The file and settings of "image" and "video" processing, each where the directory holds it."""
     both = path / "processor_config.json"
     joint = read_json(both) if both.is_file() else {}
     found: dict[str, tuple[Path, dict[str, Any]]] = {}

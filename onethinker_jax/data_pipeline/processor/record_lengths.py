@@ -86,7 +86,7 @@ def misfits(lengths: np.ndarray, limits: Sequence[Limit]) -> list[Misfit]:
 
 
 def advice(lengths: np.ndarray, limits: Sequence[Limit]) -> str:
-    """The flags, ready to be pasted, with which all of these lengths fit; of those limits only that are exceeded."""
+    """The flags, ready to be pasted, with which all of these lengths fit: one for each limit that is exceeded."""
     exceeded = [limit for limit in limits if (limit.needed(lengths) > limit.most).any()]
     return " ".join(f"{limit.flag} {limit.value(lengths)}" for limit in exceeded)
 
@@ -103,7 +103,7 @@ class Measured:
 
 
 def chosen_records(count: int, check: CheckLengths, *, host: int = 0, hosts: int = 1) -> range | list[int]:
-    """Numbers of the records that a process measures, of `count`: of a sample those that lie evenly."""
+    """The numbers of the records that a process measures, out of `count`; a sample's lie evenly."""
     if check == "none":
         return []
     if check == "all" or count <= SAMPLED_RECORDS:

@@ -96,7 +96,7 @@ def train_tokenizer(
             an image and of a whole video (Hugging Face's meaning of `size`).
 
     Raises:
-        ValueError: `vocab_size` has no room for the bytes and the special tokens.
+        ValueError: `vocab_size` has no capacity for the bytes and the special tokens.
     """
     added = len(SPECIAL_TOKENS) + len(THINK_TOKENS)
     if vocab_size < BYTES + added:

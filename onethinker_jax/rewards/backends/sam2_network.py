@@ -22,7 +22,7 @@ class Features(NamedTuple):
     def of_frames(
         cls, flat: Sequence[Tensor], sizes: Sequence[tuple[int, int]], position: Tensor
     ) -> list[Features]:
-        """From what both networks call vision features: maps of B frames, each [height · width, B, channels]."""
+        """The features from both networks' vision features: maps of B frames, each [height · width, B, channels]."""
         maps = [level.permute(1, 2, 0).unflatten(2, size) for level, size in zip(flat, sizes, strict=True)]
         one = position[:, :1].clone()  # it is the same for all frames
         return [cls(tuple(level[n : n + 1] for level in maps), one) for n in range(position.shape[1])]
