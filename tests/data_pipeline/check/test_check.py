@@ -228,7 +228,7 @@ def test_lengths_for_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -
     flags_of_rl = re.search(r"^RL, all records fit: (.*)$", said, re.MULTILINE)
     assert flags_of_rl is not None
     values = dict(re.findall(r"--([\w.-]+) ([\d.]+)", flags_of_rl[1]))
-    assert 0 <= int(values["rl.rollout.prompt_tokens"]) - max(tokens) < 16
+    assert 0 <= int(values["rl.rollout.prompt-tokens"]) - max(tokens) < 16
     assert 0 <= int(values["rl.batch.tokens"]) - max(tokens) - 100 < 16
     assert values["data.image-max-pixels"] == "8192" and values["data.video-max-frames"] == "8"
     longest = max(len(processor.training(record).tokens) for record in read_records(sft))
