@@ -220,7 +220,7 @@ def generation_shape(settings: SamplerSettings, compute_dtype: str, shards: int)
         slots=min(settings.sample_slots or settings.group_size, settings.group_size),
         prompt_buckets=settings.buckets(),
         prefill_rows=-(-prefill_rows // shards) * shards,
-        burst=min(settings.decode_block, settings.max_new_tokens),
+        decode_block=min(settings.decode_block, settings.max_new_tokens),
         kv_dtype=settings.kv_dtype or compute_dtype,
         prefill_tokens=settings.prefill_chunk_tokens,
     )

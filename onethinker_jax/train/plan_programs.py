@@ -173,19 +173,19 @@ def _sampling_programs(
     def decode(weights: nnx.State, cache: KVCache, batch: tuple[Slots, Any]) -> Any:
         slots, key = batch
         zero = jnp.int32(0)
-        return functions.burst(weights, cache, slots, key, zero, zero, zero)
+        return functions.decode_block(weights, cache, slots, key, zero, zero, zero)
 
     row, slot = (shape.rows,), (shape.rows, shape.slots)
     numbers = [jax.ShapeDtypeStruct(size, jnp.int32) for size in (row, slot, slot, slot)]
     key = jax.eval_shape(lambda: jax.random.key(0))
     slots = Slots(*numbers, live=jax.ShapeDtypeStruct(slot, jnp.bool_))
     samples = sampler.prompts * settings.group_size / (shape.rows * shape.slots)
-    runs = math.ceil(samples * settings.max_new_tokens / shape.burst)
+    runs = math.ceil(samples * settings.max_new_tokens / shape.decode_block)
     arguments = {"weights to decode": weights, "KV cache": cache, "batch": (slots, key)}
-    tokens = shape.rows * shape.slots * shape.burst
+    tokens = shape.rows * shape.slots * shape.decode_block
     jitted = jax.jit(decode, donate_argnums=1)
     name = f"{sampler.stage} decoding"
-    programs.append(Program(name, jitted, arguments, beside, runs, tokens, trips=shape.burst))
+    programs.append(Program(name, jitted, arguments, beside, runs, tokens, trips=shape.decode_block))
     return [*programs, *moving]
 
 

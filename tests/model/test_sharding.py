@@ -108,16 +108,16 @@ def test_a_layer_is_gathered_whole_and_its_gradient_is_sharded():
 def test_sampling_equals_one_device(checkpoint):
     """Six prompts in four rows over four data shards, heads over two devices, weights moved to decode."""
     prompts = [tiny.example("text", seed=seed) for seed in range(6)]
-    shape = shape_of(rows=4, slots=2, prefill_rows=4, burst=5)
+    shape = shape_of(rows=4, slots=2, prefill_rows=4, decode_block=5)
     equals_one_device(checkpoint, prompts, shape, shape)
 
 
 @needs_eight
 @pytest.mark.parametrize("checkpoint", ["experts"], indirect=True)
 def test_prompts_in_pieces_equal_whole_ones_on_one_device(checkpoint):
-    """Images, videos and DeepStack features in pieces, the fifth prompt's behind bursts."""
+    """Images, videos and DeepStack features in pieces, the fifth prompt's behind decode blocks."""
     prompts = [tiny.example(kind) for kind in ("image and video", "text", "one image", "video", "text")]
-    whole = shape_of(rows=4, slots=2, prefill_rows=4, burst=5)
+    whole = shape_of(rows=4, slots=2, prefill_rows=4, decode_block=5)
     equals_one_device(checkpoint, prompts, replace(whole, prefill_tokens=7), whole)
 
 

@@ -1,7 +1,7 @@
-"""The host's part of sampling: which prompt is in which row and which sample in which slot, between bursts.
+"""The host's part of sampling: which prompt is in which row and which sample in which slot, between decode blocks.
 
 A slot whose sample has ended takes the next waiting sample of its row's prompt; a row without samples takes the next
-prompt, which was prefilled behind the bursts before: whole behind one of them, or a piece behind each.  When nothing
+prompt, which was prefilled behind the decode blocks before: whole behind one, or a piece behind each.  When nothing
 waits, few rows that are left go on in a smaller batch.  All shapes are fixed: after ``warm_up`` nothing compiles.
 """
 
@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.model.attention.kv_cache import KVCache, Prefilled
-from onethinker_jax.model.generation.generate import Burst, GenerationShape, Slots, make_programs
+from onethinker_jax.model.generation.generate import DecodeBlock, GenerationShape, Slots, make_programs
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding, shard_rows
@@ -122,16 +122,18 @@ class ContinuousBatching:
                 cache = self._shrink(cache, table)
             fewest = table.fewest(more, self.sizes)
             slots = table.slots(prompts.first, prompts.stride)
-            cache, burst = self.programs.burst(params, cache, slots, key, np.int32(column), *fewest)
+            cache, decode_block = self.programs.decode_block(
+                params, cache, slots, key, np.int32(column), *fewest
+            )
             if staged is None and waiting:
                 staged = self._stage(params, prompts, waiting)
             if staged is not None:
                 staged.advance()
             if finished:  # while the device is busy
                 yield finished
-            burst = jax.device_get(burst)
-            column = (column + int(burst.steps)) % cache.suffix.room
-            finished = table.take_in(burst, self.sampling, find_stop)
+            decode_block = jax.device_get(decode_block)
+            column = (column + int(decode_block.steps)) % cache.suffix.room
+            finished = table.take_in(decode_block, self.sampling, find_stop)
         if finished:
             yield finished
 
@@ -149,7 +151,7 @@ class ContinuousBatching:
             if size < len(idle.prompt):
                 cache = self.programs.take(cache, idle.keep(size))
             key = jax.random.fold_in(jax.random.key(0), 0)
-            cache, _ = self.programs.burst(params, cache, idle.slots(), key, zero, zero, zero)
+            cache, _ = self.programs.decode_block(params, cache, idle.slots(), key, zero, zero, zero)
         self._warm = True
 
     def _bucket(self, tokens: int, patches: int) -> int:
@@ -276,7 +278,7 @@ class _Table:
         self.live = np.zeros((rows, slots), bool)
         self.drawn: dict[
             tuple[int, int], list[list[np.ndarray]]
-        ] = {}  # of (prompt, sample), a burst an entry
+        ] = {}  # of (prompt, sample), a decode block an entry
 
     def slots(self, first: int = 0, stride: int = 1) -> Slots:
         """Copies, as the device may read them later; prompt i is number first + i x stride."""
@@ -297,7 +299,7 @@ class _Table:
                 self.live[row, slot] = True
 
     def fewest(self, more: bool, sizes: list[int]) -> tuple[np.int32, np.int32]:
-        """At how many live rows, and at how many live slots, a burst ends since something else is better done."""
+        """At how many live rows, and at how many live slots, a decode block ends: something else is better done."""
         rows, slots = int(self.live.any(-1).sum()), int(self.live.sum())
         if more:
             least_rows = rows - max(rows // REFILL, 1)
@@ -313,19 +315,21 @@ class _Table:
             setattr(self, name, getattr(self, name)[chosen])
         return chosen
 
-    def take_in(self, burst: Burst, sampling: SamplingConfig, find_stop: FindStop | None) -> list[Finished]:
-        """What a burst drew; returns the samples that ended, whose slots (and rows) are free now."""
+    def take_in(
+        self, decode_block: DecodeBlock, sampling: SamplingConfig, find_stop: FindStop | None
+    ) -> list[Finished]:
+        """What a decode block drew; returns the samples that ended, whose slots (and rows) are free now."""
         finished = []
         for row, slot in np.argwhere(self.live):
-            known, length = int(self.length[row, slot]), int(burst.length[row, slot])
+            known, length = int(self.length[row, slot]), int(decode_block.length[row, slot])
             name = int(self.prompt[row]), int(self.sample[row, slot])
-            kinds = (burst.tokens, burst.logprobs, burst.model_logprobs)
+            kinds = (decode_block.tokens, decode_block.logprobs, decode_block.model_logprobs)
             parts = self.drawn.setdefault(name, [])
             parts.append([kind[: length - known, row, slot] for kind in kinds])
             cut = None
             if find_stop is not None:
                 cut = find_stop(np.concatenate([tokens for tokens, _, _ in parts]), known)
-            if burst.live[row, slot] and cut is None:
+            if decode_block.live[row, slot] and cut is None:
                 continue
             whole = (np.concatenate(kind)[:cut] for kind in zip(*self.drawn.pop(name), strict=True))
             tokens, logprobs, model_logprobs = whole
@@ -333,8 +337,8 @@ class _Table:
             reason = reason if cut is None else "stop_string"
             finished.append(Finished(*name, tokens, logprobs, model_logprobs, reason))
             self.live[row, slot] = False
-        self.token = np.where(self.live, burst.tokens[burst.steps - 1], 0)
-        self.length = burst.length.copy()
+        self.token = np.where(self.live, decode_block.tokens[decode_block.steps - 1], 0)
+        self.length = decode_block.length.copy()
         done = ~self.live.any(-1) & (self.started == self.samples)
         self.prompt[done], self.started[done] = -1, 0
         return finished

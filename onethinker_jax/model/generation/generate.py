@@ -1,9 +1,9 @@
-"""The device's part of sampling: prompts are prefilled, put into rows of a cache, and decoded in bursts.
+"""The device's part of sampling: prompts are prefilled, put into rows of a cache, and decoded block by block.
 
 A prompt's vision tower and prefill run once, its keys and values are stored once, and a decode step reads them once
 for all samples of it.  Prompts are prefilled whole, in one dispatch, or in pieces of some tokens: media and
-embeddings first, then a dispatch a piece.  A burst is one dispatch of up to ``burst`` tokens a slot, which ends early
-when enough of its slots have; the host (``continuous_batching.py``) then puts other samples in their place.
+embeddings first, then a dispatch a piece.  A decode block is one dispatch of up to ``decode_block`` tokens a slot;
+it ends early when enough of its slots have; the host (``continuous_batching.py``) then gives them other samples.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class GenerationShape:
     slots: int  # g, samples of a prompt decoded together
     prompt_buckets: tuple[tuple[int, int], ...]  # (tokens, patches) of padded prompts, smallest first
     prefill_rows: int  # P, prompts prefilled together
-    burst: int = 32  # most tokens a slot draws in one dispatch
+    decode_block: int = 32  # most tokens a slot draws in one dispatch
     halvings: int = 2  # how often few rows that are left are halved; each costs a decode step to compile
     kv_dtype: str = "float32"  # or bfloat16, int8
     prefill_tokens: int | None = None  # most of a prompt that are computed in one dispatch; None: all
@@ -82,8 +82,8 @@ class Slots:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Burst:
-    """What a burst of ``steps`` tokens drew; a slot's own are the first ones, as many as its length grew by."""
+class DecodeBlock:
+    """What a decode block of ``steps`` tokens drew; a slot's own are the first ones, as many as its length grew by."""
 
     tokens: HostOrDevice  # int32 [N, R, g]
     logprobs: HostOrDevice  # float32 [N, R, g], of the distribution sampled from
@@ -97,7 +97,7 @@ class Burst:
 class Programs:
     """The compiled functions.
 
-    ``insert`` and ``burst`` take the place of the cache they are given, ``prefill_piece`` of the prompts.
+    ``insert`` and ``decode_block`` take the place of the cache they are given, ``prefill_piece`` of the prompts.
     """
 
     empty: Callable[[nnx.State], KVCache]
@@ -105,12 +105,12 @@ class Programs:
     embed: Callable[[nnx.State, ModelInputs, Array, Array], tuple[Embedded, Prefilled]]
     prefill_piece: Callable[[nnx.State, Embedded, Prefilled, HostOrDevice], Prefilled]
     insert: Callable[[KVCache, Prefilled, HostOrDevice], KVCache]
-    burst: Callable[..., tuple[KVCache, Burst]]
+    decode_block: Callable[..., tuple[KVCache, DecodeBlock]]
     take: Callable[[KVCache, HostOrDevice], KVCache]
 
 
 def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: GenerationShape) -> Programs:
-    """Sampling's programs; parameters come first, then the arguments of ``prefill`` and ``decode_burst``."""
+    """Sampling's programs; parameters come first, then the arguments of ``prefill`` and ``decode_block``."""
 
     def prefill_prompts(
         params: nnx.State, prompts: ModelInputs, length: Array, following: Array
@@ -125,8 +125,8 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
     def piece(params: nnx.State, embedded: Embedded, prompts: Prefilled, start: HostOrDevice) -> Prefilled:
         return prefill_piece(nnx.merge(graphdef, params), embedded, prompts, start, shape=shape)
 
-    def decode(params: nnx.State, *arguments: Any) -> tuple[KVCache, Burst]:
-        return decode_burst(nnx.merge(graphdef, params), *arguments, sampling=sampling, shape=shape)
+    def decode(params: nnx.State, *arguments: Any) -> tuple[KVCache, DecodeBlock]:
+        return decode_block(nnx.merge(graphdef, params), *arguments, sampling=sampling, shape=shape)
 
     def new_cache(params: nnx.State) -> KVCache:
         return empty(nnx.merge(graphdef, params), sampling, shape)
@@ -219,10 +219,10 @@ class _Decoding:
     cache: KVCache
     column: Array  # int32 []
     slots: Slots
-    drawn: Burst
+    drawn: DecodeBlock
 
 
-def decode_burst(
+def decode_block(
     model: Qwen3VL,
     cache: KVCache,
     slots: Slots,
@@ -233,16 +233,16 @@ def decode_burst(
     *,
     sampling: SamplingConfig,
     shape: GenerationShape,
-) -> tuple[KVCache, Burst]:
-    """Up to ``shape.burst`` more tokens of every live slot, and the cache with their keys and values.
+) -> tuple[KVCache, DecodeBlock]:
+    """Up to ``shape.decode_block`` more tokens of every live slot, and the cache with their keys and values.
 
-    ``key`` is that of (seed, step), ``column`` where the cache's ring goes on.  The burst ends when no more than
+    ``key`` is that of (seed, step), ``column`` where the cache's ring goes on.  The decode block ends when no more than
     ``fewest_rows`` rows have a live slot, or no more than ``fewest_slots`` slots are live.
     """
     slots = jax.tree.map(jnp.asarray, slots)
     keys = sample_keys(key, jnp.broadcast_to(slots.prompt[:, None], slots.sample.shape), slots.sample)
-    room = (shape.burst, *slots.token.shape)
-    nothing = Burst(
+    room = (shape.decode_block, *slots.token.shape)
+    nothing = DecodeBlock(
         jnp.zeros(room, jnp.int32),
         jnp.zeros(room, jnp.float32),
         jnp.zeros(room, jnp.float32),
@@ -254,7 +254,7 @@ def decode_burst(
     def unfinished(state: _Decoding) -> Array:
         live = state.slots.live
         enough = (live.any(-1).sum() <= fewest_rows) | (live.sum() <= fewest_slots)
-        return (state.drawn.steps < shape.burst) & ~enough
+        return (state.drawn.steps < shape.decode_block) & ~enough
 
     step = partial(_step, model, sampling, shape.kv_dtype, keys)
     state = jax.lax.while_loop(unfinished, step, _Decoding(cache, jnp.asarray(column), slots, nothing))

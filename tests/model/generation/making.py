@@ -38,7 +38,7 @@ def shape_of(**changes: Any) -> GenerationShape:
         "slots": 2,
         "prompt_buckets": WHOLE,
         "prefill_rows": 3,
-        "burst": LONG,
+        "decode_block": LONG,
         "halvings": 0,
     }
     return GenerationShape(**{**settings, **changes})

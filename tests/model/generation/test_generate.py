@@ -11,7 +11,7 @@ from flax import nnx
 
 from onethinker_jax.model.attention import decode_attention
 from onethinker_jax.model.generation.continuous_batching import ContinuousBatching
-from onethinker_jax.model.generation.generate import Burst, Programs, Slots, make_programs
+from onethinker_jax.model.generation.generate import DecodeBlock, Programs, Slots, make_programs
 from onethinker_jax.model.generation.sampling import SamplingConfig, sample_keys
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.vision import patch_values
@@ -29,18 +29,18 @@ LAYOUTS = {
         "rows": 2,
         "slots": 3,
         "prefill_rows": 1,
-        "burst": 5,
+        "decode_block": 5,
         "prompt_buckets": ((48, 48), *WHOLE),
     },
     "more rows than prompts, which are halved": {
         "rows": 12,
         "slots": 4,
         "prefill_rows": 8,
-        "burst": 11,
+        "decode_block": 11,
         "halvings": 2,
     },
 }
-IN_TURN = {"rows": 4, "slots": 3, "prefill_rows": 2, "burst": 6}
+IN_TURN = {"rows": 4, "slots": 3, "prefill_rows": 2, "decode_block": 6}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def one_shot(pairs):
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_continuations_equal_transformers(pairs, name):
     prompts = [tiny.example(kind) for kind in KINDS]
-    run = batching(pairs(name).model, sampling(temperature=0.0), shape_of(rows=2, slots=1, burst=9))
+    run = batching(pairs(name).model, sampling(temperature=0.0), shape_of(rows=2, slots=1, decode_block=9))
     got = run(prompts, 1)
     assert len(np.unique([one.tokens for one in got.values()])) > 20, "repetitions would show little"
     for number, (kind, prompt) in enumerate(zip(KINDS, prompts, strict=True)):
@@ -82,7 +82,9 @@ def greedy_in_transformers(hf, prompt: tiny.Sample) -> list[int]:
 def test_log_probabilities_equal_a_full_forward(pairs, name, temperature):
     """What the cached decode reported = prompt and completion in one uncached forward pass, as training makes it."""
     prompts = [tiny.example(kind) for kind in ("two images of different sizes", "image and video", "text")]
-    got = batching(pairs(name).model, sampling(temperature=temperature), shape_of(burst=10))(prompts, 2)
+    got = batching(pairs(name).model, sampling(temperature=temperature), shape_of(decode_block=10))(
+        prompts, 2
+    )
     for (number, _), one in got.items():
         prompt = prompts[number]
         whole = prompt.extended(one.tokens)
@@ -98,7 +100,7 @@ def test_log_probabilities_equal_a_full_forward(pairs, name, temperature):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_no_layout_changes_a_sample(pairs, one_shot, layout):
-    """Shared prompts or not, rows, slots, queues, bursts, paddings: the same tokens and log-probabilities."""
+    """Shared prompts or not, rows, slots, queues, decode blocks, paddings: the same tokens and log-probabilities."""
     _, ends, expected = one_shot
     assert len({len(one.tokens) for one in expected.values()}) > 10
     run = batching(pairs("tied").model, sampling(eos_ids=ends), shape_of(**LAYOUTS[layout]))
@@ -109,7 +111,7 @@ def test_chunks_change_nothing(pairs, one_shot, monkeypatch):
     """The cache in many chunks, its ring written round more than once."""
     _, ends, expected = one_shot
     monkeypatch.setattr(decode_attention, "CHUNK", 8)
-    shape = shape_of(rows=2, slots=2, burst=5)
+    shape = shape_of(rows=2, slots=2, decode_block=5)
     assert_same(batching(pairs("tied").model, sampling(eos_ids=ends), shape)(EXAMPLES, 4), expected)
 
 
@@ -130,9 +132,9 @@ def test_prompts_in_pieces_change_nothing(pairs, one_shot, monkeypatch, piece, l
     assert_same(few, {name: one for name, one in expected.items() if name[0] == 0})
 
 
-def test_pieces_go_by_between_bursts():
-    """One dispatch behind each burst; all that are left when a row is free.  Programs that only say they ran."""
-    shape = shape_of(rows=1, slots=1, prefill_rows=1, burst=8, prefill_tokens=8)
+def test_pieces_go_by_between_decode_blocks():
+    """One dispatch behind each decode block; all that are left when a row is free.  Programs that only say they ran."""
+    shape = shape_of(rows=1, slots=1, prefill_rows=1, decode_block=8, prefill_tokens=8)
     assert [shape.piece_starts(48, longest) for longest in (1, 16, 17)] == [[0], [0, 8], [0, 8, 16]]
     assert shape.piece_starts(20, 20) == [0, 8, 12]  # none reaches beyond the padding
     assert shape.piece_starts(5, 5) == [0]
@@ -145,11 +147,11 @@ def test_pieces_go_by_between_bursts():
 
         return run
 
-    def burst(_params: Any, cache: Any, slots: Slots, *_: Any) -> Any:
-        ran.append("burst")
+    def decode_block(_params: Any, cache: Any, slots: Slots, *_: Any) -> Any:
+        ran.append("decode_block")
         length = np.minimum(slots.length + 8, 20)
         drawn = np.zeros((8, 1, 1), np.int32)
-        return cache, Burst(drawn, drawn, drawn, length, slots.live & (length < 20), 8)
+        return cache, DecodeBlock(drawn, drawn, drawn, length, slots.live & (length < 20), 8)
 
     cache: Any = SimpleNamespace(suffix=SimpleNamespace(room=20))
     model: Any = None
@@ -160,7 +162,7 @@ def test_pieces_go_by_between_bursts():
         embed=noted("embed", ("embedded", "nothing yet")),
         prefill_piece=noted("piece", "more"),
         insert=noted("insert", cache),
-        burst=burst,
+        decode_block=decode_block,
         take=noted("take", cache),
     )
     decoding.warm_up(model)
@@ -169,8 +171,8 @@ def test_pieces_go_by_between_bursts():
     for _ in decoding(model, prompts, samples=1, seed=0, step=0):
         pass
     assert " ".join(ran) == (
-        "empty embed piece piece piece piece piece insert burst embed burst piece burst piece "
-        "piece piece piece insert burst burst burst"
+        "empty embed piece piece piece piece piece insert decode_block embed decode_block piece decode_block piece "
+        "piece piece piece insert decode_block decode_block decode_block"
     )
 
 
@@ -220,7 +222,7 @@ def test_seed_and_step_are_part_of_the_key(pairs, one_shot):
 
 
 def test_a_stop_found_by_the_host_cuts_a_sample(pairs, one_shot):
-    """Here the stop is two multiples of five in a row; what was drawn behind it in the same burst is dropped."""
+    """Here the stop is two multiples of five in a row; what was drawn behind it in the same decode block is dropped."""
     free, _, _ = one_shot
 
     def find_stop(tokens: np.ndarray, known: int) -> int | None:
@@ -242,7 +244,9 @@ def test_nothing_compiles_after_warm_up(pairs):
     run = batching(
         pairs("tied").model,
         sampling(eos_ids=tuple(range(0, 150, 20))),
-        shape_of(rows=4, slots=2, prefill_rows=2, burst=4, prompt_buckets=((48, 48), *WHOLE), halvings=2),
+        shape_of(
+            rows=4, slots=2, prefill_rows=2, decode_block=4, prompt_buckets=((48, 48), *WHOLE), halvings=2
+        ),
     )
     with count_compilations() as compilations:
         run(EXAMPLES[:1], 1)
@@ -297,9 +301,9 @@ def test_a_smaller_cache_is_close(pairs, one_shot, dtype, largest, mean):
 def test_pieces_are_quantised_when_they_are_whole(pairs):
     """With an int8 cache too a piece sees what whole prompts do; only rounding to the next step can differ."""
     got = [
-        batching(pairs("tied").model, sampling(), shape_of(kv_dtype="int8", burst=8, prefill_tokens=piece))(
-            EXAMPLES[:5], 2
-        )
+        batching(
+            pairs("tied").model, sampling(), shape_of(kv_dtype="int8", decode_block=8, prefill_tokens=piece)
+        )(EXAMPLES[:5], 2)
         for piece in (None, 7)
     ]
     assert_same(got[1], got[0], atol=2e-3)
@@ -314,7 +318,7 @@ def test_a_prompt_that_fits_nowhere(pairs):
 def test_truncated_sampling_stays_inside(pairs):
     """Top-k 1 draws what greedy decoding does, with probability 1 under its own distribution."""
     model, prompts = pairs("tied").model, [tiny.example(kind) for kind in KINDS]
-    shape = shape_of(rows=2, slots=1, burst=9)
+    shape = shape_of(rows=2, slots=1, decode_block=9)
     ours = batching(model, sampling(top_k=1, temperature=3.0), shape)(prompts, 1)
     greedy = batching(model, sampling(temperature=0.0), shape)(prompts, 1)
     for name, one in ours.items():
@@ -350,6 +354,8 @@ def test_warm_up_takes_the_patch_size_from_the_model():
     config = tiny.variant(vision={"patch_size": 8})
     assert config.vision.patch_values == 384
     graphdef, params = nnx.split(Qwen3VL(config, rngs=nnx.Rngs(0)))
-    decoding = ContinuousBatching(graphdef, sampling(), shape_of(rows=1, slots=1, prefill_rows=1, burst=2))
+    decoding = ContinuousBatching(
+        graphdef, sampling(), shape_of(rows=1, slots=1, prefill_rows=1, decode_block=2)
+    )
     decoding.warm_up(params)
     assert patch_values(params) == config.vision.patch_values
