@@ -32,7 +32,7 @@ from onethinker_jax.model.inputs import ModelInputs, VisionInputs, mrope_positio
 
 VARIANTS = ("shared", "repeated", "transformers")
 IMAGE, VIDEO, START, END = 8188, 8189, 8190, 8191
-FORBIDDEN = (IMAGE, VIDEO, START, END)
+SUPPRESSED = (IMAGE, VIDEO, START, END)
 GRID = np.array([[1, 32, 32]])  # patches of the image: 256 tokens
 IMAGE_TOKENS = int(GRID.prod()) // 4
 GRID_SIDE = 16
@@ -131,7 +131,7 @@ def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int]
         prefill_rows=1,
         kv_dtype=settings.kv_dtype or settings.dtype,
     )
-    config = SamplingConfig(settings.response, eos_ids=(), forbidden_ids=FORBIDDEN)
+    config = SamplingConfig(settings.response, eos_ids=(), suppressed_ids=SUPPRESSED)
     decoding = ContinuousBatching(graphdef, config, shape)
 
     def stack(numbers: Any, *_: int) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
@@ -186,7 +186,7 @@ def transformers_sampler(directory: Path, settings: argparse.Namespace) -> Calla
                 temperature=1.0,
                 top_k=0,
                 top_p=1.0,
-                suppress_tokens=list(FORBIDDEN),
+                suppress_tokens=list(SUPPRESSED),
                 eos_token_id=None,
                 pad_token_id=0,
             )

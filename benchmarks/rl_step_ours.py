@@ -123,7 +123,7 @@ def check(
         )
     ]
     advantages = np.random.default_rng(0).normal(size=(PROMPTS, SAMPLES)).astype(np.float32)
-    sampling = replace(sampler.config, forbidden_ids=())
+    sampling = replace(sampler.config, suppressed_ids=())
     policy = Policy(graphdef, mesh)
     score = rl_logprobs(policy, sampling)
     update = rl_update(policy, optimizer_of(settings), settings, sampling)

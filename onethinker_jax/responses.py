@@ -64,7 +64,7 @@ class Sampler:
         self._first, self._stride = first, stride
         self.mesh, self.compute_dtype = mesh, compute_dtype
         self.config = sampling_config(
-            settings, eos_ids=processor.ends.eos_ids, forbidden_ids=forbidden_ids(processor)
+            settings, eos_ids=processor.ends.eos_ids, suppressed_ids=suppressed_ids(processor)
         )
         shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
         shape = generation_shape(settings, compute_dtype, shards)
@@ -187,7 +187,7 @@ def prompt_of(record: Record, processor: Processor, settings: SamplerSettings) -
     return prompt
 
 
-def forbidden_ids(processor: Processor) -> tuple[int, ...]:
+def suppressed_ids(processor: Processor) -> tuple[int, ...]:
     """Tokens that only the processor may write: placeholders and vision markers."""
     return (
         processor.image_token_id,
@@ -198,14 +198,14 @@ def forbidden_ids(processor: Processor) -> tuple[int, ...]:
 
 
 def sampling_config(
-    settings: SamplerSettings, *, eos_ids: tuple[int, ...], forbidden_ids: tuple[int, ...]
+    settings: SamplerSettings, *, eos_ids: tuple[int, ...], suppressed_ids: tuple[int, ...]
 ) -> SamplingConfig:
     """The distribution that the settings describe.  Raises ValueError naming one that is none."""
     return SamplingConfig(
         max_new_tokens=settings.max_new_tokens,
         eos_ids=eos_ids,
         temperature=settings.temperature,
-        forbidden_ids=forbidden_ids,
+        suppressed_ids=suppressed_ids,
         top_k=settings.top_k,
         top_p=settings.top_p,
         min_p=settings.min_p,

@@ -17,7 +17,7 @@ from onethinker_jax.data_pipeline.processor.record_lengths import UNKNOWN
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.generation.generate import make_programs
 from onethinker_jax.model.sharding import BATCH_AXES, DECODE_RULES, tree_shardings
-from onethinker_jax.responses import forbidden_ids, generation_shape, sampling_config
+from onethinker_jax.responses import generation_shape, sampling_config, suppressed_ids
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.checkpoint import Checkpoints
@@ -203,7 +203,7 @@ def _decoding(
     """Weights to decode with, where they are others than the policy's, and the KV cache, laid evenly over the mesh."""
     mesh, dtype, processor = ready.mesh, config.model.compute_dtype, ready.processor
     sampling = sampling_config(
-        settings, eos_ids=processor.ends.eos_ids, forbidden_ids=forbidden_ids(processor)
+        settings, eos_ids=processor.ends.eos_ids, suppressed_ids=suppressed_ids(processor)
     )
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     functions: Any = make_programs(graphdef, sampling, generation_shape(settings, dtype, shards))

@@ -37,19 +37,19 @@ def token_logprobs(
     mask: Bool[Array, "B T"],
     *,
     temperature: float = 1.0,
-    forbidden_ids: tuple[int, ...] = (),
+    suppressed_ids: tuple[int, ...] = (),
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """log pi(target) and the entropy of pi where ``mask`` is true, elsewhere 0; float32, in nats.
 
-    ``temperature`` and ``forbidden_ids`` make pi the distribution that was sampled from.
+    ``temperature`` and ``suppressed_ids`` make pi the distribution that was sampled from.
     """
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
-        return _score(_Policy(temperature, forbidden_ids), hidden, head, targets, mask)
+        return _score(_Policy(temperature, suppressed_ids), hidden, head, targets, mask)
     # Each device scores its own rows by its own columns of the head, which are gathered once, not for every chunk.
     rows = PartitionSpec(BATCH_AXES)
     score = jax.shard_map(
-        partial(_score, _Policy(temperature, forbidden_ids, "tensor")),
+        partial(_score, _Policy(temperature, suppressed_ids, "tensor")),
         mesh=mesh,
         in_specs=(rows, PartitionSpec(None, "tensor"), rows, rows),
         out_specs=rows,
@@ -66,7 +66,7 @@ class _Policy:
     """What is made of logits; and the mesh axis, if any, whose devices have columns of the head of their own."""
 
     temperature: float
-    forbidden_ids: tuple[int, ...]
+    suppressed_ids: tuple[int, ...]
     axis: str | None = None
 
 
@@ -118,14 +118,14 @@ class _Blocks:
     def scores(
         self, states: Float[Array, "C D"], number: Array, targets: Int[Array, " C"]
     ) -> tuple[Float[Array, "C W"], Bool[Array, "C W"]]:
-        """Float32 logits of the policy, NEGATIVE where forbidden or in the block before; and which is the target's."""
+        """Float32 logits of the policy, NEGATIVE where suppressed or in the block before; and which is the target's."""
         logits = jnp.matmul(states, self.columns(self._head, number), preferred_element_type=jnp.float32)
         place = self.start(number) + jnp.arange(self._width)
         ids = self._first + place
         mine = place >= number * self._width
-        barred = jnp.isin(ids, jnp.array(self._policy.forbidden_ids, jnp.int32))
-        scores = policy_logits(logits, temperature=self._policy.temperature, forbidden_ids=())
-        return jnp.where(mine & ~barred, scores, NEGATIVE), mine & (ids == targets[:, None])
+        suppressed = jnp.isin(ids, jnp.array(self._policy.suppressed_ids, jnp.int32))
+        scores = policy_logits(logits, temperature=self._policy.temperature, suppressed_ids=())
+        return jnp.where(mine & ~suppressed, scores, NEGATIVE), mine & (ids == targets[:, None])
 
     def loop(self, body: Callable[[Array, Any], Any], carry: Any) -> Any:
         """``body(number, carry)`` for every block."""

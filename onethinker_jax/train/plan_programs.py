@@ -142,7 +142,7 @@ def _distribution(settings: SamplerSettings, sizes: Qwen3VLConfig) -> SamplingCo
         sizes.vision_start_token_id,
         sizes.vision_end_token_id,
     )
-    return sampling_config(settings, eos_ids=(END_ID,), forbidden_ids=media)
+    return sampling_config(settings, eos_ids=(END_ID,), suppressed_ids=media)
 
 
 def _sampling_programs(

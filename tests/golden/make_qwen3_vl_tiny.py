@@ -58,7 +58,7 @@ def main() -> None:
                 max_new_tokens=32,
                 min_new_tokens=32,
                 do_sample=False,
-                suppress_tokens=list(tiny.FORBIDDEN),
+                suppress_tokens=list(tiny.SUPPRESSED),
                 eos_token_id=None,
                 pad_token_id=0,
             )

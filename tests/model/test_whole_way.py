@@ -162,7 +162,7 @@ def test_groups_that_share_their_prompt(model, hf, processor, prompts):
 
 
 def test_greedy_continuations(model, hf, processor, prompts):
-    forbidden = (
+    suppressed = (
         processor.image_token_id,
         processor.video_token_id,
         processor.vision_start_token_id,
@@ -179,7 +179,7 @@ def test_greedy_continuations(model, hf, processor, prompts):
             **hf_inputs(processor, example),
             max_new_tokens=32,
             do_sample=False,
-            suppress_tokens=list(forbidden),
+            suppress_tokens=list(suppressed),
             eos_token_id=processor.eos_token_id,
             pad_token_id=processor.pad_token_id,
         )[0, len(example.tokens) :].tolist()

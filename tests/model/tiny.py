@@ -22,7 +22,7 @@ from onethinker_jax.model.inputs import ModelInputs, VisionInputs, mrope_positio
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 
 IMAGE, VIDEO, START, END = 150, 151, 152, 153
-FORBIDDEN = (IMAGE, VIDEO, START, END)
+SUPPRESSED = (IMAGE, VIDEO, START, END)
 ROWS, TOKENS, PATCHES = 3, 96, 128  # the shape of most batches: one compilation a config
 
 BASE = Qwen3VLConfig(

@@ -29,10 +29,10 @@ def states(rows: int, length: int, width: int, vocab: int) -> tuple[Any, Any, An
 
 
 def plain_logprobs(
-    hidden: Any, head: Any, targets: Any, temperature: float, forbidden: tuple[int, ...]
+    hidden: Any, head: Any, targets: Any, temperature: float, suppressed: tuple[int, ...]
 ) -> tuple[Any, Any]:
     logprobs, entropy = np.zeros(targets.shape), np.zeros(targets.shape)
-    allowed = [token for token in range(head.shape[1]) if token not in forbidden]
+    allowed = [token for token in range(head.shape[1]) if token not in suppressed]
     for place in np.ndindex(*targets.shape):
         logits = hidden[place].astype(np.float64) @ head.astype(np.float64) / temperature
         normal = math.log(sum(math.exp(logits[token]) for token in allowed))
@@ -44,15 +44,17 @@ def plain_logprobs(
 
 
 @pytest.mark.parametrize("block", [128, 300])  # of 300 columns
-@pytest.mark.parametrize(("temperature", "forbidden"), [(1.0, ()), (0.6, ()), (1.7, (10, 12)), (1.0, (11,))])
+@pytest.mark.parametrize(("temperature", "suppressed"), [(1.0, ()), (0.6, ()), (1.7, (10, 12)), (1.0, (11,))])
 def test_logprobs_and_entropy(
-    temperature: float, forbidden: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+    temperature: float, suppressed: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "BLOCK", block)
     hidden, head, targets = states(2, 5, 6, 300)
     everywhere = np.ones(targets.shape, bool)
-    ours = token_logprobs(hidden, head, targets, everywhere, temperature=temperature, forbidden_ids=forbidden)
-    plain = plain_logprobs(hidden, head, targets, temperature, forbidden)
+    ours = token_logprobs(
+        hidden, head, targets, everywhere, temperature=temperature, suppressed_ids=suppressed
+    )
+    plain = plain_logprobs(hidden, head, targets, temperature, suppressed)
     for mine, true in zip(ours, plain, strict=True):
         np.testing.assert_allclose(mine, true, rtol=1e-5, atol=1e-5)
 
@@ -78,7 +80,7 @@ def value_and_gradients(hidden: Any, head: Any, targets: Any, mask: Any) -> Any:
     weights = np.random.default_rng(3).normal(size=(2, *targets.shape)).astype(np.float32)
 
     def total(hidden: jax.Array, head: jax.Array) -> tuple[jax.Array, Any]:
-        parts = token_logprobs(hidden, head, targets, mask, temperature=0.8, forbidden_ids=(12,))
+        parts = token_logprobs(hidden, head, targets, mask, temperature=0.8, suppressed_ids=(12,))
         return jnp.sum(weights[0] * parts[0] + weights[1] * parts[1]), parts
 
     return jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))(hidden, head)
@@ -168,7 +170,7 @@ def test_gradients_through_the_head() -> None:
 
     def ours(hidden: jax.Array, head: jax.Array) -> jax.Array:
         logprobs, entropy = token_logprobs(
-            hidden, head, targets, everywhere, temperature=0.7, forbidden_ids=(8,)
+            hidden, head, targets, everywhere, temperature=0.7, suppressed_ids=(8,)
         )
         return jnp.sum(weights[0] * logprobs + weights[1] * entropy)
 

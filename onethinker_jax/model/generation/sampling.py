@@ -1,4 +1,4 @@
-"""The distribution a token is drawn from: forbidden ids, temperature, top-k, top-p, min-p; and the keys of draws.
+"""The distribution a token is drawn from: suppressed tokens, temperature, top-k, top-p, min-p; and the keys of draws.
 
 A draw's key is folded from (seed, step, prompt, sample, token), so no sample depends on what else is decoded.
 First one of 128 blocks of the vocabulary is drawn by its probability, then a token of it: 128 + V / 128 Gumbel
@@ -22,7 +22,7 @@ BLOCKS = 128
 class SamplingConfig:
     """How continuations are drawn.  ``temperature`` 0 is greedy.
 
-    ``forbidden_ids`` are never drawn and take no probability: placeholders and vision markers, which would
+    ``suppressed_ids`` are never drawn and take no probability: placeholders and vision markers, which would
     promise features that are not there.  An ``eos_ids`` token ends its sample and belongs to it.
 
     Truncation is that of transformers, in its order: of the tempered distribution the ``top_k`` likeliest tokens
@@ -34,7 +34,7 @@ class SamplingConfig:
     max_new_tokens: int
     eos_ids: tuple[int, ...]
     temperature: float = 1.0
-    forbidden_ids: tuple[int, ...] = ()
+    suppressed_ids: tuple[int, ...] = ()
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
@@ -65,7 +65,7 @@ class Draw:
     token: Array  # int32 [*B]
     logprob: Array  # float32 [*B], of the distribution sampled from (greedy: of the model's)
     model_logprob: (
-        Array  # float32 [*B], of the model's: no temperature, no truncation, forbidden ids left out
+        Array  # float32 [*B], of the model's: no temperature, no truncation, suppressed tokens left out
     )
 
 
@@ -79,13 +79,13 @@ def sample_keys(
 
 
 def policy_logits(
-    logits: Float[Array, "*B V"], *, temperature: float, forbidden_ids: tuple[int, ...]
+    logits: Float[Array, "*B V"], *, temperature: float, suppressed_ids: tuple[int, ...]
 ) -> Float[Array, "*B V"]:
-    """Logits of the tempered distribution, forbidden ids at -inf: the policy that RL samples from and optimises."""
-    if forbidden_ids:
-        barred = np.zeros(logits.shape[-1], bool)
-        barred[list(forbidden_ids)] = True
-        logits = jnp.where(barred, -jnp.inf, logits)
+    """Logits of the tempered distribution, suppressed tokens at -inf: the policy that RL samples from and optimises."""
+    if suppressed_ids:
+        suppressed = np.zeros(logits.shape[-1], bool)
+        suppressed[list(suppressed_ids)] = True
+        logits = jnp.where(suppressed, -jnp.inf, logits)
     return logits / temperature if temperature not in (0, 1) else logits
 
 
@@ -93,8 +93,8 @@ def draw(
     logits: Float[Array, "*B V"], keys: Key[Array, "*B"], index: Int[Array, "*B"], config: SamplingConfig
 ) -> Draw:
     """One token of each sample; ``index`` is the token's number in its sample."""
-    plain = policy_logits(logits, temperature=1.0, forbidden_ids=config.forbidden_ids)
-    tempered = policy_logits(plain, temperature=config.temperature, forbidden_ids=())
+    plain = policy_logits(logits, temperature=1.0, suppressed_ids=config.suppressed_ids)
+    tempered = policy_logits(plain, temperature=config.temperature, suppressed_ids=())
     kept = truncate(tempered, config) if config.truncated else tempered
     blocks = _blocks(kept)
     masses = jax.nn.logsumexp(blocks, axis=-1)

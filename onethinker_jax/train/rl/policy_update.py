@@ -157,5 +157,5 @@ def _logprobs(
         jnp.asarray(batch.batch.targets),
         jnp.asarray(batch.batch.target_mask),
         temperature=sampling.temperature,
-        forbidden_ids=sampling.forbidden_ids,
+        suppressed_ids=sampling.suppressed_ids,
     )

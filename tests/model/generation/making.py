@@ -45,7 +45,7 @@ def shape_of(**changes: Any) -> GenerationShape:
 
 
 def sampling(**changes: Any) -> SamplingConfig:
-    settings = {"max_new_tokens": LONG, "eos_ids": (), "forbidden_ids": tiny.FORBIDDEN}
+    settings = {"max_new_tokens": LONG, "eos_ids": (), "suppressed_ids": tiny.SUPPRESSED}
     return SamplingConfig(**{**settings, **changes})
 
 

@@ -37,7 +37,7 @@ def test_truncation(settings):
     config = SamplingConfig(max_new_tokens=1, eos_ids=(), **settings)
     assert config.truncated
     logits = (3 * np.random.default_rng(0).normal(size=(6, 4, 97))).astype(np.float32)
-    logits[0, :, 5:9] = -np.inf  # forbidden ids
+    logits[0, :, 5:9] = -np.inf  # suppressed tokens
     got = np.asarray(jax.jit(lambda x: truncate(x, config))(logits))
     for row in np.ndindex(6, 4):
         keep = kept_in_numpy(logits[row], **settings)
@@ -63,7 +63,7 @@ def test_the_bound_is_one_of_the_values():
 def test_log_probabilities_of_both_distributions(temperature):
     logits = (2 * np.random.default_rng(1).normal(size=(5, 40))).astype(np.float32)
     config = SamplingConfig(
-        max_new_tokens=1, eos_ids=(), temperature=temperature, forbidden_ids=(3, 4), top_k=6, min_p=0.01
+        max_new_tokens=1, eos_ids=(), temperature=temperature, suppressed_ids=(3, 4), top_k=6, min_p=0.01
     )
     keys = jax.random.split(jax.random.key(0), 5)
     got = draw(jnp.asarray(logits), keys, jnp.arange(5), config)
@@ -83,10 +83,10 @@ def test_log_probabilities_of_both_distributions(temperature):
 
 @pytest.mark.parametrize(("vocabulary", "temperature"), [(40, 1.0), (256, 0.5), (1187, 1.0)])
 def test_tokens_are_drawn_by_their_probability(vocabulary, temperature):
-    """Pearson's chi-squared of 100,000 draws, within five standard deviations; what is barred is never drawn."""
+    """Pearson's chi-squared of 100,000 draws, within five standard deviations; what is suppressed is never drawn."""
     logits = (2 * np.random.default_rng(vocabulary).normal(size=vocabulary)).astype(np.float32)
-    barred = (0, 7, 8, 9, 10, 39)  # of one token a block, of ten, and some of a block
-    config = SamplingConfig(max_new_tokens=1, eos_ids=(), temperature=temperature, forbidden_ids=barred)
+    suppressed = (0, 7, 8, 9, 10, 39)  # of one token a block, of ten, and some of a block
+    config = SamplingConfig(max_new_tokens=1, eos_ids=(), temperature=temperature, suppressed_ids=suppressed)
     keys, draws = jax.random.split(jax.random.key(vocabulary), 100), 1_000
 
     @jax.jit
@@ -95,9 +95,9 @@ def test_tokens_are_drawn_by_their_probability(vocabulary, temperature):
         return jax.lax.map(lambda i: draw(rows, keys, jnp.full(keys.shape, i), config).token, index)
 
     counts = np.bincount(np.asarray(tokens(keys, jnp.arange(draws))).reshape(-1), minlength=vocabulary)
-    assert counts[list(barred)].sum() == 0
+    assert counts[list(suppressed)].sum() == 0
     weights = np.exp(logits.astype(np.float64) / temperature)
-    weights[list(barred)] = 0
+    weights[list(suppressed)] = 0
     expected = weights / weights.sum() * counts.sum()
     rare = expected < 10  # together one more kind, as the test asks for
     kinds = [np.append(x[~rare], x[rare].sum()) for x in (counts, expected)]

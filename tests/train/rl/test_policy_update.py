@@ -30,7 +30,7 @@ from onethinker_jax.train.rl.rollouts import Group
 from tests.model import tiny
 from tests.train import making
 
-SAMPLING = SamplingConfig(max_new_tokens=9, eos_ids=(1,), temperature=0.9, forbidden_ids=tiny.FORBIDDEN)
+SAMPLING = SamplingConfig(max_new_tokens=9, eos_ids=(1,), temperature=0.9, suppressed_ids=tiny.SUPPRESSED)
 SETTINGS = replace(
     shapes().rl,
     rollout=SamplerSettings(max_new_tokens=9, group_size=8),
