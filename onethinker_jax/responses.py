@@ -16,9 +16,9 @@ from onethinker_jax.data_pipeline.batches.packing import PackingError, check_fit
 from onethinker_jax.data_pipeline.processor.processor import Example, Processor
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.generation.continuous_batching import (
+    Completion,
     ContinuousBatching,
     EndReason,
-    Finished,
     Prompts,
 )
 from onethinker_jax.model.generation.generate import GenerationShape
@@ -128,7 +128,7 @@ class Sampler:
             step=step,
             find_stop=self._find_stop if settings.stop else None,
         )
-        unfinished: dict[int, list[Finished]] = defaultdict(list)
+        unfinished: dict[int, list[Completion]] = defaultdict(list)
         for some in stream:
             for one in some:
                 unfinished[one.prompt].append(one)
@@ -153,7 +153,7 @@ class Sampler:
         """The record's prompt; raises PackingError naming the record when it exceeds the settings' sizes."""
         return prompt_of(record, self.processor, self.settings)
 
-    def _samples(self, opening: str, finished: list[Finished]) -> Samples:
+    def _samples(self, opening: str, finished: list[Completion]) -> Samples:
         finished = sorted(finished, key=lambda one: one.sample)
         return Samples(
             [one.tokens for one in finished],

@@ -19,7 +19,7 @@ from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.demo import __main__ as demo
 from onethinker_jax.evaluate.evaluation import evaluate, read_predictions, write_predictions
-from onethinker_jax.model.generation.continuous_batching import Finished
+from onethinker_jax.model.generation.continuous_batching import Completion
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
@@ -66,11 +66,13 @@ def _said(monkeypatch: pytest.MonkeyPatch, processor: Processor) -> None:
         def warm_up(self, params: Any) -> None:
             pass
 
-        def __call__(self, params: Any, prompts: Any, *, samples: int, **_: Any) -> Iterator[list[Finished]]:
+        def __call__(
+            self, params: Any, prompts: Any, *, samples: int, **_: Any
+        ) -> Iterator[list[Completion]]:
             zeros = np.zeros(len(ids), np.float32)
             for number, _size in enumerate(prompts.sizes):
                 prompts.stack([number], 128, 128)  # from here on the sampler keeps nothing of the prompt
-                yield [Finished(number, sample, ids, zeros, zeros, "stop") for sample in range(samples)]
+                yield [Completion(number, sample, ids, zeros, zeros, "stop") for sample in range(samples)]
 
     monkeypatch.setattr(responses, "ContinuousBatching", Scripted)
     monkeypatch.setattr(Sampler, "placed", lambda self, params: params)

@@ -2,7 +2,7 @@
 
 The prompt's keys are read once for all samples of it.  Both parts of the cache go by in chunks (as in
 FlashDecoding), and a chunk that no slot needs is skipped: what a step costs follows the longest prompt and the
-longest sample that are there, not the room for them, although every shape is fixed.  The tokens of a prompt that is
+longest sample that are there, not the capacity for them, although every shape is fixed.  The tokens of a prompt that is
 prefilled piece by piece meet its keys in the same way (``prefix_attention``).
 """
 
@@ -20,9 +20,9 @@ from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftma
 CHUNK = 256  # columns whose scores are held at once
 
 
-def whole_chunks(room: int) -> int:
-    """The smallest capacity of at least ``room`` entries that divides into chunks of equal size."""
-    return room if room <= CHUNK else -(-room // CHUNK) * CHUNK
+def whole_chunks(entries: int) -> int:
+    """The smallest capacity of at least ``entries`` that divides into chunks of equal size."""
+    return entries if entries <= CHUNK else -(-entries // CHUNK) * CHUNK
 
 
 @jax.tree_util.register_dataclass
@@ -98,17 +98,17 @@ def _prefix_softmax(query: Array, prefix: KeyValues, layer: Array, visible: Visi
 
 
 def _suffix_softmax(query: Array, suffix: KeyValues, layer: Array, visible: Visible) -> OnlineSoftmax:
-    room = suffix.room
+    capacity = suffix.capacity
     longest = visible.suffix.max()
 
     def age(columns: Array) -> Array:
-        return (visible.column - columns - 1) % room  # 0 of the newest
+        return (visible.column - columns - 1) % capacity  # 0 of the newest
 
     def seen(columns: Array) -> Array:
         return (age(columns) < visible.suffix[..., None])[:, :, None, None]  # [R, g, 1, 1, C]
 
     def needed(start: Array) -> Array:
-        columns = start + jnp.arange(min(CHUNK, room))
+        columns = start + jnp.arange(min(CHUNK, capacity))
         return (age(columns) < longest).any()
 
     return _scan_chunks(query, suffix, layer, seen, needed)
@@ -126,7 +126,7 @@ def _scan_chunks(
     ``seen(columns [C])`` broadcasts to the scores [*B, q, C]; ``needed(start)`` says whether a chunk is looked at.
     """
     size = query.shape[-1]
-    chunk = min(CHUNK, part.room)
+    chunk = min(CHUNK, part.capacity)
 
     def step(state: OnlineSoftmax, start: Array) -> OnlineSoftmax:
         key, value, key_scale, value_scale = _chunk_of(part, layer, start, chunk)
@@ -142,13 +142,13 @@ def _scan_chunks(
         return update(state, scores, mix)
 
     nothing = begin(query.shape[:-1], size)
-    if chunk == part.room:
+    if chunk == part.capacity:
         return step(nothing, jnp.int32(0))
 
     def maybe(state: OnlineSoftmax, start: Array) -> tuple[OnlineSoftmax, None]:
         return jax.lax.cond(needed(start), step, lambda state, _: state, state, start), None
 
-    return jax.lax.scan(maybe, nothing, jnp.arange(0, part.room, chunk))[0]
+    return jax.lax.scan(maybe, nothing, jnp.arange(0, part.capacity, chunk))[0]
 
 
 def _chunk_of(part: KeyValues, layer: Array, start: Array, count: int) -> list[Any]:

@@ -31,7 +31,7 @@ class KeyValues:
     value_scale: Array | None = None  # float32 [L, *, K, T]
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """T."""
         return self.key.shape[-1]
 
@@ -149,7 +149,7 @@ def insert(cache: KVCache, prompts: Prefilled, rows: Int[Array, " P"]) -> KVCach
     old, new = cache.prefix, prompts.prefix
     if new.key.dtype != old.key.dtype:
         new = _converted(new, old.key.dtype.name)
-    whole, tokens = slice(None), slice(new.room)
+    whole, tokens = slice(None), slice(new.capacity)
 
     def put(into: Array | None, part: Array | None, *index: Any) -> Any:
         return None if into is None or part is None else into.at[index].set(part, mode="drop")

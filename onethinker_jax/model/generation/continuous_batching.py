@@ -49,7 +49,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Completion:
     """One sample; the end token, where there is one, is its last."""
 
     prompt: int
@@ -96,7 +96,7 @@ class ContinuousBatching:
         seed: int,
         step: int,
         find_stop: FindStop | None = None,
-    ) -> Iterator[list[Finished]]:
+    ) -> Iterator[list[Completion]]:
         """Samples of every prompt as they end, keyed by (seed, step, prompt, sample, token).
 
         Raises ValueError when a prompt fits in no bucket.
@@ -108,7 +108,7 @@ class ContinuousBatching:
         table = _Table(self.shape, samples)
         cache, column = self.programs.empty(params), 0
         staged: _Staged | None = None
-        finished: list[Finished] = []
+        finished: list[Completion] = []
         while True:
             while (staged or waiting) and len(free := table.free_rows()):
                 staged = staged or self._stage(params, prompts, waiting)
@@ -132,7 +132,7 @@ class ContinuousBatching:
             if finished:  # while the device is busy
                 yield finished
             decode_block = jax.device_get(decode_block)
-            column = (column + int(decode_block.steps)) % cache.suffix.room
+            column = (column + int(decode_block.steps)) % cache.suffix.capacity
             finished = table.take_in(decode_block, self.sampling, find_stop)
         if finished:
             yield finished
@@ -317,7 +317,7 @@ class _Table:
 
     def take_in(
         self, decode_block: DecodeBlock, sampling: SamplingConfig, find_stop: FindStop | None
-    ) -> list[Finished]:
+    ) -> list[Completion]:
         """What a decode block drew; returns the samples that ended, whose slots (and rows) are free now."""
         finished = []
         for row, slot in np.argwhere(self.live):
@@ -335,7 +335,7 @@ class _Table:
             tokens, logprobs, model_logprobs = whole
             reason: EndReason = "stop" if tokens[-1] in sampling.eos_ids else "length"
             reason = reason if cut is None else "stop_string"
-            finished.append(Finished(*name, tokens, logprobs, model_logprobs, reason))
+            finished.append(Completion(*name, tokens, logprobs, model_logprobs, reason))
             self.live[row, slot] = False
         self.token = np.where(self.live, decode_block.tokens[decode_block.steps - 1], 0)
         self.length = decode_block.length.copy()

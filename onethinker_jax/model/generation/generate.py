@@ -241,11 +241,11 @@ def decode_block(
     """
     slots = jax.tree.map(jnp.asarray, slots)
     keys = sample_keys(key, jnp.broadcast_to(slots.prompt[:, None], slots.sample.shape), slots.sample)
-    room = (shape.decode_block, *slots.token.shape)
+    drawn_shape = (shape.decode_block, *slots.token.shape)
     nothing = DecodeBlock(
-        jnp.zeros(room, jnp.int32),
-        jnp.zeros(room, jnp.float32),
-        jnp.zeros(room, jnp.float32),
+        jnp.zeros(drawn_shape, jnp.int32),
+        jnp.zeros(drawn_shape, jnp.float32),
+        jnp.zeros(drawn_shape, jnp.float32),
         slots.length,
         slots.live,
         jnp.int32(0),
@@ -280,7 +280,7 @@ def _step(
     put = partial(jax.lax.dynamic_update_index_in_dim, index=drawn.steps, axis=0)
     return _Decoding(
         replace(cache, suffix=cache.suffix.put(new, column)),
-        (column + 1) % cache.suffix.room,
+        (column + 1) % cache.suffix.capacity,
         replace(slots, token=token, length=length, live=slots.live & ~ended),
         replace(
             drawn,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from onethinker_jax.model.generation.continuous_batching import ContinuousBatching, Finished, Prompts
+from onethinker_jax.model.generation.continuous_batching import Completion, ContinuousBatching, Prompts
 from onethinker_jax.model.generation.generate import GenerationShape
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs
@@ -54,7 +54,7 @@ _MADE: dict[Any, tuple[ContinuousBatching, Any]] = {}
 
 
 def batching(model: Any, config: SamplingConfig, shape: GenerationShape, mesh: Any = None) -> Any:
-    """(prompts, samples, **options of a call) -> {(prompt, sample): Finished}."""
+    """(prompts, samples, **options of a call) -> {(prompt, sample): Completion}."""
     graphdef, params = nnx.split(model)
     name = (id(model), config, shape, mesh)
     if name not in _MADE:
@@ -63,9 +63,9 @@ def batching(model: Any, config: SamplingConfig, shape: GenerationShape, mesh: A
 
     def run(
         examples: Sequence[tiny.Sample], samples: int, *, seed: int = 3, step: int = 1, **options: Any
-    ) -> dict[tuple[int, int], Finished]:
+    ) -> dict[tuple[int, int], Completion]:
         prompts = prompts_of(examples, model.config.vision.grid_side)
-        found: dict[tuple[int, int], Finished] = {}
+        found: dict[tuple[int, int], Completion] = {}
         for part in decoding(params, prompts, samples=samples, seed=seed, step=step, **options):
             for one in part:
                 assert (one.prompt, one.sample) not in found
@@ -77,7 +77,7 @@ def batching(model: Any, config: SamplingConfig, shape: GenerationShape, mesh: A
 
 
 def assert_same(
-    ours: dict[tuple[int, int], Finished], theirs: dict[tuple[int, int], Finished], atol: float = 2e-5
+    ours: dict[tuple[int, int], Completion], theirs: dict[tuple[int, int], Completion], atol: float = 2e-5
 ) -> None:
     assert sorted(ours) == sorted(theirs)
     for name, one in ours.items():

@@ -153,7 +153,7 @@ def test_pieces_go_by_between_decode_blocks():
         drawn = np.zeros((8, 1, 1), np.int32)
         return cache, DecodeBlock(drawn, drawn, drawn, length, slots.live & (length < 20), 8)
 
-    cache: Any = SimpleNamespace(suffix=SimpleNamespace(room=20))
+    cache: Any = SimpleNamespace(suffix=SimpleNamespace(capacity=20))
     graphdef: Any = None
     params: Any = {
         "visual": {"patch_embed": {"kernel": np.zeros((tiny.BASE.vision.patch_values, 1), np.float32)}}
