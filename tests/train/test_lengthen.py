@@ -81,7 +81,7 @@ def standing(tmp_path: Path, *, stage: str, number: int, constant: bool = True) 
     if constant:
         config = replace(config, rl=replace(config.rl, optimizer=CONSTANT))
     claim_directory(config)
-    params: Any = {"decoder": {"kernel": np.ones((2, 2), np.float32)}}
+    params: Any = {"lm_head": {"kernel": np.ones((2, 2), np.float32)}}
     state = init_state(
         params, make_optimizer(CONSTANT, 1, train_vision=True), init_moments(1), make_mesh(), reference=False
     )

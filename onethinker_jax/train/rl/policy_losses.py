@@ -5,6 +5,8 @@ update does not depend on how its samples were packed into rows and micro-batche
 length, the ratio of its probabilities) are sums over the row's tokens that carry its number.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -12,13 +14,22 @@ from jaxtyping import Array, Bool, Float, Int
 from onethinker_jax.train.config.objective import PolicyLossSettings
 
 
+@dataclass(frozen=True)
+class PolicyLogprobs:
+    """Log-probabilities of the target tokens, in nats: log pi, through which gradients flow, and the constants."""
+
+    current: Float[Array, "B T"]  # log pi
+    sampled: Float[Array, "B T"]  # log pi_sampler, noted when the token was drawn
+    # log pi_old, the policy when the step began, which only importance_sampling needs; None where it is the policy
+    # itself, as in a step's first update
+    old: Float[Array, "B T"] | None = None
+    reference: Float[Array, "B T"] | None = None  # log pi_ref; None leaves the KL term out
+
+
 def policy_loss(
-    logprobs: Float[Array, "B T"],
+    policies: PolicyLogprobs,
     entropy: Float[Array, "B T"],
     *,
-    sampled: Float[Array, "B T"],
-    old: Float[Array, "B T"] | None,
-    reference: Float[Array, "B T"] | None,
     advantages: Float[Array, "B T"],
     mask: Bool[Array, "B T"],
     sample_index: Int[Array, "B T"],
@@ -55,11 +66,8 @@ def policy_loss(
         A token masked so still counts in the aggregation. With "none", pi_sampler is taken for pi_old.
 
     Args:
-        logprobs, entropy: of the policy, in nats; gradients flow into both.
-        sampled: log pi_sampler, noted when the token was drawn.
-        old: log pi_old, the policy when the step began, which only ``importance_sampling`` needs; None when
-            it is the policy itself, as in a step's first update.
-        reference: log pi_ref; None leaves the KL term out.
+        policies: what each policy gave the target tokens.
+        entropy: of pi, in nats; gradients flow into it.
         mask: the target tokens; nothing outside counts, whatever it is.
         sample_index: which sample a token is of; a sample is one run of equal numbers in a row.
         max_length: the most tokens that a sample may have; only the "constant" aggregation reads it.
@@ -69,6 +77,8 @@ def policy_loss(
         divided by: its tokens, its samples, or its samples x ``max_length``.
     """
     samples = _Samples(mask, sample_index)
+    logprobs, sampled, reference = policies.current, policies.sampled, policies.reference
+    old = policies.old
     if config.importance_sampling == "none":
         old = sampled
     elif old is None:
@@ -162,7 +172,7 @@ def _weighted(
 
 
 class _Samples:
-    """The samples of packed rows: runs of one number in ``sample_index``, of whose tokens ``mask`` counts some."""
+    """The samples of packed rows: runs of one number in ``sample_index``; ``mask`` says which tokens count."""
 
     def __init__(self, mask: Array, sample_index: Array):
         starts = jnp.diff(sample_index, axis=1, prepend=-2) != 0

@@ -21,7 +21,7 @@ from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.losses import token_logprobs
 from onethinker_jax.train.policy import Policy
-from onethinker_jax.train.rl.policy_losses import policy_loss
+from onethinker_jax.train.rl.policy_losses import PolicyLogprobs, policy_loss
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import Sums, Update, in_dtype, make_update
 
@@ -133,11 +133,8 @@ def rl_loss(
     if reference is not None:
         anchor = jax.lax.stop_gradient(_logprobs(graphdef, reference, batch, sampling)[0])
     return policy_loss(
-        logprobs,
+        PolicyLogprobs(logprobs, jnp.asarray(batch.sampled), batch.old, anchor),
         entropy,
-        sampled=jnp.asarray(batch.sampled),
-        old=batch.old,
-        reference=anchor,
         advantages=jnp.asarray(batch.advantages),
         mask=jnp.asarray(batch.batch.target_mask),
         sample_index=jnp.asarray(batch.sample_index),

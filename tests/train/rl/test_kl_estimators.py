@@ -10,6 +10,7 @@ import pytest
 
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.rl import policy_losses
+from onethinker_jax.train.rl.policy_losses import PolicyLogprobs
 
 policy_loss: Any = policy_losses.policy_loss
 
@@ -31,11 +32,11 @@ def test_what_the_gradient_of_a_kl_estimate_is_of(estimator: Any, corrected: boo
 
     def expected(logits: jax.Array) -> jax.Array:
         def of_action(logprob: Any, sampled: Any, anchor: Any) -> Any:
-            given = {"logprobs": logprob, "sampled": sampled, "reference": anchor}
-            given |= {"entropy": 0.0, "advantages": 0.0, "mask": True, "sample_index": 0}
+            given = {"entropy": 0.0, "advantages": 0.0, "mask": True, "sample_index": 0}
+            logprob, sampled, anchor = (value[None, None] for value in (logprob, sampled, anchor))
             return policy_loss(
+                PolicyLogprobs(logprob, sampled, reference=anchor),
                 **{name: jnp.asarray(value)[None, None] for name, value in given.items()},
-                old=None,
                 config=config,
             )[0]
 

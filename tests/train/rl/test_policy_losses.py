@@ -18,6 +18,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.rl import policy_losses
+from onethinker_jax.train.rl.policy_losses import PolicyLogprobs
 
 policy_loss: Any = policy_losses.policy_loss  # NumPy arrays will do
 
@@ -163,8 +164,13 @@ def pack(samples: Sequence[Sample], rows: int, length: int, prompt: int) -> tupl
 
 def arguments(arrays: dict, config: PolicyLossSettings) -> dict:
     """As training gives them: no reference where its coefficient is zero."""
-    return arrays | {
-        "reference": arrays["reference"] if config.kl_coefficient else None,
+    named = dict(arrays)
+    current, sampled, old, reference = (
+        named.pop(name, None) for name in ("logprobs", "sampled", "old", "reference")
+    )
+    policies = PolicyLogprobs(current, sampled, old, reference if config.kl_coefficient else None)
+    return named | {
+        "policies": policies,
         "config": config,
         "max_length": MAX_LENGTH,
     }
