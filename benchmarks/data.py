@@ -45,9 +45,10 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.presets import shapes
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy, model_config
 from onethinker_jax.train.sft import sft_update
-from onethinker_jax.train.state import init_state, make_optimizer
+from onethinker_jax.train.state import init_state
 
 FILMS = {"360p": (360, 640), "720p": (720, 1280)}  # height, width
 SECONDS, RATE = 30, 25

@@ -35,12 +35,12 @@ from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.hosts import ALONE
 from onethinker_jax.train.log.log import Compilations, RunLog, count_compilations
 from onethinker_jax.train.open_run import Run
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts
 from onethinker_jax.train.rl.policy_update import policy_batches, rl_logprobs, rl_update
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.run_folder import RunFolder
-from onethinker_jax.train.state import make_optimizer
 
 
 class LetterScorer(Scorer):

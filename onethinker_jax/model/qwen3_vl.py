@@ -76,5 +76,5 @@ class Qwen3VL(nnx.Module):
         return self.embed[...].T if self.lm_head is None else self.lm_head.kernel[...]
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Float32 logits.  For a few positions: losses use ``train.losses``, which never makes [B, T, V]."""
+        """Float32 logits.  For a few positions: losses use ``train.lm_head``, which never makes [B, T, V]."""
         return jnp.matmul(hidden, self.head(), preferred_element_type=jnp.float32)

@@ -29,10 +29,10 @@ from onethinker_jax.train.cost.program_cost import device_bytes
 from onethinker_jax.train.heldout import sampled_stages, stages_of
 from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.plan_programs import place_shapes, state_shapes
 from onethinker_jax.train.policy import abstract_model
 from onethinker_jax.train.run import Ready, begin, connect_service, open_log, prepare
-from onethinker_jax.train.state import make_optimizer
 
 
 @dataclass(frozen=True)

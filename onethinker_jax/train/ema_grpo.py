@@ -28,6 +28,7 @@ from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.hosts import HostError, Hosts
 from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.open_run import Run
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
@@ -48,7 +49,7 @@ from onethinker_jax.train.rl.rl_metrics import (
     speed_metrics,
 )
 from onethinker_jax.train.rl.rollouts import Group, GroupStats
-from onethinker_jax.train.state import TrainState, init_state, make_optimizer
+from onethinker_jax.train.state import TrainState, init_state
 
 
 def train_ema_grpo(

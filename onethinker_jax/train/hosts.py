@@ -1,7 +1,7 @@
 """The processes of a run, one a host: each trains on its part of every batch and samples on its own devices.
 
-All run the same program.  What they must agree on goes through a ``Hosts``, whose every method but ``share`` and
-``own`` all of them call, in the same order.
+All processes run the same program.  They agree through ``Hosts.gather``, ``any``, ``first_does`` and ``all_do``: every
+process calls these methods, in the same order.  The other methods concern one process.
 """
 
 import json

@@ -31,10 +31,11 @@ from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy, abstract_model
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update
-from onethinker_jax.train.state import TrainState, make_optimizer, optimizer_shapes
+from onethinker_jax.train.state import TrainState, optimizer_shapes
 
 END_ID = 151_645  # <|im_end|> of Qwen's tokenizer
 

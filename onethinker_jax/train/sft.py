@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, Bool, Float
 
 from onethinker_jax.data_pipeline.batches.loader import TrainingBatches
 from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficiency
@@ -16,18 +17,11 @@ from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.interrupt import deferred_interrupt
-from onethinker_jax.train.losses import cross_entropy, token_logprobs
+from onethinker_jax.train.lm_head import token_logprobs
 from onethinker_jax.train.open_run import Run
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy
-from onethinker_jax.train.state import (
-    Sums,
-    TrainState,
-    Update,
-    freeze_vision,
-    init_state,
-    make_optimizer,
-    make_update,
-)
+from onethinker_jax.train.state import Sums, TrainState, Update, freeze_vision, init_state, make_update
 
 
 def train_sft(
@@ -106,6 +100,11 @@ def sft_loss(
     targets, mask = jnp.asarray(batch.targets), jnp.asarray(batch.target_mask)
     logprobs, _ = token_logprobs(model(batch.inputs), model.head(), targets, mask)
     return cross_entropy(logprobs, mask), {"tokens": jnp.sum(mask).astype(jnp.float32)}
+
+
+def cross_entropy(logprobs: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
+    """-sum of log pi(target) over the target tokens."""
+    return -jnp.sum(jnp.where(mask, logprobs, 0.0))
 
 
 def _throughput(meter: list[tuple[float, float, int]], began: float) -> dict[str, float]:

@@ -16,9 +16,10 @@ from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.sft import sft_update
-from onethinker_jax.train.state import init_state, make_optimizer
+from onethinker_jax.train.state import init_state
 from tests.model import tiny
 
 CONFIG = tiny.variant(

@@ -18,7 +18,8 @@ from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.objective import AdvantageConfig
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import smoke
-from onethinker_jax.train.state import TrainState, init_state, make_optimizer, make_update
+from onethinker_jax.train.optimizer import make_optimizer
+from onethinker_jax.train.state import TrainState, init_state, make_update
 
 OPTIMIZER = make_optimizer(OptimizerSettings(1e-2), 5, train_vision=True)
 

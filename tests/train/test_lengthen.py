@@ -24,7 +24,8 @@ from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes, smoke
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.state import init_state, make_optimizer
+from onethinker_jax.train.optimizer import make_optimizer
+from onethinker_jax.train.state import init_state
 from tests.train import making
 from tests.train.rl.small_run import FIRST, SETTINGS, metrics, numbers, same
 from tests.train.test_sft import SETTINGS as SFT_SETTINGS

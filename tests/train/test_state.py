@@ -19,8 +19,9 @@ from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.log.log import count_compilations
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.sft import sft_loss
-from onethinker_jax.train.state import TrainState, Update, init_state, make_optimizer, make_update
+from onethinker_jax.train.state import TrainState, Update, init_state, make_update
 from tests.train import making
 
 SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup=0.0, weight_decay=0.01)

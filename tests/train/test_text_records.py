@@ -23,6 +23,7 @@ from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.run import LogSettings
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
 from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
 from onethinker_jax.train.pages.rollout_page import RolloutPages
@@ -30,7 +31,7 @@ from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import sft_loss, sft_update
-from onethinker_jax.train.state import init_state, make_optimizer
+from onethinker_jax.train.state import init_state
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
 from tests.train import making, running
 from tests.train.pages.reading import Checker

@@ -19,7 +19,7 @@ from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.rl import RLSettings
-from onethinker_jax.train.losses import token_logprobs
+from onethinker_jax.train.lm_head import token_logprobs
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.policy_losses import PolicyLogprobs, policy_loss
 from onethinker_jax.train.rl.rollouts import Group

@@ -19,9 +19,10 @@ from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.log.log import count_compilations
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy, model_config
 from onethinker_jax.train.sft import sft_update
-from onethinker_jax.train.state import init_state, make_optimizer
+from onethinker_jax.train.state import init_state
 from tests.data_pipeline.making import picture, write_tokenizer
 
 BATCHES = 200

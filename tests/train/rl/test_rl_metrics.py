@@ -16,6 +16,7 @@ from onethinker_jax.rewards.score import Score
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.cost.hardware import CHIPS, chip_of
 from onethinker_jax.train.cost.program_cost import count_flops
+from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl import mfu
 from onethinker_jax.train.rl.mfu import Utilisation, update_flops
@@ -29,7 +30,7 @@ from onethinker_jax.train.rl.rl_metrics import (
     table_rows,
 )
 from onethinker_jax.train.rl.rollouts import Group
-from onethinker_jax.train.state import init_state, make_optimizer
+from onethinker_jax.train.state import init_state
 from tests.train import making
 from tests.train.rl.small_run import SETTINGS
 

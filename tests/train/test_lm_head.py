@@ -11,14 +11,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from onethinker_jax.model.sharding import BATCH_AXES, make_mesh
-from onethinker_jax.train import losses
+from onethinker_jax.train import lm_head, sft
 
-cross_entropy: Any = losses.cross_entropy  # NumPy arrays will do
+cross_entropy: Any = sft.cross_entropy  # NumPy arrays will do
 
 
 def token_logprobs(*arrays: Any, **settings: Any) -> tuple[jax.Array, jax.Array]:
     hidden, head, targets, mask = map(jnp.asarray, arrays)
-    return losses.token_logprobs(hidden, head, targets, mask, **settings)
+    return lm_head.token_logprobs(hidden, head, targets, mask, **settings)
 
 
 def states(rows: int, length: int, width: int, vocab: int) -> tuple[Any, Any, Any]:
@@ -48,7 +48,7 @@ def plain_logprobs(
 def test_logprobs_and_entropy(
     temperature: float, suppressed: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "BLOCK", block)
+    monkeypatch.setattr(lm_head, "BLOCK", block)
     hidden, head, targets = states(2, 5, 6, 300)
     everywhere = np.ones(targets.shape, bool)
     ours = token_logprobs(
@@ -90,10 +90,10 @@ def value_and_gradients(hidden: Any, head: Any, targets: Any, mask: Any) -> Any:
 @pytest.mark.parametrize(("chunk", "block"), [(5, 300), (8, 128), (24, 200)])
 def test_chunks_change_nothing(chunk: int, block: int, mask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head, targets = states(2, 12, 6, 300)
-    monkeypatch.setattr(losses, "CHUNKS", 1)
+    monkeypatch.setattr(lm_head, "CHUNKS", 1)
     whole = value_and_gradients(hidden, head, targets, mask)  # one chunk of all
-    monkeypatch.setattr(losses, "CHUNK", chunk)
-    monkeypatch.setattr(losses, "BLOCK", block)
+    monkeypatch.setattr(lm_head, "CHUNK", chunk)
+    monkeypatch.setattr(lm_head, "BLOCK", block)
     chunked = value_and_gradients(hidden, head, targets, mask)
     for mine, true in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(mine, true, rtol=1e-5, atol=1e-5)
@@ -105,7 +105,7 @@ def test_what_is_no_target_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> Non
     """NaN states outside whole chunks of targets would otherwise reach the head's gradient."""
     hidden, head, targets = states(2, 12, 6, 300)
     mask = np.arange(24).reshape(2, 12) % 3 == 1  # 8 targets
-    monkeypatch.setattr(losses, "CHUNKS", 6)  # of 4 tokens
+    monkeypatch.setattr(lm_head, "CHUNKS", 6)  # of 4 tokens
     clean = value_and_gradients(hidden, head, targets, mask)
     spoiled = value_and_gradients(np.where(mask[..., None], hidden, np.nan), head, targets, mask)
     for mine, true in zip(jax.tree.leaves(spoiled), jax.tree.leaves(clean), strict=True):
@@ -117,8 +117,8 @@ def test_devices_with_unequal_numbers_of_targets(monkeypatch: pytest.MonkeyPatch
     hidden, head, targets = states(4, 12, 6, 520)
     mask = np.arange(12) < np.array([12, 0, 3, 5])[:, None]
     one = value_and_gradients(hidden, head, targets, mask)
-    monkeypatch.setattr(losses, "CHUNKS", 3)  # of the 12 tokens of a device
-    monkeypatch.setattr(losses, "BLOCK", 128)  # of the 260 columns of a device
+    monkeypatch.setattr(lm_head, "CHUNKS", 3)  # of the 12 tokens of a device
+    monkeypatch.setattr(lm_head, "BLOCK", 128)  # of the 260 columns of a device
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     with jax.set_mesh(mesh):
         rows, vocabulary = (NamedSharding(mesh, P(*axes)) for axes in ((BATCH_AXES,), ("fsdp", "tensor")))
@@ -145,7 +145,7 @@ def test_bfloat16_gradients_add_up_in_float32(monkeypatch: pytest.MonkeyPatch) -
         return jax.jit(jax.grad(total))(head)
 
     exact = gradient(hidden.astype(jnp.float32), head.astype(jnp.float32))
-    monkeypatch.setattr(losses, "CHUNK", 1)
+    monkeypatch.setattr(lm_head, "CHUNK", 1)
     found = gradient(hidden, head)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=2**-7, atol=0.1)

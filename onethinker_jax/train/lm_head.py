@@ -1,10 +1,10 @@
-"""Log-probabilities, which every loss is made of, and the cross entropy.  Nothing of size [B, T, V] is ever held.
+"""The LM head: log-probabilities of target tokens and the entropy there, without logits of size [B, T, V].
 
-Only target tokens go through the output head: a device moves its own to the front of chunks and skips those that stay
-empty.  A chunk meets the vocabulary block by block, in float32, with the running sums of FlashAttention's softmax; the
-backward pass makes the logits anew.  Losses are *sums* over target tokens: the caller divides by the update's token
-count, so an update does not depend on how its tokens were packed into micro-batches.  ``policy_losses.py`` has those
-of RL.
+A device computes logits for its target tokens alone: it moves them to the front, cuts them into chunks of equal size
+and skips the chunks that hold none. For a chunk it goes over the vocabulary block by block, in float32, with
+FlashAttention's online softmax; the backward pass computes the logits again. What is made of the log-probabilities is
+in ``sft.py`` and ``rl/policy_losses.py``: losses are *sums* over target tokens, which the caller divides by the
+update's token count, so that an update does not depend on how its tokens were packed into micro-batches.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ from onethinker_jax.model.attention.skipping_scan import skipping_scan
 from onethinker_jax.model.generation.sampling import policy_logits
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, context_mesh
 
-# Logits are held of a chunk of a device's tokens times a block of its columns of the head: at most 8 MiB in float32,
-# which caches hold.
+# A device holds the logits of one chunk of its tokens times one block of its columns of the head: at most 8 MiB in
+# float32, which its caches can hold.
 CHUNK = 2048  # most tokens
 CHUNKS = 8  # least number of chunks, so that those without a target can be left out
 BLOCK = 1024  # most columns
-LANES = 128  # of which a TPU reads so many at once: several blocks are a multiple of them
+LANES = 128  # columns that a TPU reads at once: where there are several blocks, their width is a multiple
 
 
 def token_logprobs(
@@ -176,7 +176,9 @@ def _backward(
 ) -> tuple[Array | None, ...]:
     hidden, head, targets, mask, logsumexp, entropy = saved
     front, blocks = _Front(mask), _Blocks(head, policy)
-    if policy.axis is not None:  # what was summed over these devices, each gets the whole gradient of
+    if (
+        policy.axis is not None
+    ):  # the forward pass summed over these devices: each needs the sum of their gradients
         gradients = jax.lax.psum(gradients, policy.axis)
     scale = policy.temperature or 1.0  # scores are logits over it
     chosen_slope, entropy_slope = (front.take(gradient) / scale for gradient in gradients)
@@ -212,8 +214,3 @@ def _backward(
 
 
 _score.defvjp(_forward, _backward)
-
-
-def cross_entropy(logprobs: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
-    """-sum of log pi(target) over the target tokens."""
-    return -jnp.sum(jnp.where(mask, logprobs, 0.0))
