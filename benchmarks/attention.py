@@ -2,9 +2,9 @@
 
     python -m benchmarks.attention [--tokens 4096 16384] [--runs 20]
 
-Each kind of row runs through the XLA form, the flash kernels and, where it is one segment, cuDNN.  Times are
-medians of ``--runs`` runs; "x" is how many times faster than XLA.  The errors are the largest difference from the
-XLA form over its largest number, of values and of gradients.  TFLOP/s counts products over visible pairs only: two
+Each kind of row runs through the XLA form, the flash kernels and, where it is one segment, cuDNN. Times are
+medians of `--runs` runs; "x" is how many times faster than XLA. The errors are the largest difference from the
+XLA form over its largest number, of values and of gradients. TFLOP/s counts products over visible pairs only: two
 forward, five more backward.
 """
 

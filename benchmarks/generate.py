@@ -5,11 +5,11 @@
 One Qwen3-VL (512-wide 8-layer text, 384-wide 8-layer vision, vocabulary 8,192, random weights) and one prompt, an
 image of 256 tokens and text, in three processes that take turns:
 
-- ``shared``: the sampler, the G samples in one row;
-- ``repeated``: the same sampler, each sample as a prompt of its own;
-- ``transformers``: ``generate(num_return_sequences=G)`` in PyTorch, without ``--no-transformers``.
+- `shared`: the sampler, the G samples in one row;
+- `repeated`: the same sampler, each sample as a prompt of its own;
+- `transformers`: `generate(num_return_sequences=G)` in PyTorch, without `--no-transformers`.
 
-Every answer is drawn at temperature 1 and has exactly ``--response`` tokens.  Seconds are those of a whole call,
+Every answer is drawn at temperature 1 and has exactly `--response` tokens. Seconds are those of a whole call,
 vision and prefill included, after ours have compiled; memory is the process's largest resident size, minus that
 with the weights loaded.
 """

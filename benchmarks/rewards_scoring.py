@@ -3,9 +3,9 @@
     python -m benchmarks.rewards_scoring [--responses 1024] [--workers 2] [--repeats 5]
 
 The batch is drawn from a seed: groups of eight responses to a prompt, half of the prompts with videos; of a
-group's answers one is right, some are near, some are malformed.  Each batch draws other numbers, so that no
+group's answers one is right, some are near, some are malformed. Each batch draws other numbers, so that no
 verdict on mathematics is remembered from the one before; within a group answers repeat, as rollouts do.
-Open-ended answers are scored by ROUGE in the same processes.  Wall time is what a trainer would wait;
+Open-ended answers are scored by ROUGE in the same processes. Wall time is what a trainer would wait;
 processor time is that of this process and its workers together.
 """
 

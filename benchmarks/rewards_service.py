@@ -8,8 +8,8 @@
 A caller sends one item a call and the next once it has the answer: a text of 60 words against one of 60, a
 box in a 256 × 256 image, or a box in the first of 8 such frames; its pixels are uploaded before the time runs.
 With `--samples N` a call has N items that share their question, image or video: answers, or boxes.
-Callers are threads with clients of their own, spread over up to four processes.  "Alone" is a server whose
-batches have one item.  Without weights the back ends are ROUGE and GrabCut.
+Callers are threads with clients of their own, spread over up to four processes. "Alone" is a server whose
+batches have one item. Without weights the back ends are ROUGE and GrabCut.
 """
 
 import argparse

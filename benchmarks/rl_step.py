@@ -1,20 +1,20 @@
-"""Seconds of a whole GRPO step, ours and TRL's ``GRPOTrainer``, with one small Qwen3-VL, prompts and lengths.
+"""Seconds of a whole GRPO step, ours and TRL's `GRPOTrainer`, with one small Qwen3-VL, prompts and lengths.
 
     python -m benchmarks.rl_step                                  # ours alone
     python -m benchmarks.rl_step --peer TRL_ENV/bin/python        # by turns: ours, TRL's, ours
 
 A step is 4 prompts of one image each, 8 samples a prompt, 64 tokens a sample, the reward, and one AdamW update.
-The model has the vocabulary of the published ones, 151,936, and 7.7M parameters in all, or (``--vocabulary 8192``) a
-small one and more and wider layers, 8.0M.  An image of 128x128 is 16 tokens of a prompt of 85, one of 512x512
-(``--side 512``) is 256.  Both load the same random float32 weights and run on the same cores.  The end token is never
-drawn: every sample has its full length, and so has every step.  The reward is the share of letters in a text.
+The model has the vocabulary of the published ones, 151,936, and 7.7M parameters in all, or (`--vocabulary 8192`) a
+small one and more and wider layers, 8.0M. An image of 128x128 is 16 tokens of a prompt of 85, one of 512x512
+(`--side 512`) is 256. Both load the same random float32 weights and run on the same cores. The end token is never
+drawn: every sample has its full length, and so has every step. The reward is the share of letters in a text.
 
 Each side is a process of its own that takes one step at a time when it is told to, so that what else the machine
-does meets both alike.  Steps of warm-up are not counted, and a compilation in a counted step of ours is an error.
+does meets both alike. Steps of warm-up are not counted, and a compilation in a counted step of ours is an error.
 Before its first step TRL computes log-probabilities and gradient of samples that ours drew; a difference from ours
 beyond rounding is an error.
 
-The peer's environment: ``pip install trl==1.16.0 torchvision`` beside a CPU torch, and ``pillow``.
+The peer's environment: `pip install trl==1.16.0 torchvision` beside a CPU torch, and `pillow`.
 """
 
 import argparse
@@ -66,7 +66,7 @@ class Turns:
         self._wait()
 
     def done(self, *, last: bool, rollout: float, **values: Any) -> None:
-        """A step is through, ``rollout`` seconds of it for samples and rewards; waits for the next, if there is one."""
+        """A step is through, `rollout` seconds of it for samples and rewards; waits for the next, if there is one."""
         seconds, processor = time.perf_counter() - self._began, time.process_time() - self._processor
         peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
         spent = {"seconds": seconds, "rollout": rollout, "update": seconds - rollout, "processor": processor}
@@ -102,7 +102,7 @@ class Child:
         self.started = self._read()
 
     def step(self) -> dict[str, Any]:
-        """What one step took; ``others`` is the cores that other processes kept busy meanwhile."""
+        """What one step took; `others` is the cores that other processes kept busy meanwhile."""
         assert self._process.stdin is not None
         busy, began = machine_seconds(), time.perf_counter()
         self._process.stdin.write("\n")
@@ -132,7 +132,7 @@ def machine_seconds() -> float:
 
 
 def make(scratch: Path, image_side: int, vocabulary: int) -> int:
-    """Images of ``image_side`` pixels a side, prompts and model directory; returns the number of parameters."""
+    """Images of `image_side` pixels a side, prompts and model directory; returns the number of parameters."""
     import jax
     import numpy as np
     from flax import nnx

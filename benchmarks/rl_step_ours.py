@@ -1,4 +1,4 @@
-"""Our side of ``rl_step``: the RL loop itself, one step a turn.
+"""Our side of `rl_step`: the RL loop itself, one step a turn.
 
 Before the first step it writes what the peer checks itself against: samples of the first prompts, their
 log-probabilities in the trainer, advantages, and the loss and gradient norm that these give.

@@ -1,7 +1,7 @@
-"""TRL's side of ``rl_step``: ``GRPOTrainer`` with its transformers sampler, one step a turn.
+"""TRL's side of `rl_step`: `GRPOTrainer` with its transformers sampler, one step a turn.
 
-Runs in an environment of its own, without JAX.  Gradient checkpointing is off, and all samples of a step are generated
-in one batch; the update sees them in one batch too, or in several of ``--micro-batch``.
+Runs in an environment of its own, without JAX. Gradient checkpointing is off, and all samples of a step are generated
+in one batch; the update sees them in one batch too, or in several of `--micro-batch`.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python -m benchmarks.weights --gigabytes 4 [--experts] [--scratch DIRECTORY]
 
-Each step runs in a process of its own.  "Beyond" is the peak resident memory above what the process held with
-JAX running and, on a CPU, above the parameters themselves, which live in the same memory there.  Files come
+Each step runs in a process of its own. "Beyond" is the peak resident memory above what the process held with
+JAX running and, on a CPU, above the parameters themselves, which live in the same memory there. Files come
 from the page cache, as they were just written: what is timed is this code, not the disk.
 """
 
@@ -55,7 +55,7 @@ def resident() -> int:
 
 
 class Watch:
-    """Peak of ``resident`` while the block runs, looked at every 5 ms, and its seconds."""
+    """Peak of `resident` while the block runs, looked at every 5 ms, and its seconds."""
 
     def __enter__(self) -> "Watch":
         self.before = self.peak = resident()

@@ -4,7 +4,7 @@
     python docs/gpu_memory.py qwen3_vl_2b_rl_gpu [--gpu a100] [--only decoding] [any flag of training]
     python docs/gpu_memory.py                                           # the GPU presets, into docs/plan.md
 
-The number of GPUs is that of the preset's mesh.  Exit status 0: every program leaves MARGIN of the memory free; 1: one
+The number of GPUs is that of the preset's mesh. Exit status 0: every program leaves MARGIN of the memory free; 1: one
 does not, or the compiler is missing; 2: a wrong name or flag.
 """
 
@@ -51,7 +51,7 @@ class Gpu:
     memory: int  # bytes that CUDA sees, a little more than the advertised 80e9
 
     def target(self) -> str:
-        """XLA's ``GpuTargetConfigProto`` in text form."""
+        """XLA's `GpuTargetConfigProto` in text form."""
         major, minor = self.capability
         described = {
             "threads_per_block_limit": 1024,
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compile_all(config: MemoryConfig) -> list[Compiled]:
-    """Every program whose name matches.  Raises UsageError where none does."""
+    """Every program whose name matches. Raises UsageError where none does."""
     import jax
     from jax.experimental import topologies
 
@@ -247,7 +247,7 @@ def _into_page(config: MemoryConfig, programs: Sequence[Compiled]) -> None:
 
 
 def _put(parts: list[str], part: str, beginning: str) -> list[str]:
-    """``parts`` with ``part`` in the place of the one with its ``beginning``, or at the end."""
+    """`parts` with `part` in the place of the one with its `beginning`, or at the end."""
     parts = [one if one.endswith("\n") else one + "\n" for one in parts]
     kept = [part if one.startswith(beginning) else one for one in parts]
     return kept if part in kept else [*kept, part]

@@ -2,7 +2,7 @@
 
     python docs/plan_presets.py [PRESET ...]      # all of them by default; minutes each
 
-The page is written after each preset: an interrupted run loses one.  Exit status 1 when one does not fit.
+The page is written after each preset: an interrupted run loses one. Exit status 1 when one does not fit.
 """
 
 import re

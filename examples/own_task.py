@@ -3,8 +3,8 @@
     python examples/own_task.py runs/own_sft/model
 
 Its questions are records of the problem type whose answer has the same form, here `numerical`; its wording is a prompt
-file, its reward the function below.  A task with an answer form of its own is an entry in onethinker_jax/tasks.py:
-docs/rewards.md, "Adding a task".  Flags after the model are the trainer's; the model comes out in
+file, its reward the function below. A task with an answer form of its own is an entry in onethinker_jax/tasks.py:
+docs/rewards.md, "Adding a task". Flags after the model are the trainer's; the model comes out in
 runs/own_task/model, with the wording in its prompts.json.
 """
 

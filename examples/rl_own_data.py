@@ -3,9 +3,9 @@
     python examples/rl_own_data.py runs/own_sft/model
     python examples/rl_own_data.py runs/own_sft/model --reward.module examples/own_reward.py:brief_and_right
 
-Needs a model that answers with <think> and <answer> now and then: what SFT made, or a released OneThinker.  Four
-questions teach nothing: put yours in their place.  The preset is for 8 TPU chips; flags after the model are the
-trainer's.  The model comes out in runs/own_rl/model.
+Needs a model that answers with <think> and <answer> now and then: what SFT made, or a released OneThinker. Four
+questions teach nothing: put yours in their place. The preset is for 8 TPU chips; flags after the model are the
+trainer's. The model comes out in runs/own_rl/model.
 """
 
 import sys

@@ -3,8 +3,8 @@
     hf download Qwen/Qwen3-VL-2B-Instruct --local-dir Qwen3-VL-2B-Instruct     # 4 GB; pip install huggingface_hub
     python examples/sft_own_data.py Qwen3-VL-2B-Instruct
 
-Three conversations teach nothing: put yours in their place.  The preset is for 8 TPU chips; flags after the model are
-the trainer's, such as --mesh.fsdp 1 on one chip.  The model comes out in runs/own_sft/model.
+Three conversations teach nothing: put yours in their place. The preset is for 8 TPU chips; flags after the model are
+the trainer's, such as --mesh.fsdp 1 on one chip. The model comes out in runs/own_sft/model.
 """
 
 import sys

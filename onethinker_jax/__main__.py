@@ -17,7 +17,7 @@ COMMANDS = {
     "data_pipeline.records.tfds_builder": "records as TFDS folders, read at random without JSON",
     "rewards.server": "the reward service: judges open-ended answers, makes masks",
 }
-"""What stands behind ``python -m onethinker_jax.``, and what it is for."""
+"""What stands behind `python -m onethinker_jax.`, and what it is for."""
 
 
 def overview() -> str:

@@ -3,8 +3,8 @@
     assistant = onethinker_jax.load("Qwen3-VL-2B-Instruct", dtype="bfloat16")
     print(assistant.answer("street.jpg", "Where is the bicycle?", task="spatial grounding").parsed)
 
-The demo asks through the same object.  The programs are compiled at the first question of a size; the weights are
-read at the first question, or by ``load`` before.
+The demo asks through the same object. The programs are compiled at the first question of a size; the weights are
+read at the first question, or by `load` before.
 """
 
 import time
@@ -51,7 +51,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a response says.  ``str(answer)`` is its text, or the whole response where that has none."""
+    """What a response says. `str(answer)` is its text, or the whole response where that has none."""
 
     response: Response
     reasoning: str | None
@@ -59,8 +59,8 @@ class Answer:
     text: str | None
     """None: the response has no <answer>…</answer>."""
     parsed: StructuredAnswer | float | str | None
-    """A place, time or track as a ``StructuredAnswer``; of a number the float; of multiple choice the option that is
-    chosen; else the text.  None where the text is no answer to the task."""
+    """A place, time or track as a `StructuredAnswer`; of a number the float; of multiple choice the option that is
+    chosen; else the text. None where the text is no answer to the task."""
     error: str | None
     """Why it is none, such as "is no number"."""
 
@@ -69,7 +69,7 @@ class Answer:
 
     @property
     def structured(self) -> StructuredAnswer | None:
-        """``parsed``, where it is a structured answer."""
+        """`parsed`, where it is a structured answer."""
         return self.parsed if isinstance(self.parsed, StructuredAnswer) else None
 
 
@@ -81,7 +81,7 @@ class Assistant:
         settings: ModelArguments,
         status: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ):
-        """Reads the processor.  ``status`` is entered for as long as what it names lasts.
+        """Reads the processor. `status` is entered for as long as what it names lasts.
 
         Raises ProcessorError, PromptError, UsageError.
         """
@@ -91,7 +91,7 @@ class Assistant:
         self._samplers: dict[tuple[int, int], Sampler] = {}
 
     def model(self) -> tuple[nnx.GraphDef, nnx.State]:
-        """The graph and the weights, read once.  Raises ConfigError, WeightsError."""
+        """The graph and the weights, read once. Raises ConfigError, WeightsError."""
         if self._model is None:
             with self._status("loading the model"):
                 self._model = self.settings.load(self._mesh)
@@ -116,16 +116,15 @@ class Assistant:
             options: of multiple choice, in order.
             seed: of the sampling, where the temperature is above 0.
 
-        Raises:
-            UsageError: a question that cannot be asked.
-            MediaError: a file that cannot be read.
-            PromptError: <image> and <video> of the question do not fit the media.
+        Raises UsageError: a question that cannot be asked.
+        Raises MediaError: a file that cannot be read.
+        Raises PromptError: <image> and <video> of the question do not fit the media.
         """
         record = question_record(question, media_files(media), task=task, options=options)
         return read_answer(self.respond(self.processor.prompt(record), seed=seed), record)
 
     def respond(self, prompt: Example, *, seed: int | None = None) -> Response:
-        """The model's one response to a prompt.  Raises ConfigError, WeightsError, UsageError."""
+        """The model's one response to a prompt. Raises ConfigError, WeightsError, UsageError."""
         size = padded(len(prompt.tokens)), padded(len(prompt.patches))
         settings = self.settings.sampler(prompt_slots=1, prompt_tokens=size[0], prompt_patches=size[1])
         graphdef, params = self.model()
@@ -150,12 +149,11 @@ def load(path: str | PathLike[str], **settings: Any) -> Assistant:
 
     Args:
         path: the directory: weights, tokenizer and processor files.
-        settings: by name those of ``ModelArguments``, which ``demo`` and ``evaluate`` have as flags, such as
-            ``max_new_tokens``, ``temperature``, ``seed``, ``dtype``, ``video_max_frames``.
+        settings: by name those of `ModelArguments`, which `demo` and `evaluate` have as flags, such as
+            `max_new_tokens`, `temperature`, `seed`, `dtype`, `video_max_frames`.
 
-    Raises:
-        UsageError: a setting that there is not, or that cannot work.
-        ConfigError, ProcessorError, PromptError, WeightsError: a directory that cannot be read.
+    Raises UsageError: a setting that there is not, or that cannot work.
+    Raises ConfigError, ProcessorError, PromptError, WeightsError: a directory that cannot be read.
     """
     known = [field.name for field in fields(ModelArguments) if field.name != "model"]
     for name in settings:

@@ -65,9 +65,9 @@ def main(
     prog: str = "",
     stopped: str = "",
 ) -> int:
-    """Parses ``words`` and runs; returns the exit status.
+    """Parses `words` and runs; returns the exit status.
 
-    ``settings`` is a dataclass, or a function that parses by itself and raises UsageError.  ``stopped`` is what the
+    `settings` is a dataclass, or a function that parses by itself and raises UsageError. `stopped` is what the
     line after Ctrl-C says of the work, where the KeyboardInterrupt itself says nothing.
     """
     try:
@@ -111,7 +111,7 @@ def _heeded() -> bool:
 
 
 def show_log(handler: logging.Handler, *, level: int = logging.WARNING) -> None:
-    """What our modules log from ``level`` on, and other libraries' warnings, go to ``handler``, a line each."""
+    """What our modules log from `level` on, and other libraries' warnings, go to `handler`, a line each."""
     logging.basicConfig(handlers=[handler], format="%(message)s")
     logging.getLogger("onethinker_jax").setLevel(level)
 
@@ -124,7 +124,7 @@ def parse(
     description: str | None,
     default: T | None = None,
 ) -> T:
-    """The settings that ``arguments`` ask for, the rest being ``default``'s; ``--help`` prints and exits.
+    """The settings that `arguments` ask for, the rest being `default`'s; `--help` prints and exits.
 
     From then on standard output and error take any text, escaping what their encoding cannot hold.
 
@@ -159,7 +159,7 @@ def parse(
 
 
 def flags_of(settings: type[T], *, default: T | None = None) -> list[str]:
-    """Every flag that ``parse`` knows, as ``--help`` lists them."""
+    """Every flag that `parse` knows, as `--help` lists them."""
     import tyro
 
     said = io.StringIO()

@@ -1,7 +1,7 @@
 """The errors that a user can mend: a command shows them as one line that names the thing, without a traceback.
 
-Every such error of ours is a `UserError`, so nothing lists them.  One is a `ValueError` as well where what is wrong is
-a value that the caller gave: a dataclass of settings that refuses a value is a wrong flag to the command line.  An
+Every such error of ours is a `UserError`, so nothing lists them. One is a `ValueError` as well where what is wrong is
+a value that the caller gave: a dataclass of settings that refuses a value is a wrong flag to the command line. An
 error of any other class is a bug of ours, or of a library, and keeps its traceback.
 """
 
@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class SkippableError(UserError):
-    """One record cannot be used, and others can: ``on_bad_record`` says whether that ends the work."""
+    """One record cannot be used, and others can: `on_bad_record` says whether that ends the work."""
 
 
 class MissingLibrary(UserError, ImportError):

@@ -1,12 +1,12 @@
 """Files and folders that are whole or absent: written beside their place under a name of their own, then renamed.
 
-Whatever ends the process, a reader finds the old content or all of the new.  Several processes may write the same
-place: each writes beside it by itself, and the last rename stands.  What a killed process left beside a place goes
+Whatever ends the process, a reader finds the old content or all of the new. Several processes may write the same
+place: each writes beside it by itself, and the last rename stands. What a killed process left beside a place goes
 with the next write there.
 
 Nothing is forced onto the disk: when the machine loses its power, what was renamed in its last seconds may be lost.
-All that is written here can be made again, or is in a checkpoint, which Orbax writes.  A teacher's answers are paid
-for: ``annotate.candidates`` appends them to its file and forces them itself.
+All that is written here can be made again, or is in a checkpoint, which Orbax writes. A teacher's answers are paid
+for: `annotate.candidates` appends them to its file and forces them itself.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ ABANDONED_S = 24 * 3600
 
 @contextlib.contextmanager
 def temporary(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """A name that nobody else has, beside ``path`` or in a ``folder`` of its file system; gone at the end.
+    """A name that nobody else has, beside `path` or in a `folder` of its file system; gone at the end.
 
-    Whoever has written there puts it in its place with ``put_file`` or ``put_folder``.
+    Whoever has written there puts it in its place with `put_file` or `put_folder`.
     """
     folder = folder or path.parent
     for left in folder.glob(f".{glob.escape(path.name)}.*.writing"):
@@ -46,21 +46,21 @@ def temporary(path: Path, folder: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to; the file is put in the place of ``path`` at the end, and removed after an error."""
+    """A name to write to; the file is put in the place of `path` at the end, and removed after an error."""
     with temporary(path) as aside:
         yield aside
         put_file(aside, path)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes ``text`` as UTF-8, with escapes for what UTF-8 cannot hold."""
+    """Writes `text` as UTF-8, with escapes for what UTF-8 cannot hold."""
     with whole_file(path) as aside:
         aside.write_text(encodable(text), encoding="utf-8")
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill; it takes the place of ``path`` at the end, and is removed after an error."""
+    """A new folder to fill; it takes the place of `path` at the end, and is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     undo_broken_swap(path)
     with temporary(path) as aside:
@@ -91,7 +91,7 @@ def put_folder(aside: Path, path: Path) -> None:
 
 
 def undo_broken_swap(path: Path) -> None:
-    """Puts the old folder back where a process was killed between the two renames of ``put_folder``."""
+    """Puts the old folder back where a process was killed between the two renames of `put_folder`."""
     with _alone(path.parent):
         _undo(path)
 

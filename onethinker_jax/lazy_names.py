@@ -8,9 +8,9 @@ from typing import Any
 def lazy_names(
     package: str, homes: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The ``__getattr__`` and ``__dir__`` of ``package``, whose module M holds the names ``homes[M]``.
+    """The `__getattr__` and `__dir__` of `package`, whose module M holds the names `homes[M]`.
 
-    Each of ``modules`` is public itself: ``package.M``.
+    Each of `modules` is public itself: `package.M`.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
 

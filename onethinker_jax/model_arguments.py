@@ -1,6 +1,6 @@
 """The flags of a model and of how it answers: what evaluation and the demo have in common.
 
-Imports neither JAX nor what needs it until a model is asked for: ``--help`` is instant.
+Imports neither JAX nor what needs it until a model is asked for: `--help` is instant.
 """
 
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ class ModelArguments:
     def sampler(
         self, *, prompt_slots: int, prompt_tokens: int, prompt_patches: int, prompt_buckets: int = 1
     ) -> SamplerSettings:
-        """What answers are sampled with.  Raises UsageError naming a setting that cannot work."""
+        """What answers are sampled with. Raises UsageError naming a setting that cannot work."""
         try:
             return SamplerSettings(
                 prompt_slots=prompt_slots,
@@ -89,7 +89,7 @@ class ModelArguments:
             raise UsageError(str(error)) from None
 
     def processor(self) -> "Processor":
-        """The directory's.  Raises ProcessorError, PromptError, UsageError naming a size that cannot work."""
+        """The directory's. Raises ProcessorError, PromptError, UsageError naming a size that cannot work."""
         from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
         from onethinker_jax.data_pipeline.processor.chat import ProcessorError
         from onethinker_jax.data_pipeline.processor.processor import Processor
@@ -116,7 +116,7 @@ class ModelArguments:
             raise UsageError(str(error)) from None
 
     def load(self, mesh: "Mesh") -> "tuple[nnx.GraphDef, nnx.State]":
-        """The model's graph, and its weights as the sampler wants them.  Raises ConfigError, WeightsError."""
+        """The model's graph, and its weights as the sampler wants them. Raises ConfigError, WeightsError."""
         import jax.numpy as jnp
         from flax import nnx
 

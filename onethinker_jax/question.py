@@ -29,7 +29,7 @@ def question_record(
 ) -> Record:
     """The question about these media, whose kinds their content says.
 
-    Raises UsageError, or MediaError naming a file.  Whether placeholders fit the media is checked when the prompt is
+    Raises UsageError, or MediaError naming a file. Whether placeholders fit the media is checked when the prompt is
     made.
     """
     if not text.strip():

@@ -30,7 +30,7 @@ from onethinker_jax.sampler_settings import SamplerSettings
 
 @dataclass(frozen=True)
 class Samples:
-    """The G completions of one prompt.  Those that a checkpoint brings back lack the last two."""
+    """The G completions of one prompt. Those that a checkpoint brings back lack the last two."""
 
     tokens: list[np.ndarray]  # int32 [n] each, the end token included
     logprobs: list[np.ndarray]  # float32 [n] each, under the distribution sampled from
@@ -55,9 +55,9 @@ class Sampler:
         stride: int = 1,
         lazy: bool = False,
     ):
-        """Of prompts dealt out to processes this one samples every ``stride``-th from number ``first``.
+        """Of prompts dealt out to processes this one samples every `stride`-th from number `first`.
 
-        With ``lazy`` it compiles a program when a prompt first needs it, else all of them before the first sample.
+        With `lazy` it compiles a program when a prompt first needs it, else all of them before the first sample.
         Raises ValueError naming a setting, ShardingError when the mesh does not divide the rows.
         """
         self.processor, self.settings = processor, settings
@@ -92,9 +92,9 @@ class Sampler:
         step: int,
         ahead: int | None = None,
     ) -> Iterator[tuple[list[int], list[Samples]]]:
-        """The same in parts, as prompts are through: their numbers and samples.  The device goes on meanwhile.
+        """The same in parts, as prompts are through: their numbers and samples. The device goes on meanwhile.
 
-        ``ahead``: prompts that are taken and kept beyond those on the device, by default all.  A number whose
+        `ahead`: prompts that are taken and kept beyond those on the device, by default all. A number whose
         prompt is None has no samples.
         """
         settings = self.settings
@@ -165,7 +165,7 @@ class Sampler:
         )
 
     def _find_stop(self, tokens: np.ndarray, known: int) -> int | None:
-        """How many tokens it takes until a stop string is complete, looking at those after ``known``."""
+        """How many tokens it takes until a stop string is complete, looking at those after `known`."""
         start = max(known - self._longest_stop, 0)  # a token that is seen in the text has at least one byte
 
         def complete(end: int) -> bool:
@@ -200,7 +200,7 @@ def suppressed_ids(processor: Processor) -> tuple[int, ...]:
 def sampling_config(
     settings: SamplerSettings, *, eos_ids: tuple[int, ...], suppressed_ids: tuple[int, ...]
 ) -> SamplingConfig:
-    """The distribution that the settings describe.  Raises ValueError naming one that is none."""
+    """The distribution that the settings describe. Raises ValueError naming one that is none."""
     return SamplingConfig(
         max_new_tokens=settings.max_new_tokens,
         eos_ids=eos_ids,
@@ -213,7 +213,7 @@ def sampling_config(
 
 
 def generation_shape(settings: SamplerSettings, compute_dtype: str, shards: int) -> GenerationShape:
-    """The device's shapes for the settings; prompts are prefilled in a multiple of ``shards``."""
+    """The device's shapes for the settings; prompts are prefilled in a multiple of `shards`."""
     prefill_rows = settings.prefill_rows or min(settings.together, 8)
     return GenerationShape(
         rows=settings.together,

@@ -1,4 +1,4 @@
-"""What a sampler is made from: how many, how long, and from which distribution.  Imports no JAX."""
+"""What a sampler is made from: how many, how long, and from which distribution. Imports no JAX."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class SamplerSettings:
     """
 
     prompt_slots: int | None = None
-    """Prompts decoded together; more wait, and take the slots of those that are done.  By default 8, and in RL all of a
+    """Prompts decoded together; more wait, and take the slots of those that are done. By default 8, and in RL all of a
     step's."""
     prompt_tokens: int = 16_384
     """Most tokens of a prompt, its media's included."""
@@ -63,7 +63,7 @@ class SamplerSettings:
     stop: tuple[str, ...] = ()
     """Strings that end an answer, at the token that completes one; it counts as ended, not as cut off."""
     kv_dtype: KVDtype | None = None
-    """What the KV cache is kept in; by default what the model computes in.  With int8 the sampler's probabilities are
+    """What the KV cache is kept in; by default what the model computes in. With int8 the sampler's probabilities are
     not quite those that RL computes."""
     decode_block: int = 32
     """Most tokens of a sample drawn in one dispatch (multi-step decode)."""
@@ -100,7 +100,7 @@ class SamplerSettings:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
     def all_together(self, prompts: int) -> "SamplerSettings":
-        """These settings for ``prompts`` at a time: all decoded together, unless ``prompt_slots`` says otherwise."""
+        """These settings for `prompts` at a time: all decoded together, unless `prompt_slots` says otherwise."""
         return self if self.prompt_slots is not None else replace(self, prompt_slots=prompts)
 
     def fitted_to(self, sizes: Sequence[tuple[int, int]]) -> "SamplerSettings":

@@ -1,7 +1,7 @@
 """Responses to records -> scores: the one way for rollouts, held-out answers and evaluation.
 
-Open-ended answers are judged and masks are made by the reward service; the formulas of ``rewards/score.py`` run in
-this process or in a pool of them.  All samples of a prompt are scored in one call, as normalisation by group needs.
+Open-ended answers are judged and masks are made by the reward service; the formulas of `rewards/score.py` run in
+this process or in a pool of them. All samples of a prompt are scored in one call, as normalisation by group needs.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ MASK_FRAMES = 16
 
 
 class Scorer:
-    """Scores responses by one variant, one set of settings and one reward service.  Thread-safe."""
+    """Scores responses by one variant, one set of settings and one reward service. Thread-safe."""
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class Scorer:
         media: MediaReader | None = None,
         prompts: Prompts = OWN_PROMPTS,
     ):
-        """``media`` reads the pictures that masks are made on; by default in this process, without a cache.
-        ``prompts`` is the wording of the questions that a judge of text is shown with the answers.
+        """`media` reads the pictures that masks are made on; by default in this process, without a cache.
+        `prompts` is the wording of the questions that a judge of text is shown with the answers.
         """
         self.client, self.settings = client, settings
         self.variant: Variant = variant
@@ -128,7 +128,8 @@ class Scorer:
 
     def give_up(self) -> None:
         """Ends the waiting for the reward service: scores under way, and later ones that need it, raise
-        RewardGivenUp at once."""
+        RewardGivenUp at once.
+        """
         self.client.give_up()
 
     def max_accuracy(self, record: Record) -> float:
@@ -143,7 +144,7 @@ class Scorer:
     def masks(self, prompts: Sequence[tuple[Record, StructuredAnswer]]) -> list["PredictedMasks"]:
         """Masks that boxes and points prompt on the pictures of records with true masks, in order.
 
-        A record's pictures are read, and cross to the service, once.  Raises MediaError, RewardUnavailable, and
+        A record's pictures are read, and cross to the service, once. Raises MediaError, RewardUnavailable, and
         RecordError naming a record without true masks.
         """
         asked = {id(record): record for record, _ in prompts}  # the samples of a prompt share its pictures
@@ -171,7 +172,7 @@ class Scorer:
 
 @dataclass(frozen=True)
 class PredictedMasks:
-    """Masks made from a predicted box and points: bool [N, H, W] at ``times`` (seconds; 0 for an image)."""
+    """Masks made from a predicted box and points: bool [N, H, W] at `times` (seconds; 0 for an image)."""
 
     times: list[float]
     masks: np.ndarray
@@ -195,7 +196,7 @@ class MaskPictures:
 
 
 def mask_pictures(record: Record, media: MediaReader) -> MaskPictures:
-    """A record's image, or frames of its video, of frames with a true mask where it has them.  Raises MediaError."""
+    """A record's image, or frames of its video, of frames with a true mask where it has them. Raises MediaError."""
     if not record.videos:
         return MaskPictures(media.image(record.images[0], None)[None], [0.0])
     truth = record.segmentation
@@ -212,7 +213,7 @@ class _Truth:
     rles: list[dict | None]
 
     def iou(self, masks: np.ndarray) -> float:
-        """Mean over the pictures that have a true mask; ``masks`` is bool [N, H, W]."""
+        """Mean over the pictures that have a true mask; `masks` is bool [N, H, W]."""
         there = [number for number, rle in enumerate(self.rles) if rle is not None]
         return mean_mask_iou(masks[there], [rle for rle in self.rles if rle is not None])
 
@@ -246,7 +247,7 @@ def check_truths(records: Sequence[Record], settings: RewardSettings) -> None:
 def check_reward(settings: RewardSettings, records: Sequence[Record] = ()) -> None:
     """Tries a reward of one's own, if the settings name one: that it is there, and what it gives the first record.
 
-    Two responses are scored, an empty one and the true answer.  Raises RewardFunctionError, ScoringError.
+    Two responses are scored, an empty one and the true answer. Raises RewardFunctionError, ScoringError.
     """
     if settings.module is None:
         return

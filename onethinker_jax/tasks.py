@@ -286,8 +286,7 @@ def medium_of(data_type: str) -> Medium:
 def complete(where: str, entries: Mapping[Key, Value], wanted: Iterable[Key]) -> Mapping[Key, Value]:
     """`entries`, which must be there for every one of `wanted` and nothing else.
 
-    Raises:
-        LookupError: an entry is missing, or one is of no task; it says where.
+    Raises LookupError: an entry is missing, or one is of no task; it says where.
     """
     keys: Collection[Key] = tuple(wanted)
     if missing := [str(key) for key in keys if key not in entries]:

@@ -1,4 +1,4 @@
-"""One habit, once: errors that a user can mend, mains of commands, atomic renames.  Held against the source text."""
+"""One habit, once: errors that a user can mend, mains of commands, atomic renames. Held against the source text."""
 
 import ast
 import re
@@ -148,3 +148,11 @@ def test_an_error_of_ours_keeps_its_traceback() -> None:
 
     with pytest.raises(ValueError, match="an error"):
         main(list, run, [])
+
+
+def test_docstrings_and_comments_have_one_dialect() -> None:
+    """Single backticks; what is raised is a sentence, `Raises NameError: when`; what ruff knows of it, ruff holds."""
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"``\w", text), f"{path}: double backticks"
+        assert not re.search(r"(?m)^\s*Raises:\s*$", text), f"{path}: a section of what is raised"

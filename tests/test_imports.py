@@ -35,7 +35,7 @@ MEDIA = {"data_pipeline.media", "data_pipeline.media.reading"}
 DATA = {*MEDIA, *(f"data_pipeline.{name}" for name in ("records", "processor", "batches", "drawing"))}
 REWARDS = {"rewards", "rewards.client", "rewards.equivalence"}
 LOWER_TRAIN = {"train", "train.config", "train.cost", "train.log", "train.run_folder"}
-# Room -> the other rooms that it may import.  A room is a folder, or a file at the root.
+# Room -> the other rooms that it may import. A room is a folder, or a file at the root.
 ALLOWED: dict[str, set[str]] = {
     "model": {"model.attention"},
     "model.attention": {"model"},
@@ -110,7 +110,7 @@ NO_JAX = {
 
 
 def imports(name: str, *, types: bool = True) -> Iterator[str]:
-    """Modules that module `name` names in import statements; ``types``: also those for checks of types alone."""
+    """Modules that module `name` names in import statements; `types`: also those for checks of types alone."""
     path = MODULES[name]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
@@ -129,7 +129,7 @@ def imports(name: str, *, types: bool = True) -> Iterator[str]:
 
 
 def room(name: str) -> str:
-    """The folder of a module, ``""`` for the package itself; a file at the root is a room of its own."""
+    """The folder of a module, `""` for the package itself; a file at the root is a room of its own."""
     if name == "onethinker_jax.train.run_folder":
         return "train.run_folder"
     folder = ".".join(MODULES[name].parent.relative_to(PACKAGE).parts)

@@ -21,7 +21,7 @@ GENERATED = {"rewards/proto/reward_pb2_grpc.py"}
 
 
 def functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every function of a file, methods and inner ones too, with its parameters but ``self`` and ``cls``."""
+    """Every function of a file, methods and inner ones too, with its parameters but `self` and `cls`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             given = node.args

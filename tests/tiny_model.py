@@ -12,7 +12,7 @@ from tests.train import making
 
 
 def write_model(folder: Path) -> Path:
-    """Writes one below ``folder``; returns its directory."""
+    """Writes one below `folder`; returns its directory."""
     tokenizer = write_tokenizer(folder / "tokenizer", image_pixels=(1024, 4096))
     config = making.config_for(Processor.from_pretrained(tokenizer, grid_side=8))
     save_hf(Qwen3VL(config, rngs=nnx.Rngs(0)), folder / "model", copy_from=tokenizer)

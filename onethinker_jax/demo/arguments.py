@@ -1,4 +1,4 @@
-"""The flags of the demo.  Imports no JAX: ``--help`` is instant."""
+"""The flags of the demo. Imports no JAX: `--help` is instant."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class Arguments(ModelArguments):
     """Prints the response as the model wrote it, tags included."""
 
     def question(self) -> Question:
-        """What the words ask.  Raises UsageError."""
+        """What the words ask. Raises UsageError."""
         media, text = split_words(self.words)
         return Question(text, media, self.task, self.options)
 

@@ -1,7 +1,7 @@
 """Questions from standard input, a line each, to a model that stays loaded.
 
-A line is a question about the media named last, by itself: what was asked before is not part of it.  Lines that
-begin with / say what it is about: ``/media FILE …``, ``/task TASK``, ``/option TEXT``, ``/quit``; // begins a question
+A line is a question about the media named last, by itself: what was asked before is not part of it. Lines that
+begin with / say what it is about: `/media FILE …`, `/task TASK`, `/option TEXT`, `/quit`; // begins a question
 that begins with one.
 """
 
@@ -53,7 +53,7 @@ def chat(
 
 
 def _told(text: str, about: Question) -> Question:
-    """What the next questions are about after a line that begins with /.  Raises UsageError."""
+    """What the next questions are about after a line that begins with /. Raises UsageError."""
     command, _, rest = text.partition(" ")
     rest = rest.strip()
     if command == "/media":

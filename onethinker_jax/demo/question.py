@@ -26,12 +26,12 @@ class Question:
     options: tuple[str, ...] = ()
 
     def record(self) -> Record:
-        """The question as the pipeline takes it.  Raises UsageError, or MediaError naming a file."""
+        """The question as the pipeline takes it. Raises UsageError, or MediaError naming a file."""
         return question_record(self.text, self.media, task=self.task, options=self.options)
 
 
 def split_words(words: Sequence[str]) -> tuple[tuple[Path, ...], str]:
-    """The media and the question, which stands last.  Raises UsageError where it is missing, or a file an address."""
+    """The media and the question, which stands last. Raises UsageError where it is missing, or a file an address."""
     *files, question = words or ("",)
     media = media_files(files)
     # A question may be any text, too long for a file's name too, which os.path.exists takes for none.
@@ -43,7 +43,7 @@ def split_words(words: Sequence[str]) -> tuple[tuple[Path, ...], str]:
 
 
 def media_files(words: Sequence[str]) -> tuple[Path, ...]:
-    """The files of these names.  Raises UsageError naming one that is an address: nothing is fetched."""
+    """The files of these names. Raises UsageError naming one that is an address: nothing is fetched."""
     for word in words:
         if _ADDRESS.fullmatch(word):
             raise UsageError(f"{word}: is an address, and nothing is fetched; download it and name the file")
@@ -51,7 +51,7 @@ def media_files(words: Sequence[str]) -> tuple[Path, ...]:
 
 
 def picture_file(media: Sequence[Path], out: Path | None, *, overwrite: bool) -> Path | None:
-    """Where the picture goes: to ``out``, else to a name made of the first medium's that is free, so that an
+    """Where the picture goes: to `out`, else to a name made of the first medium's that is free, so that an
     earlier picture stays; None where there is neither.
 
     Raises UsageError when none can be written there.

@@ -28,7 +28,7 @@ class Session:
     """A model that is loaded with the first prompt, and the service that makes masks; a context manager."""
 
     def __init__(self, arguments: Arguments):
-        """Reads the model's processor.  Raises ProcessorError, PromptError, UsageError."""
+        """Reads the model's processor. Raises ProcessorError, PromptError, UsageError."""
         self.arguments, self.assistant = arguments, Assistant(arguments, _status)
         self._open_until_the_end = contextlib.ExitStack()
         self._client: RewardClient | None = None
@@ -79,7 +79,7 @@ def ask(session: Session, question: Question, console: Console) -> None:
 
 
 def talk(session: Session, console: Console) -> None:
-    """Answers standard input's questions.  Raises ConfigError, WeightsError when there is no model to ask."""
+    """Answers standard input's questions. Raises ConfigError, WeightsError when there is no model to ask."""
     session.assistant.model()
     at_terminal = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -106,7 +106,7 @@ def talk(session: Session, console: Console) -> None:
 
 
 def make_masks(client: RewardClient, record: Record, prompt: StructuredAnswer, media: MediaReader) -> Masks:
-    """What the answer's box and points prompt.  Raises MediaError, RewardUnavailable."""
+    """What the answer's box and points prompt. Raises MediaError, RewardUnavailable."""
     pictures = mask_pictures(record, media)
     item = pictures.item(prompt)
     masks = client.segment_videos([item])[0] if record.videos else client.segment_images([item])[0][None]

@@ -1,7 +1,7 @@
 """Records -> answers with their scores, as they come: prompts are read a bounded number ahead of the sampler.
 
 A video's prompt takes 75 MB of memory with 128 frames. Memory holds the prompts that are read ahead, not more for
-more records.  A record that cannot be used is raised, or reported and left out, as ``BadRecords`` says.
+more records. A record that cannot be used is raised, or reported and left out, as `BadRecords` says.
 """
 
 import logging
@@ -33,7 +33,7 @@ LINE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer to the record of a number.  ``score`` is None where scoring failed, ``mask_iou`` without masks."""
+    """The answer to the record of a number. `score` is None where scoring failed, `mask_iou` without masks."""
 
     number: int
     response: str
@@ -47,8 +47,8 @@ def read_prompts(
 ) -> Iterator[Iterator[Example | None]]:
     """The records' prompts in order, made by threads a few ahead; None for a bad record, which was reported.
 
-    ``workers``: processes that decode media; as many prompts are made at once.  What ``make`` raises beyond
-    MediaError, PackingError and RecordError, or what ``bad`` raises of these, is raised at the record's turn.
+    `workers`: processes that decode media; as many prompts are made at once. What `make` raises beyond
+    MediaError, PackingError and RecordError, or what `bad` raises of these, is raised at the record's turn.
     """
     threads = max(workers, 1)
     examples = OrderedExamples(
@@ -84,9 +84,9 @@ def answer_records(
     ahead: int = PROMPTS_AHEAD,
     bad: BadRecords,
 ) -> Iterator[list[Answered]]:
-    """The answers of a ``sampler`` that draws one sample a prompt, in parts as they are through and scored.
+    """The answers of a `sampler` that draws one sample a prompt, in parts as they are through and scored.
 
-    A record whose scoring fails for its own media or truth is ``bad``'s to raise or to leave out.  Whatever is
+    A record whose scoring fails for its own media or truth is `bad`'s to raise or to leave out. Whatever is
     raised while a part is scored, its answers come first, without scores.
 
     Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
@@ -191,7 +191,7 @@ class Progress:
 def fitted(
     settings: SamplerSettings, prompts: Iterator[Example | None], count: int, ahead: int
 ) -> tuple[SamplerSettings, Iterator[Example | None]]:
-    """Where no more than ``ahead`` are to come, settings for their very sizes; and the prompts again."""
+    """Where no more than `ahead` are to come, settings for their very sizes; and the prompts again."""
     if count > ahead:
         return settings, prompts
     first = list(prompts)

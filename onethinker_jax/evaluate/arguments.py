@@ -1,4 +1,4 @@
-"""The flags of an evaluation.  Imports no JAX: ``--help`` is instant."""
+"""The flags of an evaluation. Imports no JAX: `--help` is instant."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -29,7 +29,7 @@ from onethinker_jax.text_output import json_text
 
 @dataclass(frozen=True)
 class Prediction:
-    """A record's answer.  ``mask_iou`` is None unless the record has true masks."""
+    """A record's answer. `mask_iou` is None unless the record has true masks."""
 
     record: Record
     response: str
@@ -68,9 +68,9 @@ def evaluate(
     seed: int = 0,
     tell: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
-    """One prediction a record, in order, of a ``sampler`` that draws one sample a prompt.
+    """One prediction a record, in order, of a `sampler` that draws one sample a prompt.
 
-    ``tell`` hears how many records are answered.
+    `tell` hears how many records are answered.
 
     Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
     """
@@ -114,7 +114,7 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def read_predictions(path: Path, records: Sequence[Record]) -> list[Prediction]:
-    """What ``write_predictions`` wrote for these records; raises RecordError when they are others."""
+    """What `write_predictions` wrote for these records; raises RecordError when they are others."""
     with path.open(
         encoding="utf-8"
     ) as file:  # by line ends alone: a text may hold U+2028, where `splitlines` cuts

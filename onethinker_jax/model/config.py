@@ -1,7 +1,7 @@
-"""Sizes of the Qwen3-VL family, dense and mixture-of-experts, read from and written to a HF ``config.json``.
+"""Sizes of the Qwen3-VL family, dense and mixture-of-experts, read from and written to a HF `config.json`.
 
-Both layouts of that file are read: transformers 5 (``rope_parameters``) and 4.57 (``rope_scaling`` and
-``rope_theta``).  The 4.57 layout is written, because vLLM and both versions of transformers read it.
+Both layouts of that file are read: transformers 5 (`rope_parameters`) and 4.57 (`rope_scaling` and
+`rope_theta`). The 4.57 layout is written, because vLLM and both versions of transformers read it.
 """
 
 import json
@@ -21,14 +21,14 @@ _TYPES = {  # model_type -> architecture
 
 
 class ConfigError(UserError, ValueError):
-    """A ``config.json`` that this package cannot serve; the message names the field."""
+    """A `config.json` that this package cannot serve; the message names the field."""
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The vision tower: ``depth`` blocks of width ``hidden_size`` over 16x16x2 patches.
+    """The vision tower: `depth` blocks of width `hidden_size` over 16x16x2 patches.
 
-    ``deepstack_layers`` are the blocks whose output is merged and added to the first language layers.
+    `deepstack_layers` are the blocks whose output is merged and added to the first language layers.
     """
 
     depth: int = 27
@@ -73,7 +73,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class MoEConfig:
-    """A layer's experts: each token passes through ``experts_per_token`` of them, each ``intermediate_size`` wide."""
+    """A layer's experts: each token passes through `experts_per_token` of them, each `intermediate_size` wide."""
 
     num_experts: int = 128
     experts_per_token: int = 8
@@ -98,9 +98,9 @@ _MOE_FIELDS = {  # ours -> theirs
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The decoder.  ``mrope_section`` splits half a head's frequencies over (time, height, width).
+    """The decoder. `mrope_section` splits half a head's frequencies over (time, height, width).
 
-    With ``moe`` every layer has experts, and ``intermediate_size`` is carried along but names no weight.
+    With `moe` every layer has experts, and `intermediate_size` is carried along but names no weight.
     """
 
     vocab_size: int = 151_936
@@ -150,7 +150,7 @@ class Qwen3VLConfig:
 
     @classmethod
     def from_directory(cls, path: str | Path) -> "Qwen3VLConfig":
-        """Reads ``<path>/config.json``; raises ConfigError or FileNotFoundError naming the file."""
+        """Reads `<path>/config.json`; raises ConfigError or FileNotFoundError naming the file."""
         if error := directory_error(Path(path)):
             raise (ConfigError if Path(path).exists() else FileNotFoundError)(f"{path}: {error}")
         file = Path(path) / "config.json"
@@ -165,7 +165,7 @@ class Qwen3VLConfig:
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "Qwen3VLConfig":
-        """From the parsed ``config.json`` of a Qwen3-VL, dense or MoE, in either layout; raises ConfigError."""
+        """From the parsed `config.json` of a Qwen3-VL, dense or MoE, in either layout; raises ConfigError."""
         if error := family_error(hf):
             raise ConfigError(error)
         if hf.get("quantization_config"):
@@ -186,7 +186,7 @@ class Qwen3VLConfig:
         )
 
     def to_hf(self, *, dtype: str = "float32", extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The ``config.json`` (4.57 layout) as a dict; ``extra`` adds top-level keys such as token ids."""
+        """The `config.json` (4.57 layout) as a dict; `extra` adds top-level keys such as token ids."""
         text, vision = self.text, self.vision
         model_type = _DENSE if text.moe is None else _MOE
         return {
@@ -243,7 +243,7 @@ class Qwen3VLConfig:
 
 
 def family_error(hf: Any) -> str | None:
-    """Why a parsed ``config.json`` is of no model that is served; None if it is."""
+    """Why a parsed `config.json` is of no model that is served; None if it is."""
     if not isinstance(hf, Mapping):
         return "holds no JSON object"
     if hf.get("model_type") in _TYPES:
@@ -282,10 +282,10 @@ def _text_config(hf: Mapping[str, Any], *, experts: bool) -> TextConfig:
 
 
 def _rope(hf: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:
-    """``rope_theta`` and ``mrope_section``, found where transformers 5 finds them.
+    """`rope_theta` and `mrope_section`, found where transformers 5 finds them.
 
-    ``rope_scaling`` goes before ``rope_parameters``; ``rope_theta`` inside of the one that counts before the one
-    beside it.  Outside of ``text_config`` transformers reads neither: what differs there is refused.
+    `rope_scaling` goes before `rope_parameters`; `rope_theta` inside of the one that counts before the one
+    beside it. Outside of `text_config` transformers reads neither: what differs there is refused.
     """
     text = hf["text_config"]
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
@@ -368,7 +368,7 @@ def _need(section: str, fields: Mapping[str, Any], *names: str) -> None:
 
 
 def _whole(section: str, fields: Mapping[str, Any], name: str, default: int) -> int:
-    """A whole number, ``default`` where there is none or null."""
+    """A whole number, `default` where there is none or null."""
     value = default if fields.get(name) is None else fields[name]
     if not _is_whole(value):
         raise ConfigError(f"{section}{'.' if section else ''}{name} is {value!r}, not a whole number")

@@ -61,7 +61,7 @@ def other_weights(directory: Path) -> str | None:
 
 
 def companion_files(directory: Path) -> Iterator[Path]:
-    """Files that make a model's directory whole beside its config and weights: tokenizer, processor, prompts …"""
+    """Files that make a model's directory whole beside config and weights: tokenizer, processor and prompts."""
     for file in sorted(directory.iterdir()):
         if file.suffix not in (".json", ".jinja", ".txt") or file.name.endswith(".index.json"):
             continue

@@ -9,7 +9,7 @@ _SMALL_VISION = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "d
 
 @dataclass(frozen=True)
 class Member:
-    """What differs within the family; all else is ``TextConfig``'s and ``VisionConfig``'s default."""
+    """What differs within the family; all else is `TextConfig`'s and `VisionConfig`'s default."""
 
     layers: int
     width: int
@@ -33,7 +33,7 @@ MEMBERS = {
 
 
 def family_member(name: str) -> Qwen3VLConfig:
-    """The sizes of ``name``, such as ``8b``; raises ConfigError listing the names there are."""
+    """The sizes of `name`, such as `8b`; raises ConfigError listing the names there are."""
     if name not in MEMBERS:
         raise ConfigError(f"unknown family member {name!r}; there are: {', '.join(MEMBERS)}")
     member = MEMBERS[name]
@@ -53,7 +53,7 @@ def family_member(name: str) -> Qwen3VLConfig:
 
 
 def family_name(sizes: Qwen3VLConfig) -> str | None:
-    """The released size, such as ``8b``, whose layers these are; None where they are another model's."""
+    """The released size, such as `8b`, whose layers these are; None where they are another model's."""
     text = sizes.text
     for name, member in MEMBERS.items():
         if (text.num_layers, text.hidden_size, text.num_heads) == (member.layers, member.width, member.heads):

@@ -1,11 +1,11 @@
 """Hugging Face directories in and out: ONE table of names and layouts drives loading and saving.
 
 A parameter of ours is a path in the module tree; a stacked parameter [L, ...] is L tensors in the checkpoint,
-their name holding ``{}`` for the layer.  Layouts: ``linear`` is stored transposed ([out, in] in PyTorch),
-``conv`` is the patch convolution [out, channel, time, side, side] flattened to a matrix and transposed,
-``same`` is as it is, ``gate_up`` and ``down`` are experts.  Released checkpoints hold these as [E, D, 2F] and
-[E, F, D], and so does ``save_hf``; transformers 5 may write them with the last two axes swapped, which is read
-too (where the sizes cannot tell, as with D = 2F, the released layout is meant).  Weights are never passed
+their name holding `{}` for the layer. Layouts: `linear` is stored transposed ([out, in] in PyTorch),
+`conv` is the patch convolution [out, channel, time, side, side] flattened to a matrix and transposed,
+`same` is as it is, `gate_up` and `down` are experts. Released checkpoints hold these as [E, D, 2F] and
+[E, F, D], and so does `save_hf`; transformers 5 may write them with the last two axes swapped, which is read
+too (where the sizes cannot tell, as with D = 2F, the released layout is meant). Weights are never passed
 through another dtype than the one asked for.
 """
 
@@ -45,7 +45,7 @@ _VISUAL = "model.visual."
 
 
 def _pairs(ours: str, theirs: str, layout: str, *, bias: bool) -> dict[str, tuple[str, str]]:
-    """Rows of the table for a Linear (``linear``) or a LayerNorm (``same``)."""
+    """Rows of the table for a Linear (`linear`) or a LayerNorm (`same`)."""
     weight = "kernel" if layout in ("linear", "conv") else "scale"
     rows = {f"{ours}.{weight}": (f"{theirs}.weight", layout)}
     if bias:
@@ -111,10 +111,10 @@ def load_hf(
     dtype: Any = jnp.float32,
     remat: Remat = "none",
 ) -> Qwen3VL:
-    """The model of a Hugging Face directory (``config.json`` and safetensors, single or indexed).
+    """The model of a Hugging Face directory (`config.json` and safetensors, single or indexed).
 
-    With ``mesh`` every tensor goes straight to its training sharding: a process reads what its devices hold,
-    one tensor of the checkpoint (one layer's matrix, or one layer's experts) at a time.  Raises
+    With `mesh` every tensor goes straight to its training sharding: a process reads what its devices hold,
+    one tensor of the checkpoint (one layer's matrix, or one layer's experts) at a time. Raises
     FileNotFoundError, ConfigError, or WeightsError listing missing, unknown and misshapen tensors.
     """
     from onethinker_jax.model.sharding import parameter_sharding
@@ -128,7 +128,7 @@ def load_hf(
 
 
 def check_weights(path: str | Path) -> None:
-    """Raises what ``load_hf`` would say of a directory's weights, reading no more than the headers of their files."""
+    """Raises what `load_hf` would say of a directory's weights, reading no more than the headers of their files."""
     _found(Path(path), jnp.float32, "none")
 
 
@@ -157,12 +157,12 @@ def save_hf(
     generation_config: Mapping[str, Any] | None = None,
     max_file_bytes: int = 5 * 10**9,
 ) -> None:
-    """Writes ``config.json``, the weights in files of at most ``max_file_bytes`` (with an index where there are
-    several), and the tokenizer, processor and generation config files of ``copy_from``; ``generation_config``
+    """Writes `config.json`, the weights in files of at most `max_file_bytes` (with an index where there are
+    several), and the tokenizer, processor and generation config files of `copy_from`; `generation_config`
     takes the place of the latter.
 
-    Tensors are gathered and written one at a time.  The directory is complete or absent: it is written beside
-    ``path`` and renamed; an older one is replaced.  Every process of a run must call it; the first one writes.
+    Tensors are gathered and written one at a time. The directory is complete or absent: it is written beside
+    `path` and renamed; an older one is replaced. Every process of a run must call it; the first one writes.
     """
     path = Path(path)
     tensors = [
@@ -267,8 +267,9 @@ def _load(
 
 
 def _view(place: Place, layout: str, shape: tuple[int, ...], released: tuple[int, ...]) -> tuple[Place, Axes]:
-    """A tensor seen with the axes of ours (of ``shape``), in its own order, and the transposition that leads
-    from there to ours."""
+    """A tensor seen with the axes of ours (of `shape`), in its own order, and the transposition that leads
+    from there to ours.
+    """
     axes = _TURNED.get(layout, tuple(range(len(shape))))
     if place.shape != released:
         axes = _SWAPPED[layout]

@@ -26,7 +26,7 @@ class VisionInputs:
     channel, then time (2), then 16 x 16 pixels.
     """
 
-    patches: HostOrDevice  # uint8 [B, P, C], C the config's ``patch_values``: 3 x 2 x 16 x 16 when released
+    patches: HostOrDevice  # uint8 [B, P, C], C the config's `patch_values`: 3 x 2 x 16 x 16 when released
     frame_ids: HostOrDevice  # int32 [B, P], 1.. one a frame (an attention segment), 0 padding
     coords: HostOrDevice  # int32 [B, P, 2], row and column in the frame, for the rotary
     embed_index: HostOrDevice  # int32 [B, P, 4], corners in the position embedding table
@@ -93,8 +93,7 @@ def patch_geometry(
         embed_index int32 [P, 4], embed_weight float32 [P, 4] (the four corners of a bilinear
         interpolation with aligned corners: top left, top right, bottom left, bottom right).
 
-    Raises:
-        ValueError: a grid is not positive or not a multiple of `merge`.
+    Raises ValueError: a grid is not positive or not a multiple of `merge`.
     """
     grids = np.asarray(grids, np.int64).reshape(-1, 3)
     if (grids < 1).any() or (grids[:, 1:] % merge).any():
@@ -140,8 +139,7 @@ def mrope_positions(
     Returns:
         int32 [3, T]. The first generated token's position is its maximum plus one.
 
-    Raises:
-        ValueError: placeholder spans and grids do not match, or a span does not follow a vision start.
+    Raises ValueError: placeholder spans and grids do not match, or a span does not follow a vision start.
     """
     tokens = np.asarray(tokens)
     length = tokens.shape[0]

@@ -25,7 +25,7 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalisation in float32, eps 1e-6 (fixed in Qwen3-VL), weight named ``scale``."""
+    """Layer normalisation in float32, eps 1e-6 (fixed in Qwen3-VL), weight named `scale`."""
 
     def __init__(self, size: int, *, dtype: jnp.dtype):
         self.scale = nnx.Param(jnp.ones((size,), dtype))
@@ -59,7 +59,7 @@ def wide(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def stack_layers(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
-    """``count`` layers made with their own keys, their parameters stacked on a new first axis [L, ...]."""
+    """`count` layers made with their own keys, their parameters stacked on a new first axis [L, ...]."""
 
     @nnx.split_rngs(splits=count)
     @nnx.vmap(in_axes=0, out_axes=0)
@@ -75,7 +75,7 @@ Remat = Literal["none", "dots", "full"]
 def recompute(body: Callable, remat: Remat) -> Callable:
     """A scan body by what is kept of it for the backward pass; the rest is made anew.
 
-    ``none``: everything is kept.  ``dots``: the results of its matrix products.  ``full``: its input alone.
+    `none`: everything is kept. `dots`: the results of its matrix products. `full`: its input alone.
     """
     if remat == "none":
         return body

@@ -1,9 +1,9 @@
 """A layer of experts: a router sends each token to k of E feed-forward networks, whose outputs are mixed.
 
-Tokens are sorted by expert and multiplied in groups (``jax.lax.ragged_dot``): no token is dropped, none is
-padded to a capacity, and a token's result does not depend on its neighbours.  On the mesh in context every
-device holds a slice of every expert's feed-forward axis (``tensor``) and works on its own rows (``data``,
-``fsdp``); one sum over ``tensor`` ends the layer.  Routing and mixing run in float32, the k weights of a token
+Tokens are sorted by expert and multiplied in groups (`jax.lax.ragged_dot`): no token is dropped, none is
+padded to a capacity, and a token's result does not depend on its neighbours. On the mesh in context every
+device holds a slice of every expert's feed-forward axis (`tensor`) and works on its own rows (`data`,
+`fsdp`); one sum over `tensor` ends the layer. Routing and mixing run in float32, the k weights of a token
 add up to 1.
 """
 
@@ -21,7 +21,7 @@ from onethinker_jax.model.sharding import context_mesh
 
 
 class ExpertKernel(nnx.Module):
-    """One matrix an expert, kernel [E, in, ...]; normal initialisation as in ``Linear``."""
+    """One matrix an expert, kernel [E, in, ...]; normal initialisation as in `Linear`."""
 
     def __init__(self, shape: tuple[int, ...], *, rngs: nnx.Rngs, dtype: jnp.dtype, gain: float = 1.0):
         init = jax.nn.initializers.truncated_normal(gain * shape[1] ** -0.5)
@@ -74,7 +74,7 @@ def mix_experts(
     chosen: int,
     sum_over: str | None = None,
 ) -> Float[Array, "B T D"]:
-    """Each token's mixture of ``chosen`` experts.  Inside a shard_map whose axis ``sum_over`` splits F, its sum."""
+    """Each token's mixture of `chosen` experts. Inside a shard_map whose axis `sum_over` splits F, its sum."""
     flat = x.reshape(-1, x.shape[-1])
     weights, order, inverse, sizes = route(flat, router, chosen)
     tokens = _permute(jnp.repeat(flat, chosen, axis=0), order, inverse)  # expert by expert
@@ -93,7 +93,8 @@ def route(
     flat: Float[Array, "n D"], router: Float[Array, "D E"], chosen: int
 ) -> tuple[Float[Array, "n k"], Int[Array, " nk"], Int[Array, " nk"], Int[Array, " E"]]:
     """Where tokens go: weights of a token's k experts (float32, sum 1), the order that sorts the n * k pairs
-    (token, expert) by expert, its inverse, and how many pairs each expert gets."""
+    (token, expert) by expert, its inverse, and how many pairs each expert gets.
+    """
     logits = jnp.matmul(flat, router, preferred_element_type=jnp.float32)
     weights, experts = jax.lax.top_k(jax.nn.softmax(logits), chosen)
     weights = weights / weights.sum(-1, keepdims=True)
@@ -105,7 +106,7 @@ def route(
 
 @jax.custom_vjp
 def _permute(x: Float[Array, "n D"], order: Int[Array, " n"], inverse: Int[Array, " n"]) -> Array:
-    """Rows of x in ``order``; its gradient is a gather as well, where that of indexing would scatter."""
+    """Rows of x in `order`; its gradient is a gather as well, where that of indexing would scatter."""
     return x[order]
 
 

@@ -1,11 +1,11 @@
-"""Qwen3-VL: the vision tower and the decoder joined.  Tokens and patches in, hidden states and logits out.
+"""Qwen3-VL: the vision tower and the decoder joined. Tokens and patches in, hidden states and logits out.
 
 Axis letters, used in every module: B rows of a batch, T tokens of a row, P patches of a row, M = P / 4
 merged visual tokens, N query heads, K key/value heads, H head size, D width, F feed-forward width,
 V vocabulary, L layers, E experts, G samples of one prompt; in a cache R rows (prompts) of g slots (samples), S prompt
 length, U generated length.
 
-A visual token *gathers* its feature through ``visual_index``; nothing is scattered, so rows of mixed images,
+A visual token *gathers* its feature through `visual_index`; nothing is scattered, so rows of mixed images,
 videos and text need no special case, and image and video DeepStack features cannot overwrite each other.
 """
 
@@ -24,7 +24,7 @@ from onethinker_jax.model.vision import VisionTower
 
 
 class Qwen3VL(nnx.Module):
-    """The policy.  ``remat`` says what is kept of each layer for the backward pass (``layers.recompute``)."""
+    """The policy. `remat` says what is kept of each layer for the backward pass (`layers.recompute`)."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Qwen3VL(nnx.Module):
         self.remat: Remat = remat
 
     def __call__(self, inputs: ModelInputs) -> Float[Array, "B T D"]:
-        """Final (normalised) hidden states of packed rows; ``logits`` or the chunked losses take them on."""
+        """Final (normalised) hidden states of packed rows; `logits` or the chunked losses take them on."""
         x, deepstack = self.embedded(inputs)
         return self.decoder(x, deepstack, inputs, remat=self.remat)
 
@@ -76,5 +76,5 @@ class Qwen3VL(nnx.Module):
         return self.embed[...].T if self.lm_head is None else self.lm_head.kernel[...]
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Float32 logits.  For a few positions: losses use ``train.lm_head``, which never makes [B, T, V]."""
+        """Float32 logits. For a few positions: losses use `train.lm_head`, which never makes [B, T, V]."""
         return jnp.matmul(hidden, self.head(), preferred_element_type=jnp.float32)

@@ -1,6 +1,6 @@
 """Rotary position embeddings: 2-D for the vision tower, interleaved M-RoPE for the decoder.
 
-The positions themselves are made on the host (``inputs.py``); here they become rotations on the device.
+The positions themselves are made on the host (`inputs.py`); here they become rotations on the device.
 Tables are float32; the decoder casts them to the activations' dtype, as Hugging Face does.
 """
 

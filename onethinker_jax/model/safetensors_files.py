@@ -1,7 +1,7 @@
 """Safetensors files read slice by slice and written tensor by tensor, so that no file is ever held in memory.
 
 The format (https://huggingface.co/docs/safetensors): eight bytes with the header's length, the header as JSON
-(name -> dtype, shape, begin and end), the tensors' bytes.  The library's own reader and writer are not used
+(name -> dtype, shape, begin and end), the tensors' bytes. The library's own reader and writer are not used
 here because they give bfloat16 through a device and take whole files from memory.
 """
 
@@ -45,7 +45,7 @@ class Place:
     shape: tuple[int, ...]
 
     def read(self, index: Index = ()) -> np.ndarray:
-        """A copy of ``tensor[index]``, of the whole by default; only its pages are read, none stays mapped."""
+        """A copy of `tensor[index]`, of the whole by default; only its pages are read, none stays mapped."""
         if not all(self.shape):
             return np.zeros(self.shape, self.dtype)[index]
         return np.array(np.memmap(self.file, self.dtype, "r", self.offset, self.shape)[index])
@@ -76,7 +76,7 @@ def find_tensors(directory: Path) -> dict[str, Place]:
 
 
 def _indexed(index: Path) -> list[str]:
-    """The files that an index names.  Raises FileNotFoundError naming those that are not there, or WeightsError."""
+    """The files that an index names. Raises FileNotFoundError naming those that are not there, or WeightsError."""
     if error := lfs_error(index):
         raise WeightsError(f"{index}: {error}")
     try:
@@ -126,7 +126,7 @@ def _place(file: Path, start: int, size: int, name: str, entry: Mapping) -> Plac
 
 @dataclass(frozen=True)
 class Tensor:
-    """One to be written; ``fetch`` makes its values (as ``dtype`` and ``shape`` say) when their turn comes."""
+    """One to be written; `fetch` makes its values (as `dtype` and `shape` say) when their turn comes."""
 
     name: str
     dtype: np.dtype
@@ -139,9 +139,9 @@ class Tensor:
 
 
 def write_tensors(tensors: Sequence[Tensor], directory: Path | None, *, max_file_bytes: int) -> None:
-    """Files ``model-00001-of-0000N.safetensors`` with their index, or one ``model.safetensors`` if all fit.
+    """Files `model-00001-of-0000N.safetensors` with their index, or one `model.safetensors` if all fit.
 
-    A tensor larger than ``max_file_bytes`` gets a file of its own.  Without a ``directory`` every tensor is
+    A tensor larger than `max_file_bytes` gets a file of its own. Without a `directory` every tensor is
     fetched all the same, as a process must that only helps another to gather it.
     """
     files: list[list[Tensor]] = [[]]

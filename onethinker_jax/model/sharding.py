@@ -1,8 +1,8 @@
 """The device mesh, and where each parameter lies on it: logical axes -> mesh axes, to train and to decode.
 
-The mesh is always ``("data", "fsdp", "tensor")``.  Training shards a kernel's width over ``fsdp`` and its
-heads, feed-forward or vocabulary axis over ``tensor``; decoding keeps only the ``tensor`` part, so that no
-weight is gathered at every token.  Batches are split over ``data`` and ``fsdp`` together.  Experts are cut
+The mesh is always `("data", "fsdp", "tensor")`. Training shards a kernel's width over `fsdp` and its
+heads, feed-forward or vocabulary axis over `tensor`; decoding keeps only the `tensor` part, so that no
+weight is gathered at every token. Batches are split over `data` and `fsdp` together. Experts are cut
 like the dense feed-forward (every device holds a slice of every expert), so that tokens never change devices.
 
 A mesh over the devices of several processes trains; each process decodes on a mesh of its own devices alone.
@@ -26,7 +26,7 @@ T = TypeVar("T")
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # what a batch's rows are split over
 
-# parameter name (regular expression) -> logical axis of each dimension, None: not sharded.  Every parameter is listed.
+# parameter name (regular expression) -> logical axis of each dimension, None: not sharded. Every parameter is listed.
 LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"embed", ("vocab", "embed")),
     (r"lm_head\.kernel", ("embed", "vocab")),
@@ -65,7 +65,7 @@ class ShardingError(UserError, ValueError):
 
 
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over the first ``data * fsdp * tensor`` of ``devices`` (by default all that JAX sees).
+    """A mesh over the first `data * fsdp * tensor` of `devices` (by default all that JAX sees).
 
     Raises ShardingError when there are fewer.
     """
@@ -100,7 +100,7 @@ def process_count(mesh: Mesh) -> int:
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """The devices that this process has of the mesh, as a mesh of its own: ``data`` is 1."""
+    """The devices that this process has of the mesh, as a mesh of its own: `data` is 1."""
     if jax.process_count() == 1:
         return mesh
     rows = mesh.devices.reshape(-1, mesh.shape["tensor"])
@@ -109,13 +109,13 @@ def local_mesh(mesh: Mesh) -> Mesh:
 
 
 def context_mesh() -> AbstractMesh | None:
-    """The mesh of the ``jax.set_mesh`` around the caller, if there is one; not inside a ``shard_map``."""
+    """The mesh of the `jax.set_mesh` around the caller, if there is one; not inside a `shard_map`."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh if mesh.axis_names == AXES and not mesh.manual_axes else None
 
 
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
-    """``x`` laid out over the mesh in context; without a mesh, or where a size does not divide, left alone."""
+    """`x` laid out over the mesh in context; without a mesh, or where a size does not divide, left alone."""
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
         return x
@@ -128,7 +128,7 @@ def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
 
 
 def constrain_parameters(tree: T, rules: Mapping[str, str] | None = None) -> T:
-    """A tree of parameters (or gradients) laid out by ``rules`` (to train) over the mesh in context, if any."""
+    """A tree of parameters (or gradients) laid out by `rules` (to train) over the mesh in context, if any."""
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
         return tree
@@ -137,10 +137,10 @@ def constrain_parameters(tree: T, rules: Mapping[str, str] | None = None) -> T:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gather_weights(layer: T, name: str) -> T:
-    """The parameters of one layer of the stack ``name``, gathered over ``fsdp`` before they are used.
+    """The parameters of one layer of the stack `name`, gathered over `fsdp` before they are used.
 
     Left to itself, XLA's partitioner turns a product with a sharded kernel into a loop over its shards that adds
-    to the whole result each time, moving it through HBM as often as there are shards.  Gradients end on the
+    to the whole result each time, moving it through HBM as often as there are shards. Gradients end on the
     shards.
     """
     return _constrain_layer(layer, name, DECODE_RULES)
@@ -159,7 +159,7 @@ gather_weights.defvjp(_gather_forward, _gather_backward)
 
 
 def _constrain_layer(layer: T, name: str, rules: Mapping[str, str]) -> T:
-    """``layer`` laid out by ``rules`` over the mesh in context, if any."""
+    """`layer` laid out by `rules` over the mesh in context, if any."""
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
         return layer
@@ -172,11 +172,11 @@ def _constrain_layer(layer: T, name: str, rules: Mapping[str, str]) -> T:
 
 
 def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) -> T:
-    """Parameters in ``dtype`` as decoding wants them: no weight is gathered at every token.
+    """Parameters in `dtype` as decoding wants them: no weight is gathered at every token.
 
-    They are moved by one compiled copy, or passed on as they are where nothing would change.  With ``donate`` the
-    given ones are used up, and no more memory than theirs is needed where shapes and dtypes stay.  Parameters
-    that lie on several processes are moved by all of them together, and ``mesh`` is a process's own.
+    They are moved by one compiled copy, or passed on as they are where nothing would change. With `donate` the
+    given ones are used up, and no more memory than theirs is needed where shapes and dtypes stay. Parameters
+    that lie on several processes are moved by all of them together, and `mesh` is a process's own.
     """
     first = jax.tree.leaves(params)[0].sharding
     source = mesh if first.is_fully_addressable else first.mesh
@@ -189,7 +189,7 @@ def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) 
 
 
 def _local_view(tree: T, mesh: Mesh) -> T:
-    """Arrays of which this process holds a whole copy, seen as arrays on ``mesh``, its own."""
+    """Arrays of which this process holds a whole copy, seen as arrays on `mesh`, its own."""
 
     def view(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, NamedSharding)
@@ -216,9 +216,9 @@ _move_and_free = jax.jit(_moved, static_argnums=(1, 2), donate_argnums=0)
 def parameter_spec(
     name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Mapping[str, str]
 ) -> PartitionSpec:
-    """Where the parameter ``name`` (dotted path) lies.
+    """Where the parameter `name` (dotted path) lies.
 
-    Raises ShardingError naming it when no pattern of ``LOGICAL_AXES`` matches or the mesh does not divide it.
+    Raises ShardingError naming it when no pattern of `LOGICAL_AXES` matches or the mesh does not divide it.
     """
     for pattern, axes in LOGICAL_AXES:
         if re.fullmatch(pattern, name):
@@ -236,15 +236,15 @@ def parameter_spec(
 def parameter_sharding(
     name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Mapping[str, str] = TRAIN_RULES
 ) -> NamedSharding:
-    """``parameter_spec`` on its mesh."""
+    """`parameter_spec` on its mesh."""
     return NamedSharding(mesh, parameter_spec(name, shape, mesh, rules))
 
 
 def tree_shardings(tree: object, mesh: Mesh | AbstractMesh, rules: Mapping[str, str] = TRAIN_RULES) -> Any:
-    """A tree like ``tree`` (parameters, or an optimiser state that holds trees like them) of shardings.
+    """A tree like `tree` (parameters, or an optimiser state that holds trees like them) of shardings.
 
     A leaf is matched by the end of its path, so Adam's moments lie where their parameters do; single numbers, such as
-    an optimiser's counts, are replicated.  Raises ShardingError naming an array that no pattern matches.
+    an optimiser's counts, are replicated. Raises ShardingError naming an array that no pattern matches.
     """
 
     def place(path: tuple[object, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
@@ -263,13 +263,13 @@ def tree_shardings(tree: object, mesh: Mesh | AbstractMesh, rules: Mapping[str, 
 
 
 def _dotted(path: tuple[object, ...]) -> str:
-    """A leaf's path as ``LOGICAL_AXES`` spells it."""
+    """A leaf's path as `LOGICAL_AXES` spells it."""
     parts = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
     return ".".join(part for part in parts if part != "value")
 
 
 def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
-    """Rows of a batch over ``data`` and ``fsdp``; raises ShardingError when they do not divide."""
+    """Rows of a batch over `data` and `fsdp`; raises ShardingError when they do not divide."""
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if rows % shards:
         raise ShardingError(f"{rows} rows are not a multiple of the {shards} data shards of the mesh")

@@ -1,10 +1,10 @@
 """The decoder: grouped-query attention with QK norm, interleaved M-RoPE and SwiGLU, scanned over layers.
 
-The SwiGLU of a layer is one (dense) or a choice among experts (``moe.py``).
+The SwiGLU of a layer is one (dense) or a choice among experts (`moe.py`).
 
 DeepStack features are added to the visual positions after each of the first n layers; in training those layers and the
-rest are two scans over one stack of parameters.  Four ways through the same block: ``__call__`` over packed rows,
-``prefill`` of prompts, which keeps keys and values, ``prefill_piece`` for the next tokens of prompts, and ``decode``
+rest are two scans over one stack of parameters. Four ways through the same block: `__call__` over packed rows,
+`prefill` of prompts, which keeps keys and values, `prefill_piece` for the next tokens of prompts, and `decode`
 for one token of each slot of a cache.
 """
 
@@ -31,7 +31,7 @@ Attend = Callable[[Array, Array, Array], Array]  # query, key, value -> mixed va
 def gather_visual(
     features: Float[Array, "B M D"], visual_index: Int[Array, "B T"], text: Float[Array, "*T"]
 ) -> Float[Array, "B T D"]:
-    """Each visual token's feature by its index in the row; ``text`` where the index is -1."""
+    """Each visual token's feature by its index in the row; `text` where the index is -1."""
     taken = jnp.take_along_axis(features, jnp.maximum(visual_index, 0)[..., None], axis=1)
     return jnp.where(visual_index[..., None] >= 0, taken, text)
 
@@ -39,7 +39,7 @@ def gather_visual(
 def _inject(
     x: Float[Array, "B T D"], feature: Float[Array, "B M D"], visual_index: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """``x`` with a DeepStack feature added at its visual tokens."""
+    """`x` with a DeepStack feature added at its visual tokens."""
     return x + gather_visual(feature, visual_index, jnp.zeros((), x.dtype))
 
 
@@ -49,7 +49,7 @@ def _inject_into_first(
     deepstack: Float[Array, "n B M D"] | None,
     visual_index: Int[Array, "B T"],
 ) -> Float[Array, "B T D"]:
-    """``x`` after layer ``number``, which has a DeepStack feature if it is one of the first n."""
+    """`x` after layer `number`, which has a DeepStack feature if it is one of the first n."""
     if deepstack is None:
         return x
 
@@ -122,7 +122,7 @@ class Decoder(nnx.Module):
         *,
         remat: Remat = "none",
     ) -> Float[Array, "B T D"]:
-        """Hidden states of packed rows; ``x`` and ``deepstack`` are what ``Qwen3VL.embedded`` makes of ``inputs``."""
+        """Hidden states of packed rows; `x` and `deepstack` are what `Qwen3VL.embedded` makes of `inputs`."""
         cos, sin = (table.astype(x.dtype) for table in text_rope(inputs.positions, self.config))
         graphdef, params = nnx.split(self.layers)
 
@@ -184,9 +184,9 @@ class Decoder(nnx.Module):
         prefix: KeyValues,
         start: Int[Array, ""],
     ) -> tuple[Float[Array, "P C D"], KeyValues]:
-        """The next C tokens of prompts, one prompt a row: hidden states, and ``prefix`` with their keys and values.
+        """The next C tokens of prompts, one prompt a row: hidden states, and `prefix` with their keys and values.
 
-        Those of the tokens before them are in the columns before ``start``.
+        Those of the tokens before them are in the columns before `start`.
         """
         cos, sin = (table.astype(x.dtype) for table in text_rope(positions, self.config))
         graphdef, params = nnx.split(self.layers)

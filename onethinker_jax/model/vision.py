@@ -1,8 +1,8 @@
 """The vision tower: flattened patches -> ViT -> merged visual tokens, and the DeepStack features.
 
 Everything has a fixed shape: a row holds P patches of any number of images and video frames, told apart by
-``frame_ids``; position embeddings are interpolated by four indices and weights a patch; the patch
-convolution is a matrix product.  Blocks are scanned, so compile time does not grow with depth.
+`frame_ids`; position embeddings are interpolated by four indices and weights a patch; the patch
+convolution is a matrix product. Blocks are scanned, so compile time does not grow with depth.
 """
 
 from functools import partial
@@ -124,7 +124,7 @@ class VisionTower(nnx.Module):
 
 
 def patch_values(params: nnx.State) -> int:
-    """Numbers in one flattened patch (``VisionConfig.patch_values``) of the model with these parameters."""
+    """Numbers in one flattened patch (`VisionConfig.patch_values`) of the model with these parameters."""
     return int(params["visual"]["patch_embed"]["kernel"].shape[0])  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
 
 
@@ -132,7 +132,7 @@ def fresh_positions(side: int, size: int) -> Float[Array, "side*side D"]:
     """A position table to start from: sines and cosines of row and column, from half a wave a side upward.
 
     Neighbours begin alike, so where something is can be read off linearly (as in MAE, arXiv 2111.06377);
-    the norm is near that of the patch embeddings that it is added to.  What D / 4 leaves over is zero.
+    the norm is near that of the patch embeddings that it is added to. What D / 4 leaves over is zero.
     """
     waves = size // 4
     frequency = 0.5 * jnp.pi * side ** jnp.linspace(0.0, 1.0, waves)

@@ -50,7 +50,7 @@ _STATEMENT = re.compile(
 
 
 def option_letters(options: Sequence[str]) -> str:
-    """The letter of each option: the ones they begin with, if all do; else A, B, C …"""
+    """The letter of each option: the ones they begin with, if all do; else A, B, C and so on."""
     found = [_LABELLED.match(option) for option in options]
     own = "".join(match.group(1) for match in found if match)
     return own if len(own) == len(options) else _LETTERS[: len(options)]

@@ -2,9 +2,9 @@
 
     def reward(record: dict, response: str) -> float | Score
 
-``record`` holds `problem_id`, `problem`, `problem_type`, `data_type`, `options` and `answer` (the true one, without
+`record` holds `problem_id`, `problem`, `problem_type`, `data_type`, `options` and `answer` (the true one, without
 tags) as the record's file has them, `images` and `videos` as lists of paths, `data_source` and `origin`, which says
-where the record stands.  ``response`` is all that the model wrote.  A float in [0, 1] is reward and accuracy; a `Score`
+where the record stands. `response` is all that the model wrote. A float in [0, 1] is reward and accuracy; a `Score`
 tells them apart, its `overall` at most 1 and its parts in [0, 1].
 """
 

@@ -86,11 +86,11 @@ class RewardSettings:
     key_time_sigma: float = 1.0
     """Width of the key time's Gaussian, in seconds."""
     segmentation_reward: SegmentationReward = "points"
-    """``points`` compares box and points with the record's; ``mask`` compares the mask that they prompt."""
+    """`points` compares box and points with the record's; `mask` compares the mask that they prompt."""
     module: str | None = None
     """A reward of one's own in place of the formulas: MODULE:FUNCTION or FILE.py:FUNCTION (docs/rewards.md)."""
     text_normalisation: Normalisation = "raw"
-    """What becomes of the service's scores of open-ended answers; ``raw`` suits ROUGE, which is in [0, 1]."""
+    """What becomes of the service's scores of open-ended answers; `raw` suits ROUGE, which is in [0, 1]."""
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self) if field.name.endswith("_weight")):
@@ -125,7 +125,8 @@ def max_accuracy(
 ) -> float:
     """The largest accuracy of a task: 1, but in the paper variant the sum of its terms' weights for
     spatial-temporal grounding (2 by default) and segmentation (3 of an image, 4 of a video). A reward of one's own
-    keeps to [0, 1]."""
+    keeps to [0, 1].
+    """
     _check_variant(variant)
     weights = TABLE[problem_type].weights_of(data_type)
     if settings.module is not None:

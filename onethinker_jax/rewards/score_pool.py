@@ -211,7 +211,7 @@ def score_rows(chunk: dict[str, Any]) -> dict[str, Any]:
 def _chunk(
     rows: Sequence[tuple[ScoreRequest, Judged]], start: int, variant: Variant, settings: RewardSettings
 ) -> dict[str, Any]:
-    """Rows as a worker is sent them; the first is request number ``start``."""
+    """Rows as a worker is sent them; the first is request number `start`."""
     common = {"variant": variant, "settings": dataclasses.asdict(settings)}
     return {**common, "start": start, "rows": [_row(*pair) for pair in rows]}
 

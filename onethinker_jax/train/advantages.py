@@ -69,7 +69,7 @@ def compute_advantages(
         c_i = R_i - mean of the rewards of i's group
 
     ema_grpo, paper:     A_i = clip(c_i / max(sigma_t, min_std), -clip, clip)
-    ema_grpo, released:  A_i = c_i / (max(sigma_t, min_std) + eps); a group in which any |A| > clip is
+    ema_grpo, released: A_i = c_i / (max(sigma_t, min_std) + eps); a group in which any |A| > clip is
                          divided by its own biased standard deviation + eps instead
     grpo:                A_i = c_i / (the group's unbiased standard deviation + eps)
     dr_grpo:             A_i = c_i
@@ -92,8 +92,7 @@ def compute_advantages(
     Returns:
         float32 [N] advantages and the new moments. Not differentiable through: no gradients flow.
 
-    Raises:
-        ValueError: "gdpo" without components, or with another number of them than of weights.
+    Raises ValueError: "gdpo" without components, or with another number of them than of weights.
 
     Inputs may be sharded: sums run over the whole arrays, so moments are global.
     """
@@ -136,7 +135,7 @@ def compute_advantages(
 
 
 def overlong_penalty(lengths: np.ndarray, *, limit: int, buffer: int) -> np.ndarray:
-    """float32 in [-1, 0], DAPO's soft overlong punishment of responses of ``lengths`` tokens (arXiv 2503.14476).
+    """float32 in [-1, 0], DAPO's soft overlong punishment of responses of `lengths` tokens (arXiv 2503.14476).
 
     It is 0 up to limit - buffer tokens and falls in equal steps to -1 at the limit.
     """

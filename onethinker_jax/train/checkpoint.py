@@ -27,11 +27,11 @@ from onethinker_jax.train.state import TrainState
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be read; the message names it.  Training never starts afresh in its place."""
+    """A checkpoint that cannot be read; the message names it. Training never starts afresh in its place."""
 
 
 class Checkpoints:
-    """The checkpoints of one run, numbered by update over both stages; the newest ``keep`` are kept."""
+    """The checkpoints of one run, numbered by update over both stages; the newest `keep` are kept."""
 
     def __init__(self, directory: Path, *, keep: int | None):
         self.directory = directory
@@ -39,7 +39,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, number: int, state: TrainState, host: dict[str, Any]) -> None:
-        """Starts writing; training goes on meanwhile.  A step that was already saved is left as it is."""
+        """Starts writing; training goes on meanwhile. A step that was already saved is left as it is."""
         if number in self._manager.all_steps():
             return
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
@@ -54,12 +54,12 @@ class Checkpoints:
         return number, self._read(number, host=ocp.args.JsonRestore())["host"]
 
     def restore(self, number: int, like: TrainState) -> TrainState:
-        """The state of checkpoint ``number``, with the structure and shardings of ``like``."""
+        """The state of checkpoint `number`, with the structure and shardings of `like`."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self._read(number, state=ocp.args.StandardRestore(target))["state"]
 
     def parameters(self, number: int) -> dict[str, Any]:
-        """The parameters of checkpoint ``number`` as {dotted name: array}, whatever the optimiser was."""
+        """The parameters of checkpoint `number` as {dotted name: array}, whatever the optimiser was."""
         restored = self._read(number, state=ocp.args.StandardRestore())
         leaves = jax.tree_util.tree_leaves_with_path(restored["state"]["params"])
         named = (([str(getattr(key, "key", key)) for key in path], leaf) for path, leaf in leaves)
@@ -151,7 +151,7 @@ _MAY_GROW = ("sft.steps", "rl.steps")
 def check_claim(config: TrainConfig) -> list[str]:
     """What is to be said of the settings in which a standing run differs and which may change; writes nothing.
 
-    Raises SettingError naming the first setting in which it differs otherwise.  A run that came to nothing, neither a
+    Raises SettingError naming the first setting in which it differs otherwise. A run that came to nothing, neither a
     checkpoint nor a held-out answer, may be begun again with other settings; a run may go on for more steps.
     """
     folder = config.folder
@@ -178,9 +178,9 @@ def check_claim(config: TrainConfig) -> list[str]:
 
 
 def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> None:
-    """Writes ``config.json`` into the run's directory, or checks the one that stands there, as ``check_claim`` does.
+    """Writes `config.json` into the run's directory, or checks the one that stands there, as `check_claim` does.
 
-    ``notes`` is what that gave, where it was asked already: of several processes all must ask.  Of a run that goes on
+    `notes` is what that gave, where it was asked already: of several processes all must ask. Of a run that goes on
     for more steps the answers and the page of its old end are removed.
     """
     folder = config.folder
@@ -212,7 +212,7 @@ def _standing_differences(config: TrainConfig) -> list[tuple[str, Any, Any]]:
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
-    """The settings as ``config.json`` holds them."""
+    """The settings as `config.json` holds them."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 

@@ -1,6 +1,6 @@
-"""What a run would do, with everything checked that can be and nothing compiled: ``train … --dry-run``.
+"""What a run would do, with everything checked that can be and nothing compiled: `train … --dry-run`.
 
-It goes the run's own way up to the first weight.  What it leaves in the run's folder (settings, the Shapes world, the
+It goes the run's own way up to the first weight. What it leaves in the run's folder (settings, the Shapes world, the
 base, lengths) is what the run makes first, and finds there.
 """
 
@@ -49,9 +49,9 @@ class StageMemory:
 
 
 def dry_run(config: TrainConfig) -> None:
-    """Checks what ``run`` checks before its first step, the reward service included, and says what it would do.
+    """Checks what `run` checks before its first step, the reward service included, and says what it would do.
 
-    Raises what ``run`` would.
+    Raises what `run` would.
     """
     hosts = join_hosts(config.hosts)
     hosts.share(config)
@@ -217,9 +217,9 @@ def _decoding(
 
 
 def kept_activations(model: ModelSettings, sizes: Qwen3VLConfig, tokens: int, patches: int) -> float:
-    """Bytes of the layers' activations of a micro-batch on a device that ``model.remat`` keeps for its backward pass.
+    """Bytes of the layers' activations of a micro-batch on a device that `model.remat` keeps for its backward pass.
 
-    With ``full`` a layer's input; with ``dots`` its matrix products too; with ``none`` about twice as much.
+    With `full` a layer's input; with `dots` its matrix products too; with `none` about twice as much.
     """
     text, vision = sizes.text, sizes.vision
     item = jnp.dtype(model.compute_dtype).itemsize

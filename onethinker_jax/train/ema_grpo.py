@@ -1,8 +1,8 @@
 """The RL loop: prompts -> G samples each -> scores -> groups kept -> advantages -> clipped policy updates.
 
 EMA-GRPO (arXiv 2512.03043): a group's rewards are centred by their mean and scaled by a running standard
-deviation of their *task*, so that tasks with dense and with sparse rewards pull alike.  ``dynamic_sampling.py``
-fills a step with groups, ``policy_update.py`` packs them and compiles the update.
+deviation of their *task*, so that tasks with dense and with sparse rewards pull alike. `dynamic_sampling.py`
+fills a step with groups, `policy_update.py` packs them and compiles the update.
 """
 
 import time
@@ -63,11 +63,11 @@ def train_ema_grpo(
     pages: RolloutPages | None = None,
     table_every: int = 0,
 ) -> nnx.State:
-    """Trains for ``settings.steps`` rollout batches, from the newest RL checkpoint if there is one.
+    """Trains for `settings.steps` rollout batches, from the newest RL checkpoint if there is one.
 
-    With several processes ``rollouts`` and ``settings`` are this one's part.  Checkpoints are numbered from
-    ``first_number``.  Every ``table_every`` steps the console shows a table, and ``pages`` are written of the steps
-    that they want.  Raises KeyboardInterrupt, and what a rollout raises (or HostError, where it was another
+    With several processes `rollouts` and `settings` are this one's part. Checkpoints are numbered from
+    `first_number`. Every `table_every` steps the console shows a table, and `pages` are written of the steps
+    that they want. Raises KeyboardInterrupt, and what a rollout raises (or HostError, where it was another
     process's), each after a checkpoint of the last whole step: RewardUnavailable, ScoringError, NoGroupsLeft, or an
     error that names a bad record.
     """
@@ -119,7 +119,7 @@ def train_ema_grpo(
 
 
 def _resume(state: TrainState, rollouts: Rollouts, first_number: int, run: Run) -> tuple[TrainState, int]:
-    """The state and the checkpoint's number to go on from: the newest one of RL, else ``first_number``."""
+    """The state and the checkpoint's number to go on from: the newest one of RL, else `first_number`."""
     saved = run.checkpoints.newest()
     if saved is None or saved[1]["stage"] != "rl":
         return state, first_number
@@ -152,7 +152,7 @@ class Learner:
     def learn(
         self, state: TrainState, rollout: Rollout, hosts: Hosts, began: float
     ) -> tuple[TrainState, np.ndarray, dict[str, float]]:
-        """The state after a step that ``began`` at that time, this process's advantages [groups, G], and metrics."""
+        """The state after a step that `began` at that time, this process's advantages [groups, G], and metrics."""
         updating, settings = time.perf_counter(), self._settings
         stats, metrics = _gathered(rollout, settings, hosts)
         advantages, moments = _advantages(stats, state, self._scaling, settings)
@@ -169,9 +169,9 @@ class Learner:
     def _update_policy(
         self, state: TrainState, groups: Sequence[Group], advantages: np.ndarray, hosts: Hosts
     ) -> tuple[TrainState, dict[str, float]]:
-        """``settings.num_minibatches`` optimiser steps over the groups in equal parts; token means of what was summed.
+        """`settings.num_minibatches` optimiser steps over the groups in equal parts; token means of what was summed.
 
-        A part whose every sample is left out of the loss makes no step.  A process that needs fewer micro-batches than
+        A part whose every sample is left out of the loss makes no step. A process that needs fewer micro-batches than
         another goes through empty ones.
         """
         settings, update, params = self._settings, self._update, state.params

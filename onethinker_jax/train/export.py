@@ -34,7 +34,7 @@ from onethinker_jax.train.run_folder import RunFolder
 
 
 def export_model(model: Qwen3VL, base: Path, out: Path) -> None:
-    """Weights, config, tokenizer, processor and generation config into ``out``, whole or not at all.
+    """Weights, config, tokenizer, processor and generation config into `out`, whole or not at all.
 
     A model directory that stands there is replaced; raises FileExistsError for anything else.
     """
@@ -44,9 +44,9 @@ def export_model(model: Qwen3VL, base: Path, out: Path) -> None:
 
 
 def check_export(base: Path, out: Path) -> EndTokens:
-    """What ``export_model`` needs beside the weights, so that a run that cannot end well does not begin.
+    """What `export_model` needs beside the weights, so that a run that cannot end well does not begin.
 
-    Raises FileExistsError, or ProcessorError naming a file of ``base``.
+    Raises FileExistsError, or ProcessorError naming a file of `base`.
     """
     check_out(out)
     return read_end_tokens(base, ChatTokenizer(base))

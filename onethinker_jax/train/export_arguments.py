@@ -1,4 +1,4 @@
-"""The flags of the export.  Imports no JAX: ``--help`` is instant."""
+"""The flags of the export. Imports no JAX: `--help` is instant."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,6 +1,6 @@
 """How well each stage's model answers the held-out records: greedily and, before and after RL, as RL samples.
 
-Greedy answers are what a user gets; the mean reward of sampled ones is what RL raises.  Of several processes each
+Greedy answers are what a user gets; the mean reward of sampled ones is what RL raises. Of several processes each
 answers its part of the records.
 """
 
@@ -26,7 +26,7 @@ from onethinker_jax.train.policy import Policy
 class Answers:
     """Predictions on the held-out records by stage ("fresh", "sft", "rl"), in the order of training.
 
-    ``sampled`` holds the stages before and after RL, or nothing when ``evaluation.sampled`` is off or RL left out.
+    `sampled` holds the stages before and after RL, or nothing when `evaluation.sampled` is off or RL left out.
     """
 
     greedy: dict[str, list[Prediction]]
@@ -34,7 +34,7 @@ class Answers:
 
 
 def read_answers(config: TrainConfig, records: Sequence[Record]) -> Answers:
-    """What a run's ``HeldOut`` wrote; raises RecordError naming a file of other records."""
+    """What a run's `HeldOut` wrote; raises RecordError naming a file of other records."""
     folder = config.folder
     return Answers(
         {stage: read_predictions(folder.answers(stage), records) for stage in stages_of(config)},
@@ -68,7 +68,7 @@ class HeldOut:
         scorer: Scorer,
         run: Run,
     ):
-        """``config`` is this process's part; ``records`` are all."""
+        """`config` is this process's part; `records` are all."""
         self.config, self.records, self.scorer, self.run = config, records, scorer, run
 
         def sampler(settings: SamplerSettings) -> Sampler:

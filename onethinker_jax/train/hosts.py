@@ -1,7 +1,7 @@
 """The processes of a run, one a host: each trains on its part of every batch and samples on its own devices.
 
-All processes run the same program.  They agree through ``Hosts.gather``, ``any``, ``first_does`` and ``all_do``: every
-process calls these methods, in the same order.  The other methods concern one process.
+All processes run the same program. They agree through `Hosts.gather`, `any`, `first_does` and `all_do`: every
+process calls these methods, in the same order. The other methods concern one process.
 """
 
 import json
@@ -42,7 +42,7 @@ class Hosts:
         return self.index == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's ``value``, which must be one that JSON can hold, in the order of their numbers."""
+        """Every process's `value`, which must be one that JSON can hold, in the order of their numbers."""
         if self.count == 1:
             return [value]
         text = json.dumps(value).encode()
@@ -93,7 +93,7 @@ class Hosts:
         return cast(Result, result)
 
     def own(self, parts: list[Any]) -> Any:
-        """This process's of the ``parts`` that a checkpoint keeps; raises HostError when they are another number."""
+        """This process's of the `parts` that a checkpoint keeps; raises HostError when they are another number."""
         if len(parts) != self.count:
             raise HostError(
                 f"the checkpoint was written by {len(parts)} processes, not {self.count}: each of them goes on "

@@ -3,7 +3,7 @@
 A device computes logits for its target tokens alone: it moves them to the front, cuts them into chunks of equal size
 and skips the chunks that hold none. For a chunk it goes over the vocabulary block by block, in float32, with
 FlashAttention's online softmax; the backward pass computes the logits again. What is made of the log-probabilities is
-in ``sft.py`` and ``rl/policy_losses.py``: losses are *sums* over target tokens, which the caller divides by the
+in `sft.py` and `rl/policy_losses.py`: losses are *sums* over target tokens, which the caller divides by the
 update's token count, so that an update does not depend on how its tokens were packed into micro-batches.
 """
 
@@ -39,9 +39,9 @@ def token_logprobs(
     temperature: float = 1.0,
     suppressed_ids: tuple[int, ...] = (),
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """log pi(target) and the entropy of pi where ``mask`` is true, elsewhere 0; float32, in nats.
+    """log pi(target) and the entropy of pi where `mask` is true, elsewhere 0; float32, in nats.
 
-    ``temperature`` and ``suppressed_ids`` make pi the distribution that was sampled from.
+    `temperature` and `suppressed_ids` make pi the distribution that was sampled from.
     """
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
@@ -98,7 +98,7 @@ class _Front:
 
 
 class _Blocks:
-    """A device's columns of the head, in as few blocks as may be.  The last begins early enough to be a whole one."""
+    """A device's columns of the head, in as few blocks as may be. The last begins early enough to be a whole one."""
 
     def __init__(self, head: Float[Array, "D v"], policy: _Policy):
         self._head, self._policy = head, policy
@@ -128,7 +128,7 @@ class _Blocks:
         return jnp.where(mine & ~suppressed, scores, NEGATIVE), mine & (ids == targets[:, None])
 
     def loop(self, body: Callable[[Array, Any], Any], carry: Any) -> Any:
-        """``body(number, carry)`` for every block."""
+        """`body(number, carry)` for every block."""
         if self._count == 1:
             return body(jnp.int32(0), carry)
         return jax.lax.fori_loop(0, self._count, body, carry)

@@ -21,6 +21,6 @@ class Run:
     compilations: Compilations
 
     def save(self, number: int, state: TrainState, stage: str, mine: Any) -> None:
-        """Begins checkpoint ``number``; ``mine`` is what this process itself must remember, as JSON holds it."""
+        """Begins checkpoint `number`; `mine` is what this process itself must remember, as JSON holds it."""
         host = {"stage": stage, "hosts": self.hosts.gather(mine)}
         self.checkpoints.save(number, state, host)

@@ -15,7 +15,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """AdamW or Muon after clipping by global norm; weight decay on matrices only; what is frozen keeps no moments.
 
-    Muon (Jordan et al. 2024) is Optax's, its steps scaled to AdamW's root mean square (arXiv 2502.16982).  Optax
+    Muon (Jordan et al. 2024) is Optax's, its steps scaled to AdamW's root mean square (arXiv 2502.16982). Optax
     lets the matrices that Muon leaves to AdamW decay not at all, or norms and biases with them: so their decay is
     added here.
     """

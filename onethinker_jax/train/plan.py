@@ -1,7 +1,7 @@
 """python -m onethinker_jax.train.plan PRESET --topology v5p-32 [--flags]: does it fit, and how fast could it be?
 
 Compiles the preset's device programs for a TPU slice, on a machine without one, and reports memory, FLOPs, bytes
-moved, collectives and a roofline estimate (docs/plan.md).  Without --topology it reports for the GPUs present;
+moved, collectives and a roofline estimate (docs/plan.md). Without --topology it reports for the GPUs present;
 --only sampling (or RL, or "gradients|update") compiles the programs whose names match.
 
 Exit status: 0 it fits, 1 it does not or cannot be planned (one line says why), 2 an unknown preset or flag.
@@ -63,7 +63,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of one compiled program; ``refusal`` is the compiler's, when it needs too much memory."""
+    """What is known of one compiled program; `refusal` is the compiler's, when it needs too much memory."""
 
     program: "Program"
     seconds_to_compile: float
@@ -99,7 +99,7 @@ def run(config: PlanConfig) -> int:
 
 
 def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
-    """The chip and the mesh to compile for.  Raises TopologyError or ShardingError."""
+    """The chip and the mesh to compile for. Raises TopologyError or ShardingError."""
     import jax
     from jax.experimental import topologies
 
@@ -135,7 +135,7 @@ def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
 
 
 def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
-    """Compiles the preset's programs whose names match ``only`` for the mesh's devices; no array is made.
+    """Compiles the preset's programs whose names match `only` for the mesh's devices; no array is made.
 
     Raises UsageError where none does; ShardingError, ConfigError or SettingError naming what cannot be.
     """
@@ -209,7 +209,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _refusal(error: Exception) -> str:
-    """``needs 34.60 GiB of 15.75 GiB`` from the compiler's message."""
+    """`needs 34.60 GiB of 15.75 GiB` from the compiler's message."""
     text = str(error)
     found = re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", text) or re.search(
         r"\(([\d.]+)G\) exceeds available HBM \(([\d.]+)G\)", text
@@ -226,7 +226,7 @@ def describe(
     *,
     only: str = "",
 ) -> str:
-    """The report in Markdown; without the sums of a step where ``only`` some programs are there."""
+    """The report in Markdown; without the sums of a step where `only` some programs are there."""
     where = topology or f"{mesh.size} x {chip.name}"
     shape = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     fits = all(report.fits(chip) for report in reports)

@@ -1,6 +1,6 @@
-"""The device programs of a preset with the shapes and shardings they run with, and no arrays: what ``plan`` compiles.
+"""The device programs of a preset with the shapes and shardings they run with, and no arrays: what `plan` compiles.
 
-They are made by the functions that training itself uses: ``sft_update``, ``rl_update`` and ``make_programs``.
+They are made by the functions that training itself uses: `sft_update`, `rl_update` and `make_programs`.
 """
 
 import math
@@ -66,7 +66,7 @@ class _Sampler:
 def plan_programs(
     config: TrainConfig, sizes: Qwen3VLConfig, mesh: Mesh, *, everything: bool = False
 ) -> list[Program]:
-    """SFT's and RL's programs, each where its stage has steps; with ``everything`` also those that take little time
+    """SFT's and RL's programs, each where its stage has steps; with `everything` also those that take little time
     but memory: what moves KV caches, and the sampler of the held-out records.
 
     Raises ShardingError naming what does not divide.
@@ -154,7 +154,7 @@ def _sampling_programs(
     *,
     moves: bool,
 ) -> list[Program]:
-    """Prefill and decoding, every prompt and sample at its full length; with ``moves`` what moves caches, too."""
+    """Prefill and decoding, every prompt and sample at its full length; with `moves` what moves caches, too."""
     settings, dtype, mesh = sampler.settings, policy.compute_dtype, policy.mesh
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     shape = generation_shape(settings, dtype, shards)
@@ -318,7 +318,7 @@ def _update_programs(
 def state_shapes(
     shapes: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
 ) -> tuple[TrainState, nnx.State]:
-    """The train state and the gradient sums, placed as ``init_state`` and ``Update.zeros`` place them."""
+    """The train state and the gradient sums, placed as `init_state` and `Update.zeros` place them."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     layout = tree_shardings(shapes, mesh, TRAIN_RULES)
     params = place_shapes(shapes, layout)
@@ -350,7 +350,7 @@ def _rows(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruc
 
 
 def _batch(rows: int, tokens: int, patches: int, sizes: Qwen3VLConfig, mesh: Mesh) -> Batch:
-    """The arrays of ``Batch`` as ``shard_rows`` places them."""
+    """The arrays of `Batch` as `shard_rows` places them."""
 
     def array(dtype: Any, *shape: int) -> Any:
         return _rows((rows, *shape), dtype, mesh)

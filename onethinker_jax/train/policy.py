@@ -21,8 +21,9 @@ from onethinker_jax.train.config.run import TrainConfig
 
 @dataclass(frozen=True)
 class Policy:
-    """The model that is trained, beside its weights: its graph as ``nnx.split`` gives it, the mesh of all processes
-    that the weights lie on, and the dtype that it computes in."""
+    """The model that is trained, beside its weights: its graph as `nnx.split` gives it, the mesh of all processes
+    that the weights lie on, and the dtype that it computes in.
+    """
 
     graphdef: nnx.GraphDef
     mesh: Mesh
@@ -67,7 +68,7 @@ def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3V
 def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
     """The policy before training, its parameters sharded over the mesh.
 
-    Raises SettingError when ``init_from`` is not of the size that ``family`` names.
+    Raises SettingError when `init_from` is not of the size that `family` names.
     """
     settings, dtype = config.model, jnp.dtype(config.model.master_dtype)
     sizes = Qwen3VLConfig.from_directory(settings.init_from or base)
@@ -90,9 +91,9 @@ def abstract_model(sizes: Qwen3VLConfig, settings: ModelSettings) -> Qwen3VL:
 
 
 def planned_sizes(settings: ModelSettings) -> Qwen3VLConfig:
-    """What a run with these settings would train, told without files where ``family`` names it.
+    """What a run with these settings would train, told without files where `family` names it.
 
-    Raises ConfigError, or OSError when ``init_from`` cannot be read.
+    Raises ConfigError, or OSError when `init_from` cannot be read.
     """
     if settings.init_from is not None:
         return Qwen3VLConfig.from_directory(settings.init_from)
@@ -100,7 +101,7 @@ def planned_sizes(settings: ModelSettings) -> Qwen3VLConfig:
 
 
 def check_family(settings: ModelSettings, sizes: Qwen3VLConfig) -> None:
-    """Raises SettingError when the model to train is not of the size that ``family`` names."""
+    """Raises SettingError when the model to train is not of the size that `family` names."""
     if settings.family is None:
         return
     if settings.init_from is None:

@@ -1,6 +1,6 @@
 """One run from nothing to an exported checkpoint: data, fresh model, SFT, EMA-GRPO, export, summary.
 
-Each part leaves its result in the run's folder (see ``run_folder.py``), and a part whose result stands is not done
+Each part leaves its result in the run's folder (see `run_folder.py`), and a part whose result stands is not done
 again: running the same command after an interruption goes on from the newest checkpoint.
 """
 
@@ -54,7 +54,7 @@ from onethinker_jax.train.sft import train_sft
 
 
 def run(config: TrainConfig) -> None:
-    """Does or finishes the whole run; what it leaves behind is in ``run_folder.py``."""
+    """Does or finishes the whole run; what it leaves behind is in `run_folder.py`."""
     hosts = join_hosts(config.hosts)
     share = hosts.share(config)
     notes = begin(config, hosts)
@@ -174,7 +174,7 @@ def prepare(config: TrainConfig, hosts: Hosts, log: RunLog) -> Ready:
 
 @contextmanager
 def connect_service(config: TrainConfig, own: RunFolder, log: RunLog) -> Iterator[RewardClient]:
-    """The reward service for the block; ``own`` is where one of the run's own listens and logs."""
+    """The reward service for the block; `own` is where one of the run's own listens and logs."""
     with ExitStack() as stack:
         with log.doing("waiting for the reward service"):
             client = stack.enter_context(
@@ -213,7 +213,7 @@ def _say_results(config: TrainConfig, log: RunLog) -> None:
 def _train(
     config: TrainConfig, policy: Policy, params: nnx.State, ready: Ready, scorer: Scorer, run: Run
 ) -> nnx.State:
-    """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records; ``config`` is this process's share."""
+    """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records; `config` is this process's share."""
     heldout = HeldOut(config, policy, ready.processor, ready.corpora.heldout, scorer, run)
     heldout.score("fresh", params)
     newest = run.checkpoints.newest()
@@ -271,7 +271,7 @@ def _train_rl(
 
 
 def rollout_mesh(config: TrainConfig, mesh: Mesh) -> Mesh:
-    """The devices of ``rl.rollout_mesh``, those after the mesh's; without that setting this process's of the mesh.
+    """The devices of `rl.rollout_mesh`, those after the mesh's; without that setting this process's of the mesh.
 
     Raises ShardingError when there are too few.
     """

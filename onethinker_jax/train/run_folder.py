@@ -3,7 +3,7 @@
     config.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  tensorboard/
     model/  index.html
 
-Several processes share the folder.  What is each one's own, such as its log, is in ``hosts/NUMBER`` for all but the
+Several processes share the folder. What is each one's own, such as its log, is in `hosts/NUMBER` for all but the
 first.
 """
 
@@ -15,7 +15,7 @@ _PAGE = "index.html"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run at ``path``, or of what one of its processes has for itself."""
+    """The paths of a run at `path`, or of what one of its processes has for itself."""
 
     path: Path
 
@@ -54,7 +54,7 @@ class RunFolder:
         return self.path / "heldout"
 
     def answers(self, stage: str, *, sampled: bool = False) -> Path:
-        """The answers of a stage's model, greedy or ``sampled``."""
+        """The answers of a stage's model, greedy or `sampled`."""
         return self.heldout / f"{stage}{'_sampled' if sampled else ''}.jsonl"
 
     def quarantine(self, name: str) -> Path:

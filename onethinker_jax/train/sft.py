@@ -27,9 +27,9 @@ from onethinker_jax.train.state import Sums, TrainState, Update, freeze_vision, 
 def train_sft(
     policy: Policy, params: nnx.State, batches: TrainingBatches, settings: SFTSettings, run: Run
 ) -> nnx.State:
-    """Trains for ``settings.steps`` updates, from the newest SFT checkpoint if there is one; returns parameters.
+    """Trains for `settings.steps` updates, from the newest SFT checkpoint if there is one; returns parameters.
 
-    Every process's ``batches`` are its own rows.  Raises KeyboardInterrupt after a checkpoint when Ctrl-C was
+    Every process's `batches` are its own rows. Raises KeyboardInterrupt after a checkpoint when Ctrl-C was
     pressed; several processes stop at the next step that is logged.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps, train_vision=settings.train_vision)
@@ -108,7 +108,7 @@ def cross_entropy(logprobs: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Fl
 
 
 def _throughput(meter: list[tuple[float, float, int]], began: float) -> dict[str, float]:
-    """Tokens a second since ``began``, and packing efficiency; a meter entry: that of tokens, of patches, and B x T."""
+    """Tokens a second since `began`, and packing efficiency; a meter entry: that of tokens, of patches, and B x T."""
     of_tokens, of_patches, capacity = np.array(meter, np.float64).T
     return {
         "tokens_per_second": float((of_tokens * capacity).sum() / (time.perf_counter() - began)),

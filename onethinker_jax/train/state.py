@@ -1,7 +1,7 @@
 """TrainState: everything on the device that training remembers, and the two compiled halves of an update.
 
-An update is any number of equal-shaped micro-batches: ``accumulate`` adds a micro-batch's gradient *sum*,
-``apply`` divides by the update's token count and takes the optimiser's step.  SFT and RL share both.
+An update is any number of equal-shaped micro-batches: `accumulate` adds a micro-batch's gradient *sum*,
+`apply` divides by the update's token count and takes the optimiser's step. SFT and RL share both.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Sums = dict[str, jax.Array]
 class TrainState:
     """Parameters, optimiser state, update count, the reward moments of EMA-GRPO, and the reference policy.
 
-    ``behaviour`` is only in checkpoints whose next rollout is still to be sampled from older parameters.
+    `behaviour` is only in checkpoints whose next rollout is still to be sampled from older parameters.
     """
 
     params: nnx.State
@@ -45,7 +45,7 @@ def init_state(
     *,
     reference: bool,
 ) -> TrainState:
-    """A state at step 0 around ``params``, its optimiser moments lying where the parameters do."""
+    """A state at step 0 around `params`, its optimiser moments lying where the parameters do."""
     opt_state = jax.jit(
         lambda params: optimizer.init(in_dtype(params, "float32")),
         out_shardings=tree_shardings(optimizer_shapes(optimizer, params), mesh),
@@ -67,8 +67,8 @@ def optimizer_shapes(optimizer: optax.GradientTransformation, params: nnx.State)
 class Update:
     """The compiled halves of an update.
 
-    ``accumulate(params, reference, gradients, batch) -> (gradients, sums)`` and
-    ``apply(state, gradients, count) -> (state, gradient norm)``; ``zeros(params)`` starts an update.
+    `accumulate(params, reference, gradients, batch) -> (gradients, sums)` and
+    `apply(state, gradients, count) -> (state, gradient norm)`; `zeros(params)` starts an update.
     """
 
     accumulate: Callable[[nnx.State, nnx.State | None, nnx.State, Any], tuple[nnx.State, Sums]]
@@ -82,9 +82,9 @@ def make_update(
     *,
     compute_dtype: str = "float32",
 ) -> Update:
-    """Compiles an update around ``loss(params, reference, batch) -> (summed loss, sums to report)``.
+    """Compiles an update around `loss(params, reference, batch) -> (summed loss, sums to report)`.
 
-    ``loss`` sees the parameters in ``compute_dtype``; gradients add up and the optimiser steps in float32.
+    `loss` sees the parameters in `compute_dtype`; gradients add up and the optimiser steps in float32.
     """
 
     def typed_loss(params: nnx.State, reference: nnx.State | None, batch: Any) -> tuple[jax.Array, Sums]:
@@ -116,7 +116,7 @@ def make_update(
 
 
 def in_dtype(params: Any, dtype: str) -> Any:
-    """A tree of parameters in ``dtype``."""
+    """A tree of parameters in `dtype`."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 

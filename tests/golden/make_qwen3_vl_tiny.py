@@ -1,7 +1,7 @@
 """Writes qwen3_vl_tiny.npz beside this file: what transformers computes for tiny models and fixed inputs.
 
-Run from the root of the repository: ``python -m tests.golden.make_qwen3_vl_tiny``.  Weights and inputs are
-formulas of ``tests/model/tiny.py`` and are not stored.  Of each kind of input the file holds the float32
+Run from the root of the repository: `python -m tests.golden.make_qwen3_vl_tiny`. Weights and inputs are
+formulas of `tests/model/tiny.py` and are not stored. Of each kind of input the file holds the float32
 logits of every second token, and the 32 tokens of the greedy continuation without placeholders.
 """
 

@@ -62,7 +62,7 @@ def open_in_transformers(directory: Any, dtype: Any = None) -> Any:
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory):
-    """name of a config in ``tiny.CONFIGS`` -> its Pair, made at the first call."""
+    """name of a config in `tiny.CONFIGS` -> its Pair, made at the first call."""
     pytest.importorskip("torch")
     made: dict[str, Pair] = {}
 

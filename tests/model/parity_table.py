@@ -1,7 +1,7 @@
-"""Writes the parity table of docs/model.md: ``python -m tests.model.parity_table`` from the repository's root.
+"""Writes the parity table of docs/model.md: `python -m tests.model.parity_table` from the repository's root.
 
 Each kind of input, for a tiny dense and a tiny mixture-of-experts model: the largest absolute error of a
-logit and the largest relative error of a tensor's gradient.  In float32 the reference is transformers itself;
+logit and the largest relative error of a tensor's gradient. In float32 the reference is transformers itself;
 in bfloat16 both are compared with transformers in float32, all from weights rounded to bfloat16.
 """
 

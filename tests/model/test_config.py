@@ -13,7 +13,7 @@ MOE = tiny.CONFIGS[tiny.MOE].to_hf()
 
 
 def changed(section: str | None, base=HF, **fields):
-    """``base`` with other fields; a field of value ... is taken out."""
+    """`base` with other fields; a field of value ... is taken out."""
     hf = json.loads(json.dumps(base))
     part = hf if section is None else hf[section]
     for name, value in fields.items():

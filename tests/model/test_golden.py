@@ -1,5 +1,5 @@
 """Logits and greedy continuations against committed numbers of transformers, so that a new version of it, or
-none, changes nothing here.  ``tests/golden/make_qwen3_vl_tiny.py`` made them."""
+none, changes nothing here. `tests/golden/make_qwen3_vl_tiny.py` made them."""
 
 import numpy as np
 import pytest

@@ -82,7 +82,7 @@ def test_loss_logits_and_gradients_equal_one_device(checkpoint):
 
 @needs_eight
 def test_a_layer_is_gathered_whole_and_its_gradient_is_sharded():
-    """Its kernels over ``fsdp``, in both towers; what lies on ``tensor`` stays there."""
+    """Its kernels over `fsdp`, in both towers; what lies on `tensor` stays there."""
     mesh = make_mesh(fsdp=4, tensor=2)
     kernels = {"q_proj": {"kernel": jnp.arange(64.0).reshape(8, 8)}}, {"fc2": {"kernel": jnp.ones((8, 8))}}
     for layer, name, gathered, sharded in zip(

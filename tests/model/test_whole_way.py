@@ -1,7 +1,7 @@
 """From pictures and text to numbers: our processor, packing and model against transformers' model.
 
 The other tests of this folder build their inputs by hand; here they come from the data pipeline, so that an
-error in how the two meet would show.  A saved directory carries tokenizer and processor along.
+error in how the two meet would show. A saved directory carries tokenizer and processor along.
 """
 
 from pathlib import Path

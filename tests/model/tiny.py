@@ -1,7 +1,7 @@
 """Tiny Qwen3-VLs and inputs for the tests of this folder: weights by an exact formula, none at its default.
 
 Weights come from an integer hash of the tensor's Hugging Face name and element number, inputs from the same
-hash, so that both are the same bits on every machine and with every library version.  Norm weights are not 1
+hash, so that both are the same bits on every machine and with every library version. Norm weights are not 1
 and biases not 0, so that no parameter can be left out unseen.
 """
 
@@ -56,7 +56,7 @@ BASE = Qwen3VLConfig(
 def variant(
     *, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **top: Any
 ) -> Qwen3VLConfig:
-    """``BASE`` with other fields in its parts."""
+    """`BASE` with other fields in its parts."""
     return replace(
         BASE, text=replace(BASE.text, **(text or {})), vision=replace(BASE.vision, **(vision or {})), **top
     )
@@ -130,7 +130,7 @@ def hashed(name: str, count: int) -> np.ndarray:
 
 
 def formula(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 values of the tensor ``name``, uniform, scaled by its role."""
+    """float32 values of the tensor `name`, uniform, scaled by its role."""
     uniform = (hashed(name, int(np.prod(shape))) >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
     values = uniform.reshape(shape)
     if name.endswith("bias"):
@@ -240,7 +240,7 @@ def rows(
     side: int = 8,
     branches: list[list[np.ndarray]] | None = None,
 ) -> ModelInputs:
-    """``batch`` rows of any number of examples, padded at the right or ``left``; ``side`` of the table."""
+    """`batch` rows of any number of examples, padded at the right or `left`; `side` of the table."""
     packed = [*packed, *([] for _ in range(batch - len(packed)))]
     out = ModelInputs(
         tokens=np.zeros((batch, tokens), np.int32),

@@ -83,7 +83,7 @@ def sampler(sampler_on: Callable[[Mesh], Sampler]) -> Sampler:
 def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler: Sampler):
     """train(directory, scorer, settings, …) -> parameters at the end, from the newest checkpoint there.
 
-    ``corpus``: other records than the session's.
+    `corpus`: other records than the session's.
     """
     graphdef, params = policy
 

@@ -30,7 +30,7 @@ CONFIG = tiny.variant(
 
 
 def config_for(processor: Processor) -> Qwen3VLConfig:
-    """``CONFIG`` with a processor's vocabulary and ids."""
+    """`CONFIG` with a processor's vocabulary and ids."""
     return replace(
         CONFIG,
         text=replace(CONFIG.text, vocab_size=len(processor.tokenizer)),
@@ -56,7 +56,7 @@ def policy(seed: int = 0) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def batch(kinds: list[list[str]], *, tokens: int = 64, patches: int = 96) -> Batch:
-    """Rows of examples of the kinds that ``tiny`` names; every token after a third of each is a target."""
+    """Rows of examples of the kinds that `tiny` names; every token after a third of each is a target."""
     samples = [
         [tiny.example(kind, 10 * row + number) for number, kind in enumerate(row_kinds)]
         for row, row_kinds in enumerate(kinds)
@@ -95,9 +95,9 @@ ROWS = [["text"], ["one image", "text"], ["text", "text"], ["video"]]
 
 
 def sharded_update(mesh: Mesh, mine: slice = slice(None)) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Loss, summed gradients and stepped parameters of one SFT update of ``ROWS``, by name, laid over ``mesh``.
+    """Loss, summed gradients and stepped parameters of one SFT update of `ROWS`, by name, laid over `mesh`.
 
-    ``mine`` are this process's rows.
+    `mine` are this process's rows.
     """
     settings = replace(shapes().sft, steps=4, optimizer=OptimizerSettings(learning_rate=1e-3, warmup=0.0))
     graphdef, sizes = nnx.split(nnx.eval_shape(lambda: Qwen3VL(CONFIG_FOR_TWO, rngs=nnx.Rngs(0))))

@@ -44,7 +44,7 @@ def module(name: str, *arguments: object, code: str | None = None) -> subprocess
 def started(stage: str, until: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """The trainer as a running process, which is ended with the block at the latest.
 
-    After the first step of the stage it goes on only once there is a file ``until``.
+    After the first step of the stage it goes on only once there is a file `until`.
     """
     command = [sys.executable, "-m", *map(str, at_a_step(stage, until, *arguments))]
     pipe = subprocess.PIPE
@@ -92,9 +92,9 @@ def free_port() -> int:
 def hosts(
     *arguments: object, count: int = 2, at: tuple[int, str, object] | None = None
 ) -> list[list[object]]:
-    """The commands of a run's processes, for ``start_together``.
+    """The commands of a run's processes, for `start_together`.
 
-    ``at``: a process, and the stage and the action of ``at_a_step`` for it.
+    `at`: a process, and the stage and the action of `at_a_step` for it.
     """
     where = f"127.0.0.1:{free_port()}"
     named = [*arguments, "--hosts.coordinator", where, "--hosts.count", count, "--hosts.index"]

@@ -43,7 +43,7 @@ def whole(train, tmp_path_factory) -> tuple[Any, list[dict]]:
 
 
 class Listening(Rule):
-    """Notes the texts that it is asked to score; calls ``then`` once, after more than ``after`` prompts."""
+    """Notes the texts that it is asked to score; calls `then` once, after more than `after` prompts."""
 
     def __init__(self, after: int, then: Any = lambda: None):
         super().__init__()

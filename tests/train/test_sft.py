@@ -37,7 +37,7 @@ SETTINGS = replace(
 
 
 class Batches:
-    """Five made batches, over and over; its state is how many were taken.  Calls ``then`` at one of them."""
+    """Five made batches, over and over; its state is how many were taken. Calls `then` at one of them."""
 
     def __init__(self, at: int = -1, then: Callable[[], Any] = lambda: None):
         kinds = [

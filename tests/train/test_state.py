@@ -43,7 +43,7 @@ class Case:
         return init_state(params, self.optimizer, init_moments(2), make_mesh(), reference=False)
 
     def step(self, state: TrainState, rows: int) -> tuple[TrainState, nnx.State, float]:
-        """State, summed gradients and their mean's norm after an update over ROWS, ``rows`` at a time."""
+        """State, summed gradients and their mean's norm after an update over ROWS, `rows` at a time."""
         whole, gradients = making.batch(ROWS), self.update.zeros(state.params)
         total = jnp.float32(0)
         for first in range(0, len(ROWS), rows):

@@ -308,7 +308,7 @@ def _facts(
 
 
 def run(settings: AnnotateSettings) -> None:
-    """Annotates, with what is logged among the tables.  Raises UserError where no record was kept."""
+    """Annotates, with what is logged among the tables. Raises UserError where no record was kept."""
     console = Console()
     command_line.show_log(RichHandler(console=console, show_time=False, show_path=False, show_level=False))
     try:

@@ -114,8 +114,7 @@ async def ask_all(
 
     `on_progress` is called after each answer, and each question that stays without one.
 
-    Raises:
-        TeacherError: the endpoint cannot be used. RecordError, by `on_unreadable`. OSError: the disk is full.
+    Raises TeacherError: the endpoint cannot be used. RecordError, by `on_unreadable`. OSError: the disk is full.
     """
     asked, loop = Asked(), asyncio.get_running_loop()
     capacity = asyncio.Semaphore(settings.concurrency + _AHEAD)

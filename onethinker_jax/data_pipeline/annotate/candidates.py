@@ -56,9 +56,8 @@ class Candidates:
     def __init__(self, path: Path):
         """Opens or makes the file.
 
-        Raises:
-            CandidateError: another process writes to it, or it holds something else than candidates.
-            OSError: it cannot be opened.
+        Raises CandidateError: another process writes to it, or it holds something else than candidates.
+        Raises OSError: it cannot be opened.
         """
         self.path = path
         self.prompt_tokens = self.completion_tokens = 0

@@ -103,7 +103,7 @@ def reserved_error(text: str) -> str | None:
 
 
 def form_error(record: Record, answer: str) -> str | None:
-    """What `records` would refuse in a true answer: another letter, no number, a box outside 0-1000 …"""
+    """What `records` would refuse in a true answer: such as another letter, no number, a box outside 0-1000."""
     error = answer_error(answer, record.problem_type, record.data_type, record.options)
     return error and error[:120]
 

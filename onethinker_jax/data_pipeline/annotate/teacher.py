@@ -170,10 +170,9 @@ class Teacher:
     async def ask(self, messages: list[dict[str, Any]]) -> Reply:
         """The teacher's answer to a conversation in the API's format.
 
-        Raises:
-            Unanswered: all tries failed, or the endpoint refuses this question.
-            TeacherError: the endpoint cannot be reached, does not take the key or know the model, or has left
-                `GIVE_UP_AFTER` questions in a row without an answer.
+        Raises Unanswered: all tries failed, or the endpoint refuses this question.
+        Raises TeacherError: the endpoint cannot be reached, does not take the key or know the model, or has left
+        `GIVE_UP_AFTER` questions in a row without an answer.
         """
         try:
             return await self._ask(messages)

@@ -108,8 +108,7 @@ def request_messages(
 ) -> list[dict[str, Any]]:
     """The conversation in the API's format, media as data URLs in the places of their placeholders.
 
-    Raises:
-        MediaError: a file cannot be decoded.
+    Raises MediaError: a file cannot be decoded.
     """
     images, videos = iter(record.images), iter(record.videos)
     messages: list[dict[str, Any]] = [{"role": "system", "content": system_prompt(record, template)}]

@@ -24,7 +24,7 @@ class PackingError(SkippableError, ValueError):
 
 @dataclass(frozen=True)
 class BatchShape:
-    """The fixed shape of a batch: ``rows`` of ``tokens`` and ``patches``."""
+    """The fixed shape of a batch: `rows` of `tokens` and `patches`."""
 
     rows: int
     tokens: int

@@ -54,16 +54,14 @@ class RecordStream:
         hosts: int = 1,
         bad: BadRecords | None = None,
     ):
-        """
-        Args:
+        """Args:
             records: what to draw from; their order matters to the stream.
             seed: of the shuffles.
             mixture: weights of tasks and sources; default: all records equally often.
             host, hosts: which of how many hosts this is.
             bad: where rollouts report a record whose media turn out to be bad; default: it is raised.
 
-        Raises:
-            ValueError: no records, a weight for what no record has, no weight above 0, or no such host.
+        Raises ValueError: no records, a weight for what no record has, no weight above 0, or no such host.
         """
         if not records:
             raise ValueError("a stream needs at least one record")
@@ -100,8 +98,7 @@ class RecordStream:
     def at(self, position: int) -> Record:
         """The record at a position of the stream, which does not move. Thread-safe.
 
-        Raises:
-            RecordError: the record's file or media are no longer as they were.
+        Raises RecordError: the record's file or media are no longer as they were.
         """
         number = self._order[position * self._hosts + self._host]
         return self._records[int(number)]  # type: ignore[call-overload]
@@ -118,8 +115,7 @@ class RecordStream:
     def restore(self, state: Mapping[str, int]) -> None:
         """Goes to where the stream was when `state` was taken.
 
-        Raises:
-            StreamError: the state is of a stream with other records, weights, seed or hosts.
+        Raises StreamError: the state is of a stream with other records, weights, seed or hosts.
         """
         for name, value in self._identity.items():
             if state.get(name) != value:
@@ -150,19 +146,18 @@ class TrainingBatches:
         on_bad_record: OnBadRecord = "raise",
         quarantine: str | Path | None = None,
     ):
-        """
-        Args:
-            stream: of records that have messages.
-            processor: turns them into examples; with `cache_bytes`, an epoch after the first is cheap.
-            shape: of the batches.
-            strategy: how a batch is chosen from the window, see `bin_packing`.
-            window: examples to choose from; more of them raise the packing efficiency.
-            prefetch: batches made ahead of the consumer; 0 makes them in `next`, without a thread.
-            workers: examples made at once; 0: one at a time. As many as the processor's media are decoded
-                in processes. The batches are the same.
-            on_bad_record: a record whose media cannot be decoded, or that is larger than a row, is raised;
-                or skipped, logged, counted in `skipped` and written to the quarantine file.
-            quarantine: JSON lines file, appended to; default: none is written.
+        """Args:
+        stream: of records that have messages.
+        processor: turns them into examples; with `cache_bytes`, an epoch after the first is cheap.
+        shape: of the batches.
+        strategy: how a batch is chosen from the window, see `bin_packing`.
+        window: examples to choose from; more of them raise the packing efficiency.
+        prefetch: batches made ahead of the consumer; 0 makes them in `next`, without a thread.
+        workers: examples made at once; 0: one at a time. As many as the processor's media are decoded
+            in processes. The batches are the same.
+        on_bad_record: a record whose media cannot be decoded, or that is larger than a row, is raised;
+            or skipped, logged, counted in `skipped` and written to the quarantine file.
+        quarantine: JSON lines file, appended to; default: none is written.
         """
         if window < 1 or prefetch < 0 or workers < 0:
             raise ValueError(
@@ -206,8 +201,7 @@ class TrainingBatches:
     def restore(self, state: Mapping[str, Any]) -> None:
         """The next batch will be the one that followed when `state` was taken.
 
-        Raises:
-            StreamError: the state is of a stream with other records, weights, seed or hosts.
+        Raises StreamError: the state is of a stream with other records, weights, seed or hosts.
         """
         self.close()
         self._stream.restore(state["stream"])

@@ -44,8 +44,7 @@ class Mixture:
     def weights(self, table: "RecordTable") -> "np.ndarray":
         """float64 [N]: the weight of each record.
 
-        Raises:
-            MixtureError: a weight for a task or source that no record has, or no record with a weight above 0.
+        Raises MixtureError: a weight for a task or source that no record has, or no record with a weight above 0.
         """
         import numpy as np
 
@@ -68,8 +67,7 @@ class Mixture:
 def stream_order(table: "RecordTable", seed: int, mixture: Mixture) -> "grain.MapDataset":
     """Numbers of records without end: position in the stream -> position in the table.
 
-    Raises:
-        MixtureError: as `Mixture.weights`.
+    Raises MixtureError: as `Mixture.weights`.
     """
     import grain
     import numpy as np

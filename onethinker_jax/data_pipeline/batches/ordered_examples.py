@@ -33,16 +33,15 @@ class OrderedExamples:
         ahead: int,
         name: str,
     ):
-        """
-        Args:
-            positions: of the stream, in the order to go by; where they end, `next` may be called once for each.
-            at: the record at a position; thread-safe.
-            make: its example; thread-safe. MediaError, PackingError and RecordError mean a bad record.
-            bad: where bad records are reported.
-            size: how many records the stream draws from.
-            workers: threads, and so examples made at once; 0: each is made in `next`.
-            ahead: examples, made or under way, beyond those wanted; of no account without threads.
-            name: of the threads.
+        """Args:
+        positions: of the stream, in the order to go by; where they end, `next` may be called once for each.
+        at: the record at a position; thread-safe.
+        make: its example; thread-safe. MediaError, PackingError and RecordError mean a bad record.
+        bad: where bad records are reported.
+        size: how many records the stream draws from.
+        workers: threads, and so examples made at once; 0: each is made in `next`.
+        ahead: examples, made or under way, beyond those wanted; of no account without threads.
+        name: of the threads.
         """
         self._positions, self._at, self._make = positions, at, make
         self._bad, self._size, self._bad_in_a_row = bad, size, 0
@@ -53,10 +52,9 @@ class OrderedExamples:
     def next(self, wanted: int = 1) -> tuple[int, tuple[Record, Example] | None]:
         """The next position with its record and example; None for a bad record, which was reported.
 
-        ``wanted``: how many are about to be asked for, this one included; their making begins now.
+        `wanted`: how many are about to be asked for, this one included; their making begins now.
 
-        Raises:
-            RecordError: more records in a row were bad than twice all there are. Whatever `bad` or `make` raise.
+        Raises RecordError: more records in a row were bad than twice all there are. Whatever `bad` or `make` raise.
         """
         self._begin(wanted + self._ahead)
         position, result = self._coming[0]
@@ -81,7 +79,7 @@ class OrderedExamples:
             self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, count: int) -> None:
-        """Begins examples until ``count`` are made or under way; without threads it makes one."""
+        """Begins examples until `count` are made or under way; without threads it makes one."""
         if self._threads is None:
             if not self._coming:
                 position = next(self._positions)

@@ -73,8 +73,7 @@ def pack_rows(
     Returns:
         The batch, and the examples left over, in order.
 
-    Raises:
-        PackingError: an example has more tokens than T or more patches than P.
+    Raises PackingError: an example has more tokens than T or more patches than P.
     """
     assigned, left = first_fit([_size(e) for e in examples], rows=rows, tokens=tokens, patches=patches)
     batch = pack_assigned(examples, assigned, rows=rows, tokens=tokens, patches=patches)
@@ -97,7 +96,7 @@ def pack_assigned(
 
 
 def empty_batch(*, rows: int, tokens: int, patches: int, patch_values: int) -> Batch:
-    """A batch of padding alone; ``patch_values`` is the config's, the numbers of one patch."""
+    """A batch of padding alone; `patch_values` is the config's, the numbers of one patch."""
     canvas = _Canvas(rows, tokens, patches)
     canvas.patches = np.zeros((rows, patches, patch_values), np.uint8)
     return canvas.batch()
@@ -108,8 +107,7 @@ def stack_prompts(
 ) -> tuple[ModelInputs, np.ndarray]:
     """One prompt a row, at its left end: inputs of B = len(examples) rows, and lengths int32 [B].
 
-    Raises:
-        PackingError: a prompt has more tokens than T or more patches than P.
+    Raises PackingError: a prompt has more tokens than T or more patches than P.
     """
     canvas = _Canvas(len(examples), tokens, patches)
     for row, example in enumerate(examples):
@@ -136,8 +134,7 @@ def pack_groups(
         As many batches as are needed; the last one may have capacity left. `sample_index` numbers the
         completions of all groups in order (empty ones are counted), `sample_offset` the token in each.
 
-    Raises:
-        PackingError: a prompt with one of its completions is larger than a row.
+    Raises PackingError: a prompt with one of its completions is larger than a row.
     """
     segments: list[tuple[Example, list[tuple[int, np.ndarray]], int]] = []
     first = 0

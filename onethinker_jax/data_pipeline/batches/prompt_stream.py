@@ -25,16 +25,14 @@ class PromptStream:
         workers: int = 0,
         ahead: int = 0,
     ):
-        """
-        Args:
+        """Args:
             stream: of records.
             make: a record's prompt; thread-safe. MediaError, PackingError and RecordError mean a bad record.
             workers: prompts made at once. As many as the processor's media are decoded in processes; with 0
                 there is one thread nevertheless if any are to be made ahead. The prompts are the same.
             ahead: prompts that are kept, made or under way, beyond those asked for. Bounds the memory.
 
-        Raises:
-            ValueError: workers or ahead below 0.
+        Raises ValueError: workers or ahead below 0.
         """
         if workers < 0 or ahead < 0:
             raise ValueError(f"workers and ahead must be at least 0, got {workers}, {ahead}")
@@ -46,11 +44,10 @@ class PromptStream:
     def next(self, wanted: int = 1) -> tuple[int, Record, Example]:
         """Position in the stream, record and prompt of the next record that is not bad.
 
-        ``wanted``: how many are about to be asked for, this one included; their making begins now.
+        `wanted`: how many are about to be asked for, this one included; their making begins now.
 
-        Raises:
-            MediaError, PackingError, RecordError: the record is bad and not to be skipped, or all records are
-                bad. Whatever else `make` raises. Each at the turn of its record, and again if asked again.
+        Raises MediaError, PackingError, RecordError: the record is bad and not to be skipped, or all records are
+        bad. Whatever else `make` raises. Each at the turn of its record, and again if asked again.
         """
         if self._examples is None:
             self._examples = OrderedExamples(
@@ -76,8 +73,7 @@ class PromptStream:
     def restore(self, state: Mapping[str, int]) -> None:
         """The next prompt will be the one that followed when `state` was taken.
 
-        Raises:
-            StreamError: the state is of a stream with other records, weights, seed or hosts.
+        Raises StreamError: the state is of a stream with other records, weights, seed or hosts.
         """
         self.close()
         self._stream.restore(state)

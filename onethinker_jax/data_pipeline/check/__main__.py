@@ -139,8 +139,7 @@ class CheckSettings:
 def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadRecords]:
     """Reads all files, writes the results, prints the tables; what was counted and what was bad.
 
-    Raises:
-        RecordError: a file cannot be read or is not JSON. OSError: the folder cannot be written.
+    Raises RecordError: a file cannot be read or is not JSON. OSError: the folder cannot be written.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     (settings.out / "bad.jsonl").unlink(missing_ok=True)

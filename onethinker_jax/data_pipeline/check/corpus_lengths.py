@@ -16,7 +16,7 @@ class CorpusLengths:
     """Tokens and patches of records, eight bytes a record: of conversations that SFT trains on, and of prompts."""
 
     def __init__(self, processor: Processor, *, max_new_tokens: int):
-        """``max_new_tokens``: the most tokens of an answer; the rows of RL have capacity for them beside a prompt."""
+        """`max_new_tokens`: the most tokens of an answer; the rows of RL have capacity for them beside a prompt."""
         self._processor, self._answer = processor, max_new_tokens
         self._found: dict[tuple[bool, str], array] = {}  # (conversation, task) -> tokens, patches, tokens, …
 

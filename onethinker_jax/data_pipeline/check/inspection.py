@@ -29,9 +29,8 @@ class MediaFacts:
 def inspect_media(record: Record, *, fps: float, max_frames: int, time_limit: float) -> MediaFacts:
     """Decodes a record's media as training would, and holds its answer and masks against them.
 
-    Raises:
-        RecordError: a medium cannot be decoded within `time_limit` seconds, the answer's times, or the frame of a
-            mask, lie behind the video's end.
+    Raises RecordError: a medium cannot be decoded within `time_limit` seconds, the answer's times, or the frame of
+    a mask, lie behind the video's end.
     """
     try:
         field = "images"

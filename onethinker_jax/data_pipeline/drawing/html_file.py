@@ -10,12 +10,12 @@ from onethinker_jax.text_output import visible
 
 
 def write_html(path: Path, title: str, style: str, body: str, *, script: str = "") -> None:
-    """Writes ``body`` as one page; the file appears whole or not at all.
+    """Writes `body` as one page; the file appears whole or not at all.
 
     Args:
         path: the file; its directory must exist.
         title: of the window.
-        style: rules of this page alone, after the shared ones of ``report_page.css``.
+        style: rules of this page alone, after the shared ones of `report_page.css`.
         body: HTML; a text from elsewhere must be escaped in it.
         script: JavaScript at the page's end.
     """

@@ -96,7 +96,8 @@ def _true_masks(record: Record) -> Masks | None:
 
 def timeline_html(length: float, answers: Mapping[str, StructuredAnswer | None]) -> str:
     """A bar over a video's length (seconds) with the spans, or key times, of answers named "true" and
-    "predicted" on it; nothing if none has any."""
+    "predicted" on it; nothing if none has any.
+    """
     length = max(length, 1e-3)
     rows = []
     for name, annotations in answers.items():

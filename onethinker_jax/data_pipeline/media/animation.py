@@ -42,8 +42,7 @@ class Animation:
     def __init__(self, path: MediaFile, image: Image.Image, clock: Clock):
         """Goes through all frames for their durations.
 
-        Raises:
-            MediaError: truncated, or too slow. OSError, ValueError, SyntaxError, EOFError: damaged.
+        Raises MediaError: truncated, or too slow. OSError, ValueError, SyntaxError, EOFError: damaged.
         """
         self.path, self._image, self._clock = path, image, clock
         self.width, self.height = image.size

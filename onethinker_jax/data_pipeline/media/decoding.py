@@ -63,8 +63,7 @@ class VideoProbe:
 def media_kind(path: Path) -> Literal["image", "video"]:
     """What the file's content is; a GIF, WebP, PNG or AVIF of several frames is a video, a HEIC an image.
 
-    Raises:
-        MediaError: there is no such file, or it is neither.
+    Raises MediaError: there is no such file, or it is neither.
     """
     if not path.is_file():
         raise MediaError(f"{path}: no such file")
@@ -95,9 +94,8 @@ def load_image(path: str | MediaFile, *, bounds: PixelBounds | None = None) -> n
     8 bits (`grey_levels.to_rgb` says how), palettes, greys and CMYK are converted. The first frame of an animation is
     taken. HEIC needs the extra `heic`.
 
-    Raises:
-        MediaError: missing, truncated, not an image, of more than `MAX_PIXELS`, of values that are no greys, or too
-            narrow for the bounds.
+    Raises MediaError: missing, truncated, not an image, of more than `MAX_PIXELS`, of values that are no greys, or
+    too narrow for the bounds.
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened_image(path) as image:
@@ -111,8 +109,7 @@ def load_image(path: str | MediaFile, *, bounds: PixelBounds | None = None) -> n
 def probe_image(path: str | MediaFile) -> tuple[int, int]:
     """Height and width that `load_image` would give without bounds, from the file's header: no pixel is decoded.
 
-    Raises:
-        MediaError: missing, not an image, or of more than `MAX_PIXELS`. Damage behind the header is not seen.
+    Raises MediaError: missing, not an image, or of more than `MAX_PIXELS`. Damage behind the header is not seen.
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened_image(path) as image:
@@ -183,8 +180,7 @@ def load_video(
     With `bounds` each frame is resized as soon as it is decoded, so that only a video's first few are held in the
     file's own size. Decoding that takes more than `time_limit` seconds is given up between two frames.
 
-    Raises:
-        MediaError: missing, empty, truncated, undecodable, too large, too slow, or without a video stream.
+    Raises MediaError: missing, empty, truncated, undecodable, too large, too slow, or without a video stream.
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened_film(path, fps, max_frames, time_limit) as film:
@@ -236,8 +232,7 @@ def probe_video(
     A few frames are decoded; all are where packets do not tell the times of frames (see `video_timeline`), and of an
     animation.
 
-    Raises:
-        MediaError: as `load_video`, but damage of pixels is not seen.
+    Raises MediaError: as `load_video`, but damage of pixels is not seen.
     """
     path = Path(path) if isinstance(path, str) else path
     with _opened_film(path, fps, max_frames, time_limit) as film:

@@ -72,13 +72,11 @@ class Film:
     def __init__(
         self, path: MediaFile, check_size: Callable[[int, int], None], time_limit: float | None = None
     ):
-        """
-        Args:
+        """Args:
             check_size: raises MediaError for a width and height that are too large.
             time_limit: seconds after which reading is given up.
 
-        Raises:
-            MediaError: no video stream, no decoder for it, or too large. FFmpegError: not readable.
+        Raises MediaError: no video stream, no decoder for it, or too large. FFmpegError: not readable.
         """
         self.path, self.clock, self._check_size = path, Clock(path, time_limit), check_size
         self.container, self.stream = self._open()
@@ -119,8 +117,7 @@ class Film:
     def survey(self) -> Packets:
         """Reads all packets of the file just opened, and decodes none.
 
-        Raises:
-            MediaError: a damaged packet.
+        Raises MediaError: a damaged packet.
         """
         pts, dts, sizes, keys, hidden = [], [], [], [], []
         may_hide = (

@@ -15,8 +15,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     16-bit greys: 65535 is white. 32-bit integers: 255 is white if none is larger, else 65535. Floats: 1 is white if
     none is larger, else 255, else 65535; up to a tenth of that below 0 or above white, as resampling leaves, is cut.
 
-    Raises:
-        ValueError: other numbers, or none: there is no telling what is black and what white.
+    Raises ValueError: other numbers, or none: there is no telling what is black and what white.
     """
     clear = image.info.get("transparency")
     if image.mode.startswith("I") or image.mode == "F":

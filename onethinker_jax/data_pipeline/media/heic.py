@@ -47,10 +47,7 @@ class HeicPicture:
     """The primary picture of a HEIC file, upright; not decoded before `decode`."""
 
     def __init__(self, path: MediaFile):
-        """
-        Raises:
-            MediaError: pillow-heif is not installed. OSError, ValueError: not readable.
-        """
+        """Raises MediaError: pillow-heif is not installed. OSError, ValueError: not readable."""
         try:
             import pillow_heif
         except ImportError:

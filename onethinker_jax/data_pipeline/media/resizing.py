@@ -45,8 +45,7 @@ class PixelBounds:
     def size(self, height: int, width: int, frames: int = 1) -> tuple[int, int]:
         """The size in which a picture, or each of a video's `frames`, reaches the model.
 
-        Raises:
-            ValueError: one side is more than 200 times the other.
+        Raises ValueError: one side is more than 200 times the other.
         """
         if self.min_pixels is not None and self.max_pixels is not None:
             height, width = smart_resize(height, width, self.factor, self.min_pixels, self.max_pixels)
@@ -59,8 +58,7 @@ class PixelBounds:
     def fit(self, picture: np.ndarray, frames: int = 1) -> np.ndarray:
         """The picture, uint8 [H, W, 3], in that size, by `resize`.
 
-        Raises:
-            ValueError: one side is more than 200 times the other.
+        Raises ValueError: one side is more than 200 times the other.
         """
         height, width, _ = picture.shape
         return resize(picture, self.size(height, width, frames))
@@ -94,8 +92,7 @@ def smart_resize(
     the number of frames to an even one (halves to even, as Python does); the scale is computed with the number as
     it is. A single frame is repeated and counts as two.
 
-    Raises:
-        ValueError: one side is more than 200 times the other.
+    Raises ValueError: one side is more than 200 times the other.
     """
     if max(height, width) > _MAX_ASPECT * min(height, width):
         raise ValueError(f"sides {height} x {width} differ by more than {_MAX_ASPECT} times")

@@ -26,8 +26,7 @@ def pictures(
 
     `frames` are the film's from its first on.
 
-    Raises:
-        MediaError: a damaged frame, or too slow. FFmpegError: not decodable. WrongTimeline.
+    Raises MediaError: a damaged frame, or too slow. FFmpegError: not decodable. WrongTimeline.
     """
     converter = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
     size: tuple[int, int] | None = None

@@ -75,8 +75,7 @@ def _moved(moments: np.ndarray, near: tuple[float, ...], most: float) -> np.ndar
 def read_timeline(film: Film) -> tuple[Timeline, Iterator[VideoFrame]]:
     """The timeline, from the packets where they are exact, else from a decode; and the frames from the first on.
 
-    Raises:
-        MediaError: truncated, damaged, without a frame, or too slow. FFmpegError: not readable.
+    Raises MediaError: truncated, damaged, without a frame, or too slow. FFmpegError: not readable.
     """
     packets = film.survey()
     _refuse_truncated(film, packets)
@@ -112,8 +111,7 @@ def _head_length(film: Film) -> int:
 def decoded_timeline(film: Film, packets: Packets) -> tuple[Timeline, Iterator[VideoFrame]]:
     """The timeline from a decode of the whole file; and its frames from the first on, decoded once more.
 
-    Raises:
-        MediaError: damaged, without a frame, or too slow. FFmpegError: not readable.
+    Raises MediaError: damaged, without a frame, or too slow. FFmpegError: not readable.
     """
     stamps: list[int | None] = []
     size = 0, 0

@@ -62,8 +62,7 @@ class ChatTokenizer:
     def __init__(self, path: str | Path):
         """Reads `tokenizer.json` and the chat template of a directory.
 
-        Raises:
-            ProcessorError: a file is missing or cannot be read.
+        Raises ProcessorError: a file is missing or cannot be read.
         """
         self.path = Path(path)
         self._tokenizer = _tokenizer(self.path)
@@ -113,8 +112,7 @@ class ChatTokenizer:
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
         """The conversation as the chat template writes it. Content is a string or a list of typed parts.
 
-        Raises:
-            ValueError: the template refuses these messages.
+        Raises ValueError: the template refuses these messages.
         """
         try:
             return self._template.render(
@@ -135,8 +133,7 @@ class ChatTokenizer:
         Where the template opens answers, the last one follows what a sampler would be given, without the opening
         that it may repeat, and an earlier one is a target only if the template writes the opening there too.
 
-        Raises:
-            ValueError: the template refuses these messages, or the last answer does not go on from the opening.
+        Raises ValueError: the template refuses these messages, or the last answer does not go on from the opening.
         """
         answers = not add_generation_prompt and messages[-1]["role"] == "assistant"
         before = messages[:-1] if answers else messages
@@ -179,7 +176,7 @@ def opening_of(prompt: str) -> str:
 
 
 def _pieces(text: str) -> list[tuple[str, bool]]:
-    """The text in pieces; the split gives text, header, answer, text …"""
+    """The text in pieces; the split gives text, header, answer, text, and so on."""
     return [(piece, number % 3 == 2) for number, piece in enumerate(_ASSISTANT.split(text))]
 
 

@@ -126,15 +126,14 @@ class Processor:
                 `video_preprocessor_config.json` (of either that is missing a warning says that the released
                 models' values stand for it), `processor_config.json`, `config.json`, `generation_config.json`
                 and `prompts.json` if there.
-            bounds: how large media may be, and how videos are sampled; default: ``MediaBounds()``.
+            bounds: how large media may be, and how videos are sampled; default: `MediaBounds()`.
             grid_side: side of the model's position embedding table; default: `config.json`'s, else 48.
             prompts: the wording of tasks; default: the directory's `prompts.json`, else our own.
             cache_bytes: keep processed examples of `prompt` and `training` in memory up to this size.
             media: reads the files; by default in this process, without a cache on disk.
 
-        Raises:
-            ProcessorError: the directory is not there, or asks for processing this class does not do.
-            PromptError: its prompts cannot be used.
+        Raises ProcessorError: the directory is not there, or asks for processing this class does not do.
+        Raises PromptError: its prompts cannot be used.
         """
         path = Path(path)
         if error := directory_error(path):
@@ -189,9 +188,8 @@ class Processor:
             add_generation_prompt: end with the header of an assistant turn (to generate); otherwise the
                 example ends with the last assistant turn's <|im_end|>, if the last turn is an assistant's.
 
-        Raises:
-            ValueError: no conversation can be made of them, see `conversation_error`; or an image or frame is
-                no uint8 RGB.
+        Raises ValueError: no conversation can be made of them, see `conversation_error`; or an image or frame is no
+        uint8 RGB.
         """
         kinds = _media_kinds(messages, images, videos)
         for image in images:
@@ -209,17 +207,15 @@ class Processor:
     def prompt(self, record: Record) -> Example:
         """The record's question, ending where the model starts to answer (an SFT row loses its last turn).
 
-        Raises:
-            MediaError: a file cannot be decoded. RecordError: the record was not made by reading a file, and
-                would have been refused there.
+        Raises MediaError: a file cannot be decoded. RecordError: the record was not made by reading a file, and
+        would have been refused there.
         """
         return self._cache.get(record, "prompt", lambda: self._process(record, training=False))
 
     def training(self, record: Record) -> Example:
         """The record's conversation with its assistant turns as targets. The record must have messages.
 
-        Raises:
-            MediaError: a file cannot be decoded. RecordError: no messages, or as `prompt`.
+        Raises MediaError: a file cannot be decoded. RecordError: no messages, or as `prompt`.
         """
         return self._cache.get(record, "training", lambda: self._process(record, training=True))
 
@@ -432,7 +428,7 @@ def _media_kinds(messages: Sequence[dict], images: Sequence, videos: Sequence) -
 def _fitted(
     path: MediaFile, bounds: PixelBounds, height: int, width: int, frames: int = 1
 ) -> tuple[int, int]:
-    """The size in which a medium reaches the model.  Raises MediaError where none is within the bounds."""
+    """The size in which a medium reaches the model. Raises MediaError where none is within the bounds."""
     try:
         return bounds.size(height, width, frames)
     except ValueError as error:

@@ -98,7 +98,7 @@ class MediaBounds:
     video_total_pixels: int | None = None  # of all sampled frames together; None: the directory's
 
     def limits(self, own: DirectorySettings) -> MediaLimits:
-        """The limits of a processor of that directory.  Raises ValueError naming bounds that cannot be."""
+        """The limits of a processor of that directory. Raises ValueError naming bounds that cannot be."""
         total = own.video_total
         if self.video_total_pixels is not None:
             total = VideoTotal(min(total.min_pixels, self.video_total_pixels), self.video_total_pixels)
@@ -118,8 +118,7 @@ def read_settings(path: Path) -> DirectorySettings:
 
     Where one is missing the released models' values stand for it, and a warning says so.
 
-    Raises:
-        ProcessorError: they ask for processing that the model was not made for.
+    Raises ProcessorError: they ask for processing that the model was not made for.
     """
     vision = _vision_config(path)
     found = _processor_configs(path)

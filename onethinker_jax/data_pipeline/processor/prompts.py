@@ -40,16 +40,14 @@ class Prompts:
     """
 
     def __init__(self, templates: Mapping[str, str], source: str = "prompts"):
-        """
-        Args:
+        """Args:
             templates: by task ("OCR (video)"), by problem type ("OCR"), or "default";
                 the first of these that is there counts. A task without media has the template of images
                 where none of them is there or the default cannot serve: files written before there were
                 such tasks go on to be read.
             source: where they come from, for errors.
 
-        Raises:
-            PromptError: an unknown task, a task without a template, or one with other placeholders.
+        Raises PromptError: an unknown task, a task without a template, or one with other placeholders.
         """
         self.source = source
         if unknown := sorted(set(templates) - {*map(str, TASKS), *PROBLEM_TYPES, FALLBACK}):
@@ -75,8 +73,7 @@ class Prompts:
     def from_file(cls, path: str | Path) -> "Prompts":
         """Reads a JSON object or TOML table of templates.
 
-        Raises:
-            PromptError: the file cannot be read, or as above.
+        Raises PromptError: the file cannot be read, or as above.
         """
         path = Path(path)
         try:
@@ -96,8 +93,7 @@ class Prompts:
     def template(self, task: Task) -> str:
         """The template of a task.
 
-        Raises:
-            PromptError: an unknown task.
+        Raises PromptError: an unknown task.
         """
         if task not in self._templates:
             raise PromptError(f"{self.source}: has no template for {task}")
@@ -154,8 +150,7 @@ def ask(
 ) -> str:
     """The question as the model reads it, its options lettered if they are not yet.
 
-    Raises:
-        PromptError: an unknown problem type.
+    Raises PromptError: an unknown problem type.
     """
     values = {"question": problem.strip(), "options": "\n".join(_lettered(options))}
     return _BRACED.sub(
@@ -167,8 +162,7 @@ def ask(
 def question_text(record: Record, *, prompts: Prompts = OWN_PROMPTS) -> str:
     """A record's question as the model reads it, with its placeholders.
 
-    Raises:
-        PromptError: an unknown problem type.
+    Raises PromptError: an unknown problem type.
     """
     problem = record.problem
     if not media_kinds(problem):

@@ -178,7 +178,7 @@ class KeptRecords(IndexedRecords):
     """Records without some of them."""
 
     def __init__(self, records: Sequence[Record], left_out: Sequence[int]):
-        """``left_out``: numbers of the records that are not there; at least one."""
+        """`left_out`: numbers of the records that are not there; at least one."""
         whole = table_of(records)
         kept = np.ones(len(records), bool)
         kept[np.asarray(left_out, np.int64)] = False

@@ -95,8 +95,7 @@ def train_tokenizer(
         image_pixels, video_pixels: smallest and largest pixel count, written into the preprocessor files, of
             an image and of a whole video (Hugging Face's meaning of `size`).
 
-    Raises:
-        ValueError: `vocab_size` has no capacity for the bytes and the special tokens.
+    Raises ValueError: `vocab_size` has no capacity for the bytes and the special tokens.
     """
     added = len(SPECIAL_TOKENS) + len(THINK_TOKENS)
     if vocab_size < BYTES + added:

@@ -22,13 +22,11 @@ class BadRecords:
     """Raises a bad record's error, or writes it to the quarantine file and counts it. Thread-safe."""
 
     def __init__(self, on_bad_record: OnBadRecord = "raise", quarantine: str | Path | None = None):
-        """
-        Args:
+        """Args:
             on_bad_record: "raise" or "skip".
             quarantine: JSON lines file that skips are appended to, made at the first; default: none.
 
-        Raises:
-            ValueError: another `on_bad_record`.
+        Raises ValueError: another `on_bad_record`.
         """
         if on_bad_record not in ("raise", "skip"):
             raise ValueError(f'on_bad_record must be "raise" or "skip", got {on_bad_record!r}')
@@ -42,8 +40,7 @@ class BadRecords:
     def report(self, error: Exception, **about: Any) -> None:
         """Takes a bad record: `error` is why, `about` what the quarantine line says beside the reason.
 
-        Raises:
-            The error itself, with "raise". OSError: the quarantine file cannot be written.
+        Raises the error itself where `on_bad_record` is "raise". OSError: the quarantine file cannot be written.
         """
         if not self.skips:
             raise error

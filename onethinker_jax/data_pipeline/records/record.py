@@ -88,9 +88,8 @@ def read_records(
             many, and writes each with its reason to the quarantine file.
         quarantine: JSON lines file for skipped records, made anew; default: `<path>.quarantine.jsonl`.
 
-    Raises:
-        RecordError: the file is missing, is not JSON, holds no good record; or, with "raise", any record
-            is malformed or names a missing media file.
+    Raises RecordError: the file is missing, is not JSON, holds no good record; or, with "raise", any record is
+    malformed or names a missing media file.
     """
     rows = JsonRows(path)
     return list(
@@ -168,8 +167,7 @@ def parse_record(
 ) -> Record:
     """The record of one row, the number'th of a file; its media paths are relative to `root`.
 
-    Raises:
-        RecordError: it is malformed, or names media that are not there.
+    Raises RecordError: it is malformed, or names media that are not there.
     """
     identity = row.get("problem_id") if isinstance(row, dict) else None
     origin = f"{file}: record {number}"

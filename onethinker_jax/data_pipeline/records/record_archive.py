@@ -42,8 +42,7 @@ def open_records(
 
     The other arguments are those of `RecordFile`; a folder holds only records that were checked.
 
-    Raises:
-        RecordError: as `RecordFile` and `RecordArchive`.
+    Raises RecordError: as `RecordFile` and `RecordArchive`.
     """
     if Path(path).is_dir():
         return RecordArchive(path, purpose=purpose)
@@ -56,15 +55,13 @@ class RecordArchive(IndexedRecords):
     """The records of an ArrayRecord corpus. Thread-safe."""
 
     def __init__(self, folder: str | Path, *, purpose: Purpose | None = None):
-        """
-        Args:
+        """Args:
             folder: what `tfds_builder` made.
             purpose: what the records are for, see `read_records`.
 
-        Raises:
-            RecordError: it is no such folder, or its parts do not belong together; or a record does not serve the
-                purpose.
-            ImportError: tensorflow_datasets is not installed.
+        Raises RecordError: it is no such folder, or its parts do not belong together; or a record does not serve
+        the purpose.
+        Raises ImportError: tensorflow_datasets is not installed.
         """
         self.folder = Path(folder)
         self._purpose: Purpose | None = purpose
@@ -85,8 +82,7 @@ class RecordArchive(IndexedRecords):
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         """A record by its position in the corpus.
 
-        Raises:
-            RecordError: the files cannot be read any more.
+        Raises RecordError: the files cannot be read any more.
         """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]

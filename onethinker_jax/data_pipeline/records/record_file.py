@@ -36,8 +36,7 @@ class RecordFile(IndexedRecords):
         Args:
             kept_bytes: a file of at most this size stays in memory.
 
-        Raises:
-            RecordError: as `read_records`.
+        Raises RecordError: as `read_records`.
         """
         self.path = Path(path)
         self._purpose: Purpose | None = purpose
@@ -70,8 +69,7 @@ class RecordFile(IndexedRecords):
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         """A record by its position among the good ones.
 
-        Raises:
-            RecordError: the file or the record's media are no longer as they were.
+        Raises RecordError: the file or the record's media are no longer as they were.
         """
         if self._kept is not None:
             return self._kept[index]

@@ -144,9 +144,8 @@ class MediaShard:
 def build_corpus(settings: BuildSettings) -> tuple[int, int]:
     """Makes the corpus; how many records and how many media files it holds.
 
-    Raises:
-        RecordError: a record is bad, or there is a corpus already. OSError: a file cannot be read or written.
-        ImportError: a runner of Beam is asked for, and Beam is not installed.
+    Raises RecordError: a record is bad, or there is a corpus already. OSError: a file cannot be read or written.
+    Raises ImportError: a runner of Beam is asked for, and Beam is not installed.
     """
     out = settings.out
     if (out / TABLE).exists():

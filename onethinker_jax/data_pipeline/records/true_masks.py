@@ -75,8 +75,7 @@ class TrueMasks:
 def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: bool) -> TrueMasks | None:
     """The masks of an evaluation row; None if it has none. `header` is of the picture that they lie on.
 
-    Raises:
-        RecordError: they are malformed, or do not fit the picture; or a video's frames have no time.
+    Raises RecordError: they are malformed, or do not fit the picture; or a video's frames have no time.
     """
     output = row.get("segmentation_output")
     if output is None:

@@ -52,7 +52,8 @@ class ShapesError(UserError):
 @dataclass(frozen=True)
 class ShapesSettings:
     """All that the dataset depends on. `train_rl`, `train_sft`, `heldout`: records in the three files;
-    `captions`: records of the SFT file, beside `train_sft`, that list what a scene of their own holds."""
+    `captions`: records of the SFT file, beside `train_sft`, that list what a scene of their own holds.
+    """
 
     seed: int
     train_rl: int
@@ -108,8 +109,7 @@ def build_shapes_world(
         processes: worker processes; 1 works in this one. The result does not depend on it.
         progress: called with (scenes done, scenes in all) now and then.
 
-    Raises:
-        ShapesError: the folder holds something else.
+    Raises ShapesError: the folder holds something else.
     """
     settings = ShapesSettings(seed, train_rl, train_sft, heldout, captions)
     directory = Path(directory)

@@ -1,12 +1,12 @@
 """Segment-aware attention, for text (causal) and for vision (one segment a frame), by platform.
 
-Softmax runs in float32, and no [T, T] matrix is ever made: on TPUs and GPUs a Pallas flash kernel (``flash.py``),
-elsewhere XLA in chunks of queries (``attention_xla.py``).  The platform is that of the mesh in context
-(``jax.set_mesh``), so that a program can be compiled for a TPU on a machine without one; without a mesh it is
+Softmax runs in float32, and no [T, T] matrix is ever made: on TPUs and GPUs a Pallas flash kernel (`flash.py`),
+elsewhere XLA in chunks of queries (`attention_xla.py`). The platform is that of the mesh in context
+(`jax.set_mesh`), so that a program can be compiled for a TPU on a machine without one; without a mesh it is
 JAX's default back end.
 
-Departure from Hugging Face: beside its segment every token has a *branch*.  Branch 0 is a prefix which all
-branches of its segment see; a token of branch b > 0 sees branch 0 and its own branch only.  This lets the G
+Departure from Hugging Face: beside its segment every token has a *branch*. Branch 0 is a prefix which all
+branches of its segment see; a token of branch b > 0 sees branch 0 and its own branch only. This lets the G
 samples of one prompt share the prompt's tokens in one row, in training as in decoding.
 """
 
@@ -37,9 +37,9 @@ def attention(
 ) -> Float[Array, "B T N H"]:
     """softmax(q k^T / sqrt(H)) v over the keys that share the query's segment (and branch).
 
-    Query heads are grouped over key heads (GQA): head n reads key head n // (N / K).  With ``causal`` a key
-    must not lie after its query in the row.  Segment 0 is padding: what it returns has no meaning.
-    ``backend`` None takes the platform's.  Raises ShardingError when the mesh in context does not divide the
+    Query heads are grouped over key heads (GQA): head n reads key head n // (N / K). With `causal` a key
+    must not lie after its query in the row. Segment 0 is padding: what it returns has no meaning.
+    `backend` None takes the platform's. Raises ShardingError when the mesh in context does not divide the
     heads.
     """
     backend = platform_backend() if backend is None else backend
@@ -70,7 +70,7 @@ def platform_backend() -> Backend:
 
 
 def _is_ampere_or_later() -> bool:
-    """Older NVIDIA chips, which Triton does not compile for, and AMD's (``gfx90a``) are served by XLA."""
+    """Older NVIDIA chips, which Triton does not compile for, and AMD's (`gfx90a`) are served by XLA."""
     capability = getattr(
         jax.devices()[0], "compute_capability", "8.0"
     )  # no GPU here: one of today's is meant
@@ -78,7 +78,7 @@ def _is_ampere_or_later() -> bool:
 
 
 def check_heads(heads: int, kv_heads: int, shards: int) -> None:
-    """Raises ShardingError naming the heads that ``shards`` devices along mesh axis 'tensor' do not divide."""
+    """Raises ShardingError naming the heads that `shards` devices along mesh axis 'tensor' do not divide."""
     for name, count in (("query heads", heads), ("key/value heads", kv_heads)):
         if count % shards:
             raise ShardingError(f"{count} {name} are not a multiple of mesh axis 'tensor' of size {shards}")

@@ -1,9 +1,9 @@
 """Attention of one new token of every slot: its prompt's keys, its own, and itself, merged by log-sum-exp.
 
-The prompt's keys are read once for all samples of it.  Both parts of the cache go by in chunks (as in
+The prompt's keys are read once for all samples of it. Both parts of the cache go by in chunks (as in
 FlashDecoding), and a chunk that no slot needs is skipped: what a step costs follows the longest prompt and the
-longest sample that are there, not the capacity for them, although every shape is fixed.  The tokens of a prompt that is
-prefilled piece by piece meet its keys in the same way (``prefix_attention``).
+longest sample that are there, not the capacity for them, although every shape is fixed. The tokens of a prompt that is
+prefilled piece by piece meet its keys in the same way (`prefix_attention`).
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ CHUNK = 256  # columns whose scores are held at once
 
 
 def whole_chunks(entries: int) -> int:
-    """The smallest capacity of at least ``entries`` that divides into chunks of equal size."""
+    """The smallest capacity of at least `entries` that divides into chunks of equal size."""
     return entries if entries <= CHUNK else -(-entries // CHUNK) * CHUNK
 
 
@@ -31,7 +31,7 @@ class Visible:
     """Which entries of a cache a step's queries see."""
 
     prefix: Array  # int32 [R], tokens of each row's prompt that are seen, from the first on
-    suffix: Array  # int32 [R, g], tokens of each slot's sample that are seen: the newest before ``column``
+    suffix: Array  # int32 [R, g], tokens of each slot's sample that are seen: the newest before `column`
     column: Array  # int32 [], where this step's entry goes; the ring's newest lies before it
 
 
@@ -43,7 +43,7 @@ def decode_attention(
     layer: Int[Array, ""],
     visible: Visible,
 ) -> Float[Array, "R g N H"]:
-    """softmax(q k^T / sqrt(H)) v over the prompt's tokens, the slot's own, and the new token's ``key`` and ``value``.
+    """softmax(q k^T / sqrt(H)) v over the prompt's tokens, the slot's own, and the new token's `key` and `value`.
 
     Query heads are grouped over key heads (GQA): head n reads key head n // (N / K).
     """
@@ -63,7 +63,7 @@ def decode_attention(
 def prefix_attention(
     query: Float[Array, "P C N H"], prefix: KeyValues, layer: Int[Array, ""], start: Int[Array, ""]
 ) -> Float[Array, "P C N H"]:
-    """softmax(q k^T / sqrt(H)) v of C tokens of each prompt, from column ``start`` on, over all up to themselves."""
+    """softmax(q k^T / sqrt(H)) v of C tokens of each prompt, from column `start` on, over all up to themselves."""
     rows, count, heads, size = query.shape
     kv_heads = prefix.key.shape[2]
     groups = heads // kv_heads
@@ -121,9 +121,9 @@ def _scan_chunks(
     seen: Callable[[Array], Array],
     needed: Callable[[Array], Array],
 ) -> OnlineSoftmax:
-    """``query`` [*B, q, H] over a layer's keys, chunk by chunk.
+    """`query` [*B, q, H] over a layer's keys, chunk by chunk.
 
-    ``seen(columns [C])`` broadcasts to the scores [*B, q, C]; ``needed(start)`` says whether a chunk is looked at.
+    `seen(columns [C])` broadcasts to the scores [*B, q, C]; `needed(start)` says whether a chunk is looked at.
     """
     size = query.shape[-1]
     chunk = min(CHUNK, part.capacity)
@@ -152,7 +152,7 @@ def _scan_chunks(
 
 
 def _chunk_of(part: KeyValues, layer: Array, start: Array, count: int) -> list[Any]:
-    """Keys, values and scales of ``count`` columns of one layer."""
+    """Keys, values and scales of `count` columns of one layer."""
 
     def cut(x: Array | None, axis: int) -> Array | None:
         if x is None:

@@ -1,4 +1,4 @@
-"""The door of the flash kernels for TPUs (``flash_tpu.py``) and GPUs (``flash_gpu.py``): one function with a gradient.
+"""The door of the flash kernels for TPUs (`flash_tpu.py`) and GPUs (`flash_gpu.py`): one function with a gradient.
 
 Written after FlashAttention (arXiv 2205.14135, 2307.08691): the forward pass keeps each query's logarithm of the
 sum of exponentials, with which the backward pass makes the scores anew, in one kernel for the queries' gradient
@@ -26,7 +26,7 @@ def flash_attention(
     segments: Int[Array, "B T"],
     branches: Int[Array, "B T"],
 ) -> Float[Array, "B T N H"]:
-    """As ``attention.attention``, by the kernels of one platform; ``interpret`` runs them on any other.
+    """As `attention.attention`, by the kernels of one platform; `interpret` runs them on any other.
 
     A query that sees nothing (padding) gets zeros.
     """

@@ -9,7 +9,7 @@ BRANCHES = 1 << 12  # more than a segment has; segment * BRANCHES + branch must 
 
 
 class Codes(NamedTuple):
-    """What a token is known by: a query sees a key whose code is its ``own`` or its segment's ``shared``."""
+    """What a token is known by: a query sees a key whose code is its `own` or its segment's `shared`."""
 
     own: Int[Array, "B T"]
     shared: Int[Array, "B T"]
@@ -57,14 +57,14 @@ def block_meetings(
 
 
 def kernel_name(part: str, causal: bool) -> str:
-    """``train/program_cost.py`` and ``plan.py`` know the kernels by these names."""
+    """`train/program_cost.py` and `plan.py` know the kernels by these names."""
     return f"attention_{part}_{'causal' if causal else 'full'}"
 
 
 def kernel_cost(query: Array, key: Array, length: int, *, products: int, causal: bool) -> dict[str, int]:
-    """Of ``pallas.CostEstimate``, as if every row were one segment: ``products`` matrix products over all pairs.
+    """Of `pallas.CostEstimate`, as if every row were one segment: `products` matrix products over all pairs.
 
-    ``query`` and ``key`` have the head size last, their other axes in any order.
+    `query` and `key` have the head size last, their other axes in any order.
     """
     size = query.shape[-1]
     pairs = query.size // size * length // (2 if causal else 1)

@@ -1,13 +1,13 @@
-"""The flash kernels of ``flash.py`` for NVIDIA GPUs (Ampere and later), in Pallas through Triton.
+"""The flash kernels of `flash.py` for NVIDIA GPUs (Ampere and later), in Pallas through Triton.
 
 A program holds one *outer* block (of queries; for dk and dv of keys) and loops over the *inner* blocks that it can
-meet, by a list made on the device from the ids (``Visits``).  A row of many short segments (the frames of a video)
+meet, by a list made on the device from the ids (`Visits`). A row of many short segments (the frames of a video)
 or of branches (the samples of a prompt) thus costs what its own blocks cost.
 
 Arrays stay as the model has them, [B, T, heads, H]: a key head is read where it lies by all of its query heads.
-T is padded to whole blocks where it must; the head size is padded to a power of two in the chip only.  Scores,
-softmax and sums are float32.  Exponentials are to base 2, the scores being scaled by log2(e) / sqrt(H).  Products of
-float32 follow ``jax_default_matmul_precision``, as XLA's do: TF32 unless it says "highest".
+T is padded to whole blocks where it must; the head size is padded to a power of two in the chip only. Scores,
+softmax and sums are float32. Exponentials are to base 2, the scores being scaled by log2(e) / sqrt(H). Products of
+float32 follow `jax_default_matmul_precision`, as XLA's do: TF32 unless it says "highest".
 """
 
 import math
@@ -44,7 +44,7 @@ KEY_GRADIENTS = Tiles(outer=128, inner=64, warps=8, stages=2)
 class Visits(NamedTuple):
     """The inner blocks that each outer block meets."""
 
-    blocks: Int[Array, "B O I"]  # of the last axis the first ``counts`` are in use
+    blocks: Int[Array, "B O I"]  # of the last axis the first `counts` are in use
     counts: Int[Array, "B O"]
 
 
@@ -58,7 +58,7 @@ def forward(
     causal: bool,
     interpret: bool,
 ) -> tuple[Float[Array, "B T N H"], tuple[Array, ...]]:
-    """Mixed values, and what ``backward`` needs: beside the arguments, log2 of each query's sum of exponentials."""
+    """Mixed values, and what `backward` needs: beside the arguments, log2 of each query's sum of exponentials."""
     tiles = _fit(FORWARD, query)
     length, size = query.shape[1], query.shape[3]
     arrays = [_pad(x, tiles, axis=1) for x in (query, key, value)]
@@ -87,7 +87,7 @@ def forward(
 def backward(
     saved: tuple[Array, ...], gradient: Float[Array, "B T N H"], *, causal: bool, interpret: bool
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-    """Gradients of query, key and value from that of ``forward``'s first result."""
+    """Gradients of query, key and value from that of `forward`'s first result."""
     query, key, value, segments, branches, out, logsumexp = saved
     delta = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1).swapaxes(1, 2)
     statistics = (logsumexp, delta)
@@ -332,7 +332,7 @@ def _query_specs(tiles: Tiles, query: Array, key: Array) -> tuple[pl.BlockSpec, 
 def _settings(
     part: str, tiles: Tiles, query: Array, key: Array, *, products: int, causal: bool, interpret: bool
 ) -> dict[str, Any]:
-    """Of every ``pallas_call``."""
+    """Of every `pallas_call`."""
     return {
         "compiler_params": plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
         "cost_estimate": pl.CostEstimate(

@@ -1,12 +1,12 @@
-"""The flash kernels of ``flash.py`` for TPUs, in Pallas: only over blocks that can meet.
+"""The flash kernels of `flash.py` for TPUs, in Pallas: only over blocks that can meet.
 
 Departure from FlashAttention: the grid does not run over all pairs of query and key blocks but over a *work list*
-of those that can meet, made on the device from the ids, whose length is a dynamic bound of the grid.  A row of
+of those that can meet, made on the device from the ids, whose length is a dynamic bound of the grid. A row of
 many short segments (the frames of a video) or of branches (the samples of a prompt) thus costs what its own blocks
 cost, and no step is spent on skipping the others.
 
 Layout inside: query [B, N, T, H], key and value [B, K, T, H]; the head size is padded to whole lanes (128) and
-T to whole blocks.  Scores, softmax and sums are float32.
+T to whole blocks. Scores, softmax and sums are float32.
 """
 
 from functools import partial
@@ -23,11 +23,11 @@ from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftma
 
 LANES = 128
 BLOCK = 512  # queries, and keys, of one step
-FIRST, LAST = 1, 2  # bits of ``WorkList.edges``
+FIRST, LAST = 1, 2  # bits of `WorkList.edges`
 
 
 class WorkList(NamedTuple):
-    """Pairs of blocks that can meet, those of one accumulator behind one another; int32 [W] each but ``count``."""
+    """Pairs of blocks that can meet, those of one accumulator behind one another; int32 [W] each but `count`."""
 
     rows: Array
     outer: Array  # the block that accumulates: of queries, or for dk and dv of keys
@@ -37,7 +37,7 @@ class WorkList(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """``flash.token_codes`` as the kernels read them."""
+    """`flash.token_codes` as the kernels read them."""
 
     queries_down: Array  # int32 [B, T, 2], own and shared, along sublanes
     queries_across: Array  # int32 [B, 2, T], the same along lanes
@@ -55,7 +55,7 @@ def forward(
     causal: bool,
     interpret: bool,
 ) -> tuple[Float[Array, "B T N H"], tuple[Array, ...]]:
-    """Mixed values, and what ``backward`` needs: arrays in the kernels' layout."""
+    """Mixed values, and what `backward` needs: arrays in the kernels' layout."""
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     out, logsumexp = _attend(query, key, value, segments, branches, causal=causal, interpret=interpret)
     return out.swapaxes(1, 2), (query, key, value, segments, branches, out, logsumexp)
@@ -64,7 +64,7 @@ def forward(
 def backward(
     saved: tuple[Array, ...], gradient: Float[Array, "B T N H"], *, causal: bool, interpret: bool
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-    """Gradients of query, key and value from that of ``forward``'s first result."""
+    """Gradients of query, key and value from that of `forward`'s first result."""
     query, key, value, segments, branches, out, logsumexp = saved
     gradient = gradient.swapaxes(1, 2)
     length, size = query.shape[2:]
@@ -283,7 +283,7 @@ def _seen(query_codes, key_codes, query_block, key_block, causal: bool) -> Bool[
 
 
 def _positions(number: Array, shape: tuple[int, ...], axis: int) -> Array:
-    """Places in the row of a block's tokens, along ``axis`` of the scores."""
+    """Places in the row of a block's tokens, along `axis` of the scores."""
     return number * shape[axis] + jax.lax.broadcasted_iota(jnp.int32, shape, axis)
 
 

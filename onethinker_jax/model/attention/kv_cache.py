@@ -1,8 +1,8 @@
 """The KV cache of decoding: a prompt's keys and values once a row, each sample's own once a slot.
 
-Each of the R rows holds one prompt and has g slots, one for each sample of it that is decoded now.  Heads come before
+Each of the R rows holds one prompt and has g slots, one for each sample of it that is decoded now. Heads come before
 positions and keys are transposed, so that every product with the cache is a dense batched one of row-major matrices (on
-a CPU two to three times faster than with positions first).  A slot's own entries lie in a ring of columns that all
+a CPU two to three times faster than with positions first). A slot's own entries lie in a ring of columns that all
 slots write together: each step writes one column, by one in-place update, although samples differ in length; the
 newest n columns are those of a sample of n tokens.
 """
@@ -38,9 +38,9 @@ class KeyValues:
     def put(
         self, new: "KeyValues", start: Int[Array, ""], layer: Int[Array, ""] | None = None
     ) -> "KeyValues":
-        """``new``, of fewer tokens, written over these from ``start`` on, in place where the compiler can.
+        """`new`, of fewer tokens, written over these from `start` on, in place where the compiler can.
 
-        With ``layer`` it holds that one alone.
+        With `layer` it holds that one alone.
         """
 
         def update(old: Array | None, part: Array | None, axis: int) -> Any:
@@ -126,7 +126,7 @@ def empty_cache(
 
 
 def place(cache: KVCache) -> KVCache:
-    """The cache laid over the mesh in context: rows over ``data`` and ``fsdp``, heads over ``tensor``."""
+    """The cache laid over the mesh in context: rows over `data` and `fsdp`, heads over `tensor`."""
     return KVCache(
         _placed(cache.prefix, "tensor"),
         _placed(cache.suffix, None, "tensor"),

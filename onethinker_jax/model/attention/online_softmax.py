@@ -10,7 +10,7 @@ and a further block of scores s and values v updates these to
     l' = alpha l + sum p                               acc' = alpha acc + p v
 
 In the end acc / l is the softmax's average of the values, and m + log l the logarithm of the sum of exponentials.
-All of it is float32.  The GPU kernels take exponentials and logarithms to base 2 instead.
+All of it is float32. The GPU kernels take exponentials and logarithms to base 2 instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ class OnlineSoftmax(NamedTuple):
 
 
 def begin(queries: tuple[int, ...], size: int, *, keepdims: bool = True) -> OnlineSoftmax:
-    """The softmax of queries [*B, Q] over no key; values have ``size`` numbers.  m and l are [*B, Q, 1] by default."""
+    """The softmax of queries [*B, Q] over no key; values have `size` numbers.  m and l are [*B, Q, 1] by default."""
     shape = (*queries, 1) if keepdims else queries
     m, l = jnp.full(shape, NEGATIVE, jnp.float32), jnp.zeros(shape, jnp.float32)
     return OnlineSoftmax(m, l, jnp.zeros((*queries, size), jnp.float32))
@@ -46,7 +46,7 @@ def begin(queries: tuple[int, ...], size: int, *, keepdims: bool = True) -> Onli
 def advance(
     m: Array, l: Array, scores: Float[Array, "*B Q S"], exp: Callable[[Array], Array] = jnp.exp
 ) -> tuple[Array, Array, Array, Float[Array, "*B Q S"]]:  # fmt: skip
-    """m', l', alpha and p of the equations above; m', l' and alpha have the shape of ``m``."""
+    """m', l', alpha and p of the equations above; m', l' and alpha have the shape of `m`."""
     highest = jnp.maximum(m, scores.max(-1, keepdims=m.ndim == scores.ndim))
     p = exp(scores - column(highest, scores))
     alpha = exp(m - highest)
@@ -59,13 +59,13 @@ def update(
     mix: Callable[[Float[Array, "*B Q S"]], Float[Array, "*B Q H"]],
     exp: Callable[[Array], Array] = jnp.exp,
 ) -> OnlineSoftmax:
-    """``state`` after a further block of keys; ``mix`` multiplies p by the block's values, in float32."""
+    """`state` after a further block of keys; `mix` multiplies p by the block's values, in float32."""
     m, l, alpha, p = advance(state.m, state.l, scores, exp)
     return OnlineSoftmax(m, l, state.acc * column(alpha, state.acc) + mix(p))
 
 
 def merge(parts: Sequence[OnlineSoftmax]) -> OnlineSoftmax:
-    """The softmax over the keys of all ``parts``, none of which has a key of another's."""
+    """The softmax over the keys of all `parts`, none of which has a key of another's."""
     m = reduce(jnp.maximum, (part.m for part in parts))
     alphas = [jnp.exp(part.m - m) for part in parts]
     l = sum(part.l * alpha for part, alpha in zip(parts, alphas, strict=True))
@@ -74,5 +74,5 @@ def merge(parts: Sequence[OnlineSoftmax]) -> OnlineSoftmax:
 
 
 def column(numbers: Array, like: Array) -> Array:
-    """One number a query, to be broadcast along the last axis of ``like``, which has a row a query."""
+    """One number a query, to be broadcast along the last axis of `like`, which has a row a query."""
     return numbers[..., None] if numbers.ndim < like.ndim else numbers[..., :1]

@@ -14,7 +14,7 @@ def skipping_scan(
     parts: Any,
     needed: Bool[Array, " n"],
 ) -> tuple[Any, Any]:
-    """``jax.lax.scan(body, carry, parts)``; a part that is not needed leaves the carry and gives ``nothing``."""
+    """`jax.lax.scan(body, carry, parts)`; a part that is not needed leaves the carry and gives `nothing`."""
 
     def maybe(carry: Any, one: tuple[Any, Array]) -> tuple[Any, Any]:
         part, needed = one

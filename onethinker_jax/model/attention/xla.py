@@ -1,8 +1,8 @@
-"""Attention in plain XLA with bounded memory, for every platform; segments and branches as in ``attention.py``.
+"""Attention in plain XLA with bounded memory, for every platform; segments and branches as in `attention.py`.
 
 As in FlashAttention (arXiv 2205.14135) queries meet keys chunk by chunk, so no [T, T] scores are ever held, and
-scores are made anew in the backward pass.  A pair of chunks is skipped where nothing is seen in any row: later
-tokens, other segments, other branches.  Softmax runs in float32.
+scores are made anew in the backward pass. A pair of chunks is skipped where nothing is seen in any row: later
+tokens, other segments, other branches. Softmax runs in float32.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def attention(
     *,
     causal: bool,
 ) -> Float[Array, "B T N H"]:
-    """As ``attention.attention``."""
+    """As `attention.attention`."""
     rows, length, heads, size = query.shape
     kv_heads = key.shape[2]
     if missing := -length % _chunk(length):  # whole chunks, filled up with a segment of nobody's
@@ -159,7 +159,7 @@ def _scan(block: Callable[..., Any], carry: Any, nothing: Any, needed: Bool[Arra
 
 
 def _part(x: Array, number: Array, count: int) -> Array:
-    """Chunk ``number`` of ``count`` along T, the last axis but one."""
+    """Chunk `number` of `count` along T, the last axis but one."""
     size = x.shape[-2] // count
     return jax.lax.dynamic_slice_in_dim(x, number * size, size, axis=x.ndim - 2)
 

@@ -1,8 +1,8 @@
 """The host's part of sampling: which prompt is in which row and which sample in which slot, between decode blocks.
 
 A slot whose sample has ended takes the next waiting sample of its row's prompt; a row without samples takes the next
-prompt, which was prefilled behind the decode blocks before: whole behind one, or a piece behind each.  When nothing
-waits, few rows that are left go on in a smaller batch.  All shapes are fixed: after ``warm_up`` nothing compiles.
+prompt, which was prefilled behind the decode blocks before: whole behind one, or a piece behind each. When nothing
+waits, few rows that are left go on in a smaller batch. All shapes are fixed: after `warm_up` nothing compiles.
 """
 
 import heapq
@@ -35,9 +35,9 @@ FindStop = Callable[[np.ndarray, int], int | None]
 class Prompts:
     """The prompts of a call: their sizes, and a way to stack some of them in arrays of a bucket's size.
 
-    Sizes are read in turn, ``ahead`` of the prompts that are prefilled, or all at once.  Of the prompts that are read
-    and wait, the largest are prefilled first; each is stacked once.  Of prompts dealt out to processes these are every
-    ``stride``-th from number ``first``: a sample's key is folded from the number that its prompt has among all.
+    Sizes are read in turn, `ahead` of the prompts that are prefilled, or all at once. Of the prompts that are read
+    and wait, the largest are prefilled first; each is stacked once. Of prompts dealt out to processes these are every
+    `stride`-th from number `first`: a sample's key is folded from the number that its prompt has among all.
     """
 
     sizes: Iterable[tuple[int, int] | None]  # (tokens, patches) of each number; None: there is no such prompt
@@ -72,7 +72,7 @@ class ContinuousBatching:
         *,
         lazy: bool = False,
     ):
-        """With ``lazy`` a program is compiled when it is first needed, else all are by the first call.
+        """With `lazy` a program is compiled when it is first needed, else all are by the first call.
 
         Raises ShardingError when the mesh's data shards do not divide the rows or the prefill rows.
         """
@@ -155,7 +155,7 @@ class ContinuousBatching:
         self._warm = True
 
     def _bucket(self, tokens: int, patches: int) -> int:
-        """The smallest bucket that a prompt fits in.  Raises ValueError when it fits in none."""
+        """The smallest bucket that a prompt fits in. Raises ValueError when it fits in none."""
         for number, (most_tokens, most_patches) in enumerate(self.shape.prompt_buckets):
             if tokens <= most_tokens and patches <= most_patches:
                 return number
@@ -217,7 +217,7 @@ class _Read:
 
 
 class _Waiting:
-    """The prompts that are not staged yet; it reads ``prompts.ahead`` of them in advance."""
+    """The prompts that are not staged yet; it reads `prompts.ahead` of them in advance."""
 
     def __init__(self, prompts: Prompts, bucket: Callable[[int, int], int]):
         self._coming, self._ahead, self._bucket = enumerate(prompts.sizes), prompts.ahead, bucket
@@ -229,12 +229,12 @@ class _Waiting:
         return bool(self._read)
 
     def take(self, count: int) -> list[_Read]:
-        """Up to ``count`` of the largest."""
+        """Up to `count` of the largest."""
         self._read_on(self._ahead)
         return [heapq.heappop(self._read)[2] for _ in range(min(count, len(self._read)))]
 
     def _read_on(self, count: int | None) -> None:
-        """Until ``count`` wait; None: until all are read."""
+        """Until `count` wait; None: until all are read."""
         while count is None or len(self._read) < count:
             number, size = next(self._coming, (None, None))
             if number is None:
@@ -309,7 +309,7 @@ class _Table:
         return np.int32(least_rows), np.int32(slots - max(slots // REFILL, 1) if some_wait else 0)
 
     def keep(self, count: int) -> np.ndarray:
-        """``count`` rows stay, the live ones first; their numbers until now."""
+        """`count` rows stay, the live ones first; their numbers until now."""
         chosen = np.argsort(~self.live.any(-1), kind="stable")[:count].astype(np.int32)
         for name in ("prompt", "started", "sample", "token", "length", "live"):
             setattr(self, name, getattr(self, name)[chosen])
@@ -347,7 +347,7 @@ class _Table:
 def _padding(
     values: int, nothing: Sequence[int], tokens: int, patches: int
 ) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
-    """Padding in the shapes of prompts; a patch has ``values`` numbers."""
+    """Padding in the shapes of prompts; a patch has `values` numbers."""
     rows = len(nothing)
     numbers, places = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
     vision = VisionInputs(

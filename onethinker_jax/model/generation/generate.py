@@ -1,9 +1,9 @@
 """The device's part of sampling: prompts are prefilled, put into rows of a cache, and decoded block by block.
 
 A prompt's vision tower and prefill run once, its keys and values are stored once, and a decode step reads them once
-for all samples of it.  Prompts are prefilled whole, in one dispatch, or in pieces of some tokens: media and
-embeddings first, then a dispatch a piece.  A decode block is one dispatch of up to ``decode_block`` tokens a slot;
-it ends early when enough of its slots have; the host (``continuous_batching.py``) then gives them other samples.
+for all samples of it. Prompts are prefilled whole, in one dispatch, or in pieces of some tokens: media and
+embeddings first, then a dispatch a piece. A decode block is one dispatch of up to `decode_block` tokens a slot;
+it ends early when enough of its slots have; the host (`continuous_batching.py`) then gives them other samples.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ class GenerationShape:
         return min(self.prefill_tokens or tokens, tokens)
 
     def piece_starts(self, tokens: int, longest: int) -> list[int]:
-        """Where the pieces of prompts up to ``longest`` start; one that would reach beyond ``tokens`` ends there."""
+        """Where the pieces of prompts up to `longest` start; one that would reach beyond `tokens` ends there."""
         piece = self.piece(tokens)
         return [min(start, tokens - piece) for start in range(0, longest, piece)]
 
@@ -83,7 +83,7 @@ class Slots:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeBlock:
-    """What a decode block of ``steps`` tokens drew; a slot's own are the first ones, as many as its length grew by."""
+    """What a decode block of `steps` tokens drew; a slot's own are the first ones, as many as its length grew by."""
 
     tokens: HostOrDevice  # int32 [N, R, g]
     logprobs: HostOrDevice  # float32 [N, R, g], of the distribution sampled from
@@ -97,7 +97,7 @@ class DecodeBlock:
 class Programs:
     """The compiled functions.
 
-    ``insert`` and ``decode_block`` take the place of the cache they are given, ``prefill_piece`` of the prompts.
+    `insert` and `decode_block` take the place of the cache they are given, `prefill_piece` of the prompts.
     """
 
     empty: Callable[[nnx.State], KVCache]
@@ -110,7 +110,7 @@ class Programs:
 
 
 def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: GenerationShape) -> Programs:
-    """Sampling's programs; parameters come first, then the arguments of ``prefill`` and ``decode_block``."""
+    """Sampling's programs; parameters come first, then the arguments of `prefill` and `decode_block`."""
 
     def prefill_prompts(
         params: nnx.State, prompts: ModelInputs, length: Array, following: Array
@@ -164,7 +164,7 @@ def prefill(
     *,
     kv_dtype: str,
 ) -> Prefilled:
-    """Prompts, one left-aligned a row [P, S] and ``length`` tokens long, as a cache holds them."""
+    """Prompts, one left-aligned a row [P, S] and `length` tokens long, as a cache holds them."""
     hidden, kv = model.prefill(prompts)
     last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
     return Prefilled(to_cache(*kv, kv_dtype), length, next_position, last)
@@ -173,7 +173,7 @@ def prefill(
 def embed(
     model: Qwen3VL, prompts: ModelInputs, length: Int[Array, " P"], next_position: Int[Array, " P"]
 ) -> tuple[Embedded, Prefilled]:
-    """Prompts as in ``prefill``, before their first piece: the vision tower has run, no key is there yet.
+    """Prompts as in `prefill`, before their first piece: the vision tower has run, no key is there yet.
 
     Keys and values are kept in what the model computes in, so that a piece sees those that whole prompts would.
     """
@@ -198,7 +198,7 @@ def prefill_piece(
     *,
     shape: GenerationShape,
 ) -> Prefilled:
-    """``prompts`` with the tokens from ``start`` on computed, as many as a piece has; those before must be."""
+    """`prompts` with the tokens from `start` on computed, as many as a piece has; those before must be."""
     piece = shape.piece(embedded.x.shape[1])
     x, positions, visual_index = (
         jax.lax.dynamic_slice_in_dim(whole, start, piece, axis=axis)
@@ -234,10 +234,10 @@ def decode_block(
     sampling: SamplingConfig,
     shape: GenerationShape,
 ) -> tuple[KVCache, DecodeBlock]:
-    """Up to ``shape.decode_block`` more tokens of every live slot, and the cache with their keys and values.
+    """Up to `shape.decode_block` more tokens of every live slot, and the cache with their keys and values.
 
-    ``key`` is that of (seed, step), ``column`` where the cache's ring goes on.  The decode block ends when no more than
-    ``fewest_rows`` rows have a live slot, or no more than ``fewest_slots`` slots are live.
+    `key` is that of (seed, step), `column` where the cache's ring goes on. The decode block ends when no more than
+    `fewest_rows` rows have a live slot, or no more than `fewest_slots` slots are live.
     """
     slots = jax.tree.map(jnp.asarray, slots)
     keys = sample_keys(key, jnp.broadcast_to(slots.prompt[:, None], slots.sample.shape), slots.sample)

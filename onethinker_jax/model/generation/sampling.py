@@ -20,15 +20,15 @@ BLOCKS = 128
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How continuations are drawn.  ``temperature`` 0 is greedy.
+    """How continuations are drawn. `temperature` 0 is greedy.
 
-    ``suppressed_ids`` are never drawn and take no probability: placeholders and vision markers, which would
-    promise features that are not there.  An ``eos_ids`` token ends its sample and belongs to it.
+    `suppressed_ids` are never drawn and take no probability: placeholders and vision markers, which would
+    promise features that are not there. An `eos_ids` token ends its sample and belongs to it.
 
-    Truncation is that of transformers, in its order: of the tempered distribution the ``top_k`` likeliest tokens
-    (0: all); of these, renormalised, the fewest likeliest whose probabilities sum to ``top_p``
-    (arXiv 1904.09751); of these, those at least ``min_p`` times as likely as the likeliest (arXiv 2407.01082).
-    Tokens as likely as the last one kept are kept too.  Greedy decoding takes no truncation: it would change nothing.
+    Truncation is that of transformers, in its order: of the tempered distribution the `top_k` likeliest tokens
+    (0: all); of these, renormalised, the fewest likeliest whose probabilities sum to `top_p`
+    (arXiv 1904.09751); of these, those at least `min_p` times as likely as the likeliest (arXiv 2407.01082).
+    Tokens as likely as the last one kept are kept too. Greedy decoding takes no truncation: it would change nothing.
     """
 
     max_new_tokens: int
@@ -72,7 +72,7 @@ class Draw:
 def sample_keys(
     key: Key[Array, ""], prompts: Int[Array, "*B"], samples: Int[Array, "*B"]
 ) -> Key[Array, "*B"]:
-    """The keys of samples, by their prompt's number and their own; ``key`` is that of (seed, step)."""
+    """The keys of samples, by their prompt's number and their own; `key` is that of (seed, step)."""
     fold = jax.random.fold_in
     flat = jax.vmap(lambda p, s: fold(fold(key, p), s))(prompts.reshape(-1), samples.reshape(-1))
     return flat.reshape(prompts.shape)
@@ -92,7 +92,7 @@ def policy_logits(
 def draw(
     logits: Float[Array, "*B V"], keys: Key[Array, "*B"], index: Int[Array, "*B"], config: SamplingConfig
 ) -> Draw:
-    """One token of each sample; ``index`` is the token's number in its sample."""
+    """One token of each sample; `index` is the token's number in its sample."""
     plain = policy_logits(logits, temperature=1.0, suppressed_ids=config.suppressed_ids)
     tempered = policy_logits(plain, temperature=config.temperature, suppressed_ids=())
     kept = truncate(tempered, config) if config.truncated else tempered
@@ -121,7 +121,7 @@ def _blocks(logits: Float[Array, "*B V"]) -> Float[Array, "*B 128 W"]:
 def _categorical(
     key: Key[Array, ""], blocks: Float[Array, "128 W"], masses: Float[Array, " 128"]
 ) -> Int[Array, ""]:
-    """A token by softmax of the logits; one at -inf has no chance.  ``masses`` are the blocks' log sums."""
+    """A token by softmax of the logits; one at -inf has no chance. `masses` are the blocks' log sums."""
     of_block, of_token = jax.random.split(key)
     block = jax.random.categorical(of_block, masses)
     return block * blocks.shape[1] + jax.random.categorical(of_token, blocks[block])
@@ -135,7 +135,7 @@ def _logprob(
 
 
 def truncate(logits: Float[Array, "*B V"], config: SamplingConfig) -> Float[Array, "*B V"]:
-    """Logits with those at -inf that top-k, top-p and min-p leave out; see ``SamplingConfig``."""
+    """Logits with those at -inf that top-k, top-p and min-p leave out; see `SamplingConfig`."""
     if 0 < config.top_k < logits.shape[-1]:
         least = least_kept(logits, jnp.ones_like(logits), config.top_k)
         logits = jnp.where(logits >= least[..., None], logits, -jnp.inf)
@@ -151,7 +151,7 @@ def truncate(logits: Float[Array, "*B V"], config: SamplingConfig) -> Float[Arra
 def least_kept(
     logits: Float[Array, "*B V"], weights: Float[Array, "*B V"], target: float
 ) -> Float[Array, "*B"]:
-    """The largest x for which the weights of all logits >= x sum to at least ``target`` (-inf if none do)."""
+    """The largest x for which the weights of all logits >= x sum to at least `target` (-inf if none do)."""
     order = _ordered(logits)
 
     def enough(bound: Int[Array, "*B"]) -> Bool[Array, "*B"]:

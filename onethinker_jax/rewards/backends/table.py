@@ -1,7 +1,7 @@
 """Which back ends the reward service can run: one for text, one for masks, chosen by name.
 
 `TEXT_BACKENDS` and `MASK_BACKENDS` map a name to a function that makes it from `BackendSettings`, and only that
-function imports what the back end needs: torch is loaded when a neural back end is made, not before.  ROUGE and
+function imports what the back end needs: torch is loaded when a neural back end is made, not before. ROUGE and
 GrabCut need no weights.
 """
 

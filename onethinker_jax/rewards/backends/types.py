@@ -1,6 +1,6 @@
 """What a back end of the reward service is: what it is made with, what it is given, and what it gives back.
 
-A back end is a small class that meets one of the two protocols below, `TextBackend` and `MaskBackend`.  Which there
+A back end is a small class that meets one of the two protocols below, `TextBackend` and `MaskBackend`. Which there
 are is in `table.py`.
 """
 

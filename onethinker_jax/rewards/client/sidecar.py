@@ -31,7 +31,7 @@ class SidecarSettings:
     """Who judges open-ended answers and makes masks: running sidecars, or one of the run's own."""
 
     addresses: tuple[str, ...] = ()
-    """``unix:/path`` or ``host:port`` of sidecars that run already; with none the run starts its own."""
+    """`unix:/path` or `host:port` of sidecars that run already; with none the run starts its own."""
     authorities: Path | None = None
     """PEM file of the certificates to trust; needed beyond this machine, as is a token."""
     token_file: Path | None = None
@@ -41,17 +41,17 @@ class SidecarSettings:
     timeout: float = 300.0
     """Seconds for all calls of one batch, with repetitions; then the run stops after a checkpoint."""
     text_backend: TextBackendName = "rouge"
-    """Who scores open-ended answers; of a sidecar of the run's own, as are the settings down to ``dtype``."""
+    """Who scores open-ended answers; of a sidecar of the run's own, as are the settings down to `dtype`."""
     text_model: Path | None = None
-    """Directory or file of the weights of ``polar``."""
+    """Directory or file of the weights of `polar`."""
     mask_backend: MaskBackendName = "grabcut"
     """Who makes masks from a box and points."""
     mask_model: Path | None = None
-    """Directory or file of the weights of ``sam2``."""
+    """Directory or file of the weights of `sam2`."""
     device: str = "cpu"
     """Where the back ends compute: cpu, cuda, or a list such as cuda:0,cuda:1."""
     dtype: WeightsDtype = "float32"
-    """What the weights of ``polar`` and ``sam2`` are kept in."""
+    """What the weights of `polar` and `sam2` are kept in."""
     score_workers: int = 0
     """Processes that score what needs no sidecar; 0: the trainer's own."""
 
@@ -76,7 +76,7 @@ def connect(
 ) -> Iterator[RewardClient]:
     """A client of the sidecars that the settings name, once they serve; else of one started for the block.
 
-    ``socket`` and ``log`` are where the run's own would listen and write, by default in a temporary folder.
+    `socket` and `log` are where the run's own would listen and write, by default in a temporary folder.
     Raises RewardUnavailable, AddressError or SecurityError.
     """
     if settings.addresses:

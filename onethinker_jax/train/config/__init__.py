@@ -1,1 +1,1 @@
-"""Every setting of a run, and the named presets.  Imports no JAX."""
+"""Every setting of a run, and the named presets. Imports no JAX."""

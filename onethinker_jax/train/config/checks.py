@@ -22,7 +22,7 @@ def positive(section: str, settings: object, *names: str) -> None:
 
 
 def check_rows(batches: dict[str, int], what: str, shards: int) -> None:
-    """Raises SettingError naming the first setting whose rows ``shards`` devices cannot share evenly."""
+    """Raises SettingError naming the first setting whose rows `shards` devices cannot share evenly."""
     for name, rows in batches.items():
         if rows % shards:
             raise SettingError(f"{name} {rows} is not a multiple of {what} = {shards}")

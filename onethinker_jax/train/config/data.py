@@ -13,26 +13,27 @@ CheckLengths = Literal["all", "sample", "none"]
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Corpora in OneThinker's JSON, or the folders that ``tfds_builder`` made of them; with none named, the Shapes
-    world is made in the run's directory."""
+    """Corpora in OneThinker's JSON, or the folders that `tfds_builder` made of them; with none named, the Shapes
+    world is made in the run's directory.
+    """
 
     sft_file: Path | None = None
-    """Records with ``messages``: a JSON list, JSON lines, or a folder of ``tfds_builder``.  Not needed without SFT
-    steps where ``init_from`` is named."""
+    """Records with `messages`: a JSON list, JSON lines, or a folder of `tfds_builder`. Not needed without SFT
+    steps where `init_from` is named."""
     rl_file: Path | None = None
-    """Records with true answers, in the same forms.  Not needed without RL steps."""
+    """Records with true answers, in the same forms. Not needed without RL steps."""
     heldout_file: Path | None = None
-    """Records that no stage is trained on, in the form of ``rl_file``."""
+    """Records that no stage is trained on, in the form of `rl_file`."""
     media_root: Path | None = None
     """Folder the media paths are relative to; by default each JSON file's own."""
     prompt_file: Path | None = None
-    """JSON or TOML file of prompt templates by task, in place of the project's or ``init_from``'s own wording."""
+    """JSON or TOML file of prompt templates by task, in place of the project's or `init_from`'s own wording."""
     on_bad_record: Literal["raise", "skip"] = "raise"
     """A malformed record, or one whose media cannot be decoded, stops the run; or is left out, counted and written
-    with its reason to the run's ``quarantine`` folder.  Held-out records must decode either way."""
+    with its reason to the run's `quarantine` folder. Held-out records must decode either way."""
     check_lengths: CheckLengths = "all"
     """Records whose tokens and patches are held against the settings before anything is trained, without decoding a
-    pixel: all, a sample of 1,000 that lie evenly in each file, or none.  One that is too long is a bad record."""
+    pixel: all, a sample of 1,000 that lie evenly in each file, or none. One that is too long is a bad record."""
     shapes_sft: int = 8000
     """SFT records of the Shapes world."""
     shapes_captions: int = 6000
@@ -72,7 +73,7 @@ class DataSettings:
     rl_mixture: Mixture = field(default_factory=Mixture)
     """The same in RL."""
     packing_strategy: PackingStrategy = "best_fit"
-    """How SFT examples are packed: ``best_fit`` fills rows better than ``first_fit``, at a few milliseconds of the
+    """How SFT examples are packed: `best_fit` fills rows better than `first_fit`, at a few milliseconds of the
     host's time a row."""
     window: int = 64
     """SFT examples that wait in memory to be chosen from; more fill rows better."""

@@ -30,11 +30,11 @@ class HostSettings:
     """The processes of a run on several hosts, which all are given the same command; by default there is one."""
 
     coordinator: str | None = None
-    """``auto``: as a TPU pod, Slurm, Open MPI or Kubernetes says; else ``host:port`` where the first one listens."""
+    """`auto`: as a TPU pod, Slurm, Open MPI or Kubernetes says; else `host:port` where the first one listens."""
     count: int | None = None
-    """How many there are, and which this is, from 0; with ``host:port``."""
+    """How many there are, and which this is, from 0; with `host:port`."""
     index: int | None = None
-    """Number of this process, from 0; with ``host:port``."""
+    """Number of this process, from 0; with `host:port`."""
 
     def __post_init__(self) -> None:
         named = self.count is not None and self.index is not None

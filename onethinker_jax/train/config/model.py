@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Where the policy comes from: ``init_from`` a Hugging Face directory, or fresh with these sizes.
+    """Where the policy comes from: `init_from` a Hugging Face directory, or fresh with these sizes.
 
     The sizes are by default those of Qwen3-VL-8B.
     """
@@ -16,7 +16,7 @@ class ModelSettings:
     """Hugging Face directory of a Qwen3-VL whose weights, tokenizer and processor the run starts from; by default the
     model is fresh, with the sizes below."""
     tiny: bool = False
-    """``init_from`` is a tiny model too: the learning rates and media sizes of a fresh tiny model are meant.  Without
+    """`init_from` is a tiny model too: the learning rates and media sizes of a fresh tiny model are meant. Without
     it they are refused, as they ruin a released one."""
     vocab_size: int = 151_936
     """Tokens of a fresh model's tokenizer, which is trained on the SFT records."""
@@ -49,7 +49,7 @@ class ModelSettings:
     tie_word_embeddings: bool = False
     """The output head is the embedding table."""
     family: str | None = None
-    """A released size, such as ``8b``: what ``plan`` compiles without weights; ``init_from`` must be of that size."""
+    """A released size, such as `8b`: what `plan` compiles without weights; `init_from` must be of that size."""
     remat: Literal["none", "dots", "full"] = "full"
     """What is kept of a layer for the backward pass: everything, its matrix products, or its input alone."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"

@@ -26,17 +26,17 @@ class AdvantageConfig:
     method: Annotated[Estimator, tyro.conf.arg(name="estimator")] = "ema_grpo"
     """What the rewards, centred by their group's mean, are divided by."""
     variant: Variant = "paper"
-    """Of ``ema_grpo``, the paper's clipping or the released code's guard."""
+    """Of `ema_grpo`, the paper's clipping or the released code's guard."""
     decay: float = 0.99
     """Share of a task's moments that is kept in a step, in [0, 1)."""
     clip: float = 5.0
-    """Largest magnitude of an advantage of ``ema_grpo``: ``paper`` clips to it, ``released`` falls back beyond it."""
+    """Largest magnitude of an advantage of `ema_grpo`: `paper` clips to it, `released` falls back beyond it."""
     min_std: float = 1e-3
-    """Smallest standard deviation that ``ema_grpo`` divides by."""
+    """Smallest standard deviation that `ema_grpo` divides by."""
     eps: float = 1e-6
-    """Added to the divisors of ``grpo``, ``gdpo`` and the released ``ema_grpo``."""
+    """Added to the divisors of `grpo`, `gdpo` and the released `ema_grpo`."""
     weights: tuple[float, ...] = ()
-    """Of ``gdpo``, one a component of the reward; in a run accuracy, format and structure, by default as the reward
+    """Of `gdpo`, one a component of the reward; in a run accuracy, format and structure, by default as the reward
     sums them."""
 
     def __post_init__(self) -> None:
@@ -66,9 +66,9 @@ class PolicyLossSettings:
     clip_high: float = 0.3
     """The ratio of probabilities is clipped above at 1 + this."""
     dual_clip: float = 3.0
-    """For a negative advantage the loss is at most this many times it; ``inf``: no bound."""
+    """For a negative advantage the loss is at most this many times it; `inf`: no bound."""
     aggregation: Aggregation = "token"
-    """The loss is a mean over tokens, over samples of their means, or over samples x ``rl.rollout.max_new_tokens``."""
+    """The loss is a mean over tokens, over samples of their means, or over samples x `rl.rollout.max_new_tokens`."""
     kl_coefficient: float = 0.0
     """Weight of the estimate of KL to the SFT model; 0 keeps no reference model."""
     kl_estimator: KLEstimator = "k3"
@@ -83,16 +83,16 @@ class PolicyLossSettings:
     tis_cap: float = 2.0
     """Weights of the correction above this are cut to it, or masked."""
     tis_floor: float = 0.0
-    """Weights of the correction below this are masked; for ``token_mask`` and ``sequence_mask``."""
+    """Weights of the correction below this are masked; for `token_mask` and `sequence_mask`."""
     max_log_ratio: float = 20.0
     """Every log-ratio of probabilities is clamped to +- this."""
     overlong: Literal["keep", "mask", "penalty"] = "keep"
-    """Answers near ``rl.rollout.max_new_tokens``: ``mask`` takes those cut off out of the loss, ``penalty`` lowers the
+    """Answers near `rl.rollout.max_new_tokens`: `mask` takes those cut off out of the loss, `penalty` lowers the
     reward."""
     overlong_buffer: int = 0
-    """Last tokens before ``rl.rollout.max_new_tokens`` over which ``penalty`` grows to its full size."""
+    """Last tokens before `rl.rollout.max_new_tokens` over which `penalty` grows to its full size."""
     overlong_penalty: float = 1.0
-    """The most that ``penalty`` takes off the reward."""
+    """The most that `penalty` takes off the reward."""
 
     def __post_init__(self) -> None:
         positive("rl.loss", self, "clip_high", "dual_clip", "max_log_ratio")

@@ -14,17 +14,17 @@ class OptimizerSettings:
     learning_rate: float
     """Its highest, after the warm-up."""
     kind: Literal["adamw", "muon"] = "adamw"
-    """``muon`` orthogonalises the momentum of every layer's matrices, its steps scaled to AdamW's size; embeddings,
-    norms and biases are AdamW's.  A model that starts from nothing needs fewer steps with it."""
+    """`muon` orthogonalises the momentum of every layer's matrices, its steps scaled to AdamW's size; embeddings,
+    norms and biases are AdamW's. A model that starts from nothing needs fewer steps with it."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """``cosine`` falls to a tenth."""
+    """`cosine` falls to a tenth."""
     warmup: float = 0.02
     """Share of all steps over which the learning rate rises from 0."""
     weight_decay: float = 1e-2
     """Decoupled from the gradient, scaled by the learning rate; of matrices, not of norms and biases."""
     adam_weight_decay: float | None = None
-    """With ``muon`` that of the matrices which AdamW keeps (the embedding, the output head, the patch embedding); by
-    default ``weight_decay``."""
+    """With `muon` that of the matrices which AdamW keeps (the embedding, the output head, the patch embedding); by
+    default `weight_decay`."""
     beta1: float = 0.9
     """Decay of Adam's first moment."""
     beta2: float = 0.999
@@ -32,7 +32,7 @@ class OptimizerSettings:
     max_grad_norm: float = 1.0
     """Gradients with a larger global norm are scaled down to it."""
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Adam's first moment.  The second stays float32: at beta2 = 0.999 its changes are below bfloat16's grain."""
+    """Adam's first moment. The second stays float32: at beta2 = 0.999 its changes are below bfloat16's grain."""
     vision_lr_multiplier: float = 1.0
     """Learning rate of the vision tower relative to the rest."""
     patch_lr_multiplier: float = 1.0
@@ -58,7 +58,7 @@ class BatchSettings(BatchShape):
     """The fixed shape of a packed micro-batch."""
 
     rows: int = 1
-    """Packed rows of a micro-batch; a multiple of ``mesh.data`` x ``mesh.fsdp``."""
+    """Packed rows of a micro-batch; a multiple of `mesh.data` x `mesh.fsdp`."""
     tokens: int = 16_384
     """Tokens of a row: at least those of the longest example."""
     patches: int = 25_088

@@ -1,4 +1,4 @@
-"""Named settings.  Each says its command, its hardware, and what to expect of it."""
+"""Named settings. Each says its command, its hardware, and what to expect of it."""
 
 from dataclasses import replace
 
@@ -39,12 +39,12 @@ TINY_MEDIA = DataSettings(
 
 
 def shapes() -> TrainConfig:
-    """``python -m onethinker_jax.train``: the whole way on the Shapes world, on 2 CPU cores.
+    """`python -m onethinker_jax.train`: the whole way on the Shapes world, on 2 CPU cores.
 
-    A Qwen3-VL of 1.9M parameters, trained from nothing: SFT, then EMA-GRPO against the live reward service.  Needs
+    A Qwen3-VL of 1.9M parameters, trained from nothing: SFT, then EMA-GRPO against the live reward service. Needs
     neither data nor weights: it makes both, so its learning rates (Muon at 8e-3, AdamW at 5e-4), rows of 320 tokens and
-    images of 128 x 128 are for a fresh tiny model.  A released one takes a preset of its size, such as
-    ``qwen3_vl_2b_sft``.
+    images of 128 x 128 are for a fresh tiny model. A released one takes a preset of its size, such as
+    `qwen3_vl_2b_sft`.
     """
     return TrainConfig(
         model=TINY_MODEL,
@@ -82,7 +82,7 @@ def shapes() -> TrainConfig:
 
 
 def smoke() -> TrainConfig:
-    """``python -m onethinker_jax.train smoke``: the same way in a minute or two, too short to learn anything.
+    """`python -m onethinker_jax.train smoke`: the same way in a minute or two, too short to learn anything.
 
     A fresh model of 0.3M parameters, on 2 CPU cores; needs neither data nor weights.
     """

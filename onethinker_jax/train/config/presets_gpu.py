@@ -1,13 +1,13 @@
 """Settings for one GPU of 80 GB, and for one host of eight: an update's rows, prompts, lengths, media and learning
-rates are those of the TPU presets of the same model (``presets_qwen3_vl``).
+rates are those of the TPU presets of the same model (`presets_qwen3_vl`).
 
 What differs is the mesh, the rows of a micro-batch, what is kept for the backward pass, and how many prompts are
-decoded together.  A row of RL holds a whole group, so that its prompt is computed once.  Weights, Adam's moments and
+decoded together. A row of RL holds a whole group, so that its prompt is computed once. Weights, Adam's moments and
 sums of gradients are float32, the towers compute in bfloat16, and so is the KV cache.
 
-``docs/plan.md`` shows what each program needs of an H100's and an A100's memory, as XLA compiles it for them; none of
-these presets has run on a GPU yet.  JAX takes three quarters of a GPU's memory unless
-``XLA_PYTHON_CLIENT_MEM_FRACTION`` says otherwise, and each preset needs about that much or more at times.
+`docs/plan.md` shows what each program needs of an H100's and an A100's memory, as XLA compiles it for them; none of
+these presets has run on a GPU yet. JAX takes three quarters of a GPU's memory unless
+`XLA_PYTHON_CLIENT_MEM_FRACTION` says otherwise, and each preset needs about that much or more at times.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ PROMPT_BUCKETS = (
 
 
 def _on(base: TrainConfig, name: str, mesh: MeshSettings, *, rows: int, heldout_slots: int) -> TrainConfig:
-    """``base`` on another mesh, with ``rows`` of a micro-batch and as many rows an update as before."""
+    """`base` on another mesh, with `rows` of a micro-batch and as many rows an update as before."""
     shards, sft, rl, evaluation = mesh.data * mesh.fsdp, base.sft, base.rl, base.evaluation
     return replace(
         base,
@@ -61,12 +61,12 @@ def _with_groups_in_rows(config: TrainConfig, *, prompt_slots: int) -> TrainConf
 def qwen3_vl_2b_sft_gpu() -> TrainConfig:
     """Qwen3-VL-2B on chain-of-thought data, one GPU of 80 GB.
 
-    With ``XLA_PYTHON_CLIENT_MEM_FRACTION=0.92`` in the environment:
-    ``python -m onethinker_jax.train qwen3_vl_2b_sft_gpu --model.init-from Qwen3-VL-2B-Instruct …``
+    With `XLA_PYTHON_CLIENT_MEM_FRACTION=0.92` in the environment:
+    `python -m onethinker_jax.train qwen3_vl_2b_sft_gpu --model.init-from Qwen3-VL-2B-Instruct …`
 
-    For an H100 or A100.  Needs the weights of Qwen/Qwen3-VL-2B-Instruct, ``--data.sft-file`` and
-    ``--data.heldout-file``.  AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update, one row at a
-    time; matrix products are kept for the backward pass.  An update of full rows takes an H100 at least 12 s.
+    For an H100 or A100. Needs the weights of Qwen/Qwen3-VL-2B-Instruct, `--data.sft-file` and
+    `--data.heldout-file`. AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update, one row at a
+    time; matrix products are kept for the backward pass. An update of full rows takes an H100 at least 12 s.
     """
     config = _on(qwen3_vl_2b_sft(), "qwen3_vl_2b_sft_gpu", MeshSettings(), rows=1, heldout_slots=12)
     return replace(config, model=replace(config.model, remat="dots"))
@@ -75,12 +75,12 @@ def qwen3_vl_2b_sft_gpu() -> TrainConfig:
 def qwen3_vl_2b_rl_gpu() -> TrainConfig:
     """EMA-GRPO of Qwen3-VL-2B, one GPU of 80 GB.
 
-    With ``XLA_PYTHON_CLIENT_MEM_FRACTION=0.92`` in the environment:
-    ``python -m onethinker_jax.train qwen3_vl_2b_rl_gpu --model.init-from runs/qwen3_vl_2b_sft_gpu/model …``
+    With `XLA_PYTHON_CLIENT_MEM_FRACTION=0.92` in the environment:
+    `python -m onethinker_jax.train qwen3_vl_2b_rl_gpu --model.init-from runs/qwen3_vl_2b_sft_gpu/model …`
 
-    For an H100 or A100.  Needs the model that ``qwen3_vl_2b_sft_gpu`` exported, or the weights of
-    Qwen/Qwen3-VL-2B-Instruct, ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a
-    step; 4 prompts with their 8 answers are decoded together, a group at a time is trained on.  A step of full lengths
+    For an H100 or A100. Needs the model that `qwen3_vl_2b_sft_gpu` exported, or the weights of
+    Qwen/Qwen3-VL-2B-Instruct, `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a
+    step; 4 prompts with their 8 answers are decoded together, a group at a time is trained on. A step of full lengths
     takes an H100 at least 1,350 s.
     """
     config = _on(qwen3_vl_2b_rl(), "qwen3_vl_2b_rl_gpu", MeshSettings(), rows=1, heldout_slots=12)
@@ -90,12 +90,12 @@ def qwen3_vl_2b_rl_gpu() -> TrainConfig:
 def qwen3_vl_8b_sft_8gpu() -> TrainConfig:
     """OneThinker's cold start of Qwen3-VL-8B, one host of eight GPUs of 80 GB.
 
-    With ``XLA_PYTHON_CLIENT_MEM_FRACTION=0.92`` in the environment:
-    ``python -m onethinker_jax.train qwen3_vl_8b_sft_8gpu --model.init-from Qwen3-VL-8B-Instruct …``
+    With `XLA_PYTHON_CLIENT_MEM_FRACTION=0.92` in the environment:
+    `python -m onethinker_jax.train qwen3_vl_8b_sft_8gpu --model.init-from Qwen3-VL-8B-Instruct …`
 
-    For H100 or A100 SXM.  Needs the weights of Qwen/Qwen3-VL-8B-Instruct, ``--data.sft-file`` and
-    ``--data.heldout-file``.  AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update, two rows a GPU
-    at a time.  An update of full rows takes H100s at least 5.7 s.
+    For H100 or A100 SXM. Needs the weights of Qwen/Qwen3-VL-8B-Instruct, `--data.sft-file` and
+    `--data.heldout-file`. AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update, two rows a GPU
+    at a time. An update of full rows takes H100s at least 5.7 s.
     """
     mesh = MeshSettings(fsdp=8)
     return _on(qwen3_vl_8b_sft(), "qwen3_vl_8b_sft_8gpu", mesh, rows=16, heldout_slots=48)
@@ -104,11 +104,11 @@ def qwen3_vl_8b_sft_8gpu() -> TrainConfig:
 def qwen3_vl_8b_rl_8gpu() -> TrainConfig:
     """OneThinker's EMA-GRPO of Qwen3-VL-8B, one host of eight GPUs of 80 GB.
 
-    With ``XLA_PYTHON_CLIENT_MEM_FRACTION=0.92`` in the environment:
-    ``python -m onethinker_jax.train qwen3_vl_8b_rl_8gpu --model.init-from runs/qwen3_vl_8b_sft_8gpu/model …``
+    With `XLA_PYTHON_CLIENT_MEM_FRACTION=0.92` in the environment:
+    `python -m onethinker_jax.train qwen3_vl_8b_rl_8gpu --model.init-from runs/qwen3_vl_8b_sft_8gpu/model …`
 
-    For H100 or A100 SXM.  Needs the model that ``qwen3_vl_8b_sft_8gpu`` exported, or the weights of
-    Qwen/Qwen3-VL-8B-Instruct, ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a
+    For H100 or A100 SXM. Needs the model that `qwen3_vl_8b_sft_8gpu` exported, or the weights of
+    Qwen/Qwen3-VL-8B-Instruct, `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a
     step; 40 prompts with their 8 answers are decoded together, four groups at a time are trained on, each by two GPUs.
     A step of full lengths takes H100s at least 290 s.
     """

@@ -1,25 +1,25 @@
 """Settings for the released sizes of Qwen3-VL, with OneThinker's lengths, batches and learning rates.
 
-A ``…_sft`` preset is the cold start: AdamW at 1e-5 with a cosine schedule, 10,000 updates of 32 rows of 16,384 tokens,
-the vision tower frozen, images of up to 802,816 pixels, videos of up to 128 frames of 100,352.  It needs
-``--data.sft-file`` (records with ``messages`` that end with the assistant's answer) and ``--data.heldout-file``.
+A `…_sft` preset is the cold start: AdamW at 1e-5 with a cosine schedule, 10,000 updates of 32 rows of 16,384 tokens,
+the vision tower frozen, images of up to 802,816 pixels, videos of up to 128 frames of 100,352. It needs
+`--data.sft-file` (records with `messages` that end with the assistant's answer) and `--data.heldout-file`.
 
-A ``…_rl`` preset is EMA-GRPO: AdamW at a constant 2e-6, 200 steps of 128 prompts x 8 answers of up to 4,096 tokens, in
-4 updates; prompts of up to 16,384 tokens; images of up to 1,048,576 pixels, videos of up to 128 frames of 65,536.  It
-needs ``--data.rl-file`` (records with ``problem`` and ``answer``) and ``--data.heldout-file`` (records of the same form
+A `…_rl` preset is EMA-GRPO: AdamW at a constant 2e-6, 200 steps of 128 prompts x 8 answers of up to 4,096 tokens, in
+4 updates; prompts of up to 16,384 tokens; images of up to 1,048,576 pixels, videos of up to 128 frames of 65,536. It
+needs `--data.rl-file` (records with `problem` and `answer`) and `--data.heldout-file` (records of the same form
 that no stage is trained on).
 
-Both start from weights: ``hf download Qwen/Qwen3-VL-8B-Instruct --local-dir Qwen3-VL-8B-Instruct``, or RL from what SFT
-exported, ``runs/qwen3_vl_8b_sft/model``:
+Both start from weights: `hf download Qwen/Qwen3-VL-8B-Instruct --local-dir Qwen3-VL-8B-Instruct`, or RL from what SFT
+exported, `runs/qwen3_vl_8b_sft/model`:
 
     python -m onethinker_jax.train qwen3_vl_8b_sft --model.init-from Qwen3-VL-8B-Instruct \\
         --data.sft-file sft.json --data.heldout-file eval.json
     python -m onethinker_jax.train qwen3_vl_8b_rl --model.init-from runs/qwen3_vl_8b_sft/model \\
         --data.rl-file rl.json --data.heldout-file eval.json
 
-on every host, with ``--hosts.coordinator auto`` where there are several.  ``--dry-run`` checks everything first.  Each
-preset's mesh is that of the TPU slice its docstring names, and ``docs/plan.md`` shows what it needs there; other
-hardware takes other mesh flags, one GPU ``--mesh.fsdp 1 --mesh.tensor 1``.  None has been run to its end yet.
+on every host, with `--hosts.coordinator auto` where there are several. `--dry-run` checks everything first. Each
+preset's mesh is that of the TPU slice its docstring names, and `docs/plan.md` shows what it needs there; other
+hardware takes other mesh flags, one GPU `--mesh.fsdp 1 --mesh.tensor 1`. None has been run to its end yet.
 """
 
 from dataclasses import replace
@@ -81,9 +81,9 @@ def _evaluation(rows: int, patches: int) -> EvaluationSettings:
 def qwen3_vl_2b_sft() -> TrainConfig:
     """Qwen3-VL-2B on chain-of-thought data, 8 chips of a v6e-8.
 
-    ``python -m onethinker_jax.train qwen3_vl_2b_sft --model.init-from Qwen3-VL-2B-Instruct …``
+    `python -m onethinker_jax.train qwen3_vl_2b_sft --model.init-from Qwen3-VL-2B-Instruct …`
 
-    Needs the weights of Qwen/Qwen3-VL-2B-Instruct, ``--data.sft-file`` and ``--data.heldout-file``.
+    Needs the weights of Qwen/Qwen3-VL-2B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
     """
     return _sft("2b", MeshSettings(fsdp=8))
@@ -92,9 +92,9 @@ def qwen3_vl_2b_sft() -> TrainConfig:
 def qwen3_vl_4b_sft() -> TrainConfig:
     """Qwen3-VL-4B on chain-of-thought data, 8 chips of a v6e-8.
 
-    ``python -m onethinker_jax.train qwen3_vl_4b_sft --model.init-from Qwen3-VL-4B-Instruct …``
+    `python -m onethinker_jax.train qwen3_vl_4b_sft --model.init-from Qwen3-VL-4B-Instruct …`
 
-    Needs the weights of Qwen/Qwen3-VL-4B-Instruct, ``--data.sft-file`` and ``--data.heldout-file``.
+    Needs the weights of Qwen/Qwen3-VL-4B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
     """
     return _sft("4b", MeshSettings(fsdp=8))
@@ -103,9 +103,9 @@ def qwen3_vl_4b_sft() -> TrainConfig:
 def qwen3_vl_8b_sft() -> TrainConfig:
     """OneThinker's cold start of Qwen3-VL-8B, 16 chips of a v6e-16.
 
-    ``python -m onethinker_jax.train qwen3_vl_8b_sft --model.init-from Qwen3-VL-8B-Instruct …``
+    `python -m onethinker_jax.train qwen3_vl_8b_sft --model.init-from Qwen3-VL-8B-Instruct …`
 
-    Needs the weights of Qwen/Qwen3-VL-8B-Instruct, ``--data.sft-file`` and ``--data.heldout-file``.
+    Needs the weights of Qwen/Qwen3-VL-8B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
     """
     return _sft("8b", MeshSettings(fsdp=16))
@@ -114,9 +114,9 @@ def qwen3_vl_8b_sft() -> TrainConfig:
 def qwen3_vl_32b_sft() -> TrainConfig:
     """Qwen3-VL-32B on chain-of-thought data, 32 chips of a v5p-64.
 
-    ``python -m onethinker_jax.train qwen3_vl_32b_sft --model.init-from Qwen3-VL-32B-Instruct …``
+    `python -m onethinker_jax.train qwen3_vl_32b_sft --model.init-from Qwen3-VL-32B-Instruct …`
 
-    Needs the weights of Qwen/Qwen3-VL-32B-Instruct, ``--data.sft-file`` and ``--data.heldout-file``.
+    Needs the weights of Qwen/Qwen3-VL-32B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
     """
     return _sft("32b", MeshSettings(fsdp=32))
@@ -125,9 +125,9 @@ def qwen3_vl_32b_sft() -> TrainConfig:
 def qwen3_vl_30b_a3b_sft() -> TrainConfig:
     """Qwen3-VL-30B-A3B on chain-of-thought data, 32 chips of a v5p-64.
 
-    ``python -m onethinker_jax.train qwen3_vl_30b_a3b_sft --model.init-from Qwen3-VL-30B-A3B-Instruct …``
+    `python -m onethinker_jax.train qwen3_vl_30b_a3b_sft --model.init-from Qwen3-VL-30B-A3B-Instruct …`
 
-    Needs the weights of Qwen/Qwen3-VL-30B-A3B-Instruct, ``--data.sft-file`` and ``--data.heldout-file``.
+    Needs the weights of Qwen/Qwen3-VL-30B-A3B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
     """
     return _sft("30b-a3b", MeshSettings(fsdp=32))
@@ -136,10 +136,10 @@ def qwen3_vl_30b_a3b_sft() -> TrainConfig:
 def qwen3_vl_2b_rl() -> TrainConfig:
     """EMA-GRPO of Qwen3-VL-2B, 8 chips of a v6e-8.
 
-    ``python -m onethinker_jax.train qwen3_vl_2b_rl --model.init-from runs/qwen3_vl_2b_sft/model …``
+    `python -m onethinker_jax.train qwen3_vl_2b_rl --model.init-from runs/qwen3_vl_2b_sft/model …`
 
-    Needs the model that ``qwen3_vl_2b_sft`` exported, or the weights of Qwen/Qwen3-VL-2B-Instruct,
-    ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Needs the model that `qwen3_vl_2b_sft` exported, or the weights of Qwen/Qwen3-VL-2B-Instruct,
+    `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
     return _rl("2b", MeshSettings(fsdp=4, tensor=2), prompt_slots=4)
 
@@ -147,10 +147,10 @@ def qwen3_vl_2b_rl() -> TrainConfig:
 def qwen3_vl_4b_rl() -> TrainConfig:
     """EMA-GRPO of Qwen3-VL-4B, 16 chips of a v6e-16.
 
-    ``python -m onethinker_jax.train qwen3_vl_4b_rl --model.init-from runs/qwen3_vl_4b_sft/model …``
+    `python -m onethinker_jax.train qwen3_vl_4b_rl --model.init-from runs/qwen3_vl_4b_sft/model …`
 
-    Needs the model that ``qwen3_vl_4b_sft`` exported, or the weights of Qwen/Qwen3-VL-4B-Instruct,
-    ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Needs the model that `qwen3_vl_4b_sft` exported, or the weights of Qwen/Qwen3-VL-4B-Instruct,
+    `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
     return _rl("4b", MeshSettings(fsdp=8, tensor=2), prompt_slots=8)
 
@@ -158,10 +158,10 @@ def qwen3_vl_4b_rl() -> TrainConfig:
 def qwen3_vl_8b_rl() -> TrainConfig:
     """OneThinker's EMA-GRPO of Qwen3-VL-8B, 16 chips of a v5p-32.
 
-    ``python -m onethinker_jax.train qwen3_vl_8b_rl --model.init-from runs/qwen3_vl_8b_sft/model …``
+    `python -m onethinker_jax.train qwen3_vl_8b_rl --model.init-from runs/qwen3_vl_8b_sft/model …`
 
-    Needs the model that ``qwen3_vl_8b_sft`` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
-    ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Needs the model that `qwen3_vl_8b_sft` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
+    `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
     return _rl("8b", MeshSettings(fsdp=8, tensor=2), prompt_slots=16)
 
@@ -169,10 +169,10 @@ def qwen3_vl_8b_rl() -> TrainConfig:
 def qwen3_vl_8b_rl_v6e() -> TrainConfig:
     """EMA-GRPO of Qwen3-VL-8B on the 32 chips of a v6e-32, a third of a v5p-32's memory.
 
-    ``python -m onethinker_jax.train qwen3_vl_8b_rl_v6e --model.init-from runs/qwen3_vl_8b_sft/model …``
+    `python -m onethinker_jax.train qwen3_vl_8b_rl_v6e --model.init-from runs/qwen3_vl_8b_sft/model …`
 
-    Needs the model that ``qwen3_vl_8b_sft`` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
-    ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Needs the model that `qwen3_vl_8b_sft` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
+    `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
     return _rl("8b", MeshSettings(fsdp=8, tensor=4), prompt_slots=8)
 
@@ -180,10 +180,10 @@ def qwen3_vl_8b_rl_v6e() -> TrainConfig:
 def qwen3_vl_32b_rl() -> TrainConfig:
     """EMA-GRPO of Qwen3-VL-32B, 64 chips of a v5p-128.
 
-    ``python -m onethinker_jax.train qwen3_vl_32b_rl --model.init-from runs/qwen3_vl_32b_sft/model …``
+    `python -m onethinker_jax.train qwen3_vl_32b_rl --model.init-from runs/qwen3_vl_32b_sft/model …`
 
-    Needs the model that ``qwen3_vl_32b_sft`` exported, or the weights of Qwen/Qwen3-VL-32B-Instruct,
-    ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Needs the model that `qwen3_vl_32b_sft` exported, or the weights of Qwen/Qwen3-VL-32B-Instruct,
+    `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
     return _rl("32b", MeshSettings(fsdp=16, tensor=4), prompt_slots=16)
 
@@ -191,10 +191,10 @@ def qwen3_vl_32b_rl() -> TrainConfig:
 def qwen3_vl_30b_a3b_rl() -> TrainConfig:
     """EMA-GRPO of Qwen3-VL-30B-A3B, 64 chips of a v5p-128.
 
-    ``python -m onethinker_jax.train qwen3_vl_30b_a3b_rl --model.init-from runs/qwen3_vl_30b_a3b_sft/model …``
+    `python -m onethinker_jax.train qwen3_vl_30b_a3b_rl --model.init-from runs/qwen3_vl_30b_a3b_sft/model …`
 
-    Needs the model that ``qwen3_vl_30b_a3b_sft`` exported, or the weights of Qwen/Qwen3-VL-30B-A3B-Instruct,
-    ``--data.rl-file`` and ``--data.heldout-file``.  AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Needs the model that `qwen3_vl_30b_a3b_sft` exported, or the weights of Qwen/Qwen3-VL-30B-A3B-Instruct,
+    `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
     """
     return _rl("30b-a3b", MeshSettings(fsdp=16, tensor=4), prompt_slots=16)
 

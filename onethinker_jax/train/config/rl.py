@@ -13,24 +13,24 @@ class RLSettings:
     """EMA-GRPO: G samples a prompt, task-wise moments scale the advantage, clipped policy loss."""
 
     steps: int = 200
-    """Rollout batches, each trained on in ``num_minibatches`` updates; 0 leaves RL out."""
+    """Rollout batches, each trained on in `num_minibatches` updates; 0 leaves RL out."""
     prompts_per_step: int = 128
-    """Groups of one step; divided evenly over ``num_minibatches``."""
+    """Groups of one step; divided evenly over `num_minibatches`."""
     num_minibatches: int = 4
     """Optimiser updates a rollout batch."""
     max_generation_rounds: int = 20
-    """Rounds of ``prompts_per_step`` prompts that may be drawn to fill a step."""
+    """Rounds of `prompts_per_step` prompts that may be drawn to fill a step."""
     overlap: bool = False
-    """Sample the next step's groups, with the weights from before it, while this step's update runs.  They are one
-    update old when they are trained on: ``loss.importance_sampling`` must correct for it."""
+    """Sample the next step's groups, with the weights from before it, while this step's update runs. They are one
+    update old when they are trained on: `loss.importance_sampling` must correct for it."""
     rollout_mesh: tuple[int, int, int] | None = None
-    """Devices of their own for the rollouts of ``overlap``, along data, fsdp and tensor, taken after the mesh's."""
+    """Devices of their own for the rollouts of `overlap`, along data, fsdp and tensor, taken after the mesh's."""
     accuracy_low: float = 0.01
     """A group is kept when its mean accuracy, as a share of the most that its task gives, is strictly above this …"""
     accuracy_high: float = 0.99
     """… and strictly below this."""
     prompts_ahead: int | None = None
-    """Prompts of the next rounds that are read and kept ready while the devices work; one round's ``prompts_per_step``
+    """Prompts of the next rounds that are read and kept ready while the devices work; one round's `prompts_per_step`
     by default, fewer where their media do not fit the host's memory."""
     rollout: SamplerSettings = SamplerSettings(prompt_patches=16_384, group_size=8)
     batch: BatchSettings = BatchSettings(rows=1, tokens=20_480, patches=16_384)

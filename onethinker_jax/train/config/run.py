@@ -1,6 +1,6 @@
 """A whole run: every stage's settings, and what a person sees of it.
 
-Imports no JAX, nor does any file of this folder: ``--help`` is instant.  All device shapes follow from here: rows x
+Imports no JAX, nor does any file of this folder: `--help` is instant. All device shapes follow from here: rows x
 tokens and rows x patches of a batch never change during a run.
 """
 
@@ -26,7 +26,7 @@ class LogSettings:
     table_every: int = 10
     """RL steps between tables of the metrics on the console; 0: none."""
     rollouts_every: int = 10
-    """RL steps between pages of rollouts in the run's ``rollouts`` folder; 0: none."""
+    """RL steps between pages of rollouts in the run's `rollouts` folder; 0: none."""
     rollout_groups: int = 12
     """Prompts with their samples on such a page, evenly over the tasks."""
     wandb: str | None = None
@@ -40,10 +40,10 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run: data, SFT, EMA-GRPO, evaluation and export, under ``out/name``."""
+    """A whole run: data, SFT, EMA-GRPO, evaluation and export, under `out/name`."""
 
     name: str = "shapes"
-    """The run's name: its folder is ``out/name``, and the same command goes on in it."""
+    """The run's name: its folder is `out/name`, and the same command goes on in it."""
     out: Path = Path("runs")
     """Folder of all runs."""
     seed: int = 0
@@ -110,5 +110,5 @@ class TrainConfig:
 
     @property
     def folder(self) -> RunFolder:
-        """The paths in ``directory``."""
+        """The paths in `directory`."""
         return RunFolder(self.directory)

@@ -1,7 +1,7 @@
 """Chips that a plan knows, and the names of their slices in Google Cloud's and in libtpu's style.
 
-Limits are a device's, as JAX counts them.  Sources: the pages of
-docs.cloud.google.com/tpu/docs named at each chip; for GPUs NVIDIA's data sheets.  ``hbm`` of a TPU is what XLA's
+Limits are a device's, as JAX counts them. Sources: the pages of
+docs.cloud.google.com/tpu/docs named at each chip; for GPUs NVIDIA's data sheets. `hbm` of a TPU is what XLA's
 compiler lets a program use, as it says itself when a program is too large: less than the advertised size.
 """
 
@@ -22,7 +22,7 @@ class TopologyError(UserError, ValueError):
 class Chip:
     """Limits of one device: bytes, bfloat16 FLOP/s, bytes/s.
 
-    ``ici`` is what one device sends along one axis of the torus, both directions together: a collective over one
+    `ici` is what one device sends along one axis of the torus, both directions together: a collective over one
     mesh axis runs as a ring there, whatever the chip's other links could do beside it.
     """
 
@@ -94,12 +94,12 @@ class Topology:
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The limits of a ``jax.Device.device_kind``, where they are known."""
+    """The limits of a `jax.Device.device_kind`, where they are known."""
     return TPUS.get(device_kind) or GPUS.get(device_kind)
 
 
 def parse_topology(name: str) -> Topology:
-    """``v5p-32`` (16 chips: it counts TensorCores), ``v6e-32`` (32 chips) or ``v6e:4x8``; raises TopologyError."""
+    """`v5p-32` (16 chips: it counts TensorCores), `v6e-32` (32 chips) or `v6e:4x8`; raises TopologyError."""
     found = re.fullmatch(r"(\w+?)(?:-(\d+)|:(\d+(?:x\d+)+))", name)
     if found is None or found[1] not in CHIPS:
         raise TopologyError(

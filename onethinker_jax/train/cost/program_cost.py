@@ -1,9 +1,9 @@
 """What a compiled program costs: FLOPs from its jaxpr, bytes and collectives from its HLO, loops counted in full.
 
-XLA's own ``cost_analysis`` counts the body of a loop once, so a scanned model looks as cheap as one layer.  Here
+XLA's own `cost_analysis` counts the body of a loop once, so a scanned model looks as cheap as one layer. Here
 FLOPs are those of matrix products (2 m n k) and of the attention kernels, walked through scans, shards and
 recomputation; bytes and collectives are read from the compiled text, each instruction times the trip counts of
-the loops around it.  A fusion that reads or writes a slice of an array is charged for the slice.
+the loops around it. A fusion that reads or writes a slice of an array is charged for the slice.
 """
 
 import math
@@ -36,10 +36,10 @@ _FREE |= {"after-all", "opt-barrier", "partition-id", "replica-id"}
 
 
 def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1, skip_conditional: bool = False) -> Counter[str]:
-    """FLOPs of all devices together by kind: ``matmul``, and each attention kernel by its name.
+    """FLOPs of all devices together by kind: `matmul`, and each attention kernel by its name.
 
-    ``trips`` is how often a ``while`` of unknown length is taken to run.  Of a ``cond`` the costliest branch counts,
-    or with ``skip_conditional`` the cheapest.
+    `trips` is how often a `while` of unknown length is taken to run. Of a `cond` the costliest branch counts,
+    or with `skip_conditional` the cheapest.
     """
     inside = partial(count_flops, trips=trips, skip_conditional=skip_conditional)
     total: Counter[str] = Counter()
@@ -68,7 +68,7 @@ def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1, skip_conditional: bool = F
 
 
 def of_frames(flops: Counter[str], share: float) -> Counter[str]:
-    """Counts with full attention over rows of several segments, each at most ``share`` of its row.
+    """Counts with full attention over rows of several segments, each at most `share` of its row.
 
     The kernels' own estimate takes a row for one segment.
     """
@@ -122,7 +122,7 @@ _Computations = dict[str, dict[str, _Instruction]]
 
 
 def count_traffic(hlo: str, *, trips: int = 1) -> Traffic:
-    """Bytes moved and collectives of compiled HLO; ``trips`` for loops whose length the compiler does not know."""
+    """Bytes moved and collectives of compiled HLO; `trips` for loops whose length the compiler does not know."""
     computations, entry = _parse(hlo)
     traffic = Traffic()
     _visit(computations, entry, 1, trips, traffic, fused=False)

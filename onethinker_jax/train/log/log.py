@@ -121,8 +121,7 @@ class RunLog:
                 console shows "reward", "loss" and "tokens_per_second". A value that is not finite is
                 written as null and named on the console.
 
-        Raises:
-            RuntimeError: no stage has begun.
+        Raises RuntimeError: no stage has begun.
         """
         progress = self._running()
         numbers = {name: float(value) for name, value in values.items()}

@@ -1,6 +1,6 @@
-"""Metrics of a run at Weights & Biases, where ``log.wandb`` names a project; the package is imported only then.
+"""Metrics of a run at Weights & Biases, where `log.wandb` names a project; the package is imported only then.
 
-A stage has an x axis of its own, ``<stage>/step``.  A run that goes on from a checkpoint goes on as the same run
+A stage has an x axis of its own, `<stage>/step`. A run that goes on from a checkpoint goes on as the same run
 there; points past the checkpoint, which nothing takes back, are then sent again.
 """
 
@@ -20,7 +20,7 @@ from onethinker_jax.train.run_folder import RunFolder
 
 
 class WandbRun:
-    """One run of a project.  Raises SettingError when the package is not installed."""
+    """One run of a project. Raises SettingError when the package is not installed."""
 
     def __init__(self, project: str, config: TrainConfig):
         spec = importlib.util.find_spec("wandb")

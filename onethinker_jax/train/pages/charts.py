@@ -174,7 +174,7 @@ def _colours(series: Sequence[Series]) -> list[str]:
 
 
 def _svg(series: Sequence[Series], colours: Sequence[str], unit: str, top: float | None = None) -> str:
-    """A chart; values above ``top`` are held at its upper edge."""
+    """A chart; values above `top` are held at its upper edge."""
     if top is not None:
         series = [Series(one.name, [(x, min(y, top)) for x, y in one.points]) for one in series]
     series = [Series(one.name, _thinned(one.points, MAX_POINTS)) for one in series]
@@ -231,7 +231,7 @@ def _curve(
 
 
 def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most ``most`` points, each the mean of its stretch of the curve, with four digits."""
+    """At most `most` points, each the mean of its stretch of the curve, with four digits."""
     stretch = math.ceil(len(points) / most)
     parts = [points[i : i + stretch] for i in range(0, len(points), stretch)]
     return [(part[-1][0], float(f"{sum(y for _, y in part) / len(part):.4g}")) for part in parts]

@@ -81,7 +81,7 @@ def stage_answer(
     masks: Masks | None = None,
     extra: dict[str, float] | None = None,
 ) -> StageAnswer:
-    """A stage's response to ``record``, read; any text at all is."""
+    """A stage's response to `record`, read; any text at all is."""
     answer = extract_answer(response)
     return StageAnswer(
         stage,
@@ -175,7 +175,7 @@ def _stage_html(item: GalleryItem, one: StageAnswer, share: float, *, after: boo
 
 
 def badge_html(accuracy: float, share: float, most: float = 1.0) -> str:
-    """How right an answer is, from red (``share`` 0 of what its task gives) to green (1)."""
+    """How right an answer is, from red (`share` 0 of what its task gives) to green (1)."""
     of_most = "" if most == 1 else f" of {most:g}"
     return f'<span class="badge" style="--good:{share:.3f}"><small>accuracy</small> {accuracy:.2f}{of_most}</span>'
 
@@ -195,7 +195,7 @@ def _meter(name: str, value: float, best: float = 1.0) -> str:
 
 
 def short_text(text: str, length: int) -> str:
-    """The text, cut with an ellipsis where it is longer than ``length`` characters."""
+    """The text, cut with an ellipsis where it is longer than `length` characters."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 

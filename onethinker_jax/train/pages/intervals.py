@@ -25,13 +25,13 @@ class Change:
 
     @property
     def direction(self) -> str:
-        """ "up" or "down" where the interval leaves out 0; "same" for a change of nothing or within the noise."""
+        """The direction: "up" or "down" where the interval leaves out 0; "same" for no change or one within noise."""
         if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return "same"
         return "up" if self.mean > 0 else "down"
 
     def text(self) -> str:
-        """The mean with half of the interval's width: ``+0.120 ± 0.034``."""
+        """The mean with half of the interval's width: `+0.120 ± 0.034`."""
         half = "" if self.interval is None else f" ± {(self.interval[1] - self.interval[0]) / 2:.3f}"
         return f"{signed(self.mean)}{half}"
 
@@ -42,7 +42,7 @@ def signed(value: float) -> str:
 
 
 def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
-    """The 95% interval of the mean of ``values``, one a record; None for fewer than ``FEWEST``."""
+    """The 95% interval of the mean of `values`, one a record; None for fewer than `FEWEST`."""
     sample = np.asarray(values, np.float64)
     if len(sample) < FEWEST:
         return None
@@ -56,6 +56,6 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None
 
 
 def change(before: Sequence[float], after: Sequence[float]) -> Change:
-    """From ``before`` to ``after``, one number a record in the same order."""
+    """From `before` to `after`, one number a record in the same order."""
     differences = np.asarray(after, np.float64) - np.asarray(before, np.float64)
     return Change(float(differences.mean()), interval(differences))

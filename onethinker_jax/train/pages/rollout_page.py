@@ -1,6 +1,6 @@
 """Pages of rollouts: prompts of a step with all of their samples, as the policy update saw them.
 
-One HTML file a page, and an index of them, that need nothing else.  The truth is in the pictures; what a sample
+One HTML file a page, and an index of them, that need nothing else. The truth is in the pictures; what a sample
 says lies over them and is shown while the sample is open.
 """
 
@@ -39,7 +39,7 @@ _SHOWN = {"reward": "reward", "accuracy": "accuracy", "format": "format", "trunc
 
 
 class RolloutPages:
-    """Writes the pages of a run into its folder; ``media`` reads what they show, videos at ``fps``."""
+    """Writes the pages of a run into its folder; `media` reads what they show, videos at `fps`."""
 
     def __init__(self, run: RunFolder, settings: LogSettings, *, media: MediaReader, fps: float):
         self._folder, self._index, self._metrics = run.rollouts, run.rollouts_index, run.metrics
@@ -53,9 +53,9 @@ class RolloutPages:
     def write(
         self, step: int, groups: Sequence[Group], advantages: np.ndarray, metrics: Mapping[str, float]
     ) -> None:
-        """Writes the page of a step and the index; ``advantages`` are float [groups, G] of all its groups.
+        """Writes the page of a step and the index; `advantages` are float [groups, G] of all its groups.
 
-        A prompt whose media cannot be read any more is shown with the reason.  Raises OSError.
+        A prompt whose media cannot be read any more is shown with the reason. Raises OSError.
         """
         self._folder.mkdir(exist_ok=True)
         before = sorted(path for path in self._folder.glob("step_*.html") if path.stem < _stem(step))
@@ -234,7 +234,7 @@ def _sample(group: Group, index: int, advantage: float, number: int, scale: floa
 
 
 def _media(view: View, annotations: Sequence[StructuredAnswer | None], first: int) -> str:
-    """The pictures with the truth in them and every sample's annotations over them, the ``first`` one's shown."""
+    """The pictures with the truth in them and every sample's annotations over them, the `first` one's shown."""
     if view.times is None:
         cells = [
             f'<div class="frame">{_frame(view, index, None, annotations, first, IMAGE_WIDTH)}</div>'

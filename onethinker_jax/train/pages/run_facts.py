@@ -19,7 +19,7 @@ from onethinker_jax.train.run_folder import RunFolder
 
 
 def run_facts(config: TrainConfig, *, records: int) -> dict[str, str]:
-    """Name -> what the page says of the run; ``records`` are those held out."""
+    """Name -> what the page says of the run; `records` are those held out."""
     rl = config.rl
     return {
         "Finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

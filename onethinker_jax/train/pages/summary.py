@@ -63,7 +63,7 @@ def write_run_page(
     answers: Answers,
     scorer: Scorer,
 ) -> Path:
-    """Writes ``index.html`` into the run's folder: table, answers before and after the last stage, curves."""
+    """Writes `index.html` into the run's folder: table, answers before and after the last stage, curves."""
     *tasks, total = summaries(config, answers.greedy)
     assert total.accuracy_change is not None
     assert total.reward_change is not None
@@ -98,7 +98,7 @@ def write_run_page(
 def summaries(config: TrainConfig, predictions: Mapping[str, Sequence[Prediction]]) -> list[TaskSummary]:
     """For each task by its name, and last for all of them, what every stage answered, in order.
 
-    ``predictions`` are of the same records in the same order at every stage.
+    `predictions` are of the same records in the same order at every stage.
     """
     stages = list(predictions.values())
     numbers_of_task: dict[str, list[int]] = defaultdict(list)

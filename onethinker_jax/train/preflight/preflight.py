@@ -50,10 +50,10 @@ def check_before(config: TrainConfig) -> None:
 
 
 def check_fresh_settings(config: TrainConfig, sizes: Qwen3VLConfig) -> None:
-    """Raises SettingError where ``init_from`` meets settings made for a fresh tiny model, naming the preset to take.
+    """Raises SettingError where `init_from` meets settings made for a fresh tiny model, naming the preset to take.
 
     Those are a learning rate above 1e-4 in a stage that has steps, and bounds of images or frames that are still
-    those of the Shapes world.  ``model.tiny`` says that they are meant.
+    those of the Shapes world. `model.tiny` says that they are meant.
     """
     if config.model.init_from is None or config.model.tiny:
         return

@@ -118,9 +118,9 @@ def _shapes_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> ShapesPaths
 
 
 def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
-    """The run's model directory without weights: ``init_from``'s files, or made with a tokenizer of its own.
+    """The run's model directory without weights: `init_from`'s files, or made with a tokenizer of its own.
 
-    The prompts of ``data.prompt_file`` go in too, and with it into the exported model.
+    The prompts of `data.prompt_file` go in too, and with it into the exported model.
     Raises PromptError when they cannot be used.
     """
     base = config.folder.base
@@ -151,7 +151,7 @@ def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:
 def copy_base(source: Path, base: Path) -> None:
     """Config, tokenizer, processor and generation config of a Hugging Face directory, none of its weights.
 
-    Raises FileNotFoundError, ConfigError or ProcessorError naming what ``source`` lacks.
+    Raises FileNotFoundError, ConfigError or ProcessorError naming what `source` lacks.
     """
     Qwen3VLConfig.from_directory(source)
     if (base / "config.json").is_file():

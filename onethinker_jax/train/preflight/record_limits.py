@@ -59,8 +59,8 @@ def check_lengths(
 ) -> tuple[Corpora, Mapping[str, np.ndarray]]:
     """The corpora without records that do not fit, and the lengths of each purpose's, int32 [N, 2].
 
-    With ``data.on_bad_record skip`` such records are left out, each named in the quarantine folder and all counted.
-    Several processes measure their parts.  Raises PackingError or RecordError naming the first such record otherwise,
+    With `data.on_bad_record skip` such records are left out, each named in the quarantine folder and all counted.
+    Several processes measure their parts. Raises PackingError or RecordError naming the first such record otherwise,
     and when none is left.
     """
     kept, lengths = {}, {}

@@ -1,7 +1,7 @@
 """The groups of each step: prompts are drawn until enough of their groups pass the filter.
 
 Groups whose mean accuracy is not strictly inside (low, high) are dropped, and surplus ones wait for the next step
-(dynamic sampling, DAPO, arXiv 2503.14476).  With ``rl.overlap`` the groups of step t + 1 are sampled on another
+(dynamic sampling, DAPO, arXiv 2503.14476). With `rl.overlap` the groups of step t + 1 are sampled on another
 thread while the update of step t runs, with the parameters from before that update (one step off-policy,
 arXiv 2410.18252).
 """
@@ -50,7 +50,7 @@ class Rollout:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any], stream: RecordStream, sampler: Sampler) -> "Rollout":
-        """The rollout again; see ``Group.from_json``."""
+        """The rollout again; see `Group.from_json`."""
         groups, surplus = (
             [Group.from_json(group, stream, sampler) for group in saved[part]]
             for part in ("groups", "surplus")
@@ -60,9 +60,9 @@ class Rollout:
 
 
 class Rollouts:
-    """The rollouts of all steps in order; a context manager, which ends the threads of prompts and of ``rl.overlap``.
+    """The rollouts of all steps in order; a context manager, which ends the threads of prompts and of `rl.overlap`.
 
-    ``behaviour`` is None, or the parameters to sample the next rollout with, where the policy has moved on from them: a
+    `behaviour` is None, or the parameters to sample the next rollout with, where the policy has moved on from them: a
     checkpoint written after that rollout has failed must hold them.
     """
 
@@ -93,9 +93,9 @@ class Rollouts:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout") if settings.overlap else None
 
     def take(self, step: int, params: nnx.State) -> Rollout:
-        """The step's rollout: the one made ahead or given back, else sampled with ``params``.
+        """The step's rollout: the one made ahead or given back, else sampled with `params`.
 
-        Raises RewardUnavailable, NoGroupsLeft and what else ``roll_out`` does; the stream is then where it was.
+        Raises RewardUnavailable, NoGroupsLeft and what else `roll_out` does; the stream is then where it was.
         """
         began = time.perf_counter()
         try:
@@ -117,21 +117,21 @@ class Rollouts:
         return rollout
 
     def give_back(self, rollout: Rollout) -> None:
-        """Undoes the newest ``take``, which gave this: the next one gives it again, also after a resume.
+        """Undoes the newest `take`, which gave this: the next one gives it again, also after a resume.
 
         With overlap the parameters that it was sampled with are gone, so that it could not be made again.
         """
         self._next = _made(rollout)
 
     def start(self, step: int, params: nnx.State) -> None:
-        """With overlap, begins the rollout of ``step``, the next to be taken; ``params`` may then be donated."""
+        """With overlap, begins the rollout of `step`, the next to be taken; `params` may then be donated."""
         self.hold(params)
         if self._thread is not None:
             assert self.behaviour is not None
             self._submit(step, self.behaviour)
 
     def hold(self, params: nnx.State) -> None:
-        """With overlap, keeps ``params`` for the next rollout, to be sampled when it is taken or after a resume."""
+        """With overlap, keeps `params` for the next rollout, to be sampled when it is taken or after a resume."""
         if self._thread is not None:
             self.behaviour = self.decoding_copy(params)
 
@@ -148,7 +148,7 @@ class Rollouts:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the place in the stream, groups that wait, and a rollout made ahead.
 
-        Waits for the rollout under way.  If that fails, what is kept is from before it, and ``behaviour`` belongs
+        Waits for the rollout under way. If that fails, what is kept is from before it, and `behaviour` belongs
         to it.
         """
         ahead, waiting, place = None, self._waiting, self._stream.state()
@@ -166,7 +166,7 @@ class Rollouts:
         }
 
     def restore(self, saved: Mapping[str, Any], behaviour: nnx.State | None) -> None:
-        """Goes on from what ``state`` gave, with the checkpoint's ``behaviour``."""
+        """Goes on from what `state` gave, with the checkpoint's `behaviour`."""
         self._stream.restore(saved["stream"])
         self._waiting = [Group.from_json(group, self._records, self.sampler) for group in saved["waiting"]]
         self.behaviour = behaviour
@@ -190,7 +190,7 @@ class Rollouts:
         self._next = self._thread.submit(self._fill, params, step)
 
     def _fill(self, params: nnx.State, step: int) -> Rollout:
-        """Draws rounds of ``settings.prompts_per_step`` prompts until the step is full."""
+        """Draws rounds of `settings.prompts_per_step` prompts until the step is full."""
         with jax.set_mesh(self.sampler.mesh):  # which may not be the trainer's, and is set for one thread
             return self._fill_on_mesh(params, step)
 

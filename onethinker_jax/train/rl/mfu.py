@@ -1,7 +1,7 @@
 """Model FLOPs utilisation of the policy update: the FLOPs that its micro-batches need over what the devices could do.
 
-Counted as ``plan`` does, from the traced program without recomputation, padding included, but the output head's by
-the tokens that went through it; the peak is the chip's dense bfloat16 FLOP/s.  Where the chip's peak is not known,
+Counted as `plan` does, from the traced program without recomputation, padding included, but the output head's by
+the tokens that went through it; the peak is the chip's dense bfloat16 FLOP/s. Where the chip's peak is not known,
 as on a CPU, there is no such metric.
 """
 
@@ -47,7 +47,7 @@ class Utilisation:
     def metrics(
         self, metrics: Mapping[str, float], state: TrainState, groups: Sequence[Group]
     ) -> dict[str, float]:
-        """Of a step with these ``metrics``, trained on ``groups``."""
+        """Of a step with these `metrics`, trained on `groups`."""
         if self._peak is None:
             return {}
         if self._flops is None:

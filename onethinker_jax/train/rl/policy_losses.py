@@ -38,7 +38,7 @@ def policy_loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss summed over target tokens, and sums of what is worth watching.
 
-    r = pi / pi_old of a token, A is the advantage of its sample y; the constants are ``PolicyLossSettings``.
+    r = pi / pi_old of a token, A is the advantage of its sample y; the constants are `PolicyLossSettings`.
 
     kind: a token's part, with [·] the value alone, through which no gradient flows:
         ppo    -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)         PPO, arXiv 1707.06347; the two
@@ -74,7 +74,7 @@ def policy_loss(
 
     Returns:
         The summed loss, and sums over tokens; of these, "count" is what the loss of the whole update is to be
-        divided by: its tokens, its samples, or its samples x ``max_length``.
+        divided by: its tokens, its samples, or its samples x `max_length`.
     """
     samples = _Samples(mask, sample_index)
     logprobs, sampled, reference = policies.current, policies.sampled, policies.reference
@@ -126,7 +126,7 @@ def policy_loss(
 
 
 def _kl_estimate(gap: Float[Array, "B T"], config: PolicyLossSettings) -> Float[Array, "B T"]:
-    """``config.kl_estimator`` of KL(pi || pi_ref) from gap = log pi_ref - log pi at tokens drawn from pi."""
+    """`config.kl_estimator` of KL(pi || pi_ref) from gap = log pi_ref - log pi at tokens drawn from pi."""
     gap = jnp.clip(gap, -config.max_log_ratio, config.max_log_ratio)
     if config.kl_estimator == "k1":
         return -gap
@@ -172,7 +172,7 @@ def _weighted(
 
 
 class _Samples:
-    """The samples of packed rows: runs of one number in ``sample_index``; ``mask`` says which tokens count."""
+    """The samples of packed rows: runs of one number in `sample_index`; `mask` says which tokens count."""
 
     def __init__(self, mask: Array, sample_index: Array):
         starts = jnp.diff(sample_index, axis=1, prepend=-2) != 0
@@ -190,7 +190,7 @@ class _Samples:
         return jax.vmap(of_row)(values, self._runs)
 
     def ratios(self, gap: Array, limit: float) -> Array:
-        """At each token exp of the mean ``gap`` over its sample, clamped to +-limit: GSPO's ratio."""
+        """At each token exp of the mean `gap` over its sample, clamped to +-limit: GSPO's ratio."""
         return jnp.exp(jnp.clip(self.sums(gap) / jnp.maximum(self.lengths, 1), -limit, limit))
 
 

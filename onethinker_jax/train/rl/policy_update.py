@@ -43,7 +43,7 @@ def policy_batches(
 ) -> list[PolicyBatch]:
     """The groups packed into micro-batches of one shape, each target token with its sample's advantage.
 
-    With ``settings.loss.overlong`` "mask" a sample that was cut off is left out: it counts in its group's mean
+    With `settings.loss.overlong` "mask" a sample that was cut off is left out: it counts in its group's mean
     reward but not in the loss (overlong filtering, DAPO, arXiv 2503.14476).
     """
     shape = settings.batch
@@ -77,7 +77,7 @@ def policy_batches(
 
 
 def empty_policy_batch(settings: RLSettings, patch_values: int) -> PolicyBatch:
-    """A micro-batch of padding alone, its patches of ``patch_values`` numbers each."""
+    """A micro-batch of padding alone, its patches of `patch_values` numbers each."""
     shape = settings.batch
     batch = empty_batch(
         rows=shape.rows, tokens=shape.tokens, patches=shape.patches, patch_values=patch_values

@@ -82,7 +82,7 @@ def _means(groups: Sequence[GroupStats], settings: RLSettings) -> dict[str, floa
 
 
 def length_penalty(groups: Sequence[GroupStats], settings: RLSettings) -> np.ndarray:
-    """float32 [groups, G] in [-1, 0], before ``settings.loss.overlong_penalty`` multiplies it."""
+    """float32 [groups, G] in [-1, 0], before `settings.loss.overlong_penalty` multiplies it."""
     lengths = np.array([group.lengths for group in groups])
     return overlong_penalty(
         lengths, limit=settings.rollout.max_new_tokens, buffer=settings.loss.overlong_buffer
@@ -92,7 +92,7 @@ def length_penalty(groups: Sequence[GroupStats], settings: RLSettings) -> np.nda
 def speed_metrics(
     metrics: Mapping[str, float], prompts: int, *, step_seconds: float, update_seconds: float
 ) -> dict[str, float]:
-    """Rates and times of a step that trained on ``prompts`` groups and has these ``metrics``.
+    """Rates and times of a step that trained on `prompts` groups and has these `metrics`.
 
     A rate of a phase is over the phase's own time, also where overlap lets the other run beside it.
     """

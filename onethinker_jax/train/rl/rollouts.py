@@ -46,7 +46,7 @@ class GroupStats:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "GroupStats":
-        """The statistics from what ``to_json`` gave."""
+        """The statistics from what `to_json` gave."""
         scores = [Score(**score) for score in saved["scores"]]
         return cls(**{**saved, "task": BY_NAME[saved["task"]], "scores": scores})
 
@@ -57,7 +57,7 @@ class GroupStats:
 
 @dataclass(frozen=True)
 class Group:
-    """G samples of one prompt.  ``position`` is the record's place in the stream: it finds the prompt again."""
+    """G samples of one prompt. `position` is the record's place in the stream: it finds the prompt again."""
 
     position: int
     record: Record
@@ -106,7 +106,7 @@ class Group:
 
 @dataclass
 class RolloutSeconds:
-    """How long a rollout's parts took; ``reward_wait`` is the part of ``reward`` that the sampler did not cover."""
+    """How long a rollout's parts took; `reward_wait` is the part of `reward` that the sampler did not cover."""
 
     prompts: float = 0.0  # waiting for prompts that were not made ahead
     reward: float = 0.0
@@ -137,10 +137,10 @@ def roll_out(
     step: int,
     watch: RolloutWatch | None = None,
 ) -> list[Group]:
-    """The next ``count`` usable records of the stream as scored groups.
+    """The next `count` usable records of the stream as scored groups.
 
     Raises MediaError or PackingError naming a record that cannot be decoded or is too long, unless the stream
-    skips bad records; RewardUnavailable when the service is gone; Stopped soon after ``watch.stop`` is set.
+    skips bad records; RewardUnavailable when the service is gone; Stopped soon after `watch.stop` is set.
     """
     watch = watch or RolloutWatch()
     seconds = watch.seconds
@@ -192,7 +192,7 @@ def roll_out(
 def _next_prompts(
     stream: PromptStream, count: int, stop: Event
 ) -> tuple[list[int], list[Record], list[Example]]:
-    """Places in the stream, records and prompts of the next ``count`` records that are not bad."""
+    """Places in the stream, records and prompts of the next `count` records that are not bad."""
     found: list[tuple[int, Record, Example]] = []
     while len(found) < count:
         if stop.is_set():

@@ -1,6 +1,6 @@
 """Every back end of attention and attention with a cache against a plain numpy reference, gradients included.
 
-The TPU and GPU kernels run in Pallas' interpreter, which computes their blocks with XLA on the CPU.  In float32
+The TPU and GPU kernels run in Pallas' interpreter, which computes their blocks with XLA on the CPU. In float32
 all back ends agree with the float64 reference to 2e-6 (values) and 5e-6 (gradients).
 """
 
@@ -78,7 +78,7 @@ BACKENDS: dict[str, tuple[Backend, int]] = {
 
 @pytest.fixture(params=BACKENDS)
 def attend(request, monkeypatch):
-    """``attention`` on one back end, its chunks or blocks as large as the case says."""
+    """`attention` on one back end, its chunks or blocks as large as the case says."""
     backend, size = BACKENDS[request.param]
     monkeypatch.setattr(attention_xla, "CHUNK", size)
     monkeypatch.setattr(flash_tpu, "BLOCK", size)

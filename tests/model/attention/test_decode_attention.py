@@ -30,7 +30,7 @@ def softmax_attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -
 @pytest.mark.parametrize("column", [0, 5, 15])
 @pytest.mark.parametrize(("chunk", "dtype"), [(256, "float32"), (8, "float32"), (8, "int8")])
 def test_equals_attention_over_all_keys(monkeypatch, chunk: int, dtype: str, column: int) -> None:
-    """The ring is written round: a slot's newest entry lies before ``column``, its oldest behind the ring's end."""
+    """The ring is written round: a slot's newest entry lies before `column`, its oldest behind the ring's end."""
     monkeypatch.setattr(decode_attention, "CHUNK", chunk)
     rng = np.random.default_rng(column)
 

@@ -1,4 +1,4 @@
-"""Continuous batching over the examples of ``tiny``."""
+"""Continuous batching over the examples of `tiny`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ WHOLE = ((tiny.TOKENS, tiny.PATCHES),)
 
 
 def prompts_of(examples: Sequence[tiny.Sample], side: int = 8) -> Prompts:
-    """``side``: of the model's position table."""
+    """`side`: of the model's position table."""
 
     def stack(
         numbers: Sequence[int], tokens: int, patches: int
@@ -49,7 +49,7 @@ def sampling(**changes: Any) -> SamplingConfig:
     return SamplingConfig(**{**settings, **changes})
 
 
-# By model, settings, shape and mesh: compiled once a test process.  The model is kept, so that its id stays its own.
+# By model, settings, shape and mesh: compiled once a test process. The model is kept, so that its id stays its own.
 _MADE: dict[Any, tuple[ContinuousBatching, Any]] = {}
 
 

@@ -133,7 +133,7 @@ def test_prompts_in_pieces_change_nothing(pairs, one_shot, monkeypatch, piece, l
 
 
 def test_pieces_go_by_between_decode_blocks():
-    """One dispatch behind each decode block; all that are left when a row is free.  Programs that only say they ran."""
+    """One dispatch behind each decode block; all that are left when a row is free. Programs that only say they ran."""
     shape = shape_of(rows=1, slots=1, prefill_rows=1, decode_block=8, prefill_tokens=8)
     assert [shape.piece_starts(48, longest) for longest in (1, 16, 17)] == [[0], [0, 8], [0, 8, 16]]
     assert shape.piece_starts(20, 20) == [0, 8, 12]  # none reaches beyond the padding

@@ -166,7 +166,7 @@ def test_work_of_a_caller_that_is_gone_is_dropped(
 def test_a_client_that_gives_up_waits_no_longer(
     server: Server, client: RewardClient, tmp_path: Path, others: int
 ) -> None:
-    """Neither for its one call nor for several; and it asks nothing more.  Another client is not disturbed."""
+    """Neither for its one call nor for several; and it asks nothing more. Another client is not disturbed."""
     gone = server.metric(r'reward_calls_total\{code="CANCELLED",method="ScoreText"\}')
     with (
         Gate(tmp_path, 2300 + others) as gate,
@@ -503,7 +503,7 @@ def test_beyond_this_machine(tmp_path: Path, certificate: tuple[Path, Path]) -> 
 
 
 def cause_of_no_answer(address: str, **how: Any) -> str:
-    """What a client says of it.  Of one whose time is over within an attempt nothing is known: it gets more time."""
+    """What a client says of it. Of one whose time is over within an attempt nothing is known: it gets more time."""
     said = "DEADLINE_EXCEEDED"
     for timeout in (2, 20, 200):
         if "DEADLINE_EXCEEDED" in said:

@@ -1,4 +1,4 @@
-"""The GPU presets, and ``docs/gpu_memory.py``, which compiles them for GPUs that are not there."""
+"""The GPU presets, and `docs/gpu_memory.py`, which compiles them for GPUs that are not there."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""``plan``: names of slices, errors of one line, and a compiled plan whose compile time does not grow with depth."""
+"""`plan`: names of slices, errors of one line, and a compiled plan whose compile time does not grow with depth."""
 
 import importlib.util
 import time

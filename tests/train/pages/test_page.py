@@ -39,7 +39,7 @@ CURVES = [
 
 
 def item(folder: Path, problem_type: str, data_type: str, truth: str, answer: str, **changes) -> GalleryItem:
-    """A record with what two stages answered to it: the first nothing, the second ``answer``."""
+    """A record with what two stages answered to it: the first nothing, the second `answer`."""
     one = record(folder, problem_type, data_type, truth, **changes)
     answers = []
     for stage, said in (("after SFT", "nothing"), ("after RL", answer)):

@@ -43,7 +43,7 @@ def luck(text: str) -> float:
 
 
 class Rule:
-    """Scores by `luck`; calls ``then`` when it is asked for the ``at``-th time."""
+    """Scores by `luck`; calls `then` when it is asked for the `at`-th time."""
 
     reward_weights = (1.0, 1.0, 0.0)
 

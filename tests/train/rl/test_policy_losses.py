@@ -52,7 +52,7 @@ every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.k
 
 @dataclass(frozen=True)
 class Sample:
-    """Arrays float64 [n] of one sample's tokens; ``counted`` [n] false where a token is no target."""
+    """Arrays float64 [n] of one sample's tokens; `counted` [n] false where a token is no target."""
 
     advantage: float
     logprobs: Any
@@ -87,7 +87,7 @@ def clamp(value: float, limit: float) -> float:
 def plain_loss(
     samples: Sequence[Sample], config: PolicyLossSettings, fixed: Sequence[Sample] | None = None
 ) -> tuple[float, float]:
-    """The summed loss and the count. Where the formula lets no gradient through, values are those of ``fixed``."""
+    """The summed loss and the count. Where the formula lets no gradient through, values are those of `fixed`."""
     total, tokens, count = 0.0, 0, 0
     for one, still in zip(samples, fixed or samples, strict=True):
         places = [t for t in range(len(one.logprobs)) if one.counted[t]]
@@ -133,7 +133,7 @@ Places = list[tuple[int, int, int]]  # (micro-batch, row, first token) of each s
 
 
 def pack(samples: Sequence[Sample], rows: int, length: int, prompt: int) -> tuple[list[dict], Places]:
-    """Micro-batches of rows; before each sample ``prompt`` tokens that are nobody's. NaN where nothing counts."""
+    """Micro-batches of rows; before each sample `prompt` tokens that are nobody's. NaN where nothing counts."""
     places, used = [], [0]
     for one in samples:
         if used[-1] + prompt + len(one.logprobs) > length:

@@ -97,7 +97,7 @@ ADVANTAGES = np.array([[1.5, -0.5, -1.0], [0.3, -0.8, 0.5], [2.0, -0.1, -1.9]], 
 
 
 def with_old(batches: list[PolicyBatch], params: Any, graphdef: Any) -> list[PolicyBatch]:
-    """As in a step's later updates: ``old`` is another policy's, near which the sampler's lies."""
+    """As in a step's later updates: `old` is another policy's, near which the sampler's lies."""
     score = rl_logprobs(Policy(graphdef, make_mesh()), SAMPLING)
     olds = [score(params, batch) for batch in batches]
     return [

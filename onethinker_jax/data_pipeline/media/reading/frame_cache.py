@@ -41,13 +41,11 @@ class FrameCache:
     """Arrays by key in a folder. Safe for threads, and for processes on one file system that has `flock`."""
 
     def __init__(self, folder: str | Path, max_bytes: int):
-        """
-        Args:
+        """Args:
             folder: made if need be; holds nothing else.
             max_bytes: bound of all entries together.
 
-        Raises:
-            ValueError: a bound that is not positive. OSError: the folder cannot be made.
+        Raises ValueError: a bound that is not positive. OSError: the folder cannot be made.
         """
         if max_bytes <= 0:
             raise ValueError(f"a frame cache needs room, max_bytes is {max_bytes}")
@@ -61,8 +59,7 @@ class FrameCache:
     def key(self, source: MediaFile, settings: Mapping[str, Any]) -> str:
         """The key of a file decoded with these settings (JSON values). Reads the file once in its life.
 
-        Raises:
-            OSError: the file cannot be read.
+        Raises OSError: the file cannot be read.
         """
         stat = source.stat()
         digest = _content_hash(source, stat.st_size, stat.st_mtime_ns)

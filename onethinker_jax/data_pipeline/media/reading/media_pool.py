@@ -35,15 +35,13 @@ class MediaPool:
         start_limit: float = 120.0,
         memory_bytes: int = 8 * 2**30,
     ):
-        """
-        Args:
+        """Args:
             workers: how many processes; each starts with its first job.
             time_limit: seconds a job may take before its worker is ended.
             start_limit: seconds a worker may take to start.
             memory_bytes: address space of one worker.
 
-        Raises:
-            ValueError: no workers, or no time.
+        Raises ValueError: no workers, or no time.
         """
         if workers < 1 or time_limit <= 0:
             raise ValueError(f"workers {workers} and time_limit {time_limit} must be positive")
@@ -64,10 +62,9 @@ class MediaPool:
         The function and all that goes in and out must be picklable; the first argument names the job in
         errors, as a path does.
 
-        Raises:
-            MediaError, RecordError: raised by the function.
-            MediaError: it took too long, too much memory, or killed its worker.
-            RuntimeError: another error of the function, or no worker can be started.
+        Raises MediaError, RecordError: raised by the function.
+        Raises MediaError: it took too long, too much memory, or killed its worker.
+        Raises RuntimeError: another error of the function, or no worker can be started.
         """
         worker = self._idle.get()
         try:

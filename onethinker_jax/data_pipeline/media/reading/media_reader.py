@@ -37,12 +37,11 @@ class MediaReader:
         pool: MediaPool | None = None,
         time_limit: float | None = None,
     ):
-        """
-        Args:
-            cache: of frames on disk; default: none.
-            pool: processes that decode; default: this one.
-            time_limit: seconds that decoding one video may take, where it can be stopped between two frames;
-                the pool's own limit ends what hangs inside a frame.
+        """Args:
+        cache: of frames on disk; default: none.
+        pool: processes that decode; default: this one.
+        time_limit: seconds that decoding one video may take, where it can be stopped between two frames;
+            the pool's own limit ends what hangs inside a frame.
         """
         self._cache, self._pool, self._time_limit = cache, pool, time_limit
 
@@ -60,8 +59,7 @@ class MediaReader:
     def image(self, path: MediaFile, bounds: PixelBounds | None) -> np.ndarray:
         """uint8 [H, W, 3] within the bounds; None: in the file's own size.
 
-        Raises:
-            MediaError: missing, damaged, too large, or one side is more than 200 times the other.
+        Raises MediaError: missing, damaged, too large, or one side is more than 200 times the other.
         """
         key = self._key(path, bounds, kind="image")
         if key and (found := self._cached(key)):
@@ -87,8 +85,7 @@ class MediaReader:
 
         `near` are seconds that sampling times move to, see `load_video`.
 
-        Raises:
-            MediaError: as `load_video`; or its worker died or ran out of time.
+        Raises MediaError: as `load_video`; or its worker died or ran out of time.
         """
         moved = {"near": repr(near)} if near else {}  # entries of older runs have no such key
         key = self._key(path, bounds, kind="video", fps=fps, max_frames=max_frames, **moved)
@@ -109,16 +106,14 @@ class MediaReader:
     def image_size(self, path: MediaFile) -> tuple[int, int]:
         """Height and width of `image` without bounds; no pixel is decoded.
 
-        Raises:
-            MediaError: missing, no image, too large.
+        Raises MediaError: missing, no image, too large.
         """
         return probe_image(path) if self._pool is None else self._pool.call(probe_image, path)
 
     def video_size(self, path: MediaFile, *, fps: float, max_frames: int) -> VideoProbe:
         """Size and times of the frames of `video` without bounds; no pixel is decoded.
 
-        Raises:
-            MediaError: as `probe_video`; or its worker died or ran out of time.
+        Raises MediaError: as `probe_video`; or its worker died or ran out of time.
         """
         sampling = {"fps": fps, "max_frames": max_frames, "time_limit": self._time_limit}
         if self._pool is None:
