@@ -131,7 +131,7 @@ def test_a_bad_item_fails_alone(server: Server, client: RewardClient, tmp_path: 
             raising.result()
         with pytest.raises(RewardUnavailable, match=r"failed on item 0: ValueError: .* score nan"):
             endless.result()
-    assert server.metric(r'reward_items_total\{outcome="internal",queue="text"\}') == 2
+    wait_until(lambda: server.metric(r'reward_items_total\{outcome="internal",queue="text"\}') == 2)
 
 
 def test_work_of_a_caller_that_is_gone_is_dropped(
@@ -305,7 +305,7 @@ def test_metrics_count_the_calls(server: Server, client: RewardClient) -> None:
     calls, scored = server.metric(ok), server.metric(r'reward_items_total\{outcome="ok",queue="text"\}')
     assert client.score_text([item(number) for number in range(70)]) == list(range(70))
     assert server.metric(ok) == calls + 2
-    assert server.metric(r'reward_items_total\{outcome="ok",queue="text"\}') == scored + 70
+    wait_until(lambda: server.metric(r'reward_items_total\{outcome="ok",queue="text"\}') == scored + 70)
     assert server.metric(r'reward_call_seconds_count\{method="ScoreText"\}') >= calls + 2
     batched = r'reward_batch_items_sum\{queue="text"\}'
     assert server.metric(batched) <= sum(map(len, batches(server.log)))
