@@ -40,7 +40,7 @@ def overview() -> str:
 def _purpose(preset: object) -> str:
     """The first line of a preset's docstring after its command."""
     first = (inspect.getdoc(preset) or "").splitlines()[0]
-    return first.rpartition("``: ")[2].removeprefix("``").rstrip(".") or first
+    return first.rpartition("`: ")[2].rstrip(".") or first
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_what_there_is() -> None:
     lines = done.stdout.splitlines()
     for name in [*COMMANDS, *PRESETS]:
         (line,) = (line for line in lines if line.startswith(f"  {name} "))
-        assert 10 < len(line) < 120
+        assert 10 < len(line) < 120 and "`" not in line
 
 
 def test_a_reader_who_has_seen_enough_of_the_help() -> None:
