@@ -134,6 +134,8 @@ def test_a_misspelt_preset_or_server_flag_names_the_nearest(capsys: pytest.Captu
 def test_spelling() -> None:
     assert nearest("sam", ["grabcut", "sam2"]) == "sam2" and nearest("zebra", ["grabcut", "sam2"]) is None
     assert (hint("zebra", ["sam2"]), hint("sam", ["sam2"])) == ("", "; did you mean 'sam2'?")
+    flags = ["--rl.prompts-per-step", "--rl.prompts-ahead", "--rl.steps"]
+    assert hint("--rl.prompts", flags) == "; did you mean '--rl.prompts-ahead' or '--rl.prompts-per-step'?"
 
 
 def test_what_there_is() -> None:

@@ -173,7 +173,9 @@ def test_rules():
     down = ("decoder.layers.down_proj.kernel", (3, 96, 64), mesh)
     assert parameter_spec(*down, TRAIN_RULES) == PartitionSpec(None, "tensor", "fsdp")
     assert parameter_spec(*down, DECODE_RULES) == PartitionSpec(None, "tensor", None)
-    assert parameter_spec("decoder.layers.q_norm.scale", (3, 15), mesh, TRAIN_RULES) == PartitionSpec(None, None)
+    assert parameter_spec("decoder.layers.q_norm.scale", (3, 15), mesh, TRAIN_RULES) == PartitionSpec(
+        None, None
+    )
     assert batch_sharding(mesh, 8).spec == PartitionSpec(("data", "fsdp"))
 
 
