@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from onethinker_jax.command_line import flags_of
+from onethinker_jax.data_pipeline.annotate.__main__ import AnnotateSettings
+from onethinker_jax.demo.arguments import Arguments as DemoArguments
+from onethinker_jax.evaluate.arguments import Arguments as EvaluateArguments
+from onethinker_jax.train.config.presets import PRESETS
+from onethinker_jax.train.config.run import TrainConfig
 from tests.places import ROOT
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,3 +39,16 @@ def test_modules_that_a_document_names_are_there(document: Path) -> None:
 
 def test_there_are_documents() -> None:
     assert len(DOCUMENTS) > 10
+
+
+def test_nested_flags_that_documents_name_are_there() -> None:
+    """Such as --rl.rollout.group-size; a section alone is named too. The changelog also names what is gone."""
+    known = set(flags_of(TrainConfig, default=PRESETS["shapes"]()))
+    for settings in (AnnotateSettings, DemoArguments, EvaluateArguments):
+        known |= set(flags_of(settings))
+    sections = {flag.rsplit(".", count)[0] for flag in known for count in range(1, flag.count(".") + 1)}
+    for document in DOCUMENTS:
+        if document.name == "CHANGELOG.md":
+            continue
+        named = set(re.findall(r"--[a-z]+(?:\.[a-z][a-z-]*[a-z])+", document.read_text(encoding="utf-8")))
+        assert not named - known - sections, document.name
