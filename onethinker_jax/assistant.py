@@ -162,9 +162,8 @@ def load(path: str | PathLike[str], **settings: Any) -> Assistant:
     arguments = ModelArguments(model=Path(path), **settings)
     if arguments.dtype not in ("float32", "bfloat16"):
         raise UsageError(f"dtype {arguments.dtype!r} is not float32 or bfloat16")
-    arguments.sampler(
-        prompt_slots=1, prompt_tokens=1, prompt_patches=0
-    )  # names a setting before anything is read
+    # A setting that cannot work is named before anything is read.
+    arguments.sampler(prompt_slots=1, prompt_tokens=1, prompt_patches=0)
     assistant = Assistant(arguments)
     assistant.model()
     return assistant

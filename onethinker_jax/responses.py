@@ -133,7 +133,7 @@ class Sampler:
             for one in some:
                 unfinished[one.prompt].append(one)
             through = sorted(
-                number for number, of_one in unfinished.items() if len(of_one) == settings.group_size
+                number for number, parts in unfinished.items() if len(parts) == settings.group_size
             )
             if through:
                 yield (

@@ -256,7 +256,7 @@ def table_in_markdown() -> str:
     """The table as docs/data.md shows it."""
     lines = ["| problem type | of | answer | annotations kept from | which is |", "|---|---|---|---|---|"]
     for name, row in TABLE.items():
-        forms = dict.fromkeys(f"{task.wording.prompt}" for task in TASKS if task.problem_type == name)
+        forms = dict.fromkeys(task.wording.prompt for task in TASKS if task.problem_type == name)
         least = row.threshold
         cells = (name, ", ".join(row.media), "; video: ".join(forms), f"{least.accuracy:g}", least.meaning)
         lines.append(f"| {' | '.join(cells)} |")

@@ -159,7 +159,7 @@ def check_claim(config: TrainConfig) -> list[str]:
     if not any(any(part.glob("*")) for part in (folder.checkpoints, folder.heldout)):
         return []
     known = set(_names(_plain(TrainConfig())))
-    for name in (name for name, _, _ in differing):
+    for name, _, _ in differing:
         if name not in known and "mixture" not in name:
             raise SettingError(
                 f"{folder.path} holds a run of another version of onethinker_jax, with a setting {name} that this one "

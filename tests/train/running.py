@@ -109,7 +109,7 @@ def hosts(
 def start_together(
     commands: Sequence[Sequence[object]], *, devices: int | None = None
 ) -> list[subprocess.Popen[str]]:
-    """Python with each of these arguments, on so many virtual devices each."""
+    """Python with each of these arguments, on that number of virtual devices each."""
     changed = in_tests()
     if devices is not None:
         changed["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"

@@ -105,7 +105,7 @@ def test_an_interrupt(train, whole, tmp_path, step):
 
 
 class Silent(Listening):
-    """A reward service that stops answering after so many prompts: it is waited for until it is given up."""
+    """A reward service that stops answering after a number of prompts: it is waited for until it is given up."""
 
     def __init__(self, after: int, presses: int = 1):
         super().__init__(after, self.silence)
@@ -163,7 +163,7 @@ def test_an_error_beside_a_rollout_does_not_wait_for_its_scores(train, tmp_path,
 
 
 class Failing(Rule):
-    """Scores so many prompts, then raises, or gives every sample 0, so that no group is left."""
+    """Scores a number of prompts, then raises, or gives every sample 0, so that no group is left."""
 
     def __init__(self, error: type[Exception], working: int):
         super().__init__()

@@ -20,9 +20,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-NEGATIVE = (
-    -1e30
-)  # the score of a key that is not seen; finite, so that m - m' is never infinity minus infinity
+NEGATIVE = -1e30
+"""The score of a key that is not seen; finite, so that m - m' is never infinity minus infinity."""
 
 
 class OnlineSoftmax(NamedTuple):
