@@ -21,7 +21,6 @@ from onethinker_jax.rewards.score import (
     DEFAULT_SETTINGS,
     RewardSettings,
     Score,
-    Variant,
     max_accuracy,
     reward_weights,
 )
@@ -33,13 +32,12 @@ MASK_FRAMES = 16
 
 
 class Scorer:
-    """Scores responses by one variant, one set of settings and one reward service. Thread-safe."""
+    """Scores responses by one set of settings, which name the variant, and one reward service. Thread-safe."""
 
     def __init__(
         self,
         client: RewardClient,
         *,
-        variant: Variant,
         settings: RewardSettings = DEFAULT_SETTINGS,
         pool: ScorePool | None = None,
         media: MediaReader | None = None,
@@ -49,7 +47,6 @@ class Scorer:
         `prompts` is the wording of the questions that a judge of text is shown with the answers.
         """
         self.client, self.settings = client, settings
-        self.variant: Variant = variant
         self._pool, self._media, self._prompts = pool, media or MediaReader(), prompts
 
     def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
@@ -104,7 +101,7 @@ class Scorer:
             score_batch(
                 requests,
                 self.client,
-                variant=self.variant,
+                variant=settings.variant,
                 settings=settings,
                 pool=self._pool,
                 judge_masks=judge_masks,
@@ -119,7 +116,6 @@ class Scorer:
         settings = replace(self.settings, text_normalisation="sigmoid")
         return Scorer(
             self.client,
-            variant=self.variant,
             settings=settings,
             pool=self._pool,
             media=self._media,
@@ -134,12 +130,12 @@ class Scorer:
 
     def max_accuracy(self, record: Record) -> float:
         """The largest accuracy that a response to the record can have."""
-        return max_accuracy(record.problem_type, record.data_type, self.variant, self.settings)
+        return max_accuracy(record.problem_type, record.data_type, self.settings.variant, self.settings)
 
     @property
     def reward_weights(self) -> tuple[float, float, float]:
         """What the reward multiplies accuracy, format and structure with."""
-        return reward_weights(self.variant, self.settings)
+        return reward_weights(self.settings.variant, self.settings)
 
     def masks(self, prompts: Sequence[tuple[Record, StructuredAnswer]]) -> list["PredictedMasks"]:
         """Masks that boxes and points prompt on the pictures of records with true masks, in order.

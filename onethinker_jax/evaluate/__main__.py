@@ -94,7 +94,6 @@ def run(arguments: Arguments) -> None:
         fit, prompts = fitted(settings, prompts, len(records), arguments.prompts_ahead)
         scorer = Scorer(
             client,
-            variant=arguments.reward.variant,
             settings=arguments.reward,
             pool=pool,
             media=processor.media,

@@ -115,7 +115,6 @@ def _make_scorer(
 ) -> Scorer:
     return Scorer(
         client,
-        variant=config.reward.variant,
         settings=config.reward,
         pool=pool,
         media=processor.media,

@@ -61,7 +61,7 @@ class Boxes:
 
 
 def scorer(client: Any, **settings: Any) -> Scorer:
-    return Scorer(client, variant="released", settings=RewardSettings(**settings))
+    return Scorer(client, settings=RewardSettings(**settings))
 
 
 def record(number: int, problem_type: str, data_type: str, **fields: Any) -> Record:

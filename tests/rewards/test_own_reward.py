@@ -86,7 +86,7 @@ def scorer(name: str, folder: Path, pool: ScorePool | None = None) -> Scorer:
     """One without a reward service: a reward of one's own asks none."""
     nobody: Any = None
     return Scorer(
-        nobody, variant="paper", settings=RewardSettings(module=f"{folder}/own.py:{name}"), pool=pool
+        nobody, settings=RewardSettings(variant="paper", module=f"{folder}/own.py:{name}"), pool=pool
     )
 
 

@@ -137,7 +137,8 @@ def test_answers_that_are_all_cut_off_train_nothing(train, policy, tmp_path):
 def test_the_weights_of_the_reward_parts(variant, settings):
     """GDPO's defaults are what the reward itself sums its parts with, whatever its settings."""
     client: Any = None  # nothing is judged
-    scorer = Scorer(client, variant=variant, settings=settings)
+    settings = replace(settings, variant=variant)
+    scorer = Scorer(client, settings=settings)
     gdpo = replace(SETTINGS, advantage=AdvantageConfig(method="gdpo"))
     weights = advantage_config(gdpo, scorer).weights
     lines = (GOLDEN / "rewards_released.jsonl").read_text().splitlines()

@@ -16,7 +16,7 @@ from onethinker_jax.data_pipeline.records.record import Record, read_records, ta
 from onethinker_jax.evaluate.evaluation import by_task, evaluate, read_predictions, write_predictions
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, Samples
-from onethinker_jax.rewards.score import Variant, max_overall
+from onethinker_jax.rewards.score import RewardSettings, Variant, max_overall
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS, Task
 from onethinker_jax.train.advantages import init_moments
@@ -207,7 +207,7 @@ def test_scores_of_both_variants(folder: Path, variant: Variant) -> None:
         for answers in kinds.values()
         for _ in ("text", "image")
     ]
-    scorer = Scorer(client, variant=variant)
+    scorer = Scorer(client, settings=RewardSettings(variant=variant))
     scores = scorer(records, texts)
     for (without, with_picture), kind in zip(zip(scores[::2], scores[1::2], strict=True), kinds, strict=True):
         assert without == with_picture, kind
@@ -229,13 +229,18 @@ def test_evaluated_beside_media(policy, sampler, records, tmp_path):
     )
     one_each = Sampler(policy[0], sampler.processor, settings, mesh=make_mesh())
     params = one_each.placed(policy[1])
-    predictions = evaluate(one_each, params, records[:6], Scorer(client, variant="paper"))
+    predictions = evaluate(
+        one_each, params, records[:6], Scorer(client, settings=RewardSettings(variant="paper"))
+    )
     tasks = {result.task: result.records for result in by_task(predictions)}
     assert sum(tasks.values()) == 6 and {name.rpartition(" ")[2] for name in tasks} == {"(image)", "(text)"}
     write_predictions(tmp_path / "p.jsonl", predictions)
     assert read_predictions(tmp_path / "p.jsonl", records[:6]) == predictions
     alone = evaluate(
-        one_each, params, [r for r in records[:6] if r.data_type == "text"], Scorer(client, variant="paper")
+        one_each,
+        params,
+        [r for r in records[:6] if r.data_type == "text"],
+        Scorer(client, settings=RewardSettings(variant="paper")),
     )
     assert [p.response for p in alone] == [p.response for p in predictions if p.record.data_type == "text"]
 
@@ -255,7 +260,7 @@ def test_pages_show_a_question_without_a_picture(text: Record, tmp_path: Path) -
     """The rollouts of a step, and the run's page: no picture, no empty frame, the text over the whole width."""
     texts = ["<think>I add.</think>\n<answer>7</answer>", "<think>?</think>\n<answer>8</answer>", "cut"]
     client: Any = Judge()
-    (scores,) = Scorer(client, variant="paper")([text], [texts])
+    (scores,) = Scorer(client, settings=RewardSettings(variant="paper"))([text], [texts])
     tokens = [np.arange(5, dtype=np.int32)] * 3
     prompt: Any = None
     samples = Samples(tokens, [np.zeros(5, np.float32)] * 3, [True, True, False], texts)

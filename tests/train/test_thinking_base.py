@@ -25,6 +25,7 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.answers import has_strict_format
+from onethinker_jax.rewards.score import RewardSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config.run import LogSettings
 from onethinker_jax.train.pages.gallery import card_html, gallery_item, stage_answer
@@ -105,7 +106,7 @@ def records(tmp_path: Path) -> list[Record]:
 @pytest.fixture
 def scorer() -> Scorer:
     client: Any = None
-    return Scorer(client, variant="paper")
+    return Scorer(client, settings=RewardSettings(variant="paper"))
 
 
 def test_predictions_hold_the_whole_response(

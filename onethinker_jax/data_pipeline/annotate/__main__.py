@@ -257,7 +257,7 @@ def _filter(
         (settings.out / "dropped.jsonl").open("w", encoding="utf-8") as dropped,
         Progress(*columns, console=console) as progress,
     ):
-        scorer = Scorer(client, variant=settings.reward.variant, settings=settings.reward, pool=pool).single()
+        scorer = Scorer(client, settings=settings.reward, pool=pool).single()
 
         def shares(records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[float]]:
             """Accuracies as shares of the most that the record's task gives."""

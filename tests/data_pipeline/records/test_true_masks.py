@@ -110,7 +110,7 @@ def test_masks_lie_on_their_frames(folder, name):
     for rle, number in zip(truth.rles, numbers, strict=True):
         np.testing.assert_array_equal(decode_rle(rle), moving(number))
     client: Any = Tracker()
-    made = Scorer(client, variant="released").predict_masks(record, ANSWER)
+    made = Scorer(client).predict_masks(record, ANSWER)
     assert made is not None and made.iou == 1.0
     (shown,) = client.frames
     compared = [number for number in shown if number in numbers]
@@ -131,7 +131,7 @@ def test_a_long_video_and_another_rate(tmp_path):
     row = video_row(rles([f"{n:05d}" for n in numbers], numbers), 30)
     (record,) = read_records(write_rows(tmp_path / "eval.json", [row]))
     client: Any = Tracker()
-    made = Scorer(client, variant="released").predict_masks(record, ANSWER)
+    made = Scorer(client).predict_masks(record, ANSWER)
     assert made is not None and made.iou == 1.0 and set(client.frames[0]) <= set(numbers)
 
 
@@ -195,7 +195,7 @@ def test_masks_behind_the_end(folder):
     ):
         inspect_media(record, fps=2, max_frames=16, time_limit=60)
     client: Any = Tracker()
-    made = Scorer(client, variant="released").predict_masks(record, ANSWER)
+    made = Scorer(client).predict_masks(record, ANSWER)
     assert made is not None and made.iou == 1.0  # of the first frame
 
 
@@ -217,8 +217,8 @@ def test_pictures_are_read_once_for_all_samples_of_a_record(folder):
     rows = [video_row(rles(ALL, range(FRAMES))), image_row(encode_rle(moving(0)))]
     records = read_records(write_rows(folder / "two.json", rows))
     reader, client = CountingReader(), Tracker()
-    settings = RewardSettings(segmentation_reward="mask")
-    scorer = Scorer(client, variant="paper", settings=settings, media=reader)  # type: ignore[arg-type]
+    settings = RewardSettings(variant="paper", segmentation_reward="mask")
+    scorer = Scorer(client, settings=settings, media=reader)  # type: ignore[arg-type]
     response = f"<think>a</think>{ANSWER}"
     scores = scorer(records, [[response] * 4] * 2)  # without a true box or points: masks alone are compared
     assert [[one.accuracy for one in samples_of_prompt] for samples_of_prompt in scores] == [[1.0] * 4] * 2
@@ -230,7 +230,8 @@ def test_a_record_without_an_answer_is_scored_by_its_masks(folder, variant):
     rows = [video_row(rles(ALL, range(FRAMES))), rl_row(problem_id=8)]
     records = read_records(write_rows(folder / "two.json", rows))
     client: Any = Tracker()
-    scores = Scorer(client, variant=variant)(records, [[f"<think>a</think>{ANSWER}"], ["<answer>A</answer>"]])
+    scorer = Scorer(client, settings=RewardSettings(variant=variant))
+    scores = scorer(records, [[f"<think>a</think>{ANSWER}"], ["<answer>A</answer>"]])
     assert [samples_of_prompt[0].accuracy for samples_of_prompt in scores] == [1.0, 1.0]
     with pytest.raises(
         RecordError, match=r"two\.json: record 1 .*: answer: is missing, which .* points needs"
