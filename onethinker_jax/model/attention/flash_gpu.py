@@ -189,9 +189,8 @@ def _forward_kernel(
 
     nothing = begin((tiles.outer,), _columns(size), keepdims=False)
     m, l, acc = jax.lax.fori_loop(0, count[...], meet, nothing)
-    sees = (
-        m > NEGATIVE
-    )  # the sums over keys before a query's first seen key have been multiplied by alpha = 0
+    # The sums over keys before a query's first seen key have been multiplied by alpha = 0.
+    sees = m > NEGATIVE
     divisor = jnp.where(sees, l, 1.0)
     _store(out, jnp.where(sees[:, None], acc, 0.0) / divisor[:, None], size)
     logsumexp[...] = jnp.where(sees, m, 0.0) + jnp.log2(divisor)

@@ -216,9 +216,8 @@ def _forward_kernel(
 
     @pl.when(edges[at] & LAST != 0)
     def _() -> None:
-        sees = (
-            m[...] > NEGATIVE
-        )  # the sums over keys before a query's first seen key were multiplied by alpha = 0
+        # The sums over keys before a query's first seen key were multiplied by alpha = 0.
+        sees = m[...] > NEGATIVE
         divisor = jnp.where(sees, l[...], 1.0)
         out[...] = (jnp.where(sees[:, :1], acc[...], 0.0) / divisor[:, :1]).astype(out.dtype)
         logsumexp[...] = (m[...] + jnp.log(divisor)).T[:1]

@@ -23,9 +23,8 @@ from onethinker_jax.train.config.presets_qwen3_vl import (
 )
 from onethinker_jax.train.config.run import TrainConfig
 
-PROMPT_BUCKETS = (
-    4  # up to 16,384, 8,192, 4,096 and 2,048 tokens: most prompts with one image fit in the smallest
-)
+PROMPT_BUCKETS = 4
+"""Up to 16,384, 8,192, 4,096 and 2,048 tokens: most prompts with one image fit in the smallest."""
 
 
 def _on(base: TrainConfig, name: str, mesh: MeshSettings, *, rows: int, heldout_slots: int) -> TrainConfig:
