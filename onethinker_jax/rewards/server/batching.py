@@ -40,8 +40,8 @@ class BatchingQueue(Generic[Item, Result]):
     `replicas` are functions that make a replica on its thread: a function of a batch that returns one result
     an item. `ready` has a future a replica, done once it is made. Where a batch raises, its items run again
     one by one: only those that raise alone get the error. An item whose future is cancelled before its batch
-    is taken never runs. `on_batch(items, dropped, seconds)` is told of every batch. The threads are daemons: a
-    back end that never returns does not keep the process.
+    is taken never runs. `on_batch(items, dropped, seconds)` is told of every batch, and of dropped items that a
+    submission finds first. The threads are daemons: a back end that never returns does not keep the process.
     """
 
     def __init__(
@@ -77,8 +77,10 @@ class BatchingQueue(Generic[Item, Result]):
         """A future an item. All are queued or none: raises QueueFull."""
         jobs = [_Job[Item, Result](item) for item in items]
         with self._changed:
-            if any(job.future.cancelled() for job in self._jobs):  # they hold frames, and places
-                self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
+            left = deque(job for job in self._jobs if not job.future.cancelled())
+            if dropped := len(self._jobs) - len(left):  # they hold frames, and places
+                self._jobs = left
+                self._on_batch(0, dropped, 0.0)
             if len(self._jobs) + len(jobs) > self.max_waiting:
                 waiting = f"{len(self._jobs)} of {self.max_waiting} places are taken"
                 raise QueueFull(f"the {self.name} queue has no room for {len(jobs)} items: {waiting}")
