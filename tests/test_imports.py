@@ -59,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "data_pipeline.drawing": {*MEDIA, "data_pipeline.records", "rewards"},
     "data_pipeline.shapes": {"data_pipeline.processor"},
+    "data_pipeline.sources": {*MEDIA, "data_pipeline.records", "data_pipeline.processor"},
     "data_pipeline.check": {*DATA, "rewards"},
     "data_pipeline.annotate": {*DATA, *REWARDS, "scoring"},  # a tool on top
     "responses": {*DATA, "model", "model.generation"},
@@ -69,7 +70,14 @@ ALLOWED: dict[str, set[str]] = {
         *("data_pipeline.processor", "data_pipeline.records", "rewards", "rewards.equivalence"),
         *("model", "model.generation", "model_arguments", "question", "responses"),
     },
-    "evaluate": {*DATA, *REWARDS, "model", "responses", "scoring", "model_arguments"},
+    "evaluate": {
+        *DATA,
+        *REWARDS,
+        *("data_pipeline.sources", "evaluate.benchmarks", "evaluate.metrics"),
+        *("model", "responses", "scoring", "model_arguments"),
+    },
+    "evaluate.benchmarks": {"data_pipeline.sources", "data_pipeline.records"},
+    "evaluate.metrics": {"data_pipeline.sources", "data_pipeline.records", "evaluate.benchmarks", *REWARDS},
     "demo": {
         *DATA,
         "rewards",
