@@ -123,10 +123,10 @@ def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int]
     tokens, patches = make_prompt(settings.prompt)
     graphdef, params = nnx.split(load_hf(directory, dtype=jnp.dtype(settings.dtype)))
     shared = settings.variant == "shared"
-    rows, slots = (1, settings.samples) if shared else (settings.samples, 1)
+    prompt_slots, sample_slots = (1, settings.samples) if shared else (settings.samples, 1)
     shape = GenerationShape(
-        rows=rows,
-        slots=slots,
+        prompt_slots=prompt_slots,
+        sample_slots=sample_slots,
         prompt_buckets=((len(tokens), len(patches)),),
         prefill_rows=1,
         kv_dtype=settings.kv_dtype or settings.dtype,
@@ -142,13 +142,13 @@ def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int]
             np.full(len(numbers), following, np.int32),
         )
 
-    prompts = Prompts([(len(tokens), len(patches))] * rows, stack)
+    prompts = Prompts([(len(tokens), len(patches))] * prompt_slots, stack)
 
     def call(number: int) -> int:
         if number == 0:
             decoding.warm_up(params)
             return 0
-        parts = decoding(params, prompts, samples=slots, seed=0, step=number)
+        parts = decoding(params, prompts, samples=sample_slots, seed=0, step=number)
         return sum(len(one.tokens) for part in parts for one in part)
 
     return call

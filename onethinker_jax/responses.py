@@ -119,7 +119,7 @@ class Sampler:
             inputs, lengths = stack_prompts(chosen, tokens=tokens, patches=patches)
             return inputs, lengths, np.array([prompt.next_position for prompt in chosen], np.int32)
 
-        params = self.placed(params)
+        params = self.decoding_params(params)
         stream = self._decoding(
             params,
             Prompts(sizes(), stack, self._first, self._stride, ahead),
@@ -141,13 +141,13 @@ class Sampler:
                     [self._samples(openings.pop(number), unfinished.pop(number)) for number in through],
                 )
 
-    def placed(self, params: nnx.State) -> nnx.State:
+    def decoding_params(self, params: nnx.State) -> nnx.State:
         """Parameters as this sampler wants them, which it is then quick to be given again."""
         return decoding_layout(params, self.mesh, self.compute_dtype)
 
     def warm_up(self, params: nnx.State) -> None:
         """Compiles what sampling runs, which the first call would do otherwise."""
-        self._decoding.warm_up(self.placed(params))
+        self._decoding.warm_up(self.decoding_params(params))
 
     def prompt(self, record: Record) -> Example:
         """The record's prompt; raises PackingError naming the record when it exceeds the settings' sizes."""
@@ -216,11 +216,11 @@ def generation_shape(settings: SamplerSettings, compute_dtype: str, shards: int)
     """The device's shapes for the settings; prompts are prefilled in a multiple of `shards`."""
     prefill_rows = settings.prefill_rows or min(settings.together, 8)
     return GenerationShape(
-        rows=settings.together,
-        slots=min(settings.sample_slots or settings.group_size, settings.group_size),
+        prompt_slots=settings.together,
+        sample_slots=min(settings.sample_slots or settings.group_size, settings.group_size),
         prompt_buckets=settings.buckets(),
         prefill_rows=-(-prefill_rows // shards) * shards,
         decode_block=min(settings.decode_block, settings.max_new_tokens),
         kv_dtype=settings.kv_dtype or compute_dtype,
-        prefill_tokens=settings.prefill_chunk_tokens,
+        prefill_chunk_tokens=settings.prefill_chunk_tokens,
     )

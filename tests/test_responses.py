@@ -91,9 +91,9 @@ def test_parts_are_the_whole(made, free):
     seen = []
     for numbers, samples in sampler.parts(params, prompts, seed=1, step=2):
         seen.append(numbers)
-        for number, of_one in zip(numbers, samples, strict=True):
-            jax.tree.map(np.testing.assert_array_equal, of_one.tokens, free[number].tokens)
-            assert of_one.texts == free[number].texts
+        for number, samples_of_prompt in zip(numbers, samples, strict=True):
+            jax.tree.map(np.testing.assert_array_equal, samples_of_prompt.tokens, free[number].tokens)
+            assert samples_of_prompt.texts == free[number].texts
     assert sorted(number for part in seen for number in part) == [0, 1, 2, 3, 4]
     assert len(seen) > 1
 
@@ -123,8 +123,8 @@ def test_prompts_read_ahead_are_all_that_is_kept(made, free, ahead):
     for numbers, samples in sampler.parts(params, coming(), seed=1, step=2, ahead=ahead):
         found.update(zip(numbers, samples, strict=True))
     assert sorted(found) == [0, 1, 3, 4]
-    for number, of_one in found.items():
-        assert of_one.texts == free[number].texts
+    for number, samples_of_prompt in found.items():
+        assert samples_of_prompt.texts == free[number].texts
     gc.collect()
     assert not alive and most <= min(ahead + 1, 4)  # and the one that has just been read
 
@@ -156,7 +156,7 @@ def test_prompts_dealt_out_to_processes_give_the_same_samples(made, free):
     assert unlike(params, prompts[1::2], seed=1, step=2)[0].texts != free[1].texts
 
 
-def test_prompts_in_pieces_give_the_same_samples(made, free):
+def test_prompts_in_chunks_give_the_same_samples(made, free):
     processor, graphdef, params, prompts = made
     settings = replace(SETTINGS, prefill_chunk_tokens=9)
     sampler = Sampler(graphdef, processor, settings, mesh=make_mesh())

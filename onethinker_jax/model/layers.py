@@ -1,4 +1,4 @@
-"""The pieces both towers are made of: linear maps, norms, and the stacking of equal layers for a scan."""
+"""The parts both towers are made of: linear maps, norms, and the stacking of equal layers for a scan."""
 
 from collections.abc import Callable
 from typing import Literal

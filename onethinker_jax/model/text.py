@@ -4,7 +4,7 @@ The SwiGLU of a layer is one (dense) or a choice among experts (`moe.py`).
 
 DeepStack features are added to the visual positions after each of the first n layers; in training those layers and the
 rest are two scans over one stack of parameters. Four ways through the same block: `__call__` over packed rows,
-`prefill` of prompts, which keeps keys and values, `prefill_piece` for the next tokens of prompts, and `decode`
+`prefill` of prompts, which keeps keys and values, `prefill_chunk` for the next tokens of prompts, and `decode`
 for one token of each slot of a cache.
 """
 
@@ -175,7 +175,7 @@ class Decoder(nnx.Module):
         x, kv = jax.lax.scan(body, x, (params, jnp.arange(self.config.num_layers)))
         return self.norm(x), kv
 
-    def prefill_piece(
+    def prefill_chunk(
         self,
         x: Float[Array, "P C D"],
         positions: Int[Array, "P 3 C"],

@@ -30,7 +30,7 @@ from onethinker_jax.train.heldout import sampled_stages, stages_of
 from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.plan_programs import place_shapes, state_shapes
+from onethinker_jax.train.plan_programs import shard_shapes, state_shapes
 from onethinker_jax.train.policy import abstract_model
 from onethinker_jax.train.run import Ready, begin, connect_service, open_log, prepare
 
@@ -192,7 +192,7 @@ def stage_memory(config: TrainConfig, ready: Ready, sizes: Qwen3VLConfig) -> lis
                 StageMemory("RL, rollouts", resting | _decoding(rollout, config, ready, graphdef, shapes))
             )
         answers = _decoding(config.evaluation.sampler, config, ready, graphdef, shapes)
-        weights = {"parameters": device_bytes(place_shapes(shapes, tree_shardings(shapes, mesh)))}
+        weights = {"parameters": device_bytes(shard_shapes(shapes, tree_shardings(shapes, mesh)))}
         found.append(StageMemory("held-out answers", weights | answers))
     return found
 
@@ -211,8 +211,8 @@ def _decoding(
     cache = jax.eval_shape(functions.empty, weights)
     kinds = {"KV cache": device_bytes(cache) / mesh.size}
     if mesh.size > 1 or dtype != config.model.master_dtype:
-        placed = place_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
-        kinds["weights to decode"] = device_bytes(placed)
+        sharded = shard_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
+        kinds["weights to decode"] = device_bytes(sharded)
     return kinds
 
 

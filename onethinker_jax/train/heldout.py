@@ -105,7 +105,7 @@ class HeldOut:
             f"answers at temperature {self.config.rl.rollout.temperature:g}" if sampled else "greedy answers"
         )
         log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
-        params = sampler.placed(params)
+        params = sampler.decoding_params(params)
         mine = self.records[hosts.index :: hosts.count]
         doing = log.doing(f"held-out records, {stage} model: {what}", len(mine), unit="records")
         with jax.set_mesh(sampler.mesh), doing as progress:

@@ -21,7 +21,7 @@ from onethinker_jax.train.run_folder import RunFolder
 
 Result = TypeVar("Result")
 
-PIECE = 2**16  # bytes that go between processes at a time
+CHUNK_BYTES = 2**16  # of a message that go between processes at a time
 HEADER = 8  # bytes that say how long a message is
 
 
@@ -47,10 +47,10 @@ class Hosts:
             return [value]
         text = json.dumps(value).encode()
         mine = len(text).to_bytes(HEADER, "little") + text
-        pieces = [_exchange(mine, 0)]
-        sizes = [HEADER + int.from_bytes(row[:HEADER].tobytes(), "little") for row in pieces[0]]
-        pieces += [_exchange(mine, start) for start in range(PIECE, max(sizes), PIECE)]
-        rows = np.concatenate(pieces, axis=1)
+        chunks = [_exchange(mine, 0)]
+        sizes = [HEADER + int.from_bytes(row[:HEADER].tobytes(), "little") for row in chunks[0]]
+        chunks += [_exchange(mine, start) for start in range(CHUNK_BYTES, max(sizes), CHUNK_BYTES)]
+        rows = np.concatenate(chunks, axis=1)
         return [json.loads(row[HEADER:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
     def any(self, flag: bool) -> bool:
@@ -145,11 +145,11 @@ class Hosts:
 
 
 def _exchange(message: bytes, start: int) -> np.ndarray:
-    """uint8 [processes, PIECE], a piece of every process's message: of one size, or each would be compiled."""
-    piece = np.zeros(PIECE, np.uint8)
-    part = message[start : start + PIECE]
-    piece[: len(part)] = np.frombuffer(part, np.uint8)
-    return multihost_utils.process_allgather(piece)
+    """uint8 [processes, CHUNK_BYTES], a chunk of every process's message: of one size, or each would be compiled."""
+    chunk = np.zeros(CHUNK_BYTES, np.uint8)
+    part = message[start : start + CHUNK_BYTES]
+    chunk[: len(part)] = np.frombuffer(part, np.uint8)
+    return multihost_utils.process_allgather(chunk)
 
 
 ALONE = Hosts()

@@ -80,7 +80,7 @@ def plan_programs(
         programs += _rl_programs(config, policy, shapes, sizes, moves=everything)
     if everything:
         answers = config.evaluation.sampler
-        params = place_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES))
+        params = shard_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES))
         heldout = _Sampler("held-out", answers, answers.together, {"parameters": params})
         programs += _sampling_programs(heldout, policy, shapes, sizes, moves=True)
     return programs
@@ -160,9 +160,9 @@ def _sampling_programs(
     shape = generation_shape(settings, dtype, shards)
     functions = make_programs(policy.graphdef, _distribution(settings, sizes), shape)
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
-    weights = place_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
+    weights = shard_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
     fresh: Any = functions.empty
-    cache = place_shapes(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
+    cache = shard_shapes(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
     beside = {**sampler.resident, "KV cache": cache}
     programs = _prefill_programs(sampler, functions, shape, weights, beside, sizes, mesh)
     beside, moving = sampler.resident, []
@@ -176,14 +176,14 @@ def _sampling_programs(
         zero = jnp.int32(0)
         return functions.decode_block(weights, cache, slots, key, zero, zero, zero)
 
-    row, slot = (shape.rows,), (shape.rows, shape.slots)
+    row, slot = (shape.prompt_slots,), (shape.prompt_slots, shape.sample_slots)
     numbers = [jax.ShapeDtypeStruct(size, jnp.int32) for size in (row, slot, slot, slot)]
     key = jax.eval_shape(lambda: jax.random.key(0))
     slots = Slots(*numbers, live=jax.ShapeDtypeStruct(slot, jnp.bool_))
-    samples = sampler.prompts * settings.group_size / (shape.rows * shape.slots)
+    samples = sampler.prompts * settings.group_size / (shape.prompt_slots * shape.sample_slots)
     runs = math.ceil(samples * settings.max_new_tokens / shape.decode_block)
     arguments = {"weights to decode": weights, "KV cache": cache, "batch": (slots, key)}
-    tokens = shape.rows * shape.slots * shape.decode_block
+    tokens = shape.prompt_slots * shape.sample_slots * shape.decode_block
     jitted = jax.jit(decode, donate_argnums=1)
     name = f"{sampler.stage} decoding"
     programs.append(Program(name, jitted, arguments, beside, runs, tokens, trips=shape.decode_block))
@@ -205,8 +205,8 @@ def _moving_programs(
     at = jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
     into = {"KV cache": cache, "prompts that wait": prompts, "batch": at}
     programs = [Program(f"{sampler.stage} filling", functions.insert, into, beside, runs, 0)]
-    if shards == 1 and shape.rows > 1 and shape.halvings:
-        half = jax.ShapeDtypeStruct((shape.rows // 2,), jnp.int32)
+    if shards == 1 and shape.prompt_slots > 1 and shape.halvings:
+        half = jax.ShapeDtypeStruct((shape.prompt_slots // 2,), jnp.int32)
         out_of = {"KV cache": cache, "batch": half}
         programs.append(Program(f"{sampler.stage} halving", functions.take, out_of, beside, 1, 0))
     return programs
@@ -217,7 +217,7 @@ def _result(program: Program) -> Any:
     function: Any = program.function
     arguments = program.arguments.values()
     shardings = function.lower(*arguments).compile().output_shardings
-    return place_shapes(jax.eval_shape(function, *arguments), shardings)
+    return shard_shapes(jax.eval_shape(function, *arguments), shardings)
 
 
 def _prefill_programs(
@@ -229,7 +229,7 @@ def _prefill_programs(
     sizes: Qwen3VLConfig,
     mesh: Mesh,
 ) -> list[Program]:
-    """Prompts whole, or their media and then their pieces, each as if it were the last one."""
+    """Prompts whole, or their media and then their chunks, each as if it were the last one."""
     settings, stage = sampler.settings, sampler.stage
     longest = settings.prompt_tokens
     prompts = _batch(shape.prefill_rows, longest, settings.prompt_patches, sizes, mesh).inputs
@@ -244,27 +244,27 @@ def _prefill_programs(
     def embed(weights: nnx.State, batch: tuple[ModelInputs, Any, Any]) -> Any:
         return functions.embed(weights, *batch)
 
-    def piece(weights: nnx.State, batch: tuple[Embedded, Any], prompts: Prefilled) -> Prefilled:
-        return functions.prefill_piece(weights, batch[0], prompts, batch[1])
+    def prefill_chunk(weights: nnx.State, batch: tuple[Embedded, Any], prompts: Prefilled) -> Prefilled:
+        return functions.prefill_chunk(weights, batch[0], prompts, batch[1])
 
     arguments: dict[str, Any] = {"weights to decode": weights, "batch": batch}
-    if shape.prefill_tokens is None:
+    if shape.prefill_chunk_tokens is None:
         return [Program(f"{stage} prefill", jax.jit(prefill), arguments, beside, runs, tokens)]
     media = jax.jit(embed)
     shardings = media.lower(weights, batch).compile().output_shardings
-    embedded, computed = place_shapes(jax.eval_shape(embed, weights, batch), shardings)
+    embedded, computed = shard_shapes(jax.eval_shape(embed, weights, batch), shardings)
     start = jax.ShapeDtypeStruct((), jnp.int32)
-    of_piece = {
+    chunk_arguments = {
         "weights to decode": weights,
         "batch": (embedded, start),
         "prompts' keys and values": computed,
     }
-    pieces = len(shape.piece_starts(longest, longest))
-    in_piece = shape.prefill_rows * shape.piece(longest)
-    jitted = jax.jit(piece, donate_argnums=2)
+    chunks = len(shape.chunk_starts(longest, longest))
+    chunk_tokens = shape.prefill_rows * shape.chunk_size(longest)
+    jitted = jax.jit(prefill_chunk, donate_argnums=2)
     return [
         Program(f"{stage} media", media, arguments, beside, runs, tokens),
-        Program(f"{stage} prefill", jitted, of_piece, beside, runs * pieces, in_piece),
+        Program(f"{stage} prefill", jitted, chunk_arguments, beside, runs * chunks, chunk_tokens),
     ]
 
 
@@ -318,25 +318,25 @@ def _update_programs(
 def state_shapes(
     shapes: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
 ) -> tuple[TrainState, nnx.State]:
-    """The train state and the gradient sums, placed as `init_state` and `Update.zeros` place them."""
+    """The train state and the gradient sums, laid out as `init_state` and `Update.zeros` lay them out."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     layout = tree_shardings(shapes, mesh, TRAIN_RULES)
-    params = place_shapes(shapes, layout)
+    params = shard_shapes(shapes, layout)
     moments = optimizer_shapes(optimizer, shapes)
     tasks_shape = jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), init_moments(tasks)))
-    step, task_moments = place_shapes(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
+    step, task_moments = shard_shapes(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
     gradients = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
     state = TrainState(
         params,
-        place_shapes(moments, tree_shardings(moments, mesh)),
+        shard_shapes(moments, tree_shardings(moments, mesh)),
         step,
         task_moments,
         params if reference else None,
     )
-    return state, place_shapes(gradients, layout)
+    return state, shard_shapes(gradients, layout)
 
 
-def place_shapes(tree: Any, shardings: Any) -> Any:
+def shard_shapes(tree: Any, shardings: Any) -> Any:
     """The shapes of a tree, laid out by the shardings."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -350,7 +350,7 @@ def _rows(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruc
 
 
 def _batch(rows: int, tokens: int, patches: int, sizes: Qwen3VLConfig, mesh: Mesh) -> Batch:
-    """The arrays of `Batch` as `shard_rows` places them."""
+    """The arrays of `Batch` as `shard_rows` lays them out."""
 
     def array(dtype: Any, *shape: int) -> Any:
         return _rows((rows, *shape), dtype, mesh)

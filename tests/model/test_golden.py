@@ -31,7 +31,7 @@ def test_equal_to_the_committed_numbers(golden, short, tmp_path):
     for kind, prompt in zip(tiny.KINDS, prompts, strict=True):
         got = run(tiny.rows([[prompt]], side=side))[0, : len(prompt.tokens) : 2]
         np.testing.assert_allclose(got, golden[f"{short}/{kind}/logits"], atol=5e-5, rtol=0, err_msg=kind)
-    run = batching(model, sampling(temperature=0.0), shape_of(rows=5, slots=1))
+    run = batching(model, sampling(temperature=0.0), shape_of(prompt_slots=5, sample_slots=1))
     drawn = run(prompts, 1)
     for number, kind in enumerate(tiny.KINDS):
         assert drawn[number, 0].tokens.tolist() == golden[f"{short}/{kind}/greedy"].tolist(), kind

@@ -108,24 +108,24 @@ def test_a_layer_is_gathered_whole_and_its_gradient_is_sharded():
 def test_sampling_equals_one_device(checkpoint):
     """Six prompts in four rows over four data shards, heads over two devices, weights moved to decode."""
     prompts = [tiny.example("text", seed=seed) for seed in range(6)]
-    shape = shape_of(rows=4, slots=2, prefill_rows=4, decode_block=5)
+    shape = shape_of(prompt_slots=4, sample_slots=2, prefill_rows=4, decode_block=5)
     equals_one_device(checkpoint, prompts, shape, shape)
 
 
 @needs_eight
 @pytest.mark.parametrize("checkpoint", ["experts"], indirect=True)
-def test_prompts_in_pieces_equal_whole_ones_on_one_device(checkpoint):
-    """Images, videos and DeepStack features in pieces, the fifth prompt's behind decode blocks."""
+def test_prompts_in_chunks_equal_whole_ones_on_one_device(checkpoint):
+    """Images, videos and DeepStack features in chunks, the fifth prompt's behind decode blocks."""
     prompts = [tiny.example(kind) for kind in ("image and video", "text", "one image", "video", "text")]
-    whole = shape_of(rows=4, slots=2, prefill_rows=4, decode_block=5)
-    equals_one_device(checkpoint, prompts, replace(whole, prefill_tokens=7), whole)
+    whole = shape_of(prompt_slots=4, sample_slots=2, prefill_rows=4, decode_block=5)
+    equals_one_device(checkpoint, prompts, replace(whole, prefill_chunk_tokens=7), whole)
 
 
-def equals_one_device(checkpoint, prompts, shape, shape_of_one):
+def equals_one_device(checkpoint, prompts, shape, one_device_shape):
     """Samples on eight devices; and nothing compiles after the first call."""
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     config = sampling(max_new_tokens=12, eos_ids=tuple(range(0, 150, 12)))
-    expected = batching(load_hf(checkpoint), config, shape_of_one)(prompts, 3)
+    expected = batching(load_hf(checkpoint), config, one_device_shape)(prompts, 3)
     model = load_hf(checkpoint, mesh=mesh)
     graphdef, params = nnx.split(model)
     params = decoding_layout(params, mesh, "float32", donate=True)

@@ -30,12 +30,16 @@ def test_logits_equal_transformers(pairs, name):
         np.testing.assert_allclose(padded[place], expected, atol=BAR, rtol=0)
 
 
-@pytest.mark.parametrize("prefill_tokens", [None, 16])
-def test_prompts_of_text_sampled_alone_and_beside_media(pairs, prefill_tokens):
-    """Prefill of text alone, of both at once, whole and in pieces; nothing compiles for the one or the other."""
+@pytest.mark.parametrize("prefill_chunk_tokens", [None, 16])
+def test_prompts_of_text_sampled_alone_and_beside_media(pairs, prefill_chunk_tokens):
+    """Prefill of text alone, of both at once, whole and in chunks; nothing compiles for the one or the other."""
     model = pairs("tied").model
     shape = shape_of(
-        rows=3, slots=2, prefill_rows=2, prefill_tokens=prefill_tokens, prompt_buckets=((48, 32), (96, 128))
+        prompt_slots=3,
+        sample_slots=2,
+        prefill_rows=2,
+        prefill_chunk_tokens=prefill_chunk_tokens,
+        prompt_buckets=((48, 32), (96, 128)),
     )
     run = batching(model, sampling(), shape)
     media = [tiny.example(kind) for kind in ("one image", "video", "image and video")]
@@ -55,7 +59,7 @@ def test_prompts_of_text_sampled_alone_and_beside_media(pairs, prefill_tokens):
 
 def test_greedy_answers_of_text_do_not_depend_on_the_crowd(pairs):
     model = pairs("tied").model
-    run = batching(model, sampling(temperature=0.0), shape_of(rows=3, slots=1, prefill_rows=2))
+    run = batching(model, sampling(temperature=0.0), shape_of(prompt_slots=3, sample_slots=1, prefill_rows=2))
     texts = [tiny.sample(seed, ("text", length)) for seed, length in ((5, 60), (6, 12))]
     media = [tiny.example(kind) for kind in ("one image", "video", "image and video")]
     alone, crowd = run(texts, 1), run([media[0], texts[0], media[1], texts[1], media[2]], 1)

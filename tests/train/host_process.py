@@ -21,15 +21,15 @@ from onethinker_jax.model.sharding import (
     tree_shardings,
 )
 from onethinker_jax.train.config.hosts import HostSettings
-from onethinker_jax.train.hosts import PIECE, HostError, join_hosts
+from onethinker_jax.train.hosts import CHUNK_BYTES, HostError, join_hosts
 from tests.train.making import CONFIG_FOR_TWO
 
 number, port = int(sys.argv[1]), sys.argv[2]
 hosts = join_hosts(HostSettings(f"127.0.0.1:{port}", 2, number))
 assert (hosts.index, hosts.count, jax.device_count()) == (number, 2, 4)
 
-# Messages of any length, of unequal length, around the ends of a piece.
-for size in (0, 1, PIECE - 11, PIECE - 10, PIECE - 9, 3 * PIECE):
+# Messages of any length, of unequal length, around the ends of a chunk.
+for size in (0, 1, CHUNK_BYTES - 11, CHUNK_BYTES - 10, CHUNK_BYTES - 9, 3 * CHUNK_BYTES):
     lengths = [size, 2 * size]
     assert hosts.gather("ä" * lengths[number]) == ["ä" * length for length in lengths]
 value = {"a": [0.1, float(number), None], "b": number == 1}

@@ -52,7 +52,7 @@ class Listening(Rule):
 
     def __call__(self, records: Sequence[Record], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         before = len(self.texts)
-        self.texts += [list(of_one) for of_one in texts]
+        self.texts += [list(texts_of_prompt) for texts_of_prompt in texts]
         if before <= self.after < len(self.texts):
             self.then()
         return super().__call__(records, texts)
@@ -176,7 +176,7 @@ class Failing(Rule):
             return scores
         if self.error is RewardUnavailable:
             raise RewardUnavailable("gone")
-        return [[Score(0.0, 0.0, 0.0, 0.0)] * len(of_one) for of_one in scores]
+        return [[Score(0.0, 0.0, 0.0, 0.0)] * len(scores_of_prompt) for scores_of_prompt in scores]
 
 
 def test_a_rollout_that_fails(train, whole, tmp_path):

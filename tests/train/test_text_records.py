@@ -228,7 +228,7 @@ def test_evaluated_beside_media(policy, sampler, records, tmp_path):
         SETTINGS.rollout, prompt_slots=SETTINGS.prompts_per_step, group_size=1, temperature=0.0
     )
     one_each = Sampler(policy[0], sampler.processor, settings, mesh=make_mesh())
-    params = one_each.placed(policy[1])
+    params = one_each.decoding_params(policy[1])
     predictions = evaluate(
         one_each, params, records[:6], Scorer(client, settings=RewardSettings(variant="paper"))
     )

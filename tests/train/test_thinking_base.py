@@ -76,7 +76,7 @@ def _said(monkeypatch: pytest.MonkeyPatch, processor: Processor) -> None:
                 yield [Completion(number, sample, ids, zeros, zeros, "stop") for sample in range(samples)]
 
     monkeypatch.setattr(responses, "ContinuousBatching", Scripted)
-    monkeypatch.setattr(Sampler, "placed", lambda self, params: params)
+    monkeypatch.setattr(Sampler, "decoding_params", lambda self, params: params)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 The prompt's keys are read once for all samples of it. Both parts of the cache go by in chunks (as in
 FlashDecoding), and a chunk that no slot needs is skipped: what a step costs follows the longest prompt and the
 longest sample that are there, not the capacity for them, although every shape is fixed. The tokens of a prompt that is
-prefilled piece by piece meet its keys in the same way (`prefix_attention`).
+prefilled chunk by chunk meet its keys in the same way (`prefix_attention`).
 """
 
 from collections.abc import Callable

@@ -75,7 +75,7 @@ class KVCache:
 class Prefilled:
     """P prompts, computed or being computed, that wait for rows."""
 
-    prefix: KeyValues  # [L, P, K, S', H], S' <= S; unquantised where they were computed piece by piece
+    prefix: KeyValues  # [L, P, K, S', H], S' <= S; unquantised where they were computed chunk by chunk
     length: Array  # int32 [P]
     next_position: Array  # int32 [P]
     last_hidden: Array  # [P, D]
@@ -114,7 +114,7 @@ def empty_cache(
 ) -> KVCache:
     """A cache of zeros: of prompts [L, R, K, P, H], of samples [L, R, S, K, C, H], and of R hidden states [width]."""
     numbers = jnp.zeros((prefix[1],), jnp.int32)
-    return place(
+    return shard_cache(
         KVCache(
             prefix=zeros(prefix, kv_dtype),
             suffix=zeros(suffix, kv_dtype),
@@ -125,22 +125,22 @@ def empty_cache(
     )
 
 
-def place(cache: KVCache) -> KVCache:
+def shard_cache(cache: KVCache) -> KVCache:
     """The cache laid over the mesh in context: rows over `data` and `fsdp`, heads over `tensor`."""
     return KVCache(
-        _placed(cache.prefix, "tensor"),
-        _placed(cache.suffix, None, "tensor"),
+        _shard(cache.prefix, "tensor"),
+        _shard(cache.suffix, None, "tensor"),
         *(constrain(x, BATCH_AXES) for x in (cache.length, cache.next_position, cache.last_hidden)),
     )
 
 
-def place_prompts(prompts: Prefilled) -> Prefilled:
+def shard_prompts(prompts: Prefilled) -> Prefilled:
     """Prompts laid over the mesh as they are in a cache."""
     numbers = (prompts.length, prompts.next_position, prompts.last_hidden)
-    return Prefilled(_placed(prompts.prefix, "tensor"), *(constrain(x, BATCH_AXES) for x in numbers))
+    return Prefilled(_shard(prompts.prefix, "tensor"), *(constrain(x, BATCH_AXES) for x in numbers))
 
 
-def _placed(part: KeyValues, *axes: str | None) -> KeyValues:
+def _shard(part: KeyValues, *axes: str | None) -> KeyValues:
     return jax.tree.map(lambda x: constrain(x, None, BATCH_AXES, *axes), part)
 
 
@@ -154,7 +154,7 @@ def insert(cache: KVCache, prompts: Prefilled, rows: Int[Array, " P"]) -> KVCach
     def put(into: Array | None, part: Array | None, *index: Any) -> Any:
         return None if into is None or part is None else into.at[index].set(part, mode="drop")
 
-    return place(
+    return shard_cache(
         KVCache(
             KeyValues(
                 put(old.key, new.key, whole, rows, whole, whole, tokens),
@@ -173,6 +173,6 @@ def insert(cache: KVCache, prompts: Prefilled, rows: Int[Array, " P"]) -> KVCach
 def take_rows(cache: KVCache, rows: Int[Array, " r"]) -> KVCache:
     """Some of the rows, in the given order."""
     prefix, suffix = jax.tree.map(lambda x: x[:, rows], (cache.prefix, cache.suffix))
-    return place(
+    return shard_cache(
         KVCache(prefix, suffix, cache.length[rows], cache.next_position[rows], cache.last_hidden[rows])
     )

@@ -1,7 +1,7 @@
 """The host's part of sampling: which prompt is in which row and which sample in which slot, between decode blocks.
 
 A slot whose sample has ended takes the next waiting sample of its row's prompt; a row without samples takes the next
-prompt, which was prefilled behind the decode blocks before: whole behind one, or a piece behind each. When nothing
+prompt, which was prefilled behind the decode blocks before: whole behind one, or a chunk behind each. When nothing
 waits, few rows that are left go on in a smaller batch. All shapes are fixed: after `warm_up` nothing compiles.
 """
 
@@ -78,9 +78,9 @@ class ContinuousBatching:
         """
         self.sampling, self.shape, self.mesh = sampling, shape, mesh
         self.programs = make_programs(graphdef, sampling, shape)
-        sizes = [shape.rows >> halving for halving in range(shape.halvings + 1)]
+        sizes = [shape.prompt_slots >> halving for halving in range(shape.halvings + 1)]
         if mesh is not None:
-            for rows in (shape.rows, shape.prefill_rows):
+            for rows in (shape.prompt_slots, shape.prefill_rows):
                 batch_sharding(mesh, rows)
             if math.prod(mesh.shape[axis] for axis in BATCH_AXES) > 1:
                 sizes = sizes[:1]  # to halve rows on many devices would move their caches
@@ -176,27 +176,27 @@ class ContinuousBatching:
     def _prefill(
         self, params: nnx.State, prompts: Prompts, numbers: list[int], bucket: tuple[int, int], longest: int
     ) -> Iterator[Prefilled]:
-        """The prompts after each dispatch: one for them whole, or one for their media and then one a piece."""
+        """The prompts after each dispatch: one for them whole, or one for their media and then one a chunk."""
 
         def arrays() -> Any:
             stacked: Any = prompts.stack(numbers, *bucket)
             return stacked if self.mesh is None else shard_rows(stacked, self.mesh)
 
-        if self.shape.prefill_tokens is None:
+        if self.shape.prefill_chunk_tokens is None:
             yield self.programs.prefill(params, *arrays())
             return
         embedded, computed = self.programs.embed(params, *arrays())
         yield computed
-        for start in self.shape.piece_starts(bucket[0], longest):
-            computed = self.programs.prefill_piece(params, embedded, computed, np.int32(start))
+        for start in self.shape.chunk_starts(bucket[0], longest):
+            computed = self.programs.prefill_chunk(params, embedded, computed, np.int32(start))
             yield computed
 
     def _insert(self, cache: KVCache, staged: "_Staged", free: np.ndarray, table: "_Table") -> KVCache:
         """As many staged prompts as there are free rows."""
-        rows = np.full(self.shape.prefill_rows, self.shape.rows, np.int32)
-        for place, row in zip(list(staged.numbers), free, strict=False):
-            rows[place] = row
-            table.prompt[row] = staged.numbers.pop(place)
+        rows = np.full(self.shape.prefill_rows, self.shape.prompt_slots, np.int32)
+        for position, row in zip(list(staged.numbers), free, strict=False):
+            rows[position] = row
+            table.prompt[row] = staged.numbers.pop(position)
         return self.programs.insert(cache, staged.whole(), rows)
 
     def _shrink(self, cache: KVCache, table: "_Table") -> KVCache:
@@ -249,7 +249,7 @@ class _Staged:
     """Prompts on their way to rows."""
 
     dispatches: Iterator[Prefilled]  # the prompts after each dispatch of their prefill
-    numbers: dict[int, int]  # place in the arrays -> number of the prompt, of those that have no row yet
+    numbers: dict[int, int]  # position in the arrays -> number of the prompt, of those that have no row yet
     prompts: Prefilled | None = None
 
     def advance(self) -> None:
@@ -268,7 +268,7 @@ class _Table:
     """What is in each row and slot; a row without a prompt has number -1."""
 
     def __init__(self, shape: GenerationShape, samples: int):
-        rows, slots = shape.rows, shape.slots
+        rows, slots = shape.prompt_slots, shape.sample_slots
         self.samples = samples
         self.prompt = np.full(rows, -1, np.int32)
         self.started = np.zeros(rows, np.int32)  # samples of the row's prompt
@@ -349,20 +349,20 @@ def _padding(
 ) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
     """Padding in the shapes of prompts; a patch has `values` numbers."""
     rows = len(nothing)
-    numbers, places = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
+    no_token, no_patch = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
     vision = VisionInputs(
         patches=np.zeros((rows, patches, values), np.uint8),
-        frame_ids=places,
+        frame_ids=no_patch,
         coords=np.zeros((rows, patches, 2), np.int32),
         embed_index=np.zeros((rows, patches, 4), np.int32),
         embed_weight=np.zeros((rows, patches, 4), np.float32),
     )
     inputs = ModelInputs(
-        tokens=numbers,
+        tokens=no_token,
         positions=np.zeros((rows, 3, tokens), np.int32),
-        segment_ids=numbers,
-        branch_ids=numbers,
-        visual_index=numbers - 1,
+        segment_ids=no_token,
+        branch_ids=no_token,
+        visual_index=no_token - 1,
         vision=vision if patches else None,
     )
     return inputs, np.ones(rows, np.int32), np.zeros(rows, np.int32)

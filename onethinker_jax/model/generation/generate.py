@@ -1,8 +1,8 @@
 """The device's part of sampling: prompts are prefilled, put into rows of a cache, and decoded block by block.
 
 A prompt's vision tower and prefill run once, its keys and values are stored once, and a decode step reads them once
-for all samples of it. Prompts are prefilled whole, in one dispatch, or in pieces of some tokens: media and
-embeddings first, then a dispatch a piece. A decode block is one dispatch of up to `decode_block` tokens a slot;
+for all samples of it. Prompts are prefilled whole, in one dispatch, or in chunks of some tokens: media and
+embeddings first, then a dispatch a chunk. A decode block is one dispatch of up to `decode_block` tokens a slot;
 it ends early when enough of its slots have; the host (`continuous_batching.py`) then gives them other samples.
 """
 
@@ -22,8 +22,8 @@ from onethinker_jax.model.attention.kv_cache import (
     Prefilled,
     empty_cache,
     insert,
-    place,
-    place_prompts,
+    shard_cache,
+    shard_prompts,
     take_rows,
     to_cache,
     zeros,
@@ -38,29 +38,29 @@ from onethinker_jax.model.sharding import BATCH_AXES, constrain
 class GenerationShape:
     """The fixed shapes of sampling."""
 
-    rows: int  # R, prompts decoded together
-    slots: int  # g, samples of a prompt decoded together
+    prompt_slots: int  # R, prompts decoded together
+    sample_slots: int  # g, samples of a prompt decoded together
     prompt_buckets: tuple[tuple[int, int], ...]  # (tokens, patches) of padded prompts, smallest first
     prefill_rows: int  # P, prompts prefilled together
     decode_block: int = 32  # most tokens a slot draws in one dispatch
     halvings: int = 2  # how often few rows that are left are halved; each costs a decode step to compile
     kv_dtype: str = "float32"  # or bfloat16, int8
-    prefill_tokens: int | None = None  # most of a prompt that are computed in one dispatch; None: all
+    prefill_chunk_tokens: int | None = None  # most of a prompt that are computed in one dispatch; None: all
 
-    def piece(self, tokens: int) -> int:
-        """C, tokens in a piece of prompts that are padded to so many."""
-        return min(self.prefill_tokens or tokens, tokens)
+    def chunk_size(self, tokens: int) -> int:
+        """C, tokens in a chunk of prompts that are padded to so many."""
+        return min(self.prefill_chunk_tokens or tokens, tokens)
 
-    def piece_starts(self, tokens: int, longest: int) -> list[int]:
-        """Where the pieces of prompts up to `longest` start; one that would reach beyond `tokens` ends there."""
-        piece = self.piece(tokens)
-        return [min(start, tokens - piece) for start in range(0, longest, piece)]
+    def chunk_starts(self, tokens: int, longest: int) -> list[int]:
+        """Where the chunks of prompts up to `longest` start; one that would reach beyond `tokens` ends there."""
+        chunk = self.chunk_size(tokens)
+        return [min(start, tokens - chunk) for start in range(0, longest, chunk)]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Embedded:
-    """P prompts as the decoder reads them, for as long as pieces of them are to be computed."""
+    """P prompts as the decoder reads them, for as long as chunks of them are to be computed."""
 
     x: Array  # [P, S, D]
     positions: Array  # int32 [P, 3, S]
@@ -97,13 +97,13 @@ class DecodeBlock:
 class Programs:
     """The compiled functions.
 
-    `insert` and `decode_block` take the place of the cache they are given, `prefill_piece` of the prompts.
+    `insert` and `decode_block` take the place of the cache they are given, `prefill_chunk` of the prompts.
     """
 
     empty: Callable[[nnx.State], KVCache]
     prefill: Callable[[nnx.State, ModelInputs, Array, Array], Prefilled]
     embed: Callable[[nnx.State, ModelInputs, Array, Array], tuple[Embedded, Prefilled]]
-    prefill_piece: Callable[[nnx.State, Embedded, Prefilled, HostOrDevice], Prefilled]
+    prefill_chunk: Callable[[nnx.State, Embedded, Prefilled, HostOrDevice], Prefilled]
     insert: Callable[[KVCache, Prefilled, HostOrDevice], KVCache]
     decode_block: Callable[..., tuple[KVCache, DecodeBlock]]
     take: Callable[[KVCache, HostOrDevice], KVCache]
@@ -122,8 +122,10 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
     ) -> tuple[Embedded, Prefilled]:
         return embed(nnx.merge(graphdef, params), prompts, length, following)
 
-    def piece(params: nnx.State, embedded: Embedded, prompts: Prefilled, start: HostOrDevice) -> Prefilled:
-        return prefill_piece(nnx.merge(graphdef, params), embedded, prompts, start, shape=shape)
+    def prefill_next_chunk(
+        params: nnx.State, embedded: Embedded, prompts: Prefilled, start: HostOrDevice
+    ) -> Prefilled:
+        return prefill_chunk(nnx.merge(graphdef, params), embedded, prompts, start, shape=shape)
 
     def decode(params: nnx.State, *arguments: Any) -> tuple[KVCache, DecodeBlock]:
         return decode_block(nnx.merge(graphdef, params), *arguments, sampling=sampling, shape=shape)
@@ -135,7 +137,7 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
         jax.jit(new_cache),
         jax.jit(prefill_prompts),
         jax.jit(embed_prompts),
-        jax.jit(piece, donate_argnums=2),
+        jax.jit(prefill_next_chunk, donate_argnums=2),
         jax.jit(insert, donate_argnums=0),
         jax.jit(decode, donate_argnums=1),
         jax.jit(take_rows),
@@ -148,8 +150,8 @@ def empty(model: Qwen3VL, sampling: SamplingConfig, shape: GenerationShape) -> K
     layers, heads, size = text.num_layers, text.num_kv_heads, text.head_dim
     prompt, columns = whole_chunks(shape.prompt_buckets[-1][0]), whole_chunks(sampling.max_new_tokens)
     return empty_cache(
-        (layers, shape.rows, heads, prompt, size),
-        (layers, shape.rows, shape.slots, heads, columns, size),
+        (layers, shape.prompt_slots, heads, prompt, size),
+        (layers, shape.prompt_slots, shape.sample_slots, heads, columns, size),
         width=text.hidden_size,
         kv_dtype=shape.kv_dtype,
         compute_dtype=model.embed[...].dtype,
@@ -173,9 +175,9 @@ def prefill(
 def embed(
     model: Qwen3VL, prompts: ModelInputs, length: Int[Array, " P"], next_position: Int[Array, " P"]
 ) -> tuple[Embedded, Prefilled]:
-    """Prompts as in `prefill`, before their first piece: the vision tower has run, no key is there yet.
+    """Prompts as in `prefill`, before their first chunk: the vision tower has run, no key is there yet.
 
-    Keys and values are kept in what the model computes in, so that a piece sees those that whole prompts would.
+    Keys and values are kept in what the model computes in, so that a chunk sees those that whole prompts would.
     """
     x, deepstack = model.embedded(prompts)
     rows, tokens, width = x.shape
@@ -187,10 +189,10 @@ def embed(
     if deepstack is not None:
         deepstack = constrain(deepstack, None, BATCH_AXES)
     embedded = Embedded(constrain(x, BATCH_AXES), prompts.positions, prompts.visual_index, deepstack)
-    return embedded, place_prompts(Prefilled(prefix, length, next_position, last))
+    return embedded, shard_prompts(Prefilled(prefix, length, next_position, last))
 
 
-def prefill_piece(
+def prefill_chunk(
     model: Qwen3VL,
     embedded: Embedded,
     prompts: Prefilled,
@@ -198,19 +200,19 @@ def prefill_piece(
     *,
     shape: GenerationShape,
 ) -> Prefilled:
-    """`prompts` with the tokens from `start` on computed, as many as a piece has; those before must be."""
-    piece = shape.piece(embedded.x.shape[1])
+    """`prompts` with the tokens from `start` on computed, as many as a chunk has; those before must be."""
+    chunk = shape.chunk_size(embedded.x.shape[1])
     x, positions, visual_index = (
-        jax.lax.dynamic_slice_in_dim(whole, start, piece, axis=axis)
+        jax.lax.dynamic_slice_in_dim(whole, start, chunk, axis=axis)
         for whole, axis in ((embedded.x, 1), (embedded.positions, 2), (embedded.visual_index, 1))
     )
-    hidden, prefix = model.decoder.prefill_piece(
+    hidden, prefix = model.decoder.prefill_chunk(
         x, positions, visual_index, embedded.deepstack, prompts.prefix, start
     )
-    at = prompts.length - 1 - start  # of a prompt's last token, in the piece
-    last = jnp.take_along_axis(hidden, jnp.clip(at, 0, piece - 1)[:, None, None], axis=1)[:, 0]
-    last = jnp.where(((at >= 0) & (at < piece))[:, None], last, prompts.last_hidden)
-    return place_prompts(replace(prompts, prefix=prefix, last_hidden=last))
+    at = prompts.length - 1 - start  # of a prompt's last token, in the chunk
+    last = jnp.take_along_axis(hidden, jnp.clip(at, 0, chunk - 1)[:, None, None], axis=1)[:, 0]
+    last = jnp.where(((at >= 0) & (at < chunk))[:, None], last, prompts.last_hidden)
+    return shard_prompts(replace(prompts, prefix=prefix, last_hidden=last))
 
 
 @jax.tree_util.register_dataclass
@@ -259,7 +261,8 @@ def decode_block(
     step = partial(_step, model, sampling, shape.kv_dtype, keys)
     state = jax.lax.while_loop(unfinished, step, _Decoding(cache, jnp.asarray(column), slots, nothing))
     drawn = replace(state.drawn, length=state.slots.length, live=state.slots.live)
-    return place(state.cache), jax.tree.map(constrain, drawn)  # what the host reads lies on every device
+    # What the host reads lies on every device.
+    return shard_cache(state.cache), jax.tree.map(constrain, drawn)
 
 
 def _step(

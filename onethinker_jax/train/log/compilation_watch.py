@@ -18,7 +18,7 @@ PROGRAMS = {
     "apply": "the optimiser's update",
     "prefill_prompts": "the prefill of prompts",
     "embed_prompts": "the media of prompts",
-    "piece": "the prefill of a part of a prompt",
+    "prefill_next_chunk": "the prefill of a chunk of prompts",
     "decode": "decoding",
     "fresh": "the fresh model",
 }

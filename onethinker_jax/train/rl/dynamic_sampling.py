@@ -101,7 +101,7 @@ class Rollouts:
         try:
             if self._thread is None and self._next is None:
                 self._before = self._stream.state()
-                rollout = self._fill(self.sampler.placed(params), step)
+                rollout = self._fill(self.sampler.decoding_params(params), step)
             else:
                 if self._next is None:
                     self._submit(
@@ -138,7 +138,7 @@ class Rollouts:
     def decoding_copy(self, params: nnx.State) -> nnx.State:
         """The parameters on the sampler's devices as it wants them, in buffers of their own."""
         if self._settings.rollout_mesh is None:
-            moved = self.sampler.placed(params)
+            moved = self.sampler.decoding_params(params)
         else:
             mesh, dtype = self.sampler.mesh, self.sampler.compute_dtype
             typed = jax.tree.map(lambda leaf: leaf.astype(dtype), params)

@@ -34,8 +34,8 @@ def prompts_of(examples: Sequence[tiny.Sample], side: int = 8) -> Prompts:
 
 def shape_of(**changes: Any) -> GenerationShape:
     settings = {
-        "rows": 3,
-        "slots": 2,
+        "prompt_slots": 3,
+        "sample_slots": 2,
         "prompt_buckets": WHOLE,
         "prefill_rows": 3,
         "decode_block": LONG,

@@ -24,30 +24,30 @@ KINDS = list(tiny.KINDS)
 NAMES = ["tied", "untied, 3 queries a key, DeepStack into every layer", tiny.MOE]
 EXAMPLES = [tiny.example(kind, seed) for seed in range(2) for kind in KINDS]
 LAYOUTS = {
-    "a sample at a time": {"rows": 1, "slots": 1, "prefill_rows": 1},
+    "a sample at a time": {"prompt_slots": 1, "sample_slots": 1, "prefill_rows": 1},
     "in turn, prompts padded to two sizes": {
-        "rows": 2,
-        "slots": 3,
+        "prompt_slots": 2,
+        "sample_slots": 3,
         "prefill_rows": 1,
         "decode_block": 5,
         "prompt_buckets": ((48, 48), *WHOLE),
     },
     "more rows than prompts, which are halved": {
-        "rows": 12,
-        "slots": 4,
+        "prompt_slots": 12,
+        "sample_slots": 4,
         "prefill_rows": 8,
         "decode_block": 11,
         "halvings": 2,
     },
 }
-IN_TURN = {"rows": 4, "slots": 3, "prefill_rows": 2, "decode_block": 6}
+IN_TURN = {"prompt_slots": 4, "sample_slots": 3, "prefill_rows": 2, "decode_block": 6}
 
 
 @pytest.fixture(scope="module")
 def one_shot(pairs):
     """Four samples of each of ten prompts, all in one dispatch; and the end tokens that cut some of them short."""
     model = pairs("tied").model
-    shape = shape_of(rows=10, slots=4, prefill_rows=10)
+    shape = shape_of(prompt_slots=10, sample_slots=4, prefill_rows=10)
     free = batching(model, sampling(), shape)(EXAMPLES, 4)
     ends = tuple(sorted({int(free[prompt, 0].tokens[3 * prompt]) for prompt in range(8)}))
     return free, ends, batching(model, sampling(eos_ids=ends), shape)(EXAMPLES, 4)
@@ -56,7 +56,9 @@ def one_shot(pairs):
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_continuations_equal_transformers(pairs, name):
     prompts = [tiny.example(kind) for kind in KINDS]
-    run = batching(pairs(name).model, sampling(temperature=0.0), shape_of(rows=2, slots=1, decode_block=9))
+    run = batching(
+        pairs(name).model, sampling(temperature=0.0), shape_of(prompt_slots=2, sample_slots=1, decode_block=9)
+    )
     got = run(prompts, 1)
     assert len(np.unique([one.tokens for one in got.values()])) > 20, "repetitions would show little"
     for number, (kind, prompt) in enumerate(zip(KINDS, prompts, strict=True)):
@@ -107,22 +109,22 @@ def test_no_layout_changes_a_sample(pairs, one_shot, layout):
     assert_same(run(EXAMPLES, 4), expected)
 
 
-def test_chunks_change_nothing(pairs, one_shot, monkeypatch):
+def test_a_cache_in_chunks_changes_nothing(pairs, one_shot, monkeypatch):
     """The cache in many chunks, its ring written round more than once."""
     _, ends, expected = one_shot
     monkeypatch.setattr(decode_attention, "CHUNK", 8)
-    shape = shape_of(rows=2, slots=2, decode_block=5)
+    shape = shape_of(prompt_slots=2, sample_slots=2, decode_block=5)
     assert_same(batching(pairs("tied").model, sampling(eos_ids=ends), shape)(EXAMPLES, 4), expected)
 
 
 @pytest.mark.parametrize(
-    ("piece", "layout"), zip((5, 7, 16), LAYOUTS, strict=True), ids=lambda value: str(value)
+    ("chunk", "layout"), zip((5, 7, 16), LAYOUTS, strict=True), ids=lambda value: str(value)
 )
-def test_prompts_in_pieces_change_nothing(pairs, one_shot, monkeypatch, piece, layout):
-    """Pieces that divide neither prompts, frames nor paddings, over keys in chunks; and nothing compiles later."""
+def test_prompts_in_chunks_change_nothing(pairs, one_shot, monkeypatch, chunk, layout):
+    """Chunks that divide neither prompts, frames nor paddings, over keys in chunks; and nothing compiles later."""
     _, ends, expected = one_shot
     monkeypatch.setattr(decode_attention, "CHUNK", 32)
-    shape = shape_of(prefill_tokens=piece, **LAYOUTS[layout])
+    shape = shape_of(prefill_chunk_tokens=chunk, **LAYOUTS[layout])
     run = batching(pairs("tied").model, sampling(eos_ids=ends), shape)
     with count_compilations() as compilations:
         few = run(EXAMPLES[:1], 4)
@@ -132,12 +134,12 @@ def test_prompts_in_pieces_change_nothing(pairs, one_shot, monkeypatch, piece, l
     assert_same(few, {name: one for name, one in expected.items() if name[0] == 0})
 
 
-def test_pieces_go_by_between_decode_blocks():
+def test_chunks_go_by_between_decode_blocks():
     """One dispatch behind each decode block; all that are left when a row is free. Programs that only say they ran."""
-    shape = shape_of(rows=1, slots=1, prefill_rows=1, decode_block=8, prefill_tokens=8)
-    assert [shape.piece_starts(48, longest) for longest in (1, 16, 17)] == [[0], [0, 8], [0, 8, 16]]
-    assert shape.piece_starts(20, 20) == [0, 8, 12]  # none reaches beyond the padding
-    assert shape.piece_starts(5, 5) == [0]
+    shape = shape_of(prompt_slots=1, sample_slots=1, prefill_rows=1, decode_block=8, prefill_chunk_tokens=8)
+    assert [shape.chunk_starts(48, longest) for longest in (1, 16, 17)] == [[0], [0, 8], [0, 8, 16]]
+    assert shape.chunk_starts(20, 20) == [0, 8, 12]  # none reaches beyond the padding
+    assert shape.chunk_starts(5, 5) == [0]
     ran = []
 
     def noted(name: str, given: Any) -> Any:
@@ -163,7 +165,7 @@ def test_pieces_go_by_between_decode_blocks():
         empty=noted("empty", cache),
         prefill=noted("prefill", "whole"),
         embed=noted("embed", ("embedded", "nothing yet")),
-        prefill_piece=noted("piece", "more"),
+        prefill_chunk=noted("chunk", "more"),
         insert=noted("insert", cache),
         decode_block=decode_block,
         take=noted("take", cache),
@@ -174,29 +176,29 @@ def test_pieces_go_by_between_decode_blocks():
     for _ in decoding(params, prompts, samples=1, seed=0, step=0):
         pass
     assert " ".join(ran) == (
-        "empty embed piece piece piece piece piece insert decode_block embed decode_block piece decode_block piece "
-        "piece piece piece insert decode_block decode_block decode_block"
+        "empty embed chunk chunk chunk chunk chunk insert decode_block embed decode_block chunk decode_block chunk "
+        "chunk chunk chunk insert decode_block decode_block decode_block"
     )
 
 
-def test_a_piece_holds_less_than_whole_prompts():
+def test_a_chunk_holds_less_than_whole_prompts():
     """Of the program's own memory, at a prompt of 4,096 tokens; the keys and values before it are written in place."""
     model = nnx.eval_shape(lambda: Qwen3VL(tiny.BASE, rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(model)
-    programs: Any = make_programs(graphdef, sampling(), shape_of(prefill_tokens=128))
+    programs: Any = make_programs(graphdef, sampling(), shape_of(prefill_chunk_tokens=128))
     prompts = tiny.rows([], batch=2, tokens=4096)
     lengths = np.ones(2, np.int32)
     embedded, computed = jax.eval_shape(programs.embed, params, prompts, lengths, lengths)
-    whole, piece = (
+    whole, chunk = (
         program.lower(*arguments).compile().memory_analysis()
         for program, arguments in (
             (programs.prefill, (params, prompts, lengths, lengths)),
-            (programs.prefill_piece, (params, embedded, computed, np.int32(0))),
+            (programs.prefill_chunk, (params, embedded, computed, np.int32(0))),
         )
     )
-    assert piece.temp_size_in_bytes < 0.2 * whole.temp_size_in_bytes
+    assert chunk.temp_size_in_bytes < 0.2 * whole.temp_size_in_bytes
     kept = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(computed.prefix))
-    assert piece.alias_size_in_bytes >= kept > piece.temp_size_in_bytes
+    assert chunk.alias_size_in_bytes >= kept > chunk.temp_size_in_bytes
 
 
 def test_a_call_with_fewer_prompts_and_samples(pairs, one_shot):
@@ -218,7 +220,9 @@ def test_samples_end_at_their_end_token(one_shot):
 
 def test_seed_and_step_are_part_of_the_key(pairs, one_shot):
     free, _, _ = one_shot
-    run = batching(pairs("tied").model, sampling(), shape_of(rows=10, slots=4, prefill_rows=10))
+    run = batching(
+        pairs("tied").model, sampling(), shape_of(prompt_slots=10, sample_slots=4, prefill_rows=10)
+    )
     for options in ({"step": 2}, {"seed": 4}):
         other = run(EXAMPLES, 4, **options)
         assert all((other[name].tokens != one.tokens).any() for name, one in free.items())
@@ -248,7 +252,12 @@ def test_nothing_compiles_after_warm_up(pairs):
         pairs("tied").model,
         sampling(eos_ids=tuple(range(0, 150, 20))),
         shape_of(
-            rows=4, slots=2, prefill_rows=2, decode_block=4, prompt_buckets=((48, 48), *WHOLE), halvings=2
+            prompt_slots=4,
+            sample_slots=2,
+            prefill_rows=2,
+            decode_block=4,
+            prompt_buckets=((48, 48), *WHOLE),
+            halvings=2,
         ),
     )
     with count_compilations() as compilations:
@@ -266,7 +275,9 @@ def test_a_hundred_thousand_tokens_and_none_suppressed(pairs):
     First tokens, whose distribution is known, are as frequent as likely: a chi-square test a prompt.
     """
     run = batching(
-        pairs("tied").model, sampling(temperature=5.0), shape_of(rows=2, slots=200, prefill_rows=2)
+        pairs("tied").model,
+        sampling(temperature=5.0),
+        shape_of(prompt_slots=2, sample_slots=200, prefill_rows=2),
     )
     got = run(EXAMPLES[:4], 800)
     seen = np.bincount(np.concatenate([one.tokens for one in got.values()]), minlength=160)
@@ -287,7 +298,7 @@ def test_a_hundred_thousand_tokens_and_none_suppressed(pairs):
 def test_a_smaller_cache_is_close(pairs, one_shot, dtype, largest, mean):
     """Log-probabilities of the same tokens, nats: up to where a sample first differs."""
     free, _, _ = one_shot
-    shape = shape_of(rows=10, slots=4, prefill_rows=2, kv_dtype=dtype)
+    shape = shape_of(prompt_slots=10, sample_slots=4, prefill_rows=2, kv_dtype=dtype)
     got = batching(pairs("tied").model, sampling(), shape)(EXAMPLES, 4)
     errors, whole = [], 0
     for name, one in free.items():
@@ -301,13 +312,15 @@ def test_a_smaller_cache_is_close(pairs, one_shot, dtype, largest, mean):
     assert errors.mean() < mean
 
 
-def test_pieces_are_quantised_when_they_are_whole(pairs):
-    """With an int8 cache too a piece sees what whole prompts do; only rounding to the next step can differ."""
+def test_chunks_are_quantised_when_they_are_whole(pairs):
+    """With an int8 cache too a chunk sees what whole prompts do; only rounding to the next step can differ."""
     got = [
         batching(
-            pairs("tied").model, sampling(), shape_of(kv_dtype="int8", decode_block=8, prefill_tokens=piece)
+            pairs("tied").model,
+            sampling(),
+            shape_of(kv_dtype="int8", decode_block=8, prefill_chunk_tokens=chunk),
         )(EXAMPLES[:5], 2)
-        for piece in (None, 7)
+        for chunk in (None, 7)
     ]
     assert_same(got[1], got[0], atol=2e-3)
 
@@ -321,7 +334,7 @@ def test_a_prompt_that_fits_nowhere(pairs):
 def test_truncated_sampling_stays_inside(pairs):
     """Top-k 1 draws what greedy decoding does, with probability 1 under its own distribution."""
     model, prompts = pairs("tied").model, [tiny.example(kind) for kind in KINDS]
-    shape = shape_of(rows=2, slots=1, decode_block=9)
+    shape = shape_of(prompt_slots=2, sample_slots=1, decode_block=9)
     ours = batching(model, sampling(top_k=1, temperature=3.0), shape)(prompts, 1)
     greedy = batching(model, sampling(temperature=0.0), shape)(prompts, 1)
     for name, one in ours.items():
@@ -358,7 +371,7 @@ def test_warm_up_takes_the_patch_size_from_the_model():
     assert config.vision.patch_values == 384
     graphdef, params = nnx.split(Qwen3VL(config, rngs=nnx.Rngs(0)))
     decoding = ContinuousBatching(
-        graphdef, sampling(), shape_of(rows=1, slots=1, prefill_rows=1, decode_block=2)
+        graphdef, sampling(), shape_of(prompt_slots=1, sample_slots=1, prefill_rows=1, decode_block=2)
     )
     decoding.warm_up(params)
     assert patch_values(params) == config.vision.patch_values

@@ -164,17 +164,17 @@ def test_a_second_pass_and_a_sampler_at_work_are_counted() -> None:
     )
 
 
-def test_prompts_in_pieces_are_counted() -> None:
+def test_prompts_in_chunks_are_counted() -> None:
     config, sizes = narrow(4)
     config = replace(config, sft=replace(shapes().sft, steps=0), mesh=MeshSettings())
     chunked = replace(config.rl.rollout, prefill_chunk_tokens=96)
-    whole, pieces = (
+    whole, chunks = (
         {program.name: program for program in plan_programs(one, sizes, make_mesh())}
         for one in (config, replace(config, rl=replace(config.rl, rollout=chunked)))
     )
     assert list(whole) == ["RL gradients", "RL update", "RL prefill", "RL decoding"]
-    assert list(pieces) == ["RL gradients", "RL update", "RL media", "RL prefill", "RL decoding"]
-    media, prefill = pieces["RL media"], pieces["RL prefill"]
+    assert list(chunks) == ["RL gradients", "RL update", "RL media", "RL prefill", "RL decoding"]
+    media, prefill = chunks["RL media"], chunks["RL prefill"]
     assert (media.runs, prefill.runs) == (whole["RL prefill"].runs, 6 * whole["RL prefill"].runs)
     assert prefill.tokens == whole["RL prefill"].tokens * 96 // 512
     prompts = prefill.function.trace(*prefill.arguments.values()).out_info

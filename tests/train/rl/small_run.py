@@ -55,8 +55,10 @@ class Rule:
         self.count += 1
         if self.count == self.at:
             self.then()
-        shares = [[luck(text) for text in of_one] for of_one in texts]
-        return [[Score(1 + share, share, 1.0, 0.0) for share in of_one] for of_one in shares]
+        shares = [[luck(text) for text in texts_of_prompt] for texts_of_prompt in texts]
+        return [
+            [Score(1 + share, share, 1.0, 0.0) for share in shares_of_prompt] for shares_of_prompt in shares
+        ]
 
     def give_up(self) -> None:
         self.given_up.set()

@@ -47,7 +47,7 @@ class FakeSampler:
         self.while_decoding = lambda: None
         self.mesh = make_mesh()
 
-    def placed(self, params: Any) -> Any:
+    def decoding_params(self, params: Any) -> Any:
         return params
 
     def prompt(self, record: Record) -> Any:
