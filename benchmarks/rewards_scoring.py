@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.rewards.score import DEFAULT_SETTINGS, Score, Variant
+from onethinker_jax.rewards.score import RewardSettings, Score, Variant
 from onethinker_jax.rewards.score_pool import UNJUDGED, ScorePool, ScoreRequest, score_request
 from onethinker_jax.tasks import PROBLEM_TYPES
 
@@ -135,8 +135,8 @@ def measure(
     )
 
 
-def score_here(requests: list[ScoreRequest], variant: Variant) -> list[Score]:
-    return [score_request(request, UNJUDGED, variant, DEFAULT_SETTINGS) for request in requests]
+def score_here(requests: list[ScoreRequest], settings: RewardSettings) -> list[Score]:
+    return [score_request(request, UNJUDGED, settings) for request in requests]
 
 
 def main() -> None:
@@ -149,9 +149,9 @@ def main() -> None:
     seeds = itertools.count()
     with ScorePool(arguments.workers) as pool:
         for variant in variants:
-            here = functools.partial(score_here, variant=variant)
+            here = functools.partial(score_here, settings=RewardSettings(variant=variant))
             measure(f"{variant}, this process", here, arguments, seeds)
-            pooled = functools.partial(pool.score, variant=variant)
+            pooled = functools.partial(pool.score, settings=RewardSettings(variant=variant))
             measure(f"{variant}, {arguments.workers} processes", pooled, arguments, seeds)
 
 

@@ -101,7 +101,6 @@ class Scorer:
             score_batch(
                 requests,
                 self.client,
-                variant=settings.variant,
                 settings=settings,
                 pool=self._pool,
                 judge_masks=judge_masks,
@@ -135,7 +134,7 @@ class Scorer:
     @property
     def reward_weights(self) -> tuple[float, float, float]:
         """What the reward multiplies accuracy, format and structure with."""
-        return reward_weights(self.settings.variant, self.settings)
+        return reward_weights(self.settings)
 
     def masks(self, prompts: Sequence[tuple[Record, StructuredAnswer]]) -> list["PredictedMasks"]:
         """Masks that boxes and points prompt on the pictures of records with true masks, in order.

@@ -5,14 +5,7 @@ from collections.abc import Callable, Sequence
 from onethinker_jax.rewards.answers import StructuredAnswer, unwrap_answer
 from onethinker_jax.rewards.client.client import RewardClient, TextItem
 from onethinker_jax.rewards.normalisation import normalise_scores
-from onethinker_jax.rewards.score import (
-    DEFAULT_SETTINGS,
-    RewardSettings,
-    Score,
-    Variant,
-    judged_text,
-    mask_prompt,
-)
+from onethinker_jax.rewards.score import RewardSettings, Score, judged_text, mask_prompt
 from onethinker_jax.rewards.score_pool import UNJUDGED, Judged, ScorePool, ScoreRequest, score_request
 from onethinker_jax.tasks import TABLE
 
@@ -27,8 +20,7 @@ def score_batch(
     requests: Sequence[ScoreRequest],
     client: RewardClient,
     *,
-    variant: Variant,
-    settings: RewardSettings = DEFAULT_SETTINGS,
+    settings: RewardSettings,
     pool: ScorePool | None = None,
     judge_masks: MaskJudge | None = None,
 ) -> list[Score]:
@@ -40,19 +32,19 @@ def score_batch(
     """
     judged: dict[int, Judged] = {}
     if settings.module is None:  # a reward of one's own judges by itself
-        judged = _judge_texts(requests, client, variant, settings)
+        judged = _judge_texts(requests, client, settings)
         if settings.segmentation_reward == "mask":
-            judged |= _judge_masks(requests, judge_masks, variant)
+            judged |= _judge_masks(requests, judge_masks, settings)
     if pool is not None:
-        return pool.score(requests, variant=variant, judged=judged, settings=settings)
+        return pool.score(requests, settings=settings, judged=judged)
     return [
-        score_request(request, judged.get(number, UNJUDGED), variant, settings)
+        score_request(request, judged.get(number, UNJUDGED), settings)
         for number, request in enumerate(requests)
     ]
 
 
 def _judge_texts(
-    requests: Sequence[ScoreRequest], client: RewardClient, variant: Variant, settings: RewardSettings
+    requests: Sequence[ScoreRequest], client: RewardClient, settings: RewardSettings
 ) -> dict[int, Judged]:
     items = {
         number: TextItem(
@@ -60,7 +52,7 @@ def _judge_texts(
         )
         for number, request in enumerate(requests)
         if TABLE[request.problem_type].judged_by == "text"
-        and (text := judged_text(request.response, variant)) is not None
+        and (text := judged_text(request.response, settings.variant)) is not None
     }
     scores = client.score_text(list(items.values())) if items else []
     groups = [requests[number].group for number in items]
@@ -69,13 +61,15 @@ def _judge_texts(
 
 
 def _judge_masks(
-    requests: Sequence[ScoreRequest], judge_masks: MaskJudge | None, variant: Variant
+    requests: Sequence[ScoreRequest], judge_masks: MaskJudge | None, settings: RewardSettings
 ) -> dict[int, Judged]:
     prompts = [
         (number, prompt)
         for number, request in enumerate(requests)
         if TABLE[request.problem_type].judged_by == "mask"
-        and (prompt := mask_prompt(request.response, request.problem_type, request.data_type, variant))
+        and (
+            prompt := mask_prompt(request.response, request.problem_type, request.data_type, settings.variant)
+        )
         is not None
     ]
     if not prompts:

@@ -159,11 +159,9 @@ def max_overall(
     return ACCURACY_WEIGHT * accuracy + FORMAT_WEIGHT + MAX_STRUCTURE
 
 
-def reward_weights(
-    variant: Variant = "paper", settings: RewardSettings = DEFAULT_SETTINGS
-) -> tuple[float, float, float]:
+def reward_weights(settings: RewardSettings) -> tuple[float, float, float]:
     """What a variant's reward multiplies accuracy, format and structure with; the paper's format includes structure."""
-    if variant == "paper":
+    if settings.variant == "paper":
         return 1.0, settings.format_weight, 0.0
     return ACCURACY_WEIGHT, FORMAT_WEIGHT, 1.0
 
@@ -187,8 +185,9 @@ def score_response(
     `options` are a multiple-choice question's, with or without their letters: with them the paper variant also
     knows an option by its own text. `mask_score` in [0, 1] is the accuracy of segmentation where
     `settings.segmentation_reward` is "mask", and must then be given for each answer that `mask_prompt` reads;
-    the ground truth may then be empty. Raises ValueError for an unknown task or variant and for scores that are
-    missing or NaN, GroundTruthError for a truth its task cannot read; never for a response.
+    the ground truth may then be empty. `variant` says whose formulas; `settings.variant` is not read here.
+    Raises ValueError for an unknown task or variant and for scores that are missing or NaN, GroundTruthError for
+    a truth its task cannot read; never for a response.
     """
     _check_variant(variant)
     if settings.module is not None:

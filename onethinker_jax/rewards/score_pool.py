@@ -18,14 +18,7 @@ from typing import Any
 from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.answers import MAX_RESPONSE_CHARS
 from onethinker_jax.rewards.own_reward import RewardFunctionError, load_reward, own_score
-from onethinker_jax.rewards.score import (
-    DEFAULT_SETTINGS,
-    GroundTruthError,
-    RewardSettings,
-    Score,
-    Variant,
-    score_response,
-)
+from onethinker_jax.rewards.score import GroundTruthError, RewardSettings, Score, score_response
 from onethinker_jax.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -75,7 +68,7 @@ class Judged:
 UNJUDGED = Judged()
 
 
-def score_request(request: ScoreRequest, judged: Judged, variant: Variant, settings: RewardSettings) -> Score:
+def score_request(request: ScoreRequest, judged: Judged, settings: RewardSettings) -> Score:
     """`score_response` of one request, or what `settings.module` gives it, in this process."""
     if settings.module is not None:
         assert request.record is not None
@@ -85,7 +78,7 @@ def score_request(request: ScoreRequest, judged: Judged, variant: Variant, setti
         request.ground_truth,
         problem_type=request.problem_type,
         data_type=request.data_type,
-        variant=variant,
+        variant=settings.variant,
         text_score=judged.text_score,
         mask_score=judged.mask_score,
         settings=settings,
@@ -130,9 +123,8 @@ class ScorePool:
         self,
         requests: Sequence[ScoreRequest],
         *,
-        variant: Variant,
+        settings: RewardSettings,
         judged: Mapping[int, Judged] | None = None,
-        settings: RewardSettings = DEFAULT_SETTINGS,
     ) -> list[Score]:
         """One Score a request, in order: the same numbers as `score_response` in this process.
 
@@ -142,8 +134,7 @@ class ScorePool:
         judged = judged or {}
         rows = [(request, judged.get(number, UNJUDGED)) for number, request in enumerate(requests)]
         chunks = [
-            _chunk(rows[start : start + CHUNK], start, variant, settings)
-            for start in range(0, len(rows), CHUNK)
+            _chunk(rows[start : start + CHUNK], start, settings) for start in range(0, len(rows), CHUNK)
         ]
         return [score for scores in self._threads.map(self._score_chunk, chunks) for score in scores]
 
@@ -183,7 +174,7 @@ def try_reward(settings: RewardSettings, requests: Sequence[ScoreRequest] = ()) 
     worker = WorkerProcess(_WORKER)
     try:
         rows = [(request, UNJUDGED) for request in requests]
-        reply = worker.ask(_chunk(rows, 0, "paper", settings), REQUEST_LIMIT_S * max(len(rows), 1))
+        reply = worker.ask(_chunk(rows, 0, settings), REQUEST_LIMIT_S * max(len(rows), 1))
     finally:
         worker.stop()
     if reply is None:
@@ -198,9 +189,7 @@ def score_rows(chunk: dict[str, Any]) -> dict[str, Any]:
         if settings.module is not None:
             load_reward(settings.module)  # also for no rows: whoever tries it hears what is wrong
         scores = [
-            dataclasses.astuple(
-                score_request(ScoreRequest(*request), Judged(*judged), chunk["variant"], settings)
-            )
+            dataclasses.astuple(score_request(ScoreRequest(*request), Judged(*judged), settings))
             for request, judged in chunk["rows"]
         ]
     except ValueError as error:
@@ -209,11 +198,11 @@ def score_rows(chunk: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chunk(
-    rows: Sequence[tuple[ScoreRequest, Judged]], start: int, variant: Variant, settings: RewardSettings
+    rows: Sequence[tuple[ScoreRequest, Judged]], start: int, settings: RewardSettings
 ) -> dict[str, Any]:
     """Rows as a worker is sent them; the first is request number `start`."""
-    common = {"variant": variant, "settings": dataclasses.asdict(settings)}
-    return {**common, "start": start, "rows": [_row(*pair) for pair in rows]}
+    pairs = [_row(*pair) for pair in rows]
+    return {"settings": dataclasses.asdict(settings), "start": start, "rows": pairs}
 
 
 def _row(request: ScoreRequest, judged: Judged) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

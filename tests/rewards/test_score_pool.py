@@ -12,11 +12,11 @@ import pytest
 
 from onethinker_jax.rewards import GroundTruthError, RewardSettings
 from onethinker_jax.rewards import score_pool as pool
-from onethinker_jax.rewards.score import Variant
 from onethinker_jax.rewards.score_pool import Judged, ScorePool, ScoreRequest, ScoringError, score_request
 from onethinker_jax.worker_process import WorkerProcess
 
 BOX = [0, 0, 100, 100]
+PAPER, RELEASED = RewardSettings(variant="paper"), RewardSettings(variant="released")
 
 
 def requests(count):
@@ -51,45 +51,45 @@ def scorers():
         yield made
 
 
-def here(batch, variant: Variant = "paper", settings=RewardSettings()):  # noqa: B008
-    return [score_request(request, Judged(), variant, settings) for request in batch]
+def here(batch, settings):
+    return [score_request(request, Judged(), settings) for request in batch]
 
 
 def test_the_same_scores_as_in_this_process(scorers):
     batch = requests(100)
-    settings = RewardSettings(format_weight=0.25, time_weight=2.0)
-    assert scorers.score(batch, variant="paper", settings=settings) == here(batch, settings=settings)
-    assert scorers.score(batch, variant="released") == here(batch, "released")
-    assert scorers.score([], variant="paper") == []
+    settings = RewardSettings(variant="paper", format_weight=0.25, time_weight=2.0)
+    assert scorers.score(batch, settings=settings) == here(batch, settings)
+    assert scorers.score(batch, settings=RELEASED) == here(batch, RELEASED)
+    assert scorers.score([], settings=PAPER) == []
     judged = {3: Judged(text_score=0.125)}
     batch[3] = ScoreRequest("<answer>x</answer>", "y", "?", "open-ended", "image")
-    assert scorers.score(batch[:5], variant="paper", judged=judged)[3].accuracy == 0.125
+    assert scorers.score(batch[:5], settings=PAPER, judged=judged)[3].accuracy == 0.125
 
 
 def test_odd_text_reaches_the_workers(scorers):
     odd = ["\ud800", "\x00", "图\u2028\n", "<answer>" * 40_000, "x" * 1_000_000, '{"time": [NaN, 1e400]}']
     batch = [ScoreRequest(text, '{"time": [1, 2]}', "?", "temporal grounding", "video") for text in odd]
-    assert scorers.score(batch, variant="released") == here(batch, "released")
+    assert scorers.score(batch, settings=RELEASED) == here(batch, RELEASED)
 
 
 def test_a_broken_record_is_named(scorers):
     batch = [*requests(20), ScoreRequest("x", "soon", "?", "temporal grounding", "video")]
     with pytest.raises(GroundTruthError, match="unreadable ground truth 'soon'"):
-        scorers.score(batch, variant="paper")
+        scorers.score(batch, settings=PAPER)
     with pytest.raises(ValueError, match="unknown problem_type 'riddle'"):
-        scorers.score([ScoreRequest("x", "y", "?", "riddle", "image")], variant="paper")
-    assert len(scorers.score(batch[:20], variant="paper")) == 20
+        scorers.score([ScoreRequest("x", "y", "?", "riddle", "image")], settings=PAPER)
+    assert len(scorers.score(batch[:20], settings=PAPER)) == 20
 
 
 def test_nothing_is_lost_or_doubled_when_workers_are_killed(scorers, monkeypatch):
     monkeypatch.setattr(pool, "ATTEMPTS", 100)
     batch = requests(1024)
-    scorers.score(batch[:64], variant="paper")
+    scorers.score(batch[:64], settings=PAPER)
     before, enough, found = scorers.replaced, threading.Event(), []
 
     def run():
         while not enough.is_set():
-            found.append(scorers.score(batch, variant="paper"))
+            found.append(scorers.score(batch, settings=PAPER))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -100,7 +100,7 @@ def test_nothing_is_lost_or_doubled_when_workers_are_killed(scorers, monkeypatch
         time.sleep(0.3)
     enough.set()
     thread.join()
-    wanted = here(batch)
+    wanted = here(batch, PAPER)
     assert scorers.replaced >= before + 2
     assert found
     assert all(scores == wanted for scores in found)
@@ -110,7 +110,7 @@ def test_a_part_that_kills_every_worker_is_an_error(monkeypatch):
     with ScorePool(workers=1) as scorers:
         monkeypatch.setattr(WorkerProcess, "ask", lambda *_: None)
         with pytest.raises(ScoringError, match="3 workers in a row died scoring requests 0 to 15"):
-            scorers.score(requests(20), variant="paper")
+            scorers.score(requests(20), settings=PAPER)
         assert scorers.replaced >= 3
     with pytest.raises(ValueError, match="workers"):
         ScorePool(workers=0)

@@ -271,7 +271,8 @@ def test_pages_show_a_question_without_a_picture(text: Record, tmp_path: Path) -
     assert '<div class="media"></div>' in shown and 'data-task="math (text)"' in shown
     assert "What is 3 + 4?" in shown and shown.count("<details") == 3
 
-    item = gallery_item(text, [stage_answer(text, texts[0], scores[0], stage="after RL")])
+    answers = [stage_answer(text, texts[0], scores[0], stage="after RL")]
+    item = gallery_item(text, answers, settings=RewardSettings(variant="paper"))
     assert item.frames == [] and '<div class="media"></div>' in card_html(item)
     assert item.best == (2.0, 1.0)
     summary = Summary([TaskSummary("math (text)", 1, [0.0, 0.5, 2.0])])

@@ -122,7 +122,7 @@ def test_predictions_hold_the_whole_response(
     assert read_predictions(tmp_path / "predictions.jsonl", records)[2].response == OPENING + WRITTEN
     answer = stage_answer(records[0], predictions[0].response, predictions[0].score, stage="fresh")
     assert answer.reasoning == "It is a red star."
-    assert "It is a red star." in card_html(gallery_item(records[0], [answer]))
+    assert "It is a red star." in card_html(gallery_item(records[0], [answer], settings=scorer.settings))
 
 
 def test_rollouts_their_checkpoints_and_pages(

@@ -22,14 +22,7 @@ from onethinker_jax.rewards.answers import (
     parse_structured,
     unwrap_answer,
 )
-from onethinker_jax.rewards.score import (
-    DEFAULT_SETTINGS,
-    RewardSettings,
-    Score,
-    Variant,
-    max_accuracy,
-    max_overall,
-)
+from onethinker_jax.rewards.score import RewardSettings, Score, max_accuracy, max_overall
 
 IMAGE_WIDTH, FRAME_WIDTH = 384, 288  # pixels that a picture and a film's frame are drawn at
 
@@ -99,13 +92,12 @@ def gallery_item(
     record: Record,
     answers: Sequence[StageAnswer],
     *,
-    variant: Variant = "paper",
-    settings: RewardSettings = DEFAULT_SETTINGS,
+    settings: RewardSettings,
     fps: float = 2.0,
 ) -> GalleryItem:
     """An item with its media loaded, at most `views.MAX_FRAMES` frames of a video sampled at `fps`.
 
-    `variant` and `settings` are those that the answers' scores were computed with.
+    `settings` are those that the answers' scores were computed with.
 
     Raises MediaError when an image or video cannot be read.
     """
@@ -123,7 +115,10 @@ def gallery_item(
         true_annotations=view.annotations,
         true_masks=view.masks,
         answers=tuple(answers),
-        best=(max_overall(*kind, variant, settings), max_accuracy(*kind, variant, settings)),
+        best=(
+            max_overall(*kind, settings.variant, settings),
+            max_accuracy(*kind, settings.variant, settings),
+        ),
     )
 
 

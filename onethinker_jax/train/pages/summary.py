@@ -173,7 +173,6 @@ def _gallery(
             gallery_item(
                 record,
                 answers,
-                variant=config.reward.variant,
                 settings=config.reward,
                 fps=config.data.video_fps,
             )

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from onethinker_jax.rewards import metrics, score_response
+from onethinker_jax.rewards import RewardSettings, metrics, score_response
 from onethinker_jax.rewards.backends.grabcut import GrabCut
 from onethinker_jax.rewards.backends.types import MaskJob, MaskPrompt
 from onethinker_jax.rewards.batch import ScoreRequest, score_batch
@@ -106,8 +106,8 @@ def test_a_batch_scores_as_its_members_do(client, variant):
         )
         for request in requests
     ]
-    assert score_batch(requests, client, variant=variant) == wanted
-    assert score_batch([], client, variant=variant) == []
+    assert score_batch(requests, client, settings=RewardSettings(variant=variant)) == wanted
+    assert score_batch([], client, settings=RewardSettings(variant=variant)) == []
 
 
 def test_callers_at_once_get_their_own_scores(client):

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from onethinker_jax.data_pipeline.drawing.draw import PREDICTED, RIM, TRUE, Annotations, annotations_at, draw
 from onethinker_jax.data_pipeline.records.true_masks import TrueMasks
 from onethinker_jax.rewards.answers import StructuredAnswer
-from onethinker_jax.rewards.score import Score, score_response
+from onethinker_jax.rewards.score import RewardSettings, Score, score_response
 from onethinker_jax.train.pages import page as page_module
 from onethinker_jax.train.pages.charts import panel_html, panels
 from onethinker_jax.train.pages.gallery import GalleryItem, Masks, card_html, gallery_item, stage_answer
@@ -21,6 +21,7 @@ from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
 from tests.train.pages.reading import GREY, Checker, record
 
 BOX = '{"boxes": [100, 100, 400, 600]}'
+PAPER = RewardSettings(variant="paper")
 CURVES = [
     {"stage": "sft", "step": 10 * i, "time": 0.0, "loss": 3.0 / i, "tokens_per_second": 9000.0}
     for i in range(1, 60)
@@ -46,13 +47,14 @@ def item(folder: Path, problem_type: str, data_type: str, truth: str, answer: st
         response = f"<think>I looked & saw.</think>\n<answer>{said}</answer>"
         score = score_response(response, one.answer, problem_type=problem_type, data_type=data_type)
         answers.append(stage_answer(one, response, score, stage=stage))
-    return gallery_item(one, answers)
+    return gallery_item(one, answers, settings=PAPER)
 
 
 def text_item(folder: Path, response: str, score: Score, **more) -> GalleryItem:
     """A record of a text task with one stage's response."""
     one = record(folder, "OCR", "image", "A")
-    return gallery_item(one, [stage_answer(one, response, score, stage="after RL", **more)])
+    answers = [stage_answer(one, response, score, stage="after RL", **more)]
+    return gallery_item(one, answers, settings=PAPER)
 
 
 def items(folder: Path) -> list[GalleryItem]:
@@ -241,9 +243,8 @@ def test_a_wrong_answer_in_the_right_format_is_red(tmp_path: Path) -> None:
     response = "<think>I look.</think><answer>nothing</answer>"
     score = score_response(response, one.answer, problem_type="OCR", data_type="image", variant="released")
     assert (score.overall, score.accuracy) == (0.6, 0.0)
-    card = card_html(
-        gallery_item(one, [stage_answer(one, response, score, stage="after RL")], variant="released")
-    )
+    answers = [stage_answer(one, response, score, stage="after RL")]
+    card = card_html(gallery_item(one, answers, settings=RewardSettings(variant="released")))
     assert '<span class="badge" style="--good:0.000"><small>accuracy</small> 0.00</span>' in card
     assert "<span>reward</span><b>0.60 / 1.5</b>" in card
 
