@@ -163,7 +163,7 @@ def segment_video(scene: Scene, rng: random.Random) -> Question | None:
     )
 
 
-IN_JSON: QuestionTable = {
+GROUNDINGS: QuestionTable = {
     "temporal grounding": {
         "video": {
             "shapes": Asked(9, ((2, ground_life), (1, ground_motion))),

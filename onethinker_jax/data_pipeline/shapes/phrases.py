@@ -52,6 +52,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else plural}"
 
 
+def spell(text: str) -> str:
+    return f"The {'digits' if text.isdigit() else 'letters'} are {' '.join(text)}."
+
+
 def inventory(scene: Scene) -> str:
     """What is there, row by row: place, size, colour and shape of each object. So reasoning begins."""
     seen = [

@@ -26,8 +26,9 @@ from pycocotools import mask as coco_mask
 
 from onethinker_jax.data_pipeline.processor import prompts
 from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes.captions import list_objects
 from onethinker_jax.data_pipeline.shapes.phrases import Question
-from onethinker_jax.data_pipeline.shapes.questions import QUESTIONS, ask_task, list_objects
+from onethinker_jax.data_pipeline.shapes.questions import QUESTIONS, ask_task
 from onethinker_jax.data_pipeline.shapes.scenes import Scene
 from onethinker_jax.errors import UserError
 from onethinker_jax.files import whole_folder

@@ -1,0 +1,148 @@
+"""Questions of the Shapes world whose answer is a number: counted, read or estimated."""
+
+import random
+
+from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes.phrases import (
+    Asked,
+    Question,
+    QuestionTable,
+    counted,
+    life_spans,
+    seconds_text,
+    whereabouts,
+)
+from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, SHAPES, Scene
+
+
+def _list_count(items: list[str], what: str) -> str:
+    if not items:
+        return f"I see {what}: none."
+    return f"I see {what}: " + ", ".join(f"{i + 1} {item}" for i, item in enumerate(items)) + "."
+
+
+def _count_all(scene: Scene, rng: random.Random) -> Question | None:
+    items = [shape.name for shape in scene.shapes]
+    return Question("How many objects are there?", str(len(items)), _list_count(items, "objects"))
+
+
+def _count_kind(scene: Scene, rng: random.Random) -> Question | None:
+    attribute = rng.choice(("colour", "shape"))
+    values = [getattr(shape, attribute) for shape in scene.shapes]
+    repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    draw = rng.random()
+    pool = list(COLOURS) if attribute == "colour" else list(SHAPES)
+    value = rng.choice(repeated) if repeated and draw < 0.7 else rng.choice(values if draw < 0.9 else pool)
+    items = [shape.name for shape in scene.shapes if getattr(shape, attribute) == value]
+    what = f"{value} objects" if attribute == "colour" else counted(0, value)[2:]
+    return Question(f"How many {what} are there?", str(len(items)), _list_count(items, what))
+
+
+def _count_beside(scene: Scene, rng: random.Random) -> Question | None:
+    if len(scene.shapes) < 2:
+        return None
+    shape = rng.choice(scene.shapes)
+    axis, sign, words = rng.choice(
+        ((0, -1, "left of"), (0, 1, "right of"), (1, -1, "above"), (1, 1, "below"))
+    )
+    gaps = [(other.origin[axis] - shape.origin[axis]) * sign for other in scene.shapes if other is not shape]
+    if any(abs(gap) < 8 for gap in gaps):
+        return None
+    items = [o.name for o in scene.shapes if (o.origin[axis] - shape.origin[axis]) * sign > 0]
+    thinking = f"The {shape.name} is {whereabouts(scene, shape)}. " + _list_count(items, words)
+    return Question(f"How many objects are {words} the {shape.name}?", str(len(items)), thinking)
+
+
+def _count_moment(scene: Scene, rng: random.Random) -> Question | None:
+    time = rng.choice((0.0, scene.duration - 0.5, *(float(s) for s in range(1, int(scene.duration)))))
+    if any(visible < 0.2 for visible in _shares_of_present(scene, time)):
+        return None
+    items = [shape.name for shape in scene.shapes if shape.present(time)]
+    thinking = _list_count(items, f"at {seconds_text(time)} seconds")
+    return Question(
+        f"How many objects are visible at {seconds_text(time)} seconds?", str(len(items)), thinking
+    )
+
+
+def _shares_of_present(scene: Scene, time: float) -> list[float]:
+    present = [i for i, shape in enumerate(scene.shapes) if shape.present(time)]
+    return [scenes.visible_share(scene, i, time) for i in present]
+
+
+def _count_moving(scene: Scene, rng: random.Random) -> Question | None:
+    items = [shape.name for shape in scene.shapes if shape.moves]
+    return Question("How many objects move?", str(len(items)), _list_count(items, "moving"))
+
+
+def _read_number(scene: Scene, rng: random.Random) -> Question | None:
+    numbers = [printed.text for printed in scene.prints if printed.text.isdigit()]
+    if len(numbers) != 1:
+        return None
+    thinking = f"The digits are {' '.join(numbers[0])}."
+    return Question(
+        "What number is shown?" if scene.duration else "What number is printed?", numbers[0], thinking
+    )
+
+
+def _estimate_extent(scene: Scene, rng: random.Random) -> Question | None:
+    index = rng.randrange(len(scene.shapes))
+    if scenes.visible_share(scene, index, 0.0) < 1.0:
+        return None
+    shape, axis = scene.shapes[index], rng.choice((0, 1))
+    box = scenes.mask_box(scenes.visible_mask(scene, index, 0.0))
+    low, high = box[axis], box[axis + 2]
+    side, word = ("width", "wide") if axis == 0 else ("height", "tall")
+    problem = f"How {word} is the {shape.name} in percent of the image {side}?"
+    thinking = f"The {shape.name} is {shape.size}. It spans {low} to {high} of 1000."
+    return Question(problem, str(round((high - low) / 10)), thinking)
+
+
+def _estimate_position(scene: Scene, rng: random.Random) -> Question | None:
+    shape, axis = rng.choice(scene.shapes), rng.choice((0, 1))
+    side, edge = ("width", "left edge") if axis == 0 else ("height", "top")
+    share = (shape.origin[axis] + 0.5) / (scene.width, scene.height)[axis]
+    problem = f"How far is the centre of the {shape.name} from the {edge} in percent of the image {side}?"
+    return Question(problem, str(round(100 * share)), f"The {shape.name} is {whereabouts(scene, shape)}.")
+
+
+def _estimate_stay(scene: Scene, rng: random.Random) -> Question | None:
+    spans = life_spans(scene)
+    if not spans:
+        return None
+    what, (start, end), _ = rng.choice(spans)
+    thinking = f"{what.capitalize()} is seen from {seconds_text(start)} to {seconds_text(end)} seconds."
+    return Question(f"For how many seconds is {what} visible?", seconds_text(end - start), thinking)
+
+
+def _estimate_way(scene: Scene, rng: random.Random) -> Question | None:
+    moving = [shape for shape in scene.shapes if shape.moves]
+    if not moving:
+        return None
+    shape = rng.choice(moving)
+    axis = 0 if shape.direction in ("left", "right") else 1
+    size = (scene.width, scene.height)[axis]
+    begin, end = (round(100 * (spot[axis] + 0.5) / size) for spot in (shape.origin, shape.target))
+    problem = f"How far does the {shape.name} move in percent of the frame {('width', 'height')[axis]}?"
+    return Question(problem, str(abs(end - begin)), f"It moves {shape.direction} from {begin} to {end}.")
+
+
+AMOUNTS: QuestionTable = {
+    "numerical": {
+        "image": {
+            "shapes": Asked(5, ((1, _count_all), (2, _count_kind), (2, _count_beside))),
+            "words": Asked(1, ((1, _read_number),)),
+        },
+        "video": {
+            "shapes": Asked(4, ((2, _count_moment), (1, _count_moving), (1, _count_kind))),
+            "words": Asked(1, ((1, _read_number),)),
+        },
+    },
+    "regression": {
+        "image": {
+            "shapes": Asked(4, ((1, _estimate_extent), (1, _estimate_position))),
+        },
+        "video": {
+            "shapes": Asked(4, ((1, _estimate_stay), (1, _estimate_way))),
+        },
+    },
+}
