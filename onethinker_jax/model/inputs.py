@@ -144,24 +144,8 @@ def mrope_positions(
     tokens = np.asarray(tokens)
     length = tokens.shape[0]
     kind = np.where(tokens == image_token_id, 1, np.where(tokens == video_token_id, 2, 0)).astype(np.int8)
-    change = np.flatnonzero(np.diff(kind, prepend=np.int8(0), append=np.int8(0)))
-    # Boundaries between runs; a run of placeholders starts at every boundary where the kind is not text.
-    starts = change[kind[np.minimum(change, length - 1)] > 0] if length else change
-    starts = starts[starts < length]
-    ends = change[np.searchsorted(change, starts, side="right")]
-
-    images = np.zeros((0, 3), np.int64) if image_grids is None else np.asarray(image_grids, np.int64)
-    videos = np.zeros((0, 3), np.int64) if video_grids is None else np.asarray(video_grids, np.int64)
-    images, videos = images.reshape(-1, 3), videos.reshape(-1, 3)
-    frames = np.repeat(videos, videos[:, 0], axis=0)
-    frames[:, 0] = 1
-    run_kinds = kind[starts]
-    for code, name, grids in ((1, "image", images), (2, "video frame", frames)):
-        found = int((run_kinds == code).sum())
-        if found != len(grids):
-            raise ValueError(f"{found} {name} placeholder spans for {len(grids)} {name} grids")
-    spans = np.zeros((len(starts), 3), np.int64)
-    spans[run_kinds == 1], spans[run_kinds == 2] = images, frames
+    starts, ends = _placeholder_runs(kind)
+    spans = _span_grids(kind[starts], image_grids, video_grids)
     rows, columns = spans[:, 1] // merge, spans[:, 2] // merge
     lengths = spans[:, 0] * rows * columns
     if (lengths != ends - starts).any():
@@ -186,3 +170,34 @@ def mrope_positions(
         positions[1, visual] = origin + within % per_frame // width
         positions[2, visual] = origin + within % width
     return positions
+
+
+def _placeholder_runs(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of one kind of placeholder begin and end; `kind` is int8 [T], 0 where a token is text."""
+    length = len(kind)
+    change = np.flatnonzero(np.diff(kind, prepend=np.int8(0), append=np.int8(0)))
+    # Boundaries between runs; a run of placeholders starts at every boundary where the kind is not text.
+    starts = change[kind[np.minimum(change, length - 1)] > 0] if length else change
+    starts = starts[starts < length]
+    return starts, change[np.searchsorted(change, starts, side="right")]
+
+
+def _span_grids(
+    run_kinds: np.ndarray, image_grids: np.ndarray | None, video_grids: np.ndarray | None
+) -> np.ndarray:
+    """int64 [runs, 3], the grid of the image (kind 1) or the video's frame (kind 2) of each run of placeholders.
+
+    Raises ValueError: other numbers of runs than of images or frames.
+    """
+    images = np.zeros((0, 3), np.int64) if image_grids is None else np.asarray(image_grids, np.int64)
+    videos = np.zeros((0, 3), np.int64) if video_grids is None else np.asarray(video_grids, np.int64)
+    images, videos = images.reshape(-1, 3), videos.reshape(-1, 3)
+    frames = np.repeat(videos, videos[:, 0], axis=0)
+    frames[:, 0] = 1
+    for code, name, grids in ((1, "image", images), (2, "video frame", frames)):
+        found = int((run_kinds == code).sum())
+        if found != len(grids):
+            raise ValueError(f"{found} {name} placeholder spans for {len(grids)} {name} grids")
+    spans = np.zeros((len(run_kinds), 3), np.int64)
+    spans[run_kinds == 1], spans[run_kinds == 2] = images, frames
+    return spans

@@ -7,6 +7,25 @@ of the task's rewards and squared rewards, `sigma = sqrt(m2 - m1^2)`. Where rewa
 difference has few digits left: with a mean of 0.8 and a spread of 0.01 float32 sums are wrong in the third
 digit of sigma. So the averages are carried as unevaluated sums of two float32 numbers, and the "released"
 variant, whose published numbers contain that rounding, adds in the order that PyTorch does.
+
+For task t with rewards R in this batch (all prompts, all samples; arXiv 2512.03043):
+
+    m1 <- decay m1 + (1 - decay) mean(R)        first batch of a task: m1 = mean(R)
+    m2 <- decay m2 + (1 - decay) mean(R^2)                             m2 = mean(R^2)
+    sigma_t = sqrt(m2 - m1^2)
+    c_i = R_i - mean of the rewards of i's group
+
+ema_grpo, paper:     A_i = clip(c_i / max(sigma_t, min_std), -clip, clip)
+ema_grpo, released: A_i = c_i / (max(sigma_t, min_std) + eps); a group in which any |A| > clip is
+                     divided by its own biased standard deviation + eps instead
+grpo:                A_i = c_i / (the group's unbiased standard deviation + eps)
+dr_grpo:             A_i = c_i
+rloo:                A_i = R_i - mean of the others of its group = n c_i / (n - 1)
+gdpo:                B_i = sum over components k of weights_k x the grpo advantage of component k alone;
+                     A_i = (B_i - mean of B) / (unbiased standard deviation of B + eps), both over the
+                     whole batch (arXiv 2601.05242)
+
+Their sources: GRPO arXiv 2402.03300, Dr. GRPO arXiv 2503.20783, RLOO arXiv 2402.14740.
 """
 
 import dataclasses
@@ -61,24 +80,7 @@ def compute_advantages(
 ) -> tuple[jax.Array, TaskMoments]:
     """Advantages of N samples, and the task moments that include them.
 
-    For task t with rewards R in this batch (all prompts, all samples; arXiv 2512.03043):
-
-        m1 <- decay m1 + (1 - decay) mean(R)        first batch of a task: m1 = mean(R)
-        m2 <- decay m2 + (1 - decay) mean(R^2)                             m2 = mean(R^2)
-        sigma_t = sqrt(m2 - m1^2)
-        c_i = R_i - mean of the rewards of i's group
-
-    ema_grpo, paper:     A_i = clip(c_i / max(sigma_t, min_std), -clip, clip)
-    ema_grpo, released: A_i = c_i / (max(sigma_t, min_std) + eps); a group in which any |A| > clip is
-                         divided by its own biased standard deviation + eps instead
-    grpo:                A_i = c_i / (the group's unbiased standard deviation + eps)
-    dr_grpo:             A_i = c_i
-    rloo:                A_i = R_i - mean of the others of its group = n c_i / (n - 1)
-    gdpo:                B_i = sum over components k of weights_k x the grpo advantage of component k alone;
-                         A_i = (B_i - mean of B) / (unbiased standard deviation of B + eps), both over the
-                         whole batch (arXiv 2601.05242)
-
-    Their sources: GRPO arXiv 2402.03300, Dr. GRPO arXiv 2503.20783, RLOO arXiv 2402.14740.
+    `config.method` chooses the equation, at the top of this file.
 
     Args:
         rewards: float32 [N].
@@ -108,24 +110,11 @@ def compute_advantages(
     count, centred = _centre(rewards, groups, n)
     if config.method == "ema_grpo":
         sigma = jnp.maximum(moments.sigma(), config.min_std)[jnp.minimum(tasks, num_tasks - 1)]
-        if config.variant == "paper":
-            advantages = jnp.clip(centred / sigma, -config.clip, config.clip)
-        else:
-            advantages = centred / (sigma + config.eps)
-            largest = jax.ops.segment_max(jnp.abs(advantages), groups, n)[groups]
-            variance = jax.ops.segment_sum(centred**2, groups, n)[groups] / count
-            own = centred / (jnp.sqrt(variance) + config.eps)
-            advantages = jnp.where(largest > config.clip, own, advantages)
+        advantages = _by_task(centred, sigma, groups, count, config)
     elif config.method == "grpo":
         advantages = _standardised(rewards, groups, n, config.eps)
     elif config.method == "gdpo":
-        parts = _components(components, n, config)
-        total = sum(
-            weight * _standardised(part, groups, n, config.eps)
-            for weight, part in zip(config.weights, parts, strict=True)
-        )
-        whole = jnp.where(valid, 0, 1)  # the batch is one segment, padding another
-        advantages = _standardised(jnp.where(valid, total, 0.0), whole, 2, config.eps)
+        advantages = _by_component(_components(components, n, config), groups, valid, config)
     elif config.method == "dr_grpo":
         advantages = centred
     else:
@@ -140,6 +129,32 @@ def overlong_penalty(lengths: np.ndarray, *, limit: int, buffer: int) -> np.ndar
     It is 0 up to limit - buffer tokens and falls in equal steps to -1 at the limit.
     """
     return -np.clip((lengths - (limit - buffer)) / buffer, 0.0, 1.0).astype(np.float32)
+
+
+def _by_task(
+    centred: jax.Array, sigma: jax.Array, groups: jax.Array, count: jax.Array, config: AdvantageConfig
+) -> jax.Array:
+    """EMA-GRPO's advantages float32 [N]; `sigma` is a sample's task's, `count` the size of its group."""
+    if config.variant == "paper":
+        return jnp.clip(centred / sigma, -config.clip, config.clip)
+    n = len(centred)
+    advantages = centred / (sigma + config.eps)
+    largest = jax.ops.segment_max(jnp.abs(advantages), groups, n)[groups]
+    variance = jax.ops.segment_sum(centred**2, groups, n)[groups] / count
+    own = centred / (jnp.sqrt(variance) + config.eps)
+    return jnp.where(largest > config.clip, own, advantages)
+
+
+def _by_component(
+    components: list[jax.Array], groups: jax.Array, valid: jax.Array, config: AdvantageConfig
+) -> jax.Array:
+    """GDPO's advantages float32 [N] of the K components float32 [N]."""
+    total = sum(
+        weight * _standardised(part, groups, len(groups), config.eps)
+        for weight, part in zip(config.weights, components, strict=True)
+    )
+    whole = jnp.where(valid, 0, 1)  # the batch is one segment, padding another
+    return _standardised(jnp.where(valid, total, 0.0), whole, 2, config.eps)
 
 
 def _components(components: jax.Array | None, n: int, config: AdvantageConfig) -> list[jax.Array]:

@@ -18,7 +18,7 @@ ImportanceSampling = Literal["none", "token_truncate", "token_mask", "sequence_t
 
 @dataclass(frozen=True)
 class AdvantageConfig:
-    """How rewards become advantages; the equations are those of `train.advantages.compute_advantages`.
+    """How rewards become advantages; the equations stand in `train/advantages.py`.
 
     Raises ValueError naming the field that is out of range.
     """
@@ -57,7 +57,7 @@ class AdvantageConfig:
 
 @dataclass(frozen=True)
 class PolicyLossSettings:
-    """What the policy minimises; the equations are those of `train.rl.policy_losses.policy_loss`."""
+    """What the policy minimises; the equations stand in `train/rl/policy_losses.py`."""
 
     kind: PolicyLoss = "ppo"
     """A token's part of the loss."""

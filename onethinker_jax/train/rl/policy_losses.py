@@ -3,6 +3,33 @@
 Every loss is a *sum*, returned with the count that the caller divides the sums of a whole update by, so that an
 update does not depend on how its samples were packed into rows and micro-batches. Quantities of a sample (its
 length, the ratio of its probabilities) are sums over the row's tokens that carry its number.
+
+What each of `PolicyLossSettings` does, where r = pi / pi_old of a token and A is the advantage of its sample y:
+
+kind: a token's part, with [·] the value alone, through which no gradient flows:
+    ppo    -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)         PPO, arXiv 1707.06347; the two
+           bounds of their own are DAPO's, arXiv 2503.14476
+    gspo   the same with s = (pi(y) / pi_old(y))^(1/|y|) for r: the sequence is what is clipped
+           (GSPO, arXiv 2507.18071: sequence aggregation, bounds 3e-4 and 4e-4)
+    cispo  -[clip(r, 1 - clip_low, 1 + clip_high)] A log pi: every token keeps a gradient (CISPO of
+           MiniMax-M1, arXiv 2506.13585, which sets no lower bound: clip_low = 1)
+dual_clip: of ppo and gspo, for A < 0 the loss is at most -dual_clip A (arXiv 1912.09729); inf leaves it out.
+aggregation: what the sum over tokens becomes:
+    token     its mean over all tokens of the update (DAPO, arXiv 2503.14476)
+    sequence  the mean over samples of each sample's mean (GRPO, arXiv 2402.03300)
+    constant  the sum over samples x max_length: no sample's length matters (Dr. GRPO, arXiv 2503.20783)
+kl_coefficient: adds it times an estimate of KL(pi || pi_ref) a token; with d = log pi_ref - log pi
+    kl_estimator (http://joschu.net/blog/kl-approx.html) is k1 = -d, k2 = d^2 / 2 or k3 = exp(d) - d - 1.
+    As terms of a loss, k2 has the gradient of KL(pi || pi_ref), k3 that of KL(pi_ref || pi), and k1
+    none in expectation (arXiv 2506.09477).
+kl_bias_correction: multiplies the estimate by r, whose gradient is then that of KL(pi || pi_ref) for k1
+    and k3, on-policy or not (DeepSeek-V3.2, arXiv 2512.02556).
+entropy_coefficient: subtracts it times the entropy of pi at the token (A3C, arXiv 1602.01783).
+importance_sampling: corrects the policy term, where the sampler's pi_sampler is not quite the trainer's
+    pi_old (arXiv 2110.00641), with w = [pi_old / pi_sampler] of the token, or of its whole sample ("sequence_"):
+    *_truncate  times min(w, tis_cap)       (IMPALA, arXiv 1802.01561)
+    *_mask      times w, or 0 outside [tis_floor, tis_cap]      (IcePop, arXiv 2510.18855)
+    A token masked so still counts in the aggregation. With "none", pi_sampler is taken for pi_old.
 """
 
 from dataclasses import dataclass
@@ -38,32 +65,10 @@ def policy_loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss summed over target tokens, and sums of what is worth watching.
 
-    r = pi / pi_old of a token, A is the advantage of its sample y; the constants are `PolicyLossSettings`.
+    Of a token, with r = pi / pi_old, the advantage A of its sample, and what the settings choose (at the top of
+    this file):
 
-    kind: a token's part, with [·] the value alone, through which no gradient flows:
-        ppo    -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)         PPO, arXiv 1707.06347; the two
-               bounds of their own are DAPO's, arXiv 2503.14476
-        gspo   the same with s = (pi(y) / pi_old(y))^(1/|y|) for r: the sequence is what is clipped
-               (GSPO, arXiv 2507.18071: sequence aggregation, bounds 3e-4 and 4e-4)
-        cispo  -[clip(r, 1 - clip_low, 1 + clip_high)] A log pi: every token keeps a gradient (CISPO of
-               MiniMax-M1, arXiv 2506.13585, which sets no lower bound: clip_low = 1)
-    dual_clip: of ppo and gspo, for A < 0 the loss is at most -dual_clip A (arXiv 1912.09729); inf leaves it out.
-    aggregation: what the sum over tokens becomes:
-        token     its mean over all tokens of the update (DAPO, arXiv 2503.14476)
-        sequence  the mean over samples of each sample's mean (GRPO, arXiv 2402.03300)
-        constant  the sum over samples x max_length: no sample's length matters (Dr. GRPO, arXiv 2503.20783)
-    kl_coefficient: adds it times an estimate of KL(pi || pi_ref) a token; with d = log pi_ref - log pi
-        kl_estimator (http://joschu.net/blog/kl-approx.html) is k1 = -d, k2 = d^2 / 2 or k3 = exp(d) - d - 1.
-        As terms of a loss, k2 has the gradient of KL(pi || pi_ref), k3 that of KL(pi_ref || pi), and k1
-        none in expectation (arXiv 2506.09477).
-    kl_bias_correction: multiplies the estimate by r, whose gradient is then that of KL(pi || pi_ref) for k1
-        and k3, on-policy or not (DeepSeek-V3.2, arXiv 2512.02556).
-    entropy_coefficient: subtracts it times the entropy of pi at the token (A3C, arXiv 1602.01783).
-    importance_sampling: corrects the policy term, where the sampler's pi_sampler is not quite the trainer's
-        pi_old (arXiv 2110.00641), with w = [pi_old / pi_sampler] of the token, or of its whole sample ("sequence_"):
-        *_truncate  times min(w, tis_cap)       (IMPALA, arXiv 1802.01561)
-        *_mask      times w, or 0 outside [tis_floor, tis_cap]      (IcePop, arXiv 2510.18855)
-        A token masked so still counts in the aggregation. With "none", pi_sampler is taken for pi_old.
+        w(pi_old, pi_sampler) kind(r, A) + kl_coefficient KL(pi || pi_ref) - entropy_coefficient H(pi)
 
     Args:
         policies: what each policy gave the target tokens.
@@ -78,11 +83,7 @@ def policy_loss(
     """
     samples = _Samples(mask, sample_index)
     logprobs, sampled, reference = policies.current, policies.sampled, policies.reference
-    old = policies.old
-    if config.importance_sampling == "none":
-        old = sampled
-    elif old is None:
-        old = jax.lax.stop_gradient(logprobs)
+    old = _old_logprobs(policies, config)
     gap = jnp.where(mask, logprobs - old, 0.0)
     log_ratio = jnp.clip(gap, -config.max_log_ratio, config.max_log_ratio)
     ratio = jnp.exp(log_ratio)
@@ -123,6 +124,13 @@ def policy_loss(
         "constant": samples.count * max_length,
     }[config.aggregation]
     return _masked_sum(loss, mask), {**sums, "tokens": tokens, "count": count}
+
+
+def _old_logprobs(policies: PolicyLogprobs, config: PolicyLossSettings) -> Float[Array, "B T"]:
+    """log pi_old: without importance sampling the sampler's."""
+    if config.importance_sampling == "none":
+        return policies.sampled
+    return jax.lax.stop_gradient(policies.current) if policies.old is None else policies.old
 
 
 def _kl_estimate(gap: Float[Array, "B T"], config: PolicyLossSettings) -> Float[Array, "B T"]:

@@ -148,45 +148,60 @@ def roll_out(
     positions, records, prompts = _next_prompts(stream, count, watch.stop)
     seconds.prompts += time.perf_counter() - began
     samples: dict[int, Samples] = {}  # by the prompt's number, in the order in which prompts were finished
-    scores: list[list[Score]] = []
-
-    def score(
-        part: Sequence[Record],
-        samples_of_part: Sequence[Samples],
-        before: Future[list[list[Score]]] | None,
-    ) -> list[list[Score]]:
-        if before is not None:
-            before.result()  # ended by now; if it failed, this raises and no more scores are asked for
-        began = time.perf_counter()
-        scored = scorer(part, [samples_of_prompt.texts for samples_of_prompt in samples_of_part])
-        seconds.reward += time.perf_counter() - began
-        return scored
-
-    def collect(scoring: Future[list[list[Score]]]) -> None:
-        began = time.perf_counter()
-        scores.extend(scoring.result())
-        seconds.reward_wait += time.perf_counter() - began
-
     with ThreadPoolExecutor(1, thread_name_prefix="rewards") as pool:
-        scoring: list[Future[list[list[Score]]]] = []
+        scoring = _Scoring(scorer, pool, seconds)
         for numbers, samples_of_part in sampler.parts(params, prompts, seed=seed, step=step):
             if watch.stop.is_set():
                 raise Stopped
             samples.update(zip(numbers, samples_of_part, strict=True))
             watch.tell(len(samples))
-            before = scoring[-1] if scoring else None
-            scoring.append(
-                pool.submit(score, [records[number] for number in numbers], samples_of_part, before)
-            )
-            while len(scoring) > 1 and scoring[0].done():
-                collect(scoring.pop(0))
-        for part in scoring:
-            collect(part)
+            scoring.begin([records[number] for number in numbers], samples_of_part)
+        scores = scoring.end()
     scored = dict(zip(samples, scores, strict=True))
     return [
         Group(position, record, prompt, samples[number], scored[number], scorer.max_accuracy(record))
         for number, (position, record, prompt) in enumerate(zip(positions, records, prompts, strict=True))
     ]
+
+
+class _Scoring:
+    """The scores of a rollout's parts, computed one after the other in the pool's thread while others are sampled."""
+
+    def __init__(self, scorer: Scorer, pool: ThreadPoolExecutor, seconds: RolloutSeconds):
+        self._scorer, self._pool, self._seconds = scorer, pool, seconds
+        self._waiting: list[Future[list[list[Score]]]] = []
+        self._scores: list[list[Score]] = []
+
+    def begin(self, records: Sequence[Record], samples: Sequence[Samples]) -> None:
+        """Has the next part scored; raises what an earlier one raised, where that is known by now."""
+        before = self._waiting[-1] if self._waiting else None
+        self._waiting.append(self._pool.submit(self._score, records, samples, before))
+        while len(self._waiting) > 1 and self._waiting[0].done():
+            self._collect()
+
+    def end(self) -> list[list[Score]]:
+        """Waits for the scores of all parts: a list a prompt, in the order of the parts."""
+        while self._waiting:
+            self._collect()
+        return self._scores
+
+    def _score(
+        self,
+        records: Sequence[Record],
+        samples: Sequence[Samples],
+        before: Future[list[list[Score]]] | None,
+    ) -> list[list[Score]]:
+        if before is not None:
+            before.result()  # ended by now; if it failed, this raises and no more scores are asked for
+        began = time.perf_counter()
+        scored = self._scorer(records, [samples_of_prompt.texts for samples_of_prompt in samples])
+        self._seconds.reward += time.perf_counter() - began
+        return scored
+
+    def _collect(self) -> None:
+        began = time.perf_counter()
+        self._scores.extend(self._waiting.pop(0).result())
+        self._seconds.reward_wait += time.perf_counter() - began
 
 
 def _next_prompts(
