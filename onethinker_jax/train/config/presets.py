@@ -45,6 +45,9 @@ def shapes() -> TrainConfig:
     neither data nor weights: it makes both, so its learning rates (Muon at 8e-3, AdamW at 5e-4), rows of 320 tokens and
     images of 128 x 128 are for a fresh tiny model. A released one takes a preset of its size, such as
     `qwen3_vl_2b_sft`.
+
+    Measured on 2 CPU cores: 8 minutes and 20 seconds, at most 2.6 GB. On 640 held-out records RL raises the mean reward
+    (of at most 1.5) of sampled answers by 0.10 and of greedy ones by 0.07 (three seeds; the README has the table).
     """
     return TrainConfig(
         model=TINY_MODEL,

@@ -1,4 +1,4 @@
-"""Settings for the released sizes of Qwen3-VL, with OneThinker's lengths, batches and learning rates.
+r"""Settings for the released sizes of Qwen3-VL, with OneThinker's lengths, batches and learning rates.
 
 A `…_sft` preset is the cold start: AdamW at 1e-5 with a cosine schedule, 10,000 updates of 32 rows of 16,384 tokens,
 the vision tower frozen, images of up to 802,816 pixels, videos of up to 128 frames of 100,352. It needs
@@ -12,14 +12,18 @@ that no stage is trained on).
 Both start from weights: `hf download Qwen/Qwen3-VL-8B-Instruct --local-dir Qwen3-VL-8B-Instruct`, or RL from what SFT
 exported, `runs/qwen3_vl_8b_sft/model`:
 
-    python -m onethinker_jax.train qwen3_vl_8b_sft --model.init-from Qwen3-VL-8B-Instruct \\
+    python -m onethinker_jax.train qwen3_vl_8b_sft --model.init-from Qwen3-VL-8B-Instruct \
         --data.sft-file sft.json --data.heldout-file eval.json
-    python -m onethinker_jax.train qwen3_vl_8b_rl --model.init-from runs/qwen3_vl_8b_sft/model \\
+    python -m onethinker_jax.train qwen3_vl_8b_rl --model.init-from runs/qwen3_vl_8b_sft/model \
         --data.rl-file rl.json --data.heldout-file eval.json
 
 on every host, with `--hosts.coordinator auto` where there are several. `--dry-run` checks everything first. Each
-preset's mesh is that of the TPU slice its docstring names, and `docs/plan.md` shows what it needs there; other
-hardware takes other mesh flags, one GPU `--mesh.fsdp 1 --mesh.tensor 1`. None has been run to its end yet.
+preset's mesh is that of the TPU slice its docstring names; other hardware takes other mesh flags, one GPU
+`--mesh.fsdp 1 --mesh.tensor 1`.
+
+No preset of this file has been run yet. Its docstring gives what `plan` computed (`docs/plan.md`): the memory of the
+largest program, and the least time, with every row, prompt and answer at its full length and every chip at its peak
+rate. OneThinker's authors trained the 8B on 32 H800 for about ten days.
 """
 
 from dataclasses import replace
@@ -85,6 +89,7 @@ def qwen3_vl_2b_sft() -> TrainConfig:
 
     Needs the weights of Qwen/Qwen3-VL-2B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
+    Planned, not run: 11.8 of 31.25 GiB a chip. An update of full rows takes at least 2 s, 10,000 updates 5.6 h.
     """
     return _sft("2b", MeshSettings(fsdp=8))
 
@@ -96,6 +101,7 @@ def qwen3_vl_4b_sft() -> TrainConfig:
 
     Needs the weights of Qwen/Qwen3-VL-4B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
+    Planned, not run: 21.9 of 31.25 GiB a chip. An update of full rows takes at least 4.21 s, 10,000 updates 12 h.
     """
     return _sft("4b", MeshSettings(fsdp=8))
 
@@ -107,6 +113,7 @@ def qwen3_vl_8b_sft() -> TrainConfig:
 
     Needs the weights of Qwen/Qwen3-VL-8B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
+    Planned, not run: 26.0 of 31.25 GiB a chip. An update of full rows takes at least 3.07 s, 10,000 updates 8.5 h.
     """
     return _sft("8b", MeshSettings(fsdp=16))
 
@@ -118,6 +125,7 @@ def qwen3_vl_32b_sft() -> TrainConfig:
 
     Needs the weights of Qwen/Qwen3-VL-32B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
+    Planned, not run: 49.1 of 95.74 GiB a chip. An update of full rows takes at least 12 s, 10,000 updates 33 h.
     """
     return _sft("32b", MeshSettings(fsdp=32))
 
@@ -129,6 +137,7 @@ def qwen3_vl_30b_a3b_sft() -> TrainConfig:
 
     Needs the weights of Qwen/Qwen3-VL-30B-A3B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
+    Planned, not run: 37.7 of 95.74 GiB a chip. An update of full rows takes at least 2.28 s, 10,000 updates 6.3 h.
     """
     return _sft("30b-a3b", MeshSettings(fsdp=32))
 
@@ -140,6 +149,7 @@ def qwen3_vl_2b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_2b_sft` exported, or the weights of Qwen/Qwen3-VL-2B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Planned, not run: 11.0 of 31.25 GiB a chip. A step of full lengths takes at least 491 s, 200 steps 27 h.
     """
     return _rl("2b", MeshSettings(fsdp=4, tensor=2), prompt_slots=4)
 
@@ -151,6 +161,7 @@ def qwen3_vl_4b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_4b_sft` exported, or the weights of Qwen/Qwen3-VL-4B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Planned, not run: 14.0 of 31.25 GiB a chip. A step of full lengths takes at least 435 s, 200 steps 24 h.
     """
     return _rl("4b", MeshSettings(fsdp=8, tensor=2), prompt_slots=8)
 
@@ -162,17 +173,19 @@ def qwen3_vl_8b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_8b_sft` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Planned, not run: 23.1 of 95.74 GiB a chip. A step of full lengths takes at least 499 s, 200 steps 28 h.
     """
     return _rl("8b", MeshSettings(fsdp=8, tensor=2), prompt_slots=16)
 
 
 def qwen3_vl_8b_rl_v6e() -> TrainConfig:
-    """EMA-GRPO of Qwen3-VL-8B on the 32 chips of a v6e-32, a third of a v5p-32's memory.
+    """EMA-GRPO of Qwen3-VL-8B, 32 chips of a v6e-32 (a third of a v5p chip's memory).
 
     `python -m onethinker_jax.train qwen3_vl_8b_rl_v6e --model.init-from runs/qwen3_vl_8b_sft/model …`
 
     Needs the model that `qwen3_vl_8b_sft` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Planned, not run: 11.8 of 31.25 GiB a chip. A step of full lengths takes at least 308 s, 200 steps 17 h.
     """
     return _rl("8b", MeshSettings(fsdp=8, tensor=4), prompt_slots=8)
 
@@ -184,6 +197,7 @@ def qwen3_vl_32b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_32b_sft` exported, or the weights of Qwen/Qwen3-VL-32B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Planned, not run: 27.0 of 95.74 GiB a chip. A step of full lengths takes at least 531 s, 200 steps 30 h.
     """
     return _rl("32b", MeshSettings(fsdp=16, tensor=4), prompt_slots=16)
 
@@ -195,6 +209,7 @@ def qwen3_vl_30b_a3b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_30b_a3b_sft` exported, or the weights of Qwen/Qwen3-VL-30B-A3B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
+    Planned, not run: 23.9 of 95.74 GiB a chip. A step of full lengths takes at least 844 s, 200 steps 47 h.
     """
     return _rl("30b-a3b", MeshSettings(fsdp=16, tensor=4), prompt_slots=16)
 
