@@ -9,8 +9,9 @@ SMALLEST_STEP = 128  # tokens or patches that the sizes of a prompt are rounded 
 
 
 def padded(size: int) -> int:
-    """The size that a prompt of `size` tokens or patches is padded to: few sizes to compile, a quarter too much at
-    most beyond 512; 0 stays 0.
+    """The size that a prompt of `size` tokens or patches is padded to.
+
+    There are few sizes to compile, and beyond 512 at most a quarter too much; 0 stays 0.
     """
     step = max(SMALLEST_STEP, 2 ** (max(size - 1, 1).bit_length() - 3))
     return -(-size // step) * step

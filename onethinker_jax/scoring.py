@@ -43,7 +43,9 @@ class Scorer:
         media: MediaReader | None = None,
         prompts: Prompts = OWN_PROMPTS,
     ):
-        """`media` reads the pictures that masks are made on; by default in this process, without a cache.
+        """Scores by `settings`, in the processes of `pool` where there is one, and by the service behind `client`.
+
+        `media` reads the pictures that masks are made on; by default in this process, without a cache.
         `prompts` is the wording of the questions that a judge of text is shown with the answers.
         """
         self.client, self.settings = client, settings
@@ -122,8 +124,9 @@ class Scorer:
         )
 
     def give_up(self) -> None:
-        """Ends the waiting for the reward service: scores under way, and later ones that need it, raise
-        RewardGivenUp at once.
+        """Ends the waiting for the reward service.
+
+        Scores under way, and later ones that need it, raise RewardGivenUp at once.
         """
         self.client.give_up()
 

@@ -1,5 +1,6 @@
-"""THE table of tasks: what every problem type is, for each medium it takes. All code that asks something of a
-task asks it here, so that a new one is a row of `TABLE` and what a row cannot hold.
+"""THE table of tasks: what every problem type is, for each medium it takes.
+
+All code that asks something of a task asks it here, so that a new one is a row of `TABLE` and what a row cannot hold.
 
 What needs code of a room (accuracies, the drawing of a new kind of annotation, the questions of the Shapes world)
 stands in that room in a dict keyed by problem type, answer kind or `Task`, which `complete` checks against the

@@ -1,6 +1,6 @@
-"""Any text on its way out: what files, pages and terminals cannot hold is escaped, never dropped and never an error.
+r"""Any text on its way out: what files, pages and terminals cannot hold is escaped, never dropped and never an error.
 
-Python's texts may hold lone halves of surrogate pairs, from a JSON escape such as "\\ud83d" or from a file name that
+Python's texts may hold lone halves of surrogate pairs, from a JSON escape such as "\ud83d" or from a file name that
 is not UTF-8, and no UTF-8 file takes them. All of our writers come through here, so none fails after the work is done.
 """
 
@@ -15,7 +15,7 @@ _LINE_ENDS = re.compile(r"[\t\n\r\u2028\u2029]")
 
 
 def encodable(text: str) -> str:
-    """The text with every lone surrogate written as its escape, `\\ud83d`; other text as it is."""
+    r"""The text with every lone surrogate written as its escape, `\ud83d`; other text as it is."""
     try:
         text.encode()
     except UnicodeEncodeError:

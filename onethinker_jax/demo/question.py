@@ -51,8 +51,9 @@ def media_files(words: Sequence[str]) -> tuple[Path, ...]:
 
 
 def picture_file(media: Sequence[Path], out: Path | None, *, overwrite: bool) -> Path | None:
-    """Where the picture goes: to `out`, else to a name made of the first medium's that is free, so that an
-    earlier picture stays; None where there is neither.
+    """Where the picture goes: to `out`, else to a free name made of the first medium's.
+
+    An earlier picture stays. None where there is neither `out` nor a medium.
 
     Raises UsageError when none can be written there.
     """

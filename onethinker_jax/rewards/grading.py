@@ -147,7 +147,7 @@ def _math_form(text: str) -> str:
 
 
 def _braced_fractions(form: str) -> str:
-    """`\\frac12` and `\\frac1{2}` as `\\frac{1}{2}`; nothing is changed if a fraction ends too early."""
+    r"""`\frac12` and `\frac1{2}` as `\frac{1}{2}`; nothing is changed if a fraction ends too early."""
     head, *fractions = form.split("\\frac")
     if any(len(fraction) < 2 and not fraction.startswith("{") for fraction in fractions):
         return form
@@ -187,7 +187,7 @@ def _plain_form(text: str) -> str:
 
 
 def _without_latex(form: str) -> str:
-    """LaTeX as text: `\\frac{a}{b}` as a/b, `\\sqrt{a}` as sqrt(a), text marks and boxes as what they hold."""
+    r"""LaTeX as text: `\frac{a}{b}` as a/b, `\sqrt{a}` as sqrt(a), text marks and boxes as what they hold."""
     previous = None
     while previous != form:
         previous = form

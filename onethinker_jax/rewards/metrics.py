@@ -227,7 +227,7 @@ def _run_lengths(counts: bytes) -> list[int]:
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """bool [H, W] as a COCO RLE with a `str` of counts, ready for JSON."""
+    """A mask, bool [H, W], as a COCO RLE with a `str` of counts, ready for JSON."""
     from pycocotools import mask as coco_mask
 
     coco: Any = coco_mask

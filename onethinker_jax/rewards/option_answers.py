@@ -1,6 +1,6 @@
-"""Which option a multiple-choice answer names: by its letter, or by its own text when no other option has it.
+r"""Which option a multiple-choice answer names: by its letter, or by its own text when no other option has it.
 
-Read are "B", "b", "(B)", "**B**", `\\boxed{B}`, "B Go", "(B) Go", "Option B", "The answer is B". An answer that
+Read are "B", "b", "(B)", "**B**", `\boxed{B}`, "B Go", "(B) Go", "Option B", "The answer is B". An answer that
 names several letters ("A or B") or denies one ("not B") names none, and no letter is taken out of a word. "A dog"
 begins with an article: it is option A only if that option's text is "dog".
 """

@@ -123,8 +123,10 @@ def max_accuracy(
     variant: Variant = "paper",
     settings: RewardSettings = DEFAULT_SETTINGS,
 ) -> float:
-    """The largest accuracy of a task: 1, but in the paper variant the sum of its terms' weights for
-    spatial-temporal grounding (2 by default) and segmentation (3 of an image, 4 of a video). A reward of one's own
+    """The largest accuracy of a task.
+
+    It is 1, but in the paper variant the sum of the terms' weights for spatial-temporal grounding (2 by default) and
+    segmentation (3 of an image, 4 of a video). A reward of one's own
     keeps to [0, 1].
     """
     _check_variant(variant)
@@ -309,13 +311,13 @@ def _box_iou(answer: StructuredAnswer, truth: StructuredAnswer) -> float:
 
 
 def _tube(answer: StructuredAnswer, truth: StructuredAnswer, settings: RewardSettings) -> float:
-    """tIoU and the mean sIoU over the true seconds, each times its weight."""
+    """The sum of tIoU and of the mean sIoU over the true seconds, each times its weight."""
     mean_box_iou = metrics.mean_box_iou(answer.boxes, truth.boxes)
     return settings.time_weight * _span_iou(answer, truth) + settings.box_weight * mean_box_iou
 
 
 def _segmentation(answer: StructuredAnswer, truth: StructuredAnswer, settings: RewardSettings) -> float:
-    """sIoU + G(d⁺; 50) + G(d⁻; 50), and + G(|t̂ − t|; 1) in a video, each times its weight."""
+    """Gives sIoU + G(d⁺; 50) + G(d⁻; 50), and + G(|t̂ − t|; 1) in a video, each times its weight."""
     total = settings.box_weight * _box_iou(answer, truth)
     for given, wanted in (
         (answer.positive_points, truth.positive_points),

@@ -277,7 +277,7 @@ def _pairs(moments: TaskMoments) -> tuple[Pair, Pair]:
 
 
 def _two_sum(a: jax.Array, b: jax.Array) -> Pair:
-    """a + b exactly, as a pair."""
+    """The sum a + b exactly, as a pair."""
     high = a + b
     b_part = high - a
     return high, (a - (high - b_part)) + (b - b_part)

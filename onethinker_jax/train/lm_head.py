@@ -39,7 +39,7 @@ def token_logprobs(
     temperature: float = 1.0,
     suppressed_ids: tuple[int, ...] = (),
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """log pi(target) and the entropy of pi where `mask` is true, elsewhere 0; float32, in nats.
+    """Gives log pi(target) and the entropy of pi where `mask` is true, elsewhere 0; float32, in nats.
 
     `temperature` and `suppressed_ids` make pi the distribution that was sampled from.
     """

@@ -57,6 +57,7 @@ class Memory:
 
     @property
     def total(self) -> float:
+        """Bytes that the program and what stays beside it need; aliased outputs lie in arguments."""
         kinds = (self.arguments, self.resident)
         return sum(sum(kind.values()) for kind in kinds) + self.outputs + self.temporaries
 
@@ -83,6 +84,7 @@ class Report:
         }
 
     def fits(self, chip: Chip) -> bool:
+        """Whether the compiler took the program and its total is within the chip's usable HBM."""
         return self.memory is not None and self.memory.total <= chip.hbm
 
 

@@ -66,8 +66,10 @@ class _Sampler:
 def plan_programs(
     config: TrainConfig, sizes: Qwen3VLConfig, mesh: Mesh, *, everything: bool = False
 ) -> list[Program]:
-    """SFT's and RL's programs, each where its stage has steps; with `everything` also those that take little time
-    but memory: what moves KV caches, and the sampler of the held-out records.
+    """SFT's and RL's programs, each where its stage has steps.
+
+    With `everything` also those that take little time but memory: what moves KV caches, and the sampler of the held-out
+    records.
 
     Raises ShardingError naming what does not divide.
     """

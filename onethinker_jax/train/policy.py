@@ -21,8 +21,10 @@ from onethinker_jax.train.config.run import TrainConfig
 
 @dataclass(frozen=True)
 class Policy:
-    """The model that is trained, beside its weights: its graph as `nnx.split` gives it, the mesh of all processes
-    that the weights lie on, and the dtype that it computes in.
+    """The model that is trained, beside its weights.
+
+    Its graph is as `nnx.split` gives it, the mesh is that of all processes, which the weights lie on, and the dtype is
+    what it computes in.
     """
 
     graphdef: nnx.GraphDef

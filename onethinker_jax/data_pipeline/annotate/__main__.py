@@ -1,6 +1,6 @@
-"""Makes an SFT set: a teacher answers the records of a corpus, and what passes our rewards and checks is kept.
+r"""Makes an SFT set: a teacher answers the records of a corpus, and what passes our rewards and checks is kept.
 
-    python -m onethinker_jax.data_pipeline.annotate onethinker_rl_train.json \\
+    python -m onethinker_jax.data_pipeline.annotate onethinker_rl_train.json \
         --base-url http://localhost:8000/v1 --model Qwen3-VL-235B-A22B-Thinking --out annotate
 
 This is how OneThinker-SFT-340k came to be: records -> candidates of a teacher -> rewards, thresholds and checks

@@ -42,6 +42,7 @@ class Candidate:
 
     @property
     def key(self) -> Key:
+        """The key of the candidate's record, as `key_of` gives it."""
         return self.data_source, self.problem_id
 
 

@@ -22,6 +22,7 @@ class Histogram:
     dropped: list[int] = field(default_factory=lambda: [0] * BINS)
 
     def add(self, accuracy: float, kept: bool) -> None:
+        """Counts one candidate of this accuracy, a share of the most that its task gives."""
         bins = self.kept if kept else self.dropped
         bins[min(int(accuracy * BINS + 1e-9), BINS - 1)] += 1
 
@@ -57,10 +58,12 @@ class AnnotationReport:
 
     @property
     def records(self) -> int:
+        """How many records were judged."""
         return sum(counts.total() for counts in self.outcomes.values())
 
     @property
     def kept(self) -> int:
+        """How many records gave the set a row."""
         return sum(counts[KEPT] for counts in self.outcomes.values())
 
     @property

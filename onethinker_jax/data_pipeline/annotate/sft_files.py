@@ -1,7 +1,7 @@
-"""SFT files in OneThinker's layout: `sft_image.json`, `sft_video.json` and, of records without media, `sft_text.json`,
-the full sets `…_unsampled.json`, and `sft.json` with the rows of all.
+"""SFT files in OneThinker's layout, and one with the rows of all.
 
-Rows are written one by one; a file appears, whole, when all are written.
+`sft_image.json`, `sft_video.json` and, of records without media, `sft_text.json` hold the set, `…_unsampled.json` the
+same before caps, `sft.json` all rows. Rows are written one by one; a file appears, whole, when all are written.
 """
 
 import os

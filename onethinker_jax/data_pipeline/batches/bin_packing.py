@@ -39,7 +39,9 @@ class Packer(Protocol):
 
     def __call__(
         self, sizes: Sequence[tuple[int, int]], *, rows: int, tokens: int, patches: int
-    ) -> tuple[list[tuple[int, int]], list[int]]: ...
+    ) -> tuple[list[tuple[int, int]], list[int]]:
+        """Packs items of these sizes into `rows` rows of `tokens` and `patches`."""
+        ...
 
 
 def check_size(need_tokens: int, need_patches: int, tokens: int, patches: int) -> None:

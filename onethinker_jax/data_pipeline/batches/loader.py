@@ -54,11 +54,14 @@ class RecordStream:
         hosts: int = 1,
         bad: BadRecords | None = None,
     ):
-        """Args:
+        """The stream at its first record.
+
+        Args:
             records: what to draw from; their order matters to the stream.
             seed: of the shuffles.
             mixture: weights of tasks and sources; default: all records equally often.
-            host, hosts: which of how many hosts this is.
+            host: the number of this host, from 0.
+            hosts: how many there are.
             bad: where rollouts report a record whose media turn out to be bad; default: it is raised.
 
         Raises ValueError: no records, a weight for what no record has, no weight above 0, or no such host.
@@ -146,18 +149,20 @@ class TrainingBatches:
         on_bad_record: OnBadRecord = "raise",
         quarantine: str | Path | None = None,
     ):
-        """Args:
-        stream: of records that have messages.
-        processor: turns them into examples; with `cache_bytes`, an epoch after the first is cheap.
-        shape: of the batches.
-        strategy: how a batch is chosen from the window, see `bin_packing`.
-        window: examples to choose from; more of them raise the packing efficiency.
-        prefetch: batches made ahead of the consumer; 0 makes them in `next`, without a thread.
-        workers: examples made at once; 0: one at a time. As many as the processor's media are decoded
-            in processes. The batches are the same.
-        on_bad_record: a record whose media cannot be decoded, or that is larger than a row, is raised;
-            or skipped, logged, counted in `skipped` and written to the quarantine file.
-        quarantine: JSON lines file, appended to; default: none is written.
+        """Batches from where `stream` stands.
+
+        Args:
+            stream: of records that have messages.
+            processor: turns them into examples; with `cache_bytes`, an epoch after the first is cheap.
+            shape: of the batches.
+            strategy: how a batch is chosen from the window, see `bin_packing`.
+            window: examples to choose from; more of them raise the packing efficiency.
+            prefetch: batches made ahead of the consumer; 0 makes them in `next`, without a thread.
+            workers: examples made at once; 0: one at a time. As many as the processor's media are decoded
+                in processes. The batches are the same.
+            on_bad_record: a record whose media cannot be decoded, or that is larger than a row, is raised;
+                or skipped, logged, counted in `skipped` and written to the quarantine file.
+            quarantine: JSON lines file, appended to; default: none is written.
         """
         if window < 1 or prefetch < 0 or workers < 0:
             raise ValueError(

@@ -33,15 +33,17 @@ class OrderedExamples:
         ahead: int,
         name: str,
     ):
-        """Args:
-        positions: of the stream, in the order to go by; where they end, `next` may be called once for each.
-        at: the record at a position; thread-safe.
-        make: its example; thread-safe. MediaError, PackingError and RecordError mean a bad record.
-        bad: where bad records are reported.
-        size: how many records the stream draws from.
-        workers: threads, and so examples made at once; 0: each is made in `next`.
-        ahead: examples, made or under way, beyond those wanted; of no account without threads.
-        name: of the threads.
+        """Examples of `positions`, in their order.
+
+        Args:
+            positions: of the stream, in the order to go by; where they end, `next` may be called once for each.
+            at: the record at a position; thread-safe.
+            make: its example; thread-safe. MediaError, PackingError and RecordError mean a bad record.
+            bad: where bad records are reported.
+            size: how many records the stream draws from.
+            workers: threads, and so examples made at once; 0: each is made in `next`.
+            ahead: examples, made or under way, beyond those wanted; of no account without threads.
+            name: of the threads.
         """
         self._positions, self._at, self._make = positions, at, make
         self._bad, self._size, self._bad_in_a_row = bad, size, 0

@@ -68,7 +68,9 @@ def pack_rows(
 
     Args:
         examples: in order of preference; none may be larger than a row.
-        rows, tokens, patches: B, T and P of the batch; with P = 0 the batch has no vision inputs.
+        rows: B of the batch.
+        tokens: T of the batch.
+        patches: P of the batch; with 0 the batch has no vision inputs.
 
     Returns:
         The batch, and the examples left over, in order.
@@ -128,7 +130,9 @@ def pack_groups(
 
     Args:
         groups: (prompt, completions), completions int [n] token ids; empty ones are left out.
-        rows, tokens, patches: shape of each batch.
+        rows: B of each batch.
+        tokens: T of each batch.
+        patches: P of each batch.
 
     Returns:
         As many batches as are needed; the last one may have capacity left. `sample_index` numbers the

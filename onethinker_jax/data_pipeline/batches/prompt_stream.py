@@ -25,7 +25,9 @@ class PromptStream:
         workers: int = 0,
         ahead: int = 0,
     ):
-        """Args:
+        """Prompts from where `stream` stands.
+
+        Args:
             stream: of records.
             make: a record's prompt; thread-safe. MediaError, PackingError and RecordError mean a bad record.
             workers: prompts made at once. As many as the processor's media are decoded in processes; with 0

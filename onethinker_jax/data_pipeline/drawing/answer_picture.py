@@ -1,5 +1,7 @@
-"""An answer as one picture: its boxes, points and masks on the image, or on a contact sheet of the video's frames
-over a bar with its times; below them the question and, where it is a text, the answer.
+"""An answer as one picture.
+
+Its boxes, points and masks stand on the image, or on a contact sheet of the video's frames over a bar with its times;
+below them stand the question and, where it is a text, the answer.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
-"""Answers drawn on pictures: boxes, points, tracks and mask outlines, in green for the truth and in dashed
-orange for the prediction. Boxes, points and outlines have a dark rim, so that they show on any background,
-also on shapes of their own colour.
+"""Answers drawn on pictures: boxes, points, tracks and mask outlines.
+
+The truth is green, the prediction dashed orange. Boxes, points and outlines have a dark rim, so that they show on any
+background, also on shapes of their own colour.
 """
 
 import base64

@@ -95,8 +95,9 @@ def _true_masks(record: Record) -> Masks | None:
 
 
 def timeline_html(length: float, answers: Mapping[str, StructuredAnswer | None]) -> str:
-    """A bar over a video's length (seconds) with the spans, or key times, of answers named "true" and
-    "predicted" on it; nothing if none has any.
+    """A bar over a video's length (seconds) with the spans, or key times, of answers on it.
+
+    `answers` are named "true" and "predicted"; the bar is "" if none of them has a time.
     """
     length = max(length, 1e-3)
     rows = []

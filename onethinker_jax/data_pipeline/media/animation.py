@@ -33,6 +33,7 @@ def may_be_animated(head: bytes) -> bool:
 
 
 def is_animated(image: Image.Image) -> bool:
+    """Whether the file holds several pictures in a format whose frames have durations."""
     return image.format in _FORMATS and getattr(image, "is_animated", False)
 
 

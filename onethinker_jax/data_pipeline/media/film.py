@@ -34,6 +34,7 @@ class Clock:
         self.path, self.limit, self.began = path, limit, time.monotonic()
 
     def check(self) -> None:
+        """Raises MediaError once the limit is passed."""
         if self.limit is not None and time.monotonic() - self.began > self.limit:
             raise MediaError(f"{self.path}: not decoded within {self.limit:g} s")
 
@@ -72,7 +73,10 @@ class Film:
     def __init__(
         self, path: MediaFile, check_size: Callable[[int, int], None], time_limit: float | None = None
     ):
-        """Args:
+        """Opens the file `path`.
+
+        Args:
+            path: of the video.
             check_size: raises MediaError for a width and height that are too large.
             time_limit: seconds after which reading is given up.
 
@@ -84,6 +88,7 @@ class Film:
         self._rewinds = True  # whether a seek to the file's start is tried: opening takes ten times as long
 
     def close(self) -> None:
+        """Closes the container and its decoder."""
         self.container.close()
 
     def __enter__(self) -> "Film":

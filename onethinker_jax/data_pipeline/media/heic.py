@@ -62,4 +62,5 @@ class HeicPicture:
         return self._file.size
 
     def decode(self) -> Image.Image:
+        """The file's primary picture, as it stands in the file."""
         return self._file[self._file.primary_index].to_pillow()

@@ -53,7 +53,7 @@ class Timeline:
 def choose_frames(
     seconds: np.ndarray, duration: float, *, fps: float, max_frames: int, near: tuple[float, ...] = ()
 ) -> np.ndarray:
-    """int [N], which of the frames that come on screen at `seconds` are taken: as `load_video` says."""
+    """Which of the frames that come on screen at `seconds` are taken, int [N]: as `load_video` says."""
     wanted = int(np.ceil(duration * fps - 0.01))  # rounded time stamps must not add a sample
     step = 1 / fps if wanted <= max_frames else duration / max_frames
     moments = _moved(np.arange(max(min(wanted, max_frames), 1)) * step, near, step / 2)

@@ -89,6 +89,7 @@ def timestamps_of_pairs(times: np.ndarray, temporal: int = 2) -> np.ndarray:
 
     Args:
         times: float [N] presentation times; an incomplete last group repeats the last frame.
+        temporal: frames of a group.
 
     Returns:
         float64 [ceil(N / temporal)].

@@ -178,11 +178,11 @@ class Processor:
         videos: Sequence[Video] = (),
         add_generation_prompt: bool,
     ) -> Example:
-        """Processes one conversation.
+        r"""Processes one conversation.
 
         Args:
             messages: `{"role", "content"}`, content a string with one <image> or <video> for each medium, in
-                turns of the user; `\\<image>` is the word itself.
+                turns of the user; `\<image>` is the word itself.
             images: uint8 [H, W, 3] arrays, in order of appearance.
             videos: sampled videos, in order of appearance.
             add_generation_prompt: end with the header of an assistant turn (to generate); otherwise the

@@ -40,7 +40,9 @@ class Prompts:
     """
 
     def __init__(self, templates: Mapping[str, str], source: str = "prompts"):
-        """Args:
+        """Checks that every task has a template.
+
+        Args:
             templates: by task ("OCR (video)"), by problem type ("OCR"), or "default";
                 the first of these that is there counts. A task without media has the template of images
                 where none of them is there or the default cannot serve: files written before there were

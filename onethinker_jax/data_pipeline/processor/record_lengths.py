@@ -52,7 +52,7 @@ class Limit:
     beside: int = 0
 
     def needed(self, lengths: np.ndarray) -> np.ndarray:
-        """int [N]: the value that each of the lengths, int32 [N, 2] of tokens and patches, would need."""
+        """The value, int [N], that each of the lengths, int32 [N, 2] of tokens and patches, would need."""
         return lengths[:, 0 if self.of == "tokens" else 1] + self.beside
 
     def value(self, lengths: np.ndarray) -> int:
@@ -125,8 +125,12 @@ def measure(
     """The lengths of the records of these numbers; what `file` holds of them is taken from there, the rest added.
 
     Args:
+        records: of the file, all of them.
+        numbers: which of these to measure.
+        processor: makes the tokens and patches that are counted.
         training: as `Processor.lengths`.
         file: of lengths, one that belongs to these records and this processor; see `lengths_key`.
+        threads: records measured at once.
         tell: called with how many records are done.
         stop_at_error: leave the rest after the first record that cannot be measured.
     """

@@ -92,8 +92,8 @@ def train_tokenizer(
         texts: what the model will read and write. The same texts give the same files.
         directory: made if it is missing; files of the same names are replaced.
         vocab_size: bytes, learnt merges and special tokens together; fewer come out if the texts are too few.
-        image_pixels, video_pixels: smallest and largest pixel count, written into the preprocessor files, of
-            an image and of a whole video (Hugging Face's meaning of `size`).
+        image_pixels: smallest and largest pixel count of an image, written into the preprocessor files.
+        video_pixels: the same of a whole video (Hugging Face's meaning of `size`).
 
     Raises ValueError: `vocab_size` has no capacity for the bytes and the special tokens.
     """

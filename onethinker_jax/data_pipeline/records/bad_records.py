@@ -22,7 +22,9 @@ class BadRecords:
     """Raises a bad record's error, or writes it to the quarantine file and counts it. Thread-safe."""
 
     def __init__(self, on_bad_record: OnBadRecord = "raise", quarantine: str | Path | None = None):
-        """Args:
+        """No record is bad so far.
+
+        Args:
             on_bad_record: "raise" or "skip".
             quarantine: JSON lines file that skips are appended to, made at the first; default: none.
 

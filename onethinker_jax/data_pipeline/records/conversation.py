@@ -1,7 +1,7 @@
-"""What the text of a conversation may hold, and where its media go: one set of rules for reading and for prompts.
+r"""What the text of a conversation may hold, and where its media go: one set of rules for reading and for prompts.
 
 `<image>` and `<video>` in a user's turn stand for the record's media, in order. With a backslash before it,
-`\\<image>` is the word itself. The text of a special token is refused anywhere: a tokenizer reads it as structure.
+`\<image>` is the word itself. The text of a special token is refused anywhere: a tokenizer reads it as structure.
 """
 
 import re
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
 
 def split_media(text: str) -> list[Part]:
-    """The text as media and words, in order; `\\<image>` has become `<image>` among the words."""
+    r"""The text as media and words, in order; `\<image>` has become `<image>` among the words."""
     parts: list[Part] = []
     words, at = "", 0
     for found in _WORD.finditer(text):
@@ -74,7 +74,7 @@ def media_kinds(text: str) -> list[Kind]:
 
 
 def words_of(text: str) -> str:
-    """The text as a reader sees it: without its media, `\\<image>` as `<image>`."""
+    r"""The text as a reader sees it: without its media, `\<image>` as `<image>`."""
     return "".join(part.text for part in split_media(text))
 
 

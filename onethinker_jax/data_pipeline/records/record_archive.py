@@ -55,7 +55,9 @@ class RecordArchive(IndexedRecords):
     """The records of an ArrayRecord corpus. Thread-safe."""
 
     def __init__(self, folder: str | Path, *, purpose: Purpose | None = None):
-        """Args:
+        """Opens the folder; a record is read when it is asked for.
+
+        Args:
             folder: what `tfds_builder` made.
             purpose: what the records are for, see `read_records`.
 

@@ -33,8 +33,7 @@ class RecordFile(IndexedRecords):
     ):
         """Reads and checks the whole file, as `read_records` does with the same arguments.
 
-        Args:
-            kept_bytes: a file of at most this size stays in memory.
+        A file of at most `kept_bytes` stays in memory.
 
         Raises RecordError: as `read_records`.
         """

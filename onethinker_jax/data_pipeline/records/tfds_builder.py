@@ -125,6 +125,7 @@ class RowShard:
     media: list[list[int]]  # numbers of each row's media
 
     def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The number and the features of each row, in the order of the file."""
         for number, ((offset, length), media) in enumerate(zip(self.positions, self.media, strict=True)):
             yield number, {"row": read_text(self.file, offset, length), "media": media}
 
@@ -137,6 +138,7 @@ class MediaShard:
     paths: list[str]
 
     def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The number and the features of each media file, in the order of `paths`."""
         for number, path in enumerate(self.paths):
             yield number, {"path": path, "data": (self.root / path).read_bytes()}
 

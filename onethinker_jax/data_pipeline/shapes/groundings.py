@@ -1,5 +1,4 @@
-"""Questions of the Shapes world whose answer is JSON: when, where, when and where, tracks, and prompts of
-masks.
+"""Questions of the Shapes world whose answer is JSON: times, boxes, tubes, tracks, and prompts of masks.
 
 JSON without spaces, integer coordinates of 0-1000, times with one decimal. Second s of a video means its
 frame at exactly s seconds; boxes are of the visible part.
@@ -38,6 +37,7 @@ def _compact(value: object) -> str:
 
 
 def ground_life(scene: Scene, rng: random.Random) -> Question | None:
+    """When an object or a print is there; None where nothing comes or goes."""
     spans = life_spans(scene)
     if not spans:
         return None
@@ -49,6 +49,7 @@ def ground_life(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def ground_motion(scene: Scene, rng: random.Random) -> Question | None:
+    """When an object that is there throughout moves; None where none rests for a part of the video."""
     moving = [s for s in scene.shapes if s.moves and s.role == "anchor" and s.move != (0.0, scene.duration)]
     if not moving:
         return None
@@ -70,6 +71,7 @@ def _box_at(scene: Scene, index: int, time: float) -> list[int]:
 
 
 def ground_box(scene: Scene, rng: random.Random) -> Question | None:
+    """Where an object is, named by colour and shape or as an extreme ("the largest")."""
     found = extreme(scene, rng) if rng.random() < 0.25 else None
     shape = found[1] if found else rng.choice(scene.shapes)
     index = scene.shapes.index(shape)
@@ -92,6 +94,7 @@ def _way(scene: Scene, shape: Shape) -> str:
 
 
 def ground_tube(scene: Scene, rng: random.Random) -> Question | None:
+    """When an object that comes or goes is there, and its box at each whole second; None without a well seen one."""
     visitors = [
         i
         for i, shape in enumerate(scene.shapes)
@@ -111,6 +114,7 @@ def ground_tube(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def track(scene: Scene, rng: random.Random) -> Question | None:
+    """An object's boxes at the seconds 1, 2, …, given that at 0; None without one that is well seen throughout."""
     last = min(MAX_TRACKED_SECONDS, (math.ceil(scene.duration)) - 1)
     whole = (0.0, scene.duration)
     actors = [i for i, s in enumerate(scene.shapes) if s.life == whole and well_seen(scene, i, *whole)]
@@ -134,6 +138,7 @@ def _mask_prompts(mask: np.ndarray) -> dict[str, list] | None:
 
 
 def segment_image(scene: Scene, rng: random.Random) -> Question | None:
+    """Box and points that prompt an object's mask; None where three negative points do not fit the frame."""
     index = rng.randrange(len(scene.shapes))
     shape = scene.shapes[index]
     prompts = _mask_prompts(scenes.visible_mask(scene, index, 0.0))

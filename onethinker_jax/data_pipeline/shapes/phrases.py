@@ -1,6 +1,4 @@
-"""What questions on a scene have in common: `Question`, what is worth asking, and English words for what is
-seen.
-"""
+"""What questions on a scene have in common: `Question`, what is worth asking, and English for what is seen."""
 
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -39,15 +37,18 @@ QuestionTable = Mapping[str, Mapping[Medium, Mapping[str, Asked]]]
 
 
 def listed(parts: Iterable[str]) -> str:
+    """The parts as English lists them: a; a and b; a, b and c. There is at least one."""
     parts = list(parts)
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def with_article(name: str) -> str:
+    """A name after its article: a red star, an orange circle."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def counted(count: int, noun: str) -> str:
+    """A number and its noun: 1 circle, 2 circles, 0 crosses."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count} {noun if count == 1 else plural}"
 
@@ -66,6 +67,7 @@ def inventory(scene: Scene) -> str:
 
 
 def whereabouts(scene: Scene, shape: Shape, time: float = 0.0) -> str:
+    """Which ninth of the frame an object is in: "in the centre", "at the upper left"."""
     spot = scenes.place(scene, shape, time)
     return f"in the {spot}" if spot == "centre" else f"at the {spot}"
 
@@ -79,6 +81,7 @@ def clear_place(scene: Scene, shape: Shape, time: float = 0.0) -> bool:
 
 
 def seconds_text(value: float) -> str:
+    """Seconds with one decimal, as answers have them."""
     return f"{value:.1f}"
 
 

@@ -1,5 +1,4 @@
-"""Questions of the Shapes world: for every task, a question on a scene, its true answer and a short chain
-of thought.
+"""Questions of the Shapes world: each with its true answer and a short chain of thought, for every task.
 
 Each builder takes a scene and a random generator and returns a `Question`, or None where the scene cannot
 carry one (then another kind of question, or another scene, is taken). Answers are computed from the scene,

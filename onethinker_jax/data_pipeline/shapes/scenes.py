@@ -71,10 +71,12 @@ class Shape:
 
     @property
     def name(self) -> str:
+        """Colour and shape, which no two objects of a scene share: "red circle"."""
         return f"{self.colour} {self.shape}"
 
     @property
     def moves(self) -> bool:
+        """Whether it ever changes its place."""
         return self.origin != self.target
 
     @property
@@ -88,6 +90,7 @@ class Shape:
         return "down" if dy > 0 else "up"
 
     def present(self, time: float) -> bool:
+        """Whether it is there at `time` seconds, covered by others or not."""
         return self.life[0] <= time <= self.life[1]
 
     def centre(self, time: float) -> tuple[int, int]:
@@ -123,6 +126,7 @@ class Scene:
 
     @property
     def data_type(self) -> str:
+        """What records of the scene say: image or video."""
         return "video" if self.duration else "image"
 
     @property
@@ -133,7 +137,7 @@ class Scene:
 
 @lru_cache(maxsize=512)
 def shape_stamp(shape: str, radius: int) -> np.ndarray:
-    """bool [2r+1, 2r+1]: the pixels of a shape inside its bounding square."""
+    """The pixels of a shape inside its bounding square, bool [2r+1, 2r+1]."""
     side, r = 2 * radius + 1, float(radius)
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
@@ -160,7 +164,7 @@ def shape_stamp(shape: str, radius: int) -> np.ndarray:
 
 @lru_cache(maxsize=512)
 def text_stamp(text: str, height: int) -> np.ndarray:
-    """bool [h, w]: the ink of `text` in Pillow's own font, cropped to the ink."""
+    """The ink of `text` in Pillow's own font, cropped to the ink: bool [h, w]."""
     font = ImageFont.load_default(size=height)
     _, _, right, bottom = font.getbbox(text, stroke_width=0.5)
     image = Image.new("L", (int(right) + 4, int(bottom) + 4))
@@ -195,7 +199,7 @@ def render(scene: Scene, time: float) -> np.ndarray:
 
 
 def visible_mask(scene: Scene, index: int, time: float) -> np.ndarray:
-    """bool [H, W]: where shape `index` is seen at `time`; all False when it is away or covered."""
+    """Where shape `index` is seen at `time`, bool [H, W]; all False when it is away or covered."""
     return label_map(scene, time) == index + 1
 
 

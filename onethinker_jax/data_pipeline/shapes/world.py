@@ -1,7 +1,6 @@
-"""The Shapes world: a dataset in OneThinker's own JSON formats, with real PNG and H.264 files and true
-answers.
+"""The Shapes world: a dataset in OneThinker's own JSON formats, with real media files and true answers.
 
-`build_shapes_world` draws small pictures and videos of coloured shapes and printed text (`scenes`), asks
+`build_shapes_world` draws small pictures (PNG) and videos (H.264) of coloured shapes and printed text (`scenes`), asks
 several questions of different tasks about each (`questions`), and writes an RL file, an SFT file with
 chains of thought and an evaluation file, each on scenes of its own. Every scene has a random generator of
 its own, keyed by (seed, split, kind, number): the bytes of the JSON and the pixels depend on the settings
@@ -52,8 +51,10 @@ class ShapesError(UserError):
 
 @dataclass(frozen=True)
 class ShapesSettings:
-    """All that the dataset depends on. `train_rl`, `train_sft`, `heldout`: records in the three files;
-    `captions`: records of the SFT file, beside `train_sft`, that list what a scene of their own holds.
+    """All that the dataset depends on.
+
+    `train_rl`, `train_sft` and `heldout` are numbers of records in the three files. `captions` is that of further
+    records of the SFT file, which list what a scene of their own holds.
     """
 
     seed: int
@@ -80,6 +81,7 @@ class ShapesPaths:
 
     @classmethod
     def under(cls, directory: Path) -> "ShapesPaths":
+        """The paths of a dataset in this folder."""
         return cls(
             directory,
             directory / "onethinker_rl_train.json",
@@ -104,7 +106,9 @@ def build_shapes_world(
     Args:
         directory: made anew if it is missing, empty, or a Shapes world of other settings.
         seed: of all scenes; the three files' scenes differ for any seed.
-        train_rl, train_sft, heldout: numbers of records.
+        train_rl: records of the RL file.
+        train_sft: records of the SFT file that ask a task's question.
+        heldout: records of the evaluation file.
         captions: further SFT records, each on a scene of its own, that only list its objects: few tokens, all of
             them to be seen. A model that starts from nothing learns to see from these.
         processes: worker processes; 1 works in this one. The result does not depend on it.

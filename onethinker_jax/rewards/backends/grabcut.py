@@ -30,7 +30,7 @@ class GrabCut:
     """`MaskBackend` by GrabCut. The same input gives the same mask; safe to call from several threads."""
 
     def segment(self, jobs: Sequence[MaskJob]) -> list[np.ndarray]:
-        """bool [N, H, W] a job, one after another."""
+        """Masks, bool [N, H, W] a job, made one after another."""
         return [_segment(job) for job in jobs]
 
 

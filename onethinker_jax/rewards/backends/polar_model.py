@@ -80,6 +80,7 @@ class InternLM2Config:
 
     @property
     def head_size(self) -> int:
+        """Width of one head."""
         return self.hidden_size // self.num_attention_heads
 
 
@@ -92,6 +93,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """[…, size] in and out."""
         return F.rms_norm(x.float(), (x.shape[-1],), eps=self.eps).to(x.dtype) * self.weight
 
 
@@ -131,6 +133,7 @@ class FeedForward(nn.Module):
         self.w2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, T, D] in and out."""
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
@@ -145,6 +148,7 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        """[B, T, D] in and out; `rotation` and `mask` as for `Attention`."""
         x = x + self.attention(self.attention_norm(x), rotation, mask)
         return x + self.feed_forward(self.ffn_norm(x))
 
@@ -160,7 +164,7 @@ class InternLM2Body(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, tokens: Tensor, real: Tensor) -> Tensor:
-        """int [B, T] and bool [B, T], false where there is padding, on either side -> [B, T, D]."""
+        """Tokens int [B, T] -> [B, T, D]; `real`, bool [B, T], is false where there is padding, on either side."""
         x = self.tok_embeddings(tokens)
         rotation = tuple(part.to(x.dtype) for part in rotations(self.config, real))
         mask = None
@@ -184,7 +188,7 @@ class PolarModel(nn.Module):
         self.v_head = nn.Linear(config.hidden_size, 1, bias=False)
 
     def forward(self, tokens: Tensor, real: Tensor) -> Tensor:
-        """int [B, T] and bool [B, T] -> float32 [B], read at each row's last real token."""
+        """Scores, float32 [B], read at each row's last real token; tokens int [B, T], `real` bool [B, T]."""
         hidden = self.model(tokens, real)
         last = (real * torch.arange(real.shape[1], device=real.device)).argmax(1)
         return self.v_head(hidden[torch.arange(len(last), device=last.device), last].float()).squeeze(1)

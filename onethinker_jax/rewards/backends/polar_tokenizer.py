@@ -1,6 +1,6 @@
-"""POLAR's input: question, reference and answer -> token ids, by the directory's sentencepiece model.
+r"""POLAR's input: question, reference and answer -> token ids, by the directory's sentencepiece model.
 
-    <s> question \\n reference <|reward|> question \\n answer [UNUSED_TOKEN_130]
+    <s> question \n reference <|reward|> question \n answer [UNUSED_TOKEN_130]
 
 The lengths follow POLAR's published client, which counts the <s> that its tokenizer puts before each text:
 reference and answer keep their first 4,096 tokens, the question its last (16,384 − 4 − reference − answer) / 2.

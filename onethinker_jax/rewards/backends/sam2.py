@@ -79,7 +79,7 @@ class Sam2:
         return cls(network, device=device, dtype=dtype)
 
     def segment(self, jobs: Sequence[MaskJob]) -> list[np.ndarray]:
-        """bool [N, H, W] a job, in order. A box that covers no pixel gives empty masks."""
+        """Masks, bool [N, H, W] a job, in order. A box that covers no pixel gives empty masks."""
         masks = [np.zeros(job.frames.shape[:3], dtype=bool) for job in jobs]
         media: dict[tuple, list[int]] = {}  # the jobs on each, by their numbers
         for number, job in enumerate(jobs):

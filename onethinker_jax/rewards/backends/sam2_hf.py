@@ -27,11 +27,13 @@ class HfSam2:
         self.image_size: int = self._image.prompt_encoder.input_image_size
 
     def encode(self, frames: Tensor) -> list[Features]:
+        """As `Network.encode`."""
         outputs = self._image.get_image_features(frames)
         sizes = self._image.backbone_feature_sizes
         return Features.of_frames(outputs.fpn_hidden_states, sizes, outputs.fpn_position_encoding[-1])
 
     def image_logits(self, features: Sequence[Features], points: Tensor, labels: Tensor) -> Tensor:
+        """As `Network.image_logits`."""
         *fine, coarse = stacked_maps(features)
         outputs = self._image(
             image_embeddings=[*fine, coarse + self._image.no_memory_embedding.view(1, -1, 1, 1)],
@@ -49,6 +51,7 @@ class HfSam2:
         points: Tensor,
         labels: Tensor,
     ) -> Iterator[tuple[int, Tensor]]:
+        """As `Network.video_logits`."""
         if self._video is None:
             raise RuntimeError("these SAM2 weights hold the image part alone and cannot follow a video")
         session = Sam2VideoInferenceSession(

@@ -47,10 +47,12 @@ class MetaSam2:
         self.image_size: int = model.image_size
 
     def encode(self, frames: Tensor) -> list[Features]:
+        """As `Network.encode`."""
         _, flat, positions, sizes = self._model._prepare_backbone_features(self._model.forward_image(frames))
         return Features.of_frames(flat, sizes, positions[-1])
 
     def image_logits(self, features: Sequence[Features], points: Tensor, labels: Tensor) -> Tensor:
+        """As `Network.image_logits`."""
         model = self._model
         *fine, coarse = stacked_maps(features)
         if model.directly_add_no_mem_embed:
@@ -75,6 +77,7 @@ class MetaSam2:
         points: Tensor,
         labels: Tensor,
     ) -> Iterator[tuple[int, Tensor]]:
+        """As `Network.video_logits`."""
         memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
         for index, one in features:
             is_key = index == key_frame

@@ -16,6 +16,7 @@ class Rouge:
     """Mean F-measure of ROUGE-1, -2 and -L; the question is not used."""
 
     def score(self, items: Sequence[TextItem]) -> list[float]:
+        """The mean F-measure of ROUGE-1, -2 and -L of each answer with its reference."""
         from onethinker_jax.rewards.metrics import mean_rouge
 
         return [mean_rouge(item.answer, item.reference) for item in items]

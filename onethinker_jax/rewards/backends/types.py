@@ -156,5 +156,5 @@ class MaskBackend(Protocol):
     """Makes masks from prompts."""
 
     def segment(self, jobs: Sequence[MaskJob]) -> list[np.ndarray]:
-        """bool [N, H, W] a job, in order; each as it would be alone."""
+        """Masks, bool [N, H, W] a job, in order; each as it would be alone."""
         ...

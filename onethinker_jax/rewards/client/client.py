@@ -201,7 +201,7 @@ class RewardClient:
         return self.segment_images([MaskItem(image[None], box, positive_points, negative_points)])[0]
 
     def segment_images(self, items: Sequence[MaskItem]) -> list[np.ndarray]:
-        """bool [H, W] for each item, in order; every frames array has one frame."""
+        """A mask, bool [H, W], for each item, in order; every frames array has one frame."""
         return [masks[0] for masks in self._segment(self._service.SegmentImage, items)]
 
     def segment_video(
@@ -216,7 +216,7 @@ class RewardClient:
         return self.segment_videos([MaskItem(frames, box, positive_points, negative_points, key_frame)])[0]
 
     def segment_videos(self, items: Sequence[MaskItem]) -> list[np.ndarray]:
-        """bool [N, H, W] for each item, in order. Items that share a frames array share its upload."""
+        """Masks, bool [N, H, W], for each item, in order. Items that share a frames array share its upload."""
         return self._segment(self._service.SegmentVideo, items)
 
     def _segment(self, method: Callable[..., Any], items: Sequence[MaskItem]) -> list[np.ndarray]:

@@ -71,6 +71,7 @@ class TokenCheck(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
+        """Lets a call go on that is a health check or carries the token; any other gets UNAUTHENTICATED."""
         if handler_call_details.method.startswith(f"/{health.SERVICE_NAME}/"):
             return await continuation(handler_call_details)
         given = [value for name, value in handler_call_details.invocation_metadata if name == AUTHORIZATION]

@@ -1,4 +1,4 @@
-"""An expression as LaTeX that a parser reads: `2pi`, `sqrt(3)/2`, `x^10`, `\\frac12` written out.
+r"""An expression as LaTeX that a parser reads: `2pi`, `sqrt(3)/2`, `x^10`, `\frac12` written out.
 
 Works on tidy texts (`written_text`). `computable` keeps prose, primes and numbers to a base from being computed:
 a parser reads letters that follow each other as a product, and a word is none.
@@ -105,7 +105,7 @@ def _whole_fraction(fraction: re.Match[str]) -> str:
 
 
 def _with_roots(text: str) -> str | None:
-    """`sqrt(3)`, `\\sqrt 3` and `\\sqrt(x+1)` as `\\sqrt{…}`."""
+    r"""`sqrt(3)`, `\sqrt 3` and `\sqrt(x+1)` as `\sqrt{…}`."""
     done, start = "", 0
     for _ in range(40):
         found = _ROOT.search(text, start)

@@ -214,7 +214,7 @@ def numbers_agree(one: Quantity, a: Fraction, other: Quantity, b: Fraction) -> b
 
 @_remembered
 def _bare(text: str) -> str:
-    """Without grouping parentheses and braces around everything, and without a leading `x \\in`."""
+    r"""Without grouping parentheses and braces around everything, and without a leading `x \in`."""
     text = _MEMBER.sub("", text.strip(), count=1) if _MEMBER.match(text.strip()) else text.strip()
     while whole_bracket(text) == "()" and len(_split(text[1:-1], ",;")) == 1:
         text = text[1:-1].strip()
@@ -300,7 +300,7 @@ def _plus_minus(text: str) -> _Group | None:
 
 
 def _inequality(text: str) -> _Group | None:
-    """`x > 2`, `1 < x \\leq 2` as the interval that they describe, over its variable."""
+    r"""`x > 2`, `1 < x \leq 2` as the interval that they describe, over its variable."""
     signs = _RELATION_SIGN.findall(text)
     if not signs or len(signs) > 2 or r"\neq" in signs or "," in text:
         return None

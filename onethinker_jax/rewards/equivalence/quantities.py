@@ -150,9 +150,9 @@ def as_float(value: Fraction) -> float:
 
 
 def number_error(text: str, problem_type: str) -> str | None:
-    """What is wrong with a true answer to a numerical or regression question; None if nothing.
+    r"""What is wrong with a true answer to a numerical or regression question; None if nothing.
 
-    A numerical truth may also be an expression of numbers alone, `2\\sqrt{3}` or `\\frac{\\pi}{4}`, which is
+    A numerical truth may also be an expression of numbers alone, `2\sqrt{3}` or `\frac{\pi}{4}`, which is
     compared as mathematics.
     """
     value = number_value(text)

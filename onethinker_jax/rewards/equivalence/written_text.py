@@ -1,8 +1,8 @@
-"""One way of writing for a short answer: Unicode, Markdown and LaTeX marks that change no meaning are taken off.
+r"""One way of writing for a short answer: Unicode, Markdown and LaTeX marks that change no meaning are taken off.
 
 `tidy` is where options, numbers and mathematics of the paper variant begin. It keeps case, order and every sign
 that means something: full-width characters become plain ones, a superscript `^{…}`, one half as a character
-`\\frac{1}{2}`, `\\text{Friday}` its word, `**5**`, `$5$` and `\\boxed{5}` what they hold, a leading "The answer
+`\frac{1}{2}`, `\text{Friday}` its word, `**5**`, `$5$` and `\boxed{5}` what they hold, a leading "The answer
 is" nothing.
 """
 
@@ -199,7 +199,7 @@ def _plain_latex(text: str) -> str:
 
 
 def _marked_text(mark: re.Match[str]) -> str:
-    """What a text mark holds; apart from a number before it, since `5\\text{m}` are metres and `5m` is a product."""
+    r"""What a text mark holds; apart from a number before it, since `5\text{m}` are metres and `5m` is a product."""
     before = mark.string[mark.start() - 1 : mark.start()]
     return " " + mark[1] if before.isdigit() or before in (")", "}") else mark[1]
 

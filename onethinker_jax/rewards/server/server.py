@@ -116,6 +116,7 @@ class Health(health.aio.HealthServicer):  # pyright: ignore[reportAttributeAcces
         self._released.set()
 
     async def Watch(self, request: Any, context: Any) -> None:
+        """Ends with `release_watchers`, too."""
         watch = asyncio.ensure_future(super().Watch(request, context))
         released = asyncio.ensure_future(self._released.wait())
         try:

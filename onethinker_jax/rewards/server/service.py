@@ -76,9 +76,11 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
         self._under_way = 0
 
     async def Describe(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The back ends, their models and the scales of their scores."""
         return self._describe
 
     async def ScoreText(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """A score or an error for each item, in order; all of them on the scale that is named."""
         async with self._call("ScoreText", context):
             await self._check_items(request.items, context)
             items = [TextItem(item.question, item.reference, item.answer) for item in request.items]
@@ -92,10 +94,12 @@ class RewardService(reward_pb2_grpc.RewardServiceServicer):
             return reward_pb2.ScoreTextResponse(results=results, scale=self._describe.text_scale)
 
     async def SegmentImage(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> None:
+        """Takes prompts and the images that the cache lacks; sends the hashes of those, then the masks."""
         async with self._call("SegmentImage", context):
             await self._segment(requests, context, video=False)
 
     async def SegmentVideo(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> None:
+        """As `SegmentImage`, of videos: a mask for every frame."""
         async with self._call("SegmentVideo", context):
             await self._segment(requests, context, video=True)
 

@@ -13,8 +13,9 @@ CheckLengths = Literal["all", "sample", "none"]
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Corpora in OneThinker's JSON, or the folders that `tfds_builder` made of them; with none named, the Shapes
-    world is made in the run's directory.
+    """Corpora in OneThinker's JSON, or the folders that `tfds_builder` made of them.
+
+    With none named, the Shapes world is made in the run's directory.
     """
 
     sft_file: Path | None = None

@@ -1,9 +1,9 @@
-"""Settings for one GPU of 80 GB, and for one host of eight: an update's rows, prompts, lengths, media and learning
-rates are those of the TPU presets of the same model (`presets_qwen3_vl`).
+"""Settings for one GPU of 80 GB, and for one host of eight.
 
-What differs is the mesh, the rows of a micro-batch, what is kept for the backward pass, and how many prompts are
-decoded together. A row of RL holds a whole group, so that its prompt is computed once. Weights, Adam's moments and
-sums of gradients are float32, the towers compute in bfloat16, and so is the KV cache.
+An update's rows, prompts, lengths, media and learning rates are those of the TPU presets of the same model
+(`presets_qwen3_vl`). What differs is the mesh, the rows of a micro-batch, what is kept for the backward pass, and how
+many prompts are decoded together. A row of RL holds a whole group, so that its prompt is computed once. Weights, Adam's
+moments and sums of gradients are float32; the towers compute in bfloat16, and the KV cache is bfloat16.
 
 `docs/plan.md` shows what each program needs of an H100's and an A100's memory, as XLA compiles it for them. None of
 these presets has run on a GPU yet: a docstring gives the memory of its largest program, and the least time, with every

@@ -106,6 +106,7 @@ class TrainConfig:
 
     @property
     def directory(self) -> Path:
+        """Folder of the run, `out/name`."""
         return self.out / self.name
 
     @property

@@ -90,6 +90,7 @@ class Topology:
 
     @property
     def libtpu_name(self) -> str:
+        """Chip and shape as libtpu takes them: `v6e:4x8`."""
         return f"{self.chip.name}:{self.shape}"
 
 

@@ -27,8 +27,13 @@ PROGRAMS = {
 class Display(Protocol):
     """Where it is shown: a `RunLog`."""
 
-    def begin(self, progress: Progress) -> None: ...
-    def end(self, progress: Progress, *, said: bool = True) -> None: ...
+    def begin(self, progress: Progress) -> None:
+        """Shows that this is under way."""
+        ...
+
+    def end(self, progress: Progress, *, said: bool = True) -> None:
+        """Shows no more of it; `said` leaves a line with how long it took."""
+        ...
 
 
 @dataclass

@@ -394,6 +394,7 @@ class Compilations:
 
     @property
     def count(self) -> int:
+        """How many there were."""
         return len(self.names)
 
     def since(self, count: int) -> list[str]:

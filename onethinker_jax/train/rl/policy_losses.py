@@ -73,8 +73,10 @@ def policy_loss(
     Args:
         policies: what each policy gave the target tokens.
         entropy: of pi, in nats; gradients flow into it.
+        advantages: A of the token's sample, the same for all of its tokens.
         mask: the target tokens; nothing outside counts, whatever it is.
         sample_index: which sample a token is of; a sample is one run of equal numbers in a row.
+        config: the kinds and constants above.
         max_length: the most tokens that a sample may have; only the "constant" aggregation reads it.
 
     Returns:

@@ -41,7 +41,9 @@ class FrameCache:
     """Arrays by key in a folder. Safe for threads, and for processes on one file system that has `flock`."""
 
     def __init__(self, folder: str | Path, max_bytes: int):
-        """Args:
+        """Opens the cache, which other processes may use at the same time.
+
+        Args:
             folder: made if need be; holds nothing else.
             max_bytes: bound of all entries together.
 

@@ -35,7 +35,9 @@ class MediaPool:
         start_limit: float = 120.0,
         memory_bytes: int = 8 * 2**30,
     ):
-        """Args:
+        """Processes that are yet to start.
+
+        Args:
             workers: how many processes; each starts with its first job.
             time_limit: seconds a job may take before its worker is ended.
             start_limit: seconds a worker may take to start.

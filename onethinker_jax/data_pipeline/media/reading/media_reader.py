@@ -37,11 +37,13 @@ class MediaReader:
         pool: MediaPool | None = None,
         time_limit: float | None = None,
     ):
-        """Args:
-        cache: of frames on disk; default: none.
-        pool: processes that decode; default: this one.
-        time_limit: seconds that decoding one video may take, where it can be stopped between two frames;
-            the pool's own limit ends what hangs inside a frame.
+        """Reads as `load_image` and `load_video` do.
+
+        Args:
+            cache: of frames on disk; default: none.
+            pool: processes that decode; default: this one.
+            time_limit: seconds that decoding one video may take, where it can be stopped between two frames;
+                the pool's own limit ends what hangs inside a frame.
         """
         self._cache, self._pool, self._time_limit = cache, pool, time_limit
 
