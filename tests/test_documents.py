@@ -5,12 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from onethinker_jax.__main__ import COMMANDS
 from onethinker_jax.command_line import flags_of
 from onethinker_jax.data_pipeline.annotate.__main__ import AnnotateSettings
+from onethinker_jax.data_pipeline.check.__main__ import CheckSettings
+from onethinker_jax.data_pipeline.records.tfds_builder import BuildSettings
 from onethinker_jax.demo.arguments import Arguments as DemoArguments
 from onethinker_jax.evaluate.arguments import Arguments as EvaluateArguments
+from onethinker_jax.rewards.server.__main__ import HELP as SERVER_FLAGS
+from onethinker_jax.train.__main__ import TrainCommand
 from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.export_arguments import Arguments as ExportArguments
+from onethinker_jax.train.plan import PlanConfig
 from tests.places import ROOT
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,14 +48,67 @@ def test_there_are_documents() -> None:
     assert len(DOCUMENTS) > 10
 
 
-def test_nested_flags_that_documents_name_are_there() -> None:
-    """Such as --rl.rollout.group-size; a section alone is named too. The changelog also names what is gone."""
-    known = set(flags_of(TrainConfig, default=PRESETS["shapes"]()))
-    for settings in (AnnotateSettings, DemoArguments, EvaluateArguments):
-        known |= set(flags_of(settings))
+@pytest.fixture(scope="module")
+def flags() -> dict[str, set[str]]:
+    """Module of a command -> the flags that it takes."""
+    tyros = {
+        "train": TrainCommand,
+        "train.plan": PlanConfig,
+        "train.export": ExportArguments,
+        "evaluate": EvaluateArguments,
+        "demo": DemoArguments,
+        "data_pipeline.check": CheckSettings,
+        "data_pipeline.annotate": AnnotateSettings,
+        "data_pipeline.records.tfds_builder": BuildSettings,
+    }
+    found = {}
+    for name, settings in tyros.items():
+        preset = vars(PRESETS["shapes"]()) if issubclass(settings, TrainConfig) else {}
+        found[name] = set(flags_of(settings, default=settings(**preset) if preset else None))
+    found["rewards.server"] = {
+        f"--{name.replace('_', '-')}" for group in SERVER_FLAGS.values() for name in group
+    }
+    assert found.keys() == {name.split()[0] for name in COMMANDS}
+    return {name: known | {"--help"} for name, known in found.items()}
+
+
+DOCUMENTS_OF_TODAY = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # it also names what is gone
+
+
+def test_nested_flags_that_documents_name_are_there(flags: dict[str, set[str]]) -> None:
+    """Such as --rl.rollout.group-size; a section alone is named too."""
+    known = set().union(*flags.values())
     sections = {flag.rsplit(".", count)[0] for flag in known for count in range(1, flag.count(".") + 1)}
-    for document in DOCUMENTS:
-        if document.name == "CHANGELOG.md":
-            continue
+    for document in DOCUMENTS_OF_TODAY:
         named = set(re.findall(r"--[a-z]+(?:\.[a-z][a-z-]*[a-z])+", document.read_text(encoding="utf-8")))
+        assert not named - known - sections, document.name
+
+
+def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]]) -> None:
+    """Each `python -m onethinker_jax.…` with the flags behind it, continued lines included."""
+    seen = 0
+    for document in DOCUMENTS_OF_TODAY:
+        text = re.sub(r"\\\n\s*", " ", document.read_text(encoding="utf-8"))
+        for name, rest in re.findall(r"python -m onethinker_jax\.([\w.]+)([^\n`|#&]*)", text):
+            given = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", rest)) - {"--flags"}  # any of them
+            assert given <= flags[name], f"{document.name}: {name}"
+            seen += len(given)
+    assert seen > 50
+
+
+# Flags in the documents that are not ours: of pip, hf, gcloud, tensorboard, git, ruff and of our benchmarks.
+OTHERS = {
+    *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
+    *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
+    *("--small", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
+}
+
+
+def test_flags_that_documents_name_are_there(flags: dict[str, set[str]]) -> None:
+    known = set().union(*flags.values()) | OTHERS | {"--flags"}
+    for document in DOCUMENTS_OF_TODAY:
+        named = set(
+            re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w.-]*\.)", document.read_text(encoding="utf-8"))
+        )
+        sections = {flag.split(".")[0] for flag in known}
         assert not named - known - sections, document.name
