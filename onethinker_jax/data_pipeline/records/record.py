@@ -135,6 +135,7 @@ def iter_records(
     media_root: str | Path | None = None,
     purpose: Purpose | None = None,
     bad: BadRecords | None = None,
+    check_media: bool = True,
 ) -> Iterator[Record]:
     """The records of a file one at a time, checked: a file of any size takes the memory of a few rows.
 
@@ -143,6 +144,8 @@ def iter_records(
         media_root: folder that media paths are relative to; default: the file's own.
         purpose: as in `read_records`.
         bad: where bad records go, and what looks wrong is said; default: bad records are raised.
+        check_media: False where answers are only scored and no model is asked: media files need not be there, and
+            a choice's options may stand in its question.
 
     Raises (while iterating):
         RecordError: the file is missing or is not JSON; or a record is bad and `bad` raises it.
@@ -152,7 +155,9 @@ def iter_records(
     bad = bad or BadRecords()
     for number, row in rows:
         try:
-            record = parse_record(row, root, file=rows.path, number=number, purpose=purpose)
+            record = parse_record(
+                row, root, file=rows.path, number=number, purpose=purpose, check_media=check_media
+            )
         except RecordError as error:
             kept = row.text if isinstance(row, BrokenRow) else row
             bad.report(error, file=str(rows.path), record=number, row=kept)
@@ -163,9 +168,17 @@ def iter_records(
 
 
 def parse_record(
-    row: Any, root: MediaFolder, *, file: Path, number: int, purpose: Purpose | None = None
+    row: Any,
+    root: MediaFolder,
+    *,
+    file: Path,
+    number: int,
+    purpose: Purpose | None = None,
+    check_media: bool = True,
 ) -> Record:
     """The record of one row, the number'th of a file; its media paths are relative to `root`.
+
+    `purpose` and `check_media` are as in `iter_records`.
 
     Raises RecordError: it is malformed, or names media that are not there.
     """
@@ -176,7 +189,7 @@ def parse_record(
     try:
         if isinstance(row, BrokenRow):
             raise RecordError(row.reason)
-        record = _parse(row, root, origin)
+        record = _parse(row, root, origin, check_media=check_media)
         if error := purpose_error(record, purpose):
             raise RecordError(error)
         return record
@@ -184,12 +197,12 @@ def parse_record(
         raise RecordError(f"{origin}: {error}") from None
 
 
-def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
+def _parse(row: Any, root: MediaFolder, origin: str, *, check_media: bool) -> Record:
     if not isinstance(row, dict):
         raise RecordError(f"must be an object, is a {type(row).__name__}")
     if error := text_error(row):
         raise RecordError(error)
-    images, videos = _media(row, root)
+    images, videos = _media(row, root, check=check_media)
     messages = _messages(row)
     data_type = _data_type(row, images, videos, default="text" if messages else "")
     problem_type = _field(row, "problem_type", str, "" if messages else None)
@@ -205,7 +218,7 @@ def _parse(row: Any, root: MediaFolder, origin: str) -> Record:
     if len(options) > 26:
         raise RecordError(f"options: has {len(options)}, more than there are letters")
     lettered = bool(problem_type) and TABLE[problem_type].answer == "letter"
-    if lettered and not messages and len(options) < 2:
+    if lettered and check_media and not messages and len(options) < 2:
         raise RecordError(f"options: {problem_type} needs at least 2, has {len(options)}")
 
     if messages:
@@ -285,8 +298,10 @@ def _field(row: dict, name: str, kind: type | tuple[type, ...], default: Any = N
 _PATHS = {"image": ("image",), "video": ("video",), "video-image": ("video", "image"), "text": ()}
 
 
-def _media(row: dict, root: MediaFolder) -> tuple[tuple[MediaFile, ...], tuple[MediaFile, ...]]:
-    """Paths of images and videos from `images`, `videos`, or an evaluation row's `path`s; all must exist."""
+def _media(
+    row: dict, root: MediaFolder, *, check: bool
+) -> tuple[tuple[MediaFile, ...], tuple[MediaFile, ...]]:
+    """Paths of images and videos from `images`, `videos`, or an evaluation row's `path`s; `check`: all must exist."""
     found: dict[str, list[MediaFile]] = {"image": [], "video": []}
     sources = [("images", "image"), ("videos", "video")]
     data_type = row.get("data_type")
@@ -305,7 +320,7 @@ def _media(row: dict, root: MediaFolder) -> tuple[tuple[MediaFile, ...], tuple[M
         for entry in entries:
             file = root / entry
             try:
-                there = file.is_file()
+                there = not check or file.is_file()
             except OSError as error:  # a name that is too long, a folder that may not be entered
                 raise RecordError(f"{field}: {entry[:200]} cannot be looked up ({error.strerror})") from None
             if not there:

@@ -27,7 +27,9 @@ class Sample:
 class Layout(Protocol):
     """Reads a data set of one public layout."""
 
-    def __call__(self, path: Path, *, split: str = "", media_root: Path | None = None) -> Iterator[Sample]:
+    def __call__(
+        self, path: Path, *, split: str = "", media_root: Path | None = None, check_media: bool = True
+    ) -> Iterator[Sample]:
         """The samples of the file or folder `path`, in its order.
 
         Args:
@@ -35,6 +37,7 @@ class Layout(Protocol):
             split: the part to be read; "": all of it, or the only one.
             media_root: the folder that media paths are relative to; by default what the layout's publisher uses,
                 beside `path`.
+            check_media: False where answers are only scored: media files need not be there.
 
         Raises SourceError (while iterating): a file or column is missing, or a row is malformed.
         """

@@ -45,6 +45,29 @@ def test_rl_rows(folder):
     assert task_of(first) == Task("multiple choice", "image") in TASKS
 
 
+def test_rows_that_are_only_scored_need_no_media(folder):
+    gone = {"images": ..., "answer": ..., "path": "gone.png", "solution": "A", "problem": "What?"}
+    mask = {
+        "path": "gone.mp4",
+        "fps": 2,
+        "problem_type": "segmentation",
+        "data_type": "video",
+        "solution": "",
+    }
+    mask |= MASK
+    rows = [rl_row(**gone), rl_row(**gone, options=[]), rl_row(**{**gone, **mask}, options=[])]
+    path = write_rows(folder / "eval.json", rows)
+    with pytest.raises(RecordError, match=r"eval\.json: record 1 .*path: no such file"):
+        read_records(path)
+    chosen, bare, masked = iter_records(path, purpose="heldout", check_media=False)
+    assert chosen.images == (folder / "gone.png",) and chosen.answer == "<answer>A</answer>"
+    assert bare.options == () and bare.answer == chosen.answer
+    assert masked.segmentation is not None and masked.segmentation.size == (4, 4)
+    rows[0]["path"] = 7
+    with pytest.raises(RecordError, match="path: must be a path"):
+        list(iter_records(write_rows(folder / "eval.json", rows), check_media=False))
+
+
 def test_sft_rows_as_json_lines(folder):
     typed = sft_row(problem_type="OCR", data_type="image", problem_id=3)
     path = write_rows(folder / "sft.jsonl", [sft_row(), typed], lines=True)
