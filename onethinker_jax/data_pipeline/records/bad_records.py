@@ -35,12 +35,16 @@ class BadRecords:
         self.skips = on_bad_record == "skip"
         self.quarantine = Path(quarantine) if quarantine else None
         self.count = 0
+        self.left_out: Counter[str] = Counter()
+        """Why rows give no record, and how many: bad records by the kind of their error, and what `omit` was told."""
         self.doubtful: Counter[str] = Counter()
         """What looks wrong in good records, and in how many."""
         self._lock = threading.Lock()
 
-    def report(self, error: Exception, **about: Any) -> None:
+    def report(self, error: Exception, *, kind: str = "malformed", **about: Any) -> None:
         """Takes a bad record: `error` is why, `about` what the quarantine line says beside the reason.
+
+        `kind` is what this error is counted under, without what is the row's alone.
 
         Raises the error itself where `on_bad_record` is "raise". OSError: the quarantine file cannot be written.
         """
@@ -48,6 +52,7 @@ class BadRecords:
             raise error
         with self._lock:
             self.count += 1
+            self.left_out[kind] += 1
             if self.quarantine is not None:
                 self.quarantine.parent.mkdir(parents=True, exist_ok=True)
                 with self.quarantine.open("a", encoding="utf-8") as file:
@@ -56,6 +61,11 @@ class BadRecords:
                 logger.warning("skipped: %s", visible(str(error)))
             elif self.count & (self.count - 1) == 0:  # 8, 16, 32 ...: thousands of lines would help nobody
                 logger.warning("skipped %d records so far", self.count)
+
+    def omit(self, why: str) -> None:
+        """Counts a row that is not bad and that its data set's own rules leave out."""
+        with self._lock:
+            self.left_out[why] += 1
 
     @property
     def doubts(self) -> int:

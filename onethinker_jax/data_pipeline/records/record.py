@@ -189,7 +189,7 @@ def parse_record(
     try:
         if isinstance(row, BrokenRow):
             raise RecordError(row.reason)
-        record = _parse(row, root, origin, check_media=check_media)
+        record = record_of_row(row, root, origin, check_media=check_media)
         if error := purpose_error(record, purpose):
             raise RecordError(error)
         return record
@@ -197,7 +197,13 @@ def parse_record(
         raise RecordError(f"{origin}: {error}") from None
 
 
-def _parse(row: Any, root: MediaFolder, origin: str, *, check_media: bool) -> Record:
+def record_of_row(row: Any, root: MediaFolder, origin: str, *, check_media: bool = True) -> Record:
+    """The record of one row in OneThinker's layout; `origin` names the row.
+
+    `check_media` is as in `iter_records`.
+
+    Raises RecordError, its text "field: error": it is malformed.
+    """
     if not isinstance(row, dict):
         raise RecordError(f"must be an object, is a {type(row).__name__}")
     if error := text_error(row):

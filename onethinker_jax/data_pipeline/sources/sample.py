@@ -5,12 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record import Record
 
 
 class SourceError(RecordError):
     """A file of a data set is missing or malformed. One line naming the file, the row and the column."""
+
+    def __init__(self, message: str, *, kind: str = "malformed"):
+        super().__init__(message)
+        self.kind = kind
+        """The error without what is this row's alone: what rows that are left out are counted under."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +34,13 @@ class Layout(Protocol):
     """Reads a data set of one public layout."""
 
     def __call__(
-        self, path: Path, *, split: str = "", media_root: Path | None = None, check_media: bool = True
+        self,
+        path: Path,
+        *,
+        split: str = "",
+        media_root: Path | None = None,
+        check_media: bool = True,
+        bad: BadRecords | None = None,
     ) -> Iterator[Sample]:
         """The samples of the file or folder `path`, in its order.
 
@@ -38,7 +50,9 @@ class Layout(Protocol):
             media_root: the folder that media paths are relative to; by default what the layout's publisher uses,
                 beside `path`.
             check_media: False where answers are only scored: media files need not be there.
+            bad: what becomes of a malformed row, and where it is counted; default: it is raised.
 
-        Raises SourceError (while iterating): a file or column is missing, or a row is malformed.
+        Raises SourceError (while iterating): a file or column is missing, no sample is found; or a row is malformed
+        and `bad` raises it.
         """
         ...
