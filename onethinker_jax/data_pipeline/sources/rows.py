@@ -189,14 +189,14 @@ def lettered(options: Iterable[str]) -> list[str]:
 
 
 def samples_of(
-    rows: Iterable[Row],
+    rows: Iterable[Row | SourceError],
     make: Callable[[Row], Sample | None],
     path: Path,
     bad: BadRecords | None = None,
     *,
     what: str = "sample",
 ) -> Iterator[Sample]:
-    """The samples of rows, their ids unique; None stands for a row that is not asked for.
+    """The samples of rows, their ids unique. None stands for a row that is not asked for, an error for a broken one.
 
     Raises SourceError (while iterating): a row is malformed and `bad` raises it, or there is no sample.
     """
@@ -204,6 +204,8 @@ def samples_of(
     seen: dict[str, int] = {}
     for row in rows:
         try:
+            if isinstance(row, SourceError):
+                raise row
             sample = make(row)
             if sample is None:
                 continue
@@ -212,7 +214,7 @@ def samples_of(
                 column = row.id_column or "problem_id"
                 raise row.error(column, "is there twice", f": also in row {seen[identity]}")
         except SourceError as error:
-            bad.report(error, kind=error.kind, file=str(row.file), record=row.number)
+            bad.report(error, kind=error.kind, file=str(path))
             continue
         seen[identity] = row.number
         yield sample
@@ -223,19 +225,26 @@ def samples_of(
         raise SourceError(f"{path}: holds no {what}{' that can be used: ' if why else ''}{why}")
 
 
-def json_objects(path: Path, id_column: str = "", *, check_media: bool = True) -> Iterator[Row]:
-    """The rows of a JSON list of objects, or of JSON lines. Raises SourceError: the file is no such thing."""
-    try:
-        for number, value in JsonRows(path):
-            if isinstance(value, BrokenRow):
-                raise SourceError(f"{path}: row {number}: {value.reason}")
-            if not isinstance(value, dict):
-                raise SourceError(f"{path}: row {number}: must be an object, is a {type(value).__name__}")
+def json_objects(path: Path, id_column: str = "", *, check_media: bool = True) -> Iterator[Row | SourceError]:
+    """The rows of a JSON list of objects, or of JSON lines.
+
+    Raises SourceError (while iterating): the file is no such thing.
+    """
+    rows = iter(JsonRows(path))
+    while True:
+        try:
+            number, value = next(rows)
+        except StopIteration:
+            return
+        except RecordError as error:
+            raise SourceError(str(error)) from None
+        if isinstance(value, BrokenRow):
+            yield SourceError(f"{path}: row {number}: {value.reason}", kind="a line that is not JSON")
+        elif not isinstance(value, dict):
+            what = f"must be an object, is a {type(value).__name__}"
+            yield SourceError(f"{path}: row {number}: {what}", kind="a row that is no object")
+        else:
             yield Row(path, number, value, id_column, check_media)
-    except SourceError:
-        raise
-    except RecordError as error:
-        raise SourceError(str(error)) from None
 
 
 def missing_columns(path: Path, there: Iterable[str], needed: Iterable[str]) -> None:
