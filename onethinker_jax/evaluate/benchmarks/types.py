@@ -23,6 +23,8 @@ class DataFile:
     """Of the published file, or the first digits that are known of it; "": not known."""
     media: str = ""
     """The folder that media paths are relative to, relative to the folder of the data; "": the layout's own."""
+    rows: int | None = None
+    """As published of this file; None: the benchmark's `rows`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Benchmark:
     name: str
     """As on the command line and in metrics.json: that of its file without the ending."""
     title: str
+    """As in the paper. The splits of RefCOCO are rows of one title: family and title together count benchmarks."""
     family: str
     """The part of the paper's tables: "image QA", "video QA", "captioning", "temporal grounding", ..."""
     files: tuple[DataFile, ...]

@@ -1,0 +1,60 @@
+"""OneThinker's own JSON files, and those of a user in their layout: rows as docs/data.md has them.
+
+Facts of a sample, where its row has them: `fps`, `frames` (the names of all frames of the video, in order) and
+`resolution` ((width, height) in pixels) of a segmentation row.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.records.json_rows import JsonRows
+from onethinker_jax.data_pipeline.records.record import Record, parse_record, task_of
+from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+
+
+def read(
+    path: Path, *, split: str = "", media_root: Path | None = None, check_media: bool = True
+) -> Iterator[Sample]:
+    """The rows of a JSON list or of JSON lines, in the groups `task` and, where rows name it, `source`.
+
+    A file is one split as a rule: `split` leaves out only rows whose own field `split` names another one. A row
+    without a `problem_id` has its number in the file as one.
+
+    Raises RecordError (while iterating): as `read_records`, or two rows have one `problem_id`.
+    """
+    root = path.parent if media_root is None else media_root
+    doubts, numbers = BadRecords(), dict[str, int]()
+    for number, row in JsonRows(path):
+        if split and isinstance(row, dict) and row.get("split", split) != split:
+            continue
+        if isinstance(row, dict) and row.get("problem_id") in (None, ""):
+            row = {**row, "problem_id": number}
+        record = parse_record(row, root, file=path, number=number, purpose="heldout", check_media=check_media)
+        if (first := numbers.setdefault(str(record.problem_id), number)) != number:
+            raise SourceError(f"{record.origin}: problem_id: is that of record {first} too")
+        if record.doubt:
+            doubts.doubt(record.doubt, record.origin)
+        yield Sample(record, groups=_groups(record), facts=_facts(row))
+    if not numbers:
+        raise SourceError(f"{path}: holds no record" + (f" of split {split!r}" if split else ""))
+
+
+def _groups(record: Record) -> dict[str, str]:
+    source = {"source": record.data_source} if record.data_source else {}
+    return {"task": str(task_of(record)), **source}
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What parsing the row has checked already, in plain types."""
+    output = row.get("segmentation_output")
+    if not isinstance(output, dict):
+        return {}
+    frames, resolution = output.get("frames", row.get("frames")), row.get("resolution")
+    facts: dict[str, Any] = {} if row.get("fps") is None else {"fps": float(row["fps"])}
+    if frames is not None:
+        facts["frames"] = tuple(frames)
+    if resolution is not None:
+        facts["resolution"] = resolution["width"], resolution["height"]
+    return facts

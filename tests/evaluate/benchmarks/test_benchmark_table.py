@@ -1,0 +1,107 @@
+"""The table of benchmarks: complete, consistent, and how it is asked."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from onethinker_jax.evaluate.benchmarks.table import TABLE, BenchmarkError, differences, find, md5_of
+from onethinker_jax.evaluate.benchmarks.types import DataFile
+from tests.data_pipeline.making import write_rows
+
+OWN_FILES = [
+    *(f"eval_{name}" for name in ("charades", "activitynet", "anet_rtl")),
+    *(f"eval_refcoco{plus}_{split}" for plus in ("", "p") for split in ("testA", "testB", "val")),
+    *("eval_refcocog_test", "eval_refcocog_val", "eval_stvg", "eval_got10k"),
+    *(f"eval_seg_{name}" for name in ("refcoco", "refcocop", "refcocog", "mevis", "reasonvos")),
+]
+
+
+def test_onethinkers_own_files_come_first() -> None:
+    """Of grounding, tracking and segmentation: 18 of the script's 23, the other 5 are of video QA."""
+    rows = [TABLE[name] for name in OWN_FILES]
+    assert len(rows) == 18
+    for row in rows:
+        assert row.files[0] == DataFile("onethinker", f"{row.name}.json")
+        assert len(row.files) > 1, f"{row.name} has no original file"
+
+
+def test_published_numbers_are_fractions_of_metrics_it_has() -> None:
+    for row in TABLE.values():
+        assert set(row.published) <= set(row.metrics), row.name
+        assert all(0 < base < ours < 1 for base, ours in row.published.values()), row.name
+        assert len(set(row.metrics)) == len(row.metrics)
+
+
+def test_names_are_found_with_data(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"^charades: .* has none of eval_charades\.json, charades_sta/"):
+        find("charades", tmp_path)
+    (tmp_path / "charades_sta").mkdir()
+    original = tmp_path / "charades_sta" / "charades_sta_test.txt"
+    original.touch()
+    assert find("eval_charades", tmp_path) == (
+        TABLE["eval_charades"],
+        TABLE["eval_charades"].files[1],
+        original,
+    )
+    own = tmp_path / "eval_charades.json"
+    own.write_text("[]")
+    assert find("charades", tmp_path)[1:] == (TABLE["eval_charades"].files[0], own)
+    assert find(str(own))[0] is TABLE["eval_charades"]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("eval_charades", r"^eval_charades: needs --data, the folder that holds eval_charades\.json$"),
+        (
+            "eval_chrades",
+            r"^eval_chrades: no such benchmark, and no such file; did you mean 'eval_charades'\?$",
+        ),
+        ("nothing/eval_got10.json", r"no such file; did you mean 'eval_got10k'\?$"),
+        ("xyz", r"^xyz: no such benchmark, and no such file \(known: .*eval_got10k"),
+    ],
+)
+def test_what_is_not_known_is_one_line(what: str, said: str) -> None:
+    with pytest.raises(BenchmarkError, match=said):
+        find(what)
+
+
+def test_a_file_of_several_benchmarks_needs_a_name(tmp_path: Path) -> None:
+    (tmp_path / "refs(unc).p").touch()
+    with pytest.raises(BenchmarkError, match=r"holds several benchmarks .*eval_refcoco_testA"):
+        find(str(tmp_path / "refs(unc).p"))
+    (tmp_path / "other.csv").touch()
+    with pytest.raises(BenchmarkError, match=r"is no file of a benchmark"):
+        find(str(tmp_path / "other.csv"))
+
+
+def test_a_file_of_ones_own_is_measured_by_its_tasks(tmp_path: Path) -> None:
+    rows = [
+        {"problem_type": "temporal grounding", "data_type": "video"},
+        {"problem_type": "multiple choice", "data_type": "image"},
+        {"problem_type": "no such type", "data_type": "image"},
+    ]
+    path = write_rows(tmp_path / "mine.jsonl", rows, lines=True)
+    benchmark, file, found = find(str(path))
+    assert (benchmark.name, file.layout, found) == ("mine", "onethinker", path)
+    assert benchmark.metrics == ("accuracy", "R@0.3", "R@0.5", "R@0.7", "mIoU")
+    table = tmp_path / "MyBench.tsv"
+    table.touch()
+    benchmark, file, _ = find(str(table))
+    assert (benchmark.name, file.layout, benchmark.metrics) == ("MyBench", "vlmevalkit", ("accuracy",))
+
+
+def test_what_is_not_as_published_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "charades_sta_test.txt"
+    path.write_bytes(b"content")
+    md5 = hashlib.md5(b"content").hexdigest()
+    assert md5_of(path) == md5 and md5_of(tmp_path) == ""
+    benchmark = TABLE["eval_charades"]
+    assert differences(benchmark, DataFile("x", "x", md5=md5[:8], rows=3), path, md5=md5, rows=3) == []
+    lines = differences(benchmark, DataFile("x", "x", md5="0123", rows=3720), path, md5=md5, rows=3)
+    assert lines == [
+        f"{path}: its md5 is {md5}, that of the published file 0123",
+        f"{path}: has 3 rows, eval_charades as published 3,720",
+    ]
+    assert differences(benchmark, benchmark.files[0], path, md5=md5, rows=3) == []
