@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onethinker_jax.answer_forms import finite_number
+from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
 from onethinker_jax.data_pipeline.media.media_file import MediaFile, MediaFolder
 from onethinker_jax.data_pipeline.media.picture_header import picture_header
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
@@ -23,7 +24,7 @@ from onethinker_jax.data_pipeline.records.conversation import Turn, conversation
 from onethinker_jax.data_pipeline.records.ground_truth import answer_doubt, answer_error
 from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.text_errors import text_error
-from onethinker_jax.data_pipeline.records.true_masks import TrueMasks, parse_masks
+from onethinker_jax.data_pipeline.records.true_masks import TrueMasks, parse_masks, rate
 from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, Task
 from onethinker_jax.text_output import one_line
 
@@ -326,6 +327,8 @@ def _media(
         for entry in entries:
             file = root / entry
             try:
+                if kind == "video" and isinstance(file, Path) and file.is_dir():
+                    file = _film(file, row, field)
                 there = not check or file.is_file()
             except OSError as error:  # a name that is too long, a folder that may not be entered
                 raise RecordError(f"{field}: {entry[:200]} cannot be looked up ({error.strerror})") from None
@@ -333,6 +336,14 @@ def _media(
                 raise RecordError(f"{field}: no such file {file}")
             found[kind].append(file)
     return tuple(found["image"]), tuple(found["video"])
+
+
+def _film(folder: Path, row: dict, field: str) -> FrameFolder:
+    """A folder of frames as a video."""
+    fps = rate(row)
+    if fps is None:
+        raise RecordError(f"{field}: {folder} is a folder of frames, which needs fps")
+    return FrameFolder(folder, float(fps))
 
 
 def _data_type(row: dict, images: tuple, videos: tuple, *, default: str) -> str:

@@ -87,7 +87,7 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
     masks = {"": rle} if single else rle
     for name, mask in masks.items():
         _check_mask(f"segmentation_output: mask {name!r}", mask)
-    frames, resolution, fps = _frame_list(row, output), _resolution(row), _rate(row)
+    frames, resolution, fps = _frame_list(row, output), _resolution(row), rate(row)
     if single and video:
         raise RecordError("segmentation_output: one mask for a video, which needs them by frame name")
     if not single and not video:
@@ -117,7 +117,8 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
     )
 
 
-def _rate(row: Mapping[str, Any]) -> float | None:
+def rate(row: Mapping[str, Any]) -> float | None:
+    """The frames a second that a row gives; None where it gives none. Raises RecordError: no positive number."""
     fps = row.get("fps")
     if fps is not None and (finite_number(fps) is None or fps <= 0):
         raise RecordError(f"fps: must be a positive number, is {fps!r:.60}")
