@@ -73,11 +73,15 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": {
         *DATA,
         *REWARDS,
-        *("data_pipeline.sources", "evaluate.benchmarks", "evaluate.metrics"),
+        *("data_pipeline.sources", "evaluate.benchmarks", "evaluate.metrics", "evaluate.judges"),
         *("model", "responses", "scoring", "model_arguments"),
     },
     "evaluate.benchmarks": {"data_pipeline.sources", "data_pipeline.records"},
-    "evaluate.metrics": {"data_pipeline.sources", "data_pipeline.records", "evaluate.benchmarks", *REWARDS},
+    "evaluate.judges": set(),
+    "evaluate.metrics": {
+        *("data_pipeline.sources", "data_pipeline.records", "evaluate.benchmarks", "evaluate.judges"),
+        *REWARDS,
+    },
     "demo": {
         *DATA,
         "rewards",
