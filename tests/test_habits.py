@@ -21,7 +21,7 @@ TREES = {
 # Not a user's to mend: what goes on between two of our functions, or is answered to a caller over the wire.
 INNER = {
     *("OtherPackets", "WrongTimeline", "Stopped"),  # control flow
-    *("Unanswered", "_TryAgain"),  # of one question to a teacher: counted, asked again
+    *("Unanswered", "_TryAgain"),  # of one question to an endpoint: counted, asked again
     *("QueueFull", "CacheFull", "ItemError"),  # a status of the reward service
 }
 

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "model.generation": {"model", "model.attention"},
     "rewards": {"rewards.client", "rewards.equivalence"},
     "rewards.equivalence": set(),
-    "rewards.backends": {"rewards"},
+    "rewards.backends": {"rewards", "endpoint"},
     "rewards.client": {"rewards.backends", "rewards.proto"},
     "rewards.server": {"rewards.backends", "rewards.client", "rewards.proto"},
     "rewards.proto": set(),
@@ -61,7 +61,8 @@ ALLOWED: dict[str, set[str]] = {
     "data_pipeline.shapes": {"data_pipeline.processor"},
     "data_pipeline.sources": {*MEDIA, "data_pipeline.records", "data_pipeline.processor"},
     "data_pipeline.check": {*DATA, "rewards"},
-    "data_pipeline.annotate": {*DATA, *REWARDS, "scoring"},  # a tool on top
+    "data_pipeline.annotate": {*DATA, *REWARDS, "scoring", "endpoint"},  # a tool on top
+    "endpoint": set(),
     "responses": {*DATA, "model", "model.generation"},
     "scoring": {*DATA, *REWARDS},
     "model_arguments": {*DATA, "model", "rewards.client"},
@@ -77,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         *("model", "responses", "scoring", "model_arguments"),
     },
     "evaluate.benchmarks": {"data_pipeline.sources", "data_pipeline.records"},
-    "evaluate.judges": set(),
+    "evaluate.judges": {"endpoint"},
     "evaluate.metrics": {
         *("data_pipeline.sources", "data_pipeline.records", "evaluate.benchmarks", "evaluate.judges"),
         *REWARDS,

@@ -49,11 +49,12 @@ from onethinker_jax.data_pipeline.annotate.page import write_annotation_page
 from onethinker_jax.data_pipeline.annotate.report import AnnotationReport
 from onethinker_jax.data_pipeline.annotate.rules import held_answer
 from onethinker_jax.data_pipeline.annotate.sft_files import SftFiles, sft_row
-from onethinker_jax.data_pipeline.annotate.teacher import Teacher, TeacherSettings
+from onethinker_jax.data_pipeline.annotate.teacher import TeacherSettings
 from onethinker_jax.data_pipeline.annotate.teacher_prompt import SYSTEM_PROMPT, SentMedia, question_digest
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record import Record, task_of
+from onethinker_jax.endpoint.endpoint import Endpoint
 from onethinker_jax.errors import UserError
 from onethinker_jax.files import write_whole
 from onethinker_jax.rewards.client.sidecar import SidecarSettings, connect
@@ -202,7 +203,7 @@ def _ask(
     task = progress.add_task("", total=missing)
     line_at = time.monotonic() + LINE_SECONDS
 
-    def show(asked: Asked, source: Teacher) -> None:
+    def show(asked: Asked, source: Endpoint) -> None:
         nonlocal line_at
         done = asked.answers + asked.unanswered.total()
         progress.update(task, completed=done)

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.annotate.candidates import Candidate, Candidates, Key, key_of
-from onethinker_jax.data_pipeline.annotate.teacher import Reply, Teacher, TeacherSettings, Unanswered
+from onethinker_jax.data_pipeline.annotate.teacher import TeacherSettings
 from onethinker_jax.data_pipeline.annotate.teacher_prompt import SentMedia, question_digest, request_messages
 from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record import Record, iter_records
+from onethinker_jax.endpoint.endpoint import Endpoint, Reply, Unanswered
 
 _AHEAD = 2  # records whose media are read before a request could be sent
 
@@ -108,13 +109,13 @@ async def ask_all(
     reader: MediaReader,
     threads: ThreadPoolExecutor,
     on_unreadable: Callable[[Record, MediaError], None],
-    on_progress: Callable[[Asked, Teacher], None],
+    on_progress: Callable[[Asked, Endpoint], None],
 ) -> Asked:
     """Asks for the numbered candidates of each record and appends every answer to `candidates` at once.
 
     `on_progress` is called after each answer, and each question that stays without one.
 
-    Raises TeacherError: the endpoint cannot be used. RecordError, by `on_unreadable`. OSError: the disk is full.
+    Raises EndpointError: the endpoint cannot be used. RecordError, by `on_unreadable`. OSError: the disk is full.
     """
     asked, loop = Asked(), asyncio.get_running_loop()
     capacity = asyncio.Semaphore(settings.concurrency + _AHEAD)
@@ -146,7 +147,7 @@ async def ask_all(
             asked.completion_tokens += reply.completion_tokens
         on_progress(asked, teacher)
 
-    async with Teacher(settings) as teacher:
+    async with Endpoint(settings) as teacher:
         try:
             async with asyncio.TaskGroup() as records:
                 for record, numbers in corpus:

@@ -28,17 +28,9 @@ from onethinker_jax.data_pipeline.records.record import Record, read_records, ta
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.rewards.answers import unwrap_answer
 from onethinker_jax.rewards.client.client import start_server
-from tests.data_pipeline.annotate.scripted_teacher import (
-    NEVER,
-    Gate,
-    Response,
-    ScriptedTeacher,
-    Truthful,
-    failure,
-    noisy,
-    worked,
-)
+from tests.data_pipeline.annotate.scripted_teacher import Truthful, noisy, worked
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
+from tests.endpoint.scripted_endpoint import NEVER, Gate, Response, ScriptedEndpoint, failure
 from tests.waiting import HANG_S, wait_until
 
 RECORDS, CONCURRENCY = 24, 4
@@ -114,7 +106,7 @@ def run(sidecar: str, tmp_path: Path) -> Run:
 def wanted(world: Path, truthful: Truthful, sidecar: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An undisturbed run of the Shapes world: what every disturbed one must come to."""
     run = Run(sidecar, tmp_path_factory.mktemp("wanted") / "out")
-    with ScriptedTeacher(truthful) as server:
+    with ScriptedEndpoint(truthful) as server:
         assert run(world, server.url) == 0
         assert server.times() == [2] * RECORDS and server.most_at_once <= CONCURRENCY
     return run
@@ -147,7 +139,7 @@ def test_again_nothing_is_asked(
     world: Path, truthful: Truthful, wanted: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = wanted.files()
-    with ScriptedTeacher(truthful) as server:
+    with ScriptedEndpoint(truthful) as server:
         assert wanted(world, server.url, "--cap", "1", "--thresholds", "OCR", "0.5") == 0 and not server.seen
         report = wanted.report()["records"]
         assert all(task["kept"] == 1 for task in report.values())
@@ -186,7 +178,7 @@ def test_failures_change_nothing(
         met.add(kind)
         return errors[kind] if number == 0 else response
 
-    with ScriptedTeacher(answer) as server:
+    with ScriptedEndpoint(answer) as server:
         # Where the machine is so busy that a good answer is late too, it is asked for once more.
         assert run(world, server.url, "--timeout", "1.5", "--retries", "100") == 0
         assert len(met) == len(errors) and min(server.times()) >= 3
@@ -204,7 +196,7 @@ def test_killed_stopped_and_resumed(world: Path, truthful: Truthful, wanted: Run
         gate()
         return truthful(request, number)
 
-    with ScriptedTeacher(held) as server:
+    with ScriptedEndpoint(held) as server:
         process = run.start(world, server.url)
         wait_until(lambda: run.answers() == 12, process)
         process.kill()
@@ -252,7 +244,7 @@ def test_what_is_dropped_and_why(
             return Response(worked(truth)) if number else Response("<think>", "length")
         return failure(400, "too large") if kind == 3 else noisy(record, truth, number)
 
-    with ScriptedTeacher(Truthful(records, SentMedia(), noise)) as server:
+    with ScriptedEndpoint(Truthful(records, SentMedia(), noise)) as server:
         assert run(world, server.url, "--price-in", "1", "--price-out", "1000", "--limit", "24") == 0
     report = run.report()
     reasons = sum((Counter(task) for task in report["records"].values()), Counter())
@@ -286,7 +278,7 @@ def test_a_teacher_that_writes_no_unicode(world: Path, run: Run) -> None:
         text = worked(truth)
         return Response(text if number else text.replace("</think>", " \ud83d\0\u2028</think>"))
 
-    with ScriptedTeacher(Truthful(records, SentMedia(), noise)) as server:
+    with ScriptedEndpoint(Truthful(records, SentMedia(), noise)) as server:
         assert run(world, server.url, "--limit", "8") == 0
     lines = list((run.out / "dropped.jsonl").open(encoding="utf-8"))
     dropped = [json.loads(line) for line in lines]
@@ -313,7 +305,7 @@ def test_an_endpoint_that_is_no_use(
     world: Path, run: Run, error: Response, message: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    with ScriptedTeacher(lambda *_: error) as server:
+    with ScriptedEndpoint(lambda *_: error) as server:
         assert run(world, server.url) == 1
         assert len(server.seen) <= CONCURRENCY
     assert re.fullmatch(message, capsys.readouterr().err)
@@ -325,7 +317,7 @@ def test_an_endpoint_that_is_not_there(world: Path, run: Run, capsys: pytest.Cap
 
 
 def test_no_good_answer_at_all(world: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    with ScriptedTeacher(lambda *_: Response("hm")) as server:
+    with ScriptedEndpoint(lambda *_: Response("hm")) as server:
         assert run(world, server.url, "--limit", "3") == 1
     assert capsys.readouterr().err == "error: no record was kept\n" and not run.files()
     assert run.report()["facts"]["kept"] == "0"
@@ -345,7 +337,7 @@ def test_bad_records(tmp_path: Path, run: Run, message: str, capsys: pytest.Capt
     write_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
     path = write_rows(tmp_path / "rl.json", [rl_row(problem_id=1), BAD[message], rl_row(problem_id=3)])
-    with ScriptedTeacher(lambda *_: Response(worked("A"))) as server:
+    with ScriptedEndpoint(lambda *_: Response(worked("A"))) as server:
         assert run(path, server.url) == 1
         assert re.fullmatch(rf"error: {path}: record 2.*{message}.*\n", capsys.readouterr().err)
         assert run(path, server.url, "--on-bad-record", "skip") == 0
@@ -360,7 +352,7 @@ def test_a_question_that_holds_its_answer_is_not_asked(tmp_path: Path, run: Run)
     write_image(tmp_path / "a.png")
     rows = [rl_row(problem_id=1, problem="<image>Which? The answer is A."), rl_row(problem_id=2)]
     path = write_rows(tmp_path / "rl.json", rows)
-    with ScriptedTeacher(lambda *_: Response(worked("A"))) as server:
+    with ScriptedEndpoint(lambda *_: Response(worked("A"))) as server:
         assert run(path, server.url) == 0 and len(server.seen) == 2
     counts = run.report()["records"]["multiple choice (image)"]
     assert counts == {"question holds its answer": 1, "kept": 1}
@@ -376,7 +368,7 @@ def test_records_without_media(tmp_path: Path, run: Run, processor: Processor) -
     def answer(request: dict[str, Any], _: int) -> Response:
         return Response(worked("7" if "What is" in json.dumps(request["messages"][-1]) else "A", "the sum"))
 
-    with ScriptedTeacher(answer) as server:
+    with ScriptedEndpoint(answer) as server:
         assert run(path, server.url) == 0 and len(server.seen) == 6
         asked = [seen.request["messages"] for seen in server.seen]
     about_text = [messages for messages in asked if "What is" in json.dumps(messages[-1])]
@@ -407,7 +399,7 @@ def test_a_folder_keeps_to_its_questions(
 ) -> None:
     write_image(tmp_path / "a.png")
     path = write_rows(tmp_path / "rl.json", [rl_row()])
-    with ScriptedTeacher(lambda *_: Response(worked("A"))) as server:
+    with ScriptedEndpoint(lambda *_: Response(worked("A"))) as server:
         assert run(path, server.url) == 0
         assert run(path, server.url, "--temperature", "0.5") == 1
         assert "asked for with temperature 1.0, not 0.5: name another --out" in capsys.readouterr().err

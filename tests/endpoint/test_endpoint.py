@@ -1,4 +1,4 @@
-"""The teacher's endpoint over real HTTP: what is sent, every way to fail, and the limits that are kept."""
+"""The endpoint over real HTTP: what is sent, every way to fail, and the limits that are kept."""
 
 import asyncio
 import json
@@ -11,17 +11,11 @@ from typing import Any
 
 import pytest
 
-from onethinker_jax.data_pipeline.annotate import teacher as module
-from onethinker_jax.data_pipeline.annotate.rate_limits import Pace
-from onethinker_jax.data_pipeline.annotate.teacher import (
-    Reply,
-    Teacher,
-    TeacherError,
-    TeacherSettings,
-    Unanswered,
-    retry_after,
-)
-from tests.data_pipeline.annotate.scripted_teacher import NEVER, Response, ScriptedTeacher, failure
+from onethinker_jax.data_pipeline.annotate.teacher import TeacherSettings
+from onethinker_jax.endpoint import endpoint as module
+from onethinker_jax.endpoint.endpoint import Endpoint, EndpointError, Reply, Unanswered, retry_after
+from onethinker_jax.endpoint.pace import Pace
+from tests.endpoint.scripted_endpoint import NEVER, Response, ScriptedEndpoint, failure
 from tests.waiting import HANG_S, wait_until
 
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "Which letter?"}]
@@ -29,20 +23,20 @@ QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "Which letter?"}]
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEACHER_KEY", "secret-7")
+    monkeypatch.setenv("ENDPOINT_KEY", "secret-7")
 
 
 def settings(url: str, **changes: Any) -> TeacherSettings:
-    quick = {"backoff": 0.01, "timeout": HANG_S, "retries": 3, "api_key_env": "TEACHER_KEY"}
+    quick = {"backoff": 0.01, "timeout": HANG_S, "retries": 3, "api_key_env": "ENDPOINT_KEY"}
     return TeacherSettings(base_url=url, model="big", **{**quick, **changes})
 
 
-def ask(of: TeacherSettings, questions: int = 1) -> tuple[list[Reply], Teacher]:
+def ask(of: TeacherSettings, questions: int = 1) -> tuple[list[Reply], Endpoint]:
     """All at once; the replies, and the teacher for its counts."""
 
-    async def run() -> tuple[list[Reply], Teacher]:
-        async with Teacher(of) as teacher:
-            return await asyncio.gather(*(teacher.ask(QUESTION) for _ in range(questions))), teacher
+    async def run() -> tuple[list[Reply], Endpoint]:
+        async with Endpoint(of) as endpoint:
+            return await asyncio.gather(*(endpoint.ask(QUESTION) for _ in range(questions))), endpoint
 
     return asyncio.run(run())
 
@@ -52,8 +46,8 @@ def first_then_good(*first: Response) -> Callable[[dict, int], Response]:
 
 
 def test_what_is_sent_and_read() -> None:
-    with ScriptedTeacher(lambda *_: Response("fine")) as server:
-        (reply,), teacher = ask(settings(server.url, temperature=0.5, extra_body='{"top_k": 5}'))
+    with ScriptedEndpoint(lambda *_: Response("fine")) as server:
+        (reply,), endpoint = ask(settings(server.url, temperature=0.5, extra_body='{"top_k": 5}'))
     (seen,) = server.seen
     assert (reply.text, reply.finish_reason) == ("fine", "stop") and reply.seconds > 0
     assert reply.prompt_tokens == len(json.dumps(QUESTION)) // 4 and reply.completion_tokens == 2
@@ -66,7 +60,7 @@ def test_what_is_sent_and_read() -> None:
         "max_tokens": 4096,
         "top_k": 5,
     }
-    assert not teacher.tries_again and teacher.in_flight == 0
+    assert not endpoint.tries_again and endpoint.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -90,26 +84,26 @@ def test_what_is_sent_and_read() -> None:
     ],
 )
 def test_errors_are_tried_again(error: Response, cause: str) -> None:
-    with ScriptedTeacher(first_then_good(error, error)) as server:
-        (reply,), teacher = ask(settings(server.url))
+    with ScriptedEndpoint(first_then_good(error, error)) as server:
+        (reply,), endpoint = ask(settings(server.url))
         assert reply.text == "fine" and len(server.seen) == 3
-        ((why, count),) = teacher.tries_again.items()
+        ((why, count),) = endpoint.tries_again.items()
         assert cause in why and count == 2
-    with ScriptedTeacher(lambda *_: error) as server:
+    with ScriptedEndpoint(lambda *_: error) as server:
         with pytest.raises(Exception, match=cause) as caught:
             ask(settings(server.url, retries=1))
-        assert caught.type in (Unanswered, TeacherError) and "\n" not in str(caught.value)
+        assert caught.type in (Unanswered, EndpointError) and "\n" not in str(caught.value)
         assert len(server.seen) == 2
 
 
 def test_an_answer_that_does_not_come_in_time() -> None:
     """On a busy machine the good answer may be late too, and is then asked for once more."""
     never, cause = Response(hang=NEVER), "no answer within 0.4 s"
-    with ScriptedTeacher(first_then_good(never, never)) as server:
-        (reply,), teacher = ask(settings(server.url, timeout=0.4, retries=100))
-        assert reply.text == "fine" and set(teacher.tries_again) == {cause}
-        assert teacher.tries_again[cause] >= 2
-    with ScriptedTeacher(lambda *_: never) as server:
+    with ScriptedEndpoint(first_then_good(never, never)) as server:
+        (reply,), endpoint = ask(settings(server.url, timeout=0.4, retries=100))
+        assert reply.text == "fine" and set(endpoint.tries_again) == {cause}
+        assert endpoint.tries_again[cause] >= 2
+    with ScriptedEndpoint(lambda *_: never) as server:
         with pytest.raises(Unanswered, match=f"{cause}, 2 times"):
             ask(settings(server.url, timeout=0.4, retries=1))
         assert len(server.seen) <= 2
@@ -120,7 +114,7 @@ def test_retry_after_holds_for_all() -> None:
     def answer(_: dict, number: int) -> Response:
         return Response("fine") if number else failure(429, "wait", headers={"Retry-After": "0.6"})
 
-    with ScriptedTeacher(answer) as server:
+    with ScriptedEndpoint(answer) as server:
         replies, _ = ask(settings(server.url, concurrency=1), questions=3)
     assert len(replies) == 3 and len(server.seen) == 4
     waits = [seen.at - server.seen[0].at for seen in server.seen[1:]]
@@ -139,26 +133,26 @@ def test_reading_retry_after() -> None:
     [
         (
             failure(401, "Incorrect API key"),
-            r"does not take the key in TEACHER_KEY \(401: Incorrect API key\)",
+            r"does not take the key in ENDPOINT_KEY \(401: Incorrect API key\)",
         ),
-        (failure(403, "no"), r"does not take the key in TEACHER_KEY \(403: no\)"),
+        (failure(403, "no"), r"does not take the key in ENDPOINT_KEY \(403: no\)"),
         (failure(404, "no such model"), r"does not know model 'big', or is no API \(404: no such model\)"),
         (failure(429, "pay", code="insufficient_quota"), r"the quota is used up \(429: pay\)"),
     ],
 )
 def test_what_ends_the_run(error: Response, message: str) -> None:
-    with ScriptedTeacher(lambda *_: error) as server:
-        with pytest.raises(TeacherError, match=message) as caught:
+    with ScriptedEndpoint(lambda *_: error) as server:
+        with pytest.raises(EndpointError, match=message) as caught:
             ask(settings(server.url))
         assert str(caught.value).startswith(server.url) and "secret-7" not in str(caught.value)
         assert len(server.seen) == 1
 
 
 def test_no_key_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TEACHER_KEY")
+    monkeypatch.delenv("ENDPOINT_KEY")
     with (
-        ScriptedTeacher(lambda *_: failure(401, "who?")) as server,
-        pytest.raises(TeacherError, match="needs a key, but TEACHER_KEY is not set"),
+        ScriptedEndpoint(lambda *_: failure(401, "who?")) as server,
+        pytest.raises(EndpointError, match="needs a key, but ENDPOINT_KEY is not set"),
     ):
         ask(settings(server.url))
 
@@ -167,7 +161,7 @@ def test_an_unreachable_endpoint() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-        with pytest.raises(TeacherError, match=rf"{url} cannot be reached \(no connection: .+\)") as caught:
+        with pytest.raises(EndpointError, match=rf"{url} cannot be reached \(no connection: .+\)") as caught:
             ask(settings(url, retries=50))
     assert "\n" not in str(caught.value)
 
@@ -176,8 +170,8 @@ def test_the_client_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
     for name in [name for name in sys.modules if name.partition(".")[0] == "openai"]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(TeacherError, match=r"openai is not installed; .* pip install -e '\.\[annotate\]'"):
-        Teacher(settings("http://127.0.0.1:9/v1"))
+    with pytest.raises(EndpointError, match=r"openai is not installed; .* pip install -e '\.\[endpoint\]'"):
+        Endpoint(settings("http://127.0.0.1:9/v1"))
 
 
 class _Missing:
@@ -189,14 +183,14 @@ class _Missing:
 
 
 def test_an_endpoint_wants_no_limit_of_that_name() -> None:
-    with ScriptedTeacher(lambda *_: Response("fine")) as server:
+    with ScriptedEndpoint(lambda *_: Response("fine")) as server:
         ask(settings(server.url, max_tokens=0, extra_body='{"max_completion_tokens": 9}'))
     (seen,) = server.seen
     assert "max_tokens" not in seen.request and seen.request["max_completion_tokens"] == 9
 
 
 def test_a_refused_question_is_asked_once() -> None:
-    with ScriptedTeacher(lambda *_: failure(400, "image too large")) as server:
+    with ScriptedEndpoint(lambda *_: failure(400, "image too large")) as server:
         with pytest.raises(Unanswered, match=r"refuses the question \(400: image too large\)"):
             ask(settings(server.url))
         assert len(server.seen) == 1
@@ -206,15 +200,15 @@ def test_giving_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GIVE_UP_AFTER", 3)
 
     async def run(url: str) -> None:
-        async with Teacher(settings(url, retries=0)) as teacher:
-            for error in (Unanswered, Unanswered, None, Unanswered, Unanswered, TeacherError):
+        async with Endpoint(settings(url, retries=0)) as endpoint:
+            for error in (Unanswered, Unanswered, None, Unanswered, Unanswered, EndpointError):
                 if error is None:
-                    await teacher.ask(QUESTION)
+                    await endpoint.ask(QUESTION)
                 else:
                     with pytest.raises(error, match="400: bad"):
-                        await teacher.ask(QUESTION)
+                        await endpoint.ask(QUESTION)
 
-    with ScriptedTeacher(lambda _, n: Response("fine") if n == 2 else failure(400, "bad")) as server:
+    with ScriptedEndpoint(lambda _, n: Response("fine") if n == 2 else failure(400, "bad")) as server:
         asyncio.run(run(server.url))
         assert len(server.seen) == 6
 
@@ -236,14 +230,14 @@ def test_giving_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_answers_that_are_odd(response: Response, text: str, finish: str) -> None:
-    with ScriptedTeacher(lambda *_: response) as server:
+    with ScriptedEndpoint(lambda *_: response) as server:
         (reply,), _ = ask(settings(server.url))
     assert (reply.text, reply.finish_reason) == (text, finish)
 
 
 def test_no_usage_is_no_error() -> None:
     body = {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}
-    with ScriptedTeacher(lambda *_: Response(body=json.dumps(body).encode())) as server:
+    with ScriptedEndpoint(lambda *_: Response(body=json.dumps(body).encode())) as server:
         (reply,), _ = ask(settings(server.url, tokens_per_minute=1e6))
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("fine", 0, 0)
 
@@ -255,9 +249,9 @@ def test_concurrency_is_never_exceeded() -> None:
         wait_until(lambda: server.most_at_once >= 3)
         return failure(500, "now and then") if number % 5 == 0 else Response("fine", hang=0.03)
 
-    with ScriptedTeacher(answer) as server:
-        replies, teacher = ask(settings(server.url, concurrency=3, retries=20), questions=24)
-    assert len(replies) == 24 and server.most_at_once == 3 and teacher.in_flight == 0
+    with ScriptedEndpoint(answer) as server:
+        replies, endpoint = ask(settings(server.url, concurrency=3, retries=20), questions=24)
+    assert len(replies) == 24 and server.most_at_once == 3 and endpoint.in_flight == 0
 
 
 # ---------------------------------------------------------------- the pace, by a clock of its own
@@ -284,7 +278,7 @@ def times_by(clock: Clock, text: str, **of: Any) -> list[float]:
         times.append(clock.now - 100)
         return Response(text)
 
-    with ScriptedTeacher(answer) as server:
+    with ScriptedEndpoint(answer) as server:
         ask(settings(server.url, concurrency=1, **of), questions=12)
     return times
 

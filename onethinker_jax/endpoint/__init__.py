@@ -1,0 +1,1 @@
+"""An OpenAI-compatible endpoint, whoever is behind it: annotation's teacher, a judge, a model to be evaluated."""

@@ -1,0 +1,62 @@
+"""Which endpoint is asked, and how."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSettings:
+    """Which endpoint, what is asked of it, and how fast. Raises ValueError naming a setting that makes no sense."""
+
+    base_url: str
+    """The address of an OpenAI-compatible API: https://host/v1."""
+    model: str
+    """Its name at the endpoint."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable with the key; a server without keys needs none."""
+    temperature: float = 1.0
+    """The temperature of the samples; 0: greedy."""
+    top_p: float = 1.0
+    """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
+    max_tokens: int = 4096
+    """The most tokens of one answer; 0: the limit is not sent, or goes by another name in extra_body."""
+    extra_body: str = ""
+    """JSON object put into every request, for what the endpoint has beyond the API."""
+    concurrency: int = 16
+    """Requests under way at once, at most."""
+    requests_per_minute: float = float("inf")
+    """Requests begun in a minute, at most."""
+    tokens_per_minute: float = float("inf")
+    """The most tokens a minute, of prompts and answers. Until an answer's tokens are known the mean counts."""
+    timeout: float = 300.0
+    """Seconds that one request may take, from its first byte to the answer's last."""
+    retries: int = 6
+    """Further tries of a request that fails by the network, the server or a limit."""
+    backoff: float = 1.0
+    """Seconds before the first further try, doubled each time; never less than a server's Retry-After."""
+
+    def __post_init__(self) -> None:
+        address = urlsplit(self.base_url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(f"base_url {self.base_url!r} must look like https://host/v1")
+        if not self.model:
+            raise ValueError("model must not be empty")
+        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+        for name in ("temperature", "max_tokens", "retries", "backoff"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} {getattr(self, name)} must be 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p} must be in (0, 1]")
+        if not isinstance(self.extra(), dict):
+            raise ValueError(f"extra_body {self.extra_body!r} must be a JSON object")
+
+    def extra(self) -> Any:
+        """`extra_body` read."""
+        try:
+            return json.loads(self.extra_body or "{}")
+        except ValueError as error:
+            raise ValueError(f"extra_body {self.extra_body!r} is not JSON ({error})") from None
