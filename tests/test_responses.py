@@ -19,7 +19,7 @@ from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.evaluate.answering import read_prompts
+from onethinker_jax.evaluate.answers.answering import read_prompts
 from onethinker_jax.model.generation.continuous_batching import ContinuousBatching
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh

@@ -16,7 +16,7 @@ from onethinker_jax.data_pipeline.check.__main__ import CheckSettings
 from onethinker_jax.data_pipeline.drawing.html_file import write_html
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.evaluate.evaluation import Prediction, read_predictions, write_predictions
+from onethinker_jax.evaluate.answers.predictions import Prediction, read_predictions, write_predictions
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.text_output import encodable, json_text, one_line, visible
 from onethinker_jax.train.log.log import RunLog, read_metrics

@@ -28,7 +28,7 @@ from itertools import islice
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record, RecordError, iter_records
 from onethinker_jax.errors import UserError
-from onethinker_jax.evaluate.answering import (
+from onethinker_jax.evaluate.answers.answering import (
     Answered,
     PredictionFile,
     Progress,
@@ -36,7 +36,7 @@ from onethinker_jax.evaluate.answering import (
     fitted,
     read_prompts,
 )
-from onethinker_jax.evaluate.evaluation import (
+from onethinker_jax.evaluate.answers.predictions import (
     Prediction,
     by_task,
     over_all,

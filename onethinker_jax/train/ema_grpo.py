@@ -19,13 +19,14 @@ from flax import nnx
 
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.model.vision import patch_values
+from onethinker_jax.processes import HostError
 from onethinker_jax.rewards.client.client import RewardGivenUp
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import compute_advantages, init_moments
 from onethinker_jax.train.config.objective import AdvantageConfig
 from onethinker_jax.train.config.rl import RLSettings
-from onethinker_jax.train.hosts import HostError, Hosts
+from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.optimizer import make_optimizer

@@ -12,7 +12,12 @@ from flax import nnx
 
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.evaluate.evaluation import Prediction, evaluate, read_predictions, write_predictions
+from onethinker_jax.evaluate.answers.predictions import (
+    Prediction,
+    evaluate,
+    read_predictions,
+    write_predictions,
+)
 from onethinker_jax.model.sharding import local_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings

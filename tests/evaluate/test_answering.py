@@ -20,8 +20,8 @@ from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.evaluate import __main__ as evaluate
-from onethinker_jax.evaluate import answering
-from onethinker_jax.evaluate.answering import Progress
+from onethinker_jax.evaluate.answers import answering
+from onethinker_jax.evaluate.answers.answering import Progress
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.rewards.client.client import RewardUnavailable, start_server

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.data_pipeline.records.true_masks import TrueMasks
-from onethinker_jax.evaluate.evaluation import (
+from onethinker_jax.evaluate.answers.predictions import (
     Prediction,
     by_task,
     over_all,

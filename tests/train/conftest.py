@@ -19,7 +19,7 @@ from onethinker_jax.tasks import PROBLEM_TYPES
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
-from onethinker_jax.train.hosts import ALONE
+from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog, count_compilations
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.policy import Policy
@@ -106,7 +106,7 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
                     jax.tree.map(lambda leaf: leaf.copy(), params),
                     Rollouts(stream, at, scorer, settings, seed=SEED, log=log),
                     settings,
-                    Run(ALONE, log, checkpoints, folder, compilations),
+                    Run(Hosts(), log, checkpoints, folder, compilations),
                     first_number=FIRST,
                     **shown,
                 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from onethinker_jax.host_settings import HostSettings
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import (
     ShardingError,
@@ -20,6 +21,7 @@ from onethinker_jax.model.sharding import (
     shard_rows,
     tree_shardings,
 )
+from onethinker_jax.processes import HostError
 from onethinker_jax.train.config.hosts import HostSettings
 from onethinker_jax.train.hosts import CHUNK_BYTES, HostError, join_hosts
 from tests.train.making import CONFIG_FOR_TWO

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from onethinker_jax.host_settings import HostSettingError, HostSettings
+from onethinker_jax.processes import HostError
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.hosts import HostSettings, MeshSettings
+from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.presets import smoke
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.cost.hardware import parse_topology
-from onethinker_jax.train.hosts import ALONE, HostError, Hosts, join_hosts
+from onethinker_jax.train.hosts import Hosts, join_hosts
 from onethinker_jax.train.log.log import read_metrics
 from tests.train import running
 from tests.train.rl.small_run import metrics
@@ -37,12 +39,12 @@ SIZES = (
 
 def test_alone():
     value = ("a tuple", None)
-    assert ALONE.gather(value) == [value] and ALONE.gather(value)[0] is value
-    assert ALONE.any(True) and not ALONE.any(False)
+    assert Hosts().gather(value) == [value] and Hosts().gather(value)[0] is value
+    assert Hosts().any(True) and not Hosts().any(False)
     with pytest.raises(ZeroDivisionError):
-        ALONE.first_does(lambda: 1 // 0)
-    assert ALONE.folder(smoke()) == smoke().folder and ALONE.share(smoke()) is not None
-    assert join_hosts(HostSettings()) is ALONE
+        Hosts().first_does(lambda: 1 // 0)
+    assert Hosts().folder(smoke()) == smoke().folder and Hosts().share(smoke()) is not None
+    assert join_hosts(HostSettings()) == Hosts()
 
 
 def test_own_part_of_a_checkpoint():
@@ -70,7 +72,7 @@ def test_a_process_has_its_share_of_rows_and_prompts():
     assert part.sft.batch.rows == 4 and part.rl.batch.rows == 2
     assert (part.rl.prompts_per_step, part.rl.rollout.prompt_slots, part.rl.prompts_ahead) == (8, 4, 3)
     assert 2 * part.evaluation.sampler.together == whole.evaluation.sampler.together
-    assert ALONE.share(whole) is whole
+    assert Hosts().share(whole) is whole
     assert Hosts(0, 4).folder(whole).path == whole.directory
     assert Hosts(2, 4).folder(whole).path == whole.directory / "hosts" / "2"
 
@@ -113,7 +115,7 @@ def test_what_cannot_be_divided(changes, message):
     ],
 )
 def test_settings_that_name_nobody(settings, message):
-    with pytest.raises(SettingError, match=message):
+    with pytest.raises(HostSettingError, match=message):
         HostSettings(**settings)
 
 

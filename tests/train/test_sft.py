@@ -16,7 +16,7 @@ from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.sft import SFTSettings
-from onethinker_jax.train.hosts import ALONE
+from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog, count_compilations, read_metrics
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.policy import Policy
@@ -77,7 +77,7 @@ def train(policy: Any, directory: Path, batches: Any, settings: SFTSettings = SE
     params = jax.tree.map(lambda leaf: leaf.copy(), params)
     checkpoints = Checkpoints(folder.checkpoints, keep=None)
     with RunLog(directory) as log, count_compilations() as compilations:
-        run = Run(ALONE, log, checkpoints, folder, compilations)
+        run = Run(Hosts(), log, checkpoints, folder, compilations)
         try:
             return train_sft(Policy(graphdef, mesh), params, batches, settings, run)
         finally:

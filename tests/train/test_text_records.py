@@ -13,7 +13,7 @@ from onethinker_jax.data_pipeline.batches.packing import Batch, pack_rows
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record, read_records, task_of
-from onethinker_jax.evaluate.evaluation import by_task, evaluate, read_predictions, write_predictions
+from onethinker_jax.evaluate.answers.predictions import by_task, evaluate, read_predictions, write_predictions
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import RewardSettings, Variant, max_overall

@@ -18,7 +18,7 @@ from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.demo import __main__ as demo
-from onethinker_jax.evaluate.evaluation import evaluate, read_predictions, write_predictions
+from onethinker_jax.evaluate.answers.predictions import evaluate, read_predictions, write_predictions
 from onethinker_jax.model.generation.continuous_batching import Completion
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL

@@ -7,12 +7,13 @@ tokens and rows x patches of a batch never change during a run.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onethinker_jax.host_settings import HostSettings
 from onethinker_jax.rewards.client.sidecar import SidecarSettings
 from onethinker_jax.rewards.score import RewardSettings
 from onethinker_jax.train.config.checks import SettingError, at_least_zero, check_rows, positive
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.evaluation import EvaluationSettings
-from onethinker_jax.train.config.hosts import HostSettings, MeshSettings
+from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.sft import SFTSettings

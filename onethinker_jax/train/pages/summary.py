@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from onethinker_jax.data_pipeline.records.record import Record, task_of
-from onethinker_jax.evaluate.evaluation import Prediction, over_all
+from onethinker_jax.evaluate.answers.predictions import Prediction, over_all
 from onethinker_jax.rewards.score import max_accuracy, max_overall
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import Task

@@ -129,7 +129,7 @@ def policy_loss(
 
 
 def _old_logprobs(policies: PolicyLogprobs, config: PolicyLossSettings) -> Float[Array, "B T"]:
-    """log pi_old: without importance sampling the sampler's."""
+    """Log pi_old: without importance sampling the sampler's."""
     if config.importance_sampling == "none":
         return policies.sampled
     return jax.lax.stop_gradient(policies.current) if policies.old is None else policies.old

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import onethinker_jax
-from onethinker_jax.evaluate.evaluation import Prediction
+from onethinker_jax.evaluate.answers.predictions import Prediction
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.heldout import Answers, sampled_stages, stages_of

@@ -24,7 +24,7 @@ from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.presets import PRESETS, shapes, smoke
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.dry_run import kept_activations, stage_rows
-from onethinker_jax.train.hosts import ALONE
+from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog, count_compilations
 from onethinker_jax.train.preflight.preflight import check_before, check_fresh_settings
 from onethinker_jax.train.preflight.prepare import Corpora, prepare_data
@@ -188,7 +188,7 @@ def corpora(tmp_path: Path) -> Iterator[Callable[..., tuple[TrainConfig, Corpora
         )
         config = replace(smoke(), out=tmp_path / "runs", data=data)
         log = opened.enter_context(RunLog(config.directory, console=Console(quiet=True), beats=False))
-        return config, prepare_data(config, ALONE, log), Processor.from_pretrained(tmp_path / "base"), log
+        return config, prepare_data(config, Hosts(), log), Processor.from_pretrained(tmp_path / "base"), log
 
     with ExitStack() as opened:
         yield make
@@ -202,7 +202,7 @@ def test_the_first_record_that_is_too_long_and_what_would_do_for_all(corpora, tm
     sft = [sft_row(problem_id=i, answer=long(n)) for i, n in enumerate((3, 600, 700, 3))]
     config, found, processor, log = corpora(sft, [rl_row(problem_id=1)])
     with log, pytest.raises(PackingError) as caught:
-        check_lengths(config, found, processor, ALONE, log)
+        check_lengths(config, found, processor, Hosts(), log)
     line = str(caught.value)
     needed = [len(processor.training(record).tokens) for record in found.sft]
     assert line.startswith(
@@ -213,7 +213,7 @@ def test_the_first_record_that_is_too_long_and_what_would_do_for_all(corpora, tm
     assert "--data.on-bad-record skip leaves them out" in line
     with log:
         batch = replace(config.sft.batch, tokens=int(flag[1]))
-        check_lengths(replace(config, sft=replace(config.sft, batch=batch)), found, processor, ALONE, log)
+        check_lengths(replace(config, sft=replace(config.sft, batch=batch)), found, processor, Hosts(), log)
 
 
 def test_what_is_skipped_is_left_out_counted_and_named(corpora, tmp_path: Path, capsys) -> None:
@@ -221,7 +221,7 @@ def test_what_is_skipped_is_left_out_counted_and_named(corpora, tmp_path: Path, 
     rl = [rl_row(problem_id=i, problem=f"<image>{long(n)}") for i, n in enumerate((300, 3, 3))]
     config, found, processor, _ = corpora(sft, rl, on_bad_record="skip")
     with RunLog(config.directory, beats=False) as log:
-        kept, lengths = check_lengths(config, found, processor, ALONE, log)
+        kept, lengths = check_lengths(config, found, processor, Hosts(), log)
     assert [record.problem_id for record in kept.sft] == [0, 3]
     assert [record.problem_id for record in kept.rl] == [1, 2]
     assert kept.heldout is found.heldout and {len(of) for of in lengths.values()} == {1, 2}
@@ -234,7 +234,7 @@ def test_what_is_skipped_is_left_out_counted_and_named(corpora, tmp_path: Path, 
     (row,) = [json.loads(line) for line in (folder / "rl_lengths.jsonl").read_text().splitlines()]
     assert "more than --rl.rollout.prompt-tokens 256" in row["reason"]
     with RunLog(config.directory, console=Console(quiet=True), beats=False) as log:  # a resumed run
-        again, _ = check_lengths(config, found, processor, ALONE, log)
+        again, _ = check_lengths(config, found, processor, Hosts(), log)
     checksums = [table_of(part.sft).checksum for part in (again, kept, found)]
     assert checksums[0] == checksums[1] != checksums[2]
     assert len((folder / "sft_lengths.jsonl").read_text().splitlines()) == 2
@@ -275,9 +275,9 @@ def test_every_limit_has_its_flag(corpora) -> None:
     with log:
         for flag, settings in tight.items():
             with pytest.raises(PackingError, match=rf"more than {flag} \d+; .*{flag} \d+ would do for all"):
-                check_lengths(settings, found, processor, ALONE, log)
+                check_lengths(settings, found, processor, Hosts(), log)
         check_lengths(
-            replace(config, data=replace(config.data, check_lengths="none")), found, processor, ALONE, log
+            replace(config, data=replace(config.data, check_lengths="none")), found, processor, Hosts(), log
         )
 
 
@@ -287,7 +287,7 @@ def test_records_of_stages_without_steps_are_not_measured(corpora) -> None:
     )
     idle = replace(config, sft=replace(config.sft, steps=0), rl=replace(config.rl, steps=0))
     with log:
-        assert set(check_lengths(idle, found, processor, ALONE, log)[1]) == {"heldout"}
+        assert set(check_lengths(idle, found, processor, Hosts(), log)[1]) == {"heldout"}
 
 
 def test_media_that_cannot_be_read_are_found_too(corpora, tmp_path: Path) -> None:
@@ -299,13 +299,13 @@ def test_media_that_cannot_be_read_are_found_too(corpora, tmp_path: Path) -> Non
             RecordError, match=r"rl\.json: record 1 \(problem_id 5\): .*broken\.png: not a readable"
         ),
     ):
-        check_lengths(config, found, processor, ALONE, log)
+        check_lengths(config, found, processor, Hosts(), log)
 
 
 def test_when_none_is_left(corpora) -> None:
     config, found, processor, log = corpora([sft_row(answer=long(900))], [rl_row()], on_bad_record="skip")
     with log, pytest.raises(PackingError, match="none of the sft records can be used"):
-        check_lengths(config, found, processor, ALONE, log)
+        check_lengths(config, found, processor, Hosts(), log)
 
 
 # ---------------------------------------------------------------- a dry run
@@ -356,7 +356,7 @@ def test_a_dry_run_finds_what_a_run_would(world, tmp_path, capsys) -> None:
 def test_what_a_stage_would_do(corpora) -> None:
     config, found, processor, log = corpora([sft_row(problem_id=i) for i in range(5)], [rl_row()] * 8)
     with log:
-        found, lengths = check_lengths(config, found, processor, ALONE, log)
+        found, lengths = check_lengths(config, found, processor, Hosts(), log)
     mesh: Any = None
     sft, rl, heldout = stage_rows(config, Ready(found, None, None, processor, mesh, lengths))
     tokens, patches = lengths["sft"].mean(axis=0)

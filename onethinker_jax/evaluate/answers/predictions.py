@@ -13,7 +13,7 @@ from flax import nnx
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record, RecordError, task_of
-from onethinker_jax.evaluate.answering import (
+from onethinker_jax.evaluate.answers.answering import (
     Answered,
     answer_records,
     answer_row,
