@@ -18,7 +18,7 @@ from onethinker_jax.host_settings import HostSettings
 
 Result = TypeVar("Result")
 
-PIECE = 2**16  # bytes that go between processes at a time
+CHUNK_BYTES = 2**16  # bytes that go between processes at a time
 HEADER = 8  # bytes that say how long a message is
 
 
@@ -46,7 +46,7 @@ class Processes:
         mine = len(text).to_bytes(HEADER, "little") + text
         pieces = [_exchange(mine, 0)]
         sizes = [HEADER + int.from_bytes(row[:HEADER].tobytes(), "little") for row in pieces[0]]
-        pieces += [_exchange(mine, start) for start in range(PIECE, max(sizes), PIECE)]
+        pieces += [_exchange(mine, start) for start in range(CHUNK_BYTES, max(sizes), CHUNK_BYTES)]
         rows = np.concatenate(pieces, axis=1)
         return [json.loads(row[HEADER:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
@@ -91,9 +91,9 @@ class Processes:
 
 
 def _exchange(message: bytes, start: int) -> np.ndarray:
-    """uint8 [processes, PIECE], a piece of every process's message: of one size, or each would be compiled."""
-    piece = np.zeros(PIECE, np.uint8)
-    part = message[start : start + PIECE]
+    """uint8 [processes, CHUNK_BYTES], a piece of every process's message: of one size, or each would be compiled."""
+    piece = np.zeros(CHUNK_BYTES, np.uint8)
+    part = message[start : start + CHUNK_BYTES]
     piece[: len(part)] = np.frombuffer(part, np.uint8)
     return multihost_utils.process_allgather(piece)
 

@@ -21,9 +21,8 @@ from onethinker_jax.model.sharding import (
     shard_rows,
     tree_shardings,
 )
-from onethinker_jax.processes import HostError
-from onethinker_jax.train.config.hosts import HostSettings
-from onethinker_jax.train.hosts import CHUNK_BYTES, HostError, join_hosts
+from onethinker_jax.processes import CHUNK_BYTES, HostError
+from onethinker_jax.train.hosts import join_hosts
 from tests.train.making import CONFIG_FOR_TWO
 
 number, port = int(sys.argv[1]), sys.argv[2]

@@ -54,6 +54,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def spell(text: str) -> str:
+    """The characters of a text one by one, as a sentence."""
     return f"The {'digits' if text.isdigit() else 'letters'} are {' '.join(text)}."
 
 

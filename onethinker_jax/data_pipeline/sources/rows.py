@@ -130,7 +130,8 @@ class Row:
 
         Args:
             record: `problem_id`, `problem`, `problem_type`, `answer` and so on.
-            images: the files of its <image>s, videos: of its <video>s.
+            images: the files of its <image>s.
+            videos: the files of its <video>s.
             columns: the record's field -> this file's column that errors name instead.
             groups: see `Sample`; empty ones are left out.
             facts: see `Sample`.

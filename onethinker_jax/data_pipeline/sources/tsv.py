@@ -1,6 +1,6 @@
-"""Tab separated tables of any size, a row at a time, and the pictures that their cells hold as base64.
+r"""Tab separated tables of any size, a row at a time, and the pictures that their cells hold as base64.
 
-The dialect is that of pandas' `to_csv(sep="\\t")`: a cell that holds a tab, a line end or a quote is quoted, and a
+The dialect is that of pandas' `to_csv(sep="\t")`: a cell that holds a tab, a line end or a quote is quoted, and a
 quote in it is doubled. Python's `csv` tells no offsets and its limit of a cell's size is one of the whole process, so
 the rows are cut here; a cell of a picture stays where it is in the file until the picture is opened.
 """
