@@ -44,10 +44,10 @@ class Processes:
             return [value]
         text = json.dumps(value).encode()
         mine = len(text).to_bytes(HEADER, "little") + text
-        pieces = [_exchange(mine, 0)]
-        sizes = [HEADER + int.from_bytes(row[:HEADER].tobytes(), "little") for row in pieces[0]]
-        pieces += [_exchange(mine, start) for start in range(CHUNK_BYTES, max(sizes), CHUNK_BYTES)]
-        rows = np.concatenate(pieces, axis=1)
+        chunks = [_exchange(mine, 0)]
+        sizes = [HEADER + int.from_bytes(row[:HEADER].tobytes(), "little") for row in chunks[0]]
+        chunks += [_exchange(mine, start) for start in range(CHUNK_BYTES, max(sizes), CHUNK_BYTES)]
+        rows = np.concatenate(chunks, axis=1)
         return [json.loads(row[HEADER:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
     def any(self, flag: bool) -> bool:
@@ -91,11 +91,11 @@ class Processes:
 
 
 def _exchange(message: bytes, start: int) -> np.ndarray:
-    """uint8 [processes, CHUNK_BYTES], a piece of every process's message: of one size, or each would be compiled."""
-    piece = np.zeros(CHUNK_BYTES, np.uint8)
+    """uint8 [processes, CHUNK_BYTES], a chunk of every process's message: of one size, or each would be compiled."""
+    chunk = np.zeros(CHUNK_BYTES, np.uint8)
     part = message[start : start + CHUNK_BYTES]
-    piece[: len(part)] = np.frombuffer(part, np.uint8)
-    return multihost_utils.process_allgather(piece)
+    chunk[: len(part)] = np.frombuffer(part, np.uint8)
+    return multihost_utils.process_allgather(chunk)
 
 
 def join_processes(settings: HostSettings) -> Processes:

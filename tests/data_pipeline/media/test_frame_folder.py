@@ -43,7 +43,7 @@ def test_jpegs_are_copied_byte_for_byte(tmp_path: Path, options: dict) -> None:
     for number in range(3):
         Image.fromarray(picture(34, 50, number)).save(tmp_path / f"{number:05}.jpg", quality=95, **options)
     video = FrameFolder(tmp_path, 5)
-    with av.open(video.open("rb")) as container:
+    with av.open(video.open("rb"), mode="r") as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     assert packets == [(tmp_path / f"{number:05}.jpg").read_bytes() for number in range(3)]
     assert load_video(video, fps=5, max_frames=9).frames.shape == (3, 34, 50, 3)

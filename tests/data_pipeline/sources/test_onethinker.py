@@ -59,6 +59,7 @@ def test_masks_bring_their_facts(folder):
     )
     (sample,) = onethinker.read(write_rows(folder / "eval.json", [row]))
     assert sample.facts == {"fps": 2.0, "frames": ("a", "b", "c"), "resolution": (96, 64)}
+    assert sample.record.segmentation is not None
     assert sample.record.segmentation.frames == (1,)
 
 
