@@ -1,6 +1,6 @@
 """Records -> responses: the one way from prompts to sampled text, for rollouts, evaluation and whoever asks.
 
-Prompts of any number run through the model's own sampler in fixed shapes, and come out as their samples end.
+Any number of prompts runs through the model's own sampler in fixed shapes, and samples come out as they end.
 """
 
 import math
@@ -41,7 +41,7 @@ class Samples:
 
 
 class Sampler:
-    """Completions for prompts of any number, by continuous batching in fixed shapes."""
+    """Completions for any number of prompts, by continuous batching in fixed shapes."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Sampler:
         stride: int = 1,
         lazy: bool = False,
     ):
-        """Of prompts dealt out to processes this one samples every `stride`-th from number `first`.
+        """Where prompts are dealt out to processes, this one samples every `stride`-th from number `first`.
 
         With `lazy` it compiles a program when a prompt first needs it, else all of them before the first sample.
-        Raises ValueError naming a setting, ShardingError when the mesh does not divide the rows.
+        Raises ValueError naming a setting, ShardingError when the mesh does not divide `prompt_slots`.
         """
         self.processor, self.settings = processor, settings
         self._first, self._stride = first, stride
@@ -92,10 +92,11 @@ class Sampler:
         step: int,
         ahead: int | None = None,
     ) -> Iterator[tuple[list[int], list[Samples]]]:
-        """The same in parts, as prompts are through: their numbers and samples. The device goes on meanwhile.
+        """The samples of a call in parts: the numbers of the prompts that are through, and their samples.
 
-        `ahead`: prompts that are taken and kept beyond those on the device, by default all. A number whose
-        prompt is None has no samples.
+        The device goes on while the caller works on a part. `ahead` is the number of prompts that are read and kept
+        beyond those on the device, by default all. A number whose prompt is None has no samples. Raises PackingError
+        when a prompt is longer than the settings allow.
         """
         settings = self.settings
         kept: dict[int, Example] = {}  # until it is on the device
@@ -142,11 +143,11 @@ class Sampler:
                 )
 
     def decoding_params(self, params: nnx.State) -> nnx.State:
-        """Parameters as this sampler wants them, which it is then quick to be given again."""
+        """`params` in the dtype and sharding that decoding uses; these pass through a second time unchanged."""
         return decoding_layout(params, self.mesh, self.compute_dtype)
 
     def warm_up(self, params: nnx.State) -> None:
-        """Compiles what sampling runs, which the first call would do otherwise."""
+        """Compiles every program of sampling, which else the first call does."""
         self._decoding.warm_up(self.decoding_params(params))
 
     def prompt(self, record: Record) -> Example:
@@ -165,7 +166,7 @@ class Sampler:
         )
 
     def _find_stop(self, tokens: np.ndarray, known: int) -> int | None:
-        """How many tokens it takes until a stop string is complete, looking at those after `known`."""
+        """The number of tokens up to the one that completes a stop string, looked for after token `known`; or None."""
         start = max(known - self._longest_stop, 0)  # a token that is seen in the text has at least one byte
 
         def complete(end: int) -> bool:
@@ -188,7 +189,7 @@ def prompt_of(record: Record, processor: Processor, settings: SamplerSettings) -
 
 
 def suppressed_ids(processor: Processor) -> tuple[int, ...]:
-    """Tokens that only the processor may write: placeholders and vision markers."""
+    """The tokens that only the processor may write: placeholders and vision markers."""
     return (
         processor.image_token_id,
         processor.video_token_id,
@@ -200,7 +201,7 @@ def suppressed_ids(processor: Processor) -> tuple[int, ...]:
 def sampling_config(
     settings: SamplerSettings, *, eos_ids: tuple[int, ...], suppressed_ids: tuple[int, ...]
 ) -> SamplingConfig:
-    """The distribution that the settings describe. Raises ValueError naming one that is none."""
+    """The distribution that the settings describe. Raises ValueError naming a setting that is out of its range."""
     return SamplingConfig(
         max_new_tokens=settings.max_new_tokens,
         eos_ids=eos_ids,
@@ -213,7 +214,7 @@ def sampling_config(
 
 
 def generation_shape(settings: SamplerSettings, compute_dtype: str, shards: int) -> GenerationShape:
-    """The device's shapes for the settings; prompts are prefilled in a multiple of `shards`."""
+    """The device's shapes for the settings; `prefill_rows` is rounded up to a multiple of the data `shards`."""
     prefill_rows = settings.prefill_rows or min(settings.together, 8)
     return GenerationShape(
         prompt_slots=settings.together,

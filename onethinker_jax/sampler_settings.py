@@ -1,4 +1,4 @@
-"""What a sampler is made from: how many, how long, and from which distribution. Imports no JAX."""
+"""The settings of a sampler: how many samples together, how long, from which distribution. Imports no JAX."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ SMALLEST_STEP = 128  # tokens or patches that the sizes of a prompt are rounded 
 
 
 def padded(size: int) -> int:
-    """The size that a prompt of `size` tokens or patches is padded to.
+    """The size that a prompt of `size` tokens or patches is padded to, so that few sizes are compiled.
 
-    There are few sizes to compile, and beyond 512 at most a quarter too much; 0 stays 0.
+    Beyond 512 the padded size is at most a quarter more than `size`; 0 stays 0.
     """
     step = max(SMALLEST_STEP, 2 ** (max(size - 1, 1).bit_length() - 3))
     return -(-size // step) * step
@@ -60,7 +60,7 @@ class SamplerSettings:
     top_p: float = 1.0
     """The fewest likeliest tokens whose probabilities sum to this are kept."""
     min_p: float = 0.0
-    """Tokens at least this many times as likely as the likeliest are kept."""
+    """Tokens are kept whose probability is at least this fraction of the likeliest token's."""
     stop: tuple[str, ...] = ()
     """Strings that end an answer, at the token that completes one; it counts as ended, not as cut off."""
     kv_dtype: KVDtype | None = None

@@ -1,4 +1,4 @@
-"""Qwen3-VL in Flax NNX. Knows nothing of training, data or rewards.
+"""Qwen3-VL in Flax NNX. It knows nothing of training, data or rewards.
 
 `load_hf` and `save_hf` read and write Hugging Face directories; names are loaded on first use, so that
 importing the package costs nothing to code that needs only its host-side parts.

@@ -21,14 +21,16 @@ _TYPES = {  # model_type -> architecture
 
 
 class ConfigError(UserError, ValueError):
-    """A `config.json` that this package cannot serve; the message names the field."""
+    """A `config.json` that this package does not serve; the message names the field."""
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The vision tower: `depth` blocks of width `hidden_size` over 16x16x2 patches.
+    """The vision tower: `depth` blocks of width `hidden_size` over patches of 16 x 16 pixels of two frames.
 
-    `deepstack_layers` are the blocks whose output is merged and added to the first language layers.
+    `deepstack_layers` are the blocks whose output is merged and added to the first language layers; merge blocks are
+    `merge_size` x `merge_size` patches. The defaults are the 8B's. Raises ConfigError naming sizes that do not fit
+    each other.
     """
 
     depth: int = 27
@@ -73,7 +75,10 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class MoEConfig:
-    """A layer's experts: each token passes through `experts_per_token` of them, each `intermediate_size` wide."""
+    """A layer's experts: each token passes through `experts_per_token` of them, each `intermediate_size` wide.
+
+    The defaults are the 30B-A3B's. Raises ConfigError naming a number below 1, or too many experts for a token.
+    """
 
     num_experts: int = 128
     experts_per_token: int = 8
@@ -98,9 +103,10 @@ _MOE_FIELDS = {  # ours -> theirs
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The decoder. `mrope_section` splits half a head's frequencies over (time, height, width).
+    """The decoder. `mrope_section` splits the H/2 frequencies of a head over (time, height, width).
 
-    With `moe` every layer has experts, and `intermediate_size` is carried along but names no weight.
+    With `moe` every layer has experts; `intermediate_size` is then kept for `config.json` and sizes no weight. The
+    defaults are the 8B's. Raises ConfigError naming sizes that do not fit each other.
     """
 
     vocab_size: int = 151_936
@@ -126,7 +132,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class Qwen3VLConfig:
-    """One member of the family; token ids are those of the placeholder and marker tokens."""
+    """One member of the family, with the ids of its placeholder and marker tokens.
+
+    Raises ConfigError where the tower does not fit the decoder.
+    """
 
     text: TextConfig = field(default_factory=TextConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -165,7 +174,10 @@ class Qwen3VLConfig:
 
     @classmethod
     def from_hf(cls, hf: Mapping[str, Any]) -> "Qwen3VLConfig":
-        """From the parsed `config.json` of a Qwen3-VL, dense or MoE, in either layout; raises ConfigError."""
+        """From the parsed `config.json` of a Qwen3-VL, dense or MoE, in either layout.
+
+        Raises ConfigError naming a field that is missing, of the wrong type, or not served.
+        """
         if error := family_error(hf):
             raise ConfigError(error)
         if hf.get("quantization_config"):
@@ -243,7 +255,7 @@ class Qwen3VLConfig:
 
 
 def family_error(hf: Any) -> str | None:
-    """Why a parsed `config.json` is of no model that is served; None if it is."""
+    """Why a parsed `config.json` describes no model that is served; None if it describes one."""
     if not isinstance(hf, Mapping):
         return "holds no JSON object"
     if hf.get("model_type") in _TYPES:
@@ -284,8 +296,8 @@ def _text_config(hf: Mapping[str, Any], *, experts: bool) -> TextConfig:
 def _rope(hf: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:
     """`rope_theta` and `mrope_section`, found where transformers 5 finds them.
 
-    `rope_scaling` goes before `rope_parameters`; `rope_theta` inside of the one that counts before the one
-    beside it. Outside of `text_config` transformers reads neither: what differs there is refused.
+    `rope_scaling` goes before `rope_parameters`, and the `rope_theta` inside of the one that counts goes before the
+    one beside it. Outside of `text_config` transformers reads neither: a different value there is refused.
     """
     text = hf["text_config"]
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
@@ -302,13 +314,13 @@ def _rope(hf: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:
     if not isinstance(section, list | tuple) or len(section) != 3 or not all(map(_is_whole, section)):
         raise ConfigError(f"text_config: mrope_section {section!r} is not three whole numbers")
     found = {"rope_theta": float(theta), "mrope_section": list(section)}
-    for place in (hf, hf.get("rope_scaling"), hf.get("rope_parameters")):
-        if not isinstance(place, Mapping):
+    for outer in (hf, hf.get("rope_scaling"), hf.get("rope_parameters")):
+        if not isinstance(outer, Mapping):
             continue
         for name, value in found.items():
-            if place.get(name, value) != value:
+            if outer.get(name, value) != value:
                 raise ConfigError(
-                    f"{name} {place[name]!r} stands outside of text_config, where it is not read and {value!r} "
+                    f"{name} {outer[name]!r} stands outside of text_config, where it is not read and {value!r} "
                     "counts; write it into text_config"
                 )
     return float(theta), (section[0], section[1], section[2])
@@ -368,7 +380,7 @@ def _need(section: str, fields: Mapping[str, Any], *names: str) -> None:
 
 
 def _whole(section: str, fields: Mapping[str, Any], name: str, default: int) -> int:
-    """A whole number, `default` where there is none or null."""
+    """A whole number; `default` where the field is missing or null."""
     value = default if fields.get(name) is None else fields[name]
     if not _is_whole(value):
         raise ConfigError(f"{section}{'.' if section else ''}{name} is {value!r}, not a whole number")

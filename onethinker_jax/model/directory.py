@@ -1,4 +1,4 @@
-"""What a directory that should be a Hugging Face model holds, said in one line where it is something else."""
+"""Directories that should be Hugging Face models and are something else: what they are and what to do, in one line."""
 
 import json
 import re
@@ -13,7 +13,7 @@ _NOT_READ = ("pytorch_model*.bin", "consolidated*.pt*", "tf_model*.h5", "flax_mo
 
 
 def lfs_error(file: Path) -> str | None:
-    """What is wrong with a file that Git left as a pointer to itself; None if it is whole."""
+    """What is wrong with a file that is only Git LFS's pointer to the file; None if it is the file."""
     with file.open("rb") as stream:
         if stream.read(len(_LFS)) != _LFS:
             return None
@@ -21,7 +21,7 @@ def lfs_error(file: Path) -> str | None:
 
 
 def directory_error(path: Path) -> str | None:
-    """Why a path is no model directory, and what to do; None where nothing speaks against it."""
+    """Why a path is no model directory, and what to do; None if it may be one."""
     if not path.exists():
         return missing(path)
     if path.is_file():
@@ -36,7 +36,7 @@ def directory_error(path: Path) -> str | None:
 
 
 def missing(path: Path) -> str:
-    """What to do about a model directory that is not there; a name of the Hugging Face hub says how to fetch it."""
+    """What to do about a model directory that is not there; for a name of the Hugging Face hub, how to fetch it."""
     if _HUB_NAME.fullmatch(str(path)):
         return (
             f"no such directory; models are not fetched by themselves: `hf download {path} --local-dir {path.name}` "
@@ -49,7 +49,7 @@ def missing(path: Path) -> str:
 
 
 def other_weights(directory: Path) -> str | None:
-    """Weights of a directory in formats that are not read, and what to do; None if there are none."""
+    """Which weights of a directory are in a format that is not read, and what to do; None if there are none."""
     if file := _first(directory, _GGUF):
         return _gguf_error(file)
     if file := next((found for pattern in _NOT_READ if (found := _first(directory, pattern))), None):
@@ -61,7 +61,7 @@ def other_weights(directory: Path) -> str | None:
 
 
 def companion_files(directory: Path) -> Iterator[Path]:
-    """Files that make a model's directory whole beside config and weights: tokenizer, processor and prompts."""
+    """The files of a model directory beside config and weights: tokenizer, processor, chat template and so on."""
     for file in sorted(directory.iterdir()):
         if file.suffix not in (".json", ".jinja", ".txt") or file.name.endswith(".index.json"):
             continue

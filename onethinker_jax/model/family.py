@@ -9,7 +9,7 @@ _SMALL_VISION = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "d
 
 @dataclass(frozen=True)
 class Member:
-    """What differs within the family; all else is `TextConfig`'s and `VisionConfig`'s default."""
+    """The sizes that differ within the family; all others are `TextConfig`'s and `VisionConfig`'s defaults."""
 
     layers: int
     width: int

@@ -5,8 +5,8 @@ their name holding `{}` for the layer. Layouts: `linear` is stored transposed ([
 `conv` is the patch convolution [out, channel, time, side, side] flattened to a matrix and transposed,
 `same` is as it is, `gate_up` and `down` are experts. Released checkpoints hold these as [E, D, 2F] and
 [E, F, D], and so does `save_hf`; transformers 5 may write them with the last two axes swapped, which is read
-too (where the sizes cannot tell, as with D = 2F, the released layout is meant). Weights are never passed
-through another dtype than the one asked for.
+too (where the sizes cannot tell, as with D = 2F, the released layout is meant). Weights are cast straight to the
+dtype asked for. `qwen3_vl.py` has the legend of the axis letters.
 """
 
 import json
@@ -33,7 +33,7 @@ from onethinker_jax.model.layers import Remat
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.safetensors_files import (
     Index,
-    Place,
+    StoredTensor,
     Tensor,
     WeightsError,
     find_tensors,
@@ -114,8 +114,9 @@ def load_hf(
     """The model of a Hugging Face directory (`config.json` and safetensors, single or indexed).
 
     With `mesh` every tensor goes straight to its training sharding: a process reads what its devices hold,
-    one tensor of the checkpoint (one layer's matrix, or one layer's experts) at a time. Raises
-    FileNotFoundError, ConfigError, or WeightsError listing missing, unknown and misshapen tensors.
+    one tensor of the checkpoint (one layer's matrix, or one layer's experts) at a time. Raises FileNotFoundError,
+    ConfigError, WeightsError listing missing, unknown and misshapen tensors, or ShardingError naming a parameter
+    that the mesh does not divide.
     """
     from onethinker_jax.model.sharding import parameter_sharding
 
@@ -128,21 +129,21 @@ def load_hf(
 
 
 def check_weights(path: str | Path) -> None:
-    """Raises what `load_hf` would say of a directory's weights, reading no more than the headers of their files."""
+    """Raises what `load_hf` would raise without a mesh; it reads only the headers of the files."""
     _found(Path(path), jnp.float32, "none")
 
 
 def _found(
     path: Path, dtype: Any, remat: Remat
-) -> tuple[Qwen3VLConfig, nnx.GraphDef, dict[Any, Any], dict[str, Place]]:
-    """A directory's sizes, the model's graph and shapes, and where its tensors lie; all of them are there."""
+) -> tuple[Qwen3VLConfig, nnx.GraphDef, dict[Any, Any], dict[str, StoredTensor]]:
+    """A directory's config, the model's graph and shapes, and its tensors, which are all there and of these shapes."""
     config = Qwen3VLConfig.from_directory(path)
     model = nnx.eval_shape(lambda: Qwen3VL(config, rngs=nnx.Rngs(0), dtype=dtype, remat=remat))
     graphdef, shapes = nnx.split(model)
     flat = dict(nnx.to_flat_state(shapes))
     tensors = find_tensors(path)
     wanted = {_name(key): value.shape for key, value in flat.items()}
-    problems = _problems(wanted, {name: place.shape for name, place in tensors.items()}, config)
+    problems = _problems(wanted, {name: tensor.shape for name, tensor in tensors.items()}, config)
     if problems:
         raise WeightsError(f"{path}: " + "; ".join(problems))
     return config, graphdef, flat, tensors
@@ -159,10 +160,11 @@ def save_hf(
 ) -> None:
     """Writes `config.json`, the weights in files of at most `max_file_bytes` (with an index where there are
     several), and the tokenizer, processor and generation config files of `copy_from`; `generation_config`
-    takes the place of the latter.
+    replaces the last of these.
 
     Tensors are gathered and written one at a time. The directory is complete or absent: it is written beside
     `path` and renamed; an older one is replaced. Every process of a run must call it; the first one writes.
+    `extra_config` adds top-level keys to `config.json`. Raises OSError where the directory cannot be written.
     """
     path = Path(path)
     tensors = [
@@ -194,7 +196,7 @@ def _name(key: tuple[Any, ...]) -> str:
 def _expected(
     ours: str, shape: tuple[int, ...], config: Qwen3VLConfig
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes in the checkpoint of one parameter of ours."""
+    """The names and shapes of the checkpoint's tensors that one parameter of ours is made of."""
     name, layout = TABLE[ours]
     one = shape[1:] if "{}" in name else shape
     if layout == "linear":
@@ -237,7 +239,7 @@ def _load(
     ours: str,
     shape: tuple[int, ...],
     config: Qwen3VLConfig,
-    tensors: Mapping[str, Place],
+    tensors: Mapping[str, StoredTensor],
     sharding: NamedSharding | None,
     dtype: Any,
 ) -> Array:
@@ -249,40 +251,40 @@ def _load(
         _view(tensors[full_name], layout, one, there) for full_name, there in _expected(ours, shape, config)
     ]
     if not stacked:
-        place, axes = views[0]
-        return _transposing(sharding, axes)(_read(place, axes, sharding, dtype))
+        stored, axes = views[0]
+        return _transposing(sharding, axes)(_read(stored, axes, sharding, dtype))
     if dtype.itemsize * math.prod(shape) <= SMALL:
-        stack = np.stack([place.read().transpose(axes) for place, axes in views]).astype(dtype, copy=False)
+        stack = np.stack([stored.read().transpose(axes) for stored, axes in views]).astype(dtype, copy=False)
         if sharding is None:
             return jnp.asarray(stack)
         return jax.make_array_from_callback(shape, sharding, lambda index: stack[index or ()])
     inner = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
     stack = jnp.zeros(shape, dtype, device=sharding)
-    for layer, (place, axes) in enumerate(views):
+    for layer, (stored, axes) in enumerate(views):
         # Waiting keeps one layer on the host: dispatch would run ahead and hold them all.
         stack = jax.block_until_ready(
-            _putting(sharding, axes)(stack, _read(place, axes, inner, dtype), layer)
+            _putting(sharding, axes)(stack, _read(stored, axes, inner, dtype), layer)
         )
     return stack
 
 
-def _view(place: Place, layout: str, shape: tuple[int, ...], released: tuple[int, ...]) -> tuple[Place, Axes]:
-    """A tensor seen with the axes of ours (of `shape`), in its own order, and the transposition that leads
-    from there to ours.
-    """
+def _view(
+    stored: StoredTensor, layout: str, shape: tuple[int, ...], released: tuple[int, ...]
+) -> tuple[StoredTensor, Axes]:
+    """A tensor with the axes of ours, of `shape`, in the file's order, and the transposition from there to ours."""
     axes = _TURNED.get(layout, tuple(range(len(shape))))
-    if place.shape != released:
+    if stored.shape != released:
         axes = _SWAPPED[layout]
     there = [0] * len(shape)
     for size, axis in zip(shape, axes, strict=True):
         there[axis] = size
-    return replace(place, shape=tuple(there)), axes
+    return replace(stored, shape=tuple(there)), axes
 
 
-def _read(place: Place, axes: Axes, sharding: NamedSharding | None, dtype: Any) -> Array:
-    """One tensor on the devices, as it lies in the file; transposing is left to them."""
+def _read(stored: StoredTensor, axes: Axes, sharding: NamedSharding | None, dtype: Any) -> Array:
+    """One tensor on the devices, with its axes in the file's order: the devices transpose it."""
     if sharding is None:
-        return jnp.asarray(place.read().astype(dtype, copy=False))
+        return jnp.asarray(stored.read().astype(dtype, copy=False))
     there: list[Any] = [None] * len(axes)
     for mesh_axis, axis in zip(sharding.spec, axes, strict=False):
         there[axis] = mesh_axis
@@ -290,11 +292,11 @@ def _read(place: Place, axes: Axes, sharding: NamedSharding | None, dtype: Any) 
 
     def part(index: Index | None) -> np.ndarray:
         if str(index) not in parts:
-            parts[str(index)] = place.read(index or ()).astype(dtype, copy=False)
+            parts[str(index)] = stored.read(index or ()).astype(dtype, copy=False)
         return parts[str(index)]
 
     there_sharding = NamedSharding(sharding.mesh, PartitionSpec(*there))
-    return jax.make_array_from_callback(place.shape, there_sharding, part, dtype=dtype)
+    return jax.make_array_from_callback(stored.shape, there_sharding, part, dtype=dtype)
 
 
 @lru_cache(maxsize=64)  # so that a second load compiles nothing

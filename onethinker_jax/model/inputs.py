@@ -3,7 +3,7 @@
 Everything here is numpy on the host; the two dataclasses are pytrees only so that they pass through
 `jax.jit`. Image sizes and frame counts never reach the device as shapes: they become index arrays
 (`patch_geometry` for the vision tower, `mrope_positions` for the decoder), equal to what transformers'
-Qwen3-VL computes inside its forward pass. Letters: B batch, T tokens, P patches.
+Qwen3-VL computes inside its forward pass. `qwen3_vl.py` has the legend of the axis letters.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class VisionInputs:
     channel, then time (2), then 16 x 16 pixels.
     """
 
-    patches: HostOrDevice  # uint8 [B, P, C], C the config's `patch_values`: 3 x 2 x 16 x 16 when released
+    patches: HostOrDevice  # uint8 [B, P, patch_values], of `VisionConfig`: 3 x 2 x 16 x 16 when released
     frame_ids: HostOrDevice  # int32 [B, P], 1.. one a frame (an attention segment), 0 padding
     coords: HostOrDevice  # int32 [B, P, 2], row and column in the frame, for the rotary
     embed_index: HostOrDevice  # int32 [B, P, 4], corners in the position embedding table
@@ -46,7 +46,7 @@ class ModelInputs:
     positions: HostOrDevice  # int32 [B, 3, T], M-RoPE time, height, width
     segment_ids: HostOrDevice  # int32 [B, T], 1.. one a packed example, 0 padding
     branch_ids: HostOrDevice  # int32 [B, T], 0 seen by all of the segment, b > 0 by branch b only
-    visual_index: HostOrDevice  # int32 [B, T], the row's merged patch (0 .. P/4-1), -1 for text
+    visual_index: HostOrDevice  # int32 [B, T], number of the row's merged patch (0 .. M - 1), -1 for text
     vision: VisionInputs | None
 
 
@@ -93,7 +93,7 @@ def patch_geometry(
         embed_index int32 [P, 4], embed_weight float32 [P, 4] (the four corners of a bilinear
         interpolation with aligned corners: top left, top right, bottom left, bottom right).
 
-    Raises ValueError: a grid is not positive or not a multiple of `merge`.
+    Raises ValueError when a grid is not positive, or its rows or columns are no multiple of `merge`.
     """
     grids = np.asarray(grids, np.int64).reshape(-1, 3)
     if (grids < 1).any() or (grids[:, 1:] % merge).any():
@@ -139,7 +139,7 @@ def mrope_positions(
     Returns:
         int32 [3, T]. The first generated token's position is its maximum plus one.
 
-    Raises ValueError: placeholder spans and grids do not match, or a span does not follow a vision start.
+    Raises ValueError when placeholder spans and grids do not match, or a span does not follow a vision start.
     """
     tokens = np.asarray(tokens)
     length = tokens.shape[0]

@@ -1,4 +1,7 @@
-"""The parts both towers are made of: linear maps, norms, and the stacking of equal layers for a scan."""
+"""What both towers are made of: linear maps, norms, and the stacking of equal layers for a scan.
+
+`qwen3_vl.py` has the legend of the axis letters; beside those a linear map has `in` numbers in and `out` numbers out.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -19,13 +22,13 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), dtype))
         self.bias = nnx.data(nnx.Param(jnp.zeros((outputs,), dtype)) if bias else None)
 
-    def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+    def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         y = x @ self.kernel[...]
         return y if self.bias is None else y + self.bias[...]
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalisation in float32, eps 1e-6 (fixed in Qwen3-VL), weight named `scale`."""
+    """scale (x - mean x) / sqrt(var x + 1e-6) + bias, in float32 (eps is fixed in Qwen3-VL)."""
 
     def __init__(self, size: int, *, dtype: jnp.dtype):
         self.scale = nnx.Param(jnp.ones((size,), dtype))
@@ -41,7 +44,7 @@ class LayerNorm(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """x / sqrt(mean(x^2) + eps) in float32, cast back before the multiplication by its weight (as HF)."""
+    """scale x / sqrt(mean(x^2) + eps); the quotient in float32, cast back before it is scaled (as in HF)."""
 
     def __init__(self, size: int, *, eps: float, dtype: jnp.dtype):
         self.scale = nnx.Param(jnp.ones((size,), dtype))
@@ -73,9 +76,9 @@ Remat = Literal["none", "dots", "full"]
 
 
 def recompute(body: Callable, remat: Remat) -> Callable:
-    """A scan body by what is kept of it for the backward pass; the rest is made anew.
+    """A scan body which keeps, of each layer, what `remat` says for the backward pass; the rest is made anew there.
 
-    `none`: everything is kept. `dots`: the results of its matrix products. `full`: its input alone.
+    `none` keeps everything, `dots` the results of matrix products, `full` the layer's input alone.
     """
     if remat == "none":
         return body

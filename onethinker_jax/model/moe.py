@@ -4,7 +4,8 @@ Tokens are sorted by expert and multiplied in groups (`jax.lax.ragged_dot`): no 
 padded to a capacity, and a token's result does not depend on its neighbours. On the mesh in context every
 device holds a slice of every expert's feed-forward axis (`tensor`) and works on its own rows (`data`,
 `fsdp`); one sum over `tensor` ends the layer. Routing and mixing run in float32, the k weights of a token
-add up to 1.
+add up to 1. `qwen3_vl.py` has the legend of the axis letters; BT is the axis of all tokens, BTk that of the pairs
+(token, expert).
 """
 
 from functools import partial
@@ -74,7 +75,10 @@ def mix_experts(
     chosen: int,
     sum_over: str | None = None,
 ) -> Float[Array, "B T D"]:
-    """Each token's mixture of `chosen` experts. Inside a shard_map whose axis `sum_over` splits F, its sum."""
+    """Each token's mixture of its k = `chosen` experts.
+
+    Inside a shard_map that splits F over mesh axis `sum_over`, the parts are summed over that axis.
+    """
     flat = x.reshape(-1, x.shape[-1])
     weights, order, inverse, sizes = route(flat, router, chosen)
     tokens = _permute(jnp.repeat(flat, chosen, axis=0), order, inverse)  # expert by expert
@@ -90,10 +94,10 @@ def mix_experts(
 
 
 def route(
-    flat: Float[Array, "n D"], router: Float[Array, "D E"], chosen: int
-) -> tuple[Float[Array, "n k"], Int[Array, " nk"], Int[Array, " nk"], Int[Array, " E"]]:
-    """Where tokens go: weights of a token's k experts (float32, sum 1), the order that sorts the n * k pairs
-    (token, expert) by expert, its inverse, and how many pairs each expert gets.
+    flat: Float[Array, "BT D"], router: Float[Array, "D E"], chosen: int
+) -> tuple[Float[Array, "BT k"], Int[Array, " BTk"], Int[Array, " BTk"], Int[Array, " E"]]:
+    """Where tokens go: the weights of a token's k = `chosen` experts (float32, of sum 1), the order that sorts the
+    pairs (token, expert) by expert, the inverse of that order, and the number of pairs of each expert.
     """
     logits = jnp.matmul(flat, router, preferred_element_type=jnp.float32)
     weights, experts = jax.lax.top_k(jax.nn.softmax(logits), chosen)
@@ -105,8 +109,8 @@ def route(
 
 
 @jax.custom_vjp
-def _permute(x: Float[Array, "n D"], order: Int[Array, " n"], inverse: Int[Array, " n"]) -> Array:
-    """Rows of x in `order`; its gradient is a gather as well, where that of indexing would scatter."""
+def _permute(x: Float[Array, "BTk D"], order: Int[Array, " BTk"], inverse: Int[Array, " BTk"]) -> Array:
+    """Rows of x in `order`; its gradient gathers as well, where that of indexing would scatter."""
     return x[order]
 
 

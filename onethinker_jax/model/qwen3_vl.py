@@ -1,12 +1,22 @@
 """Qwen3-VL: the vision tower and the decoder joined. Tokens and patches in, hidden states and logits out.
 
-Axis letters, used in every module: B rows of a batch, T tokens of a row, P patches of a row, M = P / 4
-merged visual tokens, N query heads, K key/value heads, H head size, D width, F feed-forward width,
-V vocabulary, L layers, E experts, G samples of one prompt; in a cache R rows (prompts) of g slots (samples), S prompt
-length, U generated length.
-
 A visual token *gathers* its feature through `visual_index`; nothing is scattered, so rows of mixed images,
 videos and text need no special case, and image and video DeepStack features cannot overwrite each other.
+
+The axis letters of every array in `model`; a file that needs another letter says so where it is used:
+
+    B  rows of a batch; in prefill one prompt each  N  query heads
+    T  tokens of a row                              K  key heads, as many value heads
+    P  patches of a row                             J  query heads that share a key head, N / K
+    M  merged patches of a row, P / 4:              H  numbers of a head
+       its visual tokens                            D  width: the decoder's; in vision.py the tower's
+    R  prompt slots of a KV cache                   F  width of a feed-forward network
+    g  sample slots of each prompt slot             V  tokens of the vocabulary
+    G  samples of a prompt, all in all              L  layers of a stack
+    S  tokens of a prompt in the cache, or keys     n  DeepStack features, for the first n of L layers
+       of a block                                   E  experts of a layer
+    U  columns of the ring of a sample's own keys   k  experts that a token goes to
+    C  tokens of a chunk                            Q  queries of a block
 """
 
 import jax
@@ -24,7 +34,10 @@ from onethinker_jax.model.vision import VisionTower
 
 
 class Qwen3VL(nnx.Module):
-    """The policy. `remat` says what is kept of each layer for the backward pass (`layers.recompute`)."""
+    """The policy: parameters of `dtype`, made afresh from `rngs`; `hf_weights.load_hf` reads released ones.
+
+    `remat` says what is kept of each layer for the backward pass (`layers.recompute`).
+    """
 
     def __init__(
         self,
@@ -48,17 +61,20 @@ class Qwen3VL(nnx.Module):
         self.remat: Remat = remat
 
     def __call__(self, inputs: ModelInputs) -> Float[Array, "B T D"]:
-        """Final (normalised) hidden states of packed rows; `logits` or the chunked losses take them on."""
+        """The last layer's hidden states of packed rows, normalised: what `logits` and the losses start from."""
         x, deepstack = self.embedded(inputs)
         return self.decoder(x, deepstack, inputs, remat=self.remat)
 
     def prefill(self, inputs: ModelInputs) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
-        """The same, with the keys and values of every layer, each [L, B, T, K, H]."""
+        """The hidden states of prompts, and the keys and values of every layer, each [L, B, T, K, H]."""
         x, deepstack = self.embedded(inputs)
         return self.decoder.prefill(x, deepstack, inputs)
 
     def embedded(self, inputs: ModelInputs) -> tuple[Float[Array, "B T D"], Float[Array, "n B M D"] | None]:
-        """What the decoder reads: embeddings with visual features in their places, and DeepStack features."""
+        """What the decoder reads: embeddings, visual tokens' being their features, and the DeepStack features.
+
+        The DeepStack features are None where `inputs` has no vision.
+        """
         x = self.embed[...][inputs.tokens]
         if inputs.vision is None:
             return x, None
@@ -68,7 +84,10 @@ class Qwen3VL(nnx.Module):
     def decode(
         self, tokens: Int[Array, "R g"], positions: Int[Array, "R g"], cache: KVCache, visible: Visible
     ) -> tuple[Float[Array, "R g D"], tuple[Array, Array]]:
-        """Hidden states of one new token of each slot, and its keys and values, each [L, R, g, K, H]."""
+        """Hidden states of one more token of each sample slot, and its keys and values, each [L, R, g, K, H].
+
+        `positions` are M-RoPE positions: a sampled token is text, which has the same on all three axes.
+        """
         return self.decoder.decode(self.embed[...][tokens], positions, cache, visible)
 
     def head(self) -> Float[Array, "D V"]:
@@ -76,5 +95,5 @@ class Qwen3VL(nnx.Module):
         return self.embed[...].T if self.lm_head is None else self.lm_head.kernel[...]
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Float32 logits. For a few positions: losses use `train.lm_head`, which never makes [B, T, V]."""
+        """Float32 logits, of a few positions only: losses use `train.lm_head`, which never makes [B, T, V]."""
         return jnp.matmul(hidden, self.head(), preferred_element_type=jnp.float32)

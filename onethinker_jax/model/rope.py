@@ -1,7 +1,8 @@
 """Rotary position embeddings: 2-D for the vision tower, interleaved M-RoPE for the decoder.
 
 The positions themselves are made on the host (`inputs.py`); here they become rotations on the device.
-Tables are float32; the decoder casts them to the activations' dtype, as Hugging Face does.
+Tables are float32; the decoder casts them to the activations' dtype, as Hugging Face does. `qwen3_vl.py` has the
+legend of the axis letters.
 """
 
 import jax.numpy as jnp
@@ -12,7 +13,10 @@ from onethinker_jax.model.config import TextConfig, VisionConfig
 
 
 def vision_rope(coords: Int[Array, "B P 2"], config: VisionConfig) -> tuple[Array, Array]:
-    """cos and sin, float32 [B, P, H]: the halves of a head hold [row, column] frequencies, twice."""
+    """cos and sin, float32 [B, P, H]; `coords` are a patch's row and column in its frame.
+
+    Of the H/2 frequencies the first half turns with the row, the second with the column.
+    """
     half = config.head_dim // 2
     inverse = _inverse_frequencies(config.rope_theta, half)
     angles = coords[..., None].astype(jnp.float32) * inverse  # [B, P, 2, H/4]
@@ -22,7 +26,7 @@ def vision_rope(coords: Int[Array, "B P 2"], config: VisionConfig) -> tuple[Arra
 
 
 def text_rope(positions: Int[Array, "B 3 T"], config: TextConfig) -> tuple[Array, Array]:
-    """cos and sin, float32 [B, T, H], of interleaved M-RoPE.
+    """cos and sin, float32 [B, T, H], of interleaved M-RoPE; `positions` are time, height and width.
 
     Of the H/2 frequencies, indices 1, 4, 7, ... below 3*section[1] turn with the height position,
     2, 5, 8, ... below 3*section[2] with the width position, all others with the time position.
@@ -38,8 +42,10 @@ def text_rope(positions: Int[Array, "B 3 T"], config: TextConfig) -> tuple[Array
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: Float[Array, "B T N H"], cos: Float[Array, "B T H"], sin: Float[Array, "B T H"]) -> Array:
-    """Turns each pair (i, i + H/2) of every head by its angle."""
+def rotate(
+    x: Float[Array, "B T N H"], cos: Float[Array, "B T H"], sin: Float[Array, "B T H"]
+) -> Float[Array, "B T N H"]:
+    """`x` with each pair (i, i + H/2) of every head turned by its angle (arXiv 2104.09864)."""
     low, high = jnp.split(x, 2, axis=-1)
     return x * cos[:, :, None] + jnp.concatenate([-high, low], axis=-1) * sin[:, :, None]
 

@@ -36,8 +36,8 @@ class WeightsError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor lies."""
+class StoredTensor:
+    """A tensor of a file, read when it is asked for."""
 
     file: Path
     offset: int  # bytes from the beginning of the file
@@ -51,10 +51,12 @@ class Place:
         return np.array(np.memmap(self.file, self.dtype, "r", self.offset, self.shape)[index])
 
 
-def find_tensors(directory: Path) -> dict[str, Place]:
-    """Every tensor of a directory's safetensors file or files; raises FileNotFoundError or WeightsError.
+def find_tensors(directory: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a directory's safetensors file or files, by name.
 
-    Where both are there, the single file counts, as in transformers.
+    Where there is a single file and an index of several, the single file counts, as in transformers. Raises
+    FileNotFoundError where there is neither, or a file of the index is missing, and WeightsError where a file is
+    broken or of another format.
     """
     index = directory / INDEX
     if (directory / SINGLE).is_file():
@@ -69,7 +71,7 @@ def find_tensors(directory: Path) -> dict[str, Place]:
         )
     else:
         raise FileNotFoundError(f"{directory}: neither {SINGLE} nor {INDEX}")
-    found: dict[str, Place] = {}
+    found: dict[str, StoredTensor] = {}
     for name in names:
         found |= _header(directory / name)
     return found
@@ -93,7 +95,7 @@ def _indexed(index: Path) -> list[str]:
     return names
 
 
-def _header(file: Path) -> dict[str, Place]:
+def _header(file: Path) -> dict[str, StoredTensor]:
     size = file.stat().st_size
     if error := lfs_error(file):
         raise WeightsError(f"{file}: {error}")
@@ -104,15 +106,15 @@ def _header(file: Path) -> dict[str, Place]:
                 raise ValueError(f"a header of {length} bytes in a file of {size}")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
-        places = {name: _place(file, 8 + length, size, name, entry) for name, entry in header.items()}
+        tensors = {name: _stored(file, 8 + length, size, name, entry) for name, entry in header.items()}
     except WeightsError as error:
         raise WeightsError(f"{file}: {error}") from None
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{file}: broken or cut short ({error})") from error
-    return places
+    return tensors
 
 
-def _place(file: Path, start: int, size: int, name: str, entry: Mapping) -> Place:
+def _stored(file: Path, start: int, size: int, name: str, entry: Mapping) -> StoredTensor:
     if entry["dtype"] not in _DTYPES:
         raise WeightsError(f"{name} is of dtype {entry['dtype']}, not one of {', '.join(_DTYPES)}")
     dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
@@ -121,12 +123,12 @@ def _place(file: Path, start: int, size: int, name: str, entry: Mapping) -> Plac
         raise ValueError(f"{name} {shape} does not fill its {end - begin} bytes")
     if start + end > size:
         raise ValueError(f"{name} ends at byte {start + end} of {size}")
-    return Place(file, start + begin, dtype, shape)
+    return StoredTensor(file, start + begin, dtype, shape)
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One to be written; `fetch` makes its values (as `dtype` and `shape` say) when their turn comes."""
+    """A tensor to be written; `fetch` makes its values, of `dtype` and `shape`, when their turn comes."""
 
     name: str
     dtype: np.dtype
@@ -139,10 +141,10 @@ class Tensor:
 
 
 def write_tensors(tensors: Sequence[Tensor], directory: Path | None, *, max_file_bytes: int) -> None:
-    """Files `model-00001-of-0000N.safetensors` with their index, or one `model.safetensors` if all fit.
+    """Writes files `model-00001-of-0000N.safetensors` with their index, or one `model.safetensors` if all fit.
 
-    A tensor larger than `max_file_bytes` gets a file of its own. Without a `directory` every tensor is
-    fetched all the same, as a process must that only helps another to gather it.
+    A tensor larger than `max_file_bytes` gets a file of its own. Without a `directory` every tensor is fetched all the
+    same: a process that writes nothing must help another to gather it.
     """
     files: list[list[Tensor]] = [[]]
     for tensor in tensors:
@@ -157,16 +159,19 @@ def write_tensors(tensors: Sequence[Tensor], directory: Path | None, *, max_file
     for name, part in zip(names, files, strict=True):
         write_file(sorted(part, key=lambda t: t.name), None if directory is None else directory / name)
     if directory is not None and len(files) > 1:
-        placed = {t.name: name for name, part in zip(names, files, strict=True) for t in part}
+        file_of = {t.name: name for name, part in zip(names, files, strict=True) for t in part}
         index = {
             "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors)},
-            "weight_map": dict(sorted(placed.items())),
+            "weight_map": dict(sorted(file_of.items())),
         }
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def write_file(tensors: Iterable[Tensor], file: Path | None) -> None:
-    """One file, one tensor at a time; widest dtypes first, as the format wants them aligned."""
+    """Writes one file, tensor by tensor; the widest dtypes come first, as the format wants them aligned.
+
+    Without a `file` every tensor is fetched all the same, as in `write_tensors`.
+    """
     tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -1,4 +1,4 @@
-"""The device mesh, and where each parameter lies on it: logical axes -> mesh axes, to train and to decode.
+"""The device mesh, and how each parameter is sharded over it: logical axes -> mesh axes, to train and to decode.
 
 The mesh is always `("data", "fsdp", "tensor")`. Training shards a kernel's width over `fsdp` and its
 heads, feed-forward or vocabulary axis over `tensor`; decoding keeps only the `tensor` part, so that no
@@ -24,7 +24,7 @@ from onethinker_jax.errors import UserError
 T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")  # what a batch's rows are split over
+BATCH_AXES = ("data", "fsdp")  # mesh axes that a batch's rows are split over
 
 # parameter name (regular expression) -> logical axis of each dimension, None: not sharded. Every parameter is listed.
 LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
@@ -67,7 +67,7 @@ class ShardingError(UserError, ValueError):
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over the first `data * fsdp * tensor` of `devices` (by default all that JAX sees).
 
-    Raises ShardingError when there are fewer.
+    Raises ShardingError when there are fewer, or when axis `tensor` would be split over processes.
     """
     needed = data * fsdp * tensor
     devices = jax.devices() if devices is None else devices
@@ -77,8 +77,8 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, *, devices: Sequenc
         )
     shape, chosen = (data, fsdp, tensor), devices[:needed]
     # An 8 x 2 mesh of a 4 x 4 torus, for example, splits an axis of the torus.
-    placed = mesh_utils.create_device_mesh(shape, chosen, allow_split_physical_axes=True)
-    mesh = Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
+    arranged = mesh_utils.create_device_mesh(shape, chosen, allow_split_physical_axes=True)
+    mesh = Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 3)
     if jax.process_count() == 1 or _rows_are_apart(mesh):
         return mesh
     by_process = sorted(chosen, key=lambda device: (device.process_index, device.id))
@@ -95,12 +95,12 @@ def _rows_are_apart(mesh: Mesh) -> bool:
 
 
 def process_count(mesh: Mesh) -> int:
-    """Of how many processes the mesh has devices."""
+    """The number of processes that have devices of the mesh."""
     return len({device.process_index for device in mesh.devices.flat})
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """The devices that this process has of the mesh, as a mesh of its own: `data` is 1."""
+    """The mesh of this process's own devices among those of `mesh`; where there are several processes `data` is 1."""
     if jax.process_count() == 1:
         return mesh
     rows = mesh.devices.reshape(-1, mesh.shape["tensor"])
@@ -115,7 +115,10 @@ def context_mesh() -> AbstractMesh | None:
 
 
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
-    """`x` laid out over the mesh in context; without a mesh, or where a size does not divide, left alone."""
+    """`x` with its first axes sharded over the mesh in context: `axes` names the mesh axes of each.
+
+    Without a mesh `x` is left alone, and so is an axis whose size the mesh axes do not divide.
+    """
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
         return x
@@ -127,21 +130,23 @@ def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
-def constrain_parameters(tree: T, rules: Mapping[str, str] | None = None) -> T:
-    """A tree of parameters (or gradients) laid out by `rules` (to train) over the mesh in context, if any."""
+def constrain_parameters(tree: T) -> T:
+    """A tree of parameters (or gradients) sharded for training over the mesh in context, if any.
+
+    Raises ShardingError as `tree_shardings` does.
+    """
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
         return tree
-    return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, mesh, rules or TRAIN_RULES))
+    return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, mesh))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gather_weights(layer: T, name: str) -> T:
     """The parameters of one layer of the stack `name`, gathered over `fsdp` before they are used.
 
-    Left to itself, XLA's partitioner turns a product with a sharded kernel into a loop over its shards that adds
-    to the whole result each time, moving it through HBM as often as there are shards. Gradients end on the
-    shards.
+    Left to itself, XLA's partitioner turns a product with a sharded kernel into a loop over the shards. Each turn adds
+    to the whole result and so moves it through HBM, once for every shard. The backward pass shards the gradients again.
     """
     return _constrain_layer(layer, name, DECODE_RULES)
 
@@ -151,7 +156,7 @@ def _gather_forward(layer: T, name: str) -> tuple[T, None]:
 
 
 def _gather_backward(name: str, _: None, gradient: T) -> tuple[T]:
-    whole = _constrain_layer(gradient, name, DECODE_RULES)  # or its product, too, would be a loop
+    whole = _constrain_layer(gradient, name, DECODE_RULES)  # else its product, too, would be a loop
     return (_constrain_layer(whole, name, TRAIN_RULES),)
 
 
@@ -159,24 +164,25 @@ gather_weights.defvjp(_gather_forward, _gather_backward)
 
 
 def _constrain_layer(layer: T, name: str, rules: Mapping[str, str]) -> T:
-    """`layer` laid out by `rules` over the mesh in context, if any."""
+    """`layer` sharded by `rules` over the mesh in context, if any."""
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
         return layer
 
-    def place(path: tuple[object, ...], leaf: jax.Array) -> jax.Array:
+    def shard(path: tuple[object, ...], leaf: jax.Array) -> jax.Array:
         spec = parameter_spec(f"{name}.{_dotted(path)}", (1, *leaf.shape), mesh, rules)
         return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*spec[1:]))
 
-    return jax.tree_util.tree_map_with_path(place, layer)
+    return jax.tree_util.tree_map_with_path(shard, layer)
 
 
 def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) -> T:
-    """Parameters in `dtype` as decoding wants them: no weight is gathered at every token.
+    """`params` in `dtype`, sharded by `DECODE_RULES`: decoding then gathers no weight at every token.
 
-    They are moved by one compiled copy, or passed on as they are where nothing would change. With `donate` the
-    given ones are used up, and no more memory than theirs is needed where shapes and dtypes stay. Parameters
-    that lie on several processes are moved by all of them together, and `mesh` is a process's own.
+    One compiled copy moves them; where nothing would change they are passed on as they are. With `donate` the given
+    arrays are used up, and no more memory than theirs is needed where shapes and dtypes stay. Parameters that lie
+    on several processes are moved by all of them together, and `mesh` is a process's own. Raises ShardingError as
+    `tree_shardings` does.
     """
     first = jax.tree.leaves(params)[0].sharding
     source = mesh if first.is_fully_addressable else first.mesh
@@ -189,7 +195,7 @@ def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) 
 
 
 def _local_view(tree: T, mesh: Mesh) -> T:
-    """Arrays of which this process holds a whole copy, seen as arrays on `mesh`, its own."""
+    """Arrays on the process's own `mesh`, made of the whole copy that the process holds of arrays on all processes."""
 
     def view(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, NamedSharding)
@@ -216,7 +222,7 @@ _move_and_free = jax.jit(_moved, static_argnums=(1, 2), donate_argnums=0)
 def parameter_spec(
     name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Mapping[str, str]
 ) -> PartitionSpec:
-    """Where the parameter `name` (dotted path) lies.
+    """How the parameter `name` (dotted path) is sharded.
 
     Raises ShardingError naming it when no pattern of `LOGICAL_AXES` matches or the mesh does not divide it.
     """
@@ -236,18 +242,19 @@ def parameter_spec(
 def parameter_sharding(
     name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Mapping[str, str] = TRAIN_RULES
 ) -> NamedSharding:
-    """`parameter_spec` on its mesh."""
+    """`parameter_spec` as a sharding on its mesh; raises as it does."""
     return NamedSharding(mesh, parameter_spec(name, shape, mesh, rules))
 
 
 def tree_shardings(tree: object, mesh: Mesh | AbstractMesh, rules: Mapping[str, str] = TRAIN_RULES) -> Any:
-    """A tree like `tree` (parameters, or an optimiser state that holds trees like them) of shardings.
+    """The shardings of a tree of parameters, or of an optimiser state that holds trees like it.
 
-    A leaf is matched by the end of its path, so Adam's moments lie where their parameters do; single numbers, such as
-    an optimiser's counts, are replicated. Raises ShardingError naming an array that no pattern matches.
+    A leaf is matched by the end of its path, so that Adam's moments are sharded as their parameters are. Single
+    numbers, such as an optimiser's counts, are replicated. Raises ShardingError naming an array that no pattern
+    matches or the mesh does not divide.
     """
 
-    def place(path: tuple[object, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+    def sharding_of(path: tuple[object, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
         if not leaf.shape:
             return NamedSharding(mesh, PartitionSpec())
         parts = _dotted(path).split(".")
@@ -259,7 +266,7 @@ def tree_shardings(tree: object, mesh: Mesh | AbstractMesh, rules: Mapping[str, 
             f"{_dotted(path)} of shape {leaf.shape}: no pattern of LOGICAL_AXES says how it is sharded"
         )
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+    return jax.tree_util.tree_map_with_path(sharding_of, tree)
 
 
 def _dotted(path: tuple[object, ...]) -> str:
@@ -269,7 +276,7 @@ def _dotted(path: tuple[object, ...]) -> str:
 
 
 def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
-    """Rows of a batch over `data` and `fsdp`; raises ShardingError when they do not divide."""
+    """The sharding of `rows` rows over `data` and `fsdp`; raises ShardingError when these do not divide them."""
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if rows % shards:
         raise ShardingError(f"{rows} rows are not a multiple of the {shards} data shards of the mesh")
@@ -277,17 +284,18 @@ def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
 
 
 def shard_rows(tree: T, mesh: Mesh) -> T:
-    """Arrays whose first axis is the batch's rows, placed on the mesh.
+    """Arrays, whose first axis is the batch's rows, on the devices of the mesh and sharded along that axis.
 
-    On a mesh over several processes each gives its own part of the rows, as many as the others.
+    On a mesh over several processes each gives its own part of the rows, as many as the others. Raises ShardingError
+    when the mesh does not divide the rows.
     """
     processes = process_count(mesh)
 
-    def place(x: Any) -> jax.Array:
+    def shard(x: Any) -> jax.Array:
         sharding = batch_sharding(mesh, processes * x.shape[0])
         if processes == 1:
             return jax.device_put(x, sharding)
         shape = (processes * x.shape[0], *x.shape[1:])
         return jax.make_array_from_process_local_data(sharding, x, shape)
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(shard, tree)

@@ -3,9 +3,9 @@
 The SwiGLU of a layer is one (dense) or a choice among experts (`moe.py`).
 
 DeepStack features are added to the visual positions after each of the first n layers; in training those layers and the
-rest are two scans over one stack of parameters. Four ways through the same block: `__call__` over packed rows,
-`prefill` of prompts, which keeps keys and values, `prefill_chunk` for the next tokens of prompts, and `decode`
-for one token of each slot of a cache.
+rest are two scans over one stack of parameters. Four ways lead through the same layers: `__call__` over packed
+rows; `prefill` of whole prompts, which gives their keys and values too; `prefill_chunk` for the next tokens of
+prompts; and `decode` for one token of each sample slot of a cache. `qwen3_vl.py` has the legend of the axis letters.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ Attend = Callable[[Array, Array, Array], Array]  # query, key, value -> mixed va
 def gather_visual(
     features: Float[Array, "B M D"], visual_index: Int[Array, "B T"], text: Float[Array, "*T"]
 ) -> Float[Array, "B T D"]:
-    """Each visual token's feature by its index in the row; `text` where the index is -1."""
+    """Each visual token's feature by its index among the row's; `text` where the index is -1."""
     taken = jnp.take_along_axis(features, jnp.maximum(visual_index, 0)[..., None], axis=1)
     return jnp.where(visual_index[..., None] >= 0, taken, text)
 
@@ -61,7 +61,10 @@ def _inject_into_first(
 
 
 class DecoderLayer(nnx.Module):
-    """Pre-norm attention and SwiGLU, dense or of experts; the caller says how queries meet keys."""
+    """x + attention(norm x), then x + SwiGLU(norm x), dense or of experts (arXiv 2505.09388).
+
+    Queries and keys are normalised head by head before the rotary. The caller says how queries meet keys.
+    """
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         width, size = config.hidden_size, config.head_dim
@@ -105,7 +108,7 @@ class DecoderLayer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Embeddings in, normalised hidden states out."""
+    """The stack of layers and the last norm: embeddings in, normalised hidden states out."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         self.layers = stack_layers(
@@ -148,14 +151,14 @@ class Decoder(nnx.Module):
 
     def prefill(
         self,
-        x: Float[Array, "P S D"],
-        deepstack: Float[Array, "n P M D"] | None,
+        x: Float[Array, "B T D"],
+        deepstack: Float[Array, "n B M D"] | None,
         inputs: ModelInputs,
-    ) -> tuple[Float[Array, "P S D"], tuple[Array, Array]]:
-        """The same of prompts, with the keys and values of every layer, each [L, P, S, K, H].
+    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
+        """The hidden states of prompts, and the keys and values of every layer, each [L, B, T, K, H].
 
-        All layers are one scan, here and below: two would hold a second copy of the stack, and make it every time.
-        (In training the cast to the dtype that is computed in makes one anyway.)
+        One scan goes over all layers, in `prefill_chunk` and `decode` too: two scans would copy the stack of
+        parameters at every call. (In training the cast to the dtype that is computed in copies it anyway.)
         """
         cos, sin = (table.astype(x.dtype) for table in text_rope(inputs.positions, self.config))
         graphdef, params = nnx.split(self.layers)
@@ -177,16 +180,16 @@ class Decoder(nnx.Module):
 
     def prefill_chunk(
         self,
-        x: Float[Array, "P C D"],
-        positions: Int[Array, "P 3 C"],
-        visual_index: Int[Array, "P C"],
-        deepstack: Float[Array, "n P M D"] | None,
+        x: Float[Array, "B C D"],
+        positions: Int[Array, "B 3 C"],
+        visual_index: Int[Array, "B C"],
+        deepstack: Float[Array, "n B M D"] | None,
         prefix: KeyValues,
         start: Int[Array, ""],
-    ) -> tuple[Float[Array, "P C D"], KeyValues]:
-        """The next C tokens of prompts, one prompt a row: hidden states, and `prefix` with their keys and values.
+    ) -> tuple[Float[Array, "B C D"], KeyValues]:
+        """Tokens `start` to `start` + C of prompts: hidden states, and `prefix` with their keys and values added.
 
-        Those of the tokens before them are in the columns before `start`.
+        `prefix` is [L, B, K, S, H]; the columns before `start` hold the tokens before `start`.
         """
         cos, sin = (table.astype(x.dtype) for table in text_rope(positions, self.config))
         graphdef, params = nnx.split(self.layers)
@@ -211,9 +214,9 @@ class Decoder(nnx.Module):
     def decode(
         self, x: Float[Array, "R g D"], positions: Int[Array, "R g"], cache: KVCache, visible: Visible
     ) -> tuple[Float[Array, "R g D"], tuple[Array, Array]]:
-        """One more token of each slot: hidden states, and its keys and values, each [L, R, g, K, H].
+        """One more token of each sample slot: hidden states, and its keys and values, each [L, R, g, K, H].
 
-        A generated token is text: its three positions are equal.
+        `positions` holds one number a token, because a sampled token is text: its three positions are equal.
         """
         tables = text_rope(jnp.repeat(positions[:, None], 3, axis=1), self.config)
         cos, sin = (table.astype(x.dtype) for table in tables)

@@ -2,7 +2,8 @@
 
 Everything has a fixed shape: a row holds P patches of any number of images and video frames, told apart by
 `frame_ids`; position embeddings are interpolated by four indices and weights a patch; the patch
-convolution is a matrix product. Blocks are scanned, so compile time does not grow with depth.
+convolution is a matrix product. Blocks are scanned, so compile time does not grow with depth. `qwen3_vl.py` has the
+legend of the axis letters; D is the tower's width here, and out_D the decoder's.
 """
 
 from functools import partial
@@ -21,7 +22,7 @@ from onethinker_jax.model.sharding import BATCH_AXES, constrain, gather_weights
 
 
 class VisionBlock(nnx.Module):
-    """Pre-norm attention within a frame, then an MLP with tanh GELU."""
+    """x + attention(norm x) within a frame, then x + MLP(norm x) with tanh GELU."""
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         size = config.hidden_size
@@ -48,9 +49,9 @@ class VisionBlock(nnx.Module):
 
 
 class PatchMerger(nnx.Module):
-    """Joins each 2x2 block of patches into one visual token of the decoder's width (exact GELU).
+    """Joins each merge block of 2 x 2 patches into one visual token of the decoder's width, by an MLP (exact GELU).
 
-    The main merger normalises each patch before joining; DeepStack mergers normalise the joined block.
+    The main merger normalises each patch before the join; DeepStack mergers normalise the joined block.
     """
 
     def __init__(self, config: VisionConfig, *, norm_after_join: bool, rngs: nnx.Rngs, dtype: jnp.dtype):
@@ -61,7 +62,7 @@ class PatchMerger(nnx.Module):
         self.fc2 = Linear(joined, config.out_hidden_size, bias=True, rngs=rngs, dtype=dtype)
         self.norm_after_join = norm_after_join
 
-    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B M E"]:
+    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B M out_D"]:
         rows, count, size = x.shape
         if not self.norm_after_join:
             x = self.norm(x)
@@ -72,7 +73,10 @@ class PatchMerger(nnx.Module):
 
 
 class VisionTower(nnx.Module):
-    """Patches in, M = P / 4 merged visual tokens and n DeepStack features of the same shape out."""
+    """Patches in; M = P / 4 visual tokens, and n DeepStack features of the same shape, out.
+
+    The DeepStack features are the outputs of blocks `deepstack_layers`, each merged by a merger of its own.
+    """
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
         self.patch_embed = Linear(config.patch_values, config.hidden_size, bias=True, rngs=rngs, dtype=dtype)
@@ -89,7 +93,7 @@ class VisionTower(nnx.Module):
 
     def __call__(
         self, vision: VisionInputs, *, remat: Remat = "none"
-    ) -> tuple[Float[Array, "B M D"], Float[Array, "n B M D"]]:
+    ) -> tuple[Float[Array, "B M out_D"], Float[Array, "n B M out_D"]]:
         dtype = self.patch_embed.kernel.dtype
         patches = vision.patches
         if patches.dtype == jnp.uint8:  # (x / 255 - 0.5) / 0.5
@@ -118,7 +122,7 @@ class VisionTower(nnx.Module):
         return merged, jax.vmap(lambda params, tap: nnx.merge(graphdef, params)(tap))(mergers, taps)
 
     def _positions(self, vision: VisionInputs) -> Float[Array, "B P D"]:
-        """Bilinear interpolation of the learned table, weights in float32."""
+        """The learned table of position embeddings, interpolated bilinearly, weights in float32."""
         corners = self.pos_embed[...][vision.embed_index].astype(jnp.float32)  # [B, P, 4, D]
         return jnp.einsum("bpcd,bpc->bpd", corners, vision.embed_weight)
 

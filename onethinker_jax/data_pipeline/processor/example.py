@@ -19,7 +19,7 @@ class Example:
     positions: np.ndarray  # int32 [3, T], M-RoPE
     loss_mask: np.ndarray  # bool [T], True where this token is a target
     visual_index: np.ndarray  # int32 [T], merged patch of a placeholder, -1 for text
-    patches: np.ndarray  # uint8 [P, C], C the config's `patch_values`
+    patches: np.ndarray  # uint8 [P, patch_values], of the model's `VisionConfig`
     grids: np.ndarray  # int32 [n, 3], (t, h, w) in patches, in order of appearance
     frame_ids: np.ndarray  # int32 [P]
     coords: np.ndarray  # int32 [P, 2]

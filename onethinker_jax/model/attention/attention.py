@@ -1,13 +1,14 @@
 """Segment-aware attention, for text (causal) and for vision (one segment a frame), by platform.
 
 Softmax runs in float32, and no [T, T] matrix is ever made: on TPUs and GPUs a Pallas flash kernel (`flash.py`),
-elsewhere XLA in chunks of queries (`attention_xla.py`). The platform is that of the mesh in context
+elsewhere XLA in chunks of queries (`xla.py`). The platform is that of the mesh in context
 (`jax.set_mesh`), so that a program can be compiled for a TPU on a machine without one; without a mesh it is
 JAX's default back end.
 
 Departure from Hugging Face: beside its segment every token has a *branch*. Branch 0 is a prefix which all
 branches of its segment see; a token of branch b > 0 sees branch 0 and its own branch only. This lets the G
-samples of one prompt share the prompt's tokens in one row, in training as in decoding.
+samples of one prompt share the prompt's tokens in one row, in training as in decoding. `qwen3_vl.py` has the legend of
+the axis letters.
 """
 
 from functools import partial
@@ -38,9 +39,8 @@ def attention(
     """softmax(q k^T / sqrt(H)) v over the keys that share the query's segment (and branch).
 
     Query heads are grouped over key heads (GQA): head n reads key head n // (N / K). With `causal` a key
-    must not lie after its query in the row. Segment 0 is padding: what it returns has no meaning.
-    `backend` None takes the platform's. Raises ShardingError when the mesh in context does not divide the
-    heads.
+    must not lie after its query in the row. Segment 0 is padding, whose result has no meaning.
+    `backend` None takes the platform's. Raises ShardingError when the mesh in context does not divide the heads.
     """
     backend = platform_backend() if backend is None else backend
     if branch_ids is None:
@@ -71,9 +71,8 @@ def platform_backend() -> Backend:
 
 def _is_ampere_or_later() -> bool:
     """Older NVIDIA chips, which Triton does not compile for, and AMD's (`gfx90a`) are served by XLA."""
-    capability = getattr(
-        jax.devices()[0], "compute_capability", "8.0"
-    )  # no GPU here: one of today's is meant
+    # Without a GPU here the program is compiled for one elsewhere, which is taken to be Ampere or later.
+    capability = getattr(jax.devices()[0], "compute_capability", "8.0")
     return capability.replace(".", "").isdigit() and float(capability) >= 8.0
 
 

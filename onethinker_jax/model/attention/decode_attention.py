@@ -1,9 +1,9 @@
-"""Attention of one new token of every slot: its prompt's keys, its own, and itself, merged by log-sum-exp.
+"""Attention of one new token of every sample slot: its prompt's keys, its own, and itself, merged by log-sum-exp.
 
-The prompt's keys are read once for all samples of it. Both parts of the cache go by in chunks (as in
-FlashDecoding), and a chunk that no slot needs is skipped: what a step costs follows the longest prompt and the
-longest sample that are there, not the capacity for them, although every shape is fixed. The tokens of a prompt that is
-prefilled chunk by chunk meet its keys in the same way (`prefix_attention`).
+A prompt's keys are read once for all samples of it. Both parts of the cache are read in chunks of columns (as in
+FlashDecoding), and a chunk that no sample needs is skipped: the cost of a step follows the longest prompt and the
+longest sample that are there, not the capacity for them, although every shape is fixed. The tokens of a prefill chunk
+meet their prompt's keys in the same way (`prefix_attention`). `qwen3_vl.py` has the legend of the axis letters.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ CHUNK = 256  # columns whose scores are held at once
 
 
 def whole_chunks(entries: int) -> int:
-    """The smallest capacity of at least `entries` that divides into chunks of equal size."""
+    """The smallest number of columns, at least `entries`, that is one chunk or a multiple of CHUNK."""
     return entries if entries <= CHUNK else -(-entries // CHUNK) * CHUNK
 
 
@@ -31,8 +31,8 @@ class Visible:
     """Which entries of a cache a step's queries see."""
 
     prefix: Array  # int32 [R], tokens of each row's prompt that are seen, from the first on
-    suffix: Array  # int32 [R, g], tokens of each slot's sample that are seen: the newest before `column`
-    column: Array  # int32 [], where this step's entry goes; the ring's newest lies before it
+    suffix: Array  # int32 [R, g], tokens of each sample that are seen: the newest before `column`
+    column: Array  # int32 [], of the ring, where this step's entry goes; the newest entry lies before it
 
 
 def decode_attention(
@@ -43,7 +43,7 @@ def decode_attention(
     layer: Int[Array, ""],
     visible: Visible,
 ) -> Float[Array, "R g N H"]:
-    """softmax(q k^T / sqrt(H)) v over the prompt's tokens, the slot's own, and the new token's `key` and `value`.
+    """softmax(q k^T / sqrt(H)) v over the prompt's tokens, the sample's own, and the new token's `key` and `value`.
 
     Query heads are grouped over key heads (GQA): head n reads key head n // (N / K).
     """
@@ -61,9 +61,12 @@ def decode_attention(
 
 
 def prefix_attention(
-    query: Float[Array, "P C N H"], prefix: KeyValues, layer: Int[Array, ""], start: Int[Array, ""]
-) -> Float[Array, "P C N H"]:
-    """softmax(q k^T / sqrt(H)) v of C tokens of each prompt, from column `start` on, over all up to themselves."""
+    query: Float[Array, "B C N H"], prefix: KeyValues, layer: Int[Array, ""], start: Int[Array, ""]
+) -> Float[Array, "B C N H"]:
+    """softmax(q k^T / sqrt(H)) v of tokens `start` to `start` + C of each prompt, each over all up to itself.
+
+    `prefix` [L, B, K, S, H] already holds their keys and values.
+    """
     rows, count, heads, size = query.shape
     kv_heads = prefix.key.shape[2]
     groups = heads // kv_heads
@@ -121,9 +124,9 @@ def _scan_chunks(
     seen: Callable[[Array], Array],
     needed: Callable[[Array], Array],
 ) -> OnlineSoftmax:
-    """`query` [*B, q, H] over a layer's keys, chunk by chunk.
+    """The softmax of `query` [*B, Q, H] over a layer's keys, chunk by chunk.
 
-    `seen(columns [C])` broadcasts to the scores [*B, q, C]; `needed(start)` says whether a chunk is looked at.
+    `seen(columns [C])` broadcasts to the scores [*B, Q, C]; `needed(start)` says whether a chunk is looked at.
     """
     size = query.shape[-1]
     chunk = min(CHUNK, part.capacity)

@@ -9,7 +9,7 @@ BRANCHES = 1 << 12  # more than a segment has; segment * BRANCHES + branch must 
 
 
 class Codes(NamedTuple):
-    """What a token is known by: a query sees a key whose code is its `own` or its segment's `shared`."""
+    """Codes of tokens, int32 [B, T]: a query sees a key whose code in `keys` is the query's `own` or `shared`."""
 
     own: Int[Array, "B T"]
     shared: Int[Array, "B T"]
@@ -17,7 +17,10 @@ class Codes(NamedTuple):
 
 
 def token_codes(segments: Int[Array, "B T"], branches: Int[Array, "B T"]) -> Codes:
-    """Padding's queries and keys have codes that nothing else has."""
+    """`own` is segment * BRANCHES + branch, `shared` that of branch 0; padding's codes match no others.
+
+    `segments` count from 0 (padding), `branches` from 0 to BRANCHES - 1.
+    """
     shared = segments * BRANCHES
     own = shared + branches
     real = segments > 0
@@ -32,9 +35,10 @@ def block_meetings(
     key_block: int,
     causal: bool,
 ) -> Bool[Array, "B Q S"]:
-    """Which query blocks can see which key blocks, judged by the range of ids in each: never too few.
+    """Which of Q query blocks can see which of S key blocks, judged by the range of ids in each block.
 
-    T is a multiple of both block sizes.
+    Some of these pairs may see nothing after all; none that sees something is missing. T must be a multiple of
+    both block sizes.
     """
     length = segments.shape[1]
     most = jnp.iinfo(jnp.int32).max
@@ -57,14 +61,15 @@ def block_meetings(
 
 
 def kernel_name(part: str, causal: bool) -> str:
-    """`train/program_cost.py` and `plan.py` know the kernels by these names."""
+    """The name of the kernel `part`; `train/cost/program_cost.py` knows the kernels by these names."""
     return f"attention_{part}_{'causal' if causal else 'full'}"
 
 
 def kernel_cost(query: Array, key: Array, length: int, *, products: int, causal: bool) -> dict[str, int]:
-    """Of `pallas.CostEstimate`, as if every row were one segment: `products` matrix products over all pairs.
+    """The fields of a `pallas.CostEstimate`, as if every row were one segment of `length` tokens.
 
-    `query` and `key` have the head size last, their other axes in any order.
+    A kernel makes `products` matrix products over all pairs of a query and a key. `query` and `key` have the head
+    size last, their other axes in any order.
     """
     size = query.shape[-1]
     pairs = query.size // size * length // (2 if causal else 1)

@@ -2,7 +2,8 @@
 
 A program holds one *outer* block (of queries; for dk and dv of keys) and loops over the *inner* blocks that it can
 meet, by a list made on the device from the ids (`Visits`). A row of many short segments (the frames of a video)
-or of branches (the samples of a prompt) thus costs what its own blocks cost.
+or of branches (the samples of a prompt) thus costs what its own blocks cost. `qwen3_vl.py` has the legend of the axis
+letters; O and I are outer and inner blocks.
 
 Arrays stay as the model has them, [B, T, heads, H]: a key head is read where it lies by all of its query heads.
 T is padded to whole blocks where it must; the head size is padded to a power of two in the chip only. Scores,
@@ -42,9 +43,9 @@ KEY_GRADIENTS = Tiles(outer=128, inner=64, warps=8, stages=2)
 
 
 class Visits(NamedTuple):
-    """The inner blocks that each outer block meets."""
+    """The numbers of the inner blocks that each outer block meets, and how many these are."""
 
-    blocks: Int[Array, "B O I"]  # of the last axis the first `counts` are in use
+    blocks: Int[Array, "B O I"]  # along the last axis the first `counts` are in use
     counts: Int[Array, "B O"]
 
 
@@ -58,7 +59,7 @@ def forward(
     causal: bool,
     interpret: bool,
 ) -> tuple[Float[Array, "B T N H"], tuple[Array, ...]]:
-    """Mixed values, and what `backward` needs: beside the arguments, log2 of each query's sum of exponentials."""
+    """Attention's result, and what `backward` needs: the arguments, and log2 of each query's sum of exponentials."""
     tiles = _fit(FORWARD, query)
     length, size = query.shape[1], query.shape[3]
     arrays = [_pad(x, tiles, axis=1) for x in (query, key, value)]
@@ -87,7 +88,7 @@ def forward(
 def backward(
     saved: tuple[Array, ...], gradient: Float[Array, "B T N H"], *, causal: bool, interpret: bool
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-    """Gradients of query, key and value from that of `forward`'s first result."""
+    """Gradients of query, key and value; `gradient` is that of `forward`'s first result."""
     query, key, value, segments, branches, out, logsumexp = saved
     delta = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1).swapaxes(1, 2)
     statistics = (logsumexp, delta)
@@ -138,7 +139,7 @@ def _key_gradients(
     causal: bool,
     interpret: bool,
 ) -> tuple[Array, Array]:
-    """Here a key block is held, and loops over its query blocks and over the heads that share the key."""
+    """A program holds a key block, and loops over its query blocks and over the heads that share the key."""
     query, key = arrays[:2]
     tiles = _fit(KEY_GRADIENTS, query)
     settings = _settings("key_gradients", tiles, query, key, products=4, causal=causal, interpret=interpret)
@@ -173,16 +174,16 @@ def _forward_kernel(
 
     def meet(step: Array, state: OnlineSoftmax) -> OnlineSoftmax:
         start = blocks[step] * tiles.inner
-        place = pl.ds(start, tiles.inner)
-        keys = codes[place][None]
+        tokens = pl.ds(start, tiles.inner)
+        keys = codes[tokens][None]
         seen = (own == keys) | (common == keys)
         if causal:
-            seen &= _places(first, tiles.outer)[:, None] >= _places(start, tiles.inner)[None]
-        scores = _dot(queries, _load(key.at[place], size), 1, 1) * (LOG2_E * size**-0.5)
+            seen &= _positions(first, tiles.outer)[:, None] >= _positions(start, tiles.inner)[None]
+        scores = _dot(queries, _load(key.at[tokens], size), 1, 1) * (LOG2_E * size**-0.5)
         scores = jnp.where(seen, scores, NEGATIVE)
 
         def mix(p: Array) -> Array:
-            values = _load(value.at[place], size)
+            values = _load(value.at[tokens], size)
             return _dot(p.astype(values.dtype), values, 1, 0)
 
         return update(state, scores, mix, jnp.exp2)
@@ -207,14 +208,14 @@ def _query_gradient_kernel(
 
     def meet(step: Array, total: Array) -> Array:
         start = blocks[step] * tiles.inner
-        place = pl.ds(start, tiles.inner)
-        held, keys = _load(key.at[place], size), codes[place][None]
+        tokens = pl.ds(start, tiles.inner)
+        held, keys = _load(key.at[tokens], size), codes[tokens][None]
         seen = (own == keys) | (common == keys)
         if causal:
-            seen &= _places(first, tiles.outer)[:, None] >= _places(start, tiles.inner)[None]
+            seen &= _positions(first, tiles.outer)[:, None] >= _positions(start, tiles.inner)[None]
         scores = jnp.where(seen, _dot(queries, held, 1, 1) * (LOG2_E * size**-0.5), NEGATIVE)
         weights = jnp.exp2(scores - logsumexp)
-        slope = weights * (_dot(gradients, _load(value.at[place], size), 1, 1) - delta)
+        slope = weights * (_dot(gradients, _load(value.at[tokens], size), 1, 1) - delta)
         return total + _dot(slope.astype(held.dtype), held, 1, 0)
 
     nothing = jnp.zeros((tiles.outer, _columns(size)), jnp.float32)
@@ -232,14 +233,14 @@ def _key_gradients_kernel(
     def meet(step: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         key_sum, value_sum = sums
         start, head = blocks[jax.lax.div(step, shared)] * tiles.inner, jax.lax.rem(step, shared)
-        place = pl.ds(start, tiles.inner)
-        queries, gradients = _load(query.at[place, head], size), _load(gradient.at[place, head], size)
-        seen = (own[place][None] == codes) | (common[place][None] == codes)
+        tokens = pl.ds(start, tiles.inner)
+        queries, gradients = _load(query.at[tokens, head], size), _load(gradient.at[tokens, head], size)
+        seen = (own[tokens][None] == codes) | (common[tokens][None] == codes)
         if causal:
-            seen &= _places(start, tiles.inner)[None] >= _places(first, tiles.outer)[:, None]
+            seen &= _positions(start, tiles.inner)[None] >= _positions(first, tiles.outer)[:, None]
         scores = jnp.where(seen, _dot(keys, queries, 1, 1) * (LOG2_E * size**-0.5), NEGATIVE)
-        weights = jnp.exp2(scores - logsumexp[head, place][None])
-        slope = weights * (_dot(values, gradients, 1, 1) - delta[head, place][None])
+        weights = jnp.exp2(scores - logsumexp[head, tokens][None])
+        slope = weights * (_dot(values, gradients, 1, 1) - delta[head, tokens][None])
         value_sum += _dot(weights.astype(gradients.dtype), gradients, 1, 0)
         key_sum += _dot(slope.astype(queries.dtype), queries, 1, 0)
         return key_sum, value_sum
@@ -250,8 +251,8 @@ def _key_gradients_kernel(
     _store(value_out, value_sum, size)
 
 
-def _places(start: Array, count: int) -> Array:
-    """In the row, of a block's tokens."""
+def _positions(start: Array, count: int) -> Array:
+    """Positions in the row of a block's tokens."""
     return start + jnp.arange(count, dtype=jnp.int32)
 
 
@@ -316,7 +317,7 @@ def _visit_specs(tiles: Tiles, padded: int) -> list[pl.BlockSpec]:
 
 
 def _query_specs(tiles: Tiles, query: Array, key: Array) -> tuple[pl.BlockSpec, ...]:
-    """Of outer and inner ids, queries, keys and statistics, where a query block is held."""
+    """Block specs of outer and inner ids, queries, keys and statistics, of programs that hold a query block."""
     _, padded, heads, size = query.shape
     shared = heads // key.shape[2]
     return (
@@ -331,7 +332,7 @@ def _query_specs(tiles: Tiles, query: Array, key: Array) -> tuple[pl.BlockSpec, 
 def _settings(
     part: str, tiles: Tiles, query: Array, key: Array, *, products: int, causal: bool, interpret: bool
 ) -> dict[str, Any]:
-    """Of every `pallas_call`."""
+    """The arguments that every `pallas_call` here takes."""
     return {
         "compiler_params": plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
         "cost_estimate": pl.CostEstimate(

@@ -6,7 +6,8 @@ many short segments (the frames of a video) or of branches (the samples of a pro
 cost, and no step is spent on skipping the others.
 
 Layout inside: query [B, N, T, H], key and value [B, K, T, H]; the head size is padded to whole lanes (128) and
-T to whole blocks. Scores, softmax and sums are float32.
+T to whole blocks. Scores, softmax and sums are float32. `qwen3_vl.py` has the legend of the axis letters; O and I are
+outer and inner blocks, W entries of a work list.
 """
 
 from functools import partial
@@ -27,7 +28,7 @@ FIRST, LAST = 1, 2  # bits of `WorkList.edges`
 
 
 class WorkList(NamedTuple):
-    """Pairs of blocks that can meet, those of one accumulator behind one another; int32 [W] each but `count`."""
+    """Pairs of blocks that can meet, those of one accumulator behind one another; all but `count` are int32 [W]."""
 
     rows: Array
     outer: Array  # the block that accumulates: of queries, or for dk and dv of keys
@@ -37,7 +38,7 @@ class WorkList(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """`flash.token_codes` as the kernels read them."""
+    """`flash_blocks.token_codes` as the kernels read them."""
 
     queries_down: Array  # int32 [B, T, 2], own and shared, along sublanes
     queries_across: Array  # int32 [B, 2, T], the same along lanes
@@ -55,7 +56,7 @@ def forward(
     causal: bool,
     interpret: bool,
 ) -> tuple[Float[Array, "B T N H"], tuple[Array, ...]]:
-    """Mixed values, and what `backward` needs: arrays in the kernels' layout."""
+    """Attention's result, and what `backward` needs: arrays in the kernels' layout."""
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     out, logsumexp = _attend(query, key, value, segments, branches, causal=causal, interpret=interpret)
     return out.swapaxes(1, 2), (query, key, value, segments, branches, out, logsumexp)
@@ -64,7 +65,7 @@ def forward(
 def backward(
     saved: tuple[Array, ...], gradient: Float[Array, "B T N H"], *, causal: bool, interpret: bool
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-    """Gradients of query, key and value from that of `forward`'s first result."""
+    """Gradients of query, key and value; `gradient` is that of `forward`'s first result."""
     query, key, value, segments, branches, out, logsumexp = saved
     gradient = gradient.swapaxes(1, 2)
     length, size = query.shape[2:]
@@ -93,7 +94,7 @@ def _attend(
     causal: bool,
     interpret: bool,
 ) -> tuple[Float[Array, "B N T H"], Float[Array, "B N T"]]:
-    """Mixed values, and the log of each query's sum of exponentials (float32)."""
+    """Attention's result, and the log of each query's sum of exponentials (float32)."""
     length, size = query.shape[2:]
     block = _block(length)
     query, key, value = (_pad(x, block) for x in (query, key, value))
@@ -166,7 +167,7 @@ def _key_gradients(
     scale: float,
     interpret: bool,
 ) -> tuple[Array, Array]:
-    """Here a key block accumulates, over its query blocks and over the heads that share the key."""
+    """A key block accumulates, over its query blocks and over the heads that share the key."""
     query, key, value = arrays[:3]
     lanes = query.shape[3]
     shared = query.shape[1] // key.shape[1]
@@ -282,7 +283,7 @@ def _seen(query_codes, key_codes, query_block, key_block, causal: bool) -> Bool[
 
 
 def _positions(number: Array, shape: tuple[int, ...], axis: int) -> Array:
-    """Places in the row of a block's tokens, along `axis` of the scores."""
+    """Positions in the row of a block's tokens, along `axis` of the scores."""
     return number * shape[axis] + jax.lax.broadcasted_iota(jnp.int32, shape, axis)
 
 
@@ -298,16 +299,19 @@ def _column(statistics) -> Array:
 
 
 def _work_list(meetings: Bool[Array, "B O I"]) -> WorkList:
-    """The pairs in order of (row, outer, inner); an outer block that meets none gets one, to be written at all."""
+    """The pairs in order of (row, outer, inner).
+
+    An outer block that meets none gets one pair all the same, because its result must be written.
+    """
     _, outers, inners = meetings.shape
     lonely = ~meetings.any(-1, keepdims=True)
     meetings |= lonely & (jnp.arange(inners) == 0)
     found = jnp.nonzero(meetings.reshape(-1), size=meetings.size, fill_value=0)[0].astype(jnp.int32)
     group = found // inners
     count = meetings.sum(dtype=jnp.int32)
-    place = jnp.arange(meetings.size, dtype=jnp.int32)
-    first = (place == 0) | (group != jnp.roll(group, 1))
-    last = (place == count - 1) | (group != jnp.roll(group, -1))
+    entry = jnp.arange(meetings.size, dtype=jnp.int32)
+    first = (entry == 0) | (group != jnp.roll(group, 1))
+    last = (entry == count - 1) | (group != jnp.roll(group, -1))
     edges = FIRST * first.astype(jnp.int32) + LAST * last.astype(jnp.int32)
     return WorkList(group // outers, group % outers, found % inners, edges, count)
 
@@ -321,7 +325,7 @@ def _codes(segments: Array, branches: Array) -> Codes:
 def _specs(
     block: int, lanes: int, shared: int
 ) -> tuple[list[pl.BlockSpec], pl.BlockSpec, pl.BlockSpec, pl.BlockSpec]:
-    """Of codes (queries down, keys across), queries, keys and statistics, where query blocks accumulate."""
+    """Block specs of codes (queries down, keys across), queries, keys and statistics; query blocks accumulate."""
     queries_down = pl.BlockSpec((None, block, 2), lambda n, w, rows, outer, inner, _: (rows[w], outer[w], 0))
     keys_across = pl.BlockSpec((None, 1, block), lambda n, w, rows, outer, inner, _: (rows[w], 0, inner[w]))
     queries = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n, outer[w], 0))

@@ -1,10 +1,11 @@
-"""The KV cache of decoding: a prompt's keys and values once a row, each sample's own once a slot.
+"""The KV cache of decoding: a prompt's keys and values once, and each of its samples' own beside them.
 
-Each of the R rows holds one prompt and has g slots, one for each sample of it that is decoded now. Heads come before
-positions and keys are transposed, so that every product with the cache is a dense batched one of row-major matrices (on
-a CPU two to three times faster than with positions first). A slot's own entries lie in a ring of columns that all
-slots write together: each step writes one column, by one in-place update, although samples differ in length; the
-newest n columns are those of a sample of n tokens.
+Each of the R rows is a prompt slot; it has g sample slots, one for each sample of its prompt that is decoded now. Heads
+come before columns and keys are transposed, so that every product with the cache is a dense batched one of row-major
+matrices (on a CPU two to three times faster than with columns first). The samples' own entries lie in a ring of U
+columns that all sample slots write together: each step writes one column, by one in-place update, although samples
+differ in length. The entries of a sample of n tokens are the newest n columns of its slot. `qwen3_vl.py` has the legend
+of the axis letters.
 """
 
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from onethinker_jax.model.sharding import BATCH_AXES, constrain
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KeyValues:
-    """Keys and values of every layer; the axes * are [R] or [P] for prompts, [R, g] for samples.
+    """Keys and values of every layer; the axes * are [R] or [B] for prompts, [R, g] for samples.
 
-    An int8 key or value is multiplied by its scale; each token and head has one scale for keys and one for values.
+    Here T counts columns. An int8 key or value is multiplied by its scale; each token and head has one scale for its
+    key and one for its value.
     """
 
     key: Array  # [L, *, K, H, T]
@@ -32,15 +34,15 @@ class KeyValues:
 
     @property
     def capacity(self) -> int:
-        """T."""
+        """T, columns."""
         return self.key.shape[-1]
 
     def put(
         self, new: "KeyValues", start: Int[Array, ""], layer: Int[Array, ""] | None = None
     ) -> "KeyValues":
-        """`new`, of fewer tokens, written over these from `start` on, in place where the compiler can.
+        """These with `new`, which has fewer columns, written over them from column `start` on.
 
-        With `layer` it holds that one alone.
+        The update is in place where the compiler can. With `layer`, `new` holds that layer alone.
         """
 
         def update(old: Array | None, part: Array | None, axis: int) -> Any:
@@ -61,7 +63,7 @@ class KeyValues:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KVCache:
-    """What R rows of g slots are decoded from."""
+    """What the samples in R prompt slots of g sample slots are decoded from."""
 
     prefix: KeyValues  # [L, R, K, S, H], the prompts'
     suffix: KeyValues  # [L, R, g, K, U, H], the samples' own, a ring of U columns
@@ -73,16 +75,16 @@ class KVCache:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prefilled:
-    """P prompts, computed or being computed, that wait for rows."""
+    """B prompts, computed or being computed, that wait for prompt slots; fields as in `KVCache`."""
 
-    prefix: KeyValues  # [L, P, K, S', H], S' <= S; unquantised where they were computed chunk by chunk
-    length: Array  # int32 [P]
-    next_position: Array  # int32 [P]
-    last_hidden: Array  # [P, D]
+    prefix: KeyValues  # [L, B, K, S', H], S' <= S; unquantised where it is computed chunk by chunk
+    length: Array  # int32 [B]
+    next_position: Array  # int32 [B]
+    last_hidden: Array  # [B, D]
 
 
 def to_cache(key: Float[Array, "L *R T K H"], value: Float[Array, "L *R T K H"], dtype: str) -> KeyValues:
-    """Keys and values as the cache holds them."""
+    """Keys and values as a cache of `dtype` holds them; with int8, quantised symmetrically to [-127, 127]."""
     key, value = (jnp.moveaxis(part, -2, -3) for part in (key, value))
     return _converted(KeyValues(key.swapaxes(-1, -2), value), dtype)
 
@@ -112,7 +114,11 @@ def zeros(shape: tuple[int, ...], dtype: str) -> KeyValues:
 def empty_cache(
     prefix: tuple[int, ...], suffix: tuple[int, ...], *, width: int, kv_dtype: str, compute_dtype: Any
 ) -> KVCache:
-    """A cache of zeros: of prompts [L, R, K, P, H], of samples [L, R, S, K, C, H], and of R hidden states [width]."""
+    """A cache of zeros.
+
+    `prefix` is (L, R, K, S, H) and `suffix` (L, R, g, K, U, H), each in `kv_dtype`; `width` is D, of the hidden states
+    in `compute_dtype`.
+    """
     numbers = jnp.zeros((prefix[1],), jnp.int32)
     return shard_cache(
         KVCache(
@@ -126,7 +132,7 @@ def empty_cache(
 
 
 def shard_cache(cache: KVCache) -> KVCache:
-    """The cache laid over the mesh in context: rows over `data` and `fsdp`, heads over `tensor`."""
+    """The cache sharded over the mesh in context: rows over `data` and `fsdp`, heads over `tensor`."""
     return KVCache(
         _shard(cache.prefix, "tensor"),
         _shard(cache.suffix, None, "tensor"),
@@ -135,7 +141,7 @@ def shard_cache(cache: KVCache) -> KVCache:
 
 
 def shard_prompts(prompts: Prefilled) -> Prefilled:
-    """Prompts laid over the mesh as they are in a cache."""
+    """Prompts sharded over the mesh in context as a cache is."""
     numbers = (prompts.length, prompts.next_position, prompts.last_hidden)
     return Prefilled(_shard(prompts.prefix, "tensor"), *(constrain(x, BATCH_AXES) for x in numbers))
 
@@ -144,8 +150,8 @@ def _shard(part: KeyValues, *axes: str | None) -> KeyValues:
     return jax.tree.map(lambda x: constrain(x, None, BATCH_AXES, *axes), part)
 
 
-def insert(cache: KVCache, prompts: Prefilled, rows: Int[Array, " P"]) -> KVCache:
-    """Each prompt put into its row, in the cache's dtype; one whose row is R, beyond the last, is left out."""
+def insert(cache: KVCache, prompts: Prefilled, rows: Int[Array, " B"]) -> KVCache:
+    """`cache` with each prompt in its row of `rows`, in the cache's dtype; a prompt whose row is R stays out."""
     old, new = cache.prefix, prompts.prefix
     if new.key.dtype != old.key.dtype:
         new = _converted(new, old.key.dtype.name)
@@ -171,7 +177,7 @@ def insert(cache: KVCache, prompts: Prefilled, rows: Int[Array, " P"]) -> KVCach
 
 
 def take_rows(cache: KVCache, rows: Int[Array, " r"]) -> KVCache:
-    """Some of the rows, in the given order."""
+    """A cache of some of the rows, in the given order."""
     prefix, suffix = jax.tree.map(lambda x: x[:, rows], (cache.prefix, cache.suffix))
     return shard_cache(
         KVCache(prefix, suffix, cache.length[rows], cache.next_position[rows], cache.last_hidden[rows])

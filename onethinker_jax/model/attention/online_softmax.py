@@ -10,7 +10,8 @@ and a further block of scores s and values v updates these to
     l' = alpha l + sum p                               acc' = alpha acc + p v
 
 In the end acc / l is the softmax's average of the values, and m + log l the logarithm of the sum of exponentials.
-All of it is float32. The GPU kernels take exponentials and logarithms to base 2 instead.
+All of it is float32. The GPU kernels take exponentials and logarithms to base 2 instead. `qwen3_vl.py` has the
+legend of the axis letters.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ NEGATIVE = -1e30
 
 
 class OnlineSoftmax(NamedTuple):
-    """The softmax of Q queries over the keys seen so far.
+    """m, l and acc of Q queries, over the keys seen so far.
 
     m and l are [*B, Q], or [*B, Q, 1], or, where a TPU keeps them along its lanes, [Q, lanes] of equal numbers.
     """
@@ -36,7 +37,7 @@ class OnlineSoftmax(NamedTuple):
 
 
 def begin(queries: tuple[int, ...], size: int, *, keepdims: bool = True) -> OnlineSoftmax:
-    """The softmax of queries [*B, Q] over no key; values have `size` numbers.  m and l are [*B, Q, 1] by default."""
+    """The softmax of queries [*B, Q] over no key; values have `size` numbers. m and l are [*B, Q, 1] by default."""
     shape = (*queries, 1) if keepdims else queries
     m, l = jnp.full(shape, NEGATIVE, jnp.float32), jnp.zeros(shape, jnp.float32)
     return OnlineSoftmax(m, l, jnp.zeros((*queries, size), jnp.float32))
@@ -64,7 +65,10 @@ def update(
 
 
 def merge(parts: Sequence[OnlineSoftmax]) -> OnlineSoftmax:
-    """The softmax over the keys of all `parts`, none of which has a key of another's."""
+    """The softmax over the keys of all `parts`; no key may be in two parts.
+
+    m' = max_i m_i, l' = sum_i exp(m_i - m') l_i, and acc' likewise.
+    """
     m = reduce(jnp.maximum, (part.m for part in parts))
     alphas = [jnp.exp(part.m - m) for part in parts]
     l = sum(part.l * alpha for part, alpha in zip(parts, alphas, strict=True))
@@ -73,5 +77,5 @@ def merge(parts: Sequence[OnlineSoftmax]) -> OnlineSoftmax:
 
 
 def column(numbers: Array, like: Array) -> Array:
-    """One number a query, to be broadcast along the last axis of `like`, which has a row a query."""
+    """`numbers`, one a query, with a last axis of 1, to be broadcast along the last axis of `like`."""
     return numbers[..., None] if numbers.ndim < like.ndim else numbers[..., :1]

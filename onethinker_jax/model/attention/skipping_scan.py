@@ -12,9 +12,9 @@ def skipping_scan(
     carry: Any,
     nothing: Any,
     parts: Any,
-    needed: Bool[Array, " n"],
+    needed: Bool[Array, " parts"],
 ) -> tuple[Any, Any]:
-    """`jax.lax.scan(body, carry, parts)`; a part that is not needed leaves the carry and gives `nothing`."""
+    """`jax.lax.scan(body, carry, parts)`; a part that is not needed leaves `carry` as it is, its result `nothing`."""
 
     def maybe(carry: Any, one: tuple[Any, Array]) -> tuple[Any, Any]:
         part, needed = one

@@ -1,8 +1,9 @@
 """Attention in plain XLA with bounded memory, for every platform; segments and branches as in `attention.py`.
 
 As in FlashAttention (arXiv 2205.14135) queries meet keys chunk by chunk, so no [T, T] scores are ever held, and
-scores are made anew in the backward pass. A pair of chunks is skipped where nothing is seen in any row: later
-tokens, other segments, other branches. Softmax runs in float32.
+the backward pass computes scores a second time. A pair of chunks is skipped where no query of the one sees a key of
+the other in any row: later tokens, other segments, other branches. Softmax runs in float32. `qwen3_vl.py` has the
+legend of the axis letters.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
 from onethinker_jax.model.attention.skipping_scan import skipping_scan
 
-# Segment and branch int32 [B, T], and place int32 [1, T], of tokens.
+# Segment int32 [B, T], branch int32 [B, T] and position in the row int32 [1, T] of tokens.
 Ids = tuple[Array, Array, Array]
 
 CHUNK = 128  # most queries, and keys, whose scores are held at once
@@ -31,10 +32,10 @@ def attention(
     *,
     causal: bool,
 ) -> Float[Array, "B T N H"]:
-    """As `attention.attention`."""
+    """softmax(q k^T / sqrt(H)) v over the keys that a query sees, as `attention.attention` defines it."""
     rows, length, heads, size = query.shape
     kv_heads = key.shape[2]
-    if missing := -length % _chunk(length):  # whole chunks, filled up with a segment of nobody's
+    if missing := -length % _chunk(length):  # whole chunks; segment -1 sees and is seen by nothing else
         query, key, value = (jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))) for x in (query, key, value))
         segment_ids = jnp.pad(segment_ids, ((0, 0), (0, missing)), constant_values=-1)
         branch_ids = jnp.pad(branch_ids, ((0, 0), (0, missing)))
@@ -46,14 +47,14 @@ def attention(
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _grouped(
-    query: Float[Array, "B K R T H"],
+    query: Float[Array, "B K J T H"],
     key: Float[Array, "B K T H"],
     value: Float[Array, "B K T H"],
     segments: Int[Array, "B T"],
     branches: Int[Array, "B T"],
     causal: bool,
-) -> Float[Array, "B K R T H"]:
-    """Attention with R query heads to a key head."""
+) -> Float[Array, "B K J T H"]:
+    """Attention with J query heads to a key head."""
     return _forward(query, key, value, segments, branches, causal)[0]
 
 
@@ -124,25 +125,25 @@ def _ids(segments: Int[Array, "B T"], branches: Int[Array, "B T"]) -> Ids:
 
 
 def _ids_part(ids: Ids, number: Array, count: int) -> Ids:
-    """Those of a chunk."""
+    """The ids of chunk `number` of `count`."""
     segment, branch, at = (_part(x[..., None], number, count)[..., 0] for x in ids)
     return segment, branch, at
 
 
-def _seen(mine: Ids, others: Ids, causal: bool) -> Bool[Array, "B C D"]:
-    """Which of the D keys the C queries see."""
+def _seen(mine: Ids, others: Ids, causal: bool) -> Bool[Array, "B Q S"]:
+    """Which of S keys Q queries see."""
     segment, branch, at = (x[:, :, None] for x in mine)
     other_segment, other_branch, other_at = (x[:, None] for x in others)
     seen = (segment == other_segment) & ((other_branch == 0) | (branch == other_branch))
     return seen & (at >= other_at) if causal else seen
 
 
-def _needed(ids: Ids, causal: bool) -> Bool[Array, "n n"]:
+def _needed(ids: Ids, causal: bool) -> Bool[Array, "chunks chunks"]:
     """Whether a chunk of queries sees anything of a chunk of keys, in any row; each sees itself."""
     rows, length = ids[0].shape
     count = length // _chunk(length)
 
-    def sees(mine: Array) -> Bool[Array, "B n"]:
+    def sees(mine: Array) -> Bool[Array, "B chunks"]:
         seen = _seen(_ids_part(ids, mine, count), ids, causal)
         return seen.reshape(rows, -1, count, length // count).any((1, 3))
 
@@ -150,8 +151,8 @@ def _needed(ids: Ids, causal: bool) -> Bool[Array, "n n"]:
     return jax.lax.map(sees, jnp.arange(count)).any(1) | jnp.eye(count, dtype=bool)
 
 
-def _scan(block: Callable[..., Any], carry: Any, nothing: Any, needed: Bool[Array, " n"]) -> Any:
-    """A scan over the numbers of the chunks that are needed, which of a single one is no loop."""
+def _scan(block: Callable[..., Any], carry: Any, nothing: Any, needed: Bool[Array, " chunks"]) -> Any:
+    """A scan over the numbers of the chunks that are needed; where there is one chunk in all, no loop."""
     if len(needed) == 1:
         carry, given = block(carry, jnp.int32(0))
         return carry, jax.tree.map(lambda x: x[None], given)
@@ -165,28 +166,28 @@ def _part(x: Array, number: Array, count: int) -> Array:
 
 
 def _join(parts: Array, axis: int) -> Array:
-    """Chunks stacked on a first axis, back to one T axis."""
+    """Chunks stacked on a first axis, joined along `axis` to one T axis."""
     whole = jnp.moveaxis(parts, 0, axis)
     return whole.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 2 :])
 
 
 def _scores(
-    part: Float[Array, "B K R C H"], keys: Float[Array, "B K C H"], seen: Bool[Array, "B C C"]
-) -> Float[Array, "B K R C C"]:
+    part: Float[Array, "B K J Q H"], keys: Float[Array, "B K S H"], seen: Bool[Array, "B Q S"]
+) -> Float[Array, "B K J Q S"]:
     """Float32, NEGATIVE where a key must not be seen."""
     scores = _matmul(part, keys.swapaxes(-1, -2)) * part.shape[-1] ** -0.5
     return jnp.where(seen[:, None, None], scores, NEGATIVE)
 
 
-def _matmul(heads: Float[Array, "B K R C X"], shared: Float[Array, "B K X Y"]) -> Float[Array, "B K R C Y"]:
-    """All R * C rows of a key head against one matrix, in float32: a layout every back end is fast at."""
+def _matmul(heads: Float[Array, "B K J Q X"], shared: Float[Array, "B K X Y"]) -> Float[Array, "B K J Q Y"]:
+    """All J * Q rows of a key head times one matrix, in float32: a layout that every back end is fast at."""
     rows, kv_heads, groups, count, inner = heads.shape
     flat = heads.reshape(rows, kv_heads, groups * count, inner)
     out = jnp.matmul(flat, shared, preferred_element_type=jnp.float32)
     return out.reshape(rows, kv_heads, groups, count, -1)
 
 
-def _outer(left: Float[Array, "B K R C X"], right: Float[Array, "B K R C Y"]) -> Float[Array, "B K X Y"]:
-    """left^T right, summed over the R * C rows of a key head, in float32."""
+def _outer(left: Float[Array, "B K J Q X"], right: Float[Array, "B K J Q Y"]) -> Float[Array, "B K X Y"]:
+    """left^T right, summed over the J * Q rows of a key head, in float32."""
     flat = (x.reshape(*x.shape[:2], -1, x.shape[-1]) for x in (left, right))
     return jnp.einsum("bkrx,bkry->bkxy", *flat, preferred_element_type=jnp.float32)

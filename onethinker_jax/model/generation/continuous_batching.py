@@ -1,8 +1,10 @@
-"""The host's part of sampling: which prompt is in which row and which sample in which slot, between decode blocks.
+"""The host's part of sampling: between decode blocks it gives prompt slots and sample slots their next work.
 
-A slot whose sample has ended takes the next waiting sample of its row's prompt; a row without samples takes the next
-prompt, which was prefilled behind the decode blocks before: whole behind one, or a chunk behind each. When nothing
-waits, few rows that are left go on in a smaller batch. All shapes are fixed: after `warm_up` nothing compiles.
+A sample slot whose sample has ended takes the next waiting sample of its prompt. A prompt slot without samples takes
+the next prompt, which was prefilled behind earlier decode blocks: whole behind one, or a chunk behind each. When
+nothing waits and few prompt slots are in use, these go on in a smaller batch. All shapes are fixed: after `warm_up`
+nothing compiles. A row is a prompt slot of the cache, a slot is a sample slot. `qwen3_vl.py` has the legend of the axis
+letters.
 """
 
 import heapq
@@ -25,9 +27,9 @@ from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding, shard_rows
 from onethinker_jax.model.vision import patch_values
 
 EndReason = Literal["stop", "length", "stop_string"]
-REFILL = 8  # a decode block ends early when one in REFILL of its rows, or of its samples, can be replaced
+REFILL = 8  # a decode block ends early when one in REFILL of its rows, or of its slots, can be refilled
 
-# Token ids of a sample and how many were known before -> how many of them to keep, None: none is a stop.
+# Token ids of a sample, and the number that was looked at before -> how many to keep; None: nothing ends the sample.
 FindStop = Callable[[np.ndarray, int], int | None]
 
 
@@ -35,9 +37,10 @@ FindStop = Callable[[np.ndarray, int], int | None]
 class Prompts:
     """The prompts of a call: their sizes, and a way to stack some of them in arrays of a bucket's size.
 
-    Sizes are read in turn, `ahead` of the prompts that are prefilled, or all at once. Of the prompts that are read
-    and wait, the largest are prefilled first; each is stacked once. Of prompts dealt out to processes these are every
-    `stride`-th from number `first`: a sample's key is folded from the number that its prompt has among all.
+    Sizes are read in turn, at most `ahead` before the prompts that are prefilled, or all at once. Among the prompts
+    that have been read and wait, the largest are prefilled first; each is stacked once. Where prompts are dealt out to
+    processes, this process has every `stride`-th from number `first`: a sample's key is folded from the number that
+    its prompt has among all.
     """
 
     sizes: Iterable[tuple[int, int] | None]  # (tokens, patches) of each number; None: there is no such prompt
@@ -61,7 +64,7 @@ class Completion:
 
 
 class ContinuousBatching:
-    """Samples for prompts of any number, in rows and slots of fixed number."""
+    """Samples for any number of prompts, by a fixed number of prompt slots and sample slots."""
 
     def __init__(
         self,
@@ -72,9 +75,9 @@ class ContinuousBatching:
         *,
         lazy: bool = False,
     ):
-        """With `lazy` a program is compiled when it is first needed, else all are by the first call.
+        """With `lazy` a program is compiled when it is first needed, else the first call compiles all.
 
-        Raises ShardingError when the mesh's data shards do not divide the rows or the prefill rows.
+        Raises ShardingError when the mesh's data shards do not divide `prompt_slots` or `prefill_rows`.
         """
         self.sampling, self.shape, self.mesh = sampling, shape, mesh
         self.programs = make_programs(graphdef, sampling, shape)
@@ -155,7 +158,7 @@ class ContinuousBatching:
         self._warm = True
 
     def _bucket(self, tokens: int, patches: int) -> int:
-        """The smallest bucket that a prompt fits in. Raises ValueError when it fits in none."""
+        """The number of the smallest bucket that a prompt fits in. Raises ValueError when it fits in none."""
         for number, (most_tokens, most_patches) in enumerate(self.shape.prompt_buckets):
             if tokens <= most_tokens and patches <= most_patches:
                 return number
@@ -164,7 +167,10 @@ class ContinuousBatching:
         )
 
     def _stage(self, params: nnx.State, prompts: Prompts, waiting: "_Waiting") -> "_Staged":
-        """The next waiting prompts, in the bucket of the largest; those missing are the last one again."""
+        """The next waiting prompts, padded to the bucket of the largest, and their prefill.
+
+        Where fewer than `prefill_rows` wait, the last one fills the other rows too.
+        """
         size = self.shape.prefill_rows
         taken = waiting.take(size)
         numbers = [one.number for one in taken]
@@ -176,7 +182,7 @@ class ContinuousBatching:
     def _prefill(
         self, params: nnx.State, prompts: Prompts, numbers: list[int], bucket: tuple[int, int], longest: int
     ) -> Iterator[Prefilled]:
-        """The prompts after each dispatch: one for them whole, or one for their media and then one a chunk."""
+        """The prompts after each dispatch: one prefills them whole, or one their media and then one each chunk."""
 
         def arrays() -> Any:
             stacked: Any = prompts.stack(numbers, *bucket)
@@ -192,15 +198,15 @@ class ContinuousBatching:
             yield computed
 
     def _insert(self, cache: KVCache, staged: "_Staged", free: np.ndarray, table: "_Table") -> KVCache:
-        """As many staged prompts as there are free rows."""
+        """The cache with staged prompts in its free rows, as many as there are of both."""
         rows = np.full(self.shape.prefill_rows, self.shape.prompt_slots, np.int32)
-        for position, row in zip(list(staged.numbers), free, strict=False):
-            rows[position] = row
-            table.prompt[row] = staged.numbers.pop(position)
+        for staged_row, row in zip(list(staged.numbers), free, strict=False):
+            rows[staged_row] = row
+            table.prompt[row] = staged.numbers.pop(staged_row)
         return self.programs.insert(cache, staged.whole(), rows)
 
     def _shrink(self, cache: KVCache, table: "_Table") -> KVCache:
-        """Half of the rows as long as the live ones fit in it."""
+        """The cache with half of its rows, or a quarter, where the live rows fit in these."""
         for size in self.sizes:
             if table.live.any(-1).sum() <= size < len(table.prompt):
                 cache = self.programs.take(cache, table.keep(size))
@@ -217,7 +223,7 @@ class _Read:
 
 
 class _Waiting:
-    """The prompts that are not staged yet; it reads `prompts.ahead` of them in advance."""
+    """The prompts that are not staged yet; up to `prompts.ahead` of them are read in advance."""
 
     def __init__(self, prompts: Prompts, bucket: Callable[[int, int], int]):
         self._coming, self._ahead, self._bucket = enumerate(prompts.sizes), prompts.ahead, bucket
@@ -229,12 +235,12 @@ class _Waiting:
         return bool(self._read)
 
     def take(self, count: int) -> list[_Read]:
-        """Up to `count` of the largest."""
+        """Up to `count` prompts, the largest first; they wait no more."""
         self._read_on(self._ahead)
         return [heapq.heappop(self._read)[2] for _ in range(min(count, len(self._read)))]
 
     def _read_on(self, count: int | None) -> None:
-        """Until `count` wait; None: until all are read."""
+        """Reads prompts until `count` wait, or all prompts where `count` is None."""
         while count is None or len(self._read) < count:
             number, size = next(self._coming, (None, None))
             if number is None:
@@ -246,18 +252,20 @@ class _Waiting:
 
 @dataclass
 class _Staged:
-    """Prompts on their way to rows."""
+    """Prompts that are being prefilled, or wait for rows."""
 
     dispatches: Iterator[Prefilled]  # the prompts after each dispatch of their prefill
-    numbers: dict[int, int]  # position in the arrays -> number of the prompt, of those that have no row yet
+    numbers: dict[
+        int, int
+    ]  # row of the prefill -> number of its prompt, for the prompts that wait for a slot
     prompts: Prefilled | None = None
 
     def advance(self) -> None:
-        """One more dispatch, where one is left."""
+        """Makes one more dispatch, where one is left."""
         self.prompts = next(self.dispatches, self.prompts)
 
     def whole(self) -> Prefilled:
-        """The prompts after all dispatches; those that are left are made at once."""
+        """The prompts after all dispatches; those dispatches that are left are made at once."""
         for prompts in self.dispatches:
             self.prompts = prompts
         assert self.prompts is not None
@@ -265,7 +273,7 @@ class _Staged:
 
 
 class _Table:
-    """What is in each row and slot; a row without a prompt has number -1."""
+    """The prompt in each row and the sample in each slot; a row without a prompt has prompt number -1."""
 
     def __init__(self, shape: GenerationShape, samples: int):
         rows, slots = shape.prompt_slots, shape.sample_slots
@@ -276,12 +284,11 @@ class _Table:
         self.token = np.zeros((rows, slots), np.int32)
         self.length = np.zeros((rows, slots), np.int32)
         self.live = np.zeros((rows, slots), bool)
-        self.drawn: dict[
-            tuple[int, int], list[list[np.ndarray]]
-        ] = {}  # of (prompt, sample), a decode block an entry
+        # (prompt, sample) -> tokens and log-probabilities of each decode block
+        self.drawn: dict[tuple[int, int], list[list[np.ndarray]]] = {}
 
     def slots(self, first: int = 0, stride: int = 1) -> Slots:
-        """Copies, as the device may read them later; prompt i is number first + i x stride."""
+        """Copies for the device, which may read them later; prompt i has number first + i x stride among all."""
         prompt = first + stride * self.prompt
         return Slots(prompt, *(x.copy() for x in (self.sample, self.token, self.length, self.live)))
 
@@ -289,7 +296,7 @@ class _Table:
         return np.flatnonzero(self.prompt < 0)
 
     def start_samples(self) -> None:
-        """Waiting samples of the rows' prompts go into free slots."""
+        """Gives free slots the waiting samples of their rows' prompts."""
         waiting = np.where(self.prompt >= 0, self.samples - self.started, 0)
         for row in np.flatnonzero(waiting):
             for slot in np.flatnonzero(~self.live[row])[: waiting[row]]:
@@ -299,7 +306,7 @@ class _Table:
                 self.live[row, slot] = True
 
     def fewest(self, more: bool, sizes: list[int]) -> tuple[np.int32, np.int32]:
-        """At how many live rows, and at how many live slots, a decode block ends: something else is better done."""
+        """The numbers of live rows and of live slots at which a decode block ends, since refilling pays then."""
         rows, slots = int(self.live.any(-1).sum()), int(self.live.sum())
         if more:
             least_rows = rows - max(rows // REFILL, 1)
@@ -309,7 +316,7 @@ class _Table:
         return np.int32(least_rows), np.int32(slots - max(slots // REFILL, 1) if some_wait else 0)
 
     def keep(self, count: int) -> np.ndarray:
-        """`count` rows stay, the live ones first; their numbers until now."""
+        """Keeps `count` rows, the live ones first; returns the numbers that these rows had."""
         chosen = np.argsort(~self.live.any(-1), kind="stable")[:count].astype(np.int32)
         for name in ("prompt", "started", "sample", "token", "length", "live"):
             setattr(self, name, getattr(self, name)[chosen])
@@ -318,7 +325,7 @@ class _Table:
     def take_in(
         self, decode_block: DecodeBlock, sampling: SamplingConfig, find_stop: FindStop | None
     ) -> list[Completion]:
-        """What a decode block drew; returns the samples that ended, whose slots (and rows) are free now."""
+        """Adds what a decode block drew; returns the samples that ended, and frees their slots (and rows)."""
         finished = []
         for row, slot in np.argwhere(self.live):
             known, length = int(self.length[row, slot]), int(decode_block.length[row, slot])
@@ -347,7 +354,7 @@ class _Table:
 def _padding(
     values: int, nothing: Sequence[int], tokens: int, patches: int
 ) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
-    """Padding in the shapes of prompts; a patch has `values` numbers."""
+    """Prompts of padding alone, in the shapes of prompts; a patch has `values` numbers."""
     rows = len(nothing)
     no_token, no_patch = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
     vision = VisionInputs(

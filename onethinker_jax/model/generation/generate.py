@@ -1,9 +1,10 @@
-"""The device's part of sampling: prompts are prefilled, put into rows of a cache, and decoded block by block.
+"""The device's part of sampling: prompts are prefilled, put into prompt slots of a cache, and decoded in blocks.
 
 A prompt's vision tower and prefill run once, its keys and values are stored once, and a decode step reads them once
-for all samples of it. Prompts are prefilled whole, in one dispatch, or in chunks of some tokens: media and
-embeddings first, then a dispatch a chunk. A decode block is one dispatch of up to `decode_block` tokens a slot;
-it ends early when enough of its slots have; the host (`continuous_batching.py`) then gives them other samples.
+for all samples of it. Prompts are prefilled whole, in one dispatch, or in chunks of `prefill_chunk_tokens`: media and
+embeddings first, then a dispatch a chunk. A decode block is one dispatch of up to `decode_block` tokens a sample slot.
+It ends early when enough slots are free; the host (`continuous_batching.py`) then gives these other samples. A row of
+the arrays is a prompt slot. `qwen3_vl.py` has the legend of the axis letters.
 """
 
 from collections.abc import Callable
@@ -41,18 +42,22 @@ class GenerationShape:
     prompt_slots: int  # R, prompts decoded together
     sample_slots: int  # g, samples of a prompt decoded together
     prompt_buckets: tuple[tuple[int, int], ...]  # (tokens, patches) of padded prompts, smallest first
-    prefill_rows: int  # P, prompts prefilled together
-    decode_block: int = 32  # most tokens a slot draws in one dispatch
-    halvings: int = 2  # how often few rows that are left are halved; each costs a decode step to compile
+    prefill_rows: int  # B, prompts prefilled together
+    decode_block: int = 32  # most tokens that a sample slot draws in one dispatch
+    # How often the prompt slots are halved when few are in use; each halving costs a decode step to compile.
+    halvings: int = 2
     kv_dtype: str = "float32"  # or bfloat16, int8
-    prefill_chunk_tokens: int | None = None  # most of a prompt that are computed in one dispatch; None: all
+    prefill_chunk_tokens: int | None = None  # most tokens of a prompt computed in one dispatch; None: all
 
     def chunk_size(self, tokens: int) -> int:
-        """C, tokens in a chunk of prompts that are padded to so many."""
+        """C, tokens in a chunk of prompts that are padded to `tokens`."""
         return min(self.prefill_chunk_tokens or tokens, tokens)
 
     def chunk_starts(self, tokens: int, longest: int) -> list[int]:
-        """Where the chunks of prompts up to `longest` start; one that would reach beyond `tokens` ends there."""
+        """The first tokens of the chunks of prompts of up to `longest` tokens, padded to `tokens`.
+
+        A chunk that would reach beyond `tokens` ends there, and so computes some tokens a second time.
+        """
         chunk = self.chunk_size(tokens)
         return [min(start, tokens - chunk) for start in range(0, longest, chunk)]
 
@@ -60,18 +65,18 @@ class GenerationShape:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Embedded:
-    """P prompts as the decoder reads them, for as long as chunks of them are to be computed."""
+    """B prompts as the decoder reads them, kept while their chunks are computed."""
 
-    x: Array  # [P, S, D]
-    positions: Array  # int32 [P, 3, S]
-    visual_index: Array  # int32 [P, S]
-    deepstack: Array | None  # [n, P, M, D]
+    x: Array  # [B, T, D]
+    positions: Array  # int32 [B, 3, T]
+    visual_index: Array  # int32 [B, T]
+    deepstack: Array | None  # [n, B, M, D]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Slots:
-    """What the samples in R rows of g slots are, and how far they have come; kept by the host."""
+    """Which samples are in the R x g sample slots, and how far they have come; kept by the host."""
 
     prompt: HostOrDevice  # int32 [R], the prompt's number
     sample: HostOrDevice  # int32 [R, g], the sample's number among those of its prompt
@@ -83,11 +88,14 @@ class Slots:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeBlock:
-    """What a decode block of `steps` tokens drew; a slot's own are the first ones, as many as its length grew by."""
+    """What a decode block drew in `steps` steps.
 
-    tokens: HostOrDevice  # int32 [N, R, g]
-    logprobs: HostOrDevice  # float32 [N, R, g], of the distribution sampled from
-    model_logprobs: HostOrDevice  # float32 [N, R, g], of the model's
+    Along the first axis a slot's own tokens come first, as many as its length grew by.
+    """
+
+    tokens: HostOrDevice  # int32 [decode_block, R, g]
+    logprobs: HostOrDevice  # float32 [decode_block, R, g], of the distribution sampled from
+    model_logprobs: HostOrDevice  # float32 [decode_block, R, g], of the model's
     length: HostOrDevice  # int32 [R, g]
     live: HostOrDevice  # bool [R, g], False where an end token or the longest length was reached
     steps: HostOrDevice  # int32 []
@@ -97,7 +105,7 @@ class DecodeBlock:
 class Programs:
     """The compiled functions.
 
-    `insert` and `decode_block` take the place of the cache they are given, `prefill_chunk` of the prompts.
+    `insert` and `decode_block` overwrite the cache that they are given, `prefill_chunk` overwrites the prompts.
     """
 
     empty: Callable[[nnx.State], KVCache]
@@ -110,7 +118,7 @@ class Programs:
 
 
 def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: GenerationShape) -> Programs:
-    """Sampling's programs; parameters come first, then the arguments of `prefill` and `decode_block`."""
+    """Sampling's programs: parameters come first, then the arguments of the functions below."""
 
     def prefill_prompts(
         params: nnx.State, prompts: ModelInputs, length: Array, following: Array
@@ -145,7 +153,7 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
 
 
 def empty(model: Qwen3VL, sampling: SamplingConfig, shape: GenerationShape) -> KVCache:
-    """A cache for prompts and samples of any length that the settings allow."""
+    """A cache of zeros for prompts and samples of any length that the settings allow."""
     text = model.config.text
     layers, heads, size = text.num_layers, text.num_kv_heads, text.head_dim
     prompt, columns = whole_chunks(shape.prompt_buckets[-1][0]), whole_chunks(sampling.max_new_tokens)
@@ -161,23 +169,23 @@ def empty(model: Qwen3VL, sampling: SamplingConfig, shape: GenerationShape) -> K
 def prefill(
     model: Qwen3VL,
     prompts: ModelInputs,
-    length: Int[Array, " P"],
-    next_position: Int[Array, " P"],
+    length: Int[Array, " B"],
+    next_position: Int[Array, " B"],
     *,
     kv_dtype: str,
 ) -> Prefilled:
-    """Prompts, one left-aligned a row [P, S] and `length` tokens long, as a cache holds them."""
+    """Prompts, each `length` tokens from the left of its row [B, T], as a cache of `kv_dtype` holds them."""
     hidden, kv = model.prefill(prompts)
     last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
     return Prefilled(to_cache(*kv, kv_dtype), length, next_position, last)
 
 
 def embed(
-    model: Qwen3VL, prompts: ModelInputs, length: Int[Array, " P"], next_position: Int[Array, " P"]
+    model: Qwen3VL, prompts: ModelInputs, length: Int[Array, " B"], next_position: Int[Array, " B"]
 ) -> tuple[Embedded, Prefilled]:
-    """Prompts as in `prefill`, before their first chunk: the vision tower has run, no key is there yet.
+    """Prompts as in `prefill`, before their first chunk: the vision tower has run, keys and values are zeros.
 
-    Keys and values are kept in what the model computes in, so that a chunk sees those that whole prompts would.
+    Keys and values have the dtype that the model computes in, so that a chunk sees what it would in a whole prompt.
     """
     x, deepstack = model.embedded(prompts)
     rows, tokens, width = x.shape
@@ -200,7 +208,7 @@ def prefill_chunk(
     *,
     shape: GenerationShape,
 ) -> Prefilled:
-    """`prompts` with the tokens from `start` on computed, as many as a chunk has; those before must be."""
+    """`prompts` with the chunk of tokens from `start` on computed; those before `start` must be computed already."""
     chunk = shape.chunk_size(embedded.x.shape[1])
     x, positions, visual_index = (
         jax.lax.dynamic_slice_in_dim(whole, start, chunk, axis=axis)
@@ -236,10 +244,10 @@ def decode_block(
     sampling: SamplingConfig,
     shape: GenerationShape,
 ) -> tuple[KVCache, DecodeBlock]:
-    """Up to `shape.decode_block` more tokens of every live slot, and the cache with their keys and values.
+    """The cache with the keys and values of up to `shape.decode_block` more tokens of every live slot, and the tokens.
 
-    `key` is that of (seed, step), `column` where the cache's ring goes on. The decode block ends when no more than
-    `fewest_rows` rows have a live slot, or no more than `fewest_slots` slots are live.
+    `key` is folded from (seed, step); `column` is the next of the cache's ring. The decode block ends early when no
+    more than `fewest_rows` rows have a live slot, or no more than `fewest_slots` slots are live.
     """
     slots = jax.tree.map(jnp.asarray, slots)
     keys = sample_keys(key, jnp.broadcast_to(slots.prompt[:, None], slots.sample.shape), slots.sample)
@@ -268,7 +276,7 @@ def decode_block(
 def _step(
     model: Qwen3VL, sampling: SamplingConfig, kv_dtype: str, keys: Array, state: _Decoding
 ) -> _Decoding:
-    """One more token of every live slot: the first one from the prompt's last hidden state."""
+    """One more token of every live slot: a sample's first token is drawn from its prompt's last hidden state."""
     cache, slots, column, drawn = state.cache, state.slots, state.column, state.drawn
     known = jnp.where(slots.live, jnp.maximum(slots.length - 1, 0), 0)  # tokens with an entry in the cache
     visible = Visible(jnp.where(slots.live.any(-1), cache.length, 0), known, column)

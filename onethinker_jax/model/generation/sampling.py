@@ -1,10 +1,11 @@
 """The distribution a token is drawn from: suppressed tokens, temperature, top-k, top-p, min-p; and the keys of draws.
 
 A draw's key is folded from (seed, step, prompt, sample, token), so no sample depends on what else is decoded.
-First one of 128 blocks of the vocabulary is drawn by its probability, then a token of it: 128 + V / 128 Gumbel
-numbers instead of V, which would take longer to make than a small model's logits.
+First one of 128 blocks of the vocabulary is drawn by its probability, then a token of the block. That takes
+128 + V / 128 Gumbel numbers; V of them would take longer to make than a small model's logits.
 Truncation departs from the usual sorting of the vocabulary: the least logit that is kept is found by bisection
 over the bits of a float32, 32 sums over the vocabulary, which accelerators do much faster than a sort.
+`qwen3_vl.py` has the legend of the axis letters; *B are any axes of samples, W the tokens of a block of the vocabulary.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ BLOCKS = 128
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How continuations are drawn. `temperature` 0 is greedy.
+    """How continuations are drawn, of at most `max_new_tokens`. `temperature` 0 is greedy.
 
     `suppressed_ids` are never drawn and take no probability: placeholders and vision markers, which would
     promise features that are not there. An `eos_ids` token ends its sample and belongs to it.
@@ -29,6 +30,7 @@ class SamplingConfig:
     (0: all); of these, renormalised, the fewest likeliest whose probabilities sum to `top_p`
     (arXiv 1904.09751); of these, those at least `min_p` times as likely as the likeliest (arXiv 2407.01082).
     Tokens as likely as the last one kept are kept too. Greedy decoding takes no truncation: it would change nothing.
+    Raises ValueError naming a value that is out of its range.
     """
 
     max_new_tokens: int
@@ -64,9 +66,8 @@ class Draw:
 
     token: Array  # int32 [*B]
     logprob: Array  # float32 [*B], of the distribution sampled from (greedy: of the model's)
-    model_logprob: (
-        Array  # float32 [*B], of the model's: no temperature, no truncation, suppressed tokens left out
-    )
+    # float32 [*B], of the model's distribution: without temperature, truncation and suppressed tokens
+    model_logprob: Array
 
 
 def sample_keys(
@@ -81,7 +82,10 @@ def sample_keys(
 def policy_logits(
     logits: Float[Array, "*B V"], *, temperature: float, suppressed_ids: tuple[int, ...]
 ) -> Float[Array, "*B V"]:
-    """Logits of the tempered distribution, suppressed tokens at -inf: the policy that RL samples from and optimises."""
+    """logits / temperature, suppressed tokens at -inf: the policy that RL samples from and optimises.
+
+    With `temperature` 0 (greedy) the logits are left as they are.
+    """
     if suppressed_ids:
         suppressed = np.zeros(logits.shape[-1], bool)
         suppressed[list(suppressed_ids)] = True
@@ -92,7 +96,7 @@ def policy_logits(
 def draw(
     logits: Float[Array, "*B V"], keys: Key[Array, "*B"], index: Int[Array, "*B"], config: SamplingConfig
 ) -> Draw:
-    """One token of each sample; `index` is the token's number in its sample."""
+    """One token of each sample; `index` is the token's number in its sample, which the sample's key is folded with."""
     plain = policy_logits(logits, temperature=1.0, suppressed_ids=config.suppressed_ids)
     tempered = policy_logits(plain, temperature=config.temperature, suppressed_ids=())
     kept = truncate(tempered, config) if config.truncated else tempered
@@ -112,7 +116,7 @@ def draw(
 
 
 def _blocks(logits: Float[Array, "*B V"]) -> Float[Array, "*B 128 W"]:
-    """The vocabulary in blocks, the last one filled up with what has no chance."""
+    """The vocabulary in 128 blocks, the last one filled up with logits of -inf."""
     missing = -logits.shape[-1] % BLOCKS
     padded = jnp.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, missing)], constant_values=-jnp.inf)
     return padded.reshape(*logits.shape[:-1], BLOCKS, -1)
@@ -121,7 +125,10 @@ def _blocks(logits: Float[Array, "*B V"]) -> Float[Array, "*B 128 W"]:
 def _categorical(
     key: Key[Array, ""], blocks: Float[Array, "128 W"], masses: Float[Array, " 128"]
 ) -> Int[Array, ""]:
-    """A token by softmax of the logits; one at -inf has no chance. `masses` are the blocks' log sums."""
+    """A token drawn from the softmax of the logits; one at -inf is never drawn.
+
+    `masses` are the logarithms of the blocks' sums of exponentials.
+    """
     of_block, of_token = jax.random.split(key)
     block = jax.random.categorical(of_block, masses)
     return block * blocks.shape[1] + jax.random.categorical(of_token, blocks[block])
@@ -135,7 +142,7 @@ def _logprob(
 
 
 def truncate(logits: Float[Array, "*B V"], config: SamplingConfig) -> Float[Array, "*B V"]:
-    """Logits with those at -inf that top-k, top-p and min-p leave out; see `SamplingConfig`."""
+    """Logits, those that top-k, top-p and min-p leave out set to -inf; `SamplingConfig` says which."""
     if 0 < config.top_k < logits.shape[-1]:
         least = least_kept(logits, jnp.ones_like(logits), config.top_k)
         logits = jnp.where(logits >= least[..., None], logits, -jnp.inf)
@@ -171,7 +178,7 @@ def least_kept(
 
 
 def _ordered(x: Float[Array, "*B"]) -> Int[Array, "*B"]:
-    """int32 in the order of the float32s: their bits, those of negative numbers turned round."""
+    """int32 in the order of the float32s: their bits, those of negative numbers but the sign inverted."""
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
     return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
