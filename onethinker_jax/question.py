@@ -1,7 +1,6 @@
 """A question of one's own, in no file of records, as the record that the pipeline takes."""
 
 import io
-import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,13 +14,12 @@ from onethinker_jax.data_pipeline.media.decoding import media_kind
 from onethinker_jax.data_pipeline.media.grey_levels import set_clear_value, to_rgb
 from onethinker_jax.data_pipeline.media.media_file import MediaFile, MemoryFile
 from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.data_pipeline.records.text_errors import text_error
 from onethinker_jax.spelling import hint
 from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, is_structured, of_answer
 
 Medium: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray
 """The path of an image or video, a PIL image (its first frame), or uint8 pixels [H, W] or [H, W, 3]."""
-
-_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no text
 
 
 def question_record(
@@ -34,8 +32,8 @@ def question_record(
     """
     if not text.strip():
         raise UsageError("the question is empty")
-    if _HALF_A_CHARACTER.search(text):
-        raise UsageError("the question is not UTF-8 text")
+    if error := text_error(text):
+        raise UsageError(f"the question {error}")
     if task not in PROBLEM_TYPES:
         raise UsageError(
             f"unknown task {task!r}; there are: {', '.join(PROBLEM_TYPES)}{hint(task, PROBLEM_TYPES)}"
