@@ -1,105 +1,30 @@
 """Annotation as a whole: a teacher over HTTP, the reward service, files that train; interrupted in every way."""
 
-import base64
-import io
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from onethinker_jax.data_pipeline.annotate.__main__ import main
-from onethinker_jax.data_pipeline.annotate.candidates import Candidate, CandidateError, Candidates
-from onethinker_jax.data_pipeline.annotate.teacher_prompt import SentMedia, request_messages
-from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.annotate.candidates import Candidates
+from onethinker_jax.data_pipeline.annotate.teacher_prompt import SentMedia
 from onethinker_jax.data_pipeline.processor import prompts
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record, read_records, task_of
-from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.rewards.answers import unwrap_answer
-from onethinker_jax.rewards.client.client import start_server
+from tests.data_pipeline.annotate.running import CONCURRENCY, RECORDS, Run
 from tests.data_pipeline.annotate.scripted_teacher import Truthful, noisy, worked
-from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_video
+from tests.data_pipeline.making import rl_row, write_image, write_rows
 from tests.endpoint.scripted_endpoint import NEVER, Gate, Response, ScriptedEndpoint, failure
 from tests.waiting import HANG_S, wait_until
-
-RECORDS, CONCURRENCY = 24, 4
-Answer = Callable[[dict[str, Any], int], Response]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shapes") / "world"
-    return build_shapes_world(folder, seed=5, train_rl=RECORDS, train_sft=1, heldout=1, processes=1).rl_json
 
 
 @pytest.fixture(scope="module")
 def truthful(world: Path) -> Truthful:
     return Truthful(read_records(world), SentMedia())
-
-
-@pytest.fixture(scope="module")
-def sidecar() -> Iterator[str]:
-    with (
-        tempfile.TemporaryDirectory(prefix="onethinker-") as folder,
-        start_server(Path(folder) / "s", Path(folder) / "log") as server,
-    ):
-        yield server.address
-
-
-class Run:
-    """Annotates with the flags that all tests share."""
-
-    def __init__(self, sidecar: str, out: Path):
-        self.sidecar, self.out = sidecar, out
-
-    def arguments(self, file: Path, url: str, *more: str) -> list[str]:
-        common = {
-            "--base-url": url,
-            "--model": "big",
-            "--out": str(self.out),
-            "--sidecar.addresses": self.sidecar,
-            "--media-workers": "0",
-            "--concurrency": str(CONCURRENCY),
-            "--backoff": "0.01",
-            "--candidates": "2",
-        }
-        return [str(file), *(part for pair in common.items() for part in pair), *more]
-
-    def __call__(self, file: Path, url: str, *more: str) -> int:
-        return main(self.arguments(file, url, *more))
-
-    def start(self, file: Path, url: str, *more: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "onethinker_jax.data_pipeline.annotate"]
-        return subprocess.Popen(
-            [*command, *self.arguments(file, url, *more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def answers(self) -> int:
-        """Whole lines of the file of candidates, which may be written to right now."""
-        path = self.out / "candidates.jsonl"
-        return path.read_bytes().count(b"\n") if path.exists() else 0
-
-    def files(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted(self.out.glob("sft_*.json"))}
-
-    def report(self) -> dict[str, Any]:
-        return json.loads((self.out / "report.json").read_text())
-
-
-@pytest.fixture
-def run(sidecar: str, tmp_path: Path) -> Run:
-    return Run(sidecar, tmp_path / "out")
 
 
 @pytest.fixture(scope="module")
@@ -294,60 +219,6 @@ def test_a_teacher_that_writes_no_unicode(world: Path, run: Run) -> None:
     assert len(rows) == 8
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (failure(401, "wrong"), r"error: http\S+ does not take the key in OPENAI_API_KEY \(401: wrong\)\n"),
-        (failure(404, "what?"), r"error: http\S+ does not know model 'big', or is no API \(404: what\?\)\n"),
-    ],
-)
-def test_an_endpoint_that_is_no_use(
-    world: Path, run: Run, error: Response, message: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    with ScriptedEndpoint(lambda *_: error) as server:
-        assert run(world, server.url) == 1
-        assert len(server.seen) <= CONCURRENCY
-    assert re.fullmatch(message, capsys.readouterr().err)
-
-
-def test_an_endpoint_that_is_not_there(world: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(world, "http://127.0.0.1:9/v1") == 1
-    assert re.fullmatch(r"error: http://127.0.0.1:9/v1 cannot be reached \(.*\)\n", capsys.readouterr().err)
-
-
-def test_no_good_answer_at_all(world: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    with ScriptedEndpoint(lambda *_: Response("hm")) as server:
-        assert run(world, server.url, "--limit", "3") == 1
-    assert capsys.readouterr().err == "error: no record was kept\n" and not run.files()
-    assert run.report()["facts"]["kept"] == "0"
-
-
-BAD = {
-    r"problem_type: is missing, which scoring needs": sft_row(problem_id=2),
-    r"problem_id: is missing, by which": rl_row(problem_id=...),
-    r"problem_id: is also that of .*record 1 ": rl_row(problem_id=1),
-    r"b\.png: not a readable image": rl_row(problem_id=4, images=["b.png"]),
-    r"problem_type: unknown 'zzz'": rl_row(problem_id=5, problem_type="zzz"),
-}
-
-
-@pytest.mark.parametrize("message", BAD)
-def test_bad_records(tmp_path: Path, run: Run, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    write_image(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no picture")
-    path = write_rows(tmp_path / "rl.json", [rl_row(problem_id=1), BAD[message], rl_row(problem_id=3)])
-    with ScriptedEndpoint(lambda *_: Response(worked("A"))) as server:
-        assert run(path, server.url) == 1
-        assert re.fullmatch(rf"error: {path}: record 2.*{message}.*\n", capsys.readouterr().err)
-        assert run(path, server.url, "--on-bad-record", "skip") == 0
-        assert run(path, server.url, "--on-bad-record", "skip") == 0
-    (line,) = (run.out / "bad.jsonl").read_text().splitlines()
-    assert re.search(message, json.loads(line)["reason"])
-    assert [row["problem_id"] for row in json.loads(run.files()["sft_image.json"])] == [1, 3]
-    assert run.report()["facts"]["records"] == "2, and 1 bad ones"
-
-
 def test_a_question_that_holds_its_answer_is_not_asked(tmp_path: Path, run: Run) -> None:
     write_image(tmp_path / "a.png")
     rows = [rl_row(problem_id=1, problem="<image>Which? The answer is A."), rl_row(problem_id=2)]
@@ -392,126 +263,3 @@ def test_records_without_media(tmp_path: Path, run: Run, processor: Processor) -
     assert run.report()["records"]["math (text)"] == {"kept": 2}
     page = (run.out / "index.html").read_text()
     assert len(re.findall("<article[^>]*><div[^>]*></div>", page)) == page.count("<img") == 1
-
-
-def test_a_folder_keeps_to_its_questions(
-    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_image(tmp_path / "a.png")
-    path = write_rows(tmp_path / "rl.json", [rl_row()])
-    with ScriptedEndpoint(lambda *_: Response(worked("A"))) as server:
-        assert run(path, server.url) == 0
-        assert run(path, server.url, "--temperature", "0.5") == 1
-        assert "asked for with temperature 1.0, not 0.5: name another --out" in capsys.readouterr().err
-        write_rows(path, [rl_row(problem="<image>Which one?")])
-        assert run(path, server.url) == 1
-        assert re.search(r"record 1 \(problem_id 7\): .* to another question", capsys.readouterr().err)
-        assert len(server.seen) == 2
-
-
-# ---------------------------------------------------------------- what is sent
-
-
-def sent(row: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    (record,) = read_records(write_rows(folder / "rows.json", [row]))
-    return request_messages(record, MediaReader(), SentMedia(video_max_frames=3, image_max_pixels=64 * 64))
-
-
-def pixels_of(part: dict[str, Any]) -> np.ndarray:
-    head, _, data = part["image_url"]["url"].partition(",")
-    assert part["type"] == "image_url" and head == "data:image/jpeg;base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
-
-
-def test_images_are_sent_in_their_places(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", 64, 64, seed=1)
-    write_image(tmp_path / "b.png", 256, 128)
-    row = rl_row(images=["a.png", "b.png"], problem="<image>This one?<image>Or that one?")
-    system, user = sent(row, tmp_path)
-    assert system["role"] == "system" and "the letter of the right option" in system["content"]
-    first, this, second, that = user["content"]
-    original = np.asarray(Image.open(tmp_path / "a.png"), float)
-    assert np.abs(pixels_of(first) - original).mean() < 6 and pixels_of(second).shape == (64, 32, 3)
-    assert this == {"type": "text", "text": "This one?"}
-    assert that["text"].startswith("Or that one?\nA. one\nB. two\nThink in <think>")
-
-
-def test_frames_are_sent_with_their_times(tmp_path: Path) -> None:
-    write_video(tmp_path / "v.mp4", [0.0, 0.4, 1.1, 2.0, 3.7, 3.9])
-    row = rl_row(images=..., videos=["v.mp4"], data_type="video", problem="<video>When?", options=[])
-    row |= {"problem_type": "temporal grounding", "answer": '{"time": [1, 2]}'}
-    system, user = sent(row, tmp_path)
-    assert '{"time": [3.5, 9.0]}' in system["content"]
-    texts = [part["text"] for part in user["content"] if part["type"] == "text"]
-    frames = [pixels_of(part) for part in user["content"] if part["type"] == "image_url"]
-    video = MediaReader().video(tmp_path / "v.mp4", None, fps=2.0, max_frames=3)
-    assert texts[0] == f"A video of {video.duration:.1f} seconds, 3 frames:" and texts[-1].startswith(
-        "When?\n"
-    )
-    assert texts[1:-1] == [f"<{time:.1f} seconds>" for time in video.timestamps] and len(frames) == 3
-    for frame, true in zip(frames, video.frames, strict=True):
-        assert abs(frame.mean() - true.mean()) < 4
-
-
-def test_rows_of_other_layouts_are_asked_too(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png")
-    row = sft_row(problem_id=1, problem_type="OCR", answer="A star.")
-    _, user = sent(row, tmp_path)
-    assert [part.get("text") for part in user["content"]] == [None, "What is it?"]
-    row = rl_row(images=..., path="a.png", problem="Which?", answer=..., solution="A")
-    _, user = sent(row, tmp_path)
-    assert user["content"][0]["type"] == "image_url" and user["content"][1]["text"].startswith("Which?")
-
-
-# ---------------------------------------------------------------- the file of candidates
-
-
-def candidate(number: int, identity: int | str = 7) -> Candidate:
-    return Candidate(identity, "test", number, "q", f"text {number} é\n", "stop", 10, 2, 0.5)
-
-
-def record(identity: int | str = 7) -> Record:
-    return Record(identity, "?", "image", "OCR", (), "x", (), (), "test")
-
-
-@pytest.mark.parametrize(
-    "tail", [b"", b'{"problem_id": 7', b"\x00\x00\x00\x00", b'{"problem_id": 7}\n', b"[]\n"]
-)
-def test_a_cut_off_line_is_dropped(tmp_path: Path, tail: bytes) -> None:
-    path = tmp_path / "c.jsonl"
-    with Candidates(path) as store:
-        for number in (1, 0):
-            store.append(candidate(number))
-        store.append(candidate(0, "7"))
-    whole = path.read_bytes()
-    path.write_bytes(whole + tail)
-    with Candidates(path) as store:
-        assert path.read_bytes() == whole and len(store) == 3
-        assert store.numbers(record(), "q") == {0, 1} and store.numbers(record("7"), "q") == {0}
-        assert store.of(record(), 2) == [candidate(0), candidate(1)] and store.of(record(8), 2) == []
-        assert store.of(record(), 1) == [candidate(0)]
-        assert (store.prompt_tokens, store.completion_tokens) == (30, 6)
-        store.append(candidate(2))
-        with pytest.raises(CandidateError, match="another question"):
-            store.numbers(record(), "other")
-    with Candidates(path) as store:
-        assert store.numbers(record(), "q") == {0, 1, 2}
-
-
-def test_a_file_that_holds_something_else(tmp_path: Path) -> None:
-    path = tmp_path / "c.jsonl"
-    path.write_text('{"a": 1}\n{"b": 2}\n')
-    with pytest.raises(CandidateError, match=r"c\.jsonl: line 1 is not a candidate"):
-        Candidates(path)
-    assert path.read_text() == '{"a": 1}\n{"b": 2}\n'
-
-
-def test_two_at_once(tmp_path: Path) -> None:
-    with Candidates(tmp_path / "c.jsonl"):
-        code = (
-            "import sys; from pathlib import Path; from onethinker_jax.data_pipeline.annotate.candidates import *\n"
-            "try: Candidates(Path(sys.argv[1]))\nexcept CandidateError as error: print(error)"
-        )
-        command = [sys.executable, "-c", code, str(tmp_path / "c.jsonl")]
-        said = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=HANG_S).stdout
-    assert re.fullmatch(r".*c\.jsonl: another process is writing to it\n", said)
