@@ -255,7 +255,10 @@ MOMENTS: tuple[str, ...] = tuple(dict.fromkeys(task.moments for task in TASKS))
 
 def table_in_markdown() -> str:
     """The table as docs/data.md shows it."""
-    lines = ["| problem type | of | answer | annotations kept from | which is |", "|---|---|---|---|---|"]
+    lines = [
+        "| problem type | media | answer | least accuracy of an annotation | which is |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in TABLE.items():
         forms = dict.fromkeys(task.wording.prompt for task in TASKS if task.problem_type == name)
         least = row.threshold
