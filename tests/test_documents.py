@@ -1,5 +1,7 @@
 """What the documents name is there: files, links, and the modules of the Python they show."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -46,6 +48,15 @@ def test_modules_that_a_document_names_are_there(document: Path) -> None:
 
 def test_there_are_documents() -> None:
     assert len(DOCUMENTS) > 10
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_that_a_document_shows_can_import_its_names(document: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("onethinker_jax"):
+                module = importlib.import_module(node.module or "")
+                assert not [name.name for name in node.names if not hasattr(module, name.name)], block
 
 
 @pytest.fixture(scope="module")
