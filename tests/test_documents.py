@@ -46,6 +46,20 @@ def test_modules_that_a_document_names_are_there(document: Path) -> None:
     ]
 
 
+def test_rooms_that_the_changelog_sends_to_are_there() -> None:
+    """The last column of the table of moved modules; `{a, b}` stands for both."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `.*\| (.*) \|$", text.split("| old | new room |")[1].split("\n\n")[0], re.MULTILINE
+    )
+    assert len(rows) > 20
+    for name in re.findall(r"`([^`]*)`", " ".join(rows)):
+        stem, _, choices = name.partition("{")
+        for last in choices.rstrip("}").split(", "):
+            path = PACKAGE.joinpath(*(stem + last).split("."))
+            assert path.is_dir() or path.with_suffix(".py").exists(), stem + last
+
+
 def test_there_are_documents() -> None:
     assert len(DOCUMENTS) > 10
 
