@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MEDIA_WORD = re.compile(r"<(?=(?:image|video)>)")
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:[eE][-+]?\d+)?")
 # The part of a record's error that may differ from row to row: what follows a comma or stands in brackets.
 _OF_THE_ROW = re.compile(r"(?:, (?:has|is|are) | \(|: no such file ).*", re.DOTALL)
 
@@ -176,6 +177,11 @@ def _data_type(images: Sequence[MediaFile], videos: Sequence[MediaFile]) -> str:
 def plain(text: str) -> str:
     """A text whose <image> and <video> are words, as a record's problem has it."""
     return _MEDIA_WORD.sub(r"\\<", text)
+
+
+def open_problem_type(answer: str) -> str:
+    """The type of a question without options: numerical where its answer is a number, else math."""
+    return "numerical" if _NUMBER.fullmatch(answer.strip()) else "math"
 
 
 def lettered(options: Iterable[str]) -> list[str]:
