@@ -32,6 +32,7 @@ class TrueMasks:
     size: tuple[int, int]  # (height, width), of all masks
     fps: float | None = None  # of the numbers; None of an image
     video_fps: float | None = None  # the video's own rate, where it says one
+    listed: tuple[str, ...] = ()  # the names of all frames, with and without a mask, where the row lists them
 
     @property
     def times(self) -> list[float]:
@@ -114,6 +115,7 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
         (first[0], first[1]),
         (own_rate if is_own else fps) if video else None,
         own_rate,
+        _named_as_masks(frames, masks) if video and frames else (),
     )
 
 
@@ -200,6 +202,17 @@ def _frame_numbers(names: list[str], frames: list[str] | None, is_own_rate: bool
         start = written[0] or 0
         return [(written[position] or 0) - start for position in found]
     return found
+
+
+def _named_as_masks(frames: list[str], masks: Mapping[str, Any]) -> tuple[str, ...]:
+    """The frames of a row's list, each by the name of its mask where it has one: that may lack the ending."""
+    written = [_written_number(name) for name in frames]
+    alone = None not in written and len(set(written)) == len(frames)
+    by_number = {_written_number(name): name for name in masks} if alone else {}
+    return tuple(
+        name if name in masks else by_number.get(number, name)
+        for name, number in zip(frames, written, strict=True)
+    )
 
 
 def _own_numbers(names: list[str]) -> list[int]:

@@ -1,0 +1,110 @@
+"""Accuracy of the text tasks, by problem type: right or wrong, or how right in 0 to 1.
+
+Released, as OneThinker's script means it: a choice by the first character of the answer; numbers equal when both are
+rounded to two decimals, commas dropped; mathematics by math-verify; estimates by their mean relative accuracy, 0 where
+the truth is 0; read text by 1 - WER; open-ended answers by the mean F of ROUGE-1, 2 and L. Standard differs for
+choices alone, which VLMEvalKit's rule reads (`options`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from onethinker_jax.evaluate.metrics.answer import Answer, Forms, Measured
+from onethinker_jax.evaluate.metrics.options import choices, first_letter, matched_letter
+from onethinker_jax.rewards.equivalence.equivalence import math_equal, plain_number
+from onethinker_jax.rewards.grading import grade_answer
+from onethinker_jax.rewards.metrics import mean_rouge, word_accuracy
+from onethinker_jax.tasks import TABLE, complete, is_structured
+
+METRIC = "accuracy"
+THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
+DECIMALS = 2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an answer was read as in one form, and how right that is; None: the rule reads nothing of it."""
+
+    answer: str | None
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Both forms of one answer."""
+
+    released: Reading
+    standard: Reading
+
+
+def read(answer: Answer) -> Readings:
+    """What the answer says and how right it is, by both forms."""
+    return _OF_TYPE[answer.problem_type](answer)
+
+
+def measure(answer: Answer) -> Measured:
+    """The accuracy of an answer."""
+    found = read(answer)
+    return {METRIC: Forms((found.released.accuracy, 1.0), (found.standard.accuracy, 1.0))}
+
+
+def mean_relative_accuracy(given: float, true: float) -> float:
+    """The share of θ in 0.50, 0.55 … 0.95 for which |given − true| / |true| < 1 − θ; 0 where the truth is 0."""
+    if abs(true) < 1e-12:
+        return 0.0
+    error = abs(given - true) / abs(true)
+    return sum(error < 1.0 - least for least in THRESHOLDS) / len(THRESHOLDS)
+
+
+def _choice(answer: Answer) -> Readings:
+    wanted = first_letter(answer.truth)
+    first = first_letter(answer.text)
+    matched = matched_letter(answer.text, choices(answer.sample.record.options))
+    return Readings(
+        Reading(first, float(first is not None and first == wanted)),
+        Reading(matched, float(matched is not None and matched == wanted)),
+    )
+
+
+def _number(answer: Answer) -> Readings:
+    given, wanted = plain_number(answer.text), plain_number(answer.truth)
+    if given is None or wanted is None or not math.isfinite(given):
+        return _alike(None, 0.0)
+    given, wanted = round(given, DECIMALS), round(wanted, DECIMALS)
+    return _alike(repr(given), float(given == wanted))
+
+
+def _estimate(answer: Answer) -> Readings:
+    given, wanted = plain_number(answer.text), plain_number(answer.truth)
+    if given is None or wanted is None or not math.isfinite(given):
+        return _alike(None, 0.0)
+    return _alike(repr(given), mean_relative_accuracy(given, wanted))
+
+
+def _mathematics(answer: Answer) -> Readings:
+    equal = math_equal(answer.text, answer.truth)
+    return _alike(answer.text, float(grade_answer(answer.text, answer.truth) if equal is None else equal))
+
+
+def _alike(read_as: str | None, accuracy: float) -> Readings:
+    """One reading in both forms; an answer of no words is unread."""
+    reading = Reading(read_as or None, accuracy)
+    return Readings(reading, reading)
+
+
+_OF_TYPE: Mapping[str, Callable[[Answer], Readings]] = complete(
+    "evaluate/metrics/accuracy.py",
+    {
+        "multiple choice": _choice,
+        "numerical": _number,
+        "regression": _estimate,
+        "OCR": lambda answer: _alike(answer.text, word_accuracy(answer.text, answer.truth)),
+        "math": _mathematics,
+        "open-ended": lambda answer: _alike(answer.text, mean_rouge(answer.text, answer.truth)),
+    },
+    (name for name in TABLE if not is_structured(name)),
+)
+"""What reads an answer of a problem type."""

@@ -1,0 +1,64 @@
+"""Which option an answer names, in the two ways that decide the published numbers.
+
+Released: the answer's first character. Standard, as VLMEvalKit matches without a judge: the one option letter that
+stands alone among the words, if it is one of the last four; else the one option whose text the answer holds. What
+neither reads is unread, never a random option.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+
+from onethinker_jax.rewards.option_answers import option_letters
+
+LETTERS = string.ascii_uppercase
+_NO_LETTERS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+_LAST_WORDS = 4
+_REFUSALS = (
+    "Failed to obtain answer via API",
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_LABEL = re.compile(r"\s*[(\[]?\s*[A-Z]\s*[.):\]]\s*")
+_BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
+
+
+def first_letter(text: str) -> str | None:
+    """The first character of an answer, upper case; None where it is no letter of A to Z."""
+    first = text.strip()[:1].upper()
+    return first if first in LETTERS and first else None
+
+
+def choices(options: Sequence[str]) -> dict[str, str]:
+    """Letter -> the option's text without its letter. Without options every letter stands for no text."""
+    if not options:
+        return dict.fromkeys(LETTERS, "")
+    letters = option_letters(options)
+    labelled = all(_LABEL.match(option) for option in options)
+    texts = [_LABEL.sub("", option, count=1) if labelled else option for option in options]
+    return dict(zip(letters, texts, strict=True))
+
+
+def matched_letter(text: str, options: Mapping[str, str]) -> str | None:
+    """The letter of the option that an answer names by VLMEvalKit's rule; None where it names none."""
+    boxed = _BOXED.search(text)
+    text = boxed[1] if boxed else text
+    if any(refusal in text for refusal in _REFUSALS):
+        return None
+    words = text.translate(_NO_LETTERS).split()
+    named = [letter for letter in options if letter in words]
+    if len(named) == 1 and words.index(named[0]) >= len(words) - _LAST_WORDS:
+        return named[0]
+    return _by_text(text.lower(), options)
+
+
+def _by_text(answer: str, options: Mapping[str, str]) -> str | None:
+    """The one option whose text the answer holds; an answer twice as long as all options together is none."""
+    if len(answer) > 2 * sum(map(len, options.values())):
+        return None
+    held = [letter for letter, text in options.items() if text and text.lower() in answer]
+    return held[0] if len(held) == 1 else None
