@@ -11,6 +11,7 @@ COMMANDS = {
     "train.plan [PRESET]": "does a preset fit a TPU slice or GPUs, and how fast could it be",
     "train.export RUN": "a run's newest checkpoint as a Hugging Face directory",
     "evaluate MODEL FILE": "a model's answers to a benchmark file, scored by task",
+    "evaluate.score PREDICTIONS BENCHMARK": "metrics of answers that are there, without a model",
     "demo MODEL MEDIA QUESTION": "one question about images or videos, its answer drawn; --chat asks on",
     "data_pipeline.check FILES": "are record files and their media fit for training, and what do they hold",
     "data_pipeline.annotate FILES": "an SFT set from a teacher's answers to records",

@@ -78,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         *REWARDS,
         *("data_pipeline.sources", "evaluate.benchmarks", "evaluate.metrics", "evaluate.judges"),
         *("model", "responses", "scoring", "model_arguments", "processes", "evaluate.answers"),
+        "evaluate.results",
     },
     "evaluate.answers": {
         *DATA,
@@ -89,6 +90,11 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate.metrics": {
         *("data_pipeline.sources", "data_pipeline.records", "evaluate.benchmarks", "evaluate.judges"),
         *REWARDS,
+    },
+    "evaluate.results": {
+        *("data_pipeline.sources", "data_pipeline.records", "evaluate.benchmarks", "evaluate.judges"),
+        *REWARDS,
+        "evaluate.metrics",
     },
     "demo": {
         *DATA,
@@ -133,7 +139,10 @@ TORCH_ONLY = {
 NO_JAX = {
     *(name for name in MODULES if name.startswith("onethinker_jax.train.config.")),
     "onethinker_jax.train.export_arguments",
-    *(f"onethinker_jax.{name}" for name in ("demo.arguments", "evaluate.arguments", "model_arguments")),
+    *(
+        f"onethinker_jax.{name}"
+        for name in ("demo.arguments", "evaluate.arguments", "evaluate.score_arguments", "model_arguments")
+    ),
 }
 
 
@@ -279,7 +288,7 @@ def test_importing_the_trainer_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("train", "train.plan", "train.export", "evaluate", "demo"),
+        *("train", "train.plan", "train.export", "evaluate", "evaluate.score", "demo"),
         *("data_pipeline.check", "data_pipeline.annotate", "rewards.server"),
     ],
 )

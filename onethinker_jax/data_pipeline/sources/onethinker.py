@@ -9,33 +9,45 @@ from pathlib import Path
 from typing import Any
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.records.json_rows import JsonRows
+from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.record import Record, parse_record, task_of
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
 
 
 def read(
-    path: Path, *, split: str = "", media_root: Path | None = None, check_media: bool = True
+    path: Path,
+    *,
+    split: str = "",
+    media_root: Path | None = None,
+    check_media: bool = True,
+    bad: BadRecords | None = None,
 ) -> Iterator[Sample]:
     """The rows of a JSON list or of JSON lines, in the groups `task` and, where rows name it, `source`.
 
     A file is one split as a rule: `split` leaves out only rows whose own field `split` names another one. A row
     without a `problem_id` has its number in the file as one.
 
-    Raises RecordError (while iterating): as `read_records`, or two rows have one `problem_id`.
+    Raises RecordError (while iterating): as `read_records`, or two rows have one `problem_id` and `bad` raises it.
     """
     root = path.parent if media_root is None else media_root
-    doubts, numbers = BadRecords(), dict[str, int]()
+    bad, numbers = bad or BadRecords(), dict[str, int]()
     for number, row in JsonRows(path):
         if split and isinstance(row, dict) and row.get("split", split) != split:
             continue
         if isinstance(row, dict) and row.get("problem_id") in (None, ""):
             row = {**row, "problem_id": number}
-        record = parse_record(row, root, file=path, number=number, purpose="heldout", check_media=check_media)
-        if (first := numbers.setdefault(str(record.problem_id), number)) != number:
-            raise SourceError(f"{record.origin}: problem_id: is that of record {first} too")
+        try:
+            record = parse_record(
+                row, root, file=path, number=number, purpose="heldout", check_media=check_media
+            )
+            if (first := numbers.setdefault(str(record.problem_id), number)) != number:
+                raise SourceError(f"{record.origin}: problem_id: is that of record {first} too")
+        except RecordError as error:
+            kept = row.text if isinstance(row, BrokenRow) else row
+            bad.report(error, file=str(path), record=number, row=kept)
+            continue
         if record.doubt:
-            doubts.doubt(record.doubt, record.origin)
+            bad.doubt(record.doubt, record.origin)
         yield Sample(record, groups=_groups(record), facts=_facts(row))
     if not numbers:
         raise SourceError(f"{path}: holds no record" + (f" of split {split!r}" if split else ""))

@@ -5,12 +5,16 @@ from collections.abc import Iterable, Mapping
 from onethinker_jax.tasks import TASKS, Task, complete, is_structured
 
 ACCURACY = ("accuracy",)
+READ_TEXT = ("accuracy", "WER")
+WRITTEN_TEXT = ("accuracy", "ROUGE-L", "METEOR", "CIDEr", "BLEU-2")
 SPANS = ("R@0.3", "R@0.5", "R@0.7", "mIoU")
 BOX = ("R@0.5", "mIoU")
 TUBE = ("tIoU@0.5", "tIoU", "sIoU@0.5", "sIoU", "vIoU")
 TRACK = ("AO", "R@0.3", "R@0.5", "R@0.7", "SR@0.5", "SR@0.75")
 IMAGE_MASK = ("cIoU", "gIoU")
 VIDEO_MASK = ("J", "F", "J&F")
+
+_OF_TEXT = {"OCR": READ_TEXT, "open-ended": WRITTEN_TEXT}
 
 METRICS: Mapping[Task, tuple[str, ...]] = complete(
     "evaluate/benchmarks/task_metrics.py",
@@ -21,7 +25,11 @@ METRICS: Mapping[Task, tuple[str, ...]] = complete(
         Task("tracking", "video"): TRACK,
         Task("segmentation", "image"): IMAGE_MASK,
         Task("segmentation", "video"): VIDEO_MASK,
-        **{task: ACCURACY for task in TASKS if not is_structured(task.problem_type)},
+        **{
+            task: _OF_TEXT.get(task.problem_type, ACCURACY)
+            for task in TASKS
+            if not is_structured(task.problem_type)
+        },
     },
     TASKS,
 )

@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from onethinker_jax.evaluate.metrics.answer import Answer, Forms, Measured
+from onethinker_jax.evaluate.metrics.answer import Answer
 from onethinker_jax.evaluate.metrics.options import choices, first_letter, matched_letter
+from onethinker_jax.evaluate.metrics.shares import Forms, Measured
 from onethinker_jax.rewards.equivalence.equivalence import math_equal, plain_number
 from onethinker_jax.rewards.grading import grade_answer
 from onethinker_jax.rewards.metrics import mean_rouge, word_accuracy

@@ -1,9 +1,4 @@
-"""One answer to a problem, and what metrics read of it and give for it.
-
-A metric has up to two forms: `released` is what OneThinker's published script means to compute, `standard` what the
-benchmark itself defines. What an answer adds to a form is a tuple of numbers, a `Share`, of which the sums over all
-answers make the metric's value: (value, 1) of a mean, (overlap, union) of an IoU over all pixels.
-"""
+"""One answer to a problem: a response with the masks that it prompted, and what metrics read of it."""
 
 from __future__ import annotations
 
@@ -11,36 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from onethinker_jax.data_pipeline.sources.sample import Sample
-from onethinker_jax.rewards.answers import extract_answer, parse_json, parse_structured, unwrap_answer
 from onethinker_jax.rewards.answers import StructuredAnswer as Truth
+from onethinker_jax.rewards.answers import extract_answer, parse_json, parse_structured, unwrap_answer
 from onethinker_jax.tasks import TABLE
-
-Share = tuple[float, ...]
-"""What an answer adds to the sums of a form."""
 
 Rle = Mapping[str, Any]
 """A COCO run-length encoding, checked."""
-
-
-class Forms(NamedTuple):
-    """What an answer adds to the two forms of a metric; None: nothing, it is left out or the form is not defined."""
-
-    released: Share | None
-    standard: Share | None
-
-
-Measured = dict[str, Forms]
-"""Metric -> what one answer adds to it."""
-
-FORMS = Forms._fields
-
-
-def both(value: float) -> Forms:
-    """A value whose mean both forms are."""
-    return Forms((value, 1.0), (value, 1.0))
 
 
 @dataclass(frozen=True, eq=False)

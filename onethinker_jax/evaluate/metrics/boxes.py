@@ -5,7 +5,8 @@ The paper's numbers for RefCOCO are R@0.5; what OneThinker's script prints first
 
 from __future__ import annotations
 
-from onethinker_jax.evaluate.metrics.answer import Answer, Measured, numbers
+from onethinker_jax.evaluate.metrics.answer import Answer, numbers
+from onethinker_jax.evaluate.metrics.shares import Measured
 from onethinker_jax.evaluate.metrics.spans import recalls
 from onethinker_jax.rewards.metrics import box_iou
 

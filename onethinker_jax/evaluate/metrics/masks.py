@@ -16,8 +16,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onethinker_jax.evaluate.metrics.answer import Answer, Forms, Measured
+from onethinker_jax.evaluate.metrics.answer import Answer
 from onethinker_jax.evaluate.metrics.boundaries import released_f, standard_f
+from onethinker_jax.evaluate.metrics.shares import Forms, Measured
 from onethinker_jax.rewards.metrics import decode_rle, mask_iou
 from onethinker_jax.tasks import is_video
 
@@ -26,7 +27,7 @@ IMAGE = ""
 
 
 def measure(answer: Answer) -> Measured:
-    """cIoU and gIoU of an image's answer, J, F and J&F of a video's."""
+    """An image answer's cIoU and gIoU, or a video answer's J, F and J&F."""
     return _of_video(answer) if is_video(answer.sample.record.data_type) else _of_image(answer)
 
 

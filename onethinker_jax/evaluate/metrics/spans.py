@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onethinker_jax.evaluate.metrics.answer import Answer, Forms, Measured, numbers
+from onethinker_jax.evaluate.metrics.answer import Answer, numbers
+from onethinker_jax.evaluate.metrics.shares import Forms, Measured
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 

@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.evaluate.metrics.answer import Answer, Forms, Measured, Share
+from onethinker_jax.evaluate.metrics.answer import Answer
+from onethinker_jax.evaluate.metrics.shares import Forms, Measured, Share
 from onethinker_jax.rewards.metrics import rouge_scores, word_accuracy
 
 MAX_CHARS = 16_384
 """Of a text that is read: four characters for each of 4,096 tokens."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- ( ) [ ] { } . ? ! , : - -- ... ; \"".split())
+_PUNCTUATION = frozenset(["""''""", "'", "``", "`", *"()[]{}.?!,:;", "-", "--", "...", '"'])
 _LONGEST, _SIGMA, _SCALE = 4, 6.0, 10.0
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onethinker_jax.evaluate.metrics.answer import Answer, Forms, Measured, numbers
+from onethinker_jax.evaluate.metrics.answer import Answer, numbers
+from onethinker_jax.evaluate.metrics.shares import Forms, Measured
 from onethinker_jax.rewards.metrics import box_iou
 
 RECALLS = (0.3, 0.5, 0.7)

@@ -7,7 +7,8 @@ has. tIoU is one in both forms. X@0.5 is the share of answers whose X is at leas
 
 from __future__ import annotations
 
-from onethinker_jax.evaluate.metrics.answer import Answer, Forms, Measured, both
+from onethinker_jax.evaluate.metrics.answer import Answer
+from onethinker_jax.evaluate.metrics.shares import Forms, Measured, both
 from onethinker_jax.evaluate.metrics.spans import answered_iou
 from onethinker_jax.evaluate.metrics.tracks import given_boxes
 from onethinker_jax.rewards.metrics import box_iou

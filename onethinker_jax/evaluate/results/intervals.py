@@ -6,24 +6,15 @@ frames of a video. Each cluster's shares are summed once; a resample is a sum ov
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from onethinker_jax.evaluate.metrics.shares import Value, ratio
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 _AT_ONCE = 2_000_000  # drawn clusters that are in memory
-
-Value = Callable[[np.ndarray], np.ndarray]
-"""Sums of shares, [..., K] -> values, [...]."""
-
-
-def ratio(sums: np.ndarray) -> np.ndarray:
-    """The first sum over the second, 0 where that is 0: means of (value, 1), and IoU of (overlap, union)."""
-    above, below = sums[..., 0], sums[..., 1]
-    return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
 
 
 def bootstrap(
@@ -96,8 +87,3 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
 
 def _tails() -> list[float]:
     return [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-
-
-def standard_deviation(values: list[float]) -> float:
-    """The sample's, with N - 1; NaN of fewer than two values."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan

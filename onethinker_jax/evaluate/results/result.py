@@ -1,0 +1,196 @@
+"""The result of a benchmark: its totals, what was left out of them and why, and every answer with its values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onethinker_jax.evaluate.benchmarks.types import Benchmark
+from onethinker_jax.evaluate.metrics import table
+from onethinker_jax.evaluate.metrics.shares import FORMS
+from onethinker_jax.evaluate.results.scored import ScoredAnswer, ScoredProblem
+from onethinker_jax.evaluate.results.totals import Total, grouped, totals
+from onethinker_jax.rewards.answers import unwrap_answer
+
+NO_PREDICTION = "no prediction"
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """A file that a benchmark's problems were read from."""
+
+    path: Path
+    md5: str
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A benchmark's scores."""
+
+    benchmark: Benchmark
+    file: ScoredFile
+    problems: Sequence[ScoredProblem]
+    totals: Mapping[str, Total]
+    groups: Mapping[str, Mapping[str, Mapping[str, Total]]]
+
+    def metrics(self) -> dict[str, Any]:
+        """The benchmark's part of metrics.json."""
+        return {metric: found.to_json() for metric, found in self.totals.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The benchmark's part of results.json."""
+        benchmark = self.benchmark
+        return {
+            "title": benchmark.title,
+            "family": benchmark.family,
+            "rows": self.file.rows,
+            "files": [{"path": str(self.file.path), "md5": self.file.md5, "rows": self.file.rows}],
+            "split": benchmark.split,
+            "metrics": self.metrics(),
+            "groups": {
+                kind: {name: {m: t.to_json() for m, t in found.items()} for name, found in groups.items()}
+                for kind, groups in self.groups.items()
+            },
+            "samples": self.spread(),
+            "extraction": self.extraction(),
+            "left_out": dict(self.left_out()),
+            "published": {metric: list(numbers) for metric, numbers in benchmark.published.items()},
+            "published_form": benchmark.published_form,
+            "note": benchmark.note,
+        }
+
+    def extraction(self) -> dict[str, float]:
+        """The share of answers that were read by the rule, by the judge, and not at all."""
+        answers = [answer for one in self.problems for answer in one.answers]
+        counts = Counter(_decided_by(answer) for answer in answers)
+        return {name: counts[name] / max(len(answers), 1) for name in ("rule", "judge", "unread")}
+
+    def left_out(self) -> Counter[str]:
+        """Why answers are missing from the totals, and how many."""
+        reasons = Counter[str]()
+        for one in self.problems:
+            reasons[NO_PREDICTION] += not one.problem.lines
+            for line in one.problem.lines:
+                if line.failed is not None:
+                    reasons[f"failed: {line.failed}"] += 1
+            for answer in one.answers:
+                if any(forms.released is None and forms.standard for forms in _of_masks(answer)):
+                    reasons["no prompt: left out of the released form"] += 1
+        return Counter({reason: count for reason, count in reasons.items() if count})
+
+    def spread(self) -> dict[str, Any]:
+        """With several answers a problem: how many at most, and each metric's mean and deviation over the samples.
+
+        The value of a sample number is that of the problems' answers of that number alone.
+        """
+        most = max((len(one.problem.lines) for one in self.problems), default=0)
+        if most < 2:
+            return {}
+        found: dict[str, Any] = {"k": most}
+        for form in FORMS:
+            found[form] = {
+                metric: {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))}
+                for metric in self.benchmark.metrics
+                if len(values := self._by_sample(metric, form, most)) > 1
+            }
+        return found
+
+    def _by_sample(self, metric: str, form: str, most: int) -> list[float]:
+        values = []
+        for number in range(most):
+            shares = [
+                share
+                for one in self.problems
+                if len(one.answers) > number
+                and metric in one.answers[number].measured
+                and (share := getattr(one.answers[number].measured[metric], form)) is not None
+            ]
+            if shares:
+                values.append(float(table.value_of(metric)(np.sum(shares, axis=0))))
+        return values
+
+    def scored_lines(self) -> Iterator[dict[str, Any]]:
+        """The benchmark's lines of scored.jsonl: one an answer, one a problem without any."""
+        for one in self.problems:
+            by_line = {id(answer.line): answer for answer in one.answers}
+            if not one.problem.lines:
+                yield {**self._head(one), **_failed(NO_PREDICTION)}
+            for number, line in enumerate(one.problem.lines):
+                head = self._head(one)
+                if len(one.problem.lines) > 1:
+                    head["sample"] = number if line.sample is None else line.sample
+                answer = by_line.get(id(line))
+                yield {**head, **(_failed(str(line.failed)) if answer is None else _values(answer))}
+
+    def _head(self, one: ScoredProblem) -> dict[str, Any]:
+        record = one.sample.record
+        return {
+            "benchmark": self.benchmark.name,
+            "problem_id": record.problem_id,
+            "task": str(one.task),
+            "question": record.problem,
+            "options": list(record.options),
+            "media": [str(file) for file in (*record.videos, *record.images)],
+            "answer": unwrap_answer(record.answer),
+            "groups": one.groups,
+        }
+
+
+def result_of(
+    benchmark: Benchmark, file: ScoredFile, problems: Sequence[ScoredProblem], *, seed: int = 0
+) -> Result:
+    """The result of a benchmark's scored problems."""
+    metrics = benchmark.metrics
+    return Result(
+        benchmark,
+        file,
+        problems,
+        totals(problems, metrics, rule=benchmark.rule, seed=seed),
+        grouped(problems, metrics, rule=benchmark.rule, seed=seed),
+    )
+
+
+def _of_masks(answer: ScoredAnswer) -> list[Any]:
+    return [answer.measured[name] for name in ("cIoU",) if name in answer.measured]
+
+
+def _decided_by(answer: ScoredAnswer) -> str:
+    return "rule" if answer.is_read else "unread"
+
+
+def _values(answer: ScoredAnswer) -> dict[str, Any]:
+    readings = answer.readings
+    extracted = answer.answer.text if readings is None else readings.standard.answer
+    return {
+        "response": answer.line.response,
+        "extracted": extracted,
+        "decided_by": _decided_by(answer),
+        "values": {
+            metric: {
+                form: None
+                if (share := getattr(forms, form)) is None
+                else float(table.value_of(metric)(np.array(share)))
+                for form in FORMS
+            }
+            for metric, forms in answer.measured.items()
+        },
+        "failed": None,
+        "tokens": answer.line.tokens,
+    }
+
+
+def _failed(reason: str) -> dict[str, Any]:
+    return {
+        "response": "",
+        "extracted": None,
+        "decided_by": None,
+        "values": {},
+        "failed": reason,
+        "tokens": None,
+    }

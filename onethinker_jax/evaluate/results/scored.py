@@ -1,0 +1,115 @@
+"""Problems with their answers measured: what totals are taken of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from onethinker_jax.data_pipeline.records.record import task_of
+from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.evaluate.metrics import table
+from onethinker_jax.evaluate.metrics.accuracy import Readings, read
+from onethinker_jax.evaluate.metrics.answer import Answer, Rle
+from onethinker_jax.evaluate.metrics.shares import Measured
+from onethinker_jax.evaluate.results.line_masks import masks_of
+from onethinker_jax.evaluate.results.lines import Line, PredictionError, Problem
+from onethinker_jax.rewards.answers import parse_structured
+from onethinker_jax.tasks import TABLE, Task
+
+MakeMasks = Callable[[Sequence[tuple[Line, Sample]]], Sequence[dict[str, Rle]]]
+"""Lines whose answers prompt masks, with their samples -> the masks by frame name, in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredAnswer:
+    """An answer with what it adds to each metric."""
+
+    line: Line
+    answer: Answer
+    measured: Measured
+
+    @cached_property
+    def readings(self) -> Readings | None:
+        """What it was read as; None of a structured answer."""
+        return None if self.answer.is_structured else read(self.answer)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a rule reads an answer out of the response."""
+        readings = self.readings
+        return bool(self.answer.given) if readings is None else readings.standard.answer is not None
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredProblem:
+    """A problem with its answers that could be scored, in the order of their sample numbers; none where all failed."""
+
+    problem: Problem
+    answers: tuple[ScoredAnswer, ...]
+
+    @property
+    def sample(self) -> Sample:
+        """The sample of the data set."""
+        return self.problem.sample
+
+    @property
+    def task(self) -> Task:
+        """The task of its record."""
+        return task_of(self.sample.record)
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """What results are also given by; always with the task."""
+        return {"task": str(self.task), **self.sample.groups}
+
+    def share(self, metric: str, form: str) -> tuple[float, ...] | None:
+        """The mean of the answers' shares; None where no answer has one. An answer left out adds nothing."""
+        found = [
+            share
+            for one in self.answers
+            if metric in one.measured and (share := getattr(one.measured[metric], form)) is not None
+        ]
+        if not found:
+            return None
+        return tuple(sum(column) / len(self.answers) for column in zip(*found, strict=True))
+
+
+def score(problems: Sequence[Problem], make_masks: MakeMasks) -> list[ScoredProblem]:
+    """The problems with every answer measured; `make_masks` is asked for the masks that lines do not bring.
+
+    Raises PredictionError: a line's masks are malformed. What `make_masks` raises.
+    """
+    pairs = [(line, problem.sample) for problem in problems for line in problem.answered]
+    masks = _all_masks(pairs, make_masks)
+    answers = [
+        Answer(sample, line.response, found) for (line, sample), found in zip(pairs, masks, strict=True)
+    ]
+    scored = iter(
+        ScoredAnswer(line, answer, measured)
+        for (line, _), answer, measured in zip(pairs, answers, table.measure(answers), strict=True)
+    )
+    return [ScoredProblem(problem, tuple(next(scored) for _ in problem.answered)) for problem in problems]
+
+
+def _all_masks(pairs: Sequence[tuple[Line, Sample]], make_masks: MakeMasks) -> list[dict[str, Rle] | None]:
+    """The masks of each line: its own; made where it has none and its answer prompts them; else None."""
+    found: list[dict[str, Rle] | None] = []
+    wanted = []
+    for number, (line, sample) in enumerate(pairs):
+        record, masks = sample.record, None
+        if TABLE[record.problem_type].judged_by == "mask":
+            if record.segmentation is None:
+                raise PredictionError(f"{record}: segmentation_output is missing, which scoring masks needs")
+            own = masks_of(line, record.segmentation, record.data_type)
+            masks = None if own is None else dict(own)
+            text = Answer(sample, line.response).text
+            prompts = parse_structured(text, record.problem_type, record.data_type) is not None
+            if masks is None and prompts:
+                wanted.append(number)
+        found.append(masks)
+    if wanted:
+        made = make_masks([pairs[number] for number in wanted])
+        for number, masks in zip(wanted, made, strict=True):
+            found[number] = masks
+    return found

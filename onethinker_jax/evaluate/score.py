@@ -1,0 +1,143 @@
+"""Answers that are there and the benchmarks that they answer -> metrics, each with an interval, without a model.
+
+    python -m onethinker_jax.evaluate.score predictions.jsonl eval_charades.json --out scores
+
+Media files need not be there. Exit status: 0 done, 1 an error that is named in one line, 2 a command line that cannot
+be used, 130 Ctrl-C.
+"""
+
+from onethinker_jax import command_line
+
+if __name__ == "__main__":  # the imports below take time
+    command_line.begin()
+
+from onethinker_jax.evaluate.score_arguments import ScoreArguments
+
+if __name__ == "__main__":
+    command_line.help_if_asked(ScoreArguments, prog="python -m onethinker_jax.evaluate.score")
+
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.data_pipeline.sources.table import LAYOUTS
+from onethinker_jax.evaluate.benchmarks.table import BenchmarkError, differences, find, md5_of
+from onethinker_jax.evaluate.benchmarks.types import Benchmark, DataFile
+from onethinker_jax.evaluate.metrics.answer import Rle
+from onethinker_jax.evaluate.results.folder import write
+from onethinker_jax.evaluate.results.lines import Line, PredictionError, Problem, matched, read_lines
+from onethinker_jax.evaluate.results.result import Result, ScoredFile, result_of
+from onethinker_jax.evaluate.results.scored import score
+from onethinker_jax.evaluate.results.totals import Total
+
+logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
+
+NAMED = 5
+"""Problems that a warning names."""
+
+
+def run(arguments: ScoreArguments) -> None:
+    """Reads, scores, writes and prints."""
+    command_line.show_log(logging.StreamHandler(sys.stderr), level=logging.INFO)
+    found = [_read(what, arguments) for what in arguments.benchmarks]
+    names = [benchmark.name for benchmark, _, _ in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BenchmarkError(f"{min(twice)}: is named twice")
+    lines = _lines(arguments.predictions, names)
+    problems = matched(lines, {benchmark.name: samples for benchmark, _, samples in found})
+    results = []
+    for benchmark, file, _ in found:
+        scored = score(problems[benchmark.name], _no_masks)
+        _warn(benchmark.name, problems[benchmark.name])
+        results.append(result_of(benchmark, file, scored, seed=arguments.seed))
+    write(arguments.out, results, {"seed": arguments.seed})
+    for line in table_lines(results):
+        sys.stdout.write(line + "\n")
+    logger.info("metrics.json, results.json and scored.jsonl are in %s", arguments.out)
+
+
+def _read(what: str, arguments: ScoreArguments) -> tuple[Benchmark, ScoredFile, list[Sample]]:
+    """A benchmark, the file that was read for it, and its samples; says what is not as published."""
+    benchmark, file, path = find(what, arguments.data)
+    samples = list(_samples(benchmark, file, path, arguments))
+    md5 = md5_of(path)
+    for line in differences(benchmark, file, path, md5=md5, rows=len(samples)):
+        logger.warning("%s", line)
+    return benchmark, ScoredFile(path, md5, len(samples)), samples
+
+
+def _samples(benchmark: Benchmark, file: DataFile, path: Path, arguments: ScoreArguments) -> Sequence[Sample]:
+    root = arguments.media_root
+    if root is None and file.media and arguments.data is not None:
+        root = arguments.data / file.media
+    return list(LAYOUTS[file.layout](path, split=benchmark.split, media_root=root, check_media=False))
+
+
+def _lines(predictions: Path, names: Sequence[str]) -> list[Line]:
+    """The lines of a file; of a folder those of each benchmark's own folder in it, or of the one file."""
+    if not predictions.is_dir():
+        return read_lines(predictions)
+    own = {name: predictions / name / "predictions.jsonl" for name in names}
+    there = {name: path for name, path in own.items() if path.is_file()}
+    if not there:
+        return read_lines(predictions / "predictions.jsonl")
+    return [line.of(name) for name, path in there.items() for line in read_lines(path)]
+
+
+def _no_masks(wanted: Sequence[tuple[Line, Sample]]) -> Sequence[dict[str, Rle]]:
+    line, _ = wanted[0]
+    more = f", like {len(wanted) - 1:,} other lines" if len(wanted) > 1 else ""
+    raise PredictionError(str(line.error(f"masks is missing{more}")))
+
+
+def _warn(name: str, problems: Sequence[Problem]) -> None:
+    """Says how many problems have no answer, and which."""
+    silent = [problem for problem in problems if not problem.lines]
+    failed = [problem for problem in problems if problem.lines and not problem.answered]
+    for which, what in ((silent, "have no prediction"), (failed, "have only failed ones")):
+        if which:
+            ids = ", ".join(str(problem.sample.record.problem_id) for problem in which[:NAMED])
+            dots = " …" if len(which) > NAMED else ""
+            logger.warning(
+                "%s: %s of %s problems %s and count as failed: %s%s",
+                *(name, f"{len(which):,}", f"{len(problems):,}", what, ids, dots),
+            )
+
+
+def table_lines(results: Sequence[Result]) -> list[str]:
+    """A table of all metrics, a line each."""
+    rows = [("benchmark", "metric", "released", "standard", "95% interval", "n", "failed")]
+    for result in results:
+        for metric, total in result.totals.items():
+            rows.append((result.benchmark.name, metric, *_cells(total)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _cells(total: Total) -> tuple[str, str, str, str, str]:
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    interval = "-" if total.low is None else f"{number(total.low)} to {number(total.high)}"
+    return number(total.released), number(total.standard), interval, f"{total.n:,}", f"{total.failed:,}"
+
+
+main = partial(
+    command_line.main,
+    ScoreArguments,
+    run,
+    prog="python -m onethinker_jax.evaluate.score",
+    stopped="nothing is written",
+)
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,29 @@
+"""The flags of scoring answers that are there. Imports no JAX: `--help` is instant."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreArguments:
+    """Scores a file of answers to one or more benchmarks, without a model."""
+
+    predictions: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="PREDICTIONS.jsonl")]]
+    """Lines {"problem_id", "response"}; several a problem are several samples; or the folder of an evaluation."""
+    benchmarks: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="BENCHMARK…")]]
+    """Names of benchmarks (with --data), or files: OneThinker's JSON, JSON lines, VLMEvalKit's TSV."""
+    out: Path = Path("scores")
+    """Folder for metrics.json, results.json and scored.jsonl."""
+    data: Path | None = None
+    """Folder of the benchmarks' files."""
+    media_root: Path | None = None
+    """Folder that media paths are relative to; media are only needed where masks have to be made."""
+    seed: int = 0
+    """Of the resamples that intervals are taken from."""
+
+    def __post_init__(self) -> None:
+        if not self.benchmarks:
+            raise ValueError("benchmarks: name at least one benchmark or file")
