@@ -102,26 +102,28 @@ class Endpoint:
     async def __aexit__(self, *exception: object) -> None:
         await self._client.close()
 
-    async def ask(self, messages: list[dict[str, Any]]) -> Reply:
+    async def ask(self, messages: list[dict[str, Any]], **sampling: Any) -> Reply:
         """The answer to a conversation in the API's format.
+
+        `sampling`: fields of this one request that are other than the settings', such as `temperature` or `seed`.
 
         Raises Unanswered: all tries failed, or the endpoint refuses this question.
         Raises EndpointError: the endpoint cannot be reached, does not take the key or know the model, or has left
         `GIVE_UP_AFTER` questions in a row without an answer.
         """
         try:
-            return await self._ask(messages)
+            return await self._ask(messages, sampling)
         except EndpointError as error:
             self._useless = error
             raise
 
-    async def _ask(self, messages: list[dict[str, Any]]) -> Reply:
+    async def _ask(self, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> Reply:
         cause = ""
         for attempt in range(self.settings.retries + 1):
             if attempt:
                 self.tries_again[cause] += 1
             try:
-                reply = await self._attempt(messages)
+                reply = await self._attempt(messages, sampling)
             except _TryAgain as again:
                 cause = again.cause
                 if not self._reached and attempt + 1 >= FIRST_CONTACT_TRIES:
@@ -150,7 +152,7 @@ class Endpoint:
         pause = min(self.settings.backoff * 2**attempt, LONGEST_PAUSE_S)
         await asyncio.sleep(max(asked_for, pause * random.uniform(0.75, 1.25)))  # what failed together parts
 
-    async def _attempt(self, messages: list[dict[str, Any]]) -> Reply:
+    async def _attempt(self, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> Reply:
         """One request. The slot comes first, so that what is let through starts at once."""
         async with self._slots:
             expected = self._expected_tokens(messages)
@@ -162,7 +164,7 @@ class Endpoint:
             begin = time.monotonic()
             try:
                 async with asyncio.timeout(self.settings.timeout):
-                    completion = await self._send(messages)
+                    completion = await self._send(messages, sampling)
             except TimeoutError:
                 self._reached = True  # it listens, at least
                 raise _TryAgain(f"no answer within {self.settings.timeout:g} s") from None
@@ -176,19 +178,21 @@ class Endpoint:
             self._tokens_so_far += tokens
         return reply
 
-    async def _send(self, messages: list[dict[str, Any]]) -> object:
+    async def _send(self, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> object:
         from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, omit
 
         settings = self.settings
-        conversation: Any = messages
+        request: dict[str, Any] = {
+            "model": settings.model,
+            "messages": messages,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_tokens or omit,
+            **sampling,
+        }
         try:
             completion = await self._client.chat.completions.create(
-                model=settings.model,
-                messages=conversation,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                max_tokens=settings.max_tokens or omit,
-                extra_body=settings.extra() or None,
+                **request, extra_body=settings.extra() or None
             )
         except APIStatusError as error:
             self._reached = True
@@ -290,3 +294,10 @@ def _deepest(error: BaseException) -> str:
         said = str(cause) or said
         cause = cause.__cause__ or cause.__context__
     return " ".join(said.split())[:160]
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The error that a group of groups of errors began with."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,5 +1,6 @@
 """Which endpoint is asked, and how."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -7,21 +8,11 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointSettings:
-    """Which endpoint, what is asked of it, and how fast. Raises ValueError naming a setting that makes no sense."""
+class RequestSettings:
+    """How an endpoint is asked. Raises ValueError naming a setting that makes no sense."""
 
-    base_url: str
-    """The address of an OpenAI-compatible API: https://host/v1."""
-    model: str
-    """Its name at the endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with the key; a server without keys needs none."""
-    temperature: float = 1.0
-    """The temperature of the samples; 0: greedy."""
-    top_p: float = 1.0
-    """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
-    max_tokens: int = 4096
-    """The most tokens of one answer; 0: the limit is not sent, or goes by another name in extra_body."""
     extra_body: str = ""
     """JSON object put into every request, for what the endpoint has beyond the API."""
     concurrency: int = 16
@@ -38,19 +29,12 @@ class EndpointSettings:
     """Seconds before the first further try, doubled each time; never less than a server's Retry-After."""
 
     def __post_init__(self) -> None:
-        address = urlsplit(self.base_url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(f"base_url {self.base_url!r} must look like https://host/v1")
-        if not self.model:
-            raise ValueError("model must not be empty")
         for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")
-        for name in ("temperature", "max_tokens", "retries", "backoff"):
+        for name in ("retries", "backoff"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} {getattr(self, name)} must be 0 or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p {self.top_p} must be in (0, 1]")
         if not isinstance(self.extra(), dict):
             raise ValueError(f"extra_body {self.extra_body!r} must be a JSON object")
 
@@ -60,3 +44,46 @@ class EndpointSettings:
             return json.loads(self.extra_body or "{}")
         except ValueError as error:
             raise ValueError(f"extra_body {self.extra_body!r} is not JSON ({error})") from None
+
+    def endpoint(self, **more: Any) -> "EndpointSettings":
+        """The endpoint that is asked in this way; `more`: what `EndpointSettings` has beyond, or another value."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(RequestSettings)}
+        return EndpointSettings(**{**own, **more})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSettings(RequestSettings):
+    """Which endpoint, what is asked of it, and how. Raises ValueError naming a setting that makes no sense."""
+
+    base_url: str
+    """The address of an OpenAI-compatible API: https://host/v1."""
+    model: str
+    """Its name at the endpoint."""
+    temperature: float = 1.0
+    """The temperature of the samples; 0: greedy."""
+    top_p: float = 1.0
+    """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
+    max_tokens: int = 4096
+    """The most tokens of one answer; 0: the limit is not sent, or goes by another name in extra_body."""
+
+    def __post_init__(self) -> None:
+        if error := url_error(self.base_url):
+            raise ValueError(f"base_url {error}")
+        if not self.model:
+            raise ValueError("model must not be empty")
+        super().__post_init__()
+        for name in ("temperature", "max_tokens"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} {getattr(self, name)} must be 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p} must be in (0, 1]")
+
+
+def url_error(url: str) -> str | None:
+    """What is wrong with the address of an API, None if nothing."""
+    try:
+        address = urlsplit(url)
+        found = address.scheme in ("http", "https") and address.hostname
+    except ValueError:
+        found = None
+    return None if found else f"{url!r} must look like https://host/v1"

@@ -16,7 +16,7 @@ from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record import Record, iter_records
-from onethinker_jax.endpoint.endpoint import Endpoint, Reply, Unanswered
+from onethinker_jax.endpoint.endpoint import Endpoint, Reply, Unanswered, first_error
 
 _AHEAD = 2  # records whose media are read before a request could be sent
 
@@ -157,7 +157,7 @@ async def ask_all(
                     else:
                         await asyncio.sleep(0)  # reading on must not hold up what is under way
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_error(group) from None
     return asked
 
 
@@ -169,10 +169,3 @@ def _candidate(record: Record, number: int, reply: Reply) -> Candidate:
         question=question_digest(record),
         **asdict(reply),
     )
-
-
-def _first(error: BaseException) -> BaseException:
-    """The error that a group of groups of them began with."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
