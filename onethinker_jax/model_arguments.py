@@ -52,6 +52,8 @@ class ModelArguments:
     """Frames sampled of a second of video."""
     video_max_frames: int = 128
     """Most frames sampled of a video; a longer one is sampled evenly over its whole length."""
+    video_num_frames: int | None = None
+    """This many frames, sampled evenly by their number; by default as video_fps and video_max_frames say."""
     video_min_pixels: int = 4 * 32 * 32
     """The fewest pixels of one frame."""
     video_max_pixels: int = 256 * 32 * 32
@@ -103,6 +105,7 @@ class ModelArguments:
                     image_max_pixels=self.image_max_pixels,
                     video_fps=self.video_fps,
                     video_max_frames=self.video_max_frames,
+                    video_num_frames=self.video_num_frames,
                     video_min_pixels=self.video_min_pixels,
                     video_max_pixels=self.video_max_pixels,
                     video_total_pixels=self.video_total_pixels,

@@ -7,7 +7,7 @@ Whatever cannot be decoded is a `MediaError` that names the file.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -165,6 +165,7 @@ def load_video(
     max_frames: int,
     bounds: PixelBounds | None = None,
     time_limit: float | None = None,
+    num_frames: int | None = None,
     near: tuple[float, ...] = (),
 ) -> Video:
     """Samples a video file at `fps` frames a second, at most `max_frames` frames over its whole length.
@@ -177,22 +178,26 @@ def load_video(
     be taken twice (a source slower than `fps`) is taken once. Frames before the first key frame cannot be decoded and
     are not shown.
 
+    With `num_frames`, that many frames are taken instead, evenly by their number from the first to the last, as
+    transformers' video processor takes them; a shorter video gives all of its frames once.
+
     With `bounds` each frame is resized as soon as it is decoded, so that only a video's first few are held in the
     file's own size. Decoding that takes more than `time_limit` seconds is given up between two frames.
 
     Raises MediaError: missing, empty, truncated, undecodable, too large, too slow, or without a video stream.
     """
     path = Path(path) if isinstance(path, str) else path
+    choose = partial(choose_frames, fps=fps, max_frames=max_frames, num_frames=num_frames, near=near)
     with _opened_film(path, fps, max_frames, time_limit) as film:
         if isinstance(film, Animation):
-            return _load_animation(film, fps, max_frames, bounds, near)
+            return _load_animation(film, choose, bounds)
         timeline, decoded = read_timeline(film)
         try:
-            return _load(film, timeline, decoded, fps, max_frames, bounds, near)
+            return _load(film, timeline, decoded, choose, bounds)
         except WrongTimeline:
             timeline, decoded = decoded_timeline(film, timeline.packets)
         try:
-            return _load(film, timeline, decoded, fps, max_frames, bounds, near)
+            return _load(film, timeline, decoded, choose, bounds)
         except WrongTimeline:
             raise MediaError(f"{path}: damaged, two decodes of it give different frames") from None
 
@@ -201,12 +206,10 @@ def _load(
     film: Film,
     timeline: Timeline,
     decoded: Iterator[VideoFrame],
-    fps: float,
-    max_frames: int,
+    choose: Callable[[np.ndarray, float], np.ndarray],
     bounds: PixelBounds | None,
-    near: tuple[float, ...],
 ) -> Video:
-    chosen = choose_frames(timeline.seconds, timeline.duration, fps=fps, max_frames=max_frames, near=near)
+    chosen = choose(timeline.seconds, timeline.duration)
     frames = [
         _fit(film.path, frame, bounds, len(chosen)) for frame in pictures(film, timeline, decoded, chosen)
     ]
@@ -216,16 +219,21 @@ def _load(
 
 
 def _load_animation(
-    film: Animation, fps: float, max_frames: int, bounds: PixelBounds | None, near: tuple[float, ...]
+    film: Animation, choose: Callable[[np.ndarray, float], np.ndarray], bounds: PixelBounds | None
 ) -> Video:
-    chosen = choose_frames(film.seconds, film.duration, fps=fps, max_frames=max_frames, near=near)
+    chosen = choose(film.seconds, film.duration)
     frames = [_fit(film.path, frame, bounds, len(chosen)) for frame in film.pictures(chosen)]
     rate = len(film.seconds) / film.duration
     return Video(np.stack(frames), film.seconds[chosen], film.duration, rate, film.path)
 
 
 def probe_video(
-    path: str | MediaFile, *, fps: float, max_frames: int, time_limit: float | None = None
+    path: str | MediaFile,
+    *,
+    fps: float,
+    max_frames: int,
+    time_limit: float | None = None,
+    num_frames: int | None = None,
 ) -> VideoProbe:
     """Size, duration and time stamps of the frames that `load_video` would give, by the same code.
 
@@ -237,7 +245,9 @@ def probe_video(
     path = Path(path) if isinstance(path, str) else path
     with _opened_film(path, fps, max_frames, time_limit) as film:
         timeline = film if isinstance(film, Animation) else read_timeline(film)[0]
-    chosen = choose_frames(timeline.seconds, timeline.duration, fps=fps, max_frames=max_frames)
+    chosen = choose_frames(
+        timeline.seconds, timeline.duration, fps=fps, max_frames=max_frames, num_frames=num_frames
+    )
     return VideoProbe(timeline.height, timeline.width, timeline.seconds[chosen], timeline.duration, path)
 
 

@@ -51,9 +51,17 @@ class Timeline:
 
 
 def choose_frames(
-    seconds: np.ndarray, duration: float, *, fps: float, max_frames: int, near: tuple[float, ...] = ()
+    seconds: np.ndarray,
+    duration: float,
+    *,
+    fps: float,
+    max_frames: int,
+    num_frames: int | None = None,
+    near: tuple[float, ...] = (),
 ) -> np.ndarray:
     """Which of the frames that come on screen at `seconds` are taken, int [N]: as `load_video` says."""
+    if num_frames is not None:
+        return np.linspace(0, len(seconds) - 1, min(num_frames, len(seconds))).round().astype(np.int64)
     wanted = int(np.ceil(duration * fps - 0.01))  # rounded time stamps must not add a sample
     step = 1 / fps if wanted <= max_frames else duration / max_frames
     moments = _moved(np.arange(max(min(wanted, max_frames), 1)) * step, near, step / 2)

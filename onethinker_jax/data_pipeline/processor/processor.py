@@ -278,7 +278,12 @@ class Processor:
 
     @property
     def _sampling(self) -> dict[str, Any]:
-        return {"fps": self.limits.video_fps, "max_frames": self.limits.video_max_frames}
+        limits = self.limits
+        return {
+            "fps": limits.video_fps,
+            "max_frames": limits.video_max_frames,
+            "num_frames": limits.video_num_frames,
+        }
 
     def _image_size(self, path: MediaFile) -> MediumSize:
         return size_image(*_fitted(path, self.image_bounds, *self.media.image_size(path)), self.sizes)

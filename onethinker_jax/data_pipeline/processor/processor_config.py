@@ -53,6 +53,7 @@ class MediaLimits:
     video_min_pixels: int | None  # of one frame; None, as the next: only the total counts
     video_max_pixels: int | None  # of one frame
     video_total: VideoTotal = _VIDEO_TOTAL  # of all frames
+    video_num_frames: int | None = None  # sampled evenly by their number; None: by `video_fps`
 
     def __post_init__(self):
         for kind in ("image", "video"):
@@ -65,6 +66,8 @@ class MediaLimits:
             raise ValueError(
                 f"video_fps {self.video_fps} and video_max_frames {self.video_max_frames}: too small"
             )
+        if self.video_num_frames is not None and self.video_num_frames < 1:
+            raise ValueError(f"video_num_frames {self.video_num_frames}: too small")
 
     def image_bounds(self, factor: int) -> PixelBounds:
         """Bounds of an image whose sides must be multiples of `factor`."""
@@ -93,6 +96,7 @@ class MediaBounds:
     image_max_pixels: int | None = None
     video_fps: float = 2.0
     video_max_frames: int = 128
+    video_num_frames: int | None = None  # sampled evenly by their number, whatever the two before say
     video_min_pixels: int | None = 4 * 32 * 32  # of a frame: OneThinker's RL settings, as the next
     video_max_pixels: int | None = 64 * 32 * 32  # both None: frames are bounded together only
     video_total_pixels: int | None = None  # of all sampled frames together; None: the directory's
@@ -110,6 +114,7 @@ class MediaBounds:
             video_min_pixels=self.video_min_pixels,
             video_max_pixels=self.video_max_pixels,
             video_total=total,
+            video_num_frames=self.video_num_frames,
         )
 
 

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from onethinker_jax.data_pipeline.records.conversation import media_kinds, reserved_token
 from onethinker_jax.data_pipeline.records.record import Record, task_of
@@ -22,6 +23,10 @@ from onethinker_jax.tasks import PROBLEM_TYPES, TABLE, TASKS, Task
 
 FALLBACK = "default"
 """Key of the template of all tasks that have none of their own."""
+SYSTEM = "system"
+"""Key of the system turn of all tasks."""
+PROTOCOLS = "protocols"
+"""Key of further tables of templates, by the name of the evaluation protocol that they belong to."""
 
 # A word in single braces is a placeholder, in double braces itself; the JSON of an answer's form is neither.
 _BRACED = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
@@ -33,25 +38,36 @@ class PromptError(UserError, ValueError):
 
 
 class Prompts:
-    """A template for every task.
+    """A template for every task, and the system turn before it, if there is one.
 
     `{question}` stands for the record's problem with its <image> and <video>, and `{options}`, in multiple
     choice, for the options, one a line.
     """
 
-    def __init__(self, templates: Mapping[str, str], source: str = "prompts"):
+    def __init__(self, templates: Mapping[str, Any], source: str = "prompts"):
         """Checks that every task has a template.
 
         Args:
             templates: by task ("OCR (video)"), by problem type ("OCR"), or "default";
                 the first of these that is there counts. A task without media has the template of images
                 where none of them is there or the default cannot serve: files written before there were
-                such tasks go on to be read.
+                such tasks go on to be read. "system": the system turn. "protocols": other such tables by the
+                name of a protocol of evaluation.
             source: where they come from, for errors.
 
         Raises PromptError: an unknown task, a task without a template, or one with other placeholders.
         """
         self.source = source
+        templates = dict(templates)
+        self.system: str | None = templates.pop(SYSTEM, None)
+        if self.system is not None and (error := _words_error(self.system)):
+            raise PromptError(f"{source}: {SYSTEM}: {error}")
+        protocols = templates.pop(PROTOCOLS, {})
+        if not isinstance(protocols, Mapping) or not all(isinstance(p, Mapping) for p in protocols.values()):
+            raise PromptError(f"{source}: {PROTOCOLS}: must hold templates by protocol")
+        self._protocols = {
+            name: Prompts(table, f"{source}: {PROTOCOLS}.{name}") for name, table in protocols.items()
+        }
         if unknown := sorted(set(templates) - {*map(str, TASKS), *PROBLEM_TYPES, FALLBACK}):
             raise PromptError(
                 f"{source}: {unknown[0]!r} is no task (known: {', '.join(PROBLEM_TYPES)}, each also with "
@@ -89,8 +105,18 @@ class Prompts:
 
     def to_json(self) -> str:
         """What `from_file` reads back, every task named."""
-        templates = {str(task): template for task, template in self._templates.items()}
-        return json.dumps(templates, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(self._table(), indent=2, ensure_ascii=False) + "\n"
+
+    def _table(self) -> dict[str, Any]:
+        table: dict[str, Any] = {} if self.system is None else {SYSTEM: self.system}
+        table |= {str(task): template for task, template in self._templates.items()}
+        if self._protocols:
+            table[PROTOCOLS] = {name: prompts._table() for name, prompts in self._protocols.items()}
+        return table
+
+    def of_protocol(self, name: str) -> "Prompts":
+        """The table of a protocol of evaluation, this one where it has none of its own."""
+        return self._protocols.get(name, self)
 
     def template(self, task: Task) -> str:
         """The template of a task.
@@ -119,7 +145,7 @@ def _has_options(task: Task) -> bool:
 def _template_error(template: object, *, options: bool) -> str | None:
     """What is wrong with a template, None if nothing."""
     if not isinstance(template, str):
-        return f"must be a text, is a {type(template).__name__}"
+        return _words_error(template)
     needed = ["question", "options"] if options else ["question"]
     found = [match[2] for match in _BRACED.finditer(template) if match[2]]
     if unknown := [name for name in found if name not in needed]:
@@ -130,11 +156,18 @@ def _template_error(template: object, *, options: bool) -> str | None:
     for name in needed:
         if found.count(name) != 1:
             return f"needs the placeholder {{{name}}} once, has it {found.count(name)} times"
-    if error := text_error(template):
+    return _words_error(template)
+
+
+def _words_error(text: object) -> str | None:
+    """What is wrong with words around a question, None if nothing."""
+    if not isinstance(text, str):
+        return f"must be a text, is a {type(text).__name__}"
+    if error := text_error(text):
         return error
-    if kinds := media_kinds(template):
+    if kinds := media_kinds(text):
         return f"holds <{kinds[0]}>, which is in the place of {{question}} already"
-    if token := reserved_token(template):
+    if token := reserved_token(text):
         return f"holds the reserved token {token}"
     return None
 
@@ -175,11 +208,13 @@ def question_text(record: Record, *, prompts: Prompts = OWN_PROMPTS) -> str:
 def chat_messages(record: Record, *, prompts: Prompts = OWN_PROMPTS) -> list[dict[str, str]]:
     """Messages `[{"role", "content"}]`, content a string with <image> / <video>.
 
-    A row of an SFT file keeps its own messages; any other record becomes one user turn.
+    A row of an SFT file keeps its own messages; any other record becomes one user turn, behind the prompts' system
+    turn where they have one.
     """
     if record.messages is not None:
         return [{"role": message["role"], "content": message["content"]} for message in record.messages]
-    return [{"role": "user", "content": question_text(record, prompts=prompts)}]
+    system = [] if prompts.system is None else [{"role": "system", "content": prompts.system}]
+    return [*system, {"role": "user", "content": question_text(record, prompts=prompts)}]
 
 
 def _lettered(options: Sequence[str]) -> Sequence[str]:

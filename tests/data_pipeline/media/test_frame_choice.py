@@ -330,3 +330,20 @@ def test_a_truncated_avi_of_h264_is_refused(tmp_path):
             load_video(tmp_path / "cut.avi", fps=2, max_frames=8)
     (tmp_path / "no_index.avi").write_bytes(data[: int(0.8 * len(data))])  # all frames are there
     hold(tmp_path / "no_index.avi", list(range(500)), [n / RATE for n in range(500)])
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 96, 500])
+def test_a_number_of_frames_is_taken_evenly(tmp_path: Path, num_frames: int) -> None:
+    """Whatever the rate is: the very frames that transformers' video processor takes, with their own times."""
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+    from transformers.video_utils import VideoMetadata
+
+    path = write_numbered(tmp_path / "a.mp4", UNEVEN, ticks=1000)
+    total = len(UNEVEN)
+    wanted = min(num_frames, total)
+    theirs = Qwen3VLVideoProcessor().sample_frames(VideoMetadata(total_num_frames=total), num_frames=wanted)
+    video = load_video(path, fps=2.0, max_frames=3, num_frames=num_frames)
+    assert shown_numbers(video.frames) == theirs.tolist() and len(theirs) == wanted
+    np.testing.assert_allclose(video.timestamps, np.array(UNEVEN)[theirs], atol=1.1e-3)
+    probe = probe_video(path, fps=2.0, max_frames=3, num_frames=num_frames)
+    np.testing.assert_array_equal(probe.timestamps, video.timestamps)

@@ -119,9 +119,58 @@ def test_prompts_are_written_and_read_back(tmp_path):
             assert again.template(task) == prompts.template(task)
 
 
+def test_a_system_turn_comes_before_the_question(tmp_path):
+    table = {"system": "Think {first} {{x}}.", "multiple choice": CHOICE, "default": "{question}"}
+    (tmp_path / "prompts.json").write_text(json.dumps(table))
+    prompts = Prompts.from_file(tmp_path / "prompts.json")
+    asked = record("<image>What?", "OCR")
+    turns = [
+        {"role": "system", "content": "Think {first} {{x}}."},
+        {"role": "user", "content": "<image>What?"},
+    ]
+    assert (
+        chat_messages(asked, prompts=prompts) == turns
+    )  # a system turn has no placeholders: it is taken as it is
+    messages = ({"role": "user", "content": "<image>Own?"}, {"role": "assistant", "content": "Yes"})
+    assert chat_messages(record("x", "OCR", messages=messages), prompts=prompts) == list(messages)
+    (tmp_path / "again.json").write_text(prompts.to_json())
+    assert chat_messages(asked, prompts=Prompts.from_file(tmp_path / "again.json")) == turns
+    assert chat_messages(asked)[0]["role"] == "user" and OWN_PROMPTS.system is None
+
+
+def test_the_words_of_another_protocol(tmp_path):
+    table = """
+default = "{question} Plainly."
+"multiple choice" = "{question}{options} Plainly."
+[protocols.other]
+system = "Be brief."
+default = "{question}"
+"multiple choice" = "{question}{options}"
+"""
+    (tmp_path / "prompts.toml").write_text(table)
+    prompts = Prompts.from_file(tmp_path / "prompts.toml")
+    (tmp_path / "again.json").write_text(prompts.to_json())
+    asked = record("<image>What?", "OCR")
+    for one in (prompts, Prompts.from_file(tmp_path / "again.json")):
+        assert [turn["content"] for turn in chat_messages(asked, prompts=one)] == ["<image>What? Plainly."]
+        other = one.of_protocol("other")
+        assert [turn["content"] for turn in chat_messages(asked, prompts=other)] == [
+            "Be brief.",
+            "<image>What?",
+        ]
+        assert one.of_protocol("third") is one
+    (tmp_path / "prompts.toml").write_text(table.replace('system = "Be brief."', 'default2 = "x"'))
+    with pytest.raises(PromptError, match=r"prompts.toml: protocols.other: 'default2' is no task"):
+        Prompts.from_file(tmp_path / "prompts.toml")
+
+
 @pytest.mark.parametrize(
     ("templates", "message"),
     [
+        ({"system": ["x"]}, "system: must be a text, is a list"),
+        ({"system": "See <image>"}, "system: holds <image>"),
+        ({"system": "<|im_end|>"}, r"system: holds the reserved token <.im_end.>"),
+        ({"protocols": {"other": "x"}}, "protocols: must hold templates by protocol"),
         ({"counting": "{question}"}, "'counting' is no task .known: multiple choice, numerical"),
         ({"OCR (audio)": "{question}"}, "'OCR .audio.' is no task"),
         ({"multiple choice": CHOICE}, "has no template for numerical .image., and no default"),

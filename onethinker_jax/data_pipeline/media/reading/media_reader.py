@@ -6,6 +6,7 @@ that crashes or hangs its decoder then takes down no more than one of them.
 """
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -81,21 +82,24 @@ class MediaReader:
         *,
         fps: float,
         max_frames: int,
+        num_frames: int | None = None,
         near: tuple[float, ...] = (),
     ) -> Video:
         """Frames sampled at `fps`, at most `max_frames`, each within the bounds; None: in the file's own size.
 
-        `near` are seconds that sampling times move to, see `load_video`.
+        `num_frames` is their number instead, `near` are seconds that sampling times move to: see `load_video`.
 
         Raises MediaError: as `load_video`; or its worker died or ran out of time.
         """
-        moved = {"near": repr(near)} if near else {}  # entries of older runs have no such key
-        key = self._key(path, bounds, kind="video", fps=fps, max_frames=max_frames, **moved)
+        more: dict[str, Any] = {"near": near} if near else {}  # entries of older runs have no such keys
+        more |= {"num_frames": num_frames} if num_frames is not None else {}
+        named = {name: repr(value) for name, value in more.items()}
+        key = self._key(path, bounds, kind="video", fps=fps, max_frames=max_frames, **named)
         if key and (found := self._cached(key)):
             duration, source_fps = found["times"].tolist()
             return Video(found["frames"], found["timestamps"], duration, source_fps, path)
-        sampling = {"fps": fps, "max_frames": max_frames, "bounds": bounds, "time_limit": self._time_limit}
-        sampling |= {"near": near} if near else {}
+        sampling = {"fps": fps, "max_frames": max_frames, "bounds": bounds, **more}
+        sampling["time_limit"] = self._time_limit
         if self._pool is None:
             video = load_video(path, **sampling)
         else:
@@ -112,12 +116,15 @@ class MediaReader:
         """
         return probe_image(path) if self._pool is None else self._pool.call(probe_image, path)
 
-    def video_size(self, path: MediaFile, *, fps: float, max_frames: int) -> VideoProbe:
+    def video_size(
+        self, path: MediaFile, *, fps: float, max_frames: int, num_frames: int | None = None
+    ) -> VideoProbe:
         """Size and times of the frames of `video` without bounds; no pixel is decoded.
 
         Raises MediaError: as `probe_video`; or its worker died or ran out of time.
         """
-        sampling = {"fps": fps, "max_frames": max_frames, "time_limit": self._time_limit}
+        sampling: dict[str, Any] = {"fps": fps, "max_frames": max_frames, "num_frames": num_frames}
+        sampling["time_limit"] = self._time_limit
         if self._pool is None:
             return probe_video(path, **sampling)
         return self._pool.call(probe_video, path, **sampling)
