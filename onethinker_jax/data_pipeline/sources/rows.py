@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MEDIA_WORD = re.compile(r"<(?=(?:image|video)>)")
+_WHOLE = re.compile(r"\d{1,18}")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:[eE][-+]?\d+)?")
 # The part of a record's error that may differ from row to row: what follows a comma or stands in brackets.
 _OF_THE_ROW = re.compile(r"(?:, (?:has|is|are) | \(|: no such file ).*", re.DOTALL)
@@ -172,6 +173,11 @@ class _Named:
 
 def _data_type(images: Sequence[MediaFile], videos: Sequence[MediaFile]) -> str:
     return "-".join([*(["video"] if videos else []), *(["image"] if images else [])]) or "text"
+
+
+def id_of(text: str) -> int | str:
+    """A `problem_id`: a number where the text is one."""
+    return int(text) if _WHOLE.fullmatch(text) else text
 
 
 def plain(text: str) -> str:

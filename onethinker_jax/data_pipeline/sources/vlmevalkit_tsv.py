@@ -26,9 +26,11 @@ from typing import Any
 
 from onethinker_jax.data_pipeline.media.media_file import MediaFile
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.sources.choices import split_choices
 from onethinker_jax.data_pipeline.sources.rows import (
     LETTERS,
     Row,
+    id_of,
     missing_columns,
     open_problem_type,
     plain,
@@ -51,6 +53,8 @@ GROUPS = (
 """The columns, or keys of `metadata`, that results are also given by."""
 REFERENCE_CHARS = 64
 """An `image` of at most this length is the index of the row that has the picture."""
+ROTATION = 1_000_000
+"""The rotations of a question's options have its index plus multiples of this."""
 NO_IMAGE = "image: is empty, and VLMEvalKit asks no question without one"
 
 _FACTS = (
@@ -58,8 +62,6 @@ _FACTS = (
     *("abstract", "image_id"),  # captions
 )
 _SIGN = re.compile(r"<image (\d+)>")
-_CHOICES = re.compile(r"\s*\bChoices:\s*\n?(?=\(?A[.:)])")
-_CHOICE = re.compile(r"(?:^|\n)\s*\(?([A-Z])[.:)]\s*")
 _ROOTS = {  # VLMEvalKit's folders of pictures that are not named like the file
     "MMBench_DEV_EN": "MMBench",
     "MMBench_TEST_EN": "MMBench",
@@ -76,19 +78,22 @@ def read(
     check_media: bool = True,
     bad: BadRecords | None = None,
 ) -> Iterator[Sample]:
-    """The rows of a TSV whose column `split` is `split`; see the module for what a row becomes.
+    """The rows of a TSV; see the module for what a row becomes. The record's id is the row's `index`.
 
-    The record's id is the row's `index`. Raises SourceError (while iterating): as every layout.
+    `split` is a value of the column `split`, or of another: "l2-category=visual_captioning".
+
+    Raises SourceError (while iterating): as every layout.
     """
     table = TsvTable(path, binary=("image",))
     missing_columns(path, table.columns, ["index", "question", "caption" if _captions(table) else "answer"])
     if not {"image", "image_path"} & set(table.columns):
         missing_columns(path, table.columns, ["image"])
+    column, _, value = split.rpartition("=")
     if split:
-        missing_columns(path, table.columns, ["split"])
+        missing_columns(path, table.columns, [column or "split"])
     bad = bad or BadRecords()
-    reader = _Reader(table, split, media_root, bad)
-    what = f"row of split {split!r}" if split else "row"
+    reader = _Reader(table, (column or "split", value) if split else None, media_root, bad)
+    what = f"row of {column or 'split'} {value!r}" if split else "row"
     yield from samples_of(_rows(table, check_media), reader.sample, path, bad, what=what)
 
 
@@ -115,7 +120,8 @@ class _Reader:
     """Makes the samples of one table."""
 
     table: TsvTable
-    split: str
+    asked: tuple[str, str] | None
+    """Column and value of the rows that are asked for; None: all."""
     media_root: Path | None
     bad: BadRecords
     pictures: dict[str, tuple[int, list[Span]]] = field(default_factory=dict)
@@ -124,7 +130,7 @@ class _Reader:
 
     def sample(self, row: Row) -> Sample | None:
         index = row.text("index")
-        if self.split and row.text("split", "") != self.split:
+        if self.asked and row.text(self.asked[0], "") != self.asked[1]:
             return None
         images = self._own_pictures(row, index) or self._paths(row)
         if not images:
@@ -133,10 +139,10 @@ class _Reader:
         question = row.text("question", "") or row.text("query_wo", "") or row.text("query_cot", "")
         facts = {"question": question, **{name: text for name in _FACTS if (text := row.text(name, ""))}}
         hint = row.text("hint", "")
-        asked, listed = _split_choices(question)
+        asked, listed = split_choices(question)
         options = self._options(row, listed)
-        if not options:
-            asked = question
+        if len(options) != len(listed) or any(row.text(letter, "") for letter in options):
+            asked = question  # which lists other things
         if hint:
             facts["hint"] = hint
         record = self._answered(row, index, options, facts)
@@ -242,11 +248,12 @@ class _Reader:
     ) -> dict[str, Any]:
         """Id, problem type and answer of the record, and the `column` of the answer; further facts are noted."""
         record: dict[str, Any] = {
-            "problem_id": int(index) if re.fullmatch(r"\d{1,18}", index) else index,
+            "problem_id": id_of(index),
             "column": "answer",
         }
-        if re.fullmatch(r"\d{1,18}", index):
-            facts["g_index"] = row.whole("g_index") if row.text("g_index", "") else int(index) % 1_000_000
+        if isinstance(record["problem_id"], int):
+            own = row.text("g_index", "")
+            facts["g_index"] = row.whole("g_index") if own else record["problem_id"] % ROTATION
         if row.text("skills", ""):
             facts["skills"] = _listed_texts(row, "skills")
         if _captions(self.table):
@@ -292,17 +299,3 @@ def _listed_texts(row: Row, column: str) -> list[str]:
     if text.startswith("[") and text.endswith("]"):
         return [str(item) for item in row.listed(column)]
     return [text] if text else []
-
-
-def _split_choices(question: str) -> tuple[str, list[str]]:
-    """The question without the choices that it ends with, and these; ("…", []) if it lists none."""
-    heads = list(_CHOICES.finditer(question))
-    if not heads:
-        return question, []
-    tail = question[heads[-1].end() :]
-    found = list(_CHOICE.finditer(tail))
-    if len(found) < 2 or "".join(one[1] for one in found) != LETTERS[: len(found)]:
-        return question, []
-    ends = [one.start() for one in found[1:]] + [len(tail)]
-    texts = [tail[one.end() : end].strip() for one, end in zip(found, ends, strict=True)]
-    return (question[: heads[-1].start()], texts) if all(texts) else (question, [])
