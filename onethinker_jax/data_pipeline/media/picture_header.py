@@ -7,6 +7,7 @@ import av
 from av import FFmpegError
 
 from onethinker_jax.data_pipeline.media.decoding import MediaError, probe_image
+from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
 from onethinker_jax.data_pipeline.media.media_file import MediaFile
 
 
@@ -16,12 +17,14 @@ class PictureHeader:
 
     height: int
     width: int
-    fps: float | None = None  # of a video, where it says so
+    fps: float | None = None  # of a video, where it says so; a folder of frames does not
 
 
 def picture_header(file: MediaFile, kind: str) -> PictureHeader | None:
     """The header of an "image" or "video"; None where it cannot be read, which decoding the file will say better."""
     try:
+        if isinstance(file, FrameFolder):
+            return picture_header(file.frames[0], "image")
         found = file.stat()
         return _header(file, kind, found.st_mtime_ns, found.st_size)
     except (MediaError, OSError, FFmpegError, EOFError):

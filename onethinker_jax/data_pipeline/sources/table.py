@@ -2,7 +2,17 @@
 
 from functools import partial
 
-from onethinker_jax.data_pipeline.sources import onethinker, video_mmlu, video_questions, vlmevalkit_tsv
+from onethinker_jax.data_pipeline.sources import (
+    got10k,
+    onethinker,
+    refcoco,
+    referring_videos,
+    temporal,
+    tubes,
+    video_mmlu,
+    video_questions,
+    vlmevalkit_tsv,
+)
 from onethinker_jax.data_pipeline.sources.sample import Layout
 
 LAYOUTS: dict[str, Layout] = {
@@ -18,4 +28,15 @@ LAYOUTS: dict[str, Layout] = {
     "videomathqa": video_questions.read_videomathqa,
     "videomathqa-subtitles": partial(video_questions.read_videomathqa, subtitles=True),
     "video-mmlu": video_mmlu.read,
+    "charades-sta": temporal.read_charades_sta,
+    "charades-sta-lmms": temporal.read_captions,
+    "activitynet-captions": temporal.read_activitynet_captions,
+    "anet-rtl": temporal.read_anet_rtl,
+    "refcoco": refcoco.read_boxes,
+    "refcoco-seg": refcoco.read_masks,
+    "hc-stvg": tubes.read_hc_stvg,
+    "vidstg": tubes.read_vidstg,
+    "got-10k": got10k.read,
+    "mevis": referring_videos.read,
+    "reasonvos": referring_videos.read,
 }

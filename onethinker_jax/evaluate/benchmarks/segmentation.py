@@ -48,7 +48,7 @@ ROWS: tuple[Benchmark, ...] = (
     _video(
         "eval_seg_reasonvos",
         "ReasonVOS",
-        DataFile("mevis", "ReasonVOS"),
+        DataFile("reasonvos", "ReasonVOS"),
         {"J": (0.166, 0.511), "F": (0.227, 0.587), "J&F": (0.196, 0.549)},
     ),
 )

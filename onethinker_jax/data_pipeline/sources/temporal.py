@@ -1,0 +1,191 @@
+"""When something happens in a video: Charades-STA, ActivityNet Captions and ActivityNet-RTL.
+
+Videos are found by the names that the annotations give, with any of the usual endings. Facts of a sample of
+ActivityNet-RTL: `video` (its authors average over the questions of a video, then over videos), `duration` in seconds,
+`explanation` (what the true answer says beside the two times).
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.sources.rows import Row, json_objects, plain, samples_of
+from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.video_names import video
+from onethinker_jax.data_pipeline.sources.whole_files import json_value, text_lines
+from onethinker_jax.text_output import json_text
+
+_SECONDS = re.compile(r"<(\d+(?:\.\d+)?)>")
+
+
+def read_charades_sta(
+    path: Path,
+    *,
+    split: str = "",
+    media_root: Path | None = None,
+    check_media: bool = True,
+    bad: BadRecords | None = None,
+) -> Iterator[Sample]:
+    """Lines `VIDEO start end##caption`; a file is one split. Videos are beside the file, or in `media_root`."""
+    root = media_root or path.parent
+
+    def rows() -> Iterator[Row]:
+        for number, line in text_lines(path):
+            head, _, caption = line.partition("##")
+            words = head.split()
+            cells = dict(zip(("video", "start", "end"), words, strict=False)) | {"caption": caption}
+            yield Row(path, number, cells, "video", check_media)
+
+    def make(row: Row) -> Sample:
+        span = [_second(row, "start"), _second(row, "end")]
+        identity = f"{row.text('video')}_{row.number}"
+        record = _record("Charades-STA", identity, _happening(row.text("caption")), span)
+        return _sample(row, record, video(row, "video", root), "start and end")
+
+    yield from samples_of(rows(), make, path, bad)
+
+
+def read_captions(
+    path: Path,
+    *,
+    split: str = "",
+    media_root: Path | None = None,
+    check_media: bool = True,
+    bad: BadRecords | None = None,
+) -> Iterator[Sample]:
+    """JSON rows of `video`, `caption` and `timestamp` [start, end], as lmms-eval has Charades-STA."""
+    root = media_root or path.parent
+
+    def make(row: Row) -> Sample:
+        span = row.listed("timestamp")
+        identity = f"{Path(row.text('video')).stem}_{row.number}"
+        record = _record("Charades-STA", identity, _happening(row.text("caption")), span)
+        return _sample(row, record, video(row, "video", root), "timestamp")
+
+    yield from samples_of(json_objects(path, "video", check_media=check_media), make, path, bad)
+
+
+def read_activitynet_captions(
+    path: Path,
+    *,
+    split: str = "",
+    media_root: Path | None = None,
+    check_media: bool = True,
+    bad: BadRecords | None = None,
+) -> Iterator[Sample]:
+    """`{video: {"duration", "timestamps": [[start, end]], "sentences": [...]}}`: a sample a sentence."""
+    root = media_root or path.parent
+
+    def rows() -> Iterator[Row]:
+        number = 0
+        for name, value in json_value(path, dict).items():
+            whole = Row(path, number + 1, {"video": name, **_object(path, name, value)}, "video", check_media)
+            spans, sentences = whole.listed("timestamps"), whole.listed("sentences")
+            if len(spans) != len(sentences):
+                raise whole.error(
+                    "timestamps", "not as many as sentences", f": {len(spans)}, {len(sentences)}"
+                )
+            for index, (span, sentence) in enumerate(zip(spans, sentences, strict=True)):
+                number += 1
+                cells = {"video": name, "index": index, "timestamp": span, "sentence": sentence}
+                yield Row(path, number, cells, "video", check_media)
+
+    def make(row: Row) -> Sample:
+        identity = f"{row.text('video')}_{row.cells['index']}"
+        record = _record(
+            "ActivityNet Captions", identity, _happening(row.text("sentence")), row.listed("timestamp")
+        )
+        return _sample(row, record, video(row, "video", root), "timestamp")
+
+    yield from samples_of(rows(), make, path, bad)
+
+
+def read_anet_rtl(
+    path: Path,
+    *,
+    split: str = "",
+    media_root: Path | None = None,
+    check_media: bool = True,
+    bad: BadRecords | None = None,
+) -> Iterator[Sample]:
+    """ActivityNet-RTL: a list of `vid`, `duration`, `question`, `answer` with two times `<12.5>`, or the training
+    file `{video: {"duration", "QA": [{"q", "a"}]}}`, whose answers without two times are left out and counted.
+    """
+    root, counted = media_root or path.parent, bad or BadRecords()
+    value = json_value(path, (list, dict))
+
+    def rows() -> Iterator[Row]:
+        entries = value if isinstance(value, list) else list(_trained(path, value))
+        for number, entry in enumerate(entries, start=1):
+            yield Row(path, number, _object(path, number, entry), "vid", check_media)
+
+    def make(row: Row) -> Sample | None:
+        answer, name = row.text("answer"), "v_" + row.text("vid").removeprefix("v_")
+        found = [float(second) for second in _SECONDS.findall(answer)]
+        if len(found) < 2 and isinstance(value, dict):
+            counted.omit("answer: has no two times")
+            return None
+        if len(found) < 2:
+            raise row.error("answer", "must hold two times such as <12.5>", f", is {answer!r:.60}")
+        span = [min(found[:2]), max(found[:2])]
+        facts = {
+            "video": name,
+            "duration": row.cells.get("duration"),
+            "explanation": " ".join(_SECONDS.sub(" ", answer).split()),
+        }
+        record = _record(
+            "ActivityNet-RTL",
+            f"{name}_{row.cells.get('question_id', row.number)}",
+            plain(row.text("question")),
+            span,
+        )
+        film = video(Row(path, row.number, {"vid": name}, "vid", check_media), "vid", root)
+        return row.sample(record, videos=[film], columns={"answer.time": "answer"}, facts=facts)
+
+    yield from samples_of(rows(), make, path, counted)
+
+
+def _trained(path: Path, value: dict) -> Iterator[dict]:
+    for name, entry in value.items():
+        row = Row(path, 1, {"vid": name, **_object(path, name, entry)}, "vid")
+        for number, pair in enumerate(row.listed("QA")):
+            asked = _object(path, f"{name}: QA[{number}]", pair)
+            cells = {"vid": name, "duration": entry.get("duration"), "question_id": number}
+            yield {**cells, "question": asked.get("q"), "answer": asked.get("a")}
+
+
+def _object(path: Path, where: object, value: object) -> dict:
+    if not isinstance(value, dict):
+        raise SourceError(f"{path}: {where}: must be an object, is a {type(value).__name__}")
+    return value
+
+
+def _second(row: Row, column: str) -> float:
+    text = row.text(column)
+    try:
+        return float(text)
+    except ValueError:
+        raise row.error(column, "must be seconds", f", is {text!r:.60}") from None
+
+
+def _sample(row: Row, record: dict, film: Path, column: str) -> Sample:
+    return row.sample(
+        record,
+        videos=[film],
+        columns={"answer.time": column, "problem": "caption"},
+    )
+
+
+def _happening(caption: str) -> str:
+    return f"When does this happen in the video: {plain(caption)}"
+
+
+def _record(source: str, identity: str, problem: str, span: list) -> dict:
+    return {
+        "data_source": source,
+        "problem_id": identity,
+        "problem": problem,
+        "problem_type": "temporal grounding",
+        "answer": json_text({"time": span}),
+    }

@@ -1,0 +1,109 @@
+"""GOT-10k: small sequences of our own in its layout."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onethinker_jax.data_pipeline.media.decoding import load_video
+from onethinker_jax.data_pipeline.sources.sample import SourceError
+from onethinker_jax.data_pipeline.sources.table import LAYOUTS
+from tests.data_pipeline.making import picture
+
+FRAMES, RATE = 12, 4  # 3 seconds
+
+
+def write_sequence(folder: Path, frames: int = FRAMES, *, absent: tuple[int, ...] = ()) -> Path:
+    """In frame f the box is at x = 2 f + 1, counted from 1 as the toolkit does not: as it is in the file."""
+    folder.mkdir(parents=True)
+    for number in range(frames):
+        Image.fromarray(picture(50, 100, number)).save(folder / f"{number + 1:08}.jpg")
+    boxes = [f"{2 * frame + 1:.4f},{10:.4f},{20:.4f},{25:.4f}" for frame in range(frames)]
+    (folder / "groundtruth.txt").write_text("\n".join(boxes) + "\n")
+    (folder / "cover.label").write_text("".join(f"{frame % 9}\n" for frame in range(frames)))
+    (folder / "absence.label").write_text("".join(f"{int(frame in absent)}\n" for frame in range(frames)))
+    meta = {"url": "https://example.org/%20a", "anno_fps": f"{RATE}Hz", "resolution": "(100, 50)"}
+    (folder / "meta_info.ini").write_text("[METAINFO]\n" + "".join(f"{k}: {v}\n" for k, v in meta.items()))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_sequence(tmp_path / "val" / "GOT-10k_Val_000002", absent=(8,))
+    write_sequence(tmp_path / "val" / "GOT-10k_Val_000001", 9)
+    (tmp_path / "val" / "list.txt").write_text("GOT-10k_Val_000002\nGOT-10k_Val_000001\n")
+    return tmp_path
+
+
+def test_a_sequence_is_a_question(data: Path) -> None:
+    first, second = LAYOUTS["got-10k"](data, split="val")
+    assert [one.record.problem_id for one in (first, second)] == ["GOT-10k_Val_000002", "GOT-10k_Val_000001"]
+    # Second 2 is frame 8, in which the object is absent.
+    assert first.record.problem == (
+        "<video>The object has the box [10, 200, 210, 700] at 0 seconds. Track it from 1 to 1 seconds."
+    )
+    assert json.loads(first.record.answer[8:-9]) == {"boxes": {"1": [90, 200, 290, 700]}}
+    assert json.loads(second.record.answer[8:-9])["boxes"]["2"] == [170, 200, 370, 700]
+    facts = first.facts
+    assert facts["fps"] == RATE and facts["resolution"] == (100, 50)
+    assert facts["boxes"][3] == (7, 10, 27, 35) and len(facts["boxes"]) == FRAMES
+    assert facts["cover"] == tuple(frame % 9 for frame in range(FRAMES))
+    assert next(iter(LAYOUTS["got-10k"](data / "val"))).record.problem_id == first.record.problem_id
+
+
+def test_its_frames_are_its_video(data: Path) -> None:
+    first, _ = LAYOUTS["got-10k"](data / "val")
+    (film,) = first.record.videos
+    video = load_video(film, fps=2, max_frames=100)
+    assert np.allclose(video.timestamps, [0, 0.5, 1, 1.5, 2, 2.5]) and video.duration == 3
+
+
+def test_at_most_32_seconds_are_asked(tmp_path: Path) -> None:
+    folder = write_sequence(tmp_path / "val" / "long", 4 * 40)
+    for file in folder.glob("*.jpg"):
+        file.unlink()
+    boxes = "1,10,20,25\n" * 160
+    (folder / "groundtruth.txt").write_text(boxes)
+    (sample,) = LAYOUTS["got-10k"](tmp_path / "val", check_media=False)
+    assert list(json.loads(sample.record.answer[8:-9])["boxes"]) == [str(second) for second in range(1, 33)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("groundtruth.txt", "1,2,3\n", r"groundtruth\.txt: row 1: must be x,y,width,height, is '1,2,3'"),
+        (
+            "groundtruth.txt",
+            "1,2,3,4\n",
+            r"row 1 \(sequence \S+\): groundtruth\.txt: not a line a frame: 1 for 12",
+        ),
+        ("groundtruth.txt", "0,0,0,0\n" * 12, r"groundtruth\.txt: has no box at 0 seconds"),
+        ("cover.label", "1\n", r"cover\.label: has 1 rows, groundtruth\.txt 12"),
+        ("absence.label", "x\n", r"absence\.label: row 1: must be a whole number, is 'x'"),
+        ("meta_info.ini", "no section", r"meta_info\.ini: cannot be read"),
+        ("meta_info.ini", "[METAINFO]\n", r"meta_info\.ini: anno_fps: must be a rate such as 10Hz, is None"),
+    ],
+)
+def test_malformed_sequences_are_one_line(data: Path, file: str, content: str, said: str) -> None:
+    (data / "val" / "GOT-10k_Val_000002" / file).write_text(content)
+    with pytest.raises(SourceError, match=said) as raised:
+        list(LAYOUTS["got-10k"](data / "val"))
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_not_there_is_named(data: Path) -> None:
+    with pytest.raises(SourceError, match=r"train: no such folder"):
+        list(LAYOUTS["got-10k"](data / "train"))
+    (data / "val" / "list.txt").write_text("GOT-10k_Val_000009\n")
+    with pytest.raises(SourceError, match=r"GOT-10k_Val_000009/meta_info\.ini: cannot be read"):
+        list(LAYOUTS["got-10k"](data / "val"))
+    folder = data / "val" / "GOT-10k_Val_000002"
+    (data / "val" / "list.txt").write_text(folder.name)
+    for frame in folder.glob("*.jpg"):
+        frame.unlink()
+    with pytest.raises(
+        SourceError, match=r"row 1 \(sequence GOT-10k_Val_000002\): sequence: has no frames in "
+    ):
+        list(LAYOUTS["got-10k"](data / "val"))

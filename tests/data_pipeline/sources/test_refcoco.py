@@ -1,0 +1,180 @@
+"""RefCOCO's files of our own making, written as Python 2 and Python 3 write them."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.table import LAYOUTS
+from onethinker_jax.rewards.metrics import decode_rle, encode_rle
+from tests.data_pipeline.making import picture
+
+NAMES = ("COCO_train2014_000000000001.jpg", "COCO_train2014_000000000002.jpg")
+SQUARE = [[10, 10, 30, 10, 30, 20, 10, 20], [40, 30, 45, 30, 45, 40, 40, 40]]
+
+
+def ref(number: int, split: str, *sentences: str) -> dict[str, Any]:
+    return {
+        "ref_id": number,
+        "ann_id": 70 + number,
+        "image_id": number,
+        "category_id": 1,
+        "split": split,
+        "file_name": f"COCO_train2014_00000000000{number}_1.jpg",
+        "sent_ids": [10 * number + n for n in range(len(sentences))],
+        "sentences": [
+            {"sent_id": 10 * number + n, "sent": sent, "raw": sent.upper(), "tokens": sent.split()}
+            for n, sent in enumerate(sentences)
+        ],
+    }
+
+
+def annotation(number: int, box: list[float], shape: Any) -> dict[str, Any]:
+    return {
+        "id": 70 + number,
+        "image_id": number,
+        "category_id": 1,
+        "bbox": box,
+        "segmentation": shape,
+        "iscrowd": 0,
+    }
+
+
+def write(folder: Path, refs: Any, annotations: list[dict], data: bytes | None = None) -> Path:
+    images = [
+        {"id": n, "file_name": name, "width": 50, "height": 40} for n, name in enumerate(NAMES, start=1)
+    ]
+    value = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    folder.mkdir(exist_ok=True)
+    (folder / "instances.json").write_text(json.dumps(value))
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2) if data is None else data)
+    (folder / "train2014").mkdir(exist_ok=True)
+    for name in NAMES:
+        Image.fromarray(picture(40, 50)).save(folder / "train2014" / name)
+    return folder / "refs(unc).p"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    mask = np.zeros((40, 50), bool)
+    mask[5:9, 0:25] = True
+    refs = [ref(1, "testA", "left man", "man in café"), ref(2, "val", "dog")]
+    annotations = [annotation(1, [10, 10, 35, 30], SQUARE), annotation(2, [-5, 4, 30, 5], encode_rle(mask))]
+    return write(tmp_path / "refcoco", refs, annotations)
+
+
+def test_boxes(path: Path) -> None:
+    samples = list(LAYOUTS["refcoco"](path))
+    assert [sample.record.problem_id for sample in samples] == [10, 11, 20]
+    first, second, last = samples
+    assert first.record.problem == "<image>Locate this in the image: left man"
+    assert second.record.problem.endswith(": man in café")
+    assert first.record.answer == '<answer>{"boxes": [200, 250, 900, 1000]}</answer>'
+    assert last.record.answer == '<answer>{"boxes": [0, 100, 500, 225]}</answer>'
+    assert first.facts == {"box": (10, 10, 45, 40), "resolution": (50, 40)}
+    assert last.facts["box"] == (-5, 4, 25, 9) and last.groups == {"split": "val"}
+    assert first.record.images == (path.parent / "train2014" / NAMES[0],)
+    assert first.record.data_source == "RefCOCO"
+
+
+def test_splits_are_kept_apart(path: Path) -> None:
+    def ids(split: str) -> list:
+        return [sample.record.problem_id for sample in LAYOUTS["refcoco"](path, split=split)]
+
+    assert (ids("testA"), ids("val")) == ([10, 11], [20])
+    with pytest.raises(SourceError, match=r"refs\(unc\)\.p: has no split 'testB' \(has: testA, val\)"):
+        ids("testB")
+
+
+def test_masks_are_filled_polygons_and_rle(path: Path) -> None:
+    first, _, last = LAYOUTS["refcoco-seg"](path)
+
+    def mask(sample: Sample) -> np.ndarray:
+        assert sample.record.segmentation is not None
+        return decode_rle(sample.record.segmentation.rles[0])
+
+    wanted = np.zeros((40, 50), bool)
+    wanted[10:20, 10:30] = wanted[30:40, 40:45] = True  # both polygons, whose sides lie between pixels
+    assert np.array_equal(mask(first), wanted)
+    wanted = np.zeros((40, 50), bool)
+    wanted[5:9, :25] = True
+    assert np.array_equal(mask(last), wanted)
+    assert last.record.problem == "<image>Segment this in the image: dog" and last.record.answer == ""
+    assert last.facts["resolution"] == (50, 40)
+
+
+def test_pictures_may_lie_elsewhere_or_nowhere(path: Path, tmp_path: Path) -> None:
+    (path.parent / "train2014").rename(tmp_path / "coco")
+    with pytest.raises(
+        SourceError, match=r"refs\(unc\)\.p: row 1 \(sent_id 10\): file_name: no such file .*train2014"
+    ):
+        next(iter(LAYOUTS["refcoco"](path)))
+    first = next(iter(LAYOUTS["refcoco"](path, media_root=tmp_path / "coco")))
+    assert first.record.images == (tmp_path / "coco" / NAMES[0],)
+    for layout in ("refcoco", "refcoco-seg"):
+        assert len(list(LAYOUTS[layout](path, check_media=False))) == 3
+
+
+@pytest.mark.parametrize(
+    ("refs", "annotations", "said"),
+    [
+        ({}, [], r"refs\(unc\)\.p: refs: must be a list, is dict"),
+        ([3], [], r"row 1: must be a dict, is int"),
+        ([ref(1, "val", "a")], [], r"row 1 \(ref_id 1\): ann_id: is not in instances\.json: 71"),
+        (
+            [ref(1, "val", "a") | {"sentences": 3}],
+            [annotation(1, [1, 1, 2, 2], SQUARE)],
+            r"row 1: sentences: must be a",
+        ),
+        ([ref(1, "val", "")], [annotation(1, [1, 1, 2, 2], SQUARE)], r"row 1 \(sent_id 10\): sent: is empty"),
+        (
+            [ref(1, "val", "a")],
+            [annotation(1, [1, 1, 0, 2], SQUARE)],
+            r"\(sent_id 10\): bbox: must be \[x, y, width",
+        ),
+        ([ref(1, "val", "a")], [annotation(1, [60, 1, 5, 2], SQUARE)], r"bbox: is outside the picture"),
+        (
+            [ref(1, "val", "a")] * 2,
+            [annotation(1, [1, 1, 2, 2], SQUARE)],
+            r"sent_id: is there twice: also in row 1",
+        ),
+        (
+            [ref(1, "val", "a")],
+            [{"id": "x"}],
+            r"instances\.json: annotations 1: must be an object with a number id",
+        ),
+    ],
+)
+def test_malformed_files_are_one_line(tmp_path: Path, refs: Any, annotations: list, said: str) -> None:
+    with pytest.raises(SourceError, match=said) as raised:
+        list(LAYOUTS["refcoco"](write(tmp_path / "refcoco", refs, annotations)))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ([], "must be polygons"),
+        ([[1, 2, 3, 4]], "must be polygons"),
+        ([[1, 2, 3, 4, 5, "a"]], "must be polygons"),
+        ({"size": [40, 50], "counts": "abc"}, "is no COCO RLE"),
+        ({"size": [2, 2], "counts": [4]}, r"is of another size than the picture: \[2, 2\]"),
+    ],
+)
+def test_malformed_masks_are_one_line(tmp_path: Path, shape: Any, said: str) -> None:
+    path = write(tmp_path / "refcoco", [ref(1, "val", "a")], [annotation(1, [1, 1, 2, 2], shape)])
+    with pytest.raises(SourceError, match=rf"row 1 \(sent_id 10\): segmentation: {said}"):
+        list(LAYOUTS["refcoco-seg"](path))
+
+
+def test_a_malicious_pickle_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "refcoco", [], [], b"cos\nsystem\n(S'touch ran'\ntR.")
+    with pytest.raises(SourceError, match=r"refs\(unc\)\.p: names os\.system, which"):
+        list(LAYOUTS["refcoco"](path))
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,177 @@
+"""HC-STVG and VidSTG: small files of our own in their layouts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.sources.sample import SourceError
+from onethinker_jax.data_pipeline.sources.table import LAYOUTS
+from tests.data_pipeline.making import write_rows, write_video
+
+WIDTH, HEIGHT = 200, 100
+
+
+def hc_stvg(**changes: Any) -> dict[str, Any]:
+    """Frames 60 to 120 of 600 (30 a second): in frame f the box begins at x = f / 10."""
+    entry = {
+        "bbox": [[frame / 10, 10, 40, 50] for frame in range(60, 121)],
+        "st_time": 2.0,
+        "ed_time": 4.03,
+        "st_frame": 61,
+        "img_num": 600,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "caption": "The man in grey sits down.",
+    }
+    return {**entry, **changes}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "3").mkdir()
+    write_video(tmp_path / "3" / "55_abc.mp4", [0, 0.5, 1.0])
+    return tmp_path
+
+
+def write(folder: Path, entry: Any) -> Path:
+    path = folder / "val_v2.json"
+    path.write_text(json.dumps({"55_abc.mp4": entry}))
+    return path
+
+
+@pytest.mark.parametrize("column", ["caption", "English"])
+def test_hc_stvg(folder: Path, column: str) -> None:
+    entry = hc_stvg()
+    entry[column] = entry.pop("caption")
+    (sample,) = LAYOUTS["hc-stvg"](write(folder, entry))
+    answer = json.loads(sample.record.answer[8:-9])
+    assert answer["time"] == [2.0, 4.03]
+    assert answer["boxes"] == {
+        "2": [30, 100, 230, 600],
+        "3": [45, 100, 245, 600],
+        "4": [60, 100, 260, 600],
+    }
+    assert sample.record.problem == "<video>When and where in the video is this: The man in grey sits down."
+    assert sample.record.videos == (folder / "3" / "55_abc.mp4",) and sample.record.problem_id == "55_abc"
+    facts = sample.facts
+    assert (facts["fps"], facts["frame_count"], facts["first_frame"]) == (30.0, 600, 60)
+    assert facts["resolution"] == (WIDTH, HEIGHT) and len(facts["boxes"]) == 61
+    assert facts["boxes"][0] == (6.0, 10, 46.0, 60)
+
+
+def test_a_time_between_two_seconds_has_the_nearest_ones_box(folder: Path) -> None:
+    (sample,) = LAYOUTS["hc-stvg"](write(folder, hc_stvg(st_time=2.2, ed_time=2.9)))
+    assert json.loads(sample.record.answer[8:-9])["boxes"] == {"3": [45, 100, 245, 600]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bbox": [[1, 2, 3]]}, r"bbox: must be boxes \[x, y, width, height\], number 0 is not"),
+        ({"bbox": "x"}, "bbox: cannot be read"),
+        ({"st_time": "2"}, "st_time: must be a number, is '2'"),
+        ({"st_time": 5.0}, "time: .*needs 0 <= start < end"),
+        ({"caption": ""}, "caption: is empty"),
+        ({"width": 0}, "width: must be positive, is 0"),
+        ({"img_num": None}, "img_num: is empty"),
+        ({"st_frame": 0}, "img_num and st_frame: must be from 1 on"),
+        ({"st_time": 12.0, "ed_time": 14.0}, "bbox: has no box in the picture at a whole second of the time"),
+    ],
+)
+def test_malformed_hc_stvg_is_one_line(folder: Path, changes: dict, said: str) -> None:
+    path = write(folder, hc_stvg(**changes))
+    with pytest.raises(SourceError, match=rf"val_v2\.json: row 1 \(video 55_abc\.mp4\): {said}") as raised:
+        list(LAYOUTS["hc-stvg"](path))
+    assert "\n" not in str(raised.value)
+    bad = BadRecords("skip")
+    with pytest.raises(SourceError, match="holds no sample that can be used"):
+        list(LAYOUTS["hc-stvg"](path, bad=bad))
+    assert bad.count == 1
+
+
+def test_a_video_that_is_nowhere_is_named(folder: Path) -> None:
+    (folder / "3" / "55_abc.mp4").unlink()
+    with pytest.raises(SourceError, match=r"video: no such file .*55_abc\.mp4"):
+        list(LAYOUTS["hc-stvg"](write(folder, hc_stvg())))
+    assert len(list(LAYOUTS["hc-stvg"](write(folder, hc_stvg()), check_media=False))) == 1
+
+
+def vidstg(**changes: Any) -> dict[str, Any]:
+    row = {
+        "vid": "107",
+        "fps": 10,
+        "frame_count": 100,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "used_segment": {"begin_fid": 20, "end_fid": 90},
+        "temporal_gt": {"begin_fid": 25, "end_fid": 45},
+        "captions": [{"description": "a child watches a ball.", "type": "person", "target_id": 2}],
+        "questions": [{"description": "what is watched?", "type": "object", "target_id": 7}],
+    }
+    return {**row, **changes}
+
+
+@pytest.fixture
+def vidor(tmp_path: Path) -> Path:
+    """In frame f object 2 is at x = f; object 7 is not there before frame 40."""
+    (tmp_path / "vidor" / "0001").mkdir(parents=True)
+    write_video(tmp_path / "107.mp4", [0, 0.5, 1.0])
+
+    def box(target: int, x: int) -> dict[str, Any]:
+        return {"tid": target, "bbox": {"xmin": x, "ymin": 20, "xmax": x + 20, "ymax": 40}, "generated": 0}
+
+    frames = [[box(2, frame), *([box(7, 100)] if frame >= 40 else [])] for frame in range(100)]
+    (tmp_path / "vidor" / "0001" / "107.json").write_text(json.dumps({"trajectories": frames}))
+    return tmp_path
+
+
+def test_vidstg(vidor: Path) -> None:
+    path = write_rows(vidor / "test_annotations.json", [vidstg()])
+    caption, question = LAYOUTS["vidstg"](path)
+    answer = json.loads(caption.record.answer[8:-9])
+    assert answer == {"time": [2.5, 4.5], "boxes": {"3": [150, 200, 250, 400], "4": [200, 200, 300, 400]}}
+    assert json.loads(question.record.answer[8:-9])["boxes"] == {"4": [500, 200, 600, 400]}
+    assert caption.record.problem == (
+        "<video>When and where in the video from 2.0 to 9.0 seconds is this: a child watches a ball."
+    )
+    assert question.record.problem.endswith("seconds is the answer to this: what is watched?")
+    assert [one.record.problem_id for one in (caption, question)] == ["107_1_caption_0", "107_1_question_0"]
+    assert [one.groups for one in (caption, question)] == [{"sentence": "caption"}, {"sentence": "question"}]
+    assert question.facts["boxes"][:15] == (None,) * 15 and len(question.facts["boxes"]) == 20
+    assert question.facts["first_frame"] == 25
+
+
+def test_a_whole_video_needs_no_part(vidor: Path) -> None:
+    rows = [vidstg(used_segment={"begin_fid": 0, "end_fid": 99}, questions=[])]
+    (sample,) = LAYOUTS["vidstg"](write_rows(vidor / "test_annotations.json", rows))
+    assert sample.record.problem == "<video>When and where in the video is this: a child watches a ball."
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"temporal_gt": {"begin_fid": 5}}, "temporal_gt: must have begin_fid < end_fid"),
+        (
+            {"temporal_gt": {"begin_fid": 5, "end_fid": 200}},
+            r"temporal_gt: goes beyond the frames of 107\.json: 100",
+        ),
+        ({"captions": 3}, "captions: must be a list"),
+        ({"captions": [3]}, r"captions\[0\]: must be an object"),
+        ({"captions": [{"description": "a", "target_id": 5}]}, r"target_id: has no box in 107\.json: 5"),
+        ({"captions": [{"description": "a"}]}, "target_id: is missing"),
+        ({"fps": 0}, "frame_count and fps: must be positive"),
+    ],
+)
+def test_malformed_vidstg_is_one_line(vidor: Path, changes: dict, said: str) -> None:
+    path = write_rows(vidor / "test_annotations.json", [vidstg(**changes)])
+    with pytest.raises(SourceError, match=rf"test_annotations\.json: row 1 \(vid 107\): {said}"):
+        list(LAYOUTS["vidstg"](path))
+
+
+def test_boxes_of_vidor_that_are_missing_are_named(vidor: Path) -> None:
+    path = write_rows(vidor / "test_annotations.json", [vidstg(vid="108")])
+    with pytest.raises(SourceError, match=r"vidor/108\.json: cannot be read \(No such file or directory\)"):
+        list(LAYOUTS["vidstg"](path))
