@@ -2,11 +2,12 @@
 
 A sequence has `*.jpg`, `groundtruth.txt` (x,y,width,height in pixels, a line a frame), `cover.label` (0 to 8: how much
 of the object is seen), `absence.label` (1: it is not in the picture) and `meta_info.ini` (`anno_fps`, `resolution`).
-The question gives the box of second 0; the answer has that of every later whole second in which the object is seen,
-up to 32. The frames are the video, at the sequence's `anno_fps`.
+The question gives the box of second 0; the answer has that of every whole second from 0 on in which the object is seen,
+at most 32. The frames are the video, at the sequence's `anno_fps`.
 
-Facts of a sample, for the toolkit's own metric, which compares every frame: `fps`, `boxes` (x1, y1, x2, y2 of every
-frame in pixels, as annotated, None without extent), `cover` (of every frame) and `resolution` (width, height).
+Facts of a sample: `cover` of each second of the answer ({second: 0 to 8}); and of every frame, for the toolkit's own
+metric: `fps`, `frame_boxes` ((x1, y1, x2, y2) in pixels as annotated, None without extent), `frame_cover` and
+`resolution` (width, height).
 """
 
 import configparser
@@ -74,25 +75,26 @@ def _sample(row: Row, folder: Path, media: Path) -> Sample:
     cover, absent = _labels(folder / "cover.label", len(boxes)), _labels(folder / "absence.label", len(boxes))
     width, height = size or _first_frame(row, film)
     scaled = [None if box is None else thousandths(box, width, height) for box in boxes]
-    seen = {
-        str(second): box
-        for second in range(MOST_SECONDS + 1)
-        if (frame := round(second * fps)) < len(boxes)
-        and not absent[frame]
-        and (box := scaled[frame]) is not None
-    }
-    first = seen.pop("0", None)
-    if first is None or not seen:
+    seconds = [second for second in range(MOST_SECONDS) if round(second * fps) < len(boxes)]
+    at = {second: round(second * fps) for second in seconds}
+    seen = {second: box for second in seconds if not absent[at[second]] and (box := scaled[at[second]])}
+    if 0 not in seen or len(seen) < 2:
         raise row.error("groundtruth.txt", "has no box at 0 seconds, or at no later whole second")
-    last = max(map(int, seen))
     record = {
         "problem_id": folder.name,
-        "problem": f"The object has the box {json_text(first)} at 0 seconds. Track it from 1 to {last} seconds.",
+        "problem": f"The object has the box {json_text(seen[0])} at 0 seconds. "
+        f"Track it: give its box at every whole second from 0 to {max(seen)}.",
         "problem_type": "tracking",
         "data_source": "GOT-10k",
-        "answer": json_text({"boxes": seen}),
+        "answer": json_text({"boxes": {str(second): box for second, box in seen.items()}}),
     }
-    facts = {"fps": fps, "boxes": tuple(boxes), "cover": tuple(cover), "resolution": (width, height)}
+    facts = {
+        "cover": {second: cover[at[second]] for second in seen},
+        "fps": fps,
+        "frame_boxes": tuple(boxes),
+        "frame_cover": tuple(cover),
+        "resolution": (width, height),
+    }
     return row.sample(record, videos=[film], columns={"answer.boxes": "groundtruth.txt"}, facts=facts)
 
 

@@ -109,8 +109,10 @@ def read_anet_rtl(
     check_media: bool = True,
     bad: BadRecords | None = None,
 ) -> Iterator[Sample]:
-    """ActivityNet-RTL: a list of `vid`, `duration`, `question`, `answer` with two times `<12.5>`, or the training
-    file `{video: {"duration", "QA": [{"q", "a"}]}}`, whose answers without two times are left out and counted.
+    """ActivityNet-RTL: a list of `vid`, `duration`, `question` and `answer`, which has two times `<12.5>`.
+
+    Its training file is `{video: {"duration", "QA": [{"q", "a"}]}}`; answers there without two times are left out and
+    counted.
     """
     root, counted = media_root or path.parent, bad or BadRecords()
     value = json_value(path, (list, dict))

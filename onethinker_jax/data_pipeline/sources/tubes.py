@@ -34,8 +34,10 @@ def read_hc_stvg(
     check_media: bool = True,
     bad: BadRecords | None = None,
 ) -> Iterator[Sample]:
-    """`{video: {"bbox": [[x, y, w, h], …], "st_time", "ed_time", "st_frame" (from 1), "img_num", "width", "height",
-    "caption" or "English"}}`; a file is one split. Videos are beside it, or in `media_root`, or in folders there.
+    """An object by video; a file is one split.
+
+    `{video: {"bbox": [[x, y, w, h], …], "st_time", "ed_time", "st_frame" (from 1), "img_num", "width", "height",
+    "caption" or "English"}}`. Videos are beside the file, or in `media_root`, or in folders there.
     """
     root = media_root or path.parent
 
@@ -79,9 +81,12 @@ def read_vidstg(
     """
     root = media_root or path.parent
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | SourceError]:
         number = 0
         for whole in json_objects(path, "vid"):
+            if isinstance(whole, SourceError):
+                yield whole
+                continue
             for kind in ("captions", "questions"):
                 for index, entry in enumerate(whole.listed(kind)):
                     number += 1

@@ -42,14 +42,19 @@ def test_a_sequence_is_a_question(data: Path) -> None:
     assert [one.record.problem_id for one in (first, second)] == ["GOT-10k_Val_000002", "GOT-10k_Val_000001"]
     # Second 2 is frame 8, in which the object is absent.
     assert first.record.problem == (
-        "<video>The object has the box [10, 200, 210, 700] at 0 seconds. Track it from 1 to 1 seconds."
+        "<video>The object has the box [10, 200, 210, 700] at 0 seconds. "
+        "Track it: give its box at every whole second from 0 to 1."
     )
-    assert json.loads(first.record.answer[8:-9]) == {"boxes": {"1": [90, 200, 290, 700]}}
+    assert json.loads(first.record.answer[8:-9]) == {
+        "boxes": {"0": [10, 200, 210, 700], "1": [90, 200, 290, 700]}
+    }
     assert json.loads(second.record.answer[8:-9])["boxes"]["2"] == [170, 200, 370, 700]
     facts = first.facts
     assert facts["fps"] == RATE and facts["resolution"] == (100, 50)
-    assert facts["boxes"][3] == (7, 10, 27, 35) and len(facts["boxes"]) == FRAMES
-    assert facts["cover"] == tuple(frame % 9 for frame in range(FRAMES))
+    assert facts["frame_boxes"][3] == (7, 10, 27, 35) and len(facts["frame_boxes"]) == FRAMES
+    assert facts["cover"] == {0: 0, 1: 4} and facts["frame_cover"] == tuple(
+        frame % 9 for frame in range(FRAMES)
+    )
     assert next(iter(LAYOUTS["got-10k"](data / "val"))).record.problem_id == first.record.problem_id
 
 
@@ -67,7 +72,7 @@ def test_at_most_32_seconds_are_asked(tmp_path: Path) -> None:
     boxes = "1,10,20,25\n" * 160
     (folder / "groundtruth.txt").write_text(boxes)
     (sample,) = LAYOUTS["got-10k"](tmp_path / "val", check_media=False)
-    assert list(json.loads(sample.record.answer[8:-9])["boxes"]) == [str(second) for second in range(1, 33)]
+    assert list(json.loads(sample.record.answer[8:-9])["boxes"]) == [str(second) for second in range(32)]
 
 
 @pytest.mark.parametrize(
