@@ -17,8 +17,8 @@ THRESHOLDS = (0.3, 0.5, 0.7)
 def span_iou(a: Sequence[float], b: Sequence[float]) -> float:
     """Intersection over union of two (start, end) spans, 0 when they do not overlap.
 
-    Spans that overlap cover all from the first start to the last end: one rounding less than the sum of their
-    lengths takes, so that an IoU that is 0.3 counts at the threshold 0.3.
+    The union of spans that overlap reaches from the first start to the last end. It is computed so as in the published
+    script, whose rounding decides where an IoU is at a threshold.
     """
     overlap = min(a[1], b[1]) - max(a[0], b[0])
     return overlap / (max(a[1], b[1]) - min(a[0], b[0])) if overlap > 0 else 0.0
