@@ -3,9 +3,9 @@
 Imports neither JAX nor what needs it until a model is asked for: `--help` is instant.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
 
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from onethinker_jax.data_pipeline.processor.processor import Processor
+    from onethinker_jax.data_pipeline.processor.prompts import Prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerDefaults:
+    """What counts of answers and media where no flag says otherwise. A protocol of evaluation has others."""
+
+    max_new_tokens: int = 4096
+    temperature: float = 0.0
+    top_p: float = 1.0
+    image_max_pixels: int | None = None
+    video_fps: float = 2.0
+    video_max_frames: int = 128
+    video_num_frames: int | None = None
+    video_max_pixels: int = 256 * 32 * 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +41,15 @@ class ModelArguments:
 
     model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
     """Hugging Face directory: weights, tokenizer and processor files."""
-    max_new_tokens: int = 4096
-    """Most tokens of an answer; a longer one is cut off."""
-    temperature: float = 0.0
-    """0: greedy answers."""
+    max_new_tokens: int | None = None
+    """Most tokens of an answer; a longer one is cut off. By default 4,096; an evaluation's protocol may have another
+    default, as for the next that are None."""
+    temperature: float | None = None
+    """0, the default: greedy answers."""
     top_k: int = 0
     """This many of the likeliest tokens are kept; 0: all."""
-    top_p: float = 1.0
-    """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
+    top_p: float | None = None
+    """The fewest likeliest tokens whose probabilities sum to this are kept; 1, the default: all."""
     min_p: float = 0.0
     """Tokens at least this many times as likely as the likeliest are kept; 0: all."""
     stop: tuple[str, ...] = ()
@@ -48,16 +64,16 @@ class ModelArguments:
     """Most tokens of a prompt computed in one dispatch (chunked prefill); by default all."""
     image_max_pixels: int | None = None
     """The most pixels of an image; by default what the directory says."""
-    video_fps: float = 2.0
-    """Frames sampled of a second of video."""
-    video_max_frames: int = 128
-    """Most frames sampled of a video; a longer one is sampled evenly over its whole length."""
+    video_fps: float | None = None
+    """Frames sampled of a second of video; by default 2."""
+    video_max_frames: int | None = None
+    """Most frames sampled of a video; a longer one is sampled evenly over its whole length. By default 128."""
     video_num_frames: int | None = None
     """This many frames, sampled evenly by their number; by default as video_fps and video_max_frames say."""
     video_min_pixels: int = 4 * 32 * 32
     """The fewest pixels of one frame."""
-    video_max_pixels: int = 256 * 32 * 32
-    """The most pixels of one frame."""
+    video_max_pixels: int | None = None
+    """The most pixels of one frame; by default 262,144."""
     video_total_pixels: int | None = None
     """The most pixels of all sampled frames of a video; by default what the directory says."""
     media_workers: int = 0
@@ -68,10 +84,21 @@ class ModelArguments:
     """JSON or TOML file of prompt templates by task; by default the directory's prompts.json, else the project's."""
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
 
+    def with_defaults(self, defaults: AnswerDefaults) -> Self:
+        """The same, with `defaults` where no flag was given."""
+        unsaid = [field.name for field in fields(AnswerDefaults) if getattr(self, field.name) is None]
+        return replace(self, **{name: getattr(defaults, name) for name in unsaid})
+
+    def answer_settings(self) -> AnswerDefaults:
+        """What counts of these flags, and of the defaults where none was given."""
+        said = {field.name: getattr(self, field.name) for field in fields(AnswerDefaults)}
+        return AnswerDefaults(**{name: value for name, value in said.items() if value is not None})
+
     def sampler(
         self, *, prompt_slots: int, prompt_tokens: int, prompt_patches: int, prompt_buckets: int = 1
     ) -> SamplerSettings:
         """What answers are sampled with. Raises UsageError naming a setting that cannot work."""
+        answers = self.answer_settings()
         try:
             return SamplerSettings(
                 prompt_slots=prompt_slots,
@@ -79,10 +106,10 @@ class ModelArguments:
                 prompt_patches=prompt_patches,
                 prompt_buckets=prompt_buckets,
                 prefill_chunk_tokens=self.prefill_chunk_tokens,
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature,
+                max_new_tokens=answers.max_new_tokens,
+                temperature=answers.temperature,
                 top_k=self.top_k,
-                top_p=self.top_p,
+                top_p=answers.top_p,
                 min_p=self.min_p,
                 stop=self.stop,
                 kv_dtype=self.kv_dtype,
@@ -90,27 +117,44 @@ class ModelArguments:
         except ValueError as error:
             raise UsageError(str(error)) from None
 
-    def processor(self) -> "Processor":
-        """The directory's. Raises ProcessorError, PromptError, UsageError naming a size that cannot work."""
+    def prompts(self, own: "Prompts | None" = None, *, protocol: str = "") -> "Prompts":
+        """The words of the prompt file, else of the directory's; of a protocol where they have it.
+
+        Without either they are `own`, by default the project's. Raises PromptError.
+        """
+        from onethinker_jax.data_pipeline.processor.processor_config import PROMPTS
+        from onethinker_jax.data_pipeline.processor.prompts import OWN_PROMPTS, Prompts
+
+        file = self.prompt_file or self.model / PROMPTS
+        if self.prompt_file is None and not file.is_file():
+            return own or OWN_PROMPTS
+        return Prompts.from_file(file).of_protocol(protocol)
+
+    def processor(self, prompts: "Prompts | None" = None) -> "Processor":
+        """The directory's, with `prompts`, by default `self.prompts()`.
+
+        Raises ProcessorError, PromptError, UsageError naming a size that cannot work.
+        """
         from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
         from onethinker_jax.data_pipeline.processor.chat import ProcessorError
         from onethinker_jax.data_pipeline.processor.processor import Processor
         from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
-        from onethinker_jax.data_pipeline.processor.prompts import PromptError, Prompts
+        from onethinker_jax.data_pipeline.processor.prompts import PromptError
 
+        answers = self.answer_settings()
         try:
             return Processor.from_pretrained(
                 self.model,
                 MediaBounds(
-                    image_max_pixels=self.image_max_pixels,
-                    video_fps=self.video_fps,
-                    video_max_frames=self.video_max_frames,
-                    video_num_frames=self.video_num_frames,
+                    image_max_pixels=answers.image_max_pixels,
+                    video_fps=answers.video_fps,
+                    video_max_frames=answers.video_max_frames,
+                    video_num_frames=answers.video_num_frames,
                     video_min_pixels=self.video_min_pixels,
-                    video_max_pixels=self.video_max_pixels,
+                    video_max_pixels=answers.video_max_pixels,
                     video_total_pixels=self.video_total_pixels,
                 ),
-                prompts=Prompts.from_file(self.prompt_file) if self.prompt_file else None,
+                prompts=prompts or self.prompts(),
                 media=MediaReader.in_processes(self.media_workers, time_limit=self.media_time_limit),
             )
         except (ProcessorError, PromptError):

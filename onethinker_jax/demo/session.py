@@ -72,7 +72,7 @@ def ask(session: Session, question: Question, console: Console) -> None:
             answer_picture(view, structured, masks, text=_caption(answer)).save(file, optimize=True)
     for name, value in described(structured, masks, view):
         console.print(Text(f"{name:<14}{value}"), soft_wrap=True)
-    print_end(console, answer.response, arguments.max_new_tokens)
+    print_end(console, answer.response, arguments.answer_settings().max_new_tokens)
     if file is not None:
         console.print(Text(f"picture: {file}"), soft_wrap=True)
     console.file.flush()  # whoever asks through a pipe waits for it
