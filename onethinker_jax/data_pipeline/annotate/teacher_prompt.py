@@ -5,21 +5,16 @@ beyond them, such as an example of the answer's JSON, stands in a system turn th
 video is sent as the frames that training would sample, each behind its presentation time.
 """
 
-import base64
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from onethinker_jax.data_pipeline.media.media_file import MediaFile
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
+from onethinker_jax.data_pipeline.processor.api_messages import api_messages, frame_parts, picture_part
 from onethinker_jax.data_pipeline.processor.prompts import chat_messages
-from onethinker_jax.data_pipeline.records.conversation import media_kinds, split_media
+from onethinker_jax.data_pipeline.records.conversation import media_kinds
 from onethinker_jax.data_pipeline.records.record import Record, task_of
 
 SYSTEM_PROMPT = """\
@@ -111,35 +106,13 @@ def request_messages(
     Raises MediaError: a file cannot be decoded.
     """
     images, videos = iter(record.images), iter(record.videos)
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system_prompt(record, template)}]
-    for turn in asked_turns(record):
-        parts: list[dict[str, Any]] = []
-        for piece in split_media(turn["content"]):
-            if piece.kind == "image":
-                parts.append(_picture(reader.image(next(images), sent.bounds("image"))))
-            elif piece.kind == "video":
-                parts += _film(next(videos), reader, sent)
-            elif piece.text.strip():
-                parts.append({"type": "text", "text": piece.text.strip()})
-        plain = len(parts) == 1 and parts[0]["type"] == "text"
-        messages.append({"role": turn["role"], "content": parts[0]["text"] if plain else parts})
-    return messages
 
+    def image() -> list[dict[str, Any]]:
+        return [picture_part(reader.image(next(images), sent.bounds("image")), quality=_JPEG_QUALITY)]
 
-def _film(path: MediaFile, reader: MediaReader, sent: SentMedia) -> list[dict[str, Any]]:
-    video = reader.video(path, sent.bounds("video"), fps=sent.video_fps, max_frames=sent.video_max_frames)
-    frames = "1 frame" if len(video.frames) == 1 else f"{len(video.frames)} frames"
-    parts: list[dict[str, Any]] = [
-        {"type": "text", "text": f"A video of {video.duration:.1f} seconds, {frames}:"}
-    ]
-    for time, frame in zip(video.timestamps, video.frames, strict=True):
-        parts += [{"type": "text", "text": f"<{time:.1f} seconds>"}, _picture(frame)]
-    return parts
+    def video() -> list[dict[str, Any]]:
+        bounds, sampling = sent.bounds("video"), {"fps": sent.video_fps, "max_frames": sent.video_max_frames}
+        return frame_parts(reader.video(next(videos), bounds, **sampling), quality=_JPEG_QUALITY)
 
-
-def _picture(pixels: np.ndarray) -> dict[str, Any]:
-    """A part of a message: the picture, uint8 [H, W, 3], as JPEG without loss of colour resolution."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "jpeg", quality=_JPEG_QUALITY, subsampling=0)
-    url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"type": "image_url", "image_url": {"url": url}}
+    system = {"role": "system", "content": system_prompt(record, template)}
+    return [system, *api_messages(asked_turns(record), image, video)]
