@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes import random_scenes, rendering
 
 WIDTH, GAP = 1180, 4
 
@@ -17,17 +17,17 @@ WIDTH, GAP = 1180, 4
 def rows() -> list[list[np.ndarray]]:
     """Frames uint8 [H, W, 3], row by row."""
     rng = random.Random(3)
-    pictures = [scenes.render(scenes.image_scene(rng, "shapes"), 0.0) for _ in range(13)]
-    pictures += [scenes.render(scenes.image_scene(rng, "words"), 0.0) for _ in range(5)]
-    pictures += [scenes.render(scenes.image_scene(rng, "sum"), 0.0) for _ in range(3)]
+    pictures = [rendering.render(random_scenes.image_scene(rng, "shapes"), 0.0) for _ in range(13)]
+    pictures += [rendering.render(random_scenes.image_scene(rng, "words"), 0.0) for _ in range(5)]
+    pictures += [rendering.render(random_scenes.image_scene(rng, "sum"), 0.0) for _ in range(3)]
     lines: list[list[np.ndarray]] = [[]]
     for picture in pictures:
         if sum(other.shape[1] + GAP for other in [*lines[-1], picture]) > WIDTH:
             lines.append([])
         lines[-1].append(picture)
     for kind in ("shapes", "shapes", "shapes", "shapes", "words", "sum"):
-        scene = scenes.video_scene(rng, kind)
-        frames = [scenes.render(scene, half / 2) for half in range(round(2 * scene.duration))]
+        scene = random_scenes.video_scene(rng, kind)
+        frames = [rendering.render(scene, half / 2) for half in range(round(2 * scene.duration))]
         lines.append(frames[: WIDTH // (scene.width + GAP)])
     return lines
 

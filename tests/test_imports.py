@@ -59,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
         "model",
     },
     "data_pipeline.drawing": {*MEDIA, "data_pipeline.records", "rewards"},
-    "data_pipeline.shapes": {"data_pipeline.processor"},
+    "data_pipeline.shapes": {"data_pipeline.processor", "rewards"},
     "data_pipeline.sources": {*MEDIA, "data_pipeline.records", "data_pipeline.processor", "rewards"},
     "data_pipeline.check": {*DATA, "rewards"},
     "data_pipeline.annotate": {*DATA, *REWARDS, "scoring", "endpoint"},  # a tool on top

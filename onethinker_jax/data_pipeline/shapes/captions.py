@@ -2,7 +2,6 @@
 
 import random
 
-from onethinker_jax.data_pipeline.shapes import scenes
 from onethinker_jax.data_pipeline.shapes.phrases import (
     Asked,
     Question,
@@ -15,7 +14,7 @@ from onethinker_jax.data_pipeline.shapes.phrases import (
     whereabouts,
     with_article,
 )
-from onethinker_jax.data_pipeline.shapes.scenes import Scene
+from onethinker_jax.data_pipeline.shapes.scene import Scene, place
 
 NUMBER_WORDS = ("no", "one", "two", "three", "four")
 
@@ -38,8 +37,8 @@ def _caption_image(scene: Scene, rng: random.Random) -> Question | None:
 
 def _name_place(scene: Scene, rng: random.Random) -> Question | None:
     clear = [shape for shape in scene.shapes if clear_place(scene, shape)]
-    spots = [scenes.place(scene, shape, 0.0) for shape in scene.shapes]
-    clear = [shape for shape in clear if spots.count(scenes.place(scene, shape, 0.0)) == 1]
+    spots = [place(scene, shape, 0.0) for shape in scene.shapes]
+    clear = [shape for shape in clear if spots.count(place(scene, shape, 0.0)) == 1]
     if not clear:
         return None
     shape = rng.choice(clear)

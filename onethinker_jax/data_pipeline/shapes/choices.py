@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterable
 
-from onethinker_jax.data_pipeline.shapes import scenes
 from onethinker_jax.data_pipeline.shapes.phrases import (
     Asked,
     Question,
@@ -18,7 +17,7 @@ from onethinker_jax.data_pipeline.shapes.phrases import (
     whereabouts,
     with_article,
 )
-from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, SHAPES, WORDS, Scene
+from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, WORDS, Scene, place
 
 
 def _choice(
@@ -67,7 +66,7 @@ def _choose_place(scene: Scene, rng: random.Random) -> Question | None:
     ]
     places[4] = "centre"
     seen = f"I look for the {shape.name}. It is {whereabouts(scene, shape)}."
-    return _choice(rng, f"Where is the {shape.name}?", scenes.place(scene, shape, 0.0), places, seen)
+    return _choice(rng, f"Where is the {shape.name}?", place(scene, shape, 0.0), places, seen)
 
 
 def _choose_extreme(scene: Scene, rng: random.Random) -> Question | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes import rendering
 from onethinker_jax.data_pipeline.shapes.phrases import (
     Asked,
     Question,
@@ -22,7 +22,7 @@ from onethinker_jax.data_pipeline.shapes.phrases import (
     well_seen,
     whereabouts,
 )
-from onethinker_jax.data_pipeline.shapes.scenes import Scene, Shape
+from onethinker_jax.data_pipeline.shapes.scene import Scene, Shape
 
 MAX_TRACKED_SECONDS = 32
 
@@ -67,7 +67,7 @@ def ground_motion(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def _box_at(scene: Scene, index: int, time: float) -> list[int]:
-    return scenes.mask_box(scenes.visible_mask(scene, index, time))
+    return rendering.mask_box(rendering.visible_mask(scene, index, time))
 
 
 def ground_box(scene: Scene, rng: random.Random) -> Question | None:
@@ -130,18 +130,18 @@ def track(scene: Scene, rng: random.Random) -> Question | None:
 
 def _mask_prompts(mask: np.ndarray) -> dict[str, list] | None:
     """Box, three points on the object and three beside it; None if no three lie beside it in the frame."""
-    negative = scenes.negative_points(mask)
+    negative = rendering.negative_points(mask)
     if len(negative) < 3:
         return None
-    boxes = scenes.mask_box(mask)
-    return {"boxes": boxes, "positive_points": scenes.positive_points(mask), "negative_points": negative}
+    boxes = rendering.mask_box(mask)
+    return {"boxes": boxes, "positive_points": rendering.positive_points(mask), "negative_points": negative}
 
 
 def segment_image(scene: Scene, rng: random.Random) -> Question | None:
     """Box and points that prompt an object's mask; None where three negative points do not fit the frame."""
     index = rng.randrange(len(scene.shapes))
     shape = scene.shapes[index]
-    prompts = _mask_prompts(scenes.visible_mask(scene, index, 0.0))
+    prompts = _mask_prompts(rendering.visible_mask(scene, index, 0.0))
     if prompts is None:
         return None
     return Question(f"Segment the {shape.name}.", _compact(prompts), "", target=index)
@@ -157,9 +157,9 @@ def segment_video(scene: Scene, rng: random.Random) -> Question | None:
     if not well_seen(scene, index, *shape.life):
         return None
     seconds = [s for s in range(math.ceil(scene.duration)) if shape.present(s)]
-    areas = {second: int(scenes.visible_mask(scene, index, float(second)).sum()) for second in seconds}
+    areas = {second: int(rendering.visible_mask(scene, index, float(second)).sum()) for second in seconds}
     key = next(second for second in seconds if areas[second] >= 0.95 * max(areas.values()))
-    prompts = _mask_prompts(scenes.visible_mask(scene, index, float(key)))
+    prompts = _mask_prompts(rendering.visible_mask(scene, index, float(key)))
     if prompts is None:
         return None
     thinking = f"It is well seen at {key} seconds, {whereabouts(scene, shape, float(key))}."

@@ -4,9 +4,11 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from onethinker_jax.data_pipeline.shapes import scenes
-from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, MIN_VISIBLE, SHAPES, Scene, Shape
+from onethinker_jax.data_pipeline.shapes import rendering
+from onethinker_jax.data_pipeline.shapes.scene import COLOURS, PLACES, SHAPES, Scene, Shape, place
 from onethinker_jax.tasks import Medium
+
+MIN_VISIBLE = 0.5  # a question is asked about an object only while at least this share of it is seen
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,14 @@ def spell(text: str) -> str:
 
 def inventory(scene: Scene) -> str:
     """What is there, row by row: place, size, colour and shape of each object. So reasoning begins."""
-    seen = [
-        (scenes.place(scene, shape, shape.life[0]), f"{shape.size} {shape.name}") for shape in scene.shapes
-    ]
-    order = sorted(seen, key=lambda one: (scenes.PLACES.index(one[0]), one[1]))
-    return f"I see {', '.join(f'{place} {what}' for place, what in order)}."
+    seen = [(place(scene, shape, shape.life[0]), f"{shape.size} {shape.name}") for shape in scene.shapes]
+    order = sorted(seen, key=lambda one: (PLACES.index(one[0]), one[1]))
+    return f"I see {', '.join(f'{where} {what}' for where, what in order)}."
 
 
 def whereabouts(scene: Scene, shape: Shape, time: float = 0.0) -> str:
     """Which ninth of the frame an object is in: "in the centre", "at the upper left"."""
-    spot = scenes.place(scene, shape, time)
+    spot = place(scene, shape, time)
     return f"in the {spot}" if spot == "centre" else f"at the {spot}"
 
 
@@ -150,4 +150,4 @@ def life_spans(scene: Scene) -> list[tuple[str, tuple[float, float], str]]:
 def well_seen(scene: Scene, index: int, start: float, end: float) -> bool:
     """Whether at least MIN_VISIBLE of a shape is seen at every half second of the span that has a frame."""
     halves = [h / 2 for h in range(round(2 * start), round(2 * end) + 1) if h / 2 < scene.duration]
-    return all(scenes.visible_share(scene, index, time) >= MIN_VISIBLE for time in halves)
+    return all(rendering.visible_share(scene, index, time) >= MIN_VISIBLE for time in halves)

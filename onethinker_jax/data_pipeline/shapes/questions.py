@@ -16,7 +16,7 @@ from onethinker_jax.data_pipeline.shapes.choices import CHOICES
 from onethinker_jax.data_pipeline.shapes.groundings import GROUNDINGS
 from onethinker_jax.data_pipeline.shapes.phrases import Asked, Question, inventory
 from onethinker_jax.data_pipeline.shapes.readings import READINGS
-from onethinker_jax.data_pipeline.shapes.scenes import Scene
+from onethinker_jax.data_pipeline.shapes.scene import Scene
 from onethinker_jax.data_pipeline.shapes.sums import SUMS
 from onethinker_jax.tasks import TASKS, Task, complete
 

@@ -3,7 +3,7 @@
 import random
 
 from onethinker_jax.data_pipeline.shapes.phrases import Asked, Question, QuestionTable, spell
-from onethinker_jax.data_pipeline.shapes.scenes import Scene
+from onethinker_jax.data_pipeline.shapes.scene import Scene
 
 
 def _read_print(scene: Scene, rng: random.Random) -> Question | None:

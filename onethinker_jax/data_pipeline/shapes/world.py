@@ -1,7 +1,7 @@
 """The Shapes world: a dataset in OneThinker's own JSON formats, with real media files and true answers.
 
-`build_shapes_world` draws small pictures (PNG) and videos (H.264) of coloured shapes and printed text (`scenes`), asks
-several questions of different tasks about each (`questions`), and writes an RL file, an SFT file with
+`build_shapes_world` draws small pictures (PNG) and videos (H.264) of coloured shapes and printed text
+(`random_scenes`), asks several questions of different tasks about each (`questions`), and writes an RL file, an SFT file with
 chains of thought and an evaluation file, each on scenes of its own. Every scene has a random generator of
 its own, keyed by (seed, split, kind, number): the bytes of the JSON and the pixels depend on the settings
 alone, not on the number of processes. The folder appears whole or not at all; one made with the same
@@ -20,17 +20,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
 from onethinker_jax.data_pipeline.processor import prompts
-from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes import random_scenes, rendering
 from onethinker_jax.data_pipeline.shapes.captions import list_objects
 from onethinker_jax.data_pipeline.shapes.phrases import Question
 from onethinker_jax.data_pipeline.shapes.questions import QUESTIONS, ask_task
-from onethinker_jax.data_pipeline.shapes.scenes import Scene
+from onethinker_jax.data_pipeline.shapes.scene import Scene
 from onethinker_jax.errors import UserError
 from onethinker_jax.files import whole_folder
+from onethinker_jax.rewards.metrics import encode_rle
 from onethinker_jax.tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
@@ -247,7 +245,7 @@ def _leave_interrupts() -> None:
 def _make(work: Path, job: _Job) -> list[dict[str, Any]]:
     """Draws one scene that carries all its tasks, writes its file, returns its rows without problem_id."""
     rng = random.Random(f"{job.seed}/{job.split}/{job.data_type}/{job.kind}/{job.number}")
-    draw = scenes.video_scene if job.data_type == "video" else scenes.image_scene
+    draw = random_scenes.video_scene if job.data_type == "video" else random_scenes.image_scene
     for _ in range(_PATIENCE):
         scene = draw(rng, job.kind)
         asked = (
@@ -256,7 +254,7 @@ def _make(work: Path, job: _Job) -> list[dict[str, Any]]:
             else _ask_all(scene, job.problem_types, rng)
         )
         if asked is not None:
-            write = scenes.write_mp4 if job.data_type == "video" else scenes.write_png
+            write = rendering.write_mp4 if job.data_type == "video" else rendering.write_png
             write(scene, work / job.media)
             return [_row(job, scene, problem_type, question) for problem_type, question in asked]
     raise ShapesError(f"no {job.kind} scene in {_PATIENCE} carries {', '.join(job.problem_types)}")
@@ -308,13 +306,10 @@ def _masks(scene: Scene, index: int) -> dict[str, Any]:
     """Resolution, frame rate (videos) and COCO RLE masks of the visible part of a shape, one a frame."""
     resolution = {"width": scene.width, "height": scene.height}
     if not scene.duration:
-        rle = _rle(scenes.visible_mask(scene, index, 0.0))
+        rle = encode_rle(rendering.visible_mask(scene, index, 0.0))
         return {"resolution": resolution, "segmentation_output": {"segmentation_rle": rle}}
-    frames = {f"{i:05d}": _rle(scenes.visible_mask(scene, index, t)) for i, t in enumerate(scene.times)}
+    frames = {
+        f"{i:05d}": encode_rle(rendering.visible_mask(scene, index, t)) for i, t in enumerate(scene.times)
+    }
     output = {"frames": list(frames), "segmentation_rle": frames}
     return {"resolution": resolution, "fps": scene.fps, "segmentation_output": output}
-
-
-def _rle(mask: np.ndarray) -> dict[str, Any]:
-    encoded: Any = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}

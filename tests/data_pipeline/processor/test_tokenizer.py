@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from onethinker_jax.data_pipeline.processor.prompts import ask
 from onethinker_jax.data_pipeline.processor.tokenizer import SPECIAL_TOKENS, THINK_TOKENS, train_tokenizer
 from onethinker_jax.data_pipeline.shapes.questions import ask_task
-from onethinker_jax.data_pipeline.shapes.scenes import image_scene
+from onethinker_jax.data_pipeline.shapes.random_scenes import image_scene
 from onethinker_jax.tasks import Task
 
 

@@ -18,9 +18,10 @@ from pycocotools import mask as coco_mask
 
 from onethinker_jax.data_pipeline.processor.prompts import question_text
 from onethinker_jax.data_pipeline.records.record import read_records, task_of
-from onethinker_jax.data_pipeline.shapes import scenes
+from onethinker_jax.data_pipeline.shapes import random_scenes, rendering
 from onethinker_jax.data_pipeline.shapes.questions import ask_task
-from onethinker_jax.data_pipeline.shapes.scenes import COLOURS, INK, SHAPES
+from onethinker_jax.data_pipeline.shapes.rendering import INK
+from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES
 from onethinker_jax.data_pipeline.shapes.world import ShapesError, build_shapes_world, task_counts
 from onethinker_jax.rewards import max_accuracy, score_response
 from onethinker_jax.tasks import TASKS, Task
@@ -119,7 +120,9 @@ def test_same_settings_give_the_same_bytes_and_pixels_however_many_processes(wor
 
 
 def test_another_seed_gives_other_scenes():
-    draw = [scenes.image_scene(random.Random(f"{seed}/rl/image/shapes/0"), "shapes") for seed in (1, 2)]
+    draw = [
+        random_scenes.image_scene(random.Random(f"{seed}/rl/image/shapes/0"), "shapes") for seed in (1, 2)
+    ]
     assert draw[0] != draw[1]
 
 
@@ -145,7 +148,7 @@ def test_a_folder_of_something_else_is_refused_and_a_failure_leaves_nothing(tmp_
     def fail(scene, path):
         raise OSError("disk full")
 
-    monkeypatch.setattr(scenes, "write_png", fail)
+    monkeypatch.setattr(rendering, "write_png", fail)
     with pytest.raises(OSError, match="disk full"):
         build_shapes_world(tmp_path / "new", seed=1, train_rl=30, train_sft=4, heldout=4)
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
@@ -217,12 +220,12 @@ def test_image_boxes_masks_and_points_fit_the_pixels(records):
         same = (frame == COLOURS[named[1]]).all(-1)
         parts = cv2.connectedComponents(same.astype(np.uint8))[1]
         height, width = same.shape
-        boxes = {tuple(scenes.mask_box(parts == i)): i for i in range(1, parts.max() + 1)}
+        boxes = {tuple(rendering.mask_box(parts == i)): i for i in range(1, parts.max() + 1)}
         assert parts.max() > 1 or tuple(answer["boxes"]) in boxes
         seen[record.problem_type] += tuple(answer["boxes"]) in boxes
         if record.segmentation is not None:
             mask = coco_mask.decode(record.segmentation.rles[0])
-            assert mask.shape == (height, width) and scenes.mask_box(mask.astype(bool)) == answer["boxes"]
+            assert mask.shape == (height, width) and rendering.mask_box(mask.astype(bool)) == answer["boxes"]
             assert same[mask.astype(bool)].all()
             for points, wanted in ((answer["positive_points"], 1), (answer["negative_points"], 0)):
                 assert all(mask[int(y * height / 1000), int(x * width / 1000)] == wanted for x, y in points)
@@ -255,7 +258,7 @@ def test_counts_and_choices_fit_the_pixels(records):
             ink = (frame == INK).all(-1)
             found = [
                 cv2.matchTemplate(ink.astype(np.float32), stamp.astype(np.float32), cv2.TM_SQDIFF).min() < 0.5
-                for stamp in (scenes.text_stamp(inner(record), height) for height in (26, 28, 30))
+                for stamp in (rendering.text_stamp(inner(record), height) for height in (26, 28, 30))
                 if stamp.shape[0] <= ink.shape[0] and stamp.shape[1] <= ink.shape[1]
             ]
             assert any(found)
@@ -280,15 +283,15 @@ def clips(tmp_path_factory):
     folder, found, seed = tmp_path_factory.mktemp("clips"), [], 0
     while len(found) < 12:
         seed += 1
-        scene = scenes.video_scene(random.Random(seed), "shapes")
+        scene = random_scenes.video_scene(random.Random(seed), "shapes")
         whole = all(
-            scenes.visible_share(scene, i, t) == 1
+            rendering.visible_share(scene, i, t) == 1
             for t in scene.times
             for i, shape in enumerate(scene.shapes)
             if shape.present(t)
         )
         if whole and len({shape.colour for shape in scene.shapes}) == len(scene.shapes):
-            scenes.write_mp4(scene, folder / f"{seed}.mp4")
+            rendering.write_mp4(scene, folder / f"{seed}.mp4")
             found.append((scene, *decode(folder / f"{seed}.mp4")))
     return found
 
@@ -297,7 +300,7 @@ def test_video_frames_come_at_their_times(clips):
     for scene, frames, times in clips:
         assert frames.shape == (round(scene.duration * scene.fps), scene.height, scene.width, 3)
         np.testing.assert_allclose(times, np.arange(len(times)) / scene.fps, atol=1e-3)
-        clean = np.stack([scenes.render(scene, t) for t in scene.times]).astype(float)
+        clean = np.stack([rendering.render(scene, t) for t in scene.times]).astype(float)
         assert np.abs(frames - clean).mean() < 6
 
 
@@ -316,7 +319,7 @@ def test_spans_and_tubes_fit_the_frames(clips, problem_type):
         assert abs(there[-1] - end) < 0.01 or (end == scene.duration and there[-1] == times[-1])
         for second, box in answer.get("boxes", {}).items():
             frame = frames[np.abs(times - int(second)).argmin()]
-            assert overlap(box, scenes.mask_box(patch(frame, colour))) > 0.7
+            assert overlap(box, rendering.mask_box(patch(frame, colour))) > 0.7
         seen += 1
     assert seen >= 5
 
@@ -334,7 +337,7 @@ def test_tracks_fit_the_frames(clips):
         colour = inside.most_common(1)[0][0]
         for second, box in json.loads(question.answer)["boxes"].items():
             frame = frames[np.abs(times - int(second)).argmin()]
-            assert overlap(box, scenes.mask_box(patch(frame, colour))) > 0.7
+            assert overlap(box, rendering.mask_box(patch(frame, colour))) > 0.7
         seen += 1
     assert seen >= 5
 
@@ -349,7 +352,7 @@ def test_video_masks_fit_the_frames_and_the_answer(records):
         assert masks.fps == pytest.approx(len(times) / (times[-1] + times[1]))
         np.testing.assert_allclose(masks.times, times, atol=0.5 / masks.fps)
         key = coco_mask.decode(masks.rles[np.abs(times - answer["time"]).argmin()])
-        assert scenes.mask_box(key.astype(bool)) == answer["boxes"]
+        assert rendering.mask_box(key.astype(bool)) == answer["boxes"]
         colour = first_match(rf"({'|'.join(COLOURS)}) ", record.problem)
         for frame, rle in zip(frames, masks.rles, strict=True):
             mask = coco_mask.decode(rle).astype(bool)
