@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.rewards.client.client import MaskItem, RewardClient, TextItem, start_server
+from onethinker_jax.rewards.client.client import MaskItem, RewardClient, TextItem
+from onethinker_jax.rewards.client.server_process import start_server
 
 WORK = ("text", "image", "video")
 PROCESSES = 4

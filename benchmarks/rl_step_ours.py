@@ -32,8 +32,9 @@ from onethinker_jax.train.config.objective import AdvantageConfig, PolicyLossSet
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
-from onethinker_jax.train.hosts import ALONE
-from onethinker_jax.train.log.log import Compilations, RunLog, count_compilations
+from onethinker_jax.train.hosts import Hosts
+from onethinker_jax.train.log.compilation_watch import Compilations, count_compilations
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy
@@ -181,7 +182,7 @@ def main() -> None:
         checkpoints = Checkpoints(folder.checkpoints, keep=1)
         turns.ready(prompt_tokens=settings.rollout.prompt_tokens)
         rollouts = Rollouts(RecordStream(records, seed=0), sampler, LetterScorer(), settings, seed=0, log=log)
-        run = Run(ALONE, log, checkpoints, folder, compilations)
+        run = Run(Hosts(), log, checkpoints, folder, compilations)
         train_ema_grpo(Policy(graphdef, mesh), params, rollouts, settings, run, first_number=0)
         checkpoints.close()
 

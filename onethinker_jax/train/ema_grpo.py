@@ -231,20 +231,14 @@ def _take(rollouts: Rollouts, step: int, state: TrainState, hosts: Hosts) -> Rol
 
     Raises what failed here, or HostError saying what failed elsewhere.
     """
-    rollout, failure = None, None
+    taken: list[Rollout] = []
     try:
-        rollout = rollouts.take(step, state.params)
-    except Exception as error:  # noqa: BLE001  raised below, once the others know of it
-        failure = error
-    said = hosts.gather(None if failure is None else str(failure))
-    if failure is not None:
-        raise failure
-    assert rollout is not None
-    for number, reason in enumerate(said):
-        if reason is not None:
+        hosts.all_do(lambda: taken.append(rollouts.take(step, state.params)))
+    except HostError:
+        for rollout in taken:
             rollouts.give_back(rollout)
-            raise HostError(f"process {number}: {reason}")
-    return rollout
+        raise
+    return taken[0]
 
 
 def _gathered(

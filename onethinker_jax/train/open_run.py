@@ -5,7 +5,8 @@ from typing import Any
 
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log.log import Compilations, RunLog
+from onethinker_jax.train.log.compilation_watch import Compilations
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.state import TrainState
 

@@ -34,7 +34,8 @@ from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import check_export, export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers, stages_of
 from onethinker_jax.train.hosts import Hosts, join_hosts
-from onethinker_jax.train.log.log import RunLog, count_compilations
+from onethinker_jax.train.log.compilation_watch import count_compilations
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.log.wandb_run import WandbRun
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.pages.rollout_page import RolloutPages

@@ -24,7 +24,8 @@ from onethinker_jax.evaluate.answers import answering
 from onethinker_jax.evaluate.answers.answering import Progress
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.rewards.client.client import RewardUnavailable, start_server
+from onethinker_jax.rewards.client.client import RewardUnavailable
+from onethinker_jax.rewards.client.server_process import start_server
 from onethinker_jax.scoring import Scorer
 from tests.data_pipeline.making import rl_row, write_image, write_rows, write_tokenizer
 from tests.places import ROOT

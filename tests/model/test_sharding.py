@@ -27,7 +27,7 @@ from onethinker_jax.model.sharding import (
     parameter_spec,
     tree_shardings,
 )
-from onethinker_jax.train.log.log import count_compilations
+from onethinker_jax.train.log.compilation_watch import count_compilations
 from tests.model import tiny
 from tests.model.generation.making import assert_same, batching, sampling, shape_of
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onethinker_jax.train.log.log import count_compilations
+from onethinker_jax.train.log.compilation_watch import count_compilations
 from tests.model import tiny
 from tests.model.generation.making import assert_same, batching, sampling, shape_of
 

@@ -20,7 +20,8 @@ from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log.log import RunLog, count_compilations
+from onethinker_jax.train.log.compilation_watch import count_compilations
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts

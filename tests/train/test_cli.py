@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
-from onethinker_jax.rewards.client.client import start_server
+from onethinker_jax.rewards.client.server_process import start_server
 from onethinker_jax.train.__main__ import main, parse
 from onethinker_jax.train.config.presets import PRESETS
 from tests.train import running

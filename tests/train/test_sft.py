@@ -17,7 +17,8 @@ from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettin
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log.log import RunLog, count_compilations, read_metrics
+from onethinker_jax.train.log.compilation_watch import count_compilations
+from onethinker_jax.train.log.log import RunLog, read_metrics
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.run_folder import RunFolder

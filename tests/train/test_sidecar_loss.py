@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
-from onethinker_jax.rewards.client.client import RunningServer, start_server
+from onethinker_jax.rewards.client.server_process import RunningServer, start_server
 from onethinker_jax.train.log.log import read_metrics
 from tests.train import running
 from tests.train.rl.small_run import is_timed

@@ -18,7 +18,7 @@ from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
-from onethinker_jax.train.log.log import count_compilations
+from onethinker_jax.train.log.compilation_watch import count_compilations
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.sft import sft_loss
 from onethinker_jax.train.state import TrainState, Update, init_state, make_update

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from onethinker_jax.errors import UserError
 from onethinker_jax.rewards.backends.table import MASK_BACKENDS, TEXT_BACKENDS
 from onethinker_jax.rewards.backends.types import DTYPES
-from onethinker_jax.rewards.client.client import RewardClient, start_server
+from onethinker_jax.rewards.client.client import RewardClient
 from onethinker_jax.rewards.client.security import read_token
+from onethinker_jax.rewards.client.server_process import start_server
 
 if TYPE_CHECKING:
     TextBackendName = MaskBackendName = WeightsDtype = str

@@ -69,7 +69,6 @@ _MONEY_FIRST = re.compile(
 )
 _MONEY_LAST = re.compile(rf"\s*({'|'.join(map(re.escape, _CURRENCIES))})\Z")
 _PERCENT = re.compile(r"\s*(?:%|percent|per cent|percentage points?|pct)\.?\Z", re.IGNORECASE)
-_UNIT_LAST = re.compile(r"(?:(?<=[\d.)}\]])|(?<=\s))\s*([°A-Za-z\"'][A-Za-z°/^{}\d\\ \-.]{0,40})\Z")
 _NOUN = re.compile(r"[A-Za-z]{3,20}(?: [A-Za-z]{2,20}){0,2}")
 _NOT_COUNTED = (
     "a an and or to of from in on at by per than not no non minus plus times divided over under above below between "

@@ -1,7 +1,9 @@
-"""Which program JAX is tracing or compiling, shown while it takes long: by JAX's own events, on whatever thread."""
+"""Which programs JAX traces or compiles, shown while it takes long and counted: by JAX's own events, on any thread."""
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import jax
@@ -86,3 +88,42 @@ class CompilationWatch:
             if found.progress.told:
                 self._told.add(found.progress.name)
             self._display.end(found.progress, said=False)
+
+
+@dataclass
+class Compilations:
+    """XLA compilations seen so far, oldest first."""
+
+    names: list[str] = field(default_factory=list)  # of the compiled functions
+    seconds: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return len(self.names)
+
+    def since(self, count: int) -> list[str]:
+        """Names of the functions compiled after the first `count` compilations."""
+        return self.names[count:]
+
+
+@contextmanager
+def count_compilations() -> Iterator[Compilations]:
+    """Counts what XLA compiles (or loads from the persistent cache) while the context is open.
+
+    A trainer notes `count` once every shape has been seen; anything in `since(count)` later is a compilation
+    after warm-up: a shape that was not fixed.
+    """
+    seen = Compilations()
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            name = str(kwargs.get("fun_name", "a function"))
+            seen.names.append(name.removeprefix("jit(").removesuffix(")"))
+            seen.seconds += duration_secs
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

@@ -17,12 +17,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -383,42 +381,3 @@ def _drop_after(path: Path, stage: str, step: int) -> None:
     if path.exists() and text == path.read_text(encoding="utf-8"):
         return
     write_whole(path, text)
-
-
-@dataclass
-class Compilations:
-    """XLA compilations seen so far, oldest first."""
-
-    names: list[str] = field(default_factory=list)  # of the compiled functions
-    seconds: float = 0.0
-
-    @property
-    def count(self) -> int:
-        """How many there were."""
-        return len(self.names)
-
-    def since(self, count: int) -> list[str]:
-        """Names of the functions compiled after the first `count` compilations."""
-        return self.names[count:]
-
-
-@contextmanager
-def count_compilations() -> Iterator[Compilations]:
-    """Counts what XLA compiles (or loads from the persistent cache) while the context is open.
-
-    A trainer notes `count` once every shape has been seen; anything in `since(count)` later is a compilation
-    after warm-up: a shape that was not fixed.
-    """
-    seen = Compilations()
-
-    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            name = str(kwargs.get("fun_name", "a function"))
-            seen.names.append(name.removeprefix("jit(").removesuffix(")"))
-            seen.seconds += duration_secs
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
-from onethinker_jax.rewards.client.client import start_server
+from onethinker_jax.rewards.client.server_process import start_server
 from tests.data_pipeline.annotate.running import RECORDS, Run
 
 

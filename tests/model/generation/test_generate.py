@@ -15,7 +15,7 @@ from onethinker_jax.model.generation.generate import DecodeBlock, Programs, Slot
 from onethinker_jax.model.generation.sampling import SamplingConfig, sample_keys
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.vision import patch_values
-from onethinker_jax.train.log.log import count_compilations
+from onethinker_jax.train.log.compilation_watch import count_compilations
 from tests.model import tiny
 from tests.model.generation.making import LONG, WHOLE, assert_same, batching, prompts_of, sampling, shape_of
 

@@ -9,7 +9,7 @@ import pytest
 
 from onethinker_jax.rewards.client import addresses
 from onethinker_jax.rewards.client.addresses import AddressError, claim_socket, clear_socket
-from onethinker_jax.rewards.client.client import start_server
+from onethinker_jax.rewards.client.server_process import start_server
 
 
 def listening(path: Path) -> socket.socket:

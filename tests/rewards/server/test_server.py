@@ -25,8 +25,8 @@ from onethinker_jax.rewards.client.client import (
     RewardRequestError,
     RewardUnavailable,
     TextItem,
-    start_server,
 )
+from onethinker_jax.rewards.client.server_process import start_server
 from onethinker_jax.rewards.proto import reward_pb2, reward_pb2_grpc
 from tests.places import ROOT
 from tests.waiting import HANG_S, wait_until
@@ -318,7 +318,7 @@ def test_a_signal_to_any_thread_ends_it(tmp_path):
 def test_the_server_ends_with_its_parent(tmp_path):
     script = (
         "import sys, threading\n"
-        "from onethinker_jax.rewards.client.client import start_server\n"
+        "from onethinker_jax.rewards.client.server_process import start_server\n"
         f"with start_server({str(tmp_path / 's.sock')!r}, {str(tmp_path / 'log')!r}) as running:\n"
         "    sys.stdout.write(f'{running.process.pid}\\n'); sys.stdout.flush(); threading.Event().wait()\n"
     )

@@ -18,7 +18,7 @@ from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
-from onethinker_jax.train.log.log import count_compilations
+from onethinker_jax.train.log.compilation_watch import count_compilations
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy, model_config
 from onethinker_jax.train.sft import sft_update

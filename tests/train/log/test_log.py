@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from onethinker_jax.train.log.log import RunLog, count_compilations, read_metrics
+from onethinker_jax.train.log.compilation_watch import count_compilations
+from onethinker_jax.train.log.log import RunLog, read_metrics
 
 
 def console(*, terminal: bool = False) -> tuple[Console, io.StringIO]:

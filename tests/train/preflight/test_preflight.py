@@ -25,7 +25,8 @@ from onethinker_jax.train.config.presets import PRESETS, shapes, smoke
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.dry_run import kept_activations, stage_rows
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.log.log import RunLog, count_compilations
+from onethinker_jax.train.log.compilation_watch import count_compilations
+from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.preflight.preflight import check_before, check_fresh_settings
 from onethinker_jax.train.preflight.prepare import Corpora, prepare_data
 from onethinker_jax.train.preflight.record_limits import check_lengths, limits_of
