@@ -60,6 +60,7 @@ class VisionConfig:
 
     @property
     def head_dim(self) -> int:
+        """Width of one attention head of the tower."""
         return self.hidden_size // self.num_heads
 
     @property

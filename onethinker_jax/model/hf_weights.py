@@ -158,13 +158,13 @@ def save_hf(
     generation_config: Mapping[str, Any] | None = None,
     max_file_bytes: int = 5 * 10**9,
 ) -> None:
-    """Writes `config.json`, the weights in files of at most `max_file_bytes` (with an index where there are
-    several), and the tokenizer, processor and generation config files of `copy_from`; `generation_config`
-    replaces the last of these.
+    """Writes a Hugging Face directory: `config.json`, the weights, and what `copy_from` has beside them.
 
-    Tensors are gathered and written one at a time. The directory is complete or absent: it is written beside
-    `path` and renamed; an older one is replaced. Every process of a run must call it; the first one writes.
-    `extra_config` adds top-level keys to `config.json`. Raises OSError where the directory cannot be written.
+    A file of weights has at most `max_file_bytes`; where there are several, there is an index. From `copy_from` come
+    the tokenizer, processor and generation config files; `generation_config` replaces the last of these, and
+    `extra_config` adds top-level keys to `config.json`. Tensors are gathered and written one at a time. The directory
+    is complete or absent: it is written beside `path` and renamed; an older one is replaced. Every process of a run
+    must call it; the first one writes. Raises OSError where the directory cannot be written.
     """
     path = Path(path)
     tensors = [

@@ -134,6 +134,9 @@ def mrope_positions(
         tokens: int [T], placeholders already expanded.
         image_grids: int [n, 3] or None, grids of the images in order of appearance.
         video_grids: int [n, 3] or None, the same of the videos, whole (they are split here).
+        image_token_id: the placeholder of an image's merged patch.
+        video_token_id: that of a video's.
+        vision_start_token_id: the marker before an image, and before each frame of a video.
         merge: side of a merge block, in patches.
 
     Returns:

@@ -23,6 +23,7 @@ class Linear(nnx.Module):
         self.bias = nnx.data(nnx.Param(jnp.zeros((outputs,), dtype)) if bias else None)
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
+        """Maps the last axis; the others may be any."""
         y = x @ self.kernel[...]
         return y if self.bias is None else y + self.bias[...]
 
@@ -35,6 +36,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((size,), dtype))
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Normalises each vector along the last axis; the result has the dtype of `x`."""
         wide = x.astype(jnp.float32)
         centred = wide - wide.mean(-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
@@ -51,6 +53,7 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Normalises each vector along the last axis."""
         wide = x.astype(jnp.float32)
         normal = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
         return self.scale[...] * normal.astype(x.dtype)

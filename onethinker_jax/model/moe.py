@@ -49,6 +49,7 @@ class Experts(nnx.Module):
         self.chosen = config.experts_per_token
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Each data shard mixes its own rows; where the rows do not divide, every shard computes all of them."""
         kernels = (self.router.kernel[...], self.gate_up.kernel[...], self.down.kernel[...])
         mesh = context_mesh()
         if mesh is None or mesh.size == 1:
@@ -96,8 +97,10 @@ def mix_experts(
 def route(
     flat: Float[Array, "BT D"], router: Float[Array, "D E"], chosen: int
 ) -> tuple[Float[Array, "BT k"], Int[Array, " BTk"], Int[Array, " BTk"], Int[Array, " E"]]:
-    """Where tokens go: the weights of a token's k = `chosen` experts (float32, of sum 1), the order that sorts the
-    pairs (token, expert) by expert, the inverse of that order, and the number of pairs of each expert.
+    """Which k = `chosen` experts each token goes to, with which weights, and how the pairs are sorted by expert.
+
+    Gives the weights of a token's experts (float32, of sum 1), the order that sorts the pairs (token, expert) by
+    expert, the inverse of that order, and the number of pairs of each expert.
     """
     logits = jnp.matmul(flat, router, preferred_element_type=jnp.float32)
     weights, experts = jax.lax.top_k(jax.nn.softmax(logits), chosen)

@@ -13,7 +13,7 @@ from onethinker_jax.model.config import TextConfig, VisionConfig
 
 
 def vision_rope(coords: Int[Array, "B P 2"], config: VisionConfig) -> tuple[Array, Array]:
-    """cos and sin, float32 [B, P, H]; `coords` are a patch's row and column in its frame.
+    """Gives cos and sin, float32 [B, P, H]; `coords` are a patch's row and column in its frame.
 
     Of the H/2 frequencies the first half turns with the row, the second with the column.
     """
@@ -26,7 +26,7 @@ def vision_rope(coords: Int[Array, "B P 2"], config: VisionConfig) -> tuple[Arra
 
 
 def text_rope(positions: Int[Array, "B 3 T"], config: TextConfig) -> tuple[Array, Array]:
-    """cos and sin, float32 [B, T, H], of interleaved M-RoPE; `positions` are time, height and width.
+    """Gives cos and sin, float32 [B, T, H], of interleaved M-RoPE; `positions` are time, height and width.
 
     Of the H/2 frequencies, indices 1, 4, 7, ... below 3*section[1] turn with the height position,
     2, 5, 8, ... below 3*section[2] with the width position, all others with the time position.

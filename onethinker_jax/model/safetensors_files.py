@@ -137,6 +137,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
+        """Bytes that the values take in the file."""
         return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
 
 

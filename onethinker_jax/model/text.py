@@ -94,6 +94,7 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "B T D"], cos: Float[Array, "B T H"], sin: Float[Array, "B T H"], attend: Attend
     ) -> Float[Array, "B T D"]:
+        """`cos` and `sin` are those of `text_rope`; `attend` gets query and key, rotated, and value."""
         rows, length, _ = x.shape
         heads = (rows, length, -1, self.head_dim)
         normal = self.input_norm(x)

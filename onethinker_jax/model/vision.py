@@ -38,6 +38,7 @@ class VisionBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "B P D"], frame_ids: Int[Array, "B P"], cos: Array, sin: Array
     ) -> Float[Array, "B P D"]:
+        """`frame_ids` bound what a patch sees; `cos` and `sin`, float32 [B, P, H], are those of `vision_rope`."""
         rows, count, size = x.shape
         qkv = self.qkv(self.norm1(x)).reshape(rows, count, 3, self.num_heads, size // self.num_heads)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -63,6 +64,7 @@ class PatchMerger(nnx.Module):
         self.norm_after_join = norm_after_join
 
     def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B M out_D"]:
+        """Merge blocks are runs of 4 patches, as the processor orders them: M = P / 4."""
         rows, count, size = x.shape
         if not self.norm_after_join:
             x = self.norm(x)
@@ -94,6 +96,7 @@ class VisionTower(nnx.Module):
     def __call__(
         self, vision: VisionInputs, *, remat: Remat = "none"
     ) -> tuple[Float[Array, "B M out_D"], Float[Array, "n B M out_D"]]:
+        """The visual tokens, and the n DeepStack features; pixels of uint8 are normalised here."""
         dtype = self.patch_embed.kernel.dtype
         patches = vision.patches
         if patches.dtype == jnp.uint8:  # (x / 255 - 0.5) / 0.5

@@ -82,7 +82,7 @@ def sample_keys(
 def policy_logits(
     logits: Float[Array, "*B V"], *, temperature: float, suppressed_ids: tuple[int, ...]
 ) -> Float[Array, "*B V"]:
-    """logits / temperature, suppressed tokens at -inf: the policy that RL samples from and optimises.
+    """The logits / temperature, suppressed tokens at -inf: the policy that RL samples from and optimises.
 
     With `temperature` 0 (greedy) the logits are left as they are.
     """
