@@ -33,7 +33,7 @@ WORKERS = {
     "rewards.score_worker",
 }  # our processes start these
 HELP: dict[str, Callable[[], object]] = {
-    "train": lambda: train.parse(["--help"]),
+    "train": lambda: train.parse(["--help"], train.TrainCommand),
     "train.plan": lambda: train.parse(["--help"], plan.PlanConfig),
     "train.export": lambda: parse(export.Arguments, ["--help"], prog="export", description=None),
     "evaluate": lambda: parse(evaluate.Arguments, ["--help"], prog="evaluate", description=None),

@@ -1,4 +1,4 @@
-"""What the documents name is there: files, links, and the modules of the Python they show."""
+"""What the documents name is there: files, links, flags, rooms, and the names that the Python they show imports."""
 
 import ast
 import importlib
@@ -7,20 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from onethinker_jax.__main__ import COMMANDS
-from onethinker_jax.command_line import flags_of
-from onethinker_jax.data_pipeline.annotate.__main__ import AnnotateSettings
-from onethinker_jax.data_pipeline.check.__main__ import CheckSettings
-from onethinker_jax.data_pipeline.records.tfds_builder import BuildSettings
-from onethinker_jax.demo.arguments import Arguments as DemoArguments
-from onethinker_jax.evaluate.arguments import Arguments as EvaluateArguments
-from onethinker_jax.rewards.server.__main__ import HELP as SERVER_FLAGS
-from onethinker_jax.train.__main__ import TrainCommand
-from onethinker_jax.train.config.presets import PRESETS
-from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.export_arguments import Arguments as ExportArguments
-from onethinker_jax.train.plan import PlanConfig
 from tests.places import ROOT
+from tests.test_command_line import HELP, help_of
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGE = ROOT / "onethinker_jax"
@@ -75,26 +63,8 @@ def test_python_that_a_document_shows_can_import_its_names(document: Path) -> No
 
 @pytest.fixture(scope="module")
 def flags() -> dict[str, set[str]]:
-    """Module of a command -> the flags that it takes."""
-    tyros = {
-        "train": TrainCommand,
-        "train.plan": PlanConfig,
-        "train.export": ExportArguments,
-        "evaluate": EvaluateArguments,
-        "demo": DemoArguments,
-        "data_pipeline.check": CheckSettings,
-        "data_pipeline.annotate": AnnotateSettings,
-        "data_pipeline.records.tfds_builder": BuildSettings,
-    }
-    found = {}
-    for name, settings in tyros.items():
-        preset = vars(PRESETS["shapes"]()) if issubclass(settings, TrainConfig) else {}
-        found[name] = set(flags_of(settings, default=settings(**preset) if preset else None))
-    found["rewards.server"] = {
-        f"--{name.replace('_', '-')}" for group in SERVER_FLAGS.values() for name in group
-    }
-    assert found.keys() == {name.split()[0] for name in COMMANDS}
-    return {name: known | {"--help"} for name, known in found.items()}
+    """Module of a command -> the flags that its --help lists."""
+    return {name: set(re.findall(r"--[a-z][\w.-]*", " ".join(help_of(name)))) for name in HELP}
 
 
 DOCUMENTS_OF_TODAY = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # it also names what is gone
