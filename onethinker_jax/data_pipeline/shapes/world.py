@@ -1,10 +1,10 @@
 """The Shapes world: a dataset in OneThinker's own JSON formats, with real media files and true answers.
 
 `build_shapes_world` draws small pictures (PNG) and videos (H.264) of coloured shapes and printed text
-(`random_scenes`), asks several questions of different tasks about each (`questions`), and writes an RL file, an SFT file with
-chains of thought and an evaluation file, each on scenes of its own. Every scene has a random generator of
-its own, keyed by (seed, split, kind, number): the bytes of the JSON and the pixels depend on the settings
-alone, not on the number of processes. The folder appears whole or not at all; one made with the same
+(`random_scenes`), asks several questions of different tasks about each (`questions`), and writes an RL file, an
+SFT file with chains of thought and an evaluation file, each on scenes of its own. Every scene has a random
+generator of its own, keyed by (seed, split, kind, number): the bytes of the JSON and the pixels depend on the
+settings alone, not on the number of processes. The folder appears whole or not at all; one made with the same
 settings is used again.
 """
 
