@@ -19,6 +19,7 @@ from onethinker_jax.data_pipeline.check import __main__ as check
 from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.demo import __main__ as demo
 from onethinker_jax.evaluate import __main__ as evaluate
+from onethinker_jax.evaluate import score
 from onethinker_jax.rewards.server import __main__ as server
 from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.train import __main__ as train
@@ -37,6 +38,7 @@ HELP: dict[str, Callable[[], object]] = {
     "train.plan": lambda: train.parse(["--help"], plan.PlanConfig),
     "train.export": lambda: parse(export.Arguments, ["--help"], prog="export", description=None),
     "evaluate": lambda: parse(evaluate.Arguments, ["--help"], prog="evaluate", description=None),
+    "evaluate.score": lambda: parse(score.ScoreArguments, ["--help"], prog="score", description=None),
     "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
     "data_pipeline.check": lambda: check.main(["--help"]),
     "data_pipeline.annotate": lambda: annotate.main(["--help"]),
