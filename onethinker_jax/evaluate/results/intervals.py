@@ -15,6 +15,7 @@ from onethinker_jax.evaluate.metrics.shares import Value, ratio
 RESAMPLES = 10_000
 LEVEL = 0.95
 _AT_ONCE = 2_000_000  # drawn clusters that are in memory
+_FEW_KINDS = 32  # of clusters with equal shares
 
 
 def bootstrap(
@@ -28,12 +29,22 @@ def bootstrap(
 def resampled(shares: np.ndarray, value: Value, *, seed: int, resamples: int) -> np.ndarray:
     """The value of each resample, float [resamples]."""
     generator, count = np.random.default_rng(seed), len(shares)
+    kinds, sizes = np.unique(shares, axis=0, return_counts=True)
+    if len(kinds) <= _FEW_KINDS:  # how often each kind is drawn is all that matters
+        return value(generator.multinomial(count, sizes / count, size=resamples) @ kinds)
     columns = np.ascontiguousarray(shares.T, dtype=np.float64)
     values = []
     for start in range(0, resamples, at_once := max(_AT_ONCE // count, 1)):
         drawn = generator.integers(0, count, size=(min(at_once, resamples - start), count), dtype=np.int32)
-        values.append(value(np.stack([column[drawn].sum(axis=1) for column in columns], axis=-1)))
+        values.append(value(np.stack([_drawn_sums(column, drawn) for column in columns], axis=-1)))
     return np.concatenate(values)
+
+
+def _drawn_sums(column: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """The sum of a column's drawn values in each resample."""
+    if column.min() == column.max():
+        return np.full(len(drawn), column[0] * len(column))
+    return column[drawn].sum(axis=1)
 
 
 @dataclass(frozen=True)
