@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate.answers": {
         *DATA,
         *REWARDS,
-        *("model", "responses", "scoring", "processes"),
+        *("model", "responses", "scoring", "processes", "endpoint", "model_arguments"),
     },
     "evaluate.benchmarks": {"data_pipeline.sources", "data_pipeline.records"},
     "evaluate.judges": {"endpoint"},

@@ -68,21 +68,14 @@ class Endpoint:
 
     def __init__(self, settings: EndpointSettings):
         """Raises EndpointError when the client is not installed."""
-        try:
-            from openai import AsyncOpenAI, Timeout
-        except ModuleNotFoundError as error:
-            if error.name != "openai":
-                raise
-            raise EndpointError(
-                "openai is not installed; it comes with the extra endpoint: pip install -e '.[endpoint]'"
-            ) from None
+        openai = openai_library()
         self.settings = settings
         key = os.environ.get(settings.api_key_env, "")
         self._has_key = bool(key)
-        self._client = AsyncOpenAI(
+        self._client = openai.AsyncOpenAI(
             base_url=settings.base_url,
             api_key=key or "none",
-            timeout=Timeout(None, connect=CONNECT_TIMEOUT_S),  # the whole request's is kept here
+            timeout=openai.Timeout(None, connect=CONNECT_TIMEOUT_S),  # the whole request's is kept here
             max_retries=0,
         )
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -105,7 +98,8 @@ class Endpoint:
     async def ask(self, messages: list[dict[str, Any]], **sampling: Any) -> Reply:
         """The answer to a conversation in the API's format.
 
-        `sampling`: fields of this one request that are other than the settings', such as `temperature` or `seed`.
+        `sampling`: arguments of the client for this one request that are other than the settings', such as
+        `temperature`, `seed` or `extra_body`.
 
         Raises Unanswered: all tries failed, or the endpoint refuses this question.
         Raises EndpointError: the endpoint cannot be reached, does not take the key or know the model, or has left
@@ -188,12 +182,11 @@ class Endpoint:
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "max_tokens": settings.max_tokens or omit,
+            "extra_body": settings.extra() or None,
             **sampling,
         }
         try:
-            completion = await self._client.chat.completions.create(
-                **request, extra_body=settings.extra() or None
-            )
+            completion = await self._client.chat.completions.create(**request)
         except APIStatusError as error:
             self._reached = True
             raise self._refused(error) from None
@@ -230,6 +223,19 @@ class Endpoint:
             return self._tokens_so_far / self._answered
         parts = [part for m in messages if isinstance(m["content"], list) for part in m["content"]]
         return (self.settings.max_tokens or 4096) + 1000 * sum(part["type"] == "image_url" for part in parts)
+
+
+def openai_library() -> Any:
+    """The library of the client. Raises EndpointError when it is not installed."""
+    try:
+        import openai
+    except ModuleNotFoundError as error:
+        if error.name != "openai":
+            raise
+        raise EndpointError(
+            "openai is not installed; it comes with the extra endpoint: pip install -e '.[endpoint]'"
+        ) from None
+    return openai
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:

@@ -91,7 +91,13 @@ class Gate:
 class ScriptedEndpoint:
     """Serves `answer(request, n)`, n counting the requests with these very messages from 0."""
 
-    def __init__(self, answer: Callable[[dict[str, Any], int], Response], *, port: int = 0):
+    def __init__(
+        self,
+        answer: Callable[[dict[str, Any], int], Response],
+        *,
+        port: int = 0,
+        models: tuple[str, ...] = ("served",),
+    ):
         self.seen: list[Seen] = []
         self.most_at_once = 0
         self._answer, self._at_once = answer, 0
@@ -104,6 +110,15 @@ class ScriptedEndpoint:
 
             def do_POST(self) -> None:
                 outer._serve(self)
+
+            def do_GET(self) -> None:
+                listed = [{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in models]
+                payload = json.dumps({"object": "list", "data": listed}).encode()
+                self.send_response(200 if self.path == "/v1/models" else 404)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -88,6 +88,10 @@ class DirectorySettings:
     grid_side: int  # of the position embedding table, in patches
 
 
+RELEASED = DirectorySettings(QWEN3_VL, _IMAGE_PIXELS, _VIDEO_TOTAL, _GRID_SIDE)
+"""The settings of the released models' directories."""
+
+
 @dataclass(frozen=True)
 class MediaBounds:
     """The bounds of media that a caller chooses; pixels are height times width after resizing."""
