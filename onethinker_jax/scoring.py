@@ -4,7 +4,7 @@ Open-ended answers are judged and masks are made by the reward service; the form
 this process or in a pool of them. All samples of a prompt are scored in one call, as normalisation by group needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,14 +139,20 @@ class Scorer:
         """What the reward multiplies accuracy, format and structure with."""
         return reward_weights(self.settings)
 
-    def masks(self, prompts: Sequence[tuple[Record, StructuredAnswer]]) -> list["PredictedMasks"]:
+    def masks(
+        self,
+        prompts: Sequence[tuple[Record, StructuredAnswer]],
+        pictures_of: "Callable[[Record, MediaReader], MaskPictures] | None" = None,
+    ) -> list["PredictedMasks"]:
         """Masks that boxes and points prompt on the pictures of records with true masks, in order.
 
-        A record's pictures are read, and cross to the service, once. Raises MediaError, RewardUnavailable, and
+        `pictures_of` chooses a record's pictures, by default `mask_pictures`; they are read, and cross to the
+        service, once. Raises MediaError, RewardUnavailable, and
         RecordError naming a record without true masks.
         """
         asked = {id(record): record for record, _ in prompts}  # the samples of a prompt share its pictures
-        truths = {key: _true_masks(record, self._media) for key, record in asked.items()}
+        choose = pictures_of or mask_pictures
+        truths = {key: _true_masks(record, choose, self._media) for key, record in asked.items()}
         items: dict[bool, list[MaskItem]] = {False: [], True: []}
         for record, annotations in prompts:
             items[bool(record.videos)].append(truths[id(record)].pictures.item(annotations))
@@ -157,15 +163,25 @@ class Scorer:
         results = []
         for record, _ in prompts:
             truth, masks = truths[id(record)], next(made[bool(record.videos)])
-            results.append(PredictedMasks(truth.pictures.times, masks, truth.iou(masks)))
+            try:
+                iou = truth.iou(masks)
+            except ValueError as error:
+                raise RecordError(f"{record}: its masks cannot be compared: {error}") from error
+            results.append(PredictedMasks(truth.pictures.times, masks, iou))
         return results
 
     def predict_masks(self, record: Record, response: str) -> "PredictedMasks | None":
         """The masks that a segmentation answer prompts; None when the answer does not hold box and points."""
-        annotations = parse_structured(extract_answer(response), record.problem_type, record.data_type)
-        if annotations is None or annotations.box is None or record.segmentation is None:
-            return None
-        return self.masks([(record, annotations)])[0]
+        annotations = mask_prompt(record, response)
+        return None if annotations is None else self.masks([(record, annotations)])[0]
+
+
+def mask_prompt(record: Record, response: str) -> StructuredAnswer | None:
+    """What a segmentation answer prompts masks with; None when it does not hold a box, or there are no true masks."""
+    annotations = parse_structured(extract_answer(response), record.problem_type, record.data_type)
+    if annotations is None or annotations.box is None or record.segmentation is None:
+        return None
+    return annotations
 
 
 @dataclass(frozen=True)
@@ -275,8 +291,10 @@ def _own_fields(record: Record) -> dict[str, Any]:
     }
 
 
-def _true_masks(record: Record, media: MediaReader) -> _Truth:
+def _true_masks(
+    record: Record, choose: "Callable[[Record, MediaReader], MaskPictures]", media: MediaReader
+) -> _Truth:
     check_masks([record])
     assert record.segmentation is not None
-    pictures = mask_pictures(record, media)
+    pictures = choose(record, media)
     return _Truth(pictures, record.segmentation.at(pictures.times))

@@ -17,9 +17,9 @@ from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.evaluate.answers.answering import read_prompts
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
+from onethinker_jax.evaluate.answers.failures import ONCE, Failed, Tries
+from onethinker_jax.evaluate.answers.local_model import read_prompts
 from onethinker_jax.model.generation.continuous_batching import ContinuousBatching
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
@@ -179,8 +179,10 @@ def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypat
         Record(i, "?", "image", "OCR", (), "<answer>x</answer>", (Path("a.png"),), (), "s") for i in range(6)
     ]
     at_once, bad = threading.Barrier(max(workers, 1), timeout=HANG_S), set()
+    asked = []
 
     def prompt(record):
+        asked.append(record.problem_id)
         if not bad:
             at_once.wait()
         elif record.problem_id in bad:
@@ -192,15 +194,17 @@ def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypat
     monkeypatch.setattr(processor, "prompt", prompt)
     sampler = Sampler(graphdef, processor, SETTINGS, mesh=make_mesh())
     reading = partial(read_prompts, records, sampler.prompt, workers=workers)
-    with reading(bad=BadRecords()) as read:
+    with reading(tries=ONCE) as read:
         assert list(read) == [*prompts, prompts[0]]
     bad.update((2, 1))
-    with pytest.raises(MediaError, match="1: broken"), reading(bad=BadRecords()) as read:
+    with pytest.raises(RecordError, match=r"record 1.*: 1: broken"), reading(tries=ONCE) as read:
         list(read)
-    left_out = BadRecords("skip")
-    with reading(bad=left_out) as read:
-        assert list(read) == [prompts[0], None, None, *prompts[3:], prompts[0]]
-    assert left_out.count == 2
+    asked.clear()
+    with reading(tries=Tries(again=2)) as read:
+        found = list(read)
+    assert [found[0], *found[3:]] == [prompts[0], *prompts[3:], prompts[0]]
+    assert [isinstance(one, Failed) for one in found[1:3]] == [True, True] and "1: broken" in found[1].reason
+    assert asked.count(1) == asked.count(2) == 3 and asked.count(0) == 1
 
 
 @pytest.mark.parametrize(

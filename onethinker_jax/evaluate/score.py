@@ -30,7 +30,7 @@ from onethinker_jax.evaluate.metrics.answer import Rle
 from onethinker_jax.evaluate.results.folder import write
 from onethinker_jax.evaluate.results.lines import Line, PredictionError, Problem, matched, read_lines
 from onethinker_jax.evaluate.results.result import Result, ScoredFile, result_of
-from onethinker_jax.evaluate.results.scored import score
+from onethinker_jax.evaluate.results.scored import MakeMasks, score
 from onethinker_jax.evaluate.results.totals import Total
 
 logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
@@ -46,17 +46,32 @@ def run(arguments: ScoreArguments) -> None:
     names = [benchmark.name for benchmark, _, _ in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BenchmarkError(f"{min(twice)}: is named twice")
-    lines = _lines(arguments.predictions, names)
-    problems = matched(lines, {benchmark.name: samples for benchmark, _, samples in found})
-    results = []
-    for benchmark, file, _ in found:
-        scored = score(problems[benchmark.name], _no_masks)
-        _warn(benchmark.name, problems[benchmark.name])
-        results.append(result_of(benchmark, file, scored, seed=arguments.seed))
+    lines = lines_of(arguments.predictions, names)
+    results = results_of(found, lines, no_masks, seed=arguments.seed)
     write(arguments.out, results, {"seed": arguments.seed})
     for line in table_lines(results):
         sys.stdout.write(line + "\n")
     logger.info("metrics.json, results.json and scored.jsonl are in %s", arguments.out)
+
+
+def results_of(
+    found: Sequence[tuple[Benchmark, ScoredFile, Sequence[Sample]]],
+    lines: Sequence[Line],
+    make_masks: MakeMasks,
+    *,
+    seed: int,
+) -> list[Result]:
+    """The results of benchmarks, each with the file that was read and its samples, and lines of answers to them.
+
+    Says how many problems have no answer. Raises PredictionError, and what `make_masks` raises.
+    """
+    problems = matched(lines, {benchmark.name: samples for benchmark, _, samples in found})
+    results = []
+    for benchmark, file, _ in found:
+        scored = score(problems[benchmark.name], make_masks)
+        _warn(benchmark.name, problems[benchmark.name])
+        results.append(result_of(benchmark, file, scored, seed=seed))
+    return results
 
 
 def _read(what: str, arguments: ScoreArguments) -> tuple[Benchmark, ScoredFile, list[Sample]]:
@@ -76,7 +91,7 @@ def _samples(benchmark: Benchmark, file: DataFile, path: Path, arguments: ScoreA
     return list(LAYOUTS[file.layout](path, split=benchmark.split, media_root=root, check_media=False))
 
 
-def _lines(predictions: Path, names: Sequence[str]) -> list[Line]:
+def lines_of(predictions: Path, names: Sequence[str]) -> list[Line]:
     """The lines of a file; of a folder those of each benchmark's own folder in it, or of the one file."""
     if not predictions.is_dir():
         return read_lines(predictions)
@@ -87,7 +102,8 @@ def _lines(predictions: Path, names: Sequence[str]) -> list[Line]:
     return [line.of(name) for name, path in there.items() for line in read_lines(path)]
 
 
-def _no_masks(wanted: Sequence[tuple[Line, Sample]]) -> Sequence[dict[str, Rle]]:
+def no_masks(wanted: Sequence[tuple[Line, Sample]]) -> Sequence[dict[str, Rle]]:
+    """Raises PredictionError: the masks of these lines are missing."""
     line, _ = wanted[0]
     more = f", like {len(wanted) - 1:,} other lines" if len(wanted) > 1 else ""
     raise PredictionError(str(line.error(f"masks is missing{more}")))

@@ -9,25 +9,23 @@ import hashlib
 import json
 import logging
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar, overload
+from typing import Literal, overload
 
 import numpy as np
 
 from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.processor.processor import Lengths, Processor
+from onethinker_jax.data_pipeline.records.in_order import in_order
 from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.data_pipeline.records.record_table import IndexedRecords, RecordTable, table_of
 from onethinker_jax.files import whole_file
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 # Values that are proposed are multiples of this: patches come in merge blocks of 4, and round numbers read better.
 STEP = 16
@@ -142,9 +140,7 @@ def measure(
     before = len(positions) - len(missing)
     size = partial(_lengths, records, processor, training)
     with ThreadPoolExecutor(threads, thread_name_prefix="lengths") as pool:
-        for done, (number, found) in enumerate(
-            _in_order(pool, size, missing, _WAITING_A_THREAD * threads), 1
-        ):
+        for done, (number, found) in enumerate(in_order(pool, size, missing, _WAITING_A_THREAD * threads), 1):
             if isinstance(found, Lengths):
                 lengths[number] = found.tokens, found.patches
             else:
@@ -218,25 +214,6 @@ def _named(record: Record | None, error: str) -> str:
     if record is None or error.startswith(f"{record}:"):
         return error
     return f"{record}: {error}"
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[int], Result], numbers: Iterable[int], ahead: int
-) -> Iterator[tuple[int, Result]]:
-    """(number, function(number)) in order, a bounded number of them waiting."""
-    waiting: deque[tuple[int, Future[Result]]] = deque()
-    try:
-        for number in numbers:
-            waiting.append((number, pool.submit(function, number)))
-            if len(waiting) > ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()
 
 
 def _read(file: Path | None, count: int) -> np.ndarray:

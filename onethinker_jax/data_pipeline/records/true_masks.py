@@ -48,6 +48,17 @@ class TrueMasks:
         """A time at which each frame is on screen, whatever its time stamp was rounded to."""
         return tuple(time + 0.25 * self._frame_seconds for time in self.times)
 
+    def frame_names(self) -> dict[int, str]:
+        """Number -> name of every frame that the row lists; of those that have a mask where it lists none."""
+        true = dict(zip(self.frames, self.names, strict=True))
+        if not self.listed:
+            return true
+        positions = {name: position for position, name in enumerate(self.listed)}
+        if all(positions.get(name) == number for number, name in true.items()):
+            return dict(enumerate(self.listed))
+        first = _written_number(self.listed[0]) or 0
+        return {(_written_number(name) or 0) - first: name for name in self.listed} | true
+
     def at(self, times: Sequence[float]) -> list[dict[str, Any] | None]:
         """The mask of each picture of the video, given its time in seconds; None where its frame has none.
 

@@ -5,7 +5,7 @@ evaluation numbers questions, keeps answers on disk, asks only what is missing, 
 reads media, holds a bounded number of prompts in memory, and tries again what failed as its settings say.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,7 +60,7 @@ class Answerer(Protocol):
         """
         ...
 
-    def answer(self, questions: Sequence[Question]) -> Iterator[Sequence[Answer]]:
+    def answer(self, questions: Sequence[Question]) -> Generator[Sequence[Answer], None, None]:
         """An answer for each missing sample of each question, in any order, some at a time as they are there.
 
         Questions come in the order of their numbers and are as many as the benchmark has: whoever answers them reads

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,12 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record, RecordError, task_of
-from onethinker_jax.evaluate.answers.answering import (
-    Answered,
-    answer_records,
-    answer_row,
-    read_prompts,
-)
+from onethinker_jax.evaluate.answers.answerers import Question
+from onethinker_jax.evaluate.answers.failures import ONCE
+from onethinker_jax.evaluate.answers.local_model import LocalModel
+from onethinker_jax.evaluate.answers.masks import SampledMasks
+from onethinker_jax.evaluate.answers.scored import AnswerScorer, answer_row
 from onethinker_jax.files import whole_file
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import Score
@@ -74,23 +73,18 @@ def evaluate(
 
     Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
     """
-    bad, workers = BadRecords(), sampler.processor.media.workers
+    model = LocalModel(sampler, params, seed)
+    score = AnswerScorer(scorer.single(), SampledMasks(scorer), records, ONCE)
     found: dict[int, Prediction] = {}
-    with read_prompts(records, sampler.prompt, workers=workers, bad=bad) as prompts:
-        for part in answer_records(sampler, params, records, prompts, scorer.single(), seed=seed, bad=bad):
-            found |= predictions_of(part, records)
+    with closing(model.answer([Question(number, record) for number, record in enumerate(records)])) as parts:
+        for part in parts:
+            for one in score(part):
+                number, made = one.answer.number, one.score
+                assert made is not None
+                found[number] = Prediction(records[number], one.answer.response, made, one.mask_iou)
             if tell is not None:
                 tell(len(found))
     return [found[number] for number in range(len(records))]
-
-
-def predictions_of(part: Sequence[Answered], records: Sequence[Record]) -> dict[int, Prediction]:
-    """The predictions of the answers that have scores, by the record's number."""
-    return {
-        one.number: Prediction(records[one.number], one.response, one.score, one.mask_iou)
-        for one in part
-        if one.score is not None
-    }
 
 
 def by_task(predictions: Sequence[Prediction]) -> list[TaskResult]:

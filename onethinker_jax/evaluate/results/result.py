@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class ScoredFile:
     path: Path
     md5: str
     rows: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Why rows of it are not among the problems, and how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class Result:
 
     def left_out(self) -> Counter[str]:
         """Why answers are missing from the totals, and how many."""
-        reasons = Counter[str]()
+        reasons = Counter[str](self.file.left_out)
         for one in self.problems:
             reasons[NO_PREDICTION] += not one.problem.lines
             for line in one.problem.lines:

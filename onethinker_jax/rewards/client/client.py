@@ -22,7 +22,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from onethinker_jax.errors import UserError
+from onethinker_jax.errors import SkippableError, UserError
 from onethinker_jax.rewards.backends.types import TextItem
 from onethinker_jax.rewards.client.addresses import channel_target, is_local
 from onethinker_jax.rewards.client.messages import (
@@ -45,6 +45,7 @@ __all__ = [
     "MaskItem",
     "RewardClient",
     "RewardGivenUp",
+    "RewardItemError",
     "RewardRequestError",
     "RewardUnavailable",
     "TextItem",
@@ -67,6 +68,10 @@ _BALANCING = {
 
 class RewardUnavailable(UserError):
     """The service gave no answer within the deadline. Names the address and the cause."""
+
+
+class RewardItemError(RewardUnavailable, SkippableError):
+    """The service works and failed on one item."""
 
 
 class RewardGivenUp(RewardUnavailable):
@@ -301,5 +306,5 @@ def _checked(results: Sequence[Any], count: int) -> Sequence[Any]:
         if which == "error" and result.error.code == reward_pb2.ItemError.INVALID_ARGUMENT:
             raise RewardRequestError(f"the reward service refused item {number}: {result.error.message}")
         if which in ("error", None):
-            raise RewardUnavailable(f"the reward service failed on item {number}: {result.error.message}")
+            raise RewardItemError(f"the reward service failed on item {number}: {result.error.message}")
     return results

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.errors import UserError
+from onethinker_jax.errors import SkippableError
 from onethinker_jax.rewards.backends.types import TextItem
 from onethinker_jax.rewards.proto import reward_pb2
 
@@ -24,7 +24,7 @@ CALL_ITEMS = 64
 Points = Sequence[Sequence[float]]
 
 
-class RewardRequestError(UserError, ValueError):
+class RewardRequestError(SkippableError, ValueError):
     """The service refused a request as malformed or too large; sending it again would not help."""
 
 

@@ -1,0 +1,107 @@
+"""A process's part of a benchmark: the answers that are missing are asked for, scored and written down."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.evaluate.answers.answerers import Answerer
+from onethinker_jax.evaluate.answers.journal import Journal
+from onethinker_jax.evaluate.answers.progress import Progress
+from onethinker_jax.evaluate.answers.scored import AnswerScorer
+from onethinker_jax.evaluate.answers.settings_file import NAME, check_settings, write_settings
+from onethinker_jax.files import whole_file
+from onethinker_jax.processes import Processes
+
+logger = logging.getLogger("onethinker_jax.evaluate")
+
+PREDICTIONS = "predictions.jsonl"
+SCORED_TOGETHER = 32
+"""Answers whose scores are missing are scored so many at a time."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the answers to a benchmark are, of one process or of several."""
+
+    path: Path
+    records: Sequence[Record]
+    samples: int
+    processes: Processes
+
+    @property
+    def mine(self) -> Sequence[Record]:
+        """The records that this process answers."""
+        return self.records[self.processes.index :: self.processes.count]
+
+    def begin(self, settings: Mapping[str, Any], *, restart: bool) -> Journal:
+        """This process's answers so far; the first process checks and writes the settings that they depend on.
+
+        Raises JournalError: the answers there were made with other settings, or are to other records; HostError in
+        the other processes.
+        """
+
+        def prepare() -> None:
+            if restart:
+                for old in (*self.path.glob("predictions*.jsonl"), self.path / NAME):
+                    old.unlink(missing_ok=True)
+            check_settings(self.path, settings, answers=any(self.path.glob("predictions*.jsonl")))
+            write_settings(self.path, settings)
+
+        self.processes.first_does(prepare)
+        return Journal(self._file(self.processes.index), self.mine, self.samples)
+
+    def joined(self) -> Journal:
+        """The answers of all processes in one file, in the order of the records; every process waits for it."""
+        self.processes.first_does(self._join)
+        return Journal(self.path / PREDICTIONS, self.records, self.samples)
+
+    def _file(self, index: int) -> Path:
+        count = self.processes.count
+        return self.path / (PREDICTIONS if count == 1 else f"predictions-{index}-of-{count}.jsonl")
+
+    def _join(self) -> None:
+        count = self.processes.count
+        if count == 1:
+            return
+        with whole_file(self.path / PREDICTIONS) as aside, aside.open("wb") as target:
+            parts = [self._file(index).open("rb") for index in range(count)]
+            try:
+                for number in range(len(self.records)):
+                    for _ in range(self.samples):
+                        target.write(parts[number % count].readline())
+            finally:
+                for part in parts:
+                    part.close()
+
+
+def answer(
+    journal: Journal,
+    answerer: Answerer,
+    score: AnswerScorer,
+    *,
+    name: str,
+    again: bool = False,
+) -> None:
+    """Asks for what the journal lacks, and leaves it whole and in the order of the records.
+
+    `name` of the benchmark, for the lines on how far it is; `again`: what failed is asked for again.
+    """
+    with journal:
+        questions = journal.begin(answerer.together, again=again)
+        progress = Progress(journal.total, begun=len(journal), what=f"answers of {name}")
+        if len(journal):
+            logger.info(
+                "%s: going on, %s of %s answers are there", name, f"{len(journal):,}", f"{journal.total:,}"
+            )
+        unscored = journal.unscored()
+        for start in range(0, len(unscored), SCORED_TOGETHER):
+            journal.append(score(unscored[start : start + SCORED_TOGETHER]))
+        with closing(answerer.answer(questions)) as parts:
+            for part in parts:
+                journal.append(score(part))
+                progress.reached(len(journal))
+        journal.finish()

@@ -1,0 +1,172 @@
+"""An evaluation from its flags to its results: records, the answers that are missing, rewards, metrics.
+
+Every process answers its part of the records and writes it to a file of its own; the first one joins them.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.records.record import RecordError
+from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.errors import UserError
+from onethinker_jax.evaluate.answers.journal import Journal
+from onethinker_jax.evaluate.answers.masks import FrameMasks
+from onethinker_jax.evaluate.answers.part import PREDICTIONS, Folder, answer
+from onethinker_jax.evaluate.answers.scored import AnswerScorer
+from onethinker_jax.evaluate.answers.sizes import records_digest
+from onethinker_jax.evaluate.arguments import Arguments
+from onethinker_jax.evaluate.interrupts import Interrupts
+from onethinker_jax.evaluate.jobs import Job, read_jobs
+from onethinker_jax.evaluate.machine import Machine
+from onethinker_jax.evaluate.metrics.answer import Rle
+from onethinker_jax.evaluate.metrics.masks import IMAGE
+from onethinker_jax.evaluate.results.folder import write
+from onethinker_jax.evaluate.results.lines import Line
+from onethinker_jax.evaluate.results.result import ScoredFile
+from onethinker_jax.evaluate.rewards_table import write_rewards
+from onethinker_jax.evaluate.score import lines_of, results_of, table_lines
+from onethinker_jax.processes import Processes, join_processes
+from onethinker_jax.rewards.client.sidecar import connect
+from onethinker_jax.rewards.score_pool import score_pool
+from onethinker_jax.scoring import Scorer, check_reward
+
+logger = logging.getLogger("onethinker_jax.evaluate")
+
+SOME_FAILED = 3
+"""The exit status where all is done, and samples have failed."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A benchmark with this process's answers to it."""
+
+    job: Job
+    folder: Folder
+    journal: Journal
+
+
+def run(arguments: Arguments, interrupts: Interrupts) -> int:
+    """Runs the evaluation and writes its results; returns the exit status.
+
+    Whatever ends it, the answers so far are in the folder, and the same command goes on.
+    """
+    processes = join_processes(arguments.hosts)
+    jobs = read_jobs(arguments)
+    for job in jobs:
+        check_reward(arguments.reward, job.records)
+    processor = arguments.processor()
+    machine = Machine(arguments, processor, processes)
+    works = [_begin(job, machine, arguments, processes) for job in jobs]
+    again = arguments.retry_failed
+    lacking = [work for work in works if not work.journal.whole or (again and work.journal.failed)]
+    for work in works:
+        if work not in lacking:
+            logger.info("%s: all %s answers are there", work.job.benchmark.name, f"{work.journal.total:,}")
+    interrupts.kept = lambda: _kept(works)
+    if lacking:
+        with _scorer(arguments, processor, processes) as scorer:
+            for work in lacking:
+                _answer(work, machine, scorer, again=again)
+    wholes = [work.folder.joined() for work in works]
+    if processes.leads:
+        for work, whole in zip(works, wholes, strict=True):
+            write_rewards(work.folder.path, whole.rows())
+        _write_results(works, arguments, machine, processor)
+    return _end(arguments, wholes)
+
+
+def _begin(job: Job, machine: Machine, arguments: Arguments, processes: Processes) -> _Work:
+    """Raises JournalError: the folder holds answers that cannot be gone on with."""
+    folder = Folder(job.folder, job.records, arguments.samples, processes)
+    sidecar = asdict(arguments.sidecar)
+    rewards = {f"reward.{name}": value for name, value in asdict(arguments.reward).items()}
+    rewards |= {f"sidecar.{name}": sidecar[name] for name in ("text_backend", "text_model")}
+    rewards |= {f"sidecar.{name}": sidecar[name] for name in ("mask_backend", "mask_model")}
+    spelled = {name.replace("_", "-"): _plain(value) for name, value in rewards.items()}
+    settings = {**machine.settings, **spelled, "BENCHMARK": records_digest(job.records)}
+    return _Work(job, folder, folder.begin(settings, restart=arguments.restart))
+
+
+def _write_results(
+    works: Sequence[_Work], arguments: Arguments, machine: Machine, processor: Processor
+) -> None:
+    """Scores the answers as `evaluate.score` does: metrics.json, results.json, scored.jsonl, and the table."""
+
+    def make_masks(wanted: Sequence[tuple[Line, Sample]]) -> list[dict[str, Rle]]:
+        """Of lines that bring none although their answers prompt some."""
+        with _scorer(arguments, processor, machine.processes) as scorer:
+            records, responses = (
+                [sample.record for _, sample in wanted],
+                [line.response for line, _ in wanted],
+            )
+            made = FrameMasks(scorer)(records, responses)
+        rles = [{} if one is None else dict(one.rles or {}) for one in made]
+        return [
+            found if record.videos else {IMAGE: found} for found, record in zip(rles, records, strict=True)
+        ]
+
+    jobs = [work.job for work in works]
+    found = [
+        (job.benchmark, ScoredFile(job.path, job.md5, len(job.samples), job.left_out), job.samples)
+        for job in jobs
+    ]
+    lines = lines_of(arguments.out, [job.benchmark.name for job in jobs])
+    results = results_of(found, lines, make_masks, seed=arguments.seed)
+    write(arguments.out, results, machine.settings)
+    for line in table_lines(results):
+        logger.info("%s", line)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it."""
+    return value if value is None or isinstance(value, (bool, int, float, str, list, tuple)) else str(value)
+
+
+@contextmanager
+def _scorer(arguments: Arguments, processor: Processor, processes: Processes) -> Iterator[Scorer]:
+    """Scores answers by the reward service, one's own or one started for the block."""
+    name = "reward_server.log" if processes.leads else f"reward_server-{processes.index}.log"
+    with (
+        connect(arguments.sidecar, log=arguments.out / name) as client,
+        score_pool(arguments.sidecar.score_workers) as pool,
+    ):
+        yield Scorer(
+            client, settings=arguments.reward, pool=pool, media=processor.media, prompts=processor.prompts
+        )
+
+
+def _answer(work: _Work, machine: Machine, scorer: Scorer, *, again: bool) -> None:
+    logger.info("measuring the prompts of %s …", work.job.path)
+    answerer = machine.answerer(work.folder.records, work.folder.path)
+    score = AnswerScorer(scorer.single(), FrameMasks(scorer), work.folder.mine, machine.tries)
+    logger.info("compiling; then answers go to %s …", work.journal.path)
+    try:
+        answer(work.journal, answerer, score, name=work.job.benchmark.name, again=again)
+    except (UserError, OSError):
+        logger.info("%s", _kept([work]))
+        raise
+
+
+def _kept(works: Sequence[_Work]) -> str:
+    """How many answers are kept, and where."""
+    said = [f"{work.journal.said()}, of {work.journal.total:,}" for work in works if len(work.journal)]
+    return "; ".join(said) or "no answer is kept"
+
+
+def _end(arguments: Arguments, journals: Sequence[Journal]) -> int:
+    """Says how many samples failed, and returns the exit status. Raises RecordError where all of them did."""
+    failed, total = (sum(getattr(journal, name) for journal in journals) for name in ("failed", "total"))
+    where = arguments.out / PREDICTIONS if len(journals) == 1 else arguments.out
+    if failed == total:
+        reason = next(row["failed"] for row in journals[0].rows())
+        raise RecordError(f"{where}: all {total:,} samples failed: {reason}")
+    if failed:
+        logger.warning(
+            '%s of %s samples failed and are in no metric: see "failed" in %s; --retry-failed asks them again',
+            *(f"{failed:,}", f"{total:,}", where),
+        )
+    return SOME_FAILED if failed else 0
