@@ -39,19 +39,23 @@ class BinaryCell:
     offset: int
     content: bytes
 
-    def spans(self) -> list[Span]:
-        """Where its texts lie: itself, or the items of the list that it is. Raises ValueError: one is no base64."""
+    def spans(self, *, check: bool = True) -> list[Span]:
+        """Where its texts lie: itself, or the items of the list that it is.
+
+        Raises ValueError: one is empty or, with `check`, is no base64.
+        """
         if not (self.content.startswith(b"[") and self.content.endswith(b"]")):
-            return [self._span(0, len(self.content))]
-        found = [self._span(item.start(1), item.end(1)) for item in _ITEM.finditer(self.content)]
+            return [self._span(0, len(self.content), check)]
+        found = [self._span(item.start(1), item.end(1), check) for item in _ITEM.finditer(self.content)]
         if not found:
             raise ValueError("is a list without an item")
         return found
 
-    def _span(self, start: int, end: int) -> Span:
+    def _span(self, start: int, end: int, check: bool) -> Span:
         if start == end:
             raise ValueError("holds an empty text")
-        decoded(self.content[start:end])
+        if check:
+            decoded(self.content[start:end])
         return Span(self.offset + start, end - start)
 
 

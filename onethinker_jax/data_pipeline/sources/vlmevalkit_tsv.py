@@ -170,7 +170,7 @@ class _Reader:
             return []
         if len(cell.content) > REFERENCE_CHARS:
             try:
-                found = row.number, cell.spans()
+                found = row.number, cell.spans(check=row.check_media)
             except ValueError as error:
                 what, _, of_row = str(error).partition(" (")
                 raise row.error("image", what, f" ({of_row}" if of_row else "") from None
@@ -192,12 +192,12 @@ class _Reader:
 
     def _referred(self, row: Row, reference: str) -> tuple[int, list[Span]]:
         if reference not in self.pictures and not self.all_known:
-            self._find_all_pictures()
+            self._find_all_pictures(check=row.check_media)
         if reference not in self.pictures:
             raise row.error("image", "no row of that index has a picture of its own", f": {reference!r}")
         return self.pictures[reference]
 
-    def _find_all_pictures(self) -> None:
+    def _find_all_pictures(self, *, check: bool) -> None:
         """Reads the whole table once: a row may refer to a later one."""
         self.all_known = True
         for item in self.table:
@@ -211,7 +211,7 @@ class _Reader:
                 and len(cell.content) > REFERENCE_CHARS
             ):
                 try:
-                    self.pictures.setdefault(index.strip(), (number, cell.spans()))
+                    self.pictures.setdefault(index.strip(), (number, cell.spans(check=check)))
                 except ValueError:
                     continue  # said when that row itself is read
 

@@ -6,14 +6,27 @@ from pathlib import Path
 
 from onethinker_jax.data_pipeline.records.json_rows import JsonRows
 from onethinker_jax.errors import UserError
-from onethinker_jax.evaluate.benchmarks import grounding, segmentation, tracking
+from onethinker_jax.evaluate.benchmarks import (
+    captions,
+    grounding,
+    question_answering,
+    segmentation,
+    tracking,
+)
 from onethinker_jax.evaluate.benchmarks.task_metrics import ACCURACY, metrics_of
 from onethinker_jax.evaluate.benchmarks.types import Benchmark, DataFile
 from onethinker_jax.spelling import hint
 from onethinker_jax.tasks import TASKS, Task
 
 TABLE: Mapping[str, Benchmark] = {
-    row.name: row for row in (*grounding.ROWS, *tracking.ROWS, *segmentation.ROWS)
+    row.name: row
+    for row in (
+        *question_answering.ROWS,
+        *captions.ROWS,
+        *grounding.ROWS,
+        *tracking.ROWS,
+        *segmentation.ROWS,
+    )
 }
 """By name, in the order of the paper's tables."""
 
@@ -29,8 +42,9 @@ def find(what: str, data: Path | None = None) -> tuple[Benchmark, DataFile, Path
     """The benchmark that a word of the command line names, which of its files is there, and where.
 
     Args:
-        what: a name of `TABLE` ("eval_charades", or "charades"), or the path of a file. A file whose name the
-            table has is that benchmark; any other is one of its own, measured by the tasks that are in it.
+        what: a name of `TABLE` ("eval_charades", or "charades"), a title that one row has ("MMBench"), in any case;
+            or the path of a file. A file whose name the table has is that benchmark; any other is one of its own,
+            measured by the tasks that are in it.
         data: the folder that `DataFile.path` is relative to; of a file it tells where media are.
 
     Raises BenchmarkError: no such benchmark or file, a name without `data`, a file of several benchmarks.
@@ -50,14 +64,18 @@ def find(what: str, data: Path | None = None) -> tuple[Benchmark, DataFile, Path
 
 
 def _named(what: str) -> Benchmark | None:
-    short = {name.removeprefix("eval_"): benchmark for name, benchmark in TABLE.items()}
-    return TABLE.get(what) or short.get(what)
+    for words_of in (lambda row: (row.name, row.name.removeprefix("eval_")), lambda row: (row.title,)):
+        found = [row for row in TABLE.values() if what.lower() in map(str.lower, words_of(row))]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def _of_file(path: Path) -> tuple[Benchmark, DataFile, Path]:
     if not path.is_file():
         raise BenchmarkError(f"{path}: no such file{hint(path.stem, TABLE)}")
     known = [(row, file) for row in TABLE.values() for file in row.files if Path(file.path).name == path.name]
+    known = [(row, file) for row, file in known if row.name == path.stem] or known
     if len(known) > 1:
         names = ", ".join(row.name for row, _ in known)
         raise BenchmarkError(f"{path}: holds several benchmarks ({names}): name one, and --data")

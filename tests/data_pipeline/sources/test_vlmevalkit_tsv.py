@@ -181,6 +181,16 @@ BAD_ROWS = {
 }
 
 
+def test_rows_that_refer_to_a_malformed_picture_are_malformed(tmp_path):
+    rows = [choice_row(1, image="2"), choice_row(2, image=base64_text(2)[:-3]), choice_row(3, image="2")]
+    samples, bad = skipped(READ, write_tsv(tmp_path / "x.tsv", [*rows, choice_row(4)]))
+    assert [sample.record.problem_id for sample in samples] == [4]
+    assert bad.left_out == {
+        "image: no row of that index has a picture of its own": 2,
+        "image: is no whole base64 text": 1,
+    }
+
+
 @pytest.mark.parametrize("case", [case for case, (_, error) in BAD_ROWS.items() if error])
 def test_a_malformed_row_is_one_line_or_counted(tmp_path, case):
     changes, error = BAD_ROWS[case]
@@ -195,6 +205,14 @@ def test_a_malformed_row_is_one_line_or_counted(tmp_path, case):
     assert [sample.record.problem_id for sample in samples] == [1, 3]
     ((kind, count),) = bad.left_out.items()
     assert count == bad.count == 1 and kind in str(raised.value) and "'" not in kind
+
+
+def test_pictures_that_no_model_sees_are_not_decoded(tmp_path):
+    path = write_tsv(tmp_path / "x.tsv", [choice_row(1, image=base64_text(1)[:-3])])
+    (sample,) = read(READ, path, check_media=False)
+    assert sample.record.data_type == "image"
+    with pytest.raises(OSError, match=r"x\.tsv: row 1: image \(1\.png\): is no whole base64 text"):
+        sample.record.images[0].open("rb")
 
 
 def test_malformed_files(tmp_path):

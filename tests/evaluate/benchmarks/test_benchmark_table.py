@@ -1,10 +1,13 @@
 """The table of benchmarks: complete, consistent, and how it is asked."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from onethinker_jax.data_pipeline.sources.table import LAYOUTS
+from onethinker_jax.evaluate.benchmarks import captions, question_answering
 from onethinker_jax.evaluate.benchmarks.table import TABLE, BenchmarkError, differences, find, md5_of
 from onethinker_jax.evaluate.benchmarks.types import DataFile
 from tests.data_pipeline.making import write_rows
@@ -26,11 +29,56 @@ def test_onethinkers_own_files_come_first() -> None:
         assert len(row.files) > 1, f"{row.name} has no original file"
 
 
+FAMILIES = {
+    "image QA": 8,
+    "video QA": 7,
+    "captioning": 3,
+    "temporal grounding": 3,
+    "spatial grounding": 3,
+    "spatio-temporal grounding": 1,
+    "tracking": 1,
+    "image segmentation": 3,
+    "video segmentation": 2,
+}
+
+
+def test_the_papers_31_benchmarks_are_there() -> None:
+    titles = {(row.family, row.title) for row in TABLE.values()}
+    assert Counter(family for family, _ in titles) == FAMILIES and len(titles) == 31
+
+
+def test_questions_and_captions_have_known_layouts_and_fitting_judges() -> None:
+    for row in (*question_answering.ROWS, *captions.ROWS):
+        assert {file.layout for file in row.files} <= set(LAYOUTS), row.name
+        assert all(len(file.md5) in (0, 32) for file in row.files)
+        assert (row.published_form == "standard") <= (row.protocol == "vlmevalkit"), row.name
+    judged = Counter(row.judge for row in TABLE.values() if row.family in ("image QA", "captioning"))
+    assert judged == {"optional": 9, "required": 2}
+
+
 def test_published_numbers_are_fractions_of_metrics_it_has() -> None:
     for row in TABLE.values():
         assert set(row.published) <= set(row.metrics), row.name
         assert all(0 < base < ours < 1 for base, ours in row.published.values()), row.name
         assert len(set(row.metrics)) == len(row.metrics)
+
+
+@pytest.mark.parametrize("what", ["MMBench", "mmbench", "MMBench_DEV_EN", "mmbench_dev_en"])
+def test_names_and_titles_are_found_in_any_case(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "MMBench_DEV_EN.tsv"
+    path.touch()
+    assert find(what, tmp_path)[::2] == (TABLE["MMBench_DEV_EN"], path)
+    assert find(str(path))[0] is TABLE["MMBench_DEV_EN"]
+
+
+def test_one_file_may_hold_a_benchmark_of_its_name_and_another(tmp_path: Path) -> None:
+    path = tmp_path / "MMT-Bench_VAL.tsv"
+    path.touch()
+    assert find(str(path))[0] is TABLE["MMT-Bench_VAL"]
+    caption, _, found = find("MMT-Caption", tmp_path)
+    assert caption.split == "l2-category=visual_captioning" and found == path
+    with pytest.raises(BenchmarkError, match=r"^RefCOCO: no such benchmark"):
+        find("RefCOCO", tmp_path)  # eight splits have that title
 
 
 def test_names_are_found_with_data(tmp_path: Path) -> None:
