@@ -3,7 +3,9 @@
 Released, as OneThinker's script means it: a choice by the first character of the answer; numbers equal when both are
 rounded to two decimals, commas dropped; mathematics by math-verify; estimates by their mean relative accuracy, 0 where
 the truth is 0; read text by 1 - WER; open-ended answers by the mean F of ROUGE-1, 2 and L. Standard differs for
-choices alone, which VLMEvalKit's rule reads (`options`).
+choices, which VLMEvalKit's rule reads (`options`), and for mathematics, where an answer is right too that is equivalent
+to the truth by the rewards' paper variant: math-verify finds no mathematics in a letter or a word. An answer equivalent
+to another that the benchmark accepts (the fact `answers`) is right in the standard form.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from dataclasses import dataclass
 from onethinker_jax.evaluate.metrics.answer import Answer
 from onethinker_jax.evaluate.metrics.options import choices, first_letter, matched_letter
 from onethinker_jax.evaluate.metrics.shares import Forms, Measured
-from onethinker_jax.rewards.equivalence.equivalence import math_equal, plain_number
+from onethinker_jax.rewards.equivalence.equivalence import (
+    math_equal,
+    math_equivalent,
+    plain_number,
+)
 from onethinker_jax.rewards.grading import grade_answer
 from onethinker_jax.rewards.metrics import mean_rouge, word_accuracy
 from onethinker_jax.tasks import TABLE, complete, is_structured
@@ -23,6 +29,8 @@ from onethinker_jax.tasks import TABLE, complete, is_structured
 METRIC = "accuracy"
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 DECIMALS = 2
+ACCEPTED = "answers"
+"""The fact that holds all answers that a benchmark accepts, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,14 @@ def _number(answer: Answer) -> Readings:
     return _alike(repr(given), float(given == wanted))
 
 
+def _accepted(answer: Answer, readings: Readings, *more: str) -> Readings:
+    """The readings, the standard one right also where the answer is equivalent to one that the benchmark accepts."""
+    truths = (*more, *answer.sample.facts.get(ACCEPTED, ()))
+    if readings.standard.accuracy or not any(math_equivalent(answer.text, truth) for truth in truths):
+        return readings
+    return Readings(readings.released, Reading(answer.text, 1.0))
+
+
 def _estimate(answer: Answer) -> Readings:
     given, wanted = plain_number(answer.text), plain_number(answer.truth)
     if given is None or wanted is None or not math.isfinite(given):
@@ -100,10 +116,10 @@ _OF_TYPE: Mapping[str, Callable[[Answer], Readings]] = complete(
     "evaluate/metrics/accuracy.py",
     {
         "multiple choice": _choice,
-        "numerical": _number,
+        "numerical": lambda answer: _accepted(answer, _number(answer)),
         "regression": _estimate,
         "OCR": lambda answer: _alike(answer.text, word_accuracy(answer.text, answer.truth)),
-        "math": _mathematics,
+        "math": lambda answer: _accepted(answer, _mathematics(answer), answer.truth),
         "open-ended": lambda answer: _alike(answer.text, mean_rouge(answer.text, answer.truth)),
     },
     (name for name in TABLE if not is_structured(name)),

@@ -72,6 +72,24 @@ def test_other_text_tasks(problem_type: str, truth: str, given: str, accuracy: f
     assert found.released.accuracy == pytest.approx(accuracy)
 
 
+@pytest.mark.parametrize(
+    ("problem_type", "truth", "given", "released", "standard"),
+    [
+        ("math", "C", "C", 0.0, 1.0),  # math-verify finds no mathematics in a letter
+        ("math", "C", "B", 0.0, 0.0),
+        ("math", "a fresco", "A fresco.", 0.0, 1.0),
+        ("numerical", "12", "twelve", 0.0, 1.0),
+        ("numerical", "12", "thirteen", 0.0, 0.0),
+    ],
+)
+def test_standard_accepts_what_is_equivalent_to_an_accepted_answer(
+    problem_type: str, truth: str, given: str, released: float, standard: float
+) -> None:
+    facts = {"answers": [truth, "twelve"]} if problem_type == "numerical" else {}
+    found = read(answer(problem_type, f"<answer>{truth}</answer>", given, facts=facts))
+    assert (found.released.accuracy, found.standard.accuracy) == (released, standard)
+
+
 def test_mean_relative_accuracy() -> None:
     assert mean_relative_accuracy(6.9, 10.0) == pytest.approx(0.4)  # below 0.5, 0.45, 0.4, 0.35
     assert mean_relative_accuracy(-10.0, -10.0) == 1.0
