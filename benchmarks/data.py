@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from flax import nnx
 from PIL import Image
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
-from onethinker_jax.data_pipeline.batches.packing import packing_efficiency
+from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficiency
 from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
@@ -45,6 +44,7 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.presets import shapes
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy, model_config
 from onethinker_jax.train.sft import sft_update
@@ -195,6 +195,37 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
     """Packing efficiency, tokens delivered a second in the first and the second epoch, and tokens a step consumes."""
     config = shapes()
     data, batch = config.data, config.sft.batch
+    sft, processor = shapes_sft(folder, config, records)
+    with TrainingBatches(
+        RecordStream(sft, seed=0),
+        processor,
+        batch,
+        strategy=data.packing_strategy,
+        window=data.window,
+        prefetch=0,
+    ) as stream:
+        for epoch in ("first epoch", "later epochs"):
+            began, efficiencies = time.perf_counter(), []
+            while len(efficiencies) < batches:
+                efficiencies.append(packing_efficiency(last := next(stream)))
+            seconds = time.perf_counter() - began
+            tokens, patches = np.mean(efficiencies, axis=0)
+            rate = tokens * batch.rows * batch.tokens * batches / seconds
+            sys.stdout.write(
+                f"{epoch}: rows filled to {tokens:.1%} of tokens, {patches:.1%} of patches; "
+                f"{rate:,.0f} tokens/s delivered\n"
+            )
+            if epoch == "first epoch":  # once around, so that the second measurement finds all in memory
+                for record in sft:
+                    processor.training(record)
+    used = efficiencies[-1][0] * batch.rows * batch.tokens
+    seconds = step_seconds(config, processor, last)
+    sys.stdout.write(f"train step: {used / seconds:,.0f} tokens/s consumed\n")
+
+
+def shapes_sft(folder: Path, config: TrainConfig, records: int) -> tuple[Sequence[Record], Processor]:
+    """SFT records of the Shapes world, and a processor whose tokenizer is made from them."""
+    data = config.data
     captions = records * data.shapes_captions // data.shapes_sft
     world = build_shapes_world(
         folder / "shapes", seed=0, train_rl=50, train_sft=records, heldout=50, captions=captions
@@ -218,29 +249,12 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
         grid_side=config.model.vision_grid,
         cache_bytes=data.cache_bytes,
     )
-    with TrainingBatches(
-        RecordStream(sft, seed=0),
-        processor,
-        batch,
-        strategy=data.packing_strategy,
-        window=data.window,
-        prefetch=0,
-    ) as stream:
-        for epoch in ("first epoch", "later epochs"):
-            began, efficiencies = time.perf_counter(), []
-            while len(efficiencies) < batches:
-                efficiencies.append(packing_efficiency(last := next(stream)))
-            seconds = time.perf_counter() - began
-            tokens, patches = np.mean(efficiencies, axis=0)
-            rate = tokens * batch.rows * batch.tokens * batches / seconds
-            sys.stdout.write(
-                f"{epoch}: rows filled to {tokens:.1%} of tokens, {patches:.1%} of patches; "
-                f"{rate:,.0f} tokens/s delivered\n"
-            )
-            if epoch == "first epoch":  # once around, so that the second measurement finds all in memory
-                for record in sft:
-                    processor.training(record)
-    settings = replace(config.sft)
+    return sft, processor
+
+
+def step_seconds(config: TrainConfig, processor: Processor, batch: Batch) -> float:
+    """The median of five steps of SFT on a batch, after one that compiles."""
+    settings = config.sft
     mesh = make_mesh()
     with jax.set_mesh(mesh):
         model = Qwen3VL(model_config(config.model, processor), rngs=nnx.Rngs(0))
@@ -252,13 +266,12 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
         for _ in range(6):
             began = time.perf_counter()
             gradients, sums = update.accumulate(
-                state.params, None, update.zeros(state.params), shard_rows(last, mesh)
+                state.params, None, update.zeros(state.params), shard_rows(batch, mesh)
             )
             state, norm = update.apply(state, gradients, sums["tokens"])
             jax.block_until_ready(norm)
             taken.append(time.perf_counter() - began)
-    used = efficiencies[-1][0] * batch.rows * batch.tokens
-    sys.stdout.write(f"train step: {used / statistics.median(taken[1:]):,.0f} tokens/s consumed\n")
+    return statistics.median(taken[1:])
 
 
 def main() -> None:

@@ -131,20 +131,10 @@ def machine_seconds() -> float:
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
-def make(scratch: Path, image_side: int, vocabulary: int) -> int:
-    """Images of `image_side` pixels a side, prompts and model directory; returns the number of parameters."""
-    import jax
+def write_records(scratch: Path, image_side: int) -> None:
+    """Images of `image_side` pixels a side with rectangles to count, and `records.json` that asks for them."""
     import numpy as np
-    from flax import nnx
     from PIL import Image
-
-    from onethinker_jax.data_pipeline.processor.processor import Processor
-    from onethinker_jax.data_pipeline.processor.prompts import question_text
-    from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
-    from onethinker_jax.data_pipeline.records.record import read_records
-    from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
-    from onethinker_jax.model.hf_weights import save_hf
-    from onethinker_jax.model.qwen3_vl import Qwen3VL
 
     draw = np.random.default_rng(0)
     rows = []
@@ -168,6 +158,22 @@ def make(scratch: Path, image_side: int, vocabulary: int) -> int:
             }
         )
     (scratch / "records.json").write_text(json.dumps(rows))
+
+
+def make(scratch: Path, image_side: int, vocabulary: int) -> int:
+    """Images of `image_side` pixels a side, prompts and model directory; returns the number of parameters."""
+    import jax
+    from flax import nnx
+
+    from onethinker_jax.data_pipeline.processor.processor import Processor
+    from onethinker_jax.data_pipeline.processor.prompts import question_text
+    from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
+    from onethinker_jax.data_pipeline.records.record import read_records
+    from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+    from onethinker_jax.model.hf_weights import save_hf
+    from onethinker_jax.model.qwen3_vl import Qwen3VL
+
+    write_records(scratch, image_side)
     records = read_records(scratch / "records.json")
     prompts = [{"image": str(r.images[0]), "text": question_text(r).removeprefix("<image>")} for r in records]
     (scratch / "prompts.json").write_text(json.dumps(prompts))

@@ -156,3 +156,64 @@ def test_docstrings_and_comments_have_one_dialect() -> None:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"``\w", text), f"{path}: double backticks"
         assert not re.search(r"(?m)^\s*Raises:\s*$", text), f"{path}: a section of what is raised"
+
+
+# Files over LONG lines -> why; what is cut leaves this list.
+LONG_FILES = {
+    "onethinker_jax/data_pipeline/processor/processor.py": "one class, which is asked for everything about a record",
+    "onethinker_jax/model/config.py": "the sizes of a model, read from config.json and written to it",
+    "onethinker_jax/data_pipeline/records/record.py": "the record and all that is checked of a row",
+    "tests/rewards/test_score.py": "every task's reward by hand",
+    "tests/train/pages/test_page.py": "every part of one page",
+}
+LONG_FUNCTIONS = {
+    "tests/rewards/backends/small_sam2_meta.py: meta_config"
+}  # a table: another library's settings
+LONG, LONG_FUNCTION = 400, 60
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for folder in ("onethinker_jax", "tests", "benchmarks", "examples")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if not path.stem.endswith(("_pb2", "_pb2_grpc"))
+}
+
+
+def functions(source: str) -> Iterator[tuple[str, int]]:
+    """Name and lines of every function of a file, its decorators and its docstring left out."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            end, first = node.end_lineno, node.body[0]
+            assert end is not None and first.end_lineno is not None
+            has_docstring = isinstance(first, ast.Expr) and ast.get_docstring(node, clean=False) is not None
+            docstring = first.end_lineno - first.lineno + 1 if has_docstring else 0
+            yield node.name, end - node.lineno + 1 - docstring
+
+
+def test_files_are_short() -> None:
+    long = {name for name, source in SOURCES.items() if len(source.splitlines()) > LONG}
+    assert long == set(LONG_FILES)
+
+
+def test_functions_are_short() -> None:
+    long = {
+        f"{name}: {function}"
+        for name, source in SOURCES.items()
+        for function, lines in functions(source)
+        if lines > LONG_FUNCTION
+    }
+    assert long == LONG_FUNCTIONS
+
+
+def test_lines_of_functions_are_counted() -> None:
+    source = """
+@cache
+def outer(
+    a: int,
+):
+    '''Two
+    lines.'''
+    async def inner(): return a
+
+    return inner
+"""
+    assert dict(functions(source)) == {"outer": 6, "inner": 1}
