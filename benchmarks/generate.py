@@ -148,7 +148,7 @@ def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int]
         if number == 0:
             decoding.warm_up(params)
             return 0
-        parts = decoding(params, prompts, samples=sample_slots, seed=0, step=number)
+        parts = decoding(params, prompts, group_size=sample_slots, seed=0, step=number)
         return sum(len(one.tokens) for part in parts for one in part)
 
     return call

@@ -124,7 +124,7 @@ class Sampler:
         stream = self._decoding(
             params,
             Prompts(sizes(), stack, self._first, self._stride, ahead),
-            samples=settings.group_size,
+            group_size=settings.group_size,
             seed=seed,
             step=step,
             find_stop=self._find_stop if settings.stop else None,

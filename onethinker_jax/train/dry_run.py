@@ -103,8 +103,8 @@ def stage_rows(config: TrainConfig, ready: Ready) -> list[list[object]]:
             if (lengths[:, 0] != UNKNOWN).any()
             else np.zeros(2)
         )
-        room = np.array([tokens, batch.rows * batch.patches * sft.accumulate])
-        examples = float((room / np.maximum(means, 1e-9)).min()) if means[0] else None
+        capacity = np.array([tokens, batch.rows * batch.patches * sft.accumulate])
+        examples = float((capacity / np.maximum(means, 1e-9)).min()) if means[0] else None
         passes = None if examples is None else sft.steps * examples / len(corpora.sft)
         rows.append(
             [

@@ -65,9 +65,9 @@ def test_loss_logits_and_gradients_equal_one_device(checkpoint):
     (one_loss, one_logits), one_gradients = step(load_hf(checkpoint), inputs)
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     model = load_hf(checkpoint, mesh=mesh)
-    placed = jax.device_put(inputs, batch_sharding(mesh, 4))
+    sharded = jax.device_put(inputs, batch_sharding(mesh, 4))
     with jax.set_mesh(mesh):
-        (eight_loss, eight_logits), eight_gradients = step(model, placed)
+        (eight_loss, eight_logits), eight_gradients = step(model, sharded)
     np.testing.assert_allclose(eight_loss, one_loss, atol=1e-5)
     np.testing.assert_allclose(eight_logits, one_logits, atol=1e-5)
     for one, eight in zip(jax.tree.leaves(one_gradients), jax.tree.leaves(eight_gradients), strict=True):
@@ -76,7 +76,7 @@ def test_loss_logits_and_gradients_equal_one_device(checkpoint):
     graphdef, params = nnx.split(model)
     decoding = jax.device_put(params, tree_shardings(params, mesh, DECODE_RULES))
     with jax.set_mesh(mesh):
-        got = jax.jit(lambda p, i: loss(nnx.merge(graphdef, p), i)[1])(decoding, placed)
+        got = jax.jit(lambda p, i: loss(nnx.merge(graphdef, p), i)[1])(decoding, sharded)
     np.testing.assert_allclose(got, one_logits, atol=1e-5)
 
 
@@ -207,12 +207,12 @@ def test_optimiser_state_lies_where_its_parameters_do(checkpoint):
     params = nnx.state(load_hf(checkpoint))
     state = jax.eval_shape(optax.adamw(1e-3).init, params)
     shardings = dict(jax.tree_util.tree_leaves_with_path(tree_shardings(params, mesh)))
-    placed = {
+    state_shardings = {
         jax.tree_util.keystr(path): s
         for path, s in jax.tree_util.tree_leaves_with_path(tree_shardings(state, mesh))
     }
     for path, sharding in shardings.items():
-        found = [s for key, s in placed.items() if key.endswith(jax.tree_util.keystr(path))]
+        found = [s for key, s in state_shardings.items() if key.endswith(jax.tree_util.keystr(path))]
         assert len(found) == 2 and all(s == sharding for s in found)
 
 

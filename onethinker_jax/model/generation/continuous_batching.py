@@ -95,12 +95,12 @@ class ContinuousBatching:
         params: nnx.State,
         prompts: Prompts,
         *,
-        samples: int,
+        group_size: int,
         seed: int,
         step: int,
         find_stop: FindStop | None = None,
     ) -> Iterator[list[Completion]]:
-        """Samples of every prompt as they end, keyed by (seed, step, prompt, sample, token).
+        """`group_size` samples of every prompt as they end, keyed by (seed, step, prompt, sample, token).
 
         Raises ValueError when a prompt fits in no bucket.
         """
@@ -108,7 +108,7 @@ class ContinuousBatching:
         if not self._lazy:
             self.warm_up(params)
         key = jax.random.fold_in(jax.random.key(seed), step)
-        table = _Table(self.shape, samples)
+        table = _Table(self.shape, group_size)
         cache, column = self.programs.empty(params), 0
         staged: _Staged | None = None
         finished: list[Completion] = []
@@ -275,9 +275,9 @@ class _Staged:
 class _Table:
     """The prompt in each row and the sample in each slot; a row without a prompt has prompt number -1."""
 
-    def __init__(self, shape: GenerationShape, samples: int):
+    def __init__(self, shape: GenerationShape, group_size: int):
         rows, slots = shape.prompt_slots, shape.sample_slots
-        self.samples = samples
+        self.group_size = group_size
         self.prompt = np.full(rows, -1, np.int32)
         self.started = np.zeros(rows, np.int32)  # samples of the row's prompt
         self.sample = np.zeros((rows, slots), np.int32)
@@ -297,7 +297,7 @@ class _Table:
 
     def start_samples(self) -> None:
         """Gives free slots the waiting samples of their rows' prompts."""
-        waiting = np.where(self.prompt >= 0, self.samples - self.started, 0)
+        waiting = np.where(self.prompt >= 0, self.group_size - self.started, 0)
         for row in np.flatnonzero(waiting):
             for slot in np.flatnonzero(~self.live[row])[: waiting[row]]:
                 self.sample[row, slot] = self.started[row]
@@ -312,7 +312,7 @@ class _Table:
             least_rows = rows - max(rows // REFILL, 1)
         else:
             least_rows = max((size for size in sizes if size < rows), default=0)
-        some_wait = ((self.prompt >= 0) & (self.started < self.samples)).any()
+        some_wait = ((self.prompt >= 0) & (self.started < self.group_size)).any()
         return np.int32(least_rows), np.int32(slots - max(slots // REFILL, 1) if some_wait else 0)
 
     def keep(self, count: int) -> np.ndarray:
@@ -346,7 +346,7 @@ class _Table:
             self.live[row, slot] = False
         self.token = np.where(self.live, decode_block.tokens[decode_block.steps - 1], 0)
         self.length = decode_block.length.copy()
-        done = ~self.live.any(-1) & (self.started == self.samples)
+        done = ~self.live.any(-1) & (self.started == self.group_size)
         self.prompt[done], self.started[done] = -1, 0
         return finished
 

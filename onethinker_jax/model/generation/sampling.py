@@ -129,9 +129,9 @@ def _categorical(
 
     `masses` are the logarithms of the blocks' sums of exponentials.
     """
-    of_block, of_token = jax.random.split(key)
-    block = jax.random.categorical(of_block, masses)
-    return block * blocks.shape[1] + jax.random.categorical(of_token, blocks[block])
+    block_key, token_key = jax.random.split(key)
+    block = jax.random.categorical(block_key, masses)
+    return block * blocks.shape[1] + jax.random.categorical(token_key, blocks[block])
 
 
 def _logprob(

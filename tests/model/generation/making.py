@@ -54,7 +54,7 @@ _MADE: dict[Any, tuple[ContinuousBatching, Any]] = {}
 
 
 def batching(model: Any, config: SamplingConfig, shape: GenerationShape, mesh: Any = None) -> Any:
-    """(prompts, samples, **options of a call) -> {(prompt, sample): Completion}."""
+    """(prompts, group_size, **options of a call) -> {(prompt, sample): Completion}."""
     graphdef, params = nnx.split(model)
     name = (id(model), config, shape, mesh)
     if name not in _MADE:
@@ -62,15 +62,15 @@ def batching(model: Any, config: SamplingConfig, shape: GenerationShape, mesh: A
     decoding, _ = _MADE[name]
 
     def run(
-        examples: Sequence[tiny.Sample], samples: int, *, seed: int = 3, step: int = 1, **options: Any
+        examples: Sequence[tiny.Sample], group_size: int, *, seed: int = 3, step: int = 1, **options: Any
     ) -> dict[tuple[int, int], Completion]:
         prompts = prompts_of(examples, model.config.vision.grid_side)
         found: dict[tuple[int, int], Completion] = {}
-        for part in decoding(params, prompts, samples=samples, seed=seed, step=step, **options):
+        for part in decoding(params, prompts, group_size=group_size, seed=seed, step=step, **options):
             for one in part:
                 assert (one.prompt, one.sample) not in found
                 found[one.prompt, one.sample] = one
-        assert sorted(found) == [(p, s) for p in range(len(examples)) for s in range(samples)]
+        assert sorted(found) == [(p, s) for p in range(len(examples)) for s in range(group_size)]
         return found
 
     return run

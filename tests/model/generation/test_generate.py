@@ -173,7 +173,7 @@ def test_chunks_go_by_between_decode_blocks():
     decoding.warm_up(params)
     ran.clear()
     prompts = prompts_of([tiny.sample(number, ("text", 36)) for number in range(2)])
-    for _ in decoding(params, prompts, samples=1, seed=0, step=0):
+    for _ in decoding(params, prompts, group_size=1, seed=0, step=0):
         pass
     assert " ".join(ran) == (
         "empty embed chunk chunk chunk chunk chunk insert decode_block embed decode_block chunk decode_block chunk "
