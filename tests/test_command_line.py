@@ -17,6 +17,7 @@ from onethinker_jax.command_line import UsageError, flags_of, parse
 from onethinker_jax.data_pipeline.annotate import __main__ as annotate
 from onethinker_jax.data_pipeline.check import __main__ as check
 from onethinker_jax.data_pipeline.records import tfds_builder
+from onethinker_jax.data_pipeline.sources import __main__ as sources
 from onethinker_jax.demo import __main__ as demo
 from onethinker_jax.evaluate import __main__ as evaluate
 from onethinker_jax.evaluate import score
@@ -41,6 +42,7 @@ HELP: dict[str, Callable[[], object]] = {
     "evaluate.score": lambda: parse(score.ScoreArguments, ["--help"], prog="score", description=None),
     "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
     "data_pipeline.check": lambda: check.main(["--help"]),
+    "data_pipeline.sources": lambda: sources.main(["--help"]),
     "data_pipeline.annotate": lambda: annotate.main(["--help"]),
     "data_pipeline.records.tfds_builder": lambda: tfds_builder.main(["--help"]),
     "rewards.server": lambda: server.parse(["--help"]),

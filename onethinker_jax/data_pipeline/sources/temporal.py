@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
+from onethinker_jax.data_pipeline.sources.parquet import parquet_rows
 from onethinker_jax.data_pipeline.sources.rows import Row, json_objects, plain, samples_of
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
 from onethinker_jax.data_pipeline.sources.video_names import video
@@ -54,8 +55,12 @@ def read_captions(
     check_media: bool = True,
     bad: BadRecords | None = None,
 ) -> Iterator[Sample]:
-    """JSON rows of `video`, `caption` and `timestamp` [start, end], as lmms-eval has Charades-STA."""
+    """Rows of `video`, `caption` and `timestamp` [start, end], JSON or Parquet, as lmms-eval has Charades-STA."""
     root = media_root or path.parent
+    if path.suffix == ".parquet":
+        rows = parquet_rows(path, ("video", "caption", "timestamp"), "video", check_media=check_media)
+    else:
+        rows = json_objects(path, "video", check_media=check_media)
 
     def make(row: Row) -> Sample:
         span = row.listed("timestamp")
@@ -63,7 +68,7 @@ def read_captions(
         record = _record("Charades-STA", identity, _happening(row.text("caption")), span)
         return _sample(row, record, video(row, "video", root), "timestamp")
 
-    yield from samples_of(json_objects(path, "video", check_media=check_media), make, path, bad)
+    yield from samples_of(rows, make, path, bad)
 
 
 def read_activitynet_captions(

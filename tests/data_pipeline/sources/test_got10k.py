@@ -5,35 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from onethinker_jax.data_pipeline.media.decoding import load_video
 from onethinker_jax.data_pipeline.sources.sample import SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
-from tests.data_pipeline.making import picture
-
-FRAMES, RATE = 12, 4  # 3 seconds
-
-
-def write_sequence(folder: Path, frames: int = FRAMES, *, absent: tuple[int, ...] = ()) -> Path:
-    """In frame f the box is at x = 2 f + 1, counted from 1 as the toolkit does not: as it is in the file."""
-    folder.mkdir(parents=True)
-    for number in range(frames):
-        Image.fromarray(picture(50, 100, number)).save(folder / f"{number + 1:08}.jpg")
-    boxes = [f"{2 * frame + 1:.4f},{10:.4f},{20:.4f},{25:.4f}" for frame in range(frames)]
-    (folder / "groundtruth.txt").write_text("\n".join(boxes) + "\n")
-    (folder / "cover.label").write_text("".join(f"{frame % 9}\n" for frame in range(frames)))
-    (folder / "absence.label").write_text("".join(f"{int(frame in absent)}\n" for frame in range(frames)))
-    meta = {"url": "https://example.org/%20a", "anno_fps": f"{RATE}Hz", "resolution": "(100, 50)"}
-    (folder / "meta_info.ini").write_text("[METAINFO]\n" + "".join(f"{k}: {v}\n" for k, v in meta.items()))
-    return folder
+from tests.data_pipeline.sources.making_grounding import GOT_FRAMES, GOT_RATE, write_got10k, write_sequence
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    write_sequence(tmp_path / "val" / "GOT-10k_Val_000002", absent=(8,))
-    write_sequence(tmp_path / "val" / "GOT-10k_Val_000001", 9)
-    (tmp_path / "val" / "list.txt").write_text("GOT-10k_Val_000002\nGOT-10k_Val_000001\n")
+    write_got10k(tmp_path / "val")
     return tmp_path
 
 
@@ -50,10 +31,10 @@ def test_a_sequence_is_a_question(data: Path) -> None:
     }
     assert json.loads(second.record.answer[8:-9])["boxes"]["2"] == [170, 200, 370, 700]
     facts = first.facts
-    assert facts["fps"] == RATE and facts["resolution"] == (100, 50)
-    assert facts["frame_boxes"][3] == (7, 10, 27, 35) and len(facts["frame_boxes"]) == FRAMES
+    assert facts["fps"] == GOT_RATE and facts["resolution"] == (100, 50)
+    assert facts["frame_boxes"][3] == (7, 10, 27, 35) and len(facts["frame_boxes"]) == GOT_FRAMES
     assert facts["cover"] == {0: 0, 1: 4} and facts["frame_cover"] == tuple(
-        frame % 9 for frame in range(FRAMES)
+        frame % 9 for frame in range(GOT_FRAMES)
     )
     assert next(iter(LAYOUTS["got-10k"](data / "val"))).record.problem_id == first.record.problem_id
 

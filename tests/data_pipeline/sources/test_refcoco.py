@@ -1,71 +1,28 @@
 """RefCOCO's files of our own making, written as Python 2 and Python 3 write them."""
 
-import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
-from onethinker_jax.rewards.metrics import decode_rle, encode_rle
-from tests.data_pipeline.making import picture
-
-NAMES = ("COCO_train2014_000000000001.jpg", "COCO_train2014_000000000002.jpg")
-SQUARE = [[10, 10, 30, 10, 30, 20, 10, 20], [40, 30, 45, 30, 45, 40, 40, 40]]
-
-
-def ref(number: int, split: str, *sentences: str) -> dict[str, Any]:
-    return {
-        "ref_id": number,
-        "ann_id": 70 + number,
-        "image_id": number,
-        "category_id": 1,
-        "split": split,
-        "file_name": f"COCO_train2014_00000000000{number}_1.jpg",
-        "sent_ids": [10 * number + n for n in range(len(sentences))],
-        "sentences": [
-            {"sent_id": 10 * number + n, "sent": sent, "raw": sent.upper(), "tokens": sent.split()}
-            for n, sent in enumerate(sentences)
-        ],
-    }
-
-
-def annotation(number: int, box: list[float], shape: Any) -> dict[str, Any]:
-    return {
-        "id": 70 + number,
-        "image_id": number,
-        "category_id": 1,
-        "bbox": box,
-        "segmentation": shape,
-        "iscrowd": 0,
-    }
-
-
-def write(folder: Path, refs: Any, annotations: list[dict], data: bytes | None = None) -> Path:
-    images = [
-        {"id": n, "file_name": name, "width": 50, "height": 40} for n, name in enumerate(NAMES, start=1)
-    ]
-    value = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
-    folder.mkdir(exist_ok=True)
-    (folder / "instances.json").write_text(json.dumps(value))
-    (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2) if data is None else data)
-    (folder / "train2014").mkdir(exist_ok=True)
-    for name in NAMES:
-        Image.fromarray(picture(40, 50)).save(folder / "train2014" / name)
-    return folder / "refs(unc).p"
+from onethinker_jax.rewards.metrics import decode_rle
+from tests.data_pipeline.sources.making_grounding import (
+    COCO_NAMES,
+    TWO_SQUARES,
+    annotation,
+    ref,
+    write_coco,
+    write_refcoco,
+)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    mask = np.zeros((40, 50), bool)
-    mask[5:9, 0:25] = True
-    refs = [ref(1, "testA", "left man", "man in café"), ref(2, "val", "dog")]
-    annotations = [annotation(1, [10, 10, 35, 30], SQUARE), annotation(2, [-5, 4, 30, 5], encode_rle(mask))]
-    return write(tmp_path / "refcoco", refs, annotations)
+    write_coco(tmp_path / "refcoco" / "train2014")
+    return write_refcoco(tmp_path / "refcoco")
 
 
 def test_boxes(path: Path) -> None:
@@ -78,7 +35,7 @@ def test_boxes(path: Path) -> None:
     assert last.record.answer == '<answer>{"boxes": [0, 100, 500, 225]}</answer>'
     assert first.facts == {"box": (10, 10, 45, 40), "resolution": (50, 40)}
     assert last.facts["box"] == (-5, 4, 25, 9) and last.groups == {"split": "val"}
-    assert first.record.images == (path.parent / "train2014" / NAMES[0],)
+    assert first.record.images == (path.parent / "train2014" / COCO_NAMES[0],)
     assert first.record.data_source == "RefCOCO"
 
 
@@ -115,7 +72,7 @@ def test_pictures_may_lie_elsewhere_or_nowhere(path: Path, tmp_path: Path) -> No
     ):
         next(iter(LAYOUTS["refcoco"](path)))
     first = next(iter(LAYOUTS["refcoco"](path, media_root=tmp_path / "coco")))
-    assert first.record.images == (tmp_path / "coco" / NAMES[0],)
+    assert first.record.images == (tmp_path / "coco" / COCO_NAMES[0],)
     for layout in ("refcoco", "refcoco-seg"):
         assert len(list(LAYOUTS[layout](path, check_media=False))) == 3
 
@@ -128,19 +85,23 @@ def test_pictures_may_lie_elsewhere_or_nowhere(path: Path, tmp_path: Path) -> No
         ([ref(1, "val", "a")], [], r"row 1 \(ref_id 1\): ann_id: is not in instances\.json: 71"),
         (
             [ref(1, "val", "a") | {"sentences": 3}],
-            [annotation(1, [1, 1, 2, 2], SQUARE)],
+            [annotation(1, [1, 1, 2, 2], TWO_SQUARES)],
             r"row 1: sentences: must be a",
         ),
-        ([ref(1, "val", "")], [annotation(1, [1, 1, 2, 2], SQUARE)], r"row 1 \(sent_id 10\): sent: is empty"),
+        (
+            [ref(1, "val", "")],
+            [annotation(1, [1, 1, 2, 2], TWO_SQUARES)],
+            r"row 1 \(sent_id 10\): sent: is empty",
+        ),
         (
             [ref(1, "val", "a")],
-            [annotation(1, [1, 1, 0, 2], SQUARE)],
+            [annotation(1, [1, 1, 0, 2], TWO_SQUARES)],
             r"\(sent_id 10\): bbox: must be \[x, y, width",
         ),
-        ([ref(1, "val", "a")], [annotation(1, [60, 1, 5, 2], SQUARE)], r"bbox: is outside the picture"),
+        ([ref(1, "val", "a")], [annotation(1, [60, 1, 5, 2], TWO_SQUARES)], r"bbox: is outside the picture"),
         (
             [ref(1, "val", "a")] * 2,
-            [annotation(1, [1, 1, 2, 2], SQUARE)],
+            [annotation(1, [1, 1, 2, 2], TWO_SQUARES)],
             r"sent_id: is there twice: also in row 1",
         ),
         (
@@ -152,7 +113,7 @@ def test_pictures_may_lie_elsewhere_or_nowhere(path: Path, tmp_path: Path) -> No
 )
 def test_malformed_files_are_one_line(tmp_path: Path, refs: Any, annotations: list, said: str) -> None:
     with pytest.raises(SourceError, match=said) as raised:
-        list(LAYOUTS["refcoco"](write(tmp_path / "refcoco", refs, annotations)))
+        list(LAYOUTS["refcoco"](write_refcoco(tmp_path / "refcoco", refs, annotations), check_media=False))
     assert "\n" not in str(raised.value)
 
 
@@ -167,14 +128,15 @@ def test_malformed_files_are_one_line(tmp_path: Path, refs: Any, annotations: li
     ],
 )
 def test_malformed_masks_are_one_line(tmp_path: Path, shape: Any, said: str) -> None:
-    path = write(tmp_path / "refcoco", [ref(1, "val", "a")], [annotation(1, [1, 1, 2, 2], shape)])
+    write_coco(tmp_path / "refcoco" / "train2014")
+    path = write_refcoco(tmp_path / "refcoco", [ref(1, "val", "a")], [annotation(1, [1, 1, 2, 2], shape)])
     with pytest.raises(SourceError, match=rf"row 1 \(sent_id 10\): segmentation: {said}"):
         list(LAYOUTS["refcoco-seg"](path))
 
 
 def test_a_malicious_pickle_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    path = write(tmp_path / "refcoco", [], [], b"cos\nsystem\n(S'touch ran'\ntR.")
+    path = write_refcoco(tmp_path / "refcoco", b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(SourceError, match=r"refs\(unc\)\.p: names os\.system, which"):
         list(LAYOUTS["refcoco"](path))
     assert not (tmp_path / "ran").exists()

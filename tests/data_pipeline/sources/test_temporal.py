@@ -42,6 +42,20 @@ def test_charades_as_rows(folder: Path) -> None:
     assert second.record.answer == '<answer>{"time": [1.5, 2]}</answer>'
 
 
+def test_charades_as_parquet(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"video": "AB1CD.mp4", "caption": "person opens a door.", "timestamp": [0.5, 6.9]}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "test.parquet")
+    (sample,) = LAYOUTS["charades-sta-lmms"](folder / "test.parquet")
+    assert sample.record.answer == '<answer>{"time": [0.5, 6.9]}</answer>'
+    parquet.write_table(pyarrow.Table.from_pylist([{"video": "AB1CD.mp4"}]), folder / "test.parquet")
+    with pytest.raises(SourceError, match=r"test\.parquet: has no column caption, timestamp \(has: video\)"):
+        list(LAYOUTS["charades-sta-lmms"](folder / "test.parquet"))
+
+
 def test_activitynet_captions(folder: Path) -> None:
     value = {
         "v_xyz": {

@@ -2,51 +2,26 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.sample import SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
-from tests.data_pipeline.making import write_rows, write_video
-
-WIDTH, HEIGHT = 200, 100
-
-
-def hc_stvg(**changes: Any) -> dict[str, Any]:
-    """Frames 60 to 120 of 600 (30 a second): in frame f the box begins at x = f / 10."""
-    entry = {
-        "bbox": [[frame / 10, 10, 40, 50] for frame in range(60, 121)],
-        "st_time": 2.0,
-        "ed_time": 4.03,
-        "st_frame": 61,
-        "img_num": 600,
-        "width": WIDTH,
-        "height": HEIGHT,
-        "caption": "The man in grey sits down.",
-    }
-    return {**entry, **changes}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "3").mkdir()
-    write_video(tmp_path / "3" / "55_abc.mp4", [0, 0.5, 1.0])
-    return tmp_path
-
-
-def write(folder: Path, entry: Any) -> Path:
-    path = folder / "val_v2.json"
-    path.write_text(json.dumps({"55_abc.mp4": entry}))
-    return path
+from tests.data_pipeline.sources.making_grounding import (
+    TUBE_SIZE,
+    hc_stvg,
+    vidstg,
+    write_hc_stvg,
+    write_vidstg,
+)
 
 
 @pytest.mark.parametrize("column", ["caption", "English"])
-def test_hc_stvg(folder: Path, column: str) -> None:
+def test_hc_stvg(tmp_path: Path, column: str) -> None:
     entry = hc_stvg()
     entry[column] = entry.pop("caption")
-    (sample,) = LAYOUTS["hc-stvg"](write(folder, entry))
+    (sample,) = LAYOUTS["hc-stvg"](write_hc_stvg(tmp_path, entry))
     answer = json.loads(sample.record.answer[8:-9])
     assert answer["time"] == [2.0, 4.03]
     assert answer["boxes"] == {
@@ -55,15 +30,15 @@ def test_hc_stvg(folder: Path, column: str) -> None:
         "4": [60, 100, 260, 600],
     }
     assert sample.record.problem == "<video>When and where in the video is this: The man in grey sits down."
-    assert sample.record.videos == (folder / "3" / "55_abc.mp4",) and sample.record.problem_id == "55_abc"
+    assert sample.record.videos == (tmp_path / "3" / "55_abc.mp4",) and sample.record.problem_id == "55_abc"
     facts = sample.facts
     assert (facts["fps"], facts["frame_count"], facts["first_frame"]) == (30.0, 600, 60)
-    assert facts["resolution"] == (WIDTH, HEIGHT) and len(facts["boxes"]) == 61
+    assert facts["resolution"] == TUBE_SIZE and len(facts["boxes"]) == 61
     assert facts["boxes"][0] == (6.0, 10, 46.0, 60)
 
 
-def test_a_time_between_two_seconds_has_the_nearest_ones_box(folder: Path) -> None:
-    (sample,) = LAYOUTS["hc-stvg"](write(folder, hc_stvg(st_time=2.2, ed_time=2.9)))
+def test_a_time_between_two_seconds_has_the_nearest_ones_box(tmp_path: Path) -> None:
+    (sample,) = LAYOUTS["hc-stvg"](write_hc_stvg(tmp_path, hc_stvg(st_time=2.2, ed_time=2.9)))
     assert json.loads(sample.record.answer[8:-9])["boxes"] == {"3": [45, 100, 245, 600]}
 
 
@@ -81,8 +56,8 @@ def test_a_time_between_two_seconds_has_the_nearest_ones_box(folder: Path) -> No
         ({"st_time": 12.0, "ed_time": 14.0}, "bbox: has no box in the picture at a whole second of the time"),
     ],
 )
-def test_malformed_hc_stvg_is_one_line(folder: Path, changes: dict, said: str) -> None:
-    path = write(folder, hc_stvg(**changes))
+def test_malformed_hc_stvg_is_one_line(tmp_path: Path, changes: dict, said: str) -> None:
+    path = write_hc_stvg(tmp_path, hc_stvg(**changes))
     with pytest.raises(SourceError, match=rf"val_v2\.json: row 1 \(video 55_abc\.mp4\): {said}") as raised:
         list(LAYOUTS["hc-stvg"](path))
     assert "\n" not in str(raised.value)
@@ -92,44 +67,16 @@ def test_malformed_hc_stvg_is_one_line(folder: Path, changes: dict, said: str) -
     assert bad.count == 1
 
 
-def test_a_video_that_is_nowhere_is_named(folder: Path) -> None:
-    (folder / "3" / "55_abc.mp4").unlink()
+def test_a_video_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    path = write_hc_stvg(tmp_path)
+    (tmp_path / "3" / "55_abc.mp4").unlink()
     with pytest.raises(SourceError, match=r"video: no such file .*55_abc\.mp4"):
-        list(LAYOUTS["hc-stvg"](write(folder, hc_stvg())))
-    assert len(list(LAYOUTS["hc-stvg"](write(folder, hc_stvg()), check_media=False))) == 1
+        list(LAYOUTS["hc-stvg"](path))
+    assert len(list(LAYOUTS["hc-stvg"](path, check_media=False))) == 1
 
 
-def vidstg(**changes: Any) -> dict[str, Any]:
-    row = {
-        "vid": "107",
-        "fps": 10,
-        "frame_count": 100,
-        "width": WIDTH,
-        "height": HEIGHT,
-        "used_segment": {"begin_fid": 20, "end_fid": 90},
-        "temporal_gt": {"begin_fid": 25, "end_fid": 45},
-        "captions": [{"description": "a child watches a ball.", "type": "person", "target_id": 2}],
-        "questions": [{"description": "what is watched?", "type": "object", "target_id": 7}],
-    }
-    return {**row, **changes}
-
-
-@pytest.fixture
-def vidor(tmp_path: Path) -> Path:
-    """In frame f object 2 is at x = f; object 7 is not there before frame 40."""
-    (tmp_path / "vidor" / "0001").mkdir(parents=True)
-    write_video(tmp_path / "107.mp4", [0, 0.5, 1.0])
-
-    def box(target: int, x: int) -> dict[str, Any]:
-        return {"tid": target, "bbox": {"xmin": x, "ymin": 20, "xmax": x + 20, "ymax": 40}, "generated": 0}
-
-    frames = [[box(2, frame), *([box(7, 100)] if frame >= 40 else [])] for frame in range(100)]
-    (tmp_path / "vidor" / "0001" / "107.json").write_text(json.dumps({"trajectories": frames}))
-    return tmp_path
-
-
-def test_vidstg(vidor: Path) -> None:
-    path = write_rows(vidor / "test_annotations.json", [vidstg()])
+def test_vidstg(tmp_path: Path) -> None:
+    path = write_vidstg(tmp_path, vidstg())
     caption, question = LAYOUTS["vidstg"](path)
     answer = json.loads(caption.record.answer[8:-9])
     assert answer == {"time": [2.5, 4.5], "boxes": {"3": [150, 200, 250, 400], "4": [200, 200, 300, 400]}}
@@ -144,9 +91,9 @@ def test_vidstg(vidor: Path) -> None:
     assert question.facts["first_frame"] == 25
 
 
-def test_a_whole_video_needs_no_part(vidor: Path) -> None:
+def test_a_whole_video_needs_no_part(tmp_path: Path) -> None:
     rows = [vidstg(used_segment={"begin_fid": 0, "end_fid": 99}, questions=[])]
-    (sample,) = LAYOUTS["vidstg"](write_rows(vidor / "test_annotations.json", rows))
+    (sample,) = LAYOUTS["vidstg"](write_vidstg(tmp_path, *rows))
     assert sample.record.problem == "<video>When and where in the video is this: a child watches a ball."
 
 
@@ -165,13 +112,13 @@ def test_a_whole_video_needs_no_part(vidor: Path) -> None:
         ({"fps": 0}, "frame_count and fps: must be positive"),
     ],
 )
-def test_malformed_vidstg_is_one_line(vidor: Path, changes: dict, said: str) -> None:
-    path = write_rows(vidor / "test_annotations.json", [vidstg(**changes)])
+def test_malformed_vidstg_is_one_line(tmp_path: Path, changes: dict, said: str) -> None:
+    path = write_vidstg(tmp_path, vidstg(**changes))
     with pytest.raises(SourceError, match=rf"test_annotations\.json: row 1 \(vid 107\): {said}"):
         list(LAYOUTS["vidstg"](path))
 
 
-def test_boxes_of_vidor_that_are_missing_are_named(vidor: Path) -> None:
-    path = write_rows(vidor / "test_annotations.json", [vidstg(vid="108")])
+def test_boxes_of_vidor_that_are_missing_are_named(tmp_path: Path) -> None:
+    path = write_vidstg(tmp_path, vidstg(vid="108"))
     with pytest.raises(SourceError, match=r"vidor/108\.json: cannot be read \(No such file or directory\)"):
         list(LAYOUTS["vidstg"](path))
