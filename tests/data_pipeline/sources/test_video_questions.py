@@ -138,6 +138,12 @@ def test_video_mmlu(tmp_path):
     assert len(read(LAYOUTS["video-mmlu"], folder / "Video_MMLU_CAP.tsv", split="math")) == 1
 
 
+def test_a_video_with_a_picture_becomes_a_prompt(tmp_path, processor):
+    shown, *_ = read(LAYOUTS["videommmu"], making.videommmu(tmp_path))
+    example = processor.prompt(shown.record)
+    assert [grid[0] > 1 for grid in example.grids] == [True, False]  # the video comes first
+
+
 MAKERS = {
     "videommmu": (making.videommmu, "Adaptation/test-00000-of-00001.parquet"),
     "mmvu": (making.mmvu, "validation.json"),

@@ -1,13 +1,18 @@
 """VLMEvalKit's TSV: what its columns become, pictures read on demand, malformed files, memory."""
 
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from onethinker_jax.data_pipeline.media.decoding import load_image
+from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.prompts import question_text
 from onethinker_jax.data_pipeline.sources.sample import SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
+from tests.data_pipeline.making import picture
 from tests.data_pipeline.sources.making import (
     base64_text,
     choice_row,
@@ -21,6 +26,7 @@ from tests.data_pipeline.sources.making import (
     skipped,
     write_tsv,
 )
+from tests.waiting import HANG_S
 
 READ = LAYOUTS["vlmevalkit"]
 
@@ -279,3 +285,27 @@ def test_pictures_open_wherever_the_sample_goes(tmp_path):
     (tmp_path / "x.tsv").write_text(text.replace("iVBOR", "iV*OR"))
     with pytest.raises(OSError, match=r"x.tsv: row 1: image .* is no whole base64"):
         image.open("rb")
+
+
+def test_prompts_are_those_of_pictures_in_files(tmp_path, processor):
+    for sample in read(READ, mmmu(tmp_path / "MMMU_DEV_VAL.tsv")):
+        files = []
+        for number, image in enumerate(sample.record.images):
+            files.append(tmp_path / f"{number}.png")
+            files[-1].write_bytes(content(image))
+        lazy, eager = map(processor.prompt, (sample.record, replace(sample.record, images=tuple(files))))
+        assert np.array_equal(lazy.tokens, eager.tokens)
+        assert np.array_equal(lazy.patches, eager.patches)
+
+
+def test_pictures_are_read_in_processes_and_cached_apart(tmp_path):
+    samples = read(READ, mmbench(tmp_path / "MMBench_DEV_EN.tsv"))
+    cache = FrameCache(tmp_path / "cache", 2**20)
+    reader = MediaReader.in_processes(1, time_limit=HANG_S, cache=cache)
+    try:
+        for _ in range(2):
+            first, other = (reader.image(sample.record.images[0], None) for sample in samples[:2])
+            assert np.array_equal(first, picture(6, 9, 7)) and np.array_equal(other, picture(6, 9, 8))
+    finally:
+        reader.close()
+    assert (cache.hits, cache.misses) == (2, 2)
