@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onethinker_jax.evaluate.arguments import Arguments
+from onethinker_jax.model_arguments import AnswerDefaults
 from onethinker_jax.train.config.presets import PRESETS, shapes
 from onethinker_jax.train.config.presets_gpu import GPU_PRESETS
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
@@ -297,7 +296,7 @@ def test_class_defaults_are_onethinkers() -> None:
     config = TrainConfig()
     assert values(config, *ONETHINKER) == ONETHINKER
     assert config.sft.batch.rows * config.sft.accumulate == 32
-    evaluation = Arguments(model=Path("model"), file=Path("eval.json"))
+    evaluation = AnswerDefaults()
     expected = {
         "temperature": 0.0,
         "video_fps": 2.0,
