@@ -39,3 +39,11 @@ def _signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory of a fresh, very small model, which no test changes."""
+    from tests.tiny_model import write_model
+
+    return write_model(tmp_path_factory.mktemp("model"))

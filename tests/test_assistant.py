@@ -1,7 +1,5 @@
 """A model asked from Python: media, answers, errors, and that the demo asks the same model."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,12 +12,6 @@ from onethinker_jax.demo import __main__ as demo
 from onethinker_jax.question import media_files, question_record
 from onethinker_jax.rewards.answers import StructuredAnswer
 from tests.data_pipeline.making import write_image, write_video
-from tests.tiny_model import write_model
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

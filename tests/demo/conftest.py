@@ -1,17 +1,10 @@
-"""A very small model, and media to ask it about."""
+"""Media to ask a model about."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.data_pipeline.making import write_image, write_video
-from tests.tiny_model import write_model
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    """A Hugging Face directory of a fresh, very small model."""
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

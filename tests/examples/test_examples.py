@@ -12,7 +12,6 @@ from onethinker_jax.rewards.own_reward import load_reward
 from onethinker_jax.rewards.score import Score
 from tests.data_pipeline.making import write_image
 from tests.places import ROOT
-from tests.tiny_model import write_model
 from tests.train import running
 from tests.waiting import HANG_S
 
@@ -33,11 +32,6 @@ RL = """
 --rl.rollout.prompt-tokens 512 --rl.rollout.prompt-patches 64
 --rl.batch.rows 1 --rl.batch.tokens 512 --rl.batch.patches 64
 """.split()  # noqa: SIM905 - as a shell takes them
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def run(name: str, *arguments: object) -> str:
