@@ -1,7 +1,8 @@
-"""Every command's flags: all have a help text, a misspelt one names the nearest; and what `python -m` lists."""
+"""Every command: its flags, misspelt ones, what `python -m` lists, and Ctrl-C during its imports."""
 
 import contextlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from onethinker_jax.train import __main__ as train
 from onethinker_jax.train import export, plan
 from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.config.run import TrainConfig
+from tests.places import ROOT
+from tests.waiting import HANG_S
 
 PACKAGE = Path(onethinker_jax.__file__).parent
 WORKERS = {
@@ -204,3 +207,36 @@ def test_packages_list_their_names() -> None:
             assert getattr(module, name) is not None
         with pytest.raises(AttributeError, match="has no attribute 'nonesuch'"):
             _ = module.nonesuch
+
+
+@pytest.mark.parametrize(
+    ("name", "imported"),
+    [
+        ("evaluate", "jax"),
+        ("evaluate", "tyro"),
+        ("demo", "tyro"),
+        ("train", "tyro"),
+        ("train.plan", "tyro"),
+        ("data_pipeline.check", "tyro"),
+        ("data_pipeline.annotate", "tyro"),
+    ],
+)
+def test_ctrl_c_during_imports(name: str, imported: str, tmp_path: Path) -> None:
+    """A module in the way of the real one presses it while it is imported."""
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit('it went on')\n"
+    (tmp_path / f"{imported}.py").write_text(code)
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            f"onethinker_jax.{name}",
+            *(["model", "eval.json"] if imported == "jax" else ["--help"]),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        timeout=HANG_S,
+        check=False,
+    )
+    assert result.returncode == 130, result.stderr
+    assert result.stderr.startswith("stopped") and result.stderr.count("\n") == 1

@@ -1,8 +1,6 @@
 """The evaluation as a whole: what is in its folder when it ends well, badly, or by Ctrl-C."""
 
 import json
-import logging
-import os
 import re
 import subprocess
 import sys
@@ -19,8 +17,6 @@ from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
 from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.evaluate import __main__ as evaluate
-from onethinker_jax.evaluate.answers import progress as progress_lines
-from onethinker_jax.evaluate.answers.progress import Progress
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.rewards.client.client import RewardUnavailable
@@ -296,39 +292,6 @@ def test_several_samples_and_several_benchmarks(
     assert set(json.loads((tmp_path / "two" / "metrics.json").read_text())) == {"eval", "other"}
 
 
-@pytest.mark.parametrize(
-    ("name", "imported"),
-    [
-        ("evaluate", "jax"),
-        ("evaluate", "tyro"),
-        ("demo", "tyro"),
-        ("train", "tyro"),
-        ("train.plan", "tyro"),
-        ("data_pipeline.check", "tyro"),
-        ("data_pipeline.annotate", "tyro"),
-    ],
-)
-def test_ctrl_c_during_imports(name: str, imported: str, tmp_path: Path) -> None:
-    """A module in the way of the real one presses it while it is imported."""
-    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit('it went on')\n"
-    (tmp_path / f"{imported}.py").write_text(code)
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            f"onethinker_jax.{name}",
-            *(["model", "eval.json"] if imported == "jax" else ["--help"]),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-        timeout=HANG_S,
-        check=False,
-    )
-    assert result.returncode == 130, result.stderr
-    assert result.stderr.startswith("stopped") and result.stderr.count("\n") == 1
-
-
 def test_settings_that_cannot_be(
     answer: Callable[..., int],
     file: Path,
@@ -344,21 +307,6 @@ def test_settings_that_cannot_be(
     assert evaluate.main([str(model)]) == 2 and "BENCHMARK" in capsys.readouterr().err
     assert answer("--mesh.data", "99") == 1 and "needs 99 devices" in capsys.readouterr().err
     assert answer("--limit", "2") == 0 and "2 records of" in caplog.text
-
-
-def test_progress_says_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    caplog.set_level(logging.INFO, "onethinker_jax")
-    progress = Progress(1000, clock=lambda: now[0])
-    for seconds, done in ((5, 10), (11, 20), (12, 30), (3600, 500), (7200, 1000)):
-        now[0] = seconds
-        progress.reached(done)
-    assert caplog.messages == [
-        "20 of 1,000 records, about 8 min 59 s left",
-        "500 of 1,000 records, about 1 h 00 min left",
-        "1,000 of 1,000 records",
-    ]
-    assert progress_lines.LINE_SECONDS == 10
 
 
 PEAK = """
