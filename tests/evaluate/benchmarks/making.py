@@ -1,0 +1,30 @@
+"""Made-up data of every benchmark of questions and captions, where `--data` is looked into."""
+
+from pathlib import Path
+
+from tests.data_pipeline.sources import making, making_videos
+from tests.data_pipeline.sources.making import choice_row, write_tsv
+
+
+def write_questions(data: Path) -> Path:
+    """A few rows of each of the 18, in the files that the table of benchmarks names."""
+    making.mmmu(data / "MMMU_DEV_VAL.tsv")
+    making.mathvista(data / "MathVista_MINI.tsv")
+    making.mathverse(data / "MathVerse_MINIV.tsv")
+    making.mmbench(data / "MMBench_DEV_EN.tsv")
+    for name in ("MMStar", "ScienceQA_TEST", "AI2D_TEST"):
+        write_tsv(data / f"{name}.tsv", [choice_row(n, hint="Look well." if n == 2 else "") for n in (1, 2)])
+    tasks = {"visual_captioning": ["video_captioning", "whoops", "whoops"], "counting": ["crowds"]}
+    places = [(meta, task) for meta, names in tasks.items() for task in names]
+    rows = [choice_row(n, category=task) | {"l2-category": meta} for n, (meta, task) in enumerate(places, 1)]
+    write_tsv(data / "MMT-Bench_VAL.tsv", rows)
+    making.mmsci(data / "MMSci_DEV_Captioning_image_only.tsv")
+    making_videos.videommmu(data / "VideoMMMU")
+    making_videos.mmvu(data / "MMVU")
+    making_videos.videomme(data / "Video-MME")
+    making_videos.video_holmes(data / "Video-Holmes")
+    making_videos.longvideobench(data / "LongVideoBench")
+    making_videos.longvideo_reason(data / "LongVideo-Reason")
+    making_videos.videomathqa(data / "VideoMathQA")
+    making_videos.video_mmlu(data / "Video-MMLU")
+    return data
