@@ -17,6 +17,9 @@ from typing import IO, Literal
 import av
 from av import FFmpegError
 
+COMMENT = "each frame a picture of a folder"
+"""What the file says of itself: its rate is the folder's, so that a list of its frames names all of them."""
+
 _ENDINGS = (".jpg", ".jpeg", ".png")
 _NUMBER = re.compile(r"(\d+)\D*$")
 # The largest denominator of a rate: 30000/1001 frames a second are kept exactly.
@@ -78,6 +81,7 @@ class FrameFolder:
         with av.open(str(frames[0])) as first, av.open(file, "w", format="mov") as container:
             stream = container.add_stream_from_template(first.streams.video[0])
             stream.time_base = tick
+            container.metadata["comment"] = COMMENT
             for number, frame in enumerate(frames):
                 packet = av.Packet(frame.read_bytes())
                 packet.stream, packet.time_base, packet.is_keyframe = stream, tick, True

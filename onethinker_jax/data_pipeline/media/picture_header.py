@@ -7,7 +7,7 @@ import av
 from av import FFmpegError
 
 from onethinker_jax.data_pipeline.media.decoding import MediaError, probe_image
-from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
+from onethinker_jax.data_pipeline.media.frame_folder import COMMENT, FrameFolder
 from onethinker_jax.data_pipeline.media.media_file import MediaFile
 
 
@@ -40,7 +40,8 @@ def _header(file: MediaFile, kind: str, _changed: int, _size: int) -> PictureHea
         frame = None if stream is None else next(container.decode(stream), None)
         if stream is None or frame is None:
             return None
-        fps = float(stream.average_rate) if stream.average_rate else None
+        of_a_folder = container.metadata.get("comment") == COMMENT
+        fps = float(stream.average_rate) if stream.average_rate and not of_a_folder else None
         sideways = round(frame.rotation / 90) % 2
         sides = (frame.width, frame.height) if sideways else (frame.height, frame.width)
         return PictureHeader(*sides, fps)

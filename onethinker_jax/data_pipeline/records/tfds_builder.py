@@ -21,7 +21,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,8 @@ try:
 except ImportError as missing:
     raise MissingLibrary(f"tfds_builder needs pip install 'onethinker_jax[tfds]' ({missing})") from missing
 
+from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
 from onethinker_jax.data_pipeline.records.bad_records import OnBadRecord
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 from onethinker_jax.data_pipeline.records.record_archive import (
@@ -134,13 +136,14 @@ class RowShard:
 class MediaShard:
     """Yields media files."""
 
-    root: Path
-    paths: list[str]
+    files: list[tuple[str, MediaFile]]
+    """The path that records give, and the file."""
 
     def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The number and the features of each media file, in the order of `paths`."""
-        for number, path in enumerate(self.paths):
-            yield number, {"path": path, "data": (self.root / path).read_bytes()}
+        """The number and the features of each media file, in order."""
+        for number, (path, file) in enumerate(self.files):
+            with file.open("rb") as opened:
+                yield number, {"path": path, "data": opened.read()}
 
 
 def build_corpus(settings: BuildSettings) -> tuple[int, int]:
@@ -165,27 +168,41 @@ def build_corpus(settings: BuildSettings) -> tuple[int, int]:
         quarantine=out / "bad.jsonl",
         kept_bytes=0,
     )
+    files: dict[str, MediaFile] = {}
     numbers: dict[str, int] = {}
-    media = [
-        [numbers.setdefault(entry, len(numbers)) for entry in media_entries(json.loads(records.text(i)))]
-        for i in range(len(records))
-    ]
+    media = []
+    for row in (json.loads(records.text(index)) for index in range(len(records))):
+        _add_files(files, row, root)
+        media.append([numbers.setdefault(entry, len(numbers)) for entry in media_entries(row)])
     positions = [records.position(i) for i in range(len(records))]
     row_shards = [
         RowShard(file, positions[part], media[part])
         for part in _parts([length for _, length in positions], settings.shard_bytes)
     ]
-    paths = list(numbers)
+    named = list(files.items())
     media_shards = [
-        MediaShard(root, paths[part])
-        for part in _parts([(root / path).stat().st_size for path in paths], settings.shard_bytes)
+        MediaShard(named[part])
+        for part in _parts([file.stat().st_size for _, file in named], settings.shard_bytes)
     ]
     for builder, shards in ((CorpusMedia, media_shards), (CorpusRecords, row_shards)):
         logger.info("%s: %d shards …", builder.name, len(shards))
         made = builder(shards, data_dir=out, file_format="array_record")
         made.download_and_prepare(download_config=tfds.download.DownloadConfig(**beam))
     records.table.save(out / TABLE)  # last: now all is there
-    return len(records), len(paths)
+    return len(records), len(named)
+
+
+def _add_files(files: dict[str, MediaFile], row: Mapping[str, Any], root: Path) -> None:
+    """The files of a good row by the path that it gives; a folder of frames is kept as one video file.
+
+    Raises RecordError: another row gives the folder another frame rate.
+    """
+    for entry in media_entries(row):
+        path = root / entry
+        file = FrameFolder(path, float(row["fps"])) if path.is_dir() else path
+        if (other := files.setdefault(entry, file)) != file:
+            rates = " and ".join(f"{one.fps:g}" for one in (other, file) if isinstance(one, FrameFolder))
+            raise RecordError(f"{path}: is of {rates} frames a second in two records")
 
 
 def _parts(sizes: Sequence[int], limit: int) -> list[slice]:

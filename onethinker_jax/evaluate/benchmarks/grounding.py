@@ -13,7 +13,9 @@ _TEMPORAL = (
             DataFile(
                 "charades-sta", "charades_sta/charades_sta_test.txt", media="charades_sta/videos", rows=3720
             ),
-            DataFile("charades-sta-lmms", "charades_sta/test.parquet", media="charades_sta/videos"),
+            DataFile(
+                "charades-sta-lmms", "charades_sta/test.parquet", media="charades_sta/videos", rows=3720
+            ),
         ),
         metrics=SPANS,
         published={
@@ -30,7 +32,9 @@ _TEMPORAL = (
         family="temporal grounding",
         files=(
             DataFile("onethinker", "eval_activitynet.json"),
-            DataFile("activitynet-captions", "activitynet/val_2.json", media="activitynet/videos"),
+            DataFile(
+                "activitynet-captions", "activitynet/val_2.json", media="activitynet/videos", rows=17031
+            ),
         ),
         metrics=SPANS,
         published={
@@ -48,7 +52,7 @@ _TEMPORAL = (
         family="temporal grounding",
         files=(
             DataFile("onethinker", "eval_anet_rtl.json"),
-            DataFile("anet-rtl", "anet_rtl/annot_val_1_q229.json", media="activitynet/videos"),
+            DataFile("anet-rtl", "anet_rtl/annot_val_1_q229.json", media="activitynet/videos", rows=229),
         ),
         metrics=SPANS,
         published={
@@ -63,15 +67,17 @@ _TEMPORAL = (
 )
 
 
-def _refcoco(title: str, split: str, original: str, base: float, onethinker: float) -> Benchmark:
+def _refcoco(title: str, split: str, rows: int, base: float, onethinker: float) -> Benchmark:
+    """`rows`: sentences of the original split."""
     name = title.lower().replace("+", "p")
+    original = f"{title.lower()}/refs({'umd' if title == 'RefCOCOg' else 'unc'}).p"
     return Benchmark(
         name=f"eval_{name}_{split}",
         title=title,
         family="spatial grounding",
         files=(
             DataFile("onethinker", f"eval_{name}_{split}.json"),
-            DataFile("refcoco", original, media="train2014"),
+            DataFile("refcoco", original, media="train2014", rows=rows),
         ),
         split=split,
         metrics=BOX,
@@ -82,14 +88,14 @@ def _refcoco(title: str, split: str, original: str, base: float, onethinker: flo
 
 
 _SPATIAL = (
-    _refcoco("RefCOCO", "testA", "refcoco/refs(unc).p", 0.922, 0.937),
-    _refcoco("RefCOCO", "testB", "refcoco/refs(unc).p", 0.853, 0.889),
-    _refcoco("RefCOCO", "val", "refcoco/refs(unc).p", 0.899, 0.920),
-    _refcoco("RefCOCO+", "testA", "refcoco+/refs(unc).p", 0.896, 0.914),
-    _refcoco("RefCOCO+", "testB", "refcoco+/refs(unc).p", 0.778, 0.827),
-    _refcoco("RefCOCO+", "val", "refcoco+/refs(unc).p", 0.845, 0.870),
-    _refcoco("RefCOCOg", "test", "refcocog/refs(umd).p", 0.867, 0.888),
-    _refcoco("RefCOCOg", "val", "refcocog/refs(umd).p", 0.868, 0.892),
+    _refcoco("RefCOCO", "testA", 5657, 0.922, 0.937),
+    _refcoco("RefCOCO", "testB", 5095, 0.853, 0.889),
+    _refcoco("RefCOCO", "val", 10834, 0.899, 0.920),
+    _refcoco("RefCOCO+", "testA", 5726, 0.896, 0.914),
+    _refcoco("RefCOCO+", "testB", 4889, 0.778, 0.827),
+    _refcoco("RefCOCO+", "val", 10758, 0.845, 0.870),
+    _refcoco("RefCOCOg", "test", 9602, 0.867, 0.888),
+    _refcoco("RefCOCOg", "val", 4896, 0.868, 0.892),
 )
 
 _SPATIO_TEMPORAL = (
@@ -99,8 +105,8 @@ _SPATIO_TEMPORAL = (
         family="spatio-temporal grounding",
         files=(
             DataFile("onethinker", "eval_stvg.json"),
-            DataFile("hc-stvg", "hcstvg/val_v2.json", media="hcstvg/videos"),
-            DataFile("vidstg", "vidstg/test_annotations.json", media="vidstg/videos"),
+            DataFile("hc-stvg", "hcstvg/val_v2.json", media="hcstvg/videos", rows=2000),
+            DataFile("vidstg", "vidstg/test_annotations.json", media="vidstg/videos", rows=10303),
         ),
         metrics=TUBE,
         published={

@@ -4,7 +4,9 @@ from onethinker_jax.evaluate.benchmarks.task_metrics import IMAGE_MASK, VIDEO_MA
 from onethinker_jax.evaluate.benchmarks.types import Benchmark, DataFile
 
 
-def _image(title: str, original: str, base: float, onethinker: float) -> Benchmark:
+def _image(title: str, rows: int, base: float, onethinker: float) -> Benchmark:
+    """`rows`: sentences of the original split."""
+    original = f"{title.lower()}/refs({'umd' if title == 'RefCOCOg' else 'unc'}).p"
     name = f"eval_seg_{title.lower().replace('+', 'p')}"
     return Benchmark(
         name=name,
@@ -12,7 +14,7 @@ def _image(title: str, original: str, base: float, onethinker: float) -> Benchma
         family="image segmentation",
         files=(
             DataFile("onethinker", f"{name}.json"),
-            DataFile("refcoco-seg", original, media="train2014"),
+            DataFile("refcoco-seg", original, media="train2014", rows=rows),
         ),
         split="val",
         metrics=IMAGE_MASK,
@@ -36,9 +38,9 @@ def _video(name: str, title: str, original: DataFile, published: dict[str, tuple
 
 
 ROWS: tuple[Benchmark, ...] = (
-    _image("RefCOCO", "refcoco/refs(unc).p", 0.732, 0.758),
-    _image("RefCOCO+", "refcoco+/refs(unc).p", 0.662, 0.671),
-    _image("RefCOCOg", "refcocog/refs(umd).p", 0.683, 0.708),
+    _image("RefCOCO", 10834, 0.732, 0.758),
+    _image("RefCOCO+", 10758, 0.662, 0.671),
+    _image("RefCOCOg", 4896, 0.683, 0.708),
     _video(
         "eval_seg_mevis",
         "MeViS",
@@ -48,7 +50,7 @@ ROWS: tuple[Benchmark, ...] = (
     _video(
         "eval_seg_reasonvos",
         "ReasonVOS",
-        DataFile("reasonvos", "ReasonVOS"),
+        DataFile("reasonvos", "ReasonVOS", rows=458),
         {"J": (0.166, 0.511), "F": (0.227, 0.587), "J&F": (0.196, 0.549)},
     ),
 )

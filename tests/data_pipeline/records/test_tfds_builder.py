@@ -119,6 +119,29 @@ def batches_of(qwen_directory):
     return make
 
 
+def test_a_folder_of_frames_is_kept_as_one_video(tmp_path):
+    """With masks by names that count every fifth frame of some film: a place in the list is a frame's number."""
+    folder = tmp_path / "film"
+    folder.mkdir()
+    names = [f"{5 * number:05}" for number in range(4)]
+    for number, name in enumerate(names):
+        write_image(folder / f"{name}.png", 30, 40, seed=number)
+    mask = {"size": [30, 40], "counts": [100, 50, 1050]}
+    masks = {"segmentation_rle": {names[2]: mask}, "frames": names}
+    film = {"data_type": "video", "problem": "<video>Which?", "images": ..., "videos": ["film"], "fps": 2}
+    row = rl_row(**film, problem_type="segmentation", options=[], answer=..., segmentation_output=masks)
+    file = write_rows(tmp_path / "rl.json", [row])
+    assert tfds_builder.main([str(file), "--out", str(tmp_path / "made")]) == 0
+    (plain,), (stored,) = read_records(file), open_records(tmp_path / "made", purpose="rl")
+    assert plain.segmentation.frames == stored.segmentation.frames == (2,)
+    media = MediaReader()
+    one, two = (media.video(record.videos[0], None, fps=2, max_frames=9) for record in (plain, stored))
+    assert len(one.frames) == 4 and np.array_equal(one.frames, two.frames)
+    assert one.timestamps.tolist() == two.timestamps.tolist() == [0, 0.5, 1, 1.5]
+    write_rows(file, [row, {**row, "problem_id": 8, "fps": 3}])
+    assert tfds_builder.main([str(file), "--out", str(tmp_path / "other")]) == 1
+
+
 def test_the_same_batches(corpus, batches_of, tmp_path):
     """Decoded here, or in processes that open the corpus themselves, or from the cache of frames."""
     file, made = corpus

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from onethinker_jax.data_pipeline.records.record import task_of
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate.benchmarks import captions, question_answering
 from onethinker_jax.evaluate.benchmarks.table import TABLE, BenchmarkError, differences, find, md5_of
+from onethinker_jax.evaluate.benchmarks.task_metrics import metrics_of
 from onethinker_jax.evaluate.benchmarks.types import DataFile
 from tests.data_pipeline.making import write_rows
+from tests.data_pipeline.sources.making_grounding import write_originals
 
 OWN_FILES = [
     *(f"eval_{name}" for name in ("charades", "activitynet", "anet_rtl")),
@@ -153,3 +156,21 @@ def test_what_is_not_as_published_is_named(tmp_path: Path) -> None:
         f"{path}: has 3 rows, eval_charades as published 3,720",
     ]
     assert differences(benchmark, benchmark.files[0], path, md5=md5, rows=3) == []
+
+
+def test_originals_are_found_and_read_where_the_table_says(tmp_path: Path) -> None:
+    """All benchmarks of grounding, tracking and segmentation, from small data sets in their publishers' layouts."""
+    write_originals(tmp_path)
+    counts = {}
+    for name in OWN_FILES:
+        benchmark, file, path = find(name, tmp_path)
+        root = tmp_path / file.media if file.media else None
+        samples = list(LAYOUTS[file.layout](path, split=benchmark.split, media_root=root))
+        tasks = {task_of(sample.record) for sample in samples}
+        assert set(benchmark.metrics) == set(metrics_of(tasks)), name
+        counts[name] = len(samples)
+        (line,) = differences(benchmark, file, path, md5=md5_of(path), rows=len(samples))
+        assert f"{name} as published {file.rows:,}" in line
+    assert [name for name, count in counts.items() if count != 1] == [
+        *("eval_charades", "eval_activitynet", "eval_got10k", "eval_seg_mevis", "eval_seg_reasonvos")
+    ]
