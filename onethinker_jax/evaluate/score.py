@@ -26,6 +26,8 @@ from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate.benchmarks.table import BenchmarkError, differences, find, md5_of
 from onethinker_jax.evaluate.benchmarks.types import Benchmark, DataFile
+from onethinker_jax.evaluate.judges.client import open_judge
+from onethinker_jax.evaluate.judges.types import AnswerJudge
 from onethinker_jax.evaluate.metrics.answer import Rle
 from onethinker_jax.evaluate.results.folder import write
 from onethinker_jax.evaluate.results.lines import Line, PredictionError, Problem, matched, read_lines
@@ -47,8 +49,10 @@ def run(arguments: ScoreArguments) -> None:
     if twice := {name for name in names if names.count(name) > 1}:
         raise BenchmarkError(f"{min(twice)}: is named twice")
     lines = lines_of(arguments.predictions, names)
-    results = results_of(found, lines, no_masks, seed=arguments.seed)
-    write(arguments.out, results, {"seed": arguments.seed})
+    with open_judge(arguments.judge, arguments.out) as judge:
+        results = results_of(found, lines, no_masks, seed=arguments.seed, judge=judge)
+        judged = {} if judge is None else {"judge": judge.settings()}
+    write(arguments.out, results, {"seed": arguments.seed, **judged})
     for line in table_lines(results):
         sys.stdout.write(line + "\n")
     logger.info("metrics.json, results.json and scored.jsonl are in %s", arguments.out)
@@ -60,6 +64,7 @@ def results_of(
     make_masks: MakeMasks,
     *,
     seed: int,
+    judge: AnswerJudge | None = None,
 ) -> list[Result]:
     """The results of benchmarks, each with the file that was read and its samples, and lines of answers to them.
 
@@ -68,7 +73,7 @@ def results_of(
     problems = matched(lines, {benchmark.name: samples for benchmark, _, samples in found})
     results = []
     for benchmark, file, _ in found:
-        scored = score(problems[benchmark.name], make_masks)
+        scored = score(problems[benchmark.name], make_masks, judge)
         _warn(benchmark.name, problems[benchmark.name])
         results.append(result_of(benchmark, file, scored, seed=seed))
     return results

@@ -1,10 +1,12 @@
 """The flags of scoring answers that are there. Imports no JAX: `--help` is instant."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from onethinker_jax.evaluate.judges.settings import JudgeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,7 @@ class ScoreArguments:
     """Folder of the benchmarks' files."""
     media_root: Path | None = None
     """Folder that media paths are relative to; media are only needed where masks have to be made."""
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
     seed: int = 0
     """Of the resamples that intervals are taken from."""
 

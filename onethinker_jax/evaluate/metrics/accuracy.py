@@ -2,10 +2,13 @@
 
 Released, as OneThinker's script means it: a choice by the first character of the answer; numbers equal when both are
 rounded to two decimals, commas dropped; mathematics by math-verify; estimates by their mean relative accuracy, 0 where
-the truth is 0; read text by 1 - WER; open-ended answers by the mean F of ROUGE-1, 2 and L. Standard differs for
-choices, which VLMEvalKit's rule reads (`options`), and for mathematics, where an answer is right too that is equivalent
-to the truth by the rewards' paper variant: math-verify finds no mathematics in a letter or a word. An answer equivalent
-to another that the benchmark accepts (the fact `answers`) is right in the standard form.
+the truth is 0; read text by 1 - WER; open-ended answers by the mean F of ROUGE-1, 2 and L.
+
+Standard differs for choices, which VLMEvalKit's rule reads (`options`); for mathematics, where an answer is right too
+that is equivalent to the truth by the rewards' paper variant, since math-verify finds no mathematics in a letter or a
+word; for numbers of MathVista, which are equal as whole numbers or to its precision. An answer equivalent to another
+that the benchmark accepts (the fact `answers`) is right, and a judge's verdict counts where there is one. What a
+benchmark leaves to a judge has no standard form without one: MathVerse, and Video-MMLU, which has no released one either.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from onethinker_jax.evaluate.metrics.answer import Answer
 from onethinker_jax.evaluate.metrics.options import choices, first_letter, matched_letter
-from onethinker_jax.evaluate.metrics.shares import Forms, Measured
+from onethinker_jax.evaluate.metrics.shares import Forms, Measured, ratio
 from onethinker_jax.rewards.equivalence.equivalence import (
     math_equal,
     math_equivalent,
@@ -27,6 +32,8 @@ from onethinker_jax.rewards.metrics import mean_rouge, word_accuracy
 from onethinker_jax.tasks import TABLE, complete, is_structured
 
 METRIC = "accuracy"
+CAPTION_QUESTIONS, JUDGED_QUESTION, ANSWER_TYPE = "questions", "question_for_eval", "answer_type"
+"""The facts that a sample of Video-MMLU, of MathVerse and of MathVista has."""
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 DECIMALS = 2
 ACCEPTED = "answers"
@@ -51,13 +58,28 @@ class Readings:
 
 def read(answer: Answer) -> Readings:
     """What the answer says and how right it is, by both forms."""
-    return _OF_TYPE[answer.problem_type](answer)
+    found = _OF_TYPE[answer.problem_type](answer)
+    verdict = answer.verdict
+    if verdict is None:
+        return found
+    return Readings(found.released, Reading(verdict.answer, float(ratio(np.array(verdict.standard)))))
+
+
+def needs_judge(answer: Answer) -> bool:
+    """Whether the benchmark leaves all of its answers to a judge."""
+    facts = answer.sample.facts
+    return bool(facts.get(CAPTION_QUESTIONS) or facts.get(JUDGED_QUESTION))
 
 
 def measure(answer: Answer) -> Measured:
     """The accuracy of an answer."""
+    verdict = answer.verdict
+    if answer.sample.facts.get(CAPTION_QUESTIONS):
+        forms = Forms(None, None) if verdict is None else Forms(verdict.released, verdict.standard)
+        return {METRIC: forms}
     found = read(answer)
-    return {METRIC: Forms((found.released.accuracy, 1.0), (found.standard.accuracy, 1.0))}
+    standard = (found.standard.accuracy, 1.0) if verdict is not None or not needs_judge(answer) else None
+    return {METRIC: Forms((found.released.accuracy, 1.0), standard)}
 
 
 def mean_relative_accuracy(given: float, true: float) -> float:
@@ -82,8 +104,15 @@ def _number(answer: Answer) -> Readings:
     given, wanted = plain_number(answer.text), plain_number(answer.truth)
     if given is None or wanted is None or not math.isfinite(given):
         return _alike(None, 0.0)
-    given, wanted = round(given, DECIMALS), round(wanted, DECIMALS)
-    return _alike(repr(given), float(given == wanted))
+    facts = answer.sample.facts
+    equal = round(given, DECIMALS) == round(wanted, DECIMALS)
+    standard = equal
+    if facts.get(ANSWER_TYPE) == "integer":
+        standard = int(given) == int(wanted)
+    elif facts.get(ANSWER_TYPE) == "float" and (places := plain_number(str(facts.get("precision", "")))):
+        standard = round(given, int(places)) == round(wanted, int(places))
+    read_as = repr(round(given, DECIMALS))
+    return Readings(Reading(read_as, float(equal)), Reading(read_as, float(standard)))
 
 
 def _accepted(answer: Answer, readings: Readings, *more: str) -> Readings:

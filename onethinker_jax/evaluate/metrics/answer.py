@@ -9,12 +9,23 @@ from functools import cached_property
 from typing import Any
 
 from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.evaluate.metrics.shares import Share
 from onethinker_jax.rewards.answers import StructuredAnswer as Truth
 from onethinker_jax.rewards.answers import extract_answer, parse_json, parse_structured, unwrap_answer
 from onethinker_jax.tasks import TABLE
 
 Rle = Mapping[str, Any]
 """A COCO run-length encoding, checked."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of an answer: what it is read as, and what it adds to the accuracy's forms."""
+
+    answer: str
+    standard: Share
+    released: Share | None = None
+    """None: the released form asks no judge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +36,8 @@ class Answer:
     response: str
     masks: Mapping[str, Rle] | None = None
     """By frame name, `""` for an image's; None: the answer prompted no mask."""
+    verdict: Verdict | None = None
+    """A judge's, where it was asked."""
 
     @cached_property
     def text(self) -> str:

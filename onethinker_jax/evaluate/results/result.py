@@ -12,6 +12,7 @@ import numpy as np
 
 from onethinker_jax.evaluate.benchmarks.types import Benchmark
 from onethinker_jax.evaluate.metrics import table
+from onethinker_jax.evaluate.metrics.accuracy import needs_judge
 from onethinker_jax.evaluate.metrics.shares import FORMS
 from onethinker_jax.evaluate.results.scored import ScoredAnswer, ScoredProblem
 from onethinker_jax.evaluate.results.totals import Total, grouped, totals
@@ -70,7 +71,7 @@ class Result:
     def extraction(self) -> dict[str, float]:
         """The share of answers that were read by the rule, by the judge, and not at all."""
         answers = [answer for one in self.problems for answer in one.answers]
-        counts = Counter(_decided_by(answer) for answer in answers)
+        counts = Counter(answer.decided_by for answer in answers)
         return {name: counts[name] / max(len(answers), 1) for name in ("rule", "judge", "unread")}
 
     def left_out(self) -> Counter[str]:
@@ -82,8 +83,10 @@ class Result:
                 if line.failed is not None:
                     reasons[f"failed: {line.failed}"] += 1
             for answer in one.answers:
-                if any(forms.released is None and forms.standard for forms in _of_masks(answer)):
+                if answer.prompts_nothing:
                     reasons["no prompt: left out of the released form"] += 1
+                if needs_judge(answer.answer) and answer.answer.verdict is None:
+                    reasons["not judged: left out of the standard form"] += 1
         return Counter({reason: count for reason, count in reasons.items() if count})
 
     def spread(self) -> dict[str, Any]:
@@ -158,21 +161,13 @@ def result_of(
     )
 
 
-def _of_masks(answer: ScoredAnswer) -> list[Any]:
-    return [answer.measured[name] for name in ("cIoU",) if name in answer.measured]
-
-
-def _decided_by(answer: ScoredAnswer) -> str:
-    return "rule" if answer.is_read else "unread"
-
-
 def _values(answer: ScoredAnswer) -> dict[str, Any]:
     readings = answer.readings
     extracted = answer.answer.text if readings is None else readings.standard.answer
     return {
         "response": answer.line.response,
         "extracted": extracted,
-        "decided_by": _decided_by(answer),
+        "decided_by": answer.decided_by,
         "values": {
             metric: {
                 form: None

@@ -8,9 +8,11 @@ from functools import cached_property
 
 from onethinker_jax.data_pipeline.records.record import task_of
 from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.evaluate.judges.types import AnswerJudge
 from onethinker_jax.evaluate.metrics import table
-from onethinker_jax.evaluate.metrics.accuracy import Readings, read
+from onethinker_jax.evaluate.metrics.accuracy import Readings, needs_judge, read
 from onethinker_jax.evaluate.metrics.answer import Answer, Rle
+from onethinker_jax.evaluate.metrics.judged import judge_answers
 from onethinker_jax.evaluate.metrics.shares import Measured
 from onethinker_jax.evaluate.results.line_masks import masks_of
 from onethinker_jax.evaluate.results.lines import Line, PredictionError, Problem
@@ -35,10 +37,19 @@ class ScoredAnswer:
         return None if self.answer.is_structured else read(self.answer)
 
     @property
-    def is_read(self) -> bool:
-        """Whether a rule reads an answer out of the response."""
+    def prompts_nothing(self) -> bool:
+        """Whether it is a segmentation of an image that prompted no mask."""
+        return "cIoU" in self.measured and self.answer.masks is None
+
+    @property
+    def decided_by(self) -> str:
+        """Who read an answer out of the response: "rule" or "judge"; "unread" where nobody did."""
+        if self.answer.verdict is not None:
+            return "judge"
         readings = self.readings
-        return bool(self.answer.given) if readings is None else readings.standard.answer is not None
+        if readings is None:
+            return "rule" if self.answer.given else "unread"
+        return "unread" if readings.standard.answer is None or needs_judge(self.answer) else "rule"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +86,12 @@ class ScoredProblem:
         return tuple(sum(column) / len(self.answers) for column in zip(*found, strict=True))
 
 
-def score(problems: Sequence[Problem], make_masks: MakeMasks) -> list[ScoredProblem]:
-    """The problems with every answer measured; `make_masks` is asked for the masks that lines do not bring.
+def score(
+    problems: Sequence[Problem], make_masks: MakeMasks, judge: AnswerJudge | None = None
+) -> list[ScoredProblem]:
+    """The problems with every answer measured.
+
+    `make_masks` is asked for the masks that lines do not bring, the judge of what no rule reads.
 
     Raises PredictionError: a line's masks are malformed. What `make_masks` raises.
     """
@@ -85,6 +100,8 @@ def score(problems: Sequence[Problem], make_masks: MakeMasks) -> list[ScoredProb
     answers = [
         Answer(sample, line.response, found) for (line, sample), found in zip(pairs, masks, strict=True)
     ]
+    if judge is not None:
+        answers = judge_answers(answers, judge)
     scored = iter(
         ScoredAnswer(line, answer, measured)
         for (line, _), answer, measured in zip(pairs, answers, table.measure(answers), strict=True)

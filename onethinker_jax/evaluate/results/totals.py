@@ -64,12 +64,12 @@ def totals(
 ) -> dict[str, Total]:
     """Each metric over the problems that have it; with several answers to a problem pass@k and the majority's too.
 
-    A problem without any scored answer is counted as failed in the metrics that its task has.
+    A problem without any answer that has a share in the metric is counted as failed there.
     """
     found: dict[str, Total] = {}
     for metric in metrics:
         having = [one for one in scored if metric in METRICS[one.task]]
-        failed = sum(not one.answers for one in having)
+        failed = sum(all(one.share(metric, form) is None for form in FORMS) for one in having)
         shares = {form: _shares(having, metric, form) for form in FORMS}
         if metric == ACCURACY and rule != "mean":
             shares["standard"], failed = _RULES[rule](having, failed)
