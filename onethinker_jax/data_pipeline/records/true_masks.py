@@ -4,7 +4,7 @@ An image has one COCO RLE. A video has RLEs by frame name and `fps`. Where the r
 is its position in that list; only if the names' own numbers leave gaps and `fps` is the video's own rate, they count
 instead. Without a list the number in a frame's name counts, from 0, or from 1 where the lowest is 1. A frame is shown
 at its number divided by `fps` (the video's exact rate where `fps` only rounds it: 29.97 called 30). Frames
-without a mask are not compared.
+without a mask, or whose mask is null, are not compared.
 """
 
 import itertools
@@ -96,10 +96,13 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
     if not isinstance(rle, dict) or not rle:
         raise RecordError("segmentation_output: must hold segmentation_rle, an object that is not empty")
     single = "counts" in rle
-    masks = {"": rle} if single else rle
+    masks = {"": rle} if single else {name: mask for name, mask in rle.items() if mask is not None}
+    if not masks:
+        raise RecordError("segmentation_output: segmentation_rle has no mask, null for every frame")
     for name, mask in masks.items():
         _check_mask(f"segmentation_output: mask {name!r}", mask)
     frames, resolution, fps = _frame_list(row, output), _resolution(row), rate(row)
+    named = frames or ([] if single or len(masks) == len(rle) else list(rle))
     if single and video:
         raise RecordError("segmentation_output: one mask for a video, which needs them by frame name")
     if not single and not video:
@@ -126,7 +129,7 @@ def parse_masks(row: Mapping[str, Any], header: PictureHeader | None, *, video: 
         (first[0], first[1]),
         (own_rate if is_own else fps) if video else None,
         own_rate,
-        _named_as_masks(frames, masks) if video and frames else (),
+        _named_as_masks(named, masks) if video else (),
     )
 
 

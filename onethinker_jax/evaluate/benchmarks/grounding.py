@@ -62,7 +62,9 @@ _TEMPORAL = (
             "mIoU": (0.266, 0.432),
         },
         protocol="onethinker",
-        note="Its authors also score the explanation by a judge, which the paper leaves out.",
+        rule="mean of videos",
+        note="Its authors average over the questions of a video, then over videos, and take the whole video for the "
+        "span of an answer without one; they also score the explanation by a judge, which the paper leaves out.",
     ),
 )
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 Protocol = Literal["onethinker", "vlmevalkit"]
 Judge = Literal["none", "optional", "required"]
-Rule = Literal["mean", "circular", "mean of means", "questions of a caption"]
-"""How the standard form of accuracy is aggregated: over samples; a question counts only if it is right in every
-rotation of its options; the mean over meta-tasks of the means of their subtasks; over all questions of a caption."""
+Rule = Literal["mean", "circular", "mean of means", "mean of videos", "questions of a caption"]
+"""How the standard form is aggregated: over samples; a question counts only if it is right in every rotation of its
+options; the mean over meta-tasks of the means of their subtasks; the mean over videos of the means of their questions;
+over all questions of a caption."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -71,8 +72,10 @@ def totals(
         having = [one for one in scored if metric in METRICS[one.task]]
         failed = sum(all(one.share(metric, form) is None for form in FORMS) for one in having)
         shares = {form: _shares(having, metric, form) for form in FORMS}
-        if metric == ACCURACY and rule != "mean":
-            shares["standard"], failed = _RULES[rule](having, failed)
+        if rule == "circular" and metric == ACCURACY:
+            shares["standard"], failed = _circular(having)
+        elif rule in _PLACES:
+            shares["standard"] = _mean_of_means(having, metric, _PLACES[rule])
         found[metric] = total(shares, table.value_of(metric), failed=failed, seed=seed, resamples=resamples)
     if ACCURACY in found and any(len(one.problem.lines) > 1 for one in scored):
         having = [one for one in scored if ACCURACY in METRICS[one.task]]
@@ -116,8 +119,8 @@ def _accuracies(one: ScoredProblem, form: str) -> list[float]:
     return [share[0] for share in shares if share is not None]
 
 
-def _circular(scored: Sequence[ScoredProblem], _failed: int) -> tuple[np.ndarray, int]:
-    """A question is right where all its rotations are; failed where one is not scored."""
+def _circular(scored: Sequence[ScoredProblem]) -> tuple[np.ndarray, int]:
+    """A question is right where all its rotations are; how many failed, since one of theirs is not scored."""
     questions: dict[Any, list[ScoredProblem]] = {}
     for one in scored:
         key = one.sample.facts.get(QUESTION, one.sample.record.problem_id)
@@ -133,24 +136,42 @@ def _circular(scored: Sequence[ScoredProblem], _failed: int) -> tuple[np.ndarray
     return np.array(rows, dtype=np.float64).reshape(-1, 2), failed
 
 
-def _mean_of_means(scored: Sequence[ScoredProblem], failed: int) -> tuple[np.ndarray, int]:
-    """Shares weighted so that their sum is the mean over meta-tasks of the means of their subtasks."""
-    places = [(one.sample.groups.get(META_TASK, ""), one.sample.groups.get(SUBTASK, "")) for one in scored]
-    answered = [(one, place) for one, place in zip(scored, places, strict=True) if one.answers]
-    sizes = Counter(place for _, place in answered)
-    subtasks = Counter(meta for meta, _ in sizes)
-    rows = []
-    for one, place in answered:
-        value, _ = one.share(ACCURACY, "standard") or (0.0, 1.0)
-        weight = 1.0 / (len(subtasks) * subtasks[place[0]] * sizes[place])
-        rows.append((weight * value, weight))
-    return np.array(rows, dtype=np.float64).reshape(-1, 2), failed
+Place = tuple[str, ...]
+"""The groups that a problem is in, the widest first."""
 
 
-_RULES: dict[str, Callable[[Sequence[ScoredProblem], int], tuple[np.ndarray, int]]] = {
-    "circular": _circular,
-    "mean of means": _mean_of_means,
+def _subtask(one: ScoredProblem) -> Place:
+    groups = one.sample.groups
+    return groups.get(META_TASK, ""), groups.get(SUBTASK, "")
+
+
+def _video(one: ScoredProblem) -> Place:
+    record = one.sample.record
+    return (str(next(iter(record.videos), "")),)
+
+
+_PLACES: dict[Rule, Callable[[ScoredProblem], Place]] = {
+    "mean of means": _subtask,
+    "mean of videos": _video,
 }
+
+
+def _mean_of_means(
+    scored: Sequence[ScoredProblem], metric: str, place_of: Callable[[ScoredProblem], Place]
+) -> np.ndarray:
+    """Shares whose weights make their ratio the mean over the widest groups of the means over those in them."""
+    pairs = [(one, share) for one in scored if (share := one.share(metric, "standard")) is not None]
+    places = [place_of(one) for one, _ in pairs]
+    depth = len(places[0]) if places else 0
+    within = [
+        Counter(parts[:level] for parts in {place[: level + 1] for place in places}) for level in range(depth)
+    ]
+    sizes = Counter(places)
+    rows = []
+    for (_, share), place in zip(pairs, places, strict=True):
+        parts = sizes[place] * math.prod(within[level][place[:level]] for level in range(depth))
+        rows.append(tuple(number / parts for number in share))
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(rows[0]) if rows else 2)
 
 
 def _repeated(scored: Sequence[ScoredProblem]) -> Iterable[tuple[str, dict[str, np.ndarray], int]]:

@@ -174,7 +174,7 @@ ERRORS: dict[str, tuple[dict, str]] = {
         "mask '0': not a COCO RLE: its counts do not add up",
     ),
     "no letters of runs": (bad({"0": {"size": [64, 96], "counts": "é"}}), "mask '0': not a COCO RLE"),
-    "a null": (bad({"0": None}), "mask '0' must hold size and counts"),
+    "only a null": (bad({"0": None}), "segmentation_rle has no mask, null for every frame"),
     "sizes in fractions": (bad({"0": {"size": [64.5, 96], "counts": "00"}}), "must be whole pixels"),
 }
 

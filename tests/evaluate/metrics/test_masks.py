@@ -137,6 +137,15 @@ def test_frames_are_known_by_number_where_endings_differ() -> None:
     assert video({"00000": square, "00002": square}, frames)["J"]["standard"] == (1.0, 1.0)
 
 
+def test_a_null_stands_for_no_true_mask() -> None:
+    square = rectangle(10, 10, 30, 30)
+    output = {"segmentation_rle": {"00000": square, "00001": None}}
+    one = answer("segmentation", "", "x", fps=2, segmentation_output=output, masks={"00000": square})
+    assert masks.measure(one)["J"] == ((1.0, 1.0), (1.0, 1.0))
+    one = answer("segmentation", "", "x", fps=2, segmentation_output=output, masks={"00001": square})
+    assert masks.measure(one)["J"] == ((0.0, 1.0), (0.0, 1.0))
+
+
 def test_j_and_f_of_one_frame_by_hand() -> None:
     """A square of 20 against its upper half: IoU 1/2."""
     found = video({"00000": rectangle(10, 10, 20, 30), "00002": rectangle(10, 10, 20, 30)})
