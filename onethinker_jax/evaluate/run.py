@@ -4,7 +4,7 @@ Every process answers its part of the records and writes it to a file of its own
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from onethinker_jax.evaluate.answers.sizes import records_digest
 from onethinker_jax.evaluate.arguments import Arguments
 from onethinker_jax.evaluate.interrupts import Interrupts
 from onethinker_jax.evaluate.jobs import Job, read_jobs
+from onethinker_jax.evaluate.local_asking import LocalAsking
 from onethinker_jax.evaluate.machine import Machine
 from onethinker_jax.evaluate.metrics.answer import Rle
 from onethinker_jax.evaluate.metrics.masks import IMAGE
@@ -45,6 +46,8 @@ class _Work:
     """A benchmark with this process's answers to it."""
 
     job: Job
+    processor: Processor
+    asking: LocalAsking
     folder: Folder
     journal: Journal
 
@@ -58,8 +61,7 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
     jobs = read_jobs(arguments)
     for job in jobs:
         check_reward(arguments.reward, job.records)
-    processor = arguments.processor()
-    machine = Machine(arguments, processor, processes)
+    machine = Machine(arguments)
     works = [_begin(job, machine, arguments, processes) for job in jobs]
     again = arguments.retry_failed
     lacking = [work for work in works if not work.journal.whole or (again and work.journal.failed)]
@@ -68,42 +70,40 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
             logger.info("%s: all %s answers are there", work.job.benchmark.name, f"{work.journal.total:,}")
     interrupts.kept = lambda: _kept(works)
     if lacking:
-        with _scorer(arguments, processor, processes) as scorer:
+        with _rewards(arguments, processes) as scorer_of:
             for work in lacking:
-                _answer(work, machine, scorer, again=again)
+                _answer(work, scorer_of(work.processor), again=again)
     wholes = [work.folder.joined() for work in works]
     if processes.leads:
         for work, whole in zip(works, wholes, strict=True):
             write_rewards(work.folder.path, whole.rows())
-        _write_results(works, arguments, machine, processor)
+        _write_results(works, arguments)
     return _end(arguments, wholes)
 
 
 def _begin(job: Job, machine: Machine, arguments: Arguments, processes: Processes) -> _Work:
     """Raises JournalError: the folder holds answers that cannot be gone on with."""
+    processor = arguments.processor()
+    asking = LocalAsking(machine, arguments, processor, processes)
     folder = Folder(job.folder, job.records, arguments.samples, processes)
     sidecar = asdict(arguments.sidecar)
     rewards = {f"reward.{name}": value for name, value in asdict(arguments.reward).items()}
     rewards |= {f"sidecar.{name}": sidecar[name] for name in ("text_backend", "text_model")}
     rewards |= {f"sidecar.{name}": sidecar[name] for name in ("mask_backend", "mask_model")}
     spelled = {name.replace("_", "-"): _plain(value) for name, value in rewards.items()}
-    settings = {**machine.settings, **spelled, "BENCHMARK": records_digest(job.records)}
-    return _Work(job, folder, folder.begin(settings, restart=arguments.restart))
+    settings = {**asking.settings, **spelled, "BENCHMARK": records_digest(job.records)}
+    journal = folder.begin(settings, restart=arguments.restart)
+    return _Work(job, processor, asking, folder, journal)
 
 
-def _write_results(
-    works: Sequence[_Work], arguments: Arguments, machine: Machine, processor: Processor
-) -> None:
+def _write_results(works: Sequence[_Work], arguments: Arguments) -> None:
     """Scores the answers as `evaluate.score` does: metrics.json, results.json, scored.jsonl, and the table."""
 
     def make_masks(wanted: Sequence[tuple[Line, Sample]]) -> list[dict[str, Rle]]:
         """Of lines that bring none although their answers prompt some."""
-        with _scorer(arguments, processor, machine.processes) as scorer:
-            records, responses = (
-                [sample.record for _, sample in wanted],
-                [line.response for line, _ in wanted],
-            )
-            made = FrameMasks(scorer)(records, responses)
+        records, responses = [sample.record for _, sample in wanted], [line.response for line, _ in wanted]
+        with _rewards(arguments, works[0].folder.processes) as scorer_of:
+            made = FrameMasks(scorer_of(works[0].processor))(records, responses)
         rles = [{} if one is None else dict(one.rles or {}) for one in made]
         return [
             found if record.videos else {IMAGE: found} for found, record in zip(rles, records, strict=True)
@@ -116,7 +116,8 @@ def _write_results(
     ]
     lines = lines_of(arguments.out, [job.benchmark.name for job in jobs])
     results = results_of(found, lines, make_masks, seed=arguments.seed)
-    write(arguments.out, results, machine.settings)
+    asked = {work.job.benchmark.name: work.asking.settings for work in works}
+    write(arguments.out, results, {"seed": arguments.seed, "model": str(arguments.model), "answers": asked})
     for line in table_lines(results):
         logger.info("%s", line)
 
@@ -127,22 +128,22 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _scorer(arguments: Arguments, processor: Processor, processes: Processes) -> Iterator[Scorer]:
-    """Scores answers by the reward service, one's own or one started for the block."""
+def _rewards(arguments: Arguments, processes: Processes) -> Iterator[Callable[[Processor], Scorer]]:
+    """Makes scorers by the reward service, one's own or one started for the block, for prompts of a processor."""
     name = "reward_server.log" if processes.leads else f"reward_server-{processes.index}.log"
     with (
         connect(arguments.sidecar, log=arguments.out / name) as client,
         score_pool(arguments.sidecar.score_workers) as pool,
     ):
-        yield Scorer(
+        yield lambda processor: Scorer(
             client, settings=arguments.reward, pool=pool, media=processor.media, prompts=processor.prompts
         )
 
 
-def _answer(work: _Work, machine: Machine, scorer: Scorer, *, again: bool) -> None:
+def _answer(work: _Work, scorer: Scorer, *, again: bool) -> None:
     logger.info("measuring the prompts of %s …", work.job.path)
-    answerer = machine.answerer(work.folder.records, work.folder.path)
-    score = AnswerScorer(scorer.single(), FrameMasks(scorer), work.folder.mine, machine.tries)
+    answerer = work.asking.answerer(work.folder.records, work.folder.path)
+    score = AnswerScorer(scorer.single(), FrameMasks(scorer), work.folder.mine, work.asking.tries)
     logger.info("compiling; then answers go to %s …", work.journal.path)
     try:
         answer(work.journal, answerer, score, name=work.job.benchmark.name, again=again)
