@@ -145,7 +145,7 @@ def read_videomme(
     root = path if path.is_dir() else path.parent
     folders = _folders(root, media_root, "video", "videos", "data")
     if path.is_file():
-        folders += _folders(root.parent, None, "video", "videos", "data")
+        folders += [root.parent / name for name in ("video", "videos", "data")]
     needed = ["videoID", "question_id", "question", "options", "answer"]
     spoken = _subtitle_folders(path, folders) if subtitles else []
 
@@ -157,7 +157,7 @@ def read_videomme(
         if split and row.text("duration") != split:
             return None
         name = row.text("videoID")
-        film = video(row, "videoID", *folders, nested=False)
+        film = video(row, "videoID", *folders)
         said = _said(name, spoken)
         names = ("duration", "domain", "sub_category", "task_type")
         groups = {name: row.text(name, "") for name in names}
@@ -201,7 +201,7 @@ def read_video_holmes(
         record |= _answered(row, texts, facts, "Answer")
         columns = {"problem": "Question", "options": "Options", "answer": "Answer"}
         groups = {"question_type": row.text("Question Type", "")}
-        films = [video(row, "video ID", *folders, nested=False)]
+        films = [video(row, "video ID", *folders)]
         return row.sample(record, videos=films, columns=columns, groups=groups, facts=facts)
 
     yield from samples_of(json_objects(file, "Question ID", check_media=check_media), make, path, bad)
@@ -237,7 +237,7 @@ def read_longvideobench(
             "duration": row.cells.get("duration"),
         }
         groups = {name: row.text(name, "") for name in names}
-        films = [video(row, "video_path", *folders, nested=False)]
+        films = [video(row, "video_path", *folders)]
         return row.sample(record, videos=films, columns=columns, groups=groups, facts=facts)
 
     yield from samples_of(json_objects(file, "id", check_media=check_media), make, path, bad)
@@ -317,7 +317,7 @@ def read_videomathqa(
     root = path if path.is_dir() else path.parent
     folders = _folders(root, media_root, "videos")
     if path.is_file():
-        folders += _folders(root.parent, None, "videos")
+        folders.append(root.parent / "videos")
     needed = ["videoID", "question_id", "question", "options", "answer"]
     spoken = _subtitle_folders(path, folders) if subtitles else []
     seen: Counter[str] = Counter()
@@ -332,7 +332,7 @@ def read_videomathqa(
     def make(row: Row) -> Sample:
         identity, name = row.text("question_id"), row.text("videoID")
         seen[identity] += 1
-        film = video(row, "videoID", *folders, nested=False)
+        film = video(row, "videoID", *folders)
         said = _said(name, spoken)
         record = {"problem_id": f"{identity}-{seen[identity]}" if split == "mbin" else id_of(identity)}
         groups = {"category": row.text("category", ""), "length": row.text("length", "")}
