@@ -2,10 +2,11 @@
 
 A sequence has `*.jpg`, `groundtruth.txt` (x,y,width,height in pixels, a line a frame), `cover.label` (0 to 8: how much
 of the object is seen), `absence.label` (1: it is not in the picture) and `meta_info.ini` (`anno_fps`, `resolution`).
-The question gives the box of second 0; the answer has that of every whole second from 0 on in which the object is seen,
-at most 32. The frames are the video, at the sequence's `anno_fps`.
+The question gives the box of the first frame; the answer has a box a second in which the object is seen, at most 32,
+counted from 1: key k is of the frame at k - 1 seconds, and key 1 has the box that the question gives. The example in
+the README of OneThinker has it so. The frames are the video, at the sequence's `anno_fps`.
 
-Facts of a sample: `cover` of each second of the answer ({second: 0 to 8}); and of every frame, for the toolkit's own
+Facts of a sample: `cover` by the answer's keys ({key: 0 to 8}); and of every frame, for the toolkit's own
 metric: `fps`, `frame_boxes` ((x1, y1, x2, y2) in pixels as annotated, None without extent), `frame_cover` and
 `resolution` (width, height).
 """
@@ -75,21 +76,24 @@ def _sample(row: Row, folder: Path, media: Path) -> Sample:
     cover, absent = _labels(folder / "cover.label", len(boxes)), _labels(folder / "absence.label", len(boxes))
     width, height = size or _first_frame(row, film)
     scaled = [None if box is None else thousandths(box, width, height) for box in boxes]
-    seconds = [second for second in range(MOST_SECONDS) if round(second * fps) < len(boxes)]
-    at = {second: round(second * fps) for second in seconds}
-    seen = {second: box for second in seconds if not absent[at[second]] and (box := scaled[at[second]])}
-    if 0 not in seen or len(seen) < 2:
-        raise row.error("groundtruth.txt", "has no box at 0 seconds, or at no later whole second")
+    at = {key: round((key - 1) * fps) for key in range(1, MOST_SECONDS + 1)}
+    seen = {
+        key: box
+        for key, frame in at.items()
+        if frame < len(boxes) and not absent[frame] and (box := scaled[frame])
+    }
+    if 1 not in seen or len(seen) < 2:
+        raise row.error("groundtruth.txt", "has no box in the first frame, or at no whole second after it")
     record = {
         "problem_id": folder.name,
-        "problem": f"The object has the box {json_text(seen[0])} at 0 seconds. "
-        f"Track it: give its box at every whole second from 0 to {max(seen)}.",
+        "problem": f"The object has the box {json_text(seen[1])} in the first frame. Track it: give its box once a "
+        f"second from 1, which is the first frame, to {max(seen)}.",
         "problem_type": "tracking",
         "data_source": "GOT-10k",
-        "answer": json_text({"boxes": {str(second): box for second, box in seen.items()}}),
+        "answer": json_text({"boxes": {str(key): box for key, box in seen.items()}}),
     }
     facts = {
-        "cover": {second: cover[at[second]] for second in seen},
+        "cover": {key: cover[at[key]] for key in seen},
         "fps": fps,
         "frame_boxes": tuple(boxes),
         "frame_cover": tuple(cover),

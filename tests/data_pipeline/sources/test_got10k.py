@@ -21,19 +21,19 @@ def data(tmp_path: Path) -> Path:
 def test_a_sequence_is_a_question(data: Path) -> None:
     first, second = LAYOUTS["got-10k"](data, split="val")
     assert [one.record.problem_id for one in (first, second)] == ["GOT-10k_Val_000002", "GOT-10k_Val_000001"]
-    # Second 2 is frame 8, in which the object is absent.
+    # 2 seconds, key 3, is frame 8, in which the object is absent.
     assert first.record.problem == (
-        "<video>The object has the box [10, 200, 210, 700] at 0 seconds. "
-        "Track it: give its box at every whole second from 0 to 1."
+        "<video>The object has the box [10, 200, 210, 700] in the first frame. "
+        "Track it: give its box once a second from 1, which is the first frame, to 2."
     )
     assert json.loads(first.record.answer[8:-9]) == {
-        "boxes": {"0": [10, 200, 210, 700], "1": [90, 200, 290, 700]}
+        "boxes": {"1": [10, 200, 210, 700], "2": [90, 200, 290, 700]}
     }
-    assert json.loads(second.record.answer[8:-9])["boxes"]["2"] == [170, 200, 370, 700]
+    assert json.loads(second.record.answer[8:-9])["boxes"]["3"] == [170, 200, 370, 700]
     facts = first.facts
     assert facts["fps"] == GOT_RATE and facts["resolution"] == (100, 50)
     assert facts["frame_boxes"][3] == (7, 10, 27, 35) and len(facts["frame_boxes"]) == GOT_FRAMES
-    assert facts["cover"] == {0: 0, 1: 4} and facts["frame_cover"] == tuple(
+    assert facts["cover"] == {1: 0, 2: 4} and facts["frame_cover"] == tuple(
         frame % 9 for frame in range(GOT_FRAMES)
     )
     assert next(iter(LAYOUTS["got-10k"](data / "val"))).record.problem_id == first.record.problem_id
@@ -53,7 +53,7 @@ def test_at_most_32_seconds_are_asked(tmp_path: Path) -> None:
     boxes = "1,10,20,25\n" * 160
     (folder / "groundtruth.txt").write_text(boxes)
     (sample,) = LAYOUTS["got-10k"](tmp_path / "val", check_media=False)
-    assert list(json.loads(sample.record.answer[8:-9])["boxes"]) == [str(second) for second in range(32)]
+    assert list(json.loads(sample.record.answer[8:-9])["boxes"]) == [str(second) for second in range(1, 33)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_at_most_32_seconds_are_asked(tmp_path: Path) -> None:
             "1,2,3,4\n",
             r"row 1 \(sequence \S+\): groundtruth\.txt: not a line a frame: 1 for 12",
         ),
-        ("groundtruth.txt", "0,0,0,0\n" * 12, r"groundtruth\.txt: has no box at 0 seconds"),
+        ("groundtruth.txt", "0,0,0,0\n" * 12, r"groundtruth\.txt: has no box in the first frame"),
         ("cover.label", "1\n", r"cover\.label: has 1 rows, groundtruth\.txt 12"),
         ("absence.label", "x\n", r"absence\.label: row 1: must be a whole number, is 'x'"),
         ("meta_info.ini", "no section", r"meta_info\.ini: cannot be read"),
