@@ -14,6 +14,7 @@ from onethinker_jax.evaluate.benchmarks.task_metrics import metrics_of
 from onethinker_jax.evaluate.benchmarks.types import DataFile
 from tests.data_pipeline.making import write_rows
 from tests.data_pipeline.sources.making_grounding import write_originals
+from tests.places import ROOT
 
 OWN_FILES = [
     *(f"eval_{name}" for name in ("charades", "activitynet", "anet_rtl")),
@@ -174,3 +175,11 @@ def test_originals_are_found_and_read_where_the_table_says(tmp_path: Path) -> No
     assert [name for name, count in counts.items() if count != 1] == [
         *("eval_charades", "eval_activitynet", "eval_got10k", "eval_seg_mevis", "eval_seg_reasonvos")
     ]
+
+
+def test_the_document_names_every_layout_and_original_file() -> None:
+    text = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
+    files = [file for row in TABLE.values() for file in row.files if file.layout != "onethinker"]
+    names = {*LAYOUTS, *(file.path for file in files if not file.path.endswith("_local.tsv"))}
+    names |= {file.media for file in files if file.media}
+    assert not sorted(name for name in names if f"`{name}`" not in text)
