@@ -10,6 +10,7 @@ from PIL import Image
 
 from onethinker_jax.answer_forms import points
 from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
+from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record, read_records
 from onethinker_jax.data_pipeline.records.true_masks import TrueMasks
 from onethinker_jax.data_pipeline.sources.__main__ import main
@@ -24,7 +25,7 @@ from onethinker_jax.data_pipeline.sources.training_set.near_duplicates import (
 )
 from onethinker_jax.rewards.metrics import encode_rle
 from onethinker_jax.rewards.score import score_response
-from tests.data_pipeline.making import rl_row, write_image, write_rows
+from tests.data_pipeline.making import rl_row, write_image, write_rows, write_video
 from tests.data_pipeline.sources import making_grounding as making
 from tests.data_pipeline.sources.making import base64_text, write_tsv
 
@@ -52,7 +53,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.mark.parametrize("layout", WRITERS)
-def test_what_is_written_is_read_back_for_training(layout: str, tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_for_training(layout: str, tmp_path: Path, processor: Processor) -> None:
     making.write_coco(tmp_path / "data" / "train2014")
     path = WRITERS[layout](tmp_path / "data")
     out = tmp_path / "made" / "rl.json"
@@ -60,6 +61,7 @@ def test_what_is_written_is_read_back_for_training(layout: str, tmp_path: Path) 
     records = read_records(out, purpose="rl")
     wanted = [sample.record for sample in LAYOUTS[layout](path)]
     assert len(records) == len(wanted) == about(out)["records"] and about(out)["left_out"] == {}
+    assert len(processor.prompt(records[-1]).grids) == 1
     for record, true in zip(records, wanted, strict=True):
         names = ("problem_id", "problem", "data_type", "problem_type", "options", "data_source")
         assert [getattr(record, name) for name in names] == [getattr(true, name) for name in names]
@@ -71,6 +73,22 @@ def test_what_is_written_is_read_back_for_training(layout: str, tmp_path: Path) 
             assert record.segmentation.frames == true.segmentation.frames
             assert record.segmentation.rles == true.segmentation.rles
             assert record.segmentation.times == true.segmentation.times
+            assert record.segmentation.listed == true.segmentation.listed
+
+
+def test_masks_of_a_few_frames_of_a_film_keep_their_times(tmp_path: Path) -> None:
+    """Names that count every fifth frame of a video of that rate: the row that is made names every frame."""
+    write_video(tmp_path / "film.mp4", [number / 25 for number in range(20)], size=(30, 40))
+    rles = {"00005": encode_rle(making.video_mask(3)), "00010": encode_rle(making.video_mask(9))}
+    output = {"segmentation_rle": rles, "frames": ["00000", "00005", "00010"]}
+    row = {"problem_id": 3, "problem": "Segment it.", "data_type": "video", "problem_type": "segmentation"}
+    path = write_rows(
+        tmp_path / "eval.json", [{**row, "path": "film.mp4", "fps": 25, "segmentation_output": output}]
+    )
+    assert run("onethinker", path, "--out", tmp_path / "made" / "rl.json") == 0
+    (record,) = read_records(tmp_path / "made" / "rl.json", purpose="rl")
+    assert record.segmentation is not None and record.segmentation.frames == (5, 10)
+    assert record.segmentation.times == [0.2, 0.4] and json.loads(record.answer[8:-9])["time"] == 0.2
 
 
 def films(record: Record) -> list[FrameFolder]:

@@ -70,15 +70,17 @@ class RecordRows:
 
 
 def _masks(masks: TrueMasks) -> Mapping[str, Any]:
-    """The fields of a row's masks: those of a video by the number of their frame."""
+    """The fields of a row's masks; frames that are not all named are named by their number."""
     height, width = masks.size
     resolution = {"width": width, "height": height}
     if masks.fps is None:
         return {"resolution": resolution, "segmentation_output": {"segmentation_rle": masks.rles[0]}}
-    rles = {f"{number:05}": rle for number, rle in zip(masks.frames, masks.rles, strict=True)}
-    frames = [f"{number:05}" for number in range(masks.frames[-1] + 1)]
+    names = masks.frame_names()
+    if sorted(names) != list(range(len(names))):
+        names = {number: f"{number:05}" for number in range(max(names) + 1)}
+    rles = {names[number]: rle for number, rle in zip(masks.frames, masks.rles, strict=True)}
     return {
         "fps": masks.fps,
         "resolution": resolution,
-        "segmentation_output": {"segmentation_rle": rles, "frames": frames},
+        "segmentation_output": {"segmentation_rle": rles, "frames": [names[n] for n in range(len(names))]},
     }
