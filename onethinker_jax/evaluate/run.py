@@ -23,8 +23,8 @@ from onethinker_jax.evaluate.interrupts import Interrupts
 from onethinker_jax.evaluate.jobs import Job, read_jobs
 from onethinker_jax.evaluate.local_asking import LocalAsking
 from onethinker_jax.evaluate.machine import Machine
+from onethinker_jax.evaluate.mask_making import make_masks as made_masks
 from onethinker_jax.evaluate.metrics.answer import Rle
-from onethinker_jax.evaluate.metrics.masks import IMAGE
 from onethinker_jax.evaluate.results.folder import write
 from onethinker_jax.evaluate.results.lines import Line
 from onethinker_jax.evaluate.results.result import ScoredFile
@@ -101,13 +101,8 @@ def _write_results(works: Sequence[_Work], arguments: Arguments) -> None:
 
     def make_masks(wanted: Sequence[tuple[Line, Sample]]) -> list[dict[str, Rle]]:
         """Of lines that bring none although their answers prompt some."""
-        records, responses = [sample.record for _, sample in wanted], [line.response for line, _ in wanted]
         with _rewards(arguments, works[0].folder.processes) as scorer_of:
-            made = FrameMasks(scorer_of(works[0].processor))(records, responses)
-        rles = [{} if one is None else dict(one.rles or {}) for one in made]
-        return [
-            found if record.videos else {IMAGE: found} for found, record in zip(rles, records, strict=True)
-        ]
+            return made_masks(scorer_of(works[0].processor), wanted)
 
     jobs = [work.job for work in works]
     found = [

@@ -22,15 +22,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate.benchmarks.table import BenchmarkError, differences, find, md5_of
-from onethinker_jax.evaluate.benchmarks.types import Benchmark, DataFile
+from onethinker_jax.evaluate.benchmarks.types import Benchmark
 from onethinker_jax.evaluate.judges.client import open_judge
 from onethinker_jax.evaluate.judges.types import AnswerJudge
 from onethinker_jax.evaluate.metrics.answer import Rle
 from onethinker_jax.evaluate.results.folder import write
-from onethinker_jax.evaluate.results.lines import Line, PredictionError, Problem, matched, read_lines
+from onethinker_jax.evaluate.results.lines import Line, Problem, matched, read_lines
 from onethinker_jax.evaluate.results.result import Result, ScoredFile, result_of
 from onethinker_jax.evaluate.results.scored import MakeMasks, score
 from onethinker_jax.evaluate.results.totals import Total
@@ -50,7 +51,7 @@ def run(arguments: ScoreArguments) -> None:
         raise BenchmarkError(f"{min(twice)}: is named twice")
     lines = lines_of(arguments.predictions, names)
     with open_judge(arguments.judge, arguments.out) as judge:
-        results = results_of(found, lines, no_masks, seed=arguments.seed, judge=judge)
+        results = results_of(found, lines, _mask_maker(arguments), seed=arguments.seed, judge=judge)
         judged = {} if judge is None else {"judge": judge.settings()}
     write(arguments.out, results, {"seed": arguments.seed, **judged})
     for line in table_lines(results):
@@ -73,7 +74,7 @@ def results_of(
     problems = matched(lines, {benchmark.name: samples for benchmark, _, samples in found})
     results = []
     for benchmark, file, _ in found:
-        scored = score(problems[benchmark.name], make_masks, judge)
+        scored = score(problems[benchmark.name], make_masks, judge, benchmark.option_rule)
         _warn(benchmark.name, problems[benchmark.name])
         results.append(result_of(benchmark, file, scored, seed=seed))
     return results
@@ -82,18 +83,16 @@ def results_of(
 def _read(what: str, arguments: ScoreArguments) -> tuple[Benchmark, ScoredFile, list[Sample]]:
     """A benchmark, the file that was read for it, and its samples; says what is not as published."""
     benchmark, file, path = find(what, arguments.data)
-    samples = list(_samples(benchmark, file, path, arguments))
-    md5 = md5_of(path)
-    for line in differences(benchmark, file, path, md5=md5, rows=len(samples)):
-        logger.warning("%s", line)
-    return benchmark, ScoredFile(path, md5, len(samples)), samples
-
-
-def _samples(benchmark: Benchmark, file: DataFile, path: Path, arguments: ScoreArguments) -> Sequence[Sample]:
     root = arguments.media_root
     if root is None and file.media and arguments.data is not None:
         root = arguments.data / file.media
-    return list(LAYOUTS[file.layout](path, split=benchmark.split, media_root=root, check_media=False))
+    bad = BadRecords()
+    layout = LAYOUTS[file.layout]
+    samples = list(layout(path, split=benchmark.split, media_root=root, check_media=False, bad=bad))
+    md5 = md5_of(path)
+    for line in differences(benchmark, file, path, md5=md5, rows=len(samples)):
+        logger.warning("%s", line)
+    return benchmark, ScoredFile(path, md5, len(samples), dict(bad.left_out)), samples
 
 
 def lines_of(predictions: Path, names: Sequence[str]) -> list[Line]:
@@ -107,11 +106,25 @@ def lines_of(predictions: Path, names: Sequence[str]) -> list[Line]:
     return [line.of(name) for name, path in there.items() for line in read_lines(path)]
 
 
-def no_masks(wanted: Sequence[tuple[Line, Sample]]) -> Sequence[dict[str, Rle]]:
-    """Raises PredictionError: the masks of these lines are missing."""
-    line, _ = wanted[0]
-    more = f", like {len(wanted) - 1:,} other lines" if len(wanted) > 1 else ""
-    raise PredictionError(str(line.error(f"masks is missing{more}")))
+def _mask_maker(arguments: ScoreArguments) -> MakeMasks:
+    """Makes masks by the reward service, where the pictures are there to make them on."""
+
+    def make(wanted: Sequence[tuple[Line, Sample]]) -> list[dict[str, Rle]]:
+        for line, sample in wanted:
+            for file in (*sample.record.videos, *sample.record.images):
+                if not file.is_file() and not Path(str(file)).is_dir():
+                    more = f"; so are those of {len(wanted) - 1:,} other lines" if len(wanted) > 1 else ""
+                    what = f"masks is missing, and {file}, on which it could be made, is not there{more}"
+                    raise line.error(what)
+        from onethinker_jax.evaluate.mask_making import make_masks
+        from onethinker_jax.rewards.client.sidecar import connect
+        from onethinker_jax.scoring import Scorer
+
+        logger.info("%s answers bring no masks: the reward service makes them …", f"{len(wanted):,}")
+        with connect(arguments.sidecar) as client:
+            return make_masks(Scorer(client), wanted)
+
+    return make
 
 
 def _warn(name: str, problems: Sequence[Problem]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from onethinker_jax.evaluate.judges.settings import JudgeSettings
+from onethinker_jax.rewards.client.sidecar import SidecarSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class ScoreArguments:
     media_root: Path | None = None
     """Folder that media paths are relative to; media are only needed where masks have to be made."""
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    sidecar: SidecarSettings = field(default_factory=SidecarSettings)
     seed: int = 0
     """Of the resamples that intervals are taken from."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from onethinker_jax.evaluate import score
 from onethinker_jax.evaluate.benchmarks.task_metrics import METRICS
@@ -178,15 +179,34 @@ def test_answers_that_prompt_no_mask(folder: Folder) -> None:
     assert mine["left_out"] == {"no prompt: left out of the released form": 1}
 
 
-def test_masks_that_nobody_can_make(folder: Folder) -> None:
+def prompting() -> tuple[dict[str, Any], str]:
+    """A row with a true mask on a picture that may be there, and an answer that prompts one."""
     image = row(
         "segmentation", "", data_type="image", segmentation_output={"segmentation_rle": rectangle(10)}
     )
-    points = "[[1, 2], [3, 4], [5, 6]]"
-    prompt = f'{{"boxes": [1, 2, 3, 4], "positive_points": {points}, "negative_points": {points}}}'
+    points = '"positive_points": [[300, 500], [350, 500], [400, 500]], "negative_points": [[9, 9], [900, 9], [9, 900]]'
+    return image, f'{{"boxes": [100, 200, 600, 800], {points}}}'
+
+
+def test_masks_that_nobody_can_make(folder: Folder) -> None:
+    image, prompt = prompting()
     predictions = folder.predictions(lines("x", prompt, prompt))
     status, said = folder.run(predictions, folder.benchmark([image] * 3))
-    assert status == 1 and f"{predictions}: line 2: problem_id 2: masks is missing" in said
+    gone = folder.path / "gone.png"
+    what = f"masks is missing, and {gone}, on which it could be made, is not there; so are those of 1 other lines"
+    assert (status, said) == (1, f"error: {predictions}: line 2: problem_id 2: {what}\n")
+
+
+def test_masks_that_the_reward_service_makes(folder: Folder) -> None:
+    """A bright rectangle on dark ground, of which one answer's mask is made, and another's is brought."""
+    image, prompt = prompting()
+    pixels = np.full((20, 30, 3), 20, np.uint8)
+    pixels[5:15, 5:15] = 240
+    Image.fromarray(pixels).save(folder.path / "gone.png")
+    given = lines(prompt, prompt)
+    given[1]["masks"] = rectangle(5)
+    found = folder.score(folder.predictions(given), folder.benchmark([image] * 2))["eval_mine"]
+    assert found["gIoU"]["standard"] == pytest.approx((1.0 + 0.5) / 2, abs=0.1)
 
 
 def test_several_samples(folder: Folder) -> None:

@@ -165,8 +165,8 @@ _VIDEOS = (
         rows=1_837,
         metrics=ACCURACY,
         published={"accuracy": (0.409, 0.487)},
-        published_form="standard",
         protocol="vlmevalkit",
+        option_rule="video-holmes",
         note="128 frames taken evenly; the benchmark's own script counts an answer without tags as wrong.",
     ),
     Benchmark(
@@ -179,6 +179,7 @@ _VIDEOS = (
         published={"accuracy": (0.615, 0.617)},
         published_form="standard",
         protocol="vlmevalkit",
+        option_rule="longvideobench",
         note="The validation questions, 128 frames taken evenly, without subtitles.",
     ),
     Benchmark(

@@ -11,6 +11,9 @@ Rule = Literal["mean", "circular", "mean of means", "mean of videos", "questions
 options; the mean over meta-tasks of the means of their subtasks; the mean over videos of the means of their questions;
 over all questions of a caption."""
 
+OptionRule = Literal["vlmevalkit", "video-holmes", "longvideobench"]
+"""How an answer's option is read: by VLMEvalKit's common rule, or as these two benchmarks have it."""
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -51,5 +54,6 @@ class Benchmark:
     protocol: Protocol
     judge: Judge = "none"
     rule: Rule = "mean"
+    option_rule: OptionRule = "vlmevalkit"
     note: str = ""
     """What a reader of its numbers must know, one sentence."""

@@ -7,8 +7,9 @@ the truth is 0; read text by 1 - WER; open-ended answers by the mean F of ROUGE-
 Standard differs for choices, which VLMEvalKit's rule reads (`options`); for mathematics, where an answer is right too
 that is equivalent to the truth by the rewards' paper variant, since math-verify finds no mathematics in a letter or a
 word; for numbers of MathVista, which are equal as whole numbers or to its precision. An answer equivalent to another
-that the benchmark accepts (the fact `answers`) is right, and a judge's verdict counts where there is one. What a
-benchmark leaves to a judge has no standard form without one: MathVerse, and Video-MMLU, which has no released one either.
+that the benchmark accepts (the fact `answers`) is right, and a judge's verdict counts where there is one. What is
+left to a judge has no standard form without one: MathVerse's answers, and Video-MMLU's, which have no released one
+either.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onethinker_jax.evaluate.metrics.answer import Answer
-from onethinker_jax.evaluate.metrics.options import choices, first_letter, matched_letter
+from onethinker_jax.evaluate.metrics.options import choices, first_letter, letters_of
 from onethinker_jax.evaluate.metrics.shares import Forms, Measured, ratio
 from onethinker_jax.rewards.equivalence.equivalence import (
     math_equal,
@@ -92,8 +93,8 @@ def mean_relative_accuracy(given: float, true: float) -> float:
 
 def _choice(answer: Answer) -> Readings:
     wanted = first_letter(answer.truth)
-    first = first_letter(answer.text)
-    matched = matched_letter(answer.text, choices(answer.sample.record.options))
+    options = choices(answer.sample.record.options)
+    first, matched = letters_of(answer.option_rule, answer.response, answer.text, options)
     return Readings(
         Reading(first, float(first is not None and first == wanted)),
         Reading(matched, float(matched is not None and matched == wanted)),

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.evaluate.benchmarks.types import OptionRule
 from onethinker_jax.evaluate.metrics.shares import Share
 from onethinker_jax.rewards.answers import StructuredAnswer as Truth
 from onethinker_jax.rewards.answers import extract_answer, parse_json, parse_structured, unwrap_answer
@@ -38,6 +39,8 @@ class Answer:
     """By frame name, `""` for an image's; None: the answer prompted no mask."""
     verdict: Verdict | None = None
     """A judge's, where it was asked."""
+    option_rule: OptionRule = "vlmevalkit"
+    """How the benchmark reads which option it names."""
 
     @cached_property
     def text(self) -> str:

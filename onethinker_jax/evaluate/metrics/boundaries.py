@@ -41,12 +41,12 @@ def _f(precision: float, recall: float) -> float:
 
 def _near(a: np.ndarray, b: np.ndarray, radius: int, *, disk: bool) -> tuple[float, float]:
     """The share of the points `a`, int [N, 2], that have one of `b` within the radius, and the other way round."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     norm = 2 if disk else np.inf
     shares = []
     for points, others in ((a, b), (b, a)):
-        distance, _ = cKDTree(others).query(points, p=norm, distance_upper_bound=radius + 0.5)
+        distance, _ = KDTree(others).query(points, p=norm, distance_upper_bound=radius + 0.5)
         shares.append(float(np.mean(distance <= radius)))
     return shares[0], shares[1]
 

@@ -1,8 +1,13 @@
-"""Which option an answer names, in the two ways that decide the published numbers.
+"""Which option an answer names, in the ways that decide the published numbers.
 
 Released: the answer's first character. Standard, as VLMEvalKit matches without a judge: the one option letter that
-stands alone among the words, if it is one of the last four; else the one option whose text the answer holds. What
-neither reads is unread, never a random option.
+stands alone among the words, if it is one of the last four; else the one option whose text the answer holds.
+
+Two benchmarks have their own. Video-Holmes, standard: within the last pair of answer tags the first of A to F that has
+a space or colon behind it or a square bracket before it, else the first that is there at all; without tags none.
+Released, the rule that OneThinker put in its place: the letter at the start of the last answer, else the last letter
+that stands alone, of the whole response where it has no tags. LongVideoBench, both: the first of A to E in the answer
+without phrases such as "The answer is". What no rule reads is unread, never a random option.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 
+from onethinker_jax.evaluate.benchmarks.types import OptionRule
 from onethinker_jax.rewards.option_answers import option_letters
 
 LETTERS = string.ascii_uppercase
@@ -22,6 +28,13 @@ _REFUSALS = (
     "I can't process this file.",
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
+)
+_TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
+_AT_START = re.compile(r"([A-F])(?:[.:、\s]|$)", re.IGNORECASE)
+_ALONE = re.compile(r"\b([A-F])\b", re.IGNORECASE)
+_PHRASES = re.compile(
+    r"The best answer is|The correct answer is|The answer is|The answer|The best option is|The correct option is"
+    r"|Best answer:|Best option:|Answer:|Option:"
 )
 _LABEL = re.compile(r"\s*[(\[]?\s*[A-Z]\s*[.):\]]\s*")
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
@@ -62,3 +75,45 @@ def _by_text(answer: str, options: Mapping[str, str]) -> str | None:
         return None
     held = [letter for letter, text in options.items() if text and text.lower() in answer]
     return held[0] if len(held) == 1 else None
+
+
+def _last_answer(response: str) -> str | None:
+    tagged = _TAGGED.findall(response)
+    return tagged[-1].strip() if tagged else None
+
+
+def _holmes(response: str) -> str | None:
+    """Video-Holmes's own rule."""
+    said = _last_answer(response) or ""
+    for forms in (("{} ", "{}:", "[{}"), ("{}",)):
+        for letter in "ABCDEF":
+            if any(form.format(letter) in said for form in forms):
+                return letter
+    return None
+
+
+def _holmes_released(response: str) -> str | None:
+    """The rule that OneThinker put in its place."""
+    tagged = _last_answer(response)
+    said = response.strip() if tagged is None else tagged
+    if at_start := _AT_START.match(said):
+        return at_start[1].upper()
+    alone = _ALONE.findall(said)
+    return alone[-1].upper() if alone else None
+
+
+def _long_video(text: str) -> str | None:
+    """LongVideoBench's rule."""
+    found = re.search("[A-E]", _PHRASES.sub("", text.strip()))
+    return found[0] if found else None
+
+
+def letters_of(
+    rule: OptionRule, response: str, text: str, options: Mapping[str, str]
+) -> tuple[str | None, str | None]:
+    """The letter that a response names in the released and in the standard form; `text` is its answer."""
+    if rule == "video-holmes":
+        return _holmes_released(response), _holmes(response)
+    if rule == "longvideobench":
+        return _long_video(text), _long_video(text)
+    return first_letter(text), matched_letter(text, options)

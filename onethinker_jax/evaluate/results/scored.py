@@ -8,6 +8,7 @@ from functools import cached_property
 
 from onethinker_jax.data_pipeline.records.record import task_of
 from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.evaluate.benchmarks.types import OptionRule
 from onethinker_jax.evaluate.judges.types import AnswerJudge
 from onethinker_jax.evaluate.metrics import table
 from onethinker_jax.evaluate.metrics.accuracy import Readings, needs_judge, read
@@ -16,7 +17,7 @@ from onethinker_jax.evaluate.metrics.judged import judge_answers
 from onethinker_jax.evaluate.metrics.shares import Measured
 from onethinker_jax.evaluate.results.line_masks import masks_of
 from onethinker_jax.evaluate.results.lines import Line, PredictionError, Problem
-from onethinker_jax.rewards.answers import parse_structured
+from onethinker_jax.rewards.answers import extract_answer, parse_structured
 from onethinker_jax.tasks import TABLE, Task
 
 MakeMasks = Callable[[Sequence[tuple[Line, Sample]]], Sequence[dict[str, Rle]]]
@@ -87,18 +88,23 @@ class ScoredProblem:
 
 
 def score(
-    problems: Sequence[Problem], make_masks: MakeMasks, judge: AnswerJudge | None = None
+    problems: Sequence[Problem],
+    make_masks: MakeMasks,
+    judge: AnswerJudge | None = None,
+    option_rule: OptionRule = "vlmevalkit",
 ) -> list[ScoredProblem]:
     """The problems with every answer measured.
 
-    `make_masks` is asked for the masks that lines do not bring, the judge of what no rule reads.
+    `make_masks` is asked for the masks that lines do not bring, the judge of what no rule reads; `option_rule` is the
+    benchmark's.
 
     Raises PredictionError: a line's masks are malformed. What `make_masks` raises.
     """
     pairs = [(line, problem.sample) for problem in problems for line in problem.answered]
     masks = _all_masks(pairs, make_masks)
     answers = [
-        Answer(sample, line.response, found) for (line, sample), found in zip(pairs, masks, strict=True)
+        Answer(sample, line.response, found, option_rule=option_rule)
+        for (line, sample), found in zip(pairs, masks, strict=True)
     ]
     if judge is not None:
         answers = judge_answers(answers, judge)
@@ -120,8 +126,8 @@ def _all_masks(pairs: Sequence[tuple[Line, Sample]], make_masks: MakeMasks) -> l
                 raise PredictionError(f"{record}: segmentation_output is missing, which scoring masks needs")
             own = masks_of(line, record.segmentation, record.data_type)
             masks = None if own is None else dict(own)
-            text = Answer(sample, line.response).text
-            prompts = parse_structured(text, record.problem_type, record.data_type) is not None
+            given = extract_answer(line.response)
+            prompts = parse_structured(given, record.problem_type, record.data_type) is not None
             if masks is None and prompts:
                 wanted.append(number)
         found.append(masks)

@@ -1,11 +1,15 @@
 """Samples and answers for tests of metrics."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from onethinker_jax.data_pipeline.records.record import parse_record
 from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.evaluate.metrics.answer import Answer
+from onethinker_jax.evaluate.metrics.shares import Share, Value, ratio
 
 DATA_TYPES = {"spatial grounding": "image", "OCR": "image", "math": "image", "multiple choice": "image"}
 
@@ -22,6 +26,11 @@ def sample(problem_type: str, solution: str, facts: dict[str, Any] | None = None
     given = row(problem_type, solution, **fields)
     record = parse_record(given, Path("data"), file=Path("test.json"), number=1, check_media=False)
     return Sample(record, facts=facts or {})
+
+
+def value_of(shares: Iterable[Share | None], value: Value = ratio) -> float:
+    """The value that shares make; those left out add nothing."""
+    return float(value(np.sum([share for share in shares if share is not None], axis=0)))
 
 
 def answered(text: str) -> str:

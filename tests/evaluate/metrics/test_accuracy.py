@@ -38,6 +38,35 @@ def test_options(response: str, released: str | None, standard: str | None) -> N
     assert found.standard.accuracy == (standard == "B")
 
 
+@pytest.mark.parametrize(
+    ("response", "released", "standard"),
+    [
+        ("<answer>B</answer>", "B", "B"),
+        ("<answer>A</answer> no <answer> b. two </answer>", "B", None),
+        ("<answer>C: not A </answer>", "C", "C"),
+        ("<answer>Option [D</answer>", "D", "D"),
+        ("<answer>I say A then B</answer>", "B", "A"),
+        ("<answer>DA</answer>", None, "A"),
+        ("It is E", "E", None),
+        ("<answer>???</answer>", None, None),
+        ("", None, None),
+    ],
+)
+def test_options_of_video_holmes(response: str, released: str | None, standard: str | None) -> None:
+    one = Answer(sample("multiple choice", "B", options=OPTIONS), response, option_rule="video-holmes")
+    found = read(one)
+    assert (found.released.answer, found.standard.answer) == (released, standard)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [("The correct answer is C.", "C"), ("Best option: (D)", "D"), ("maybe E", "E"), ("b", None), ("", None)],
+)
+def test_options_of_longvideobench(text: str, letter: str | None) -> None:
+    one = Answer(sample("multiple choice", "B", options=OPTIONS), text, option_rule="longvideobench")
+    assert read(one).released.answer == read(one).standard.answer == letter
+
+
 def test_options_without_letters_of_their_own() -> None:
     assert choices(["red", "blue"]) == {"A": "red", "B": "blue"}
     assert choices(["(A) red", "(B) blue"]) == {"A": "red", "B": "blue"}

@@ -25,7 +25,7 @@ from tests.evaluate.metrics.problems import answer
 class Scripted:
     """Says what it was told to say of a text, None of any other; keeps what it was asked."""
 
-    error = None
+    error: str | None = None
 
     def __init__(self, said: dict[str, Any]):
         self.said, self.asked = said, list[Any]()

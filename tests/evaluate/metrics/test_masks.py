@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,9 +11,8 @@ from pycocotools import mask as coco
 
 from onethinker_jax.evaluate.metrics import masks
 from onethinker_jax.evaluate.metrics.boundaries import released_f, standard_f
-from onethinker_jax.evaluate.metrics.shares import ratio
 from onethinker_jax.rewards.metrics import decode_rle, encode_rle, mask_iou
-from tests.evaluate.metrics.problems import answer
+from tests.evaluate.metrics.problems import answer, value_of
 from tests.places import ROOT
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "benchmark_metrics.json").read_text())["masks"]
@@ -79,8 +79,7 @@ def test_images() -> None:
     assert none["cIoU"]["released"] is None and none["gIoU"]["released"] is None
 
     def value(metric: str, form: str) -> float:
-        shares = [one[metric][form] for one in (small, large, none) if one[metric][form] is not None]
-        return float(ratio(np.sum(shares, axis=0)))
+        return value_of(one[metric][form] for one in (small, large, none))
 
     assert value("cIoU", "released") == pytest.approx(450 / 1700)
     assert value("cIoU", "standard") == pytest.approx(450 / 1900)
@@ -92,9 +91,9 @@ def test_images_as_coco_has_them() -> None:
     random = np.random.default_rng(3)
     for _ in range(20):
         a, b = (encode_rle(random.random((30, 50)) < share) for share in random.random(2))
-        packed = [{**rle, "counts": rle["counts"].encode()} for rle in (a, b)]
+        packed: Any = [{**rle, "counts": rle["counts"].encode()} for rle in (a, b)]
         wanted = coco.iou([packed[0]], [packed[1]], [0])[0][0]  # pyright: ignore[reportAttributeAccessIssue]
-        assert float(ratio(np.array(image(b, a)["cIoU"]["standard"]))) == pytest.approx(wanted)
+        assert value_of([image(b, a)["cIoU"]["standard"]]) == pytest.approx(wanted)
 
 
 def test_two_empty_masks() -> None:

@@ -9,8 +9,7 @@ from nltk.translate.bleu_score import corpus_bleu
 from rouge_score import rouge_scorer
 
 from onethinker_jax.evaluate.metrics import texts
-from onethinker_jax.evaluate.metrics.shares import ratio
-from tests.evaluate.metrics.problems import answer
+from tests.evaluate.metrics.problems import answer, value_of
 from tests.places import ROOT
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "benchmark_metrics.json").read_text())["captions"]
@@ -20,7 +19,7 @@ ANSWERS = [answer("open-ended", true, given, problem_id=n) for n, (given, true) 
 def test_cider_of_coco() -> None:
     found = [measured["CIDEr"].standard for measured in texts.measure_cider(ANSWERS)]
     assert [share and share[0] for share in found] == pytest.approx(GOLDEN["each"], abs=1e-9)
-    assert float(ratio(np.sum(found, axis=0))) == pytest.approx(GOLDEN["CIDEr"])
+    assert value_of(found) == pytest.approx(GOLDEN["CIDEr"])
 
 
 def test_a_references_words_count_once_however_many_answers() -> None:
@@ -33,11 +32,11 @@ def test_a_references_words_count_once_however_many_answers() -> None:
 def test_bleu_of_coco_and_of_nltk() -> None:
     """NLTK gives a text of one word a pair of words that agrees with none, and is asked without it."""
     counts = [texts.measure_written(one)["BLEU-2"].standard for one in ANSWERS]
-    assert float(texts.bleu(np.sum(counts, axis=0))) == pytest.approx(GOLDEN["BLEU-2"], rel=1e-6)
+    assert value_of(counts, texts.bleu) == pytest.approx(GOLDEN["BLEU-2"], rel=1e-6)
     pairs = [(true.split(), given.split()) for given, true in GOLDEN["pairs"] if " " in given]
     wanted = corpus_bleu([[true] for true, _ in pairs], [given for _, given in pairs], weights=(0.5, 0.5))
     counts = [texts.bleu_counts(given, true) for true, given in pairs]
-    assert float(texts.bleu(np.sum(counts, axis=0))) == pytest.approx(wanted)
+    assert value_of(counts, texts.bleu) == pytest.approx(wanted)
     assert float(texts.bleu(np.array(texts.bleu_counts(["b"], ["a", "b"])))) == 0.0  # no pair of words
     assert float(texts.bleu(np.array(texts.bleu_counts([], ["a"])))) == 0.0
 
@@ -75,5 +74,5 @@ def test_wer() -> None:
         2.0,
         2.0,
     )  # the whole response, which is one word, stands for an empty answer
-    assert float(ratio(np.sum([share.standard for share in shares], axis=0))) == pytest.approx(total)
+    assert value_of(share.standard for share in shares) == pytest.approx(total)
     assert [share.released for share in shares] == [(pytest.approx(1 / 3), 1.0), (1.0, 1.0), (1.0, 1.0)]

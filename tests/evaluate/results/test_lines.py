@@ -141,10 +141,10 @@ def test_several_benchmarks_share_a_file(file: Path, caplog: pytest.LogCaptureFi
 
 
 def masked(given: Any, *, video: bool) -> Any:
-    output = {"segmentation_rle": {"0": SQUARE, "2": SQUARE} if video else SQUARE}
+    output: dict[str, Any] = {"segmentation_rle": {"0": SQUARE, "2": SQUARE} if video else SQUARE}
     if video:
         output["frames"] = ["0", "1", "2"]
-    fields = {"fps": 1} if video else {}
+    fields: dict[str, Any] = {"fps": 1} if video else {}
     record = sample(
         "segmentation", "", data_type="video" if video else "image", segmentation_output=output, **fields
     ).record
