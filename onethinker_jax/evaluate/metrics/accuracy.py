@@ -8,8 +8,8 @@ Standard differs for choices, which VLMEvalKit's rule reads (`options`); for mat
 that is equivalent to the truth by the rewards' paper variant, since math-verify finds no mathematics in a letter or a
 word; for numbers of MathVista, which are equal as whole numbers or to its precision. An answer equivalent to another
 that the benchmark accepts (the fact `answers`) is right, and a judge's verdict counts where there is one. What is
-left to a judge has no standard form without one: MathVerse's answers, and Video-MMLU's, which have no released one
-either.
+left to a judge has no standard form without one: MathVerse's answers, of which the released form is what the rule
+would give, and Video-MMLU's, which have no released form either.
 """
 
 from __future__ import annotations
@@ -78,9 +78,11 @@ def measure(answer: Answer) -> Measured:
     if answer.sample.facts.get(CAPTION_QUESTIONS):
         forms = Forms(None, None) if verdict is None else Forms(verdict.released, verdict.standard)
         return {METRIC: forms}
+    if answer.sample.facts.get(JUDGED_QUESTION):
+        by_rule = _OF_TYPE[answer.problem_type](answer).standard
+        return {METRIC: Forms((by_rule.accuracy, 1.0), None if verdict is None else verdict.standard)}
     found = read(answer)
-    standard = (found.standard.accuracy, 1.0) if verdict is not None or not needs_judge(answer) else None
-    return {METRIC: Forms((found.released.accuracy, 1.0), standard)}
+    return {METRIC: Forms((found.released.accuracy, 1.0), (found.standard.accuracy, 1.0))}
 
 
 def mean_relative_accuracy(given: float, true: float) -> float:
