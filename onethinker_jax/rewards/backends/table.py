@@ -32,6 +32,12 @@ def _polar(settings: BackendSettings) -> TextBackend:
     return Polar.from_settings(settings)
 
 
+def _judge(settings: BackendSettings) -> TextBackend:
+    from onethinker_jax.rewards.backends.judge import Judge
+
+    return Judge.from_settings(settings)
+
+
 def _grabcut(settings: BackendSettings) -> MaskBackend:
     from onethinker_jax.rewards.backends.grabcut import GrabCut
 
@@ -44,7 +50,11 @@ def _sam2(settings: BackendSettings) -> MaskBackend:
     return Sam2.from_settings(settings)
 
 
-TEXT_BACKENDS: dict[str, Callable[[BackendSettings], TextBackend]] = {"rouge": _rouge, "polar": _polar}
+TEXT_BACKENDS: dict[str, Callable[[BackendSettings], TextBackend]] = {
+    "rouge": _rouge,
+    "polar": _polar,
+    "judge": _judge,
+}
 MASK_BACKENDS: dict[str, Callable[[BackendSettings], MaskBackend]] = {"grabcut": _grabcut, "sam2": _sam2}
 MASK_BATCH = {"grabcut": 1, "sam2": 64}
 """Items in one batch by default: SAM2 encodes a picture once for all its prompts, GrabCut gains nothing."""

@@ -10,13 +10,14 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from onethinker_jax.errors import UserError
+from onethinker_jax.rewards.backends.judge_settings import VerifierSettings
 
 
 class ItemError(ValueError):
@@ -36,13 +37,15 @@ class BackendSettings:
     """What a back end is made with; one without weights uses none of it.
 
     `model` is the directory or file of its weights, `device` is `cpu`, `cuda` or `cuda:N`, `dtype` one of
-    `DTYPES`, `normalisation` one of `NORMALISATIONS` (see `normalisation.py`). Raises BackendError.
+    `DTYPES`, `normalisation` one of `NORMALISATIONS` (see `normalisation.py`), `judge` the endpoint of a verifier.
+    Raises BackendError.
     """
 
     model: Path | None = None
     device: str = "cpu"
     dtype: str = "float32"
     normalisation: str = "raw"
+    judge: VerifierSettings = field(default_factory=VerifierSettings)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
@@ -147,8 +150,8 @@ class MaskJob:
 class TextBackend(Protocol):
     """Scores open-ended answers."""
 
-    def score(self, items: Sequence[TextItem]) -> list[float]:
-        """One finite score an item, in order."""
+    def score(self, items: Sequence[TextItem]) -> Sequence[float | Exception]:
+        """One finite score an item, in order; the error of one that fails while the others do not."""
         ...
 
 

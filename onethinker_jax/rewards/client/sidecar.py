@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from onethinker_jax.errors import UserError
+from onethinker_jax.rewards.backends.judge_settings import VerifierSettings
 from onethinker_jax.rewards.backends.table import MASK_BACKENDS, TEXT_BACKENDS
 from onethinker_jax.rewards.backends.types import DTYPES
 from onethinker_jax.rewards.client.client import RewardClient
@@ -45,6 +46,7 @@ class SidecarSettings:
     """Who scores open-ended answers; of a sidecar of the run's own, as are the settings down to `dtype`."""
     text_model: Path | None = None
     """Directory or file of the weights of `polar`."""
+    judge: VerifierSettings = field(default_factory=VerifierSettings)
     mask_backend: MaskBackendName = "grabcut"
     """Who makes masks from a box and points."""
     mask_model: Path | None = None
@@ -57,14 +59,17 @@ class SidecarSettings:
     """Processes that score what needs no sidecar; 0: the trainer's own."""
 
     def __post_init__(self) -> None:
-        own = ("text_backend", "text_model", "mask_backend", "mask_model", "device", "dtype")
+        own = ("text_backend", "text_model", "judge", "mask_backend", "mask_model", "device", "dtype")
         defaults = {name: field.default for name, field in self.__dataclass_fields__.items()}
+        defaults["judge"] = VerifierSettings()
         changed = [name for name in own if getattr(self, name) != defaults[name]]
         if self.addresses and changed:
             raise SidecarError(
                 f"sidecar.{changed[0]} is for a sidecar of the run's own, but sidecar.addresses names others: "
                 "set it where they are started"
             )
+        if self.text_backend == "judge" and not self.judge.url:
+            raise SidecarError("sidecar.text_backend judge needs sidecar.judge.url and sidecar.judge.model")
         if not 0 < self.timeout < float("inf"):
             raise SidecarError(f"sidecar.timeout {self.timeout} must be finite and positive")
         if self.score_workers < 0:
@@ -94,6 +99,7 @@ def connect(
     arguments = ["--device", settings.device, "--dtype", settings.dtype]
     for flag, model in (("--text-model", settings.text_model), ("--mask-model", settings.mask_model)):
         arguments += [] if model is None else [flag, str(model.absolute())]
+    arguments += _judge_flags(settings.judge)
     with (
         tempfile.TemporaryDirectory(prefix="onethinker-") as folder,
         start_server(
@@ -107,3 +113,11 @@ def connect(
         RewardClient(server.address, timeout=settings.timeout) as client,
     ):
         yield client
+
+
+def _judge_flags(judge: VerifierSettings) -> list[str]:
+    """The server's flags for what is not as by default; `--name=value`, since a value may begin with a dash."""
+    changed = [field.name for field in fields(judge) if getattr(judge, field.name) != field.default]
+    values = {name: getattr(judge, name) for name in changed}
+    paths = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
+    return [f"--judge-{name.replace('_', '-')}={value}" for name, value in {**values, **paths}.items()]

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from onethinker_jax.rewards.backends.judge_settings import VerifierSettings
 from onethinker_jax.rewards.backends.table import MASK_BACKENDS, MASK_BATCH, TEXT_BACKENDS
 from onethinker_jax.rewards.backends.types import DTYPES
 from onethinker_jax.rewards.server.server import ServerSettings, serve
@@ -67,6 +68,25 @@ HELP = {
         "dtype": "of the weights",
         "replicas": "copies of each back end, each on a thread of its own",
     },
+    "the judge": {
+        "judge_url": "address of an OpenAI-compatible API, https://host/v1",
+        "judge_model": "its name there",
+        "judge_form": "what it answers: verdict (yes or no; A, B or C) or score (0 to 1)",
+        "judge_prompt": "file with its prompt, with {question}, {reference} and {answer}; else our own",
+        "judge_cache": "file with its answers, found again by content; else they are in memory",
+        "judge_api_key_env": "environment variable with the key",
+        "judge_extra_body": "JSON object put into every request",
+        "judge_temperature": "of its first answer; one that cannot be read is asked for again, warmer",
+        "judge_top_p": "the likeliest tokens that sum to this are kept",
+        "judge_max_tokens": "of one answer, its reasoning included",
+        "judge_tries": "how often it is asked where its answer cannot be read",
+        "judge_concurrency": "requests under way at once",
+        "judge_requests_per_minute": "begun, at most",
+        "judge_tokens_per_minute": "of prompts and answers, at most",
+        "judge_timeout": "seconds that one request may take",
+        "judge_retries": "further tries of a request that fails",
+        "judge_backoff": "seconds before the first further try, doubled each time",
+    },
     "batches and limits": {
         "text_batch": "texts in one batch",
         "mask_batch": f"mask items in one batch; by default {_MASK_BATCHES}",
@@ -86,6 +106,8 @@ HELP = {
     },
 }
 CHOICES = {"text_backend": tuple(TEXT_BACKENDS), "mask_backend": tuple(MASK_BACKENDS), "dtype": DTYPES}
+JUDGE = "judge_"
+"""What the flags of the judge's settings begin with."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,7 +129,8 @@ def parse(arguments: Sequence[str]) -> ServerSettings:
         usage="%(prog)s [OPTIONS]",
     )
     kinds = {"int": int, "float": float, "int | None": int, "Path | None": Path}
-    types = {field.name: field for field in fields(ServerSettings)}
+    types = {field.name: field for field in fields(ServerSettings) if field.name != "judge"}
+    types |= {f"{JUDGE}{field.name}": field for field in fields(VerifierSettings)}
     for title, flags in HELP.items():
         group = parser.add_argument_group(title)
         for name, said in flags.items():
@@ -116,12 +139,18 @@ def parse(arguments: Sequence[str]) -> ServerSettings:
                 group.add_argument(flag, action="store_true", help=said)
                 continue
             text = said if field.default is None else f"{said} (default: {field.default})"
-            kind = kinds.get(str(field.type), str)
+            kind = kinds.get(getattr(field.type, "__name__", str(field.type)), str)
             if name in CHOICES:
                 text = f"one of {', '.join(CHOICES[name])}: {text}"
             group.add_argument(flag, type=kind, default=field.default, help=text, metavar=name.upper())
     assert not types, f"flags without help: {', '.join(types)}"
-    return ServerSettings(**vars(parser.parse_args(arguments)))
+    given = vars(parser.parse_args(arguments))
+    judge = {name: given.pop(name) for name in list(given) if name.startswith(JUDGE)}
+    try:
+        verifier = VerifierSettings(**{name.removeprefix(JUDGE): value for name, value in judge.items()})
+    except ValueError as error:
+        raise command_line.UsageError(f"--{JUDGE.replace('_', '-')}{error}") from None
+    return ServerSettings(**given, judge=verifier)
 
 
 def run(settings: ServerSettings) -> None:

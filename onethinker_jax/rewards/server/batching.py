@@ -38,16 +38,17 @@ class BatchingQueue(Generic[Item, Result]):
     """Runs items in batches of up to `max_batch`, each replica on a thread of its own.
 
     `replicas` are functions that make a replica on its thread: a function of a batch that returns one result
-    an item. `ready` has a future a replica, done once it is made. Where a batch raises, its items run again
-    one by one: only those that raise alone get the error. An item whose future is cancelled before its batch
-    is taken never runs. `on_batch(items, dropped, seconds)` is told of every batch, and of dropped items that a
-    submission finds first. The threads are daemons: a back end that never returns does not keep the process.
+    an item, or the error of an item that fails while the others do not. `ready` has a future a replica, done once
+    it is made. Where a batch raises, its items run again one by one: only those that raise alone get the error.
+    An item whose future is cancelled before its batch is taken never runs. `on_batch(items, dropped, seconds)` is
+    told of every batch, and of dropped items that a submission finds first. The threads are daemons: a back end
+    that never returns does not keep the process.
     """
 
     def __init__(
         self,
         name: str,
-        replicas: Sequence[Callable[[], Callable[[Sequence[Item]], Sequence[Result]]]],
+        replicas: Sequence[Callable[[], Callable[[Sequence[Item]], Sequence[Result | Exception]]]],
         *,
         max_batch: int,
         max_wait_s: float,
@@ -108,7 +109,9 @@ class BatchingQueue(Generic[Item, Result]):
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _work(self, number: int, make: Callable[[], Callable[[Sequence[Item]], Sequence[Result]]]) -> None:
+    def _work(
+        self, number: int, make: Callable[[], Callable[[Sequence[Item]], Sequence[Result | Exception]]]
+    ) -> None:
         try:
             run = make()
         except BaseException as error:  # noqa: BLE001 - whoever waits for `ready` raises it
@@ -137,7 +140,9 @@ class BatchingQueue(Generic[Item, Result]):
         return None
 
     def _run(
-        self, run: Callable[[Sequence[Item]], Sequence[Result]], jobs: Sequence[_Job[Item, Result]]
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        jobs: Sequence[_Job[Item, Result]],
     ) -> None:
         try:
             results = run([job.item for job in jobs])
@@ -153,5 +158,12 @@ class BatchingQueue(Generic[Item, Result]):
             for job in jobs:
                 self._run(run, [job])
             return
+        failed = [result for result in results if isinstance(result, Exception)]
+        if failed:
+            count = f"{len(failed)} of {len(jobs)}"
+            log.warning("%s: the back end failed on %s items: %s", self.name, count, failed[0])
         for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 from onethinker_jax import __version__
 from onethinker_jax.errors import UserError
+from onethinker_jax.rewards.backends.judge_settings import VerifierSettings
 from onethinker_jax.rewards.backends.table import MASK_BACKENDS, MASK_BATCH, TEXT_BACKENDS
 from onethinker_jax.rewards.backends.types import BackendError, BackendSettings, TextItem
 from onethinker_jax.rewards.client.addresses import claim_socket, is_local, socket_path
@@ -54,6 +55,7 @@ class ServerSettings:
     mask_model: Path | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    judge: VerifierSettings = field(default_factory=VerifierSettings)
     replicas: int = 1
     text_batch: int = 64
     mask_batch: int | None = None
@@ -95,13 +97,17 @@ class ServerSettings:
     @property
     def text_scale(self) -> str:
         """What the scores of two servers must agree on to be of one scale."""
+        if self.text_backend == "judge":
+            prompt = [] if self.judge.prompt is None else [self.judge.prompt.name]
+            return " ".join(["judge", self.judge.model, self.judge.form, *prompt])
         model = [] if self.text_model is None else [self.text_model.resolve().name, self.dtype]
         return " ".join([self.text_backend, *model])
 
     def backend(self, model: Path | None, replica: int) -> BackendSettings:
         """What a replica of a back end is made with; `device` may list several, which they share out."""
         devices = self.device.split(",")
-        return BackendSettings(model=model, device=devices[replica % len(devices)], dtype=self.dtype)
+        device = devices[replica % len(devices)]
+        return BackendSettings(model=model, device=device, dtype=self.dtype, judge=self.judge)
 
 
 class Health(health.aio.HealthServicer):  # pyright: ignore[reportAttributeAccessIssue]

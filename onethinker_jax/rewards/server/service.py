@@ -31,13 +31,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def text_runner(backend: TextBackend) -> Callable[[Sequence[TextItem]], list[float]]:
-    """A batch's scores, each finite; raises ValueError naming one that is not."""
+def text_runner(backend: TextBackend) -> Callable[[Sequence[TextItem]], list[float | Exception]]:
+    """A batch's scores, each finite, or errors; raises ValueError naming a score that is not finite."""
 
-    def run(items: Sequence[TextItem]) -> list[float]:
-        scores = [float(score) for score in backend.score(items)]
+    def run(items: Sequence[TextItem]) -> list[float | Exception]:
+        scores = [one if isinstance(one, Exception) else float(one) for one in backend.score(items)]
         for score in scores:
-            if not math.isfinite(score):
+            if not isinstance(score, Exception) and not math.isfinite(score):
                 raise ValueError(f"the back end gave the score {score}")
         return scores
 
