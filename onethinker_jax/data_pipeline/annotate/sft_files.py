@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from onethinker_jax.data_pipeline.annotate.filters import KEPT, Judged
 from onethinker_jax.data_pipeline.annotate.teacher_prompt import asked_turns
+from onethinker_jax.data_pipeline.media.frame_folder import row_rate
 from onethinker_jax.data_pipeline.records.json_rows import JsonRows
 from onethinker_jax.files import put_file, temporary
 from onethinker_jax.rewards.answers import extract_answer, extract_thinking
@@ -45,6 +46,7 @@ def sft_row(judged: Judged, folder: Path, teacher: str) -> dict[str, Any]:
             for name, paths in media.items()
             if paths
         },
+        **row_rate(record.videos),
         "annotation": {
             "teacher": teacher,
             "candidate": best.candidate.candidate,

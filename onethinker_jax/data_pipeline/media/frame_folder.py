@@ -9,6 +9,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import IO, Literal
 
 import av
 from av import FFmpegError
+
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
 
 COMMENT = "each frame a picture of a folder"
 """What the file says of itself: its rate is the folder's, so that a list of its frames names all of them."""
@@ -88,6 +91,12 @@ class FrameFolder:
                 packet.pts = packet.dts = number
                 packet.duration = 1
                 container.mux(packet)
+
+
+def row_rate(files: Iterable[MediaFile]) -> dict[str, float]:
+    """`{"fps": rate}` for the row that names these videos, where one is a folder of frames; else nothing."""
+    rates = [file.fps for file in files if isinstance(file, FrameFolder)]
+    return {"fps": rates[0]} if rates else {}
 
 
 def _place(path: Path) -> tuple[int, str]:

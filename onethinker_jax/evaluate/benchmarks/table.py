@@ -43,8 +43,8 @@ def find(what: str, data: Path | None = None) -> tuple[Benchmark, DataFile, Path
 
     Args:
         what: a name of `TABLE` ("eval_charades", or "charades"), a title that one row has ("MMBench"), in any case;
-            or the path of a file. A file whose name the table has is that benchmark; any other is one of its own,
-            measured by the tasks that are in it.
+            or the path of a file or folder. One whose name the table has is that benchmark; any other file is one of
+            its own, measured by the tasks that are in it.
         data: the folder that `DataFile.path` is relative to; of a file it tells where media are.
 
     Raises BenchmarkError: no such benchmark or file, a name without `data`, a file of several benchmarks.
@@ -52,6 +52,8 @@ def find(what: str, data: Path | None = None) -> tuple[Benchmark, DataFile, Path
     path = Path(what)
     if path.is_file() or path.suffix in _OWN_FILE:
         return _of_file(path)
+    if path.is_dir() and len(known := _of_folder(path)) == 1:
+        return *known[0], path
     if (benchmark := _named(what)) is None:
         known = hint(what, TABLE) or f" (known: {', '.join(TABLE)})"
         raise BenchmarkError(f"{what}: no such benchmark, and no such file{known}")
@@ -86,6 +88,15 @@ def _of_file(path: Path) -> tuple[Benchmark, DataFile, Path]:
         endings = ", ".join(_OWN_FILE)
         raise BenchmarkError(f"{path}: is no file of a benchmark, and its ending is none of {endings}")
     return _own_benchmark(path, layout), DataFile(layout, path.name), path
+
+
+def _of_folder(path: Path) -> list[tuple[Benchmark, DataFile]]:
+    """The benchmarks that are read from a folder of this name: "ReasonVOS", ".../got10k/val"."""
+    parts = path.resolve().parts
+    every = [(row, file) for row in TABLE.values() for file in row.files]
+    return [
+        (row, file) for row, file in every if parts[-len(Path(file.path).parts) :] == Path(file.path).parts
+    ]
 
 
 def _own_benchmark(path: Path, layout: str) -> Benchmark:

@@ -263,3 +263,21 @@ def test_records_without_media(tmp_path: Path, run: Run, processor: Processor) -
     assert run.report()["records"]["math (text)"] == {"kept": 2}
     page = (run.out / "index.html").read_text()
     assert len(re.findall("<article[^>]*><div[^>]*></div>", page)) == page.count("<img") == 1
+
+
+def test_a_folder_of_frames_stays_one(tmp_path: Path, run: Run, processor: Processor) -> None:
+    (tmp_path / "film").mkdir()
+    for number in range(6):
+        write_image(tmp_path / "film" / f"{number}.png", seed=number)
+    film = {
+        "problem": "<video>Which letter?",
+        "data_type": "video",
+        "images": ...,
+        "videos": ["film"],
+        "fps": 4,
+    }
+    with ScriptedEndpoint(lambda *_: Response(worked("A"))) as server:
+        assert run(write_rows(tmp_path / "rl.json", [rl_row(**film)]), server.url) == 0
+    (record,) = read_records(run.out / "sft.json")
+    assert record.videos[0].stat().st_size == sum(f.stat().st_size for f in (tmp_path / "film").iterdir())
+    assert processor.training(record).loss_mask.any()

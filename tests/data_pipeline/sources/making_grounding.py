@@ -5,6 +5,7 @@
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def ref(number: int, split: str, *sentences: str) -> dict[str, Any]:
     }
 
 
-def annotation(number: int, box: list[float], shape: Any) -> dict[str, Any]:
+def annotation(number: int, box: Sequence[float], shape: Any) -> dict[str, Any]:
     """COCO's annotation of the object of that number."""
     about = {"id": 70 + number, "image_id": number, "category_id": 1, "iscrowd": 0}
     return {**about, "bbox": box, "segmentation": shape}

@@ -119,6 +119,19 @@ def test_what_is_not_known_is_one_line(what: str, said: str) -> None:
         find(what)
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("ReasonVOS", "eval_seg_reasonvos"), ("mevis/valid_u", "eval_seg_mevis"), ("got10k/val", "eval_got10k")],
+)
+def test_a_folder_of_a_benchmark_is_found(tmp_path: Path, folder: str, name: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    benchmark, file, path = find(str(tmp_path / folder))
+    assert (benchmark.name, file.path, path) == (name, folder, tmp_path / folder)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(BenchmarkError, match=r"other: no such benchmark, and no such file"):
+        find(str(tmp_path / "other"))
+
+
 def test_a_file_of_several_benchmarks_needs_a_name(tmp_path: Path) -> None:
     (tmp_path / "refs(unc).p").touch()
     with pytest.raises(BenchmarkError, match=r"holds several benchmarks .*eval_refcoco_testA"):

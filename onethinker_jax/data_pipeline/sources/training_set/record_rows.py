@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
+from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder, row_rate
 from onethinker_jax.data_pipeline.media.media_file import MediaFile
 from onethinker_jax.data_pipeline.records.conversation import media_kinds
 from onethinker_jax.data_pipeline.records.record import Record
@@ -34,7 +34,6 @@ class RecordRows:
         if not media_kinds(problem):  # rows of evaluation files leave the media out
             problem = "<video>" * len(record.videos) + "<image>" * len(record.images) + problem
         media = {"images": record.images, "videos": record.videos}
-        rates = {film.fps for film in record.videos if isinstance(film, FrameFolder)}
         return {
             "problem_id": record.problem_id,
             "problem": problem,
@@ -44,7 +43,7 @@ class RecordRows:
             "data_source": record.data_source,
             "answer": record.answer or answer,
             **{name: [self._path(file) for file in files] for name, files in media.items() if files},
-            **({"fps": max(rates)} if rates else {}),
+            **row_rate(record.videos),
             **({} if record.segmentation is None else _masks(record.segmentation)),
         }
 
