@@ -32,3 +32,7 @@ class ScoreArguments:
     def __post_init__(self) -> None:
         if not self.benchmarks:
             raise ValueError("benchmarks: name at least one benchmark or file")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} must be at least 0")
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"out {self.out} is a file, and must be a folder")

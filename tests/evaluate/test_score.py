@@ -252,7 +252,13 @@ def test_several_benchmarks_in_one_file_and_in_folders(folder: Folder) -> None:
     assert folder.run(folder.path / "run", one, one)[1] == "error: one: is named twice\n"
 
 
-@pytest.mark.parametrize("words", [["p.jsonl"], ["p.jsonl", "b.json", "--sed", "1"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([], ["p.jsonl"], ["p.jsonl", "b.json", "--sed", "1"]),
+        *(["p.jsonl", "b.json", "--seed", "-1"], ["p.jsonl", "b.json", "--out", __file__]),
+    ],
+)
 def test_command_lines_that_cannot_be_used(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert score.main(words) == 2
     said = capsys.readouterr().err
