@@ -18,7 +18,8 @@ if __name__ == "__main__":
 
 import logging
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,8 @@ logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
 
 NAMED = 5
 """Problems that a warning names."""
+LINE_SECONDS = 10.0
+"""Between two lines on how far scoring is."""
 
 
 def run(arguments: ScoreArguments) -> None:
@@ -74,10 +77,25 @@ def results_of(
     problems = matched(lines, {benchmark.name: samples for benchmark, _, samples in found})
     results = []
     for benchmark, file, _ in found:
-        scored = score(problems[benchmark.name], make_masks, judge, benchmark.option_rule)
+        scored = score(
+            problems[benchmark.name], make_masks, judge, benchmark.option_rule, _teller(benchmark.name)
+        )
         _warn(benchmark.name, problems[benchmark.name])
         results.append(result_of(benchmark, file, scored, seed=seed))
     return results
+
+
+def _teller(name: str) -> Callable[[int, int], None]:
+    """Says every few seconds how many answers are scored: masks of long videos take a while."""
+    said = time.monotonic()
+
+    def tell(total: int, done: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= LINE_SECONDS:
+            said = time.monotonic()
+            logger.info("%s: %s of %s answers are scored", name, f"{done:,}", f"{total:,}")
+
+    return tell
 
 
 def _read(what: str, arguments: ScoreArguments) -> tuple[Benchmark, ScoredFile, list[Sample]]:

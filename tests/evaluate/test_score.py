@@ -297,6 +297,14 @@ def test_the_command_imports_no_jax_and_runs_from_the_shell(folder: Folder) -> N
     assert result.stdout.splitlines()[-1] == "0 []", result.stderr
 
 
+def test_how_far_it_is(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(score, "LINE_SECONDS", 0.0)
+    folder.score(folder.predictions(lines("A", "B")), folder.benchmark(choices("AB")))
+    assert "eval_mine: 1 of 2 answers are scored" in caplog.text
+
+
 def test_ten_thousand_answers_take_seconds(folder: Folder) -> None:
     spans = [row("temporal grounding", f'{{"time": [{i % 7}, {i % 7 + 5}]}}') for i in range(10_000)]
     given = lines(*(f'{{"time": [{i % 5}, {i % 5 + 3 + i / 10_000}]}}' for i in range(10_000)))

@@ -37,10 +37,15 @@ def value_of(metric: str) -> Value:
     return _VALUES.get(metric, ratio)
 
 
-def measure(answers: Sequence[Answer]) -> list[Measured]:
-    """The shares of each answer in the metrics of its task, in order; `answers` are all that a corpus consists of."""
+def measure(answers: Sequence[Answer], tell: Callable[[int], None] | None = None) -> list[Measured]:
+    """The shares of each answer in the metrics of its task, in order; `answers` are all that a corpus consists of.
+
+    `tell` hears how many are measured.
+    """
     measured: list[Measured] = []
     for answer in answers:
+        if tell is not None:
+            tell(len(measured))
         found: Measured = {}
         for of_answer_alone in _OF_TYPE[answer.problem_type]:
             found |= of_answer_alone(answer)

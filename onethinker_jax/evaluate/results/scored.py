@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from onethinker_jax.data_pipeline.records.record import task_of
 from onethinker_jax.data_pipeline.sources.sample import Sample
@@ -92,11 +92,12 @@ def score(
     make_masks: MakeMasks,
     judge: AnswerJudge | None = None,
     option_rule: OptionRule = "vlmevalkit",
+    tell: Callable[[int, int], None] | None = None,
 ) -> list[ScoredProblem]:
     """The problems with every answer measured.
 
     `make_masks` is asked for the masks that lines do not bring, the judge of what no rule reads; `option_rule` is the
-    benchmark's.
+    benchmark's. `tell` hears of how many answers how many are measured.
 
     Raises PredictionError: a line's masks are malformed. What `make_masks` raises.
     """
@@ -108,9 +109,10 @@ def score(
     ]
     if judge is not None:
         answers = judge_answers(answers, judge)
+    measured = table.measure(answers, None if tell is None else partial(tell, len(answers)))
     scored = iter(
-        ScoredAnswer(line, answer, measured)
-        for (line, _), answer, measured in zip(pairs, answers, table.measure(answers), strict=True)
+        ScoredAnswer(line, answer, found)
+        for (line, _), answer, found in zip(pairs, answers, measured, strict=True)
     )
     return [ScoredProblem(problem, tuple(next(scored) for _ in problem.answered)) for problem in problems]
 
