@@ -22,6 +22,7 @@ from onethinker_jax.rewards.option_answers import option_letters
 LETTERS = string.ascii_uppercase
 _NO_LETTERS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _LAST_WORDS = 4
+_OPENING, _CLOSING = "<answer>", "</answer>"
 _REFUSALS = (
     "Failed to obtain answer via API",
     "Sorry, I can't help with images of people yet.",
@@ -29,7 +30,6 @@ _REFUSALS = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
-_TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
 _AT_START = re.compile(r"([A-F])(?:[.:、\s]|$)", re.IGNORECASE)
 _ALONE = re.compile(r"\b([A-F])\b", re.IGNORECASE)
 _PHRASES = re.compile(
@@ -78,8 +78,12 @@ def _by_text(answer: str, options: Mapping[str, str]) -> str | None:
 
 
 def _last_answer(response: str) -> str | None:
-    tagged = _TAGGED.findall(response)
-    return tagged[-1].strip() if tagged else None
+    """Found by `str.find`: a pattern is quadratic in a response that repeats the opening tag."""
+    last, start = None, response.find(_OPENING)
+    while start >= 0 and (end := response.find(_CLOSING, start)) >= 0:
+        last = response[start + len(_OPENING) : end].strip()
+        start = response.find(_OPENING, end)
+    return last
 
 
 def _holmes(response: str) -> str | None:
