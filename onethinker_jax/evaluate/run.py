@@ -69,10 +69,14 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
         if work not in lacking:
             logger.info("%s: all %s answers are there", work.job.benchmark.name, f"{work.journal.total:,}")
     interrupts.kept = lambda: _kept(works)
-    if lacking:
-        with _rewards(arguments, processes) as scorer_of:
-            for work in lacking:
-                _answer(work, scorer_of(work.processor), again=again)
+
+    def answer_all() -> None:
+        if lacking:
+            with _rewards(arguments, processes) as scorer_of:
+                for work in lacking:
+                    _answer(work, scorer_of(work.processor), again=again)
+
+    processes.all_do(answer_all)
     wholes = [work.folder.joined() for work in works]
     if processes.leads:
         for work, whole in zip(works, wholes, strict=True):

@@ -116,9 +116,17 @@ class Journal:
         return self._rows(sorted(self._lines))
 
     def finish(self) -> None:
-        """Writes the file anew in the order of the records and samples."""
+        """Writes the file anew in the order of the records and samples, where it is in another."""
         self._open.close()
-        self._rewrite(sorted(self._lines))
+        keys = sorted(self._lines)
+        at = 0
+        for key in keys:
+            if self._lines[key].start != at:
+                self._rewrite(keys)
+                return
+            at += self._lines[key].length
+        if self.path.stat().st_size != at:
+            self._rewrite(keys)
 
     def said(self) -> str:
         """How many answers are kept, and where."""

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.evaluate.answers.answerers import Answerer
-from onethinker_jax.evaluate.answers.journal import Journal
+from onethinker_jax.evaluate.answers.journal import Journal, JournalError
 from onethinker_jax.evaluate.answers.progress import Progress
 from onethinker_jax.evaluate.answers.scored import AnswerScorer
 from onethinker_jax.evaluate.answers.settings_file import NAME, check_settings, write_settings
@@ -52,12 +52,23 @@ class Folder:
             write_settings(self.path, settings)
 
         self.processes.first_does(prepare)
-        return Journal(self._file(self.processes.index), self.mine, self.samples)
+        journal = Journal(self._file(self.processes.index), self.mine, self.samples)
+        if journal.whole:  # the process was ended before it put them in order
+            journal.finish()
+        return journal
 
     def joined(self) -> Journal:
-        """The answers of all processes in one file, in the order of the records; every process waits for it."""
+        """The answers of all processes, which are through, in one file, in the order of the records.
+
+        Raises JournalError where the folder is not one that all processes see.
+        """
         self.processes.first_does(self._join)
-        return Journal(self.path / PREDICTIONS, self.records, self.samples)
+        found = Journal(self.path / PREDICTIONS, self.records, self.samples)
+        if not found.whole:
+            raise JournalError(
+                f"{found.path}: has {len(found):,} of {found.total:,} answers; do all processes see one folder --out?"
+            )
+        return found
 
     def _file(self, index: int) -> Path:
         count = self.processes.count
@@ -67,15 +78,11 @@ class Folder:
         count = self.processes.count
         if count == 1:
             return
-        with whole_file(self.path / PREDICTIONS) as aside, aside.open("wb") as target:
-            parts = [self._file(index).open("rb") for index in range(count)]
-            try:
-                for number in range(len(self.records)):
-                    for _ in range(self.samples):
-                        target.write(parts[number % count].readline())
-            finally:
-                for part in parts:
-                    part.close()
+        with whole_file(self.path / PREDICTIONS) as aside, aside.open("wb") as target, ExitStack() as stack:
+            parts = [stack.enter_context(self._file(index).open("rb")) for index in range(count)]
+            for number in range(len(self.records)):
+                for _ in range(self.samples):
+                    target.write(parts[number % count].readline())
 
 
 def answer(
