@@ -1,17 +1,22 @@
 """The flags of an evaluation. Imports no JAX: `--help` is instant."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from onethinker_jax.evaluate.answers.endpoint_flags import EndpointFlags
+from onethinker_jax.evaluate.benchmarks.types import Protocol
+from onethinker_jax.evaluate.judges.settings import JudgeSettings
 from onethinker_jax.host_settings import HostSettings
 from onethinker_jax.model_arguments import ModelArguments
 from onethinker_jax.rewards.score import RewardSettings
 from onethinker_jax.sampler_settings import PROMPT_SLOTS, PROMPTS_AHEAD
 
 OnBadRecord = Literal["raise", "fail", "skip"]
+_URL = re.compile(r"(https?):/+(.+)")  # a path has one slash where an address has two
 GROUPS_OF_SLOTS = 16
 """Records that are answered together, for each prompt slot, unless a flag says otherwise."""
 
@@ -36,7 +41,10 @@ class MeshFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(ModelArguments):
-    """Evaluates a Hugging Face directory on benchmarks: answers, their rewards and the benchmarks' metrics."""
+    """Evaluates a model on benchmarks: answers, their rewards and the benchmarks' metrics.
+
+    MODEL is a Hugging Face directory, or the URL of an OpenAI-compatible API (http://host:8000/v1).
+    """
 
     benchmarks: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="BENCHMARK…")]]
     """Names of benchmarks, with --data, or files in OneThinker's format (JSON or JSON lines)."""
@@ -72,6 +80,12 @@ class Arguments(ModelArguments):
     """A record whose media cannot be decoded, whose prompt is too long or whose answer cannot be scored: "fail" writes
     it down as failed, counts it apart, and goes on; "raise" ends the evaluation; "skip" is "fail" that also leaves out
     rows which are malformed or lack their media, and lists them in skipped.jsonl."""
+    protocol: Protocol | None = None
+    """How questions are put: "onethinker" (instruction in the user's turn, greedy, 2 frames a second up to 128) or
+    "vlmevalkit" (instruction in the system's turn, temperature 0.1 and top-p 0.001, 128 frames of every video), both
+    with 8,192 new tokens at most. By default each benchmark's own; flags go before it."""
+    endpoint: EndpointFlags = field(default_factory=EndpointFlags)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
     tries: int = 2
     """How often a sample is tried before it has failed."""
     mesh: MeshFlags = field(default_factory=MeshFlags)
@@ -84,6 +98,12 @@ class Arguments(ModelArguments):
                 raise ValueError(f"{name} {value} must be at least 1")
         if not self.benchmarks:
             raise ValueError("BENCHMARK: name one, or a file")
+
+    @property
+    def url(self) -> str | None:
+        """The address where the model is one."""
+        found = _URL.fullmatch(str(self.model))
+        return None if found is None else f"{found[1]}://{found[2]}"
 
     def slots(self, shards: int) -> int:
         """Prompts decoded at once by a mesh that has this many parts with prompts of their own."""

@@ -1,6 +1,7 @@
 """A benchmark's questions put to a model on this machine: how its answers are drawn, and what they depend on."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -18,6 +19,8 @@ from onethinker_jax.processes import Processes
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 
+logger = logging.getLogger("onethinker_jax.evaluate")
+
 _READ_WHOLE = 2**20
 _PIECES, _PIECE_BYTES = 16, 2**16
 
@@ -28,6 +31,8 @@ class LocalAsking:
     def __init__(self, machine: Machine, arguments: Arguments, processor: Processor, processes: Processes):
         self._machine, self._arguments = machine, arguments
         self._processor, self._processes = processor, processes
+        self.media, self.prompts = processor.media, processor.prompts
+        self.starts = "compiling"
 
     @cached_property
     def together(self) -> int:
@@ -73,6 +78,7 @@ class LocalAsking:
     def answerer(self, all_records: Sequence[Record], folder: Path) -> LocalModel:
         """An answerer of this process's part of a benchmark, its sizes fitted to all records of the benchmark."""
         arguments, processes = self._arguments, self._processes
+        logger.info("measuring %s prompts …", f"{len(all_records):,}")
         measured = lengths_of(all_records, self._processor, folder)
         settings = fitted(self.sampler_settings(), measured, self._machine.shards)
         graphdef, params = self._machine.weights

@@ -4,12 +4,12 @@ Every process answers its part of the records and writes it to a file of its own
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.data_pipeline.processor.processor_config import PROMPTS
 from onethinker_jax.data_pipeline.records.record import RecordError
 from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.errors import UserError
@@ -19,17 +19,22 @@ from onethinker_jax.evaluate.answers.part import PREDICTIONS, Folder, answer
 from onethinker_jax.evaluate.answers.scored import AnswerScorer
 from onethinker_jax.evaluate.answers.sizes import records_digest
 from onethinker_jax.evaluate.arguments import Arguments
+from onethinker_jax.evaluate.endpoint_asking import EndpointAsking
 from onethinker_jax.evaluate.interrupts import Interrupts
 from onethinker_jax.evaluate.jobs import Job, read_jobs
+from onethinker_jax.evaluate.judges.client import open_judge
 from onethinker_jax.evaluate.local_asking import LocalAsking
 from onethinker_jax.evaluate.machine import Machine
 from onethinker_jax.evaluate.mask_making import make_masks as made_masks
 from onethinker_jax.evaluate.metrics.answer import Rle
+from onethinker_jax.evaluate.protocols import DEFAULTS, protocol_prompts
 from onethinker_jax.evaluate.results.folder import write
 from onethinker_jax.evaluate.results.lines import Line
+from onethinker_jax.evaluate.results.provenance import provenance
 from onethinker_jax.evaluate.results.result import ScoredFile
 from onethinker_jax.evaluate.rewards_table import write_rewards
 from onethinker_jax.evaluate.score import lines_of, results_of, table_lines
+from onethinker_jax.files import write_whole
 from onethinker_jax.processes import Processes, join_processes
 from onethinker_jax.rewards.client.sidecar import connect
 from onethinker_jax.rewards.score_pool import score_pool
@@ -46,10 +51,11 @@ class _Work:
     """A benchmark with this process's answers to it."""
 
     job: Job
-    processor: Processor
-    asking: LocalAsking
+    asking: LocalAsking | EndpointAsking
     folder: Folder
     journal: Journal
+    settings: Mapping[str, Any]
+    """What the answers depend on."""
 
 
 def run(arguments: Arguments, interrupts: Interrupts) -> int:
@@ -74,7 +80,7 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
         if lacking:
             with _rewards(arguments, processes) as scorer_of:
                 for work in lacking:
-                    _answer(work, scorer_of(work.processor), again=again)
+                    _answer(work, scorer_of(work.asking), again=again)
 
     processes.all_do(answer_all)
     wholes = [work.folder.joined() for work in works]
@@ -87,17 +93,23 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
 
 def _begin(job: Job, machine: Machine, arguments: Arguments, processes: Processes) -> _Work:
     """Raises JournalError: the folder holds answers that cannot be gone on with."""
-    processor = arguments.processor()
-    asking = LocalAsking(machine, arguments, processor, processes)
+    protocol = arguments.protocol or job.benchmark.protocol
+    arguments = arguments.with_defaults(DEFAULTS[protocol])
+    prompts = protocol_prompts(protocol, arguments)
+    if arguments.url is None:
+        asking = LocalAsking(machine, arguments, arguments.processor(prompts), processes)
+    else:
+        asking = EndpointAsking(arguments.url, arguments, prompts, processes)
     folder = Folder(job.folder, job.records, arguments.samples, processes)
     sidecar = asdict(arguments.sidecar)
     rewards = {f"reward.{name}": value for name, value in asdict(arguments.reward).items()}
     rewards |= {f"sidecar.{name}": sidecar[name] for name in ("text_backend", "text_model")}
     rewards |= {f"sidecar.{name}": sidecar[name] for name in ("mask_backend", "mask_model")}
     spelled = {name.replace("_", "-"): _plain(value) for name, value in rewards.items()}
-    settings = {**asking.settings, **spelled, "BENCHMARK": records_digest(job.records)}
+    settings = {"protocol": protocol, **asking.settings, **spelled, "BENCHMARK": records_digest(job.records)}
     journal = folder.begin(settings, restart=arguments.restart)
-    return _Work(job, processor, asking, folder, journal)
+    processes.first_does(lambda: write_whole(job.folder / PROMPTS, prompts.to_json()))
+    return _Work(job, asking, folder, journal, settings)
 
 
 def _write_results(works: Sequence[_Work], arguments: Arguments) -> None:
@@ -106,7 +118,7 @@ def _write_results(works: Sequence[_Work], arguments: Arguments) -> None:
     def make_masks(wanted: Sequence[tuple[Line, Sample]]) -> list[dict[str, Rle]]:
         """Of lines that bring none although their answers prompt some."""
         with _rewards(arguments, works[0].folder.processes) as scorer_of:
-            return made_masks(scorer_of(works[0].processor), wanted)
+            return made_masks(scorer_of(works[0].asking), wanted)
 
     jobs = [work.job for work in works]
     found = [
@@ -114,11 +126,17 @@ def _write_results(works: Sequence[_Work], arguments: Arguments) -> None:
         for job in jobs
     ]
     lines = lines_of(arguments.out, [job.benchmark.name for job in jobs])
-    results = results_of(found, lines, make_masks, seed=arguments.seed)
-    asked = {work.job.benchmark.name: work.asking.settings for work in works}
-    write(arguments.out, results, {"seed": arguments.seed, "model": str(arguments.model), "answers": asked})
-    for line in table_lines(results):
-        logger.info("%s", line)
+    asked = {work.job.benchmark.name: work.settings for work in works}
+    model = arguments.url or str(arguments.model)
+    with open_judge(arguments.judge, arguments.out) as judge:
+        results = results_of(found, lines, make_masks, seed=arguments.seed, judge=judge)
+        judged = None if judge is None else judge.settings()
+        made = provenance(seed=arguments.seed, model=model, answers=asked, judge=judged)
+        write(arguments.out, results, made)
+        for line in table_lines(results):
+            logger.info("%s", line)
+        if judge is not None:
+            judge.check()
 
 
 def _plain(value: Any) -> Any:
@@ -127,23 +145,24 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _rewards(arguments: Arguments, processes: Processes) -> Iterator[Callable[[Processor], Scorer]]:
-    """Makes scorers by the reward service, one's own or one started for the block, for prompts of a processor."""
+def _rewards(
+    arguments: Arguments, processes: Processes
+) -> Iterator[Callable[[LocalAsking | EndpointAsking], Scorer]]:
+    """Makes scorers by the reward service, one's own or one started for the block, for what is asked so."""
     name = "reward_server.log" if processes.leads else f"reward_server-{processes.index}.log"
     with (
         connect(arguments.sidecar, log=arguments.out / name) as client,
         score_pool(arguments.sidecar.score_workers) as pool,
     ):
-        yield lambda processor: Scorer(
-            client, settings=arguments.reward, pool=pool, media=processor.media, prompts=processor.prompts
+        yield lambda asking: Scorer(
+            client, settings=arguments.reward, pool=pool, media=asking.media, prompts=asking.prompts
         )
 
 
 def _answer(work: _Work, scorer: Scorer, *, again: bool) -> None:
-    logger.info("measuring the prompts of %s …", work.job.path)
     answerer = work.asking.answerer(work.folder.records, work.folder.path)
     score = AnswerScorer(scorer.single(), FrameMasks(scorer), work.folder.mine, work.asking.tries)
-    logger.info("compiling; then answers go to %s …", work.journal.path)
+    logger.info("%s; answers to %s go to %s …", work.asking.starts, work.job.path, work.journal.path)
     try:
         answer(work.journal, answerer, score, name=work.job.benchmark.name, again=again)
     except (UserError, OSError):

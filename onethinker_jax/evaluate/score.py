@@ -2,8 +2,8 @@
 
     python -m onethinker_jax.evaluate.score predictions.jsonl eval_charades.json --out scores
 
-Media files need not be there. Exit status: 0 done, 1 an error that is named in one line, 2 a command line that cannot
-be used, 130 Ctrl-C.
+Media files need not be there. Exit status: 0 done, 1 an error that is named in one line (where it is the judge's, the
+results are there, what it did not judge counted as unread), 2 a command line that cannot be used, 130 Ctrl-C.
 """
 
 from onethinker_jax import command_line
@@ -33,6 +33,7 @@ from onethinker_jax.evaluate.judges.types import AnswerJudge
 from onethinker_jax.evaluate.metrics.answer import Rle
 from onethinker_jax.evaluate.results.folder import write
 from onethinker_jax.evaluate.results.lines import Line, Problem, matched, read_lines
+from onethinker_jax.evaluate.results.provenance import provenance
 from onethinker_jax.evaluate.results.result import Result, ScoredFile, result_of
 from onethinker_jax.evaluate.results.scored import MakeMasks, score
 from onethinker_jax.evaluate.results.totals import Total
@@ -55,11 +56,13 @@ def run(arguments: ScoreArguments) -> None:
     lines = lines_of(arguments.predictions, names)
     with open_judge(arguments.judge, arguments.out) as judge:
         results = results_of(found, lines, _mask_maker(arguments), seed=arguments.seed, judge=judge)
-        judged = {} if judge is None else {"judge": judge.settings()}
-    write(arguments.out, results, {"seed": arguments.seed, **judged})
-    for line in table_lines(results):
-        sys.stdout.write(line + "\n")
-    logger.info("metrics.json, results.json and scored.jsonl are in %s", arguments.out)
+        judged = None if judge is None else judge.settings()
+        write(arguments.out, results, provenance(seed=arguments.seed, judge=judged))
+        for line in table_lines(results):
+            sys.stdout.write(line + "\n")
+        logger.info("metrics.json, results.json and scored.jsonl are in %s", arguments.out)
+        if judge is not None:
+            judge.check()
 
 
 def results_of(

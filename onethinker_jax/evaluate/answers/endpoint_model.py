@@ -29,16 +29,17 @@ from onethinker_jax.data_pipeline.processor.api_messages import (
 from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL
 from onethinker_jax.data_pipeline.processor.processor_config import RELEASED, MediaBounds
 from onethinker_jax.data_pipeline.processor.prompts import Prompts, chat_messages
-from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.endpoint.answer_cache import digest
 from onethinker_jax.endpoint.endpoint import Endpoint, Reply, Unanswered, first_error
 from onethinker_jax.endpoint.served_models import only_model
 from onethinker_jax.endpoint.settings import EndpointSettings
-from onethinker_jax.errors import SkippableError
 from onethinker_jax.evaluate.answers.answerers import Answer, Question
 from onethinker_jax.evaluate.answers.endpoint_flags import EndpointFlags
+from onethinker_jax.evaluate.answers.failures import Failed, Tries
 from onethinker_jax.model_arguments import ModelArguments
 
+_TWICE = Tries()
 _AHEAD = 2  # questions whose media are read before a request could be sent
 _QUALITY = 95  # of JPEG
 
@@ -53,10 +54,28 @@ class _Request:
 
 
 class EndpointModel:
-    """The `Answerer` of a model behind a URL. `arguments` hold sampling and sizes of media, `prompts` the words."""
+    """The `Answerer` of a model behind a URL."""
 
-    def __init__(self, url: str, arguments: ModelArguments, flags: EndpointFlags, prompts: Prompts):
-        """Raises UsageError: a flag that cannot work. EndpointError: nobody says which model is served."""
+    def __init__(
+        self,
+        url: str,
+        arguments: ModelArguments,
+        flags: EndpointFlags,
+        prompts: Prompts,
+        tries: Tries = _TWICE,
+    ):
+        """Checks the flags, and asks for the model's name where none is given.
+
+        Args:
+            url: the address of the API.
+            arguments: sampling and sizes of media.
+            flags: how the endpoint is asked.
+            prompts: the words.
+            tries: how often a question's media are read, and whether an answer that fails ends the work.
+
+        Raises UsageError: a flag that cannot work. EndpointError: nobody says which model is served.
+        """
+        self._tries = tries
         self._arguments, self._flags, self._prompts = arguments, flags, prompts
         sampling = arguments.answer_settings()
         try:
@@ -78,7 +97,7 @@ class EndpointModel:
             )
         except ValueError as error:
             raise UsageError(f"{url}: {error}") from None
-        self._media = MediaReader.in_processes(arguments.media_workers, time_limit=arguments.media_time_limit)
+        self.media = MediaReader.in_processes(arguments.media_workers, time_limit=arguments.media_time_limit)
 
     @property
     def together(self) -> int:
@@ -107,7 +126,7 @@ class EndpointModel:
 
     def close(self) -> None:
         """Ends the processes that decode media."""
-        self._media.close()
+        self.media.close()
 
     def answer(self, questions: Sequence[Question]) -> Generator[Sequence[Answer], None, None]:
         """As `Answerer`: an answer as soon as it is there.
@@ -130,6 +149,15 @@ class EndpointModel:
             work.stop()
             thread.join()
 
+    def read(self, record: Record) -> _Request | Failed:
+        """`request`, tried again, or why it cannot be made. Raises RecordError where that ends the work."""
+        return self._tries.of(record, lambda: self.request(record))
+
+    def failed(self, record: Record, error: Unanswered) -> None:
+        """Raises RecordError where a question without an answer ends the work."""
+        if self._tries.end:
+            raise RecordError(f"{record}: {error}")
+
     def request(self, record: Record) -> _Request:
         """The conversation about a record's question, its media read.
 
@@ -144,7 +172,7 @@ class EndpointModel:
         more = dict(self._extra)
 
         def image() -> list[dict[str, Any]]:
-            pixels = self._media.image(next(images), limits.image_bounds(factor))
+            pixels = self.media.image(next(images), limits.image_bounds(factor))
             return [picture_part(pixels, flags.image_format, quality=_QUALITY)]
 
         def video() -> list[dict[str, Any]]:
@@ -159,7 +187,7 @@ class EndpointModel:
 
     def _video(self, path: Any) -> Video:
         limits = self._limits
-        return self._media.video(
+        return self.media.video(
             path,
             limits.video_bounds(QWEN3_VL.factor),
             fps=limits.video_fps,
@@ -239,10 +267,9 @@ class _Work:
         self._flush()
 
     async def _ask(self, endpoint: Endpoint, threads: ThreadPoolExecutor, question: Question) -> None:
-        try:
-            request = await self._loop.run_in_executor(threads, self._model.request, question.record)
-        except SkippableError as error:
-            self._put([Answer(question.number, sample, failed=str(error)) for sample in question.samples])
+        request = await self._loop.run_in_executor(threads, self._model.read, question.record)
+        if isinstance(request, Failed):
+            self._put([Answer(question.number, sample, failed=request.reason) for sample in question.samples])
             return
         async with asyncio.TaskGroup() as group:
             for sample in question.samples:
@@ -254,6 +281,7 @@ class _Work:
         try:
             reply = await endpoint.ask(request.messages, **sampling)
         except Unanswered as error:
+            self._model.failed(question.record, error)
             self._held.append(Answer(number, sample, failed=str(error)))
             return
         self._flush()

@@ -1,6 +1,5 @@
 """A judge behind an OpenAI-compatible endpoint, with its answers kept on disk."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 from onethinker_jax.endpoint.answer_cache import AnswerCache
 from onethinker_jax.endpoint.endpoint import EndpointError
 from onethinker_jax.endpoint.questions import Question, Questions
+from onethinker_jax.errors import UserError
 from onethinker_jax.evaluate.judges import prompts
 from onethinker_jax.evaluate.judges.prompts import JudgePrompt, prompts_digest
 from onethinker_jax.evaluate.judges.readings import (
@@ -32,7 +32,9 @@ from onethinker_jax.evaluate.judges.types import (
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
+
+class JudgeError(UserError):
+    """The judge could not be used. One line that says why, and how many items are unread."""
 
 
 class EndpointJudge:
@@ -89,6 +91,14 @@ class EndpointJudge:
             **{name: getattr(self._questions, name) for name in ("asked", "cached", "unread")},
         }
 
+    def check(self) -> None:
+        """Raises JudgeError: the endpoint could not be used, and so many items are unread."""
+        if self.error is not None:
+            unread = f"{self._questions.unread:,} items are unread"
+            raise JudgeError(
+                f"the judge: {self.error}; {unread}, what it judged is kept: the same command goes on"
+            )
+
     def _asked(
         self, prompt: JudgePrompt, items: Sequence[dict[str, str]], read: Callable[[str], T | None]
     ) -> list[Judgement[T]]:
@@ -99,7 +109,6 @@ class EndpointJudge:
         broken = next((result for result in results if isinstance(result, EndpointError)), None)
         if broken is not None and self.error is None:
             self.error = str(broken)
-            logger.warning("the judge: %s; what it has judged is kept, the rest is unread", self.error)
         return [
             Judgement(None, str(result)) if isinstance(result, Exception) else Judgement(result)
             for result in results

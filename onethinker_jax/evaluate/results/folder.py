@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax import __version__
+from onethinker_jax.evaluate.results.provenance import versions
 from onethinker_jax.evaluate.results.result import Result
 from onethinker_jax.files import whole_file, write_whole
 from onethinker_jax.text_output import json_text
 
-LIBRARIES = ("jiwer", "latex2sympy2-extended", "math-verify", "nltk", "numpy", "pycocotools", "rouge-score")
-"""The libraries that numbers depend on."""
-
 
 def write(out: Path, results: Sequence[Result], settings: Mapping[str, Any]) -> None:
-    """Writes the results of benchmarks; `settings` are what they were made with. Raises OSError."""
+    """Writes the results of benchmarks; `settings` are what `provenance` gives. Raises OSError."""
     out.mkdir(parents=True, exist_ok=True)
     metrics = {result.benchmark.name: result.metrics() for result in results}
     whole = {
@@ -32,11 +27,3 @@ def write(out: Path, results: Sequence[Result], settings: Mapping[str, Any]) -> 
                 file.write(json_text(line) + "\n")
     write_whole(out / "results.json", json_text(whole, indent=2) + "\n")
     write_whole(out / "metrics.json", json_text(metrics, indent=2) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Python's, ours and those of the libraries that numbers depend on."""
-    found = {"python": platform.python_version(), "onethinker_jax": __version__}
-    for name in LIBRARIES:
-        found[name] = importlib.metadata.version(name)
-    return found

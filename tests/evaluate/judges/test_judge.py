@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onethinker_jax.evaluate.judges.client import EndpointJudge, open_judge
+from onethinker_jax.evaluate.judges.client import EndpointJudge, JudgeError, open_judge
 from onethinker_jax.evaluate.judges.prompts import PROMPTS, JudgePrompt, prompts_digest
 from onethinker_jax.evaluate.judges.readings import (
     read_choice,
@@ -120,10 +120,11 @@ def test_nonsense_is_unread_and_never_a_guess(tmp_path: Path) -> None:
         assert rated.value is None and judge.error is None and judge.settings()["unread"] == 2
 
 
-def test_a_judge_that_is_down_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_judge_that_is_down_is_one_line(tmp_path: Path) -> None:
     with ScriptedEndpoint(by_content) as server, open_judge(settings(server.url), tmp_path) as judge:
         assert judge is not None
         judge.equals([ComparisonItem("x?", "1", "1")])
+        judge.check()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -135,7 +136,9 @@ def test_a_judge_that_is_down_is_one_line(tmp_path: Path, caplog: pytest.LogCapt
             assert f"{url} cannot be reached" in unread.reason and judge.error == unread.reason
             later = judge.matches(items)
             assert [one.reason for one in later] == [judge.error] * 2
-    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            with pytest.raises(JudgeError, match="3 items are unread, what it judged is kept") as caught:
+                judge.check()
+    line = str(caught.value)
     assert line.startswith(f"the judge: {url} cannot be reached") and "\n" not in line
 
 
