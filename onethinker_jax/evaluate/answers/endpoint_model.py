@@ -109,7 +109,7 @@ class EndpointModel:
         """What is asked, with the model's name."""
         return self._endpoint
 
-    @cached_property
+    @property
     def settings(self) -> Mapping[str, Any]:
         """As `Answerer`. The address and how fast it is asked are not among them."""
         own = ("top_k", "min_p", "stop", "seed", "video_min_pixels", "video_total_pixels")
