@@ -90,7 +90,12 @@ def test_the_same_however_few_prompts_are_read_ahead(
     assert [row["problem_id"] for row in rows(tmp_path)] == list(range(COUNT))
     assert all(0 <= row["overall"] <= 2 and row["tokens"] == 3 for row in rows(tmp_path))
     assert not (tmp_path / "out" / "skipped.jsonl").exists()
-    for text in (f"{COUNT} records of {file}\n", "compiling; then", "6 of 6 answers of eval\n", "all tasks"):
+    for text in (
+        f"{COUNT} records of {file}\n",
+        "compiling; answers",
+        "6 of 6 answers of eval\n",
+        "all tasks",
+    ):
         assert text in caplog.text, text
     assert answer("--prompts-ahead", "1", "--together", "2", out="few") == 0
     assert rows(tmp_path, "few") == rows(tmp_path)

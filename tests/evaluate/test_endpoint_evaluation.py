@@ -1,4 +1,4 @@
-"""A URL evaluated from the command line: answers, failures, an endpoint that dies and comes back, protocols, a judge."""
+"""A URL evaluated from the command line: answers, failures, going on when it is back, protocols, a judge."""
 
 import json
 import re
