@@ -33,6 +33,10 @@ class Job:
     """Why rows of the file are not among the samples, and how many."""
     folder: Path
     """Where its answers are."""
+    layout: str
+    """A key of `LAYOUTS`, by which it was read."""
+    media: Path | None
+    """The folder that media paths are relative to; None: the layout's own."""
 
     @property
     def records(self) -> list[Record]:
@@ -69,5 +73,5 @@ def read_jobs(arguments: Arguments) -> list[Job]:
                 logger.warning("%s", line)
         if bad.count:
             logger.warning("%s rows of %s are left out: see %s", f"{bad.count:,}", path, skipped)
-        jobs.append(Job(benchmark, path, md5, chosen, dict(bad.left_out), folder))
+        jobs.append(Job(benchmark, path, md5, chosen, dict(bad.left_out), folder, file.layout, root))
     return jobs

@@ -122,7 +122,11 @@ def _write_results(works: Sequence[_Work], arguments: Arguments) -> None:
 
     jobs = [work.job for work in works]
     found = [
-        (job.benchmark, ScoredFile(job.path, job.md5, len(job.samples), job.left_out), job.samples)
+        (
+            job.benchmark,
+            ScoredFile(job.path, job.md5, len(job.samples), job.left_out, job.layout, job.media),
+            job.samples,
+        )
         for job in jobs
     ]
     lines = lines_of(arguments.out, [job.benchmark.name for job in jobs])

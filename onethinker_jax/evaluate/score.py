@@ -113,7 +113,11 @@ def _read(what: str, arguments: ScoreArguments) -> tuple[Benchmark, ScoredFile, 
     md5 = md5_of(path)
     for line in differences(benchmark, file, path, md5=md5, rows=len(samples)):
         logger.warning("%s", line)
-    return benchmark, ScoredFile(path, md5, len(samples), dict(bad.left_out)), samples
+    return (
+        benchmark,
+        ScoredFile(path, md5, len(samples), dict(bad.left_out), layout=file.layout, media=root),
+        samples,
+    )
 
 
 def lines_of(predictions: Path, names: Sequence[str]) -> list[Line]:

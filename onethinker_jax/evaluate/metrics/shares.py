@@ -7,7 +7,7 @@ benchmark itself defines. What an answer adds to a form is a tuple of numbers, i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,3 +42,10 @@ def ratio(sums: np.ndarray) -> np.ndarray:
     """The first sum over the second, 0 where that is 0: means of (value, 1), and IoU of (overlap, union)."""
     above, below = sums[..., 0], sums[..., 1]
     return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
+
+
+def mean_share(shares: Sequence[Share], answers: int) -> Share | None:
+    """The mean of a problem's shares over this many answers, to which those left out add nothing; None: all are."""
+    if not shares:
+        return None
+    return tuple(sum(column) / answers for column in zip(*shares, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import numpy as np
 from onethinker_jax.evaluate.benchmarks.types import Benchmark
 from onethinker_jax.evaluate.metrics import table
 from onethinker_jax.evaluate.metrics.accuracy import needs_judge
-from onethinker_jax.evaluate.metrics.shares import FORMS
+from onethinker_jax.evaluate.metrics.masks import IMAGE
+from onethinker_jax.evaluate.metrics.shares import FORMS, Forms, Share
+from onethinker_jax.evaluate.results.clusters import QUESTION
 from onethinker_jax.evaluate.results.scored import ScoredAnswer, ScoredProblem
 from onethinker_jax.evaluate.results.totals import Total, grouped, totals
 from onethinker_jax.rewards.answers import unwrap_answer
@@ -30,6 +32,16 @@ class ScoredFile:
     rows: int
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Why rows of it are not among the problems, and how many."""
+    layout: str = ""
+    """A key of `LAYOUTS`, by which it was read."""
+    media: Path | None = None
+    """The folder that media paths are relative to; None: the layout's own."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As results.json has it: what is needed to read it again."""
+        media = None if self.media is None else str(self.media)
+        where = {"path": str(self.path), "md5": self.md5, "rows": self.rows}
+        return {**where, "layout": self.layout, "media": media}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +65,9 @@ class Result:
             "title": benchmark.title,
             "family": benchmark.family,
             "rows": self.file.rows,
-            "files": [{"path": str(self.file.path), "md5": self.file.md5, "rows": self.file.rows}],
+            "files": [self.file.to_json()],
             "split": benchmark.split,
+            "rule": benchmark.rule,
             "metrics": self.metrics(),
             "groups": {
                 kind: {name: {m: t.to_json() for m, t in found.items()} for name, found in groups.items()}
@@ -144,6 +157,7 @@ class Result:
             "media": [str(file) for file in (*record.videos, *record.images)],
             "answer": unwrap_answer(record.answer),
             "groups": one.groups,
+            **({"rotation_of": one.rotation_of} if QUESTION in one.sample.facts else {}),
         }
 
 
@@ -164,22 +178,33 @@ def result_of(
 def _values(answer: ScoredAnswer) -> dict[str, Any]:
     readings = answer.readings
     extracted = answer.answer.text if readings is None else readings.standard.answer
-    return {
+    found = {
         "response": answer.line.response,
         "extracted": extracted,
         "decided_by": answer.decided_by,
-        "values": {
-            metric: {
-                form: None
-                if (share := getattr(forms, form)) is None
-                else float(table.value_of(metric)(np.array(share)))
-                for form in FORMS
-            }
-            for metric, forms in answer.measured.items()
-        },
+        "values": {metric: _of_forms(metric, forms, _value) for metric, forms in answer.measured.items()},
         "failed": None,
         "tokens": answer.line.tokens,
     }
+    pooled = {
+        metric: _of_forms(metric, forms, lambda _, share: share)
+        for metric, forms in answer.measured.items()
+        if any(share is not None and share[1:] != (1.0,) for share in forms)
+    }
+    if pooled:
+        found["shares"] = pooled
+    if answer.answer.masks:
+        masks = {name: dict(rle) for name, rle in answer.answer.masks.items()}
+        found["masks"] = masks[IMAGE] if list(masks) == [IMAGE] else masks
+    return found
+
+
+def _of_forms(metric: str, forms: Forms, say: Callable[[str, Share], Any]) -> dict[str, Any]:
+    return {form: None if (share := getattr(forms, form)) is None else say(metric, share) for form in FORMS}
+
+
+def _value(metric: str, share: Share) -> float:
+    return float(table.value_of(metric)(np.array(share)))
 
 
 def _failed(reason: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 from onethinker_jax.data_pipeline.records.record import task_of
 from onethinker_jax.data_pipeline.sources.sample import Sample
@@ -14,7 +15,8 @@ from onethinker_jax.evaluate.metrics import table
 from onethinker_jax.evaluate.metrics.accuracy import Readings, needs_judge, read
 from onethinker_jax.evaluate.metrics.answer import Answer, Rle
 from onethinker_jax.evaluate.metrics.judged import judge_answers
-from onethinker_jax.evaluate.metrics.shares import Measured
+from onethinker_jax.evaluate.metrics.shares import Measured, Share, mean_share
+from onethinker_jax.evaluate.results.clusters import QUESTION
 from onethinker_jax.evaluate.results.line_masks import masks_of
 from onethinker_jax.evaluate.results.lines import Line, PredictionError, Problem
 from onethinker_jax.rewards.answers import extract_answer, parse_structured
@@ -75,16 +77,28 @@ class ScoredProblem:
         """What results are also given by; always with the task."""
         return {"task": str(self.task), **self.sample.groups}
 
-    def share(self, metric: str, form: str) -> tuple[float, ...] | None:
-        """The mean of the answers' shares; None where no answer has one. An answer left out adds nothing."""
-        found = [
+    @property
+    def rotation_of(self) -> Any:
+        """The question that it is a rotation of; itself where it is none."""
+        record = self.sample.record
+        return self.sample.facts.get(QUESTION, record.problem_id)
+
+    @property
+    def video(self) -> str:
+        """The first video of its record; "" where it has none."""
+        return str(next(iter(self.sample.record.videos), ""))
+
+    def shares(self, metric: str, form: str) -> list[Share]:
+        """What each answer adds to a form of a metric, those left out of the form aside."""
+        return [
             share
             for one in self.answers
             if metric in one.measured and (share := getattr(one.measured[metric], form)) is not None
         ]
-        if not found:
-            return None
-        return tuple(sum(column) / len(self.answers) for column in zip(*found, strict=True))
+
+    def share(self, metric: str, form: str) -> Share | None:
+        """The mean of the answers' shares; None where no answer has one. An answer left out adds nothing."""
+        return mean_share(self.shares(metric, form), len(self.answers))
 
 
 def score(

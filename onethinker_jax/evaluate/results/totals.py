@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ from onethinker_jax.evaluate.benchmarks.types import Rule
 from onethinker_jax.evaluate.metrics import table
 from onethinker_jax.evaluate.metrics.accuracy import METRIC as ACCURACY
 from onethinker_jax.evaluate.metrics.shares import FORMS, Value, ratio
+from onethinker_jax.evaluate.results.clusters import is_circular, questions, rows_of
 from onethinker_jax.evaluate.results.intervals import RESAMPLES, bootstrap
 from onethinker_jax.evaluate.results.repeated import best_of, majority, pass_at
 from onethinker_jax.evaluate.results.scored import ScoredProblem
@@ -22,11 +21,6 @@ from onethinker_jax.evaluate.results.scored import ScoredProblem
 PASS_AT_ALL, MAJORITY = "pass@k", "majority"
 GROUP_RESAMPLES = 1_000
 """Of the interval of a group: there may be hundreds of groups."""
-
-META_TASK, SUBTASK = "l2-category", "category"
-"""The groups that a mean of means is taken over."""
-QUESTION = "g_index"
-"""The fact that says which question a row is a rotation of."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +65,9 @@ def totals(
     for metric in metrics:
         having = [one for one in scored if metric in METRICS[one.task]]
         failed = sum(all(one.share(metric, form) is None for form in FORMS) for one in having)
-        shares = {form: _shares(having, metric, form) for form in FORMS}
-        if rule == "circular" and metric == ACCURACY:
-            shares["standard"], failed = _circular(having)
-        elif rule in _PLACES:
-            shares["standard"] = _mean_of_means(having, metric, _PLACES[rule])
+        shares = {form: rows_of(having, metric, form, rule) for form in FORMS}
+        if is_circular(metric, rule):
+            failed = len(questions(having)) - len(shares["standard"])
         found[metric] = total(shares, table.value_of(metric), failed=failed, seed=seed, resamples=resamples)
     if ACCURACY in found and any(len(one.problem.lines) > 1 for one in scored):
         having = [one for one in scored if ACCURACY in METRICS[one.task]]
@@ -107,71 +99,9 @@ def grouped(
     }
 
 
-def _shares(scored: Sequence[ScoredProblem], metric: str, form: str) -> np.ndarray:
-    """The shares of the problems that have one, averaged over their answers: float [N, K]."""
-    rows = [share for one in scored if (share := one.share(metric, form)) is not None]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(rows[0]) if rows else 2)
-
-
 def _accuracies(one: ScoredProblem, form: str) -> list[float]:
     """The accuracy of each answer."""
-    shares = [getattr(answer.measured[ACCURACY], form) for answer in one.answers]
-    return [share[0] for share in shares if share is not None]
-
-
-def _circular(scored: Sequence[ScoredProblem]) -> tuple[np.ndarray, int]:
-    """A question is right where all its rotations are; how many failed, since one of theirs is not scored."""
-    questions: dict[Any, list[ScoredProblem]] = {}
-    for one in scored:
-        key = one.sample.facts.get(QUESTION, one.sample.record.problem_id)
-        questions.setdefault(key, []).append(one)
-    rows, failed = [], 0
-    for rotations in questions.values():
-        values = [_accuracies(one, "standard") for one in rotations]
-        samples = min(map(len, values))
-        if samples:
-            rows.append((sum(min(of_sample) for of_sample in zip(*values, strict=False)) / samples, 1.0))
-        else:
-            failed += 1
-    return np.array(rows, dtype=np.float64).reshape(-1, 2), failed
-
-
-Place = tuple[str, ...]
-"""The groups that a problem is in, the widest first."""
-
-
-def _subtask(one: ScoredProblem) -> Place:
-    groups = one.sample.groups
-    return groups.get(META_TASK, ""), groups.get(SUBTASK, "")
-
-
-def _video(one: ScoredProblem) -> Place:
-    record = one.sample.record
-    return (str(next(iter(record.videos), "")),)
-
-
-_PLACES: dict[Rule, Callable[[ScoredProblem], Place]] = {
-    "mean of means": _subtask,
-    "mean of videos": _video,
-}
-
-
-def _mean_of_means(
-    scored: Sequence[ScoredProblem], metric: str, place_of: Callable[[ScoredProblem], Place]
-) -> np.ndarray:
-    """Shares whose weights make their ratio the mean over the widest groups of the means over those in them."""
-    pairs = [(one, share) for one in scored if (share := one.share(metric, "standard")) is not None]
-    places = [place_of(one) for one, _ in pairs]
-    depth = len(places[0]) if places else 0
-    within = [
-        Counter(parts[:level] for parts in {place[: level + 1] for place in places}) for level in range(depth)
-    ]
-    sizes = Counter(places)
-    rows = []
-    for (_, share), place in zip(pairs, places, strict=True):
-        parts = sizes[place] * math.prod(within[level][place[:level]] for level in range(depth))
-        rows.append(tuple(number / parts for number in share))
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(rows[0]) if rows else 2)
+    return [share[0] for share in one.shares(ACCURACY, form)]
 
 
 def _repeated(scored: Sequence[ScoredProblem]) -> Iterable[tuple[str, dict[str, np.ndarray], int]]:
