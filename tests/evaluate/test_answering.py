@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,6 @@ from flax import nnx
 
 from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.data_pipeline.processor.processor import Processor
-from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
-from onethinker_jax.data_pipeline.records.record import read_records
-from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.evaluate import __main__ as evaluate
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
@@ -23,9 +18,7 @@ from onethinker_jax.rewards.client.client import RewardUnavailable
 from onethinker_jax.rewards.client.server_process import start_server
 from onethinker_jax.scoring import Scorer
 from tests.data_pipeline.making import rl_row, write_image, write_rows, write_tokenizer
-from tests.places import ROOT
 from tests.train import making
-from tests.waiting import HANG_S
 
 COUNT = 6
 
@@ -312,72 +305,6 @@ def test_settings_that_cannot_be(
     assert evaluate.main([str(model)]) == 2 and "BENCHMARK" in capsys.readouterr().err
     assert answer("--mesh.data", "99") == 1 and "needs 99 devices" in capsys.readouterr().err
     assert answer("--limit", "2") == 0 and "2 records of" in caplog.text
-
-
-PEAK = """
-import resource, sys
-from onethinker_jax.evaluate import __main__ as evaluate
-status = evaluate.main(sys.argv[1:])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-sys.exit(status)
-"""
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_records(
-    model: Path, sidecar: str, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    """Four times the videos of the Shapes world in the same memory; all prompts at once would be 48 more."""
-    world = build_shapes_world(tmp_path / "world", seed=1, train_rl=1, train_sft=1, heldout=60, processes=1)
-    videos = [row for row in json.loads(world.eval_json.read_text()) if row["data_type"] == "video"]
-    flags = [
-        "--sidecar.addresses",
-        sidecar,
-        "--sidecar.score-workers",
-        0,
-        "--max-new-tokens",
-        2,
-        "--prompt-slots",
-        1,
-        "--mesh.data",
-        1,
-    ]
-    flags += [
-        "--video-fps",
-        8,
-        "--video-max-frames",
-        32,
-        "--video-min-pixels",
-        131_072,
-        "--video-max-pixels",
-        131_072,
-    ]
-    flags += ["--prompt-tokens", 4096, "--prompt-patches", 12_288, "--prompt-buckets", 1]
-    flags += ["--prompts-ahead", 4]
-    sizes = {
-        "video_fps": 8.0,
-        "video_max_frames": 32,
-        "video_min_pixels": 131_072,
-        "video_max_pixels": 131_072,
-    }
-    processor = Processor.from_pretrained(model, MediaBounds(**sizes))  # type: ignore[arg-type]
-    peaks = {}
-    for count in (16, 64):
-        file = tmp_path / "world" / f"{count}.json"
-        chosen = [{**videos[number % 16], "problem_id": number} for number in range(count)]
-        file.write_text(json.dumps(chosen))
-        command = [sys.executable, "-c", PEAK, model, file, "--out", tmp_path / str(count), *flags]
-        done = subprocess.run(
-            [*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=HANG_S, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        peaks[count] = int(re.findall(r"peak (\d+)", done.stdout)[0])  # MiB
-    bytes_a_prompt = (
-        sum(processor.prompt(record).nbytes for record in read_records(tmp_path / "world" / "16.json")) / 16
-    )
-    record_property("peaks_mib", peaks)
-    record_property("prompt_mib", bytes_a_prompt / 2**20)
-    assert peaks[64] - peaks[16] < 0.25 * 48 * bytes_a_prompt / 2**20, (peaks, bytes_a_prompt)
 
 
 def test_a_reward_of_ones_own(
