@@ -1,13 +1,18 @@
-"""Made-up data of every benchmark of questions and captions, where `--data` is looked into."""
+"""Made-up data of every benchmark, where `--data` is looked into."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+from onethinker_jax.data_pipeline.sources.table import LAYOUTS
+from onethinker_jax.data_pipeline.sources.training_set.record_rows import RecordRows
+from onethinker_jax.evaluate.benchmarks.table import TABLE
 from tests.data_pipeline.sources import making, making_videos
 from tests.data_pipeline.sources.making import choice_row, write_tsv
 
 
 def write_questions(data: Path) -> Path:
-    """A few rows of each of the 18, in the files that the table of benchmarks names."""
+    """A few rows of each of the 18 of questions and captions, in the files that the table of benchmarks names."""
     making.mmmu(data / "MMMU_DEV_VAL.tsv")
     making.mathvista(data / "MathVista_MINI.tsv")
     making.mathverse(data / "MathVerse_MINIV.tsv")
@@ -28,3 +33,29 @@ def write_questions(data: Path) -> Path:
     making_videos.videomathqa(data / "VideoMathQA")
     making_videos.video_mmlu(data / "Video-MMLU")
     return data
+
+
+def write_own_files(originals: Path, data: Path) -> list[str]:
+    """The questions of benchmarks that OneThinker published files of, as such files; returns the names."""
+    data.mkdir()
+    names = []
+    for benchmark in TABLE.values():
+        own, *others = benchmark.files
+        if own.layout != "onethinker":
+            continue
+        original = next(file for file in others if (originals / file.path).exists())
+        root = originals / original.media if original.media else None
+        samples = LAYOUTS[original.layout](originals / original.path, split=benchmark.split, media_root=root)
+        rows = RecordRows(data / own.path)
+        (data / own.path).write_text(json.dumps([_own_row(rows.row(one.record)) for one in samples]))
+        names.append(benchmark.name)
+    return names
+
+
+def _own_row(row: dict[str, Any]) -> dict[str, Any]:
+    """With the keys of OneThinker's files of evaluation."""
+    media = [*row.pop("videos", []), *row.pop("images", [])]
+    row["path"], row["solution"] = media[0], row.pop("answer")
+    if media[1:]:
+        (row["additional_path"],) = media[1:]
+    return row
