@@ -169,6 +169,10 @@ def flags_of(settings: type[T], *, default: T | None = None) -> list[str]:
     return re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", _flag_lines(said.getvalue()))
 
 
+_OF_SEVERAL_TYPES = re.compile(r"(--\S+): no type matching (\S+) could be instantiated from \[(.*?)\]\. ")
+"""How tyro says that a value has none of the types that its flag takes; each type's own error follows."""
+
+
 def _flag_lines(text: str) -> str:
     """The lines of a help text that begin with a flag."""
     lines = (line.strip(_BORDER) for line in _COLOUR.sub("", text).splitlines())
@@ -188,4 +192,7 @@ def _one_line(box: str) -> str:
     section = re.match(r"(\S+): (?=\S)", message)
     if section and message[section.end() :].startswith(f"{section[1]}."):
         message = message[section.end() :]  # a setting's own message names its section
+    if union := _OF_SEVERAL_TYPES.match(message):
+        flag, types, values = union.groups()
+        message = f"{flag}: {values} must be {re.sub('[{}]', '', types).replace('|', ' or ')}"
     return message or "the command line cannot be parsed; see --help"

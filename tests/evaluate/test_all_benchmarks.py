@@ -70,7 +70,9 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluated(model: Path, originals: Path, sidecar: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+def evaluated(
+    model: Path, originals: Path, sidecar: str, tmp_path_factory: pytest.TempPathFactory
+) -> Evaluated:
     """All benchmarks, from the files of their publishers."""
     out = tmp_path_factory.mktemp("out")
     words = [str(model), *NAMES, "--data", str(originals), "--out", str(out), *flags(sidecar)]
@@ -83,7 +85,15 @@ def own(model: Path, originals: Path, sidecar: str, tmp_path_factory: pytest.Tem
     """Those that OneThinker published files of, from such files, in the other order."""
     folder = tmp_path_factory.mktemp("own")
     names = write_own_files(originals, folder / "data")[::-1]
-    words = [str(model), *names, "--data", str(folder / "data"), "--out", str(folder / "out"), *flags(sidecar)]
+    words = [
+        str(model),
+        *names,
+        "--data",
+        str(folder / "data"),
+        "--out",
+        str(folder / "out"),
+        *flags(sidecar),
+    ]
     assert evaluate.main(words) == 0
     return Evaluated(folder / "data", folder / "out", names)
 

@@ -157,7 +157,7 @@ def test_the_first_preset_is_the_default() -> None:
         (
             "onethinker_jax.evaluate",
             ["model", "file.json", "--prompt-slots", "x"],
-            "--prompt-slots: invalid literal",
+            "--prompt-slots: 'x' must be None or INT",
         ),
     ],
 )
@@ -173,7 +173,10 @@ def test_a_folder_that_is_not_there(name: str, tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     more = ["--out", tmp_path / "out"] if name.endswith("export") else [tmp_path / "none.json"]
     result = running.module(name, missing, *more)
-    assert (result.returncode, result.stdout) == (1, "")
+    said = (
+        f"reading {tmp_path / 'none.json'}; answers go to evaluation\n" if name.endswith("evaluate") else ""
+    )
+    assert (result.returncode, result.stdout) == (1, said)
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ") and str(tmp_path) in line
     assert not list(tmp_path.iterdir())

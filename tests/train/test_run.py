@@ -160,6 +160,10 @@ def test_export_of_the_newest_checkpoint(finished: Run, tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
 
 
+def rows_of(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def test_evaluation_of_the_exported_model(finished: Run, tmp_path: Path) -> None:
     """The stand-alone evaluation gives what the run itself wrote of its last model."""
     sampler = CONFIG.evaluation.sampler
@@ -169,11 +173,14 @@ def test_evaluation_of_the_exported_model(finished: Run, tmp_path: Path) -> None
     file = finished.directory / "data" / "eval_shapes.json"
     result = running.module("onethinker_jax.evaluate", finished.directory / "model", file, *flags)
     assert result.returncode == 0, result.stderr
-    ours = (tmp_path / "results" / "predictions.jsonl").read_text()
-    assert ours == (finished.directory / "heldout" / "rl.jsonl").read_text()
+    ours = rows_of(tmp_path / "results" / "predictions.jsonl")
+    runs = rows_of(finished.directory / "heldout" / "rl.jsonl")
+    assert [{name: row[name] for name in runs[0]} for row in ours] == runs
     assert "all tasks" in result.stdout
-    means = json.loads((tmp_path / "results" / "metrics.json").read_text())
-    assert means[-1]["records"] == CONFIG.data.shapes_heldout
+    metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert list(metrics) == ["eval_shapes"]
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert results["benchmarks"]["eval_shapes"]["rows"] == CONFIG.data.shapes_heldout
 
 
 def test_a_finished_run_says_so(finished: Run) -> None:

@@ -68,12 +68,12 @@ def _said(monkeypatch: pytest.MonkeyPatch, processor: Processor) -> None:
             pass
 
         def __call__(
-            self, params: Any, prompts: Any, *, samples: int, **_: Any
+            self, params: Any, prompts: Any, *, group_size: int, **_: Any
         ) -> Iterator[list[Completion]]:
             zeros = np.zeros(len(ids), np.float32)
             for number, _size in enumerate(prompts.sizes):
                 prompts.stack([number], 128, 128)  # from here on the sampler keeps nothing of the prompt
-                yield [Completion(number, sample, ids, zeros, zeros, "stop") for sample in range(samples)]
+                yield [Completion(number, sample, ids, zeros, zeros, "stop") for sample in range(group_size)]
 
     monkeypatch.setattr(responses, "ContinuousBatching", Scripted)
     monkeypatch.setattr(Sampler, "decoding_params", lambda self, params: params)

@@ -42,29 +42,37 @@ class BinaryCell:
     def spans(self, *, check: bool = True) -> list[Span]:
         """Where its texts lie: itself, or the items of the list that it is.
 
-        Raises ValueError: one is empty or, with `check`, is no base64.
+        Raises CellError: one is empty or, with `check`, is no base64.
         """
         if not (self.content.startswith(b"[") and self.content.endswith(b"]")):
             return [self._span(0, len(self.content), check)]
         found = [self._span(item.start(1), item.end(1), check) for item in _ITEM.finditer(self.content)]
         if not found:
-            raise ValueError("is a list without an item")
+            raise CellError("is a list without an item")
         return found
 
     def _span(self, start: int, end: int, check: bool) -> Span:
         if start == end:
-            raise ValueError("holds an empty text")
+            raise CellError("holds an empty text")
         if check:
             decoded(self.content[start:end])
         return Span(self.offset + start, end - start)
 
 
+class CellError(ValueError):
+    """What is wrong with a cell; `of_row` goes on with what is its row's alone."""
+
+    def __init__(self, what: str, of_row: str = ""):
+        super().__init__(what + of_row)
+        self.what, self.of_row = what, of_row
+
+
 def decoded(text: bytes) -> bytes:
-    """What a base64 text stands for, line ends in it allowed. Raises ValueError: it is cut or is no base64."""
+    """What a base64 text stands for, line ends in it allowed. Raises CellError: it is cut or is no base64."""
     try:
         return binascii.a2b_base64(text.translate(None, _SPACE), strict_mode=True)
     except binascii.Error as error:
-        raise ValueError(f"is no whole base64 text ({error}, {len(text):,} characters)") from None
+        raise CellError("is no whole base64 text", f" ({error}, {len(text):,} characters)") from None
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class TsvImage:
             text = file.read(self.span.length)
         try:
             return io.BytesIO(decoded(text))
-        except ValueError as error:
+        except CellError as error:
             raise OSError(f"{self}: {error}") from None
 
 

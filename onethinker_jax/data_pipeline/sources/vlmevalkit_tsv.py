@@ -37,7 +37,7 @@ from onethinker_jax.data_pipeline.sources.rows import (
     samples_of,
 )
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.tsv import BinaryCell, Span, TsvImage, TsvTable
+from onethinker_jax.data_pipeline.sources.tsv import BinaryCell, CellError, Span, TsvImage, TsvTable
 
 GROUPS = (
     "split",
@@ -171,9 +171,8 @@ class _Reader:
         if len(cell.content) > REFERENCE_CHARS:
             try:
                 found = row.number, cell.spans(check=row.check_media)
-            except ValueError as error:
-                what, _, of_row = str(error).partition(" (")
-                raise row.error("image", what, f" ({of_row}" if of_row else "") from None
+            except CellError as error:
+                raise row.error("image", error.what, error.of_row) from None
             self.pictures[index] = found
         else:
             found = self._referred(row, cell.content.decode("utf-8", "backslashreplace").strip())
