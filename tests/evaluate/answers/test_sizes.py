@@ -57,12 +57,13 @@ def test_settings_are_fitted(
 ) -> None:
     measured = lengths_of(read_records(file), processor, tmp_path / "out")
     tokens, patches = (int(most) for most in measured.lengths.max(0))
+    caplog.set_level(logging.INFO, "onethinker_jax")
+    caplog.clear()
     fit = fitted(SamplerSettings(prompt_buckets=3), measured, shards=1)
     assert (fit.prompt_slots, fit.prompt_tokens, fit.prompt_patches) == (3, padded(tokens), padded(patches))
     assert fitted(SamplerSettings(), measured, shards=8).prompt_slots == 8
     assert fitted(SamplerSettings(prompt_slots=2), measured, shards=2).prompt_slots == 2
     assert not caplog.messages
-    caplog.set_level(logging.INFO, "onethinker_jax")
     few = int(measured.lengths[:2, 1].max())
     small = fitted(SamplerSettings(prompt_patches=few), measured, shards=1)
     assert (small.prompt_slots, small.prompt_patches) == (2, few)
