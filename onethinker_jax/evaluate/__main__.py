@@ -32,6 +32,8 @@ def run(arguments: Arguments) -> int:
     command_line.show_log(logging.StreamHandler(sys.stdout), level=logging.INFO)
     logger.info("reading %s; answers go to %s", ", ".join(arguments.benchmarks), arguments.out)
     interrupts = Interrupts()
+    if arguments.restart:
+        interrupts.again = "the same command without --restart"
     with heard(interrupts):
         try:
             from onethinker_jax.evaluate.run import run as evaluate

@@ -22,10 +22,12 @@ class Interrupts:
     def __init__(self) -> None:
         self.kept: Callable[[], str] = lambda: "no answer is kept"
         """How many answers are kept, and where."""
+        self.again = "the same command"
+        """What goes on."""
 
     def said(self) -> str:
         """The line's end, after "stopped; "."""
-        return f"{self.kept()}; the same command goes on"
+        return f"{self.kept()}; {self.again} goes on"
 
 
 @contextmanager

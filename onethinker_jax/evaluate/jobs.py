@@ -44,8 +44,10 @@ class Job:
         return [sample.record for sample in self.samples]
 
 
-def read_jobs(arguments: Arguments) -> list[Job]:
+def read_jobs(arguments: Arguments, *, leads: bool = True) -> list[Job]:
     """The benchmarks that are asked for, in the order of the command line.
+
+    The process that `leads` lists in the folders what is left out.
 
     Raises BenchmarkError, UsageError where two have one name, SourceError or RecordError naming a malformed row.
     """
@@ -60,8 +62,10 @@ def read_jobs(arguments: Arguments) -> list[Job]:
         if root is None and file.media and arguments.data is not None:
             root = arguments.data / file.media
         skipped = folder / SKIPPED
-        skipped.unlink(missing_ok=True)
-        bad = BadRecords("skip" if arguments.on_bad_record == "skip" else "raise", skipped)
+        if leads:
+            skipped.unlink(missing_ok=True)
+        policy = "skip" if arguments.on_bad_record == "skip" else "raise"
+        bad = BadRecords(policy, skipped if leads else None)
         samples = LAYOUTS[file.layout](path, split=benchmark.split, media_root=root, bad=bad)
         chosen = list(islice(samples, arguments.limit))
         if not chosen:

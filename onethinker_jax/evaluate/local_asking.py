@@ -92,14 +92,16 @@ class LocalAsking:
             stride=processes.count,
             lazy=True,
         )
+        chosen_from = -(-arguments.prompts_ahead // 2)
         return LocalModel(
             sampler,
             params,
-            arguments.seed,
-            self.together,
-            arguments.prompts_ahead,
-            self.tries,
-            self.settings,
+            seed=arguments.seed,
+            together=self.together,
+            prompts_ahead=chosen_from,
+            read_ahead=arguments.prompts_ahead - chosen_from,
+            tries=self.tries,
+            settings=self.settings,
         )
 
 

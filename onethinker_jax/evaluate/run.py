@@ -64,9 +64,7 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
     Whatever ends it, the answers so far are in the folder, and the same command goes on.
     """
     processes = join_processes(arguments.hosts)
-    jobs = read_jobs(arguments)
-    for job in jobs:
-        check_reward(arguments.reward, job.records)
+    jobs = processes.all_do(lambda: _read(arguments, processes))
     machine = Machine(arguments)
     works = [_begin(job, machine, arguments, processes) for job in jobs]
     again = arguments.retry_failed
@@ -89,6 +87,13 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
             write_rewards(work.folder.path, whole.rows())
         _write_results(works, arguments)
     return _end(arguments, wholes)
+
+
+def _read(arguments: Arguments, processes: Processes) -> list[Job]:
+    jobs = read_jobs(arguments, leads=processes.leads)
+    for job in jobs:
+        check_reward(arguments.reward, job.records)
+    return jobs
 
 
 def _begin(job: Job, machine: Machine, arguments: Arguments, processes: Processes) -> _Work:

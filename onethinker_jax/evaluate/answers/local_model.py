@@ -28,18 +28,25 @@ Prompt = Example | Failed
 
 @contextmanager
 def read_prompts(
-    records: Sequence[Record], make: Callable[[Record], Example], *, workers: int, tries: Tries
+    records: Sequence[Record],
+    make: Callable[[Record], Example],
+    *,
+    workers: int,
+    tries: Tries,
+    ahead: int = 0,
 ) -> Iterator[Iterator[Prompt]]:
-    """The records' prompts in order, made by threads a few ahead; or why one cannot be made.
+    """The records' prompts in order, made by threads ahead of demand; or why one cannot be made.
 
-    `workers`: processes that decode media; as many prompts are made at once. With `tries.end`, and where `make`
-    raises what concerns all, the error is raised at the record's turn.
+    `workers`: processes that decode media; as many prompts are made at once, and so many or `ahead` are kept. With
+    `tries.end`, and where `make` raises what concerns all, the error is raised at the record's turn.
     """
     threads = max(workers, 1)
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="prompts") as pool,
         closing(
-            in_order(pool, lambda record: tries.of(record, lambda: make(record)), records, threads)
+            in_order(
+                pool, lambda record: tries.of(record, lambda: make(record)), records, max(threads, ahead)
+            )
         ) as made,
     ):
         yield (prompt for _, prompt in made)
@@ -54,6 +61,9 @@ class LocalModel:
     seed: int = 0
     together: int | None = None
     prompts_ahead: int = PROMPTS_AHEAD
+    """Prompts of a group that the sampler chooses the largest from."""
+    read_ahead: int = 0
+    """Prompts that are read beyond those, of the next group too, while the sampler finishes one."""
     tries: Tries = ONCE
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -66,7 +76,11 @@ class LocalModel:
         with (
             jax.set_mesh(self.sampler.mesh),
             read_prompts(
-                records, self.sampler.prompt, workers=self.sampler.processor.media.workers, tries=self.tries
+                records,
+                self.sampler.prompt,
+                workers=self.sampler.processor.media.workers,
+                tries=self.tries,
+                ahead=self.read_ahead,
             ) as prompts,
         ):
             for group in _groups(questions, self.together):
