@@ -270,6 +270,9 @@ def test_other_settings_are_refused(
     assert answer("--restart") == 0
     (tmp_path / "out" / "settings.json").unlink()
     assert answer() == 1 and "has answers without settings.json" in capsys.readouterr().err
+    (tmp_path / "out" / "settings.json").write_text('{"seed": 1}')
+    (tmp_path / "out" / "predictions.jsonl").write_text("")  # begun, and ended before the first answer
+    assert answer() == 0
 
 
 def test_several_samples_and_several_benchmarks(

@@ -48,7 +48,8 @@ class Folder:
             if restart:
                 for old in (*self.path.glob("predictions*.jsonl"), self.path / NAME):
                     old.unlink(missing_ok=True)
-            check_settings(self.path, settings, answers=any(self.path.glob("predictions*.jsonl")))
+            if any(file.stat().st_size for file in self.path.glob("predictions*.jsonl")):
+                check_settings(self.path, settings)
             write_settings(self.path, settings)
 
         self.processes.first_does(prepare)

@@ -20,16 +20,11 @@ DIGESTS = {
 RESTART = "give what it was, another --out, or --restart to begin anew"
 
 
-def check_settings(folder: Path, settings: Mapping[str, Any], *, answers: bool) -> None:
-    """Compares the settings with those in the folder.
-
-    `answers`: whether there are answers in it. Raises JournalError naming the first setting that differs.
-    """
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Compares the settings with those of the answers in the folder. Raises JournalError naming what differs first."""
     path = folder / NAME
     if not path.is_file():
-        if answers:
-            raise JournalError(f"{folder}: has answers without {NAME}, nobody knows of what: {RESTART}")
-        return
+        raise JournalError(f"{folder}: has answers without {NAME}, nobody knows of what: {RESTART}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
