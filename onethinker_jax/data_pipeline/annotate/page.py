@@ -4,7 +4,7 @@ One HTML file that needs nothing else. Examples show the true answer in green an
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -16,19 +16,18 @@ from onethinker_jax.data_pipeline.annotate.report import (
     dropped_text,
     good_ones,
 )
-from onethinker_jax.data_pipeline.drawing.draw import annotations_at, data_uri, draw
 from onethinker_jax.data_pipeline.drawing.html_file import facts_html, write_html
-from onethinker_jax.data_pipeline.drawing.views import View, timeline_html, view_record
+from onethinker_jax.data_pipeline.drawing.media_html import media_html
+from onethinker_jax.data_pipeline.drawing.views import view_record
 from onethinker_jax.data_pipeline.media.decoding import MediaError
 from onethinker_jax.rewards.answers import (
-    StructuredAnswer,
     extract_answer,
     extract_thinking,
     parse_structured,
     unwrap_answer,
 )
 
-_IMAGE_WIDTH, _FRAME_WIDTH = 384, 216  # pixels
+_FRAME_WIDTH = 216  # pixels
 _SHOWN_CHARACTERS = 1500
 _DROPPED_EXAMPLES = 2  # of a task
 _STYLE = """
@@ -157,7 +156,7 @@ def _card(example: Judged) -> str:
     predicted = parse_structured(answer, record.problem_type, record.data_type)
     try:
         view = view_record(record, predicted)
-        media, question = _media(view, predicted), view.question
+        media, question = media_html(view, predicted, frame_width=_FRAME_WIDTH), view.question
     except MediaError as error:
         media, question = f'<p class="none">{escape(str(error))}</p>', record.problem
     tag = f'<span class="tag{"" if example.reason else " kept"}">{escape(example.reason or "kept")}</span>'
@@ -186,22 +185,3 @@ def _card(example: Judged) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1].rstrip() + "…"
-
-
-def _media(view: View, predicted: StructuredAnswer | None) -> str:
-    times: Sequence[float | None] = view.times if view.times is not None else [None] * len(view.frames)
-    width = _IMAGE_WIDTH if view.times is None else _FRAME_WIDTH
-    pictures = []
-    for frame, time in zip(view.frames, times, strict=True):
-        mask = view.masks.near(time) if view.masks else None
-        truth = annotations_at(view.annotations, time, view.times or (), mask)
-        teacher = annotations_at(predicted, time, view.times or ())
-        pictures.append(f'<img alt="" src="{data_uri(draw(frame, truth, teacher, width))}">')
-    if view.times is None:
-        return "".join(pictures)
-    cells = "".join(
-        f"<figure>{picture}<figcaption>{time:.1f} s</figcaption></figure>"
-        for picture, time in zip(pictures, view.times, strict=True)
-    )
-    timeline = timeline_html(view.duration, {"true": view.annotations, "predicted": predicted})
-    return f'<div class="film">{cells}</div>{timeline}'

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.drawing.draw import Annotations, annotations_at, data_uri, draw
 from onethinker_jax.data_pipeline.drawing.html_file import facts_html, write_html
-from onethinker_jax.data_pipeline.drawing.views import View, timeline_html
+from onethinker_jax.data_pipeline.drawing.media_html import media_html
+from onethinker_jax.data_pipeline.drawing.views import View
 from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.rewards.answers import unwrap_answer
 
-_IMAGE_WIDTH, _FRAME_WIDTH = 384, 240  # pixels
 _STYLE = """
 .counts { max-width: 620px; } .counts td:first-child { white-space: normal; }
 .counts .bar { display: block; height: 6px; border-radius: 3px; background: var(--faint); }
@@ -62,7 +61,7 @@ def write_corpus_page(
 
 
 def _card(record: Record, view: View | str) -> str:
-    media = f'<p class="none">{escape(view)}</p>' if isinstance(view, str) else _media(view)
+    media = f'<p class="none">{escape(view)}</p>' if isinstance(view, str) else media_html(view)
     question = record.problem if isinstance(view, str) else view.question
     options = "".join(f"<li>{escape(option)}</li>" for option in record.options)
     turn = record.messages[-1]["content"] if record.messages else unwrap_answer(record.answer)
@@ -75,21 +74,3 @@ def _card(record: Record, view: View | str) -> str:
         f'<dd class="mono">{escape(turn[:2000])}</dd></dl>'
         f'<p class="about">{escape(about)}</p></div></article>'
     )
-
-
-def _media(view: View) -> str:
-    if view.times is None:
-        pictures = (_picture(view, index, None, _IMAGE_WIDTH) for index in range(len(view.frames)))
-        return "".join(f'<img alt="image" src="{uri}">' for uri in pictures)
-    cells = "".join(
-        f'<figure><img alt="frame" src="{_picture(view, index, time, _FRAME_WIDTH)}">'
-        f"<figcaption>{time:.1f} s</figcaption></figure>"
-        for index, time in enumerate(view.times)
-    )
-    return f'<div class="film">{cells}</div>{timeline_html(view.duration, {"true": view.annotations})}'
-
-
-def _picture(view: View, index: int, time: float | None, width: int) -> str:
-    mask = view.masks.near(time) if view.masks else None
-    truth = annotations_at(view.annotations, time, view.times or (), mask)
-    return data_uri(draw(view.frames[index], truth, Annotations(), width))

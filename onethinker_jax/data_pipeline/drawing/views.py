@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.data_pipeline.records.conversation import words_of
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.rewards.answers import StructuredAnswer, parse_structured, unwrap_answer
@@ -50,23 +51,25 @@ def view_record(
     fps: float = 2.0,
     max_frames: int = 128,
     media: MediaReader | None = None,
+    bounds: PixelBounds | None = None,
 ) -> View:
     """Loads a record's media: all images, or at most `MAX_FRAMES` frames of the first video.
 
     Frames are those of the seconds and key times that the true answer, or one of the others, names, out of at
-    most `max_frames` sampled at `fps`. `media` reads them; by default this process does.
+    most `max_frames` sampled at `fps`. `media` reads them, in the size that `bounds` allow; by default this process
+    does, in the file's own size.
 
     Raises MediaError when an image or video cannot be read.
     """
     media = media or MediaReader()
     annotations = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
     if record.videos:
-        video = media.video(record.videos[0], None, fps=fps, max_frames=max_frames)
+        video = media.video(record.videos[0], bounds, fps=fps, max_frames=max_frames)
         shown = _frames_to_show(video.timestamps, annotations, *others)
         frames = [video.frames[i] for i in shown]
         times, duration = tuple(float(video.timestamps[i]) for i in shown), video.duration
     else:
-        frames, times, duration = [media.image(path, None) for path in record.images], None, 0.0
+        frames, times, duration = [media.image(path, bounds) for path in record.images], None, 0.0
     question = words_of(record.problem).strip()
     return View(question, frames, times, duration, annotations, _true_masks(record))
 

@@ -12,8 +12,8 @@ from html import escape
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.drawing.draw import Annotations, annotations_at, data_uri, draw
-from onethinker_jax.data_pipeline.drawing.views import Masks, timeline_html, view_record
+from onethinker_jax.data_pipeline.drawing.media_html import media_html
+from onethinker_jax.data_pipeline.drawing.views import Masks, View, view_record
 from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.rewards.answers import (
     StructuredAnswer,
@@ -196,32 +196,8 @@ def short_text(text: str, length: int) -> str:
 
 def _media(item: GalleryItem, one: StageAnswer | None) -> str:
     """The item's pictures or film with the truth and an answer on them; None: as they are."""
-
-    def picture(frame: np.ndarray, time: float | None, width: int) -> str:
-        if one is None:
-            return data_uri(draw(frame, Annotations(), Annotations(), width))
-        true_mask = item.true_masks.near(time) if item.true_masks else None
-        predicted_mask = one.masks.near(time) if one.masks else None
-        truth = annotations_at(item.true_annotations, time, item.times or (), true_mask)
-        return data_uri(
-            draw(frame, truth, annotations_at(one.annotations, time, item.times or (), predicted_mask), width)
-        )
-
-    if item.times is None:
-        return "".join(
-            f'<img alt="image {number} of record {escape(str(item.problem_id))}" '
-            f'src="{picture(frame, None, IMAGE_WIDTH)}">'
-            for number, frame in enumerate(item.frames, 1)
-        )
-    cells = "".join(
-        f'<figure><img alt="frame at {time:.1f} s" src="{picture(frame, time, FRAME_WIDTH)}">'
-        f"<figcaption>{time:.1f} s</figcaption></figure>"
-        for frame, time in zip(item.frames, item.times, strict=True)
-    )
-    length = max(item.duration, *item.times)
-    timeline = (
-        ""
-        if one is None
-        else timeline_html(length, {"true": item.true_annotations, "predicted": one.annotations})
-    )
-    return f'<div class="film">{cells}</div>{timeline}'
+    view = View(item.question, item.frames, item.times, item.duration, item.true_annotations, item.true_masks)
+    sizes = {"image_width": IMAGE_WIDTH, "frame_width": FRAME_WIDTH}
+    if one is None:
+        return media_html(view, drawn=False, **sizes)
+    return media_html(view, one.annotations, one.masks, **sizes)

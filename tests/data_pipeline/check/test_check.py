@@ -15,9 +15,9 @@ from rich.console import Console
 
 from onethinker_jax.data_pipeline.check.__main__ import CheckSettings, check, main
 from onethinker_jax.data_pipeline.check.corpus_counts import CorpusCounts
-from onethinker_jax.data_pipeline.check.corpus_page import _picture
 from onethinker_jax.data_pipeline.check.inspection import MediaFacts, inspect_media
 from onethinker_jax.data_pipeline.drawing.draw import TRUE
+from onethinker_jax.data_pipeline.drawing.media_html import media_html
 from onethinker_jax.data_pipeline.drawing.views import view_record
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
@@ -145,13 +145,14 @@ def test_a_corpus(folder: Path) -> None:
 def test_true_answers_are_drawn(folder: Path) -> None:
     rows = [row for row in good_rows() if row["problem_id"] in (1, 2, 5)]
     plain, _, box, mask = iter_records(write_rows(folder / "rl.json", rows))
-    shown = [pixels_of(_picture(view_record(record), 0, None, 384)) for record in (plain, box, mask)]
+    shown = [pixels_of(media_html(view_record(record))) for record in (plain, box, mask)]
     green = [int((np.abs(pixels.astype(int) - TRUE).max(2) < 12).sum()) for pixels in shown]
     assert green[0] < 50 and min(green[1:]) > 500
 
 
-def pixels_of(uri: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
+def pixels_of(html: str) -> np.ndarray:
+    (content,) = re.findall(r"base64,([^\"]+)", html)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
 
 
 def test_the_same_samples_every_time(folder: Path) -> None:
