@@ -1,0 +1,1 @@
+"""The page of an evaluation: tables, charts and examples in one HTML file."""
