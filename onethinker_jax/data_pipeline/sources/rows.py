@@ -105,15 +105,19 @@ class Row:
             raise self.error(column, "cannot be read as a Python or JSON value", f" ({error})") from None
 
     def media(self, column: str, *candidates: Path) -> Path:
-        """The first of the files that is there; the first if none need be. Raises SourceError naming the first."""
-        if not self.check_media:
-            return candidates[0]
+        """The first of the files that is there; the first of all if none is and none need be.
+
+        Raises SourceError naming the first.
+        """
         for file in candidates:
             try:
                 if file.is_file():
                     return file
             except OSError as error:  # a name that is too long, a folder that may not be entered
-                raise self.error(column, "cannot be looked up", f": {file} ({error.strerror})") from None
+                if self.check_media:
+                    raise self.error(column, "cannot be looked up", f": {file} ({error.strerror})") from None
+        if not self.check_media:
+            return candidates[0]
         raise self.error(column, "no such file", f" {candidates[0]}")
 
     def sample(
