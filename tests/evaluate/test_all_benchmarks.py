@@ -17,6 +17,7 @@ from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate import __main__ as evaluate
 from onethinker_jax.evaluate import score
 from onethinker_jax.evaluate.benchmarks.table import TABLE, find, md5_of
+from onethinker_jax.evaluate.benchmarks.types import Benchmark
 from onethinker_jax.rewards.client.server_process import start_server
 from tests.data_pipeline.sources.making_grounding import write_originals
 from tests.evaluate.benchmarks.making import write_own_files, write_questions
@@ -108,9 +109,11 @@ def test_every_question_of_every_benchmark_is_answered(evaluated: Evaluated, own
             assert all(row["response"] and row["tokens"] == 4 and "failed" not in row for row in found), name
 
 
-def questions_of(samples: list[Sample]) -> int:
-    """What a circular evaluation counts."""
-    return len({sample.facts.get("g_index", sample.record.problem_id) for sample in samples})
+def rows_of(benchmark: Benchmark, samples: list[Sample]) -> int:
+    """What a metric counts: questions, whose rotations are one."""
+    if benchmark.rule != "circular":
+        return len(samples)
+    return len({sample.facts["g_index"] for sample in samples})
 
 
 def test_every_benchmark_has_its_metrics(evaluated: Evaluated, own: Evaluated) -> None:
@@ -121,9 +124,8 @@ def test_every_benchmark_has_its_metrics(evaluated: Evaluated, own: Evaluated) -
             benchmark, samples = TABLE[name], one.samples(name)
             assert list(found) == list(benchmark.metrics), name
             assert set(benchmark.published) <= set(found), name
-            rows = questions_of(samples) if benchmark.rule == "circular" else len(samples)
             for metric, total in found.items():
-                assert total["n"] + total["failed"] == rows, (name, metric)
+                assert total["n"] + total["failed"] == rows_of(benchmark, samples), (name, metric)
                 assert set(total) == {"released", "standard", "low", "high", "n", "failed"}
                 numbers = [total[key] for key in ("released", "standard", "low", "high")]
                 assert all(value is None or 0 <= value <= 1 for value in numbers), (name, metric)
@@ -139,9 +141,10 @@ def test_results_say_what_was_read_and_how(evaluated: Evaluated, own: Evaluated)
         assert set(results["settings"]["answers"]) == set(one.names)
         for name, found in results["benchmarks"].items():
             benchmark, samples = TABLE[name], one.samples(name)
-            _, _, path = find(name, one.data)
+            _, read, path = find(name, one.data)
             (file,) = found["files"]
-            assert file == {"path": str(path), "md5": md5_of(path), "rows": len(samples)}
+            assert (file["path"], file["md5"]) == (str(path), md5_of(path))
+            assert (file["layout"], file["rows"]) == (read.layout, len(samples))
             assert (found["title"], found["family"], found["split"], found["rows"]) == (
                 *(benchmark.title, benchmark.family, benchmark.split),
                 len(samples),
@@ -151,9 +154,8 @@ def test_results_say_what_was_read_and_how(evaluated: Evaluated, own: Evaluated)
             assert sum(found["extraction"].values()) == pytest.approx(1)
             for kind, groups in found["groups"].items():
                 named = [sample for sample in samples if kind == "task" or kind in sample.groups]
-                if benchmark.rule != "circular":
-                    counts = [max(t["n"] + t["failed"] for t in group.values()) for group in groups.values()]
-                    assert sum(counts) == len(named), (name, kind)
+                counts = [max(t["n"] + t["failed"] for t in group.values()) for group in groups.values()]
+                assert sum(counts) == rows_of(benchmark, named), (name, kind)
 
 
 def test_every_answer_is_scored_on_a_line(evaluated: Evaluated) -> None:

@@ -16,7 +16,7 @@ def video(row: Row, column: str, *roots: Path, name: str = "", nested: bool = Tr
     name = name or row.text(column)
     names = [name] if name.endswith(_ENDINGS) else [name + ending for ending in _ENDINGS]
     candidates = [root / one for root in roots for one in names]
-    if nested and row.check_media and not any(file.is_file() for file in candidates):
+    if nested and not any(file.is_file() for file in candidates):
         patterns = [(root, f"*/{glob.escape(one)}") for root in roots for one in names]
         candidates += [file for root, pattern in patterns for file in sorted(root.glob(pattern))]
     return row.media(column, *candidates)
