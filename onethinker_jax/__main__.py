@@ -12,6 +12,7 @@ COMMANDS = {
     "train.export RUN": "a run's newest checkpoint as a Hugging Face directory",
     "evaluate MODEL FILE": "a model's answers to a benchmark file, scored by task",
     "evaluate.score PREDICTIONS BENCHMARK": "metrics of answers that are there, without a model",
+    "evaluate.onethinker_prompts REPO": "OneThinker's own wording, out of a copy of its repository",
     "demo MODEL MEDIA QUESTION": "one question about images or videos, its answer drawn; --chat asks on",
     "data_pipeline.check FILES": "are record files and their media fit for training, and what do they hold",
     "data_pipeline.sources LAYOUT PATH": "a public data set as a training file, filtered and counted",
