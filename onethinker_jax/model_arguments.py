@@ -32,6 +32,7 @@ class AnswerDefaults:
     video_fps: float = 2.0
     video_max_frames: int = 128
     video_num_frames: int | None = None
+    video_min_pixels: int = 4 * 32 * 32
     video_max_pixels: int = 256 * 32 * 32
 
 
@@ -70,8 +71,8 @@ class ModelArguments:
     """Most frames sampled of a video; a longer one is sampled evenly over its whole length. By default 128."""
     video_num_frames: int | None = None
     """This many frames, sampled evenly by their number; by default as video_fps and video_max_frames say."""
-    video_min_pixels: int = 4 * 32 * 32
-    """The fewest pixels of one frame."""
+    video_min_pixels: int | None = None
+    """The fewest pixels of one frame; by default 4,096."""
     video_max_pixels: int | None = None
     """The most pixels of one frame; by default 262,144."""
     video_total_pixels: int | None = None
@@ -85,14 +86,18 @@ class ModelArguments:
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
 
     def with_defaults(self, defaults: AnswerDefaults) -> Self:
-        """The same, with `defaults` where no flag was given."""
+        """The same, with `defaults` where no flag was given; the fewest pixels of a frame never exceed the most."""
         unsaid = [field.name for field in fields(AnswerDefaults) if getattr(self, field.name) is None]
-        return replace(self, **{name: getattr(defaults, name) for name in unsaid})
+        filled = replace(self, **{name: getattr(defaults, name) for name in unsaid})
+        low, high = filled.video_min_pixels, filled.video_max_pixels
+        if "video_min_pixels" in unsaid and low is not None and high is not None and high < low:
+            return replace(filled, video_min_pixels=high)
+        return filled
 
     def answer_settings(self) -> AnswerDefaults:
-        """What counts of these flags, and of the defaults where none was given."""
-        said = {field.name: getattr(self, field.name) for field in fields(AnswerDefaults)}
-        return AnswerDefaults(**{name: value for name, value in said.items() if value is not None})
+        """What counts of these flags, and of the project's defaults where none was given."""
+        filled = self.with_defaults(AnswerDefaults())
+        return AnswerDefaults(**{field.name: getattr(filled, field.name) for field in fields(AnswerDefaults)})
 
     def sampler(
         self, *, prompt_slots: int, prompt_tokens: int, prompt_patches: int, prompt_buckets: int = 1
@@ -150,7 +155,7 @@ class ModelArguments:
                     video_fps=answers.video_fps,
                     video_max_frames=answers.video_max_frames,
                     video_num_frames=answers.video_num_frames,
-                    video_min_pixels=self.video_min_pixels,
+                    video_min_pixels=answers.video_min_pixels,
                     video_max_pixels=answers.video_max_pixels,
                     video_total_pixels=self.video_total_pixels,
                 ),

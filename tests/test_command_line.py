@@ -21,7 +21,7 @@ from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.data_pipeline.sources import __main__ as sources
 from onethinker_jax.demo import __main__ as demo
 from onethinker_jax.evaluate import __main__ as evaluate
-from onethinker_jax.evaluate import score
+from onethinker_jax.evaluate import onethinker_prompts, score
 from onethinker_jax.rewards.server import __main__ as server
 from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.train import __main__ as train
@@ -43,6 +43,7 @@ HELP: dict[str, Callable[[], object]] = {
     "train.export": lambda: parse(export.Arguments, ["--help"], prog="export", description=None),
     "evaluate": lambda: parse(evaluate.Arguments, ["--help"], prog="evaluate", description=None),
     "evaluate.score": lambda: parse(score.ScoreArguments, ["--help"], prog="score", description=None),
+    "evaluate.onethinker_prompts": lambda: onethinker_prompts.main(["--help"]),
     "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
     "data_pipeline.check": lambda: check.main(["--help"]),
     "data_pipeline.sources": lambda: sources.main(["--help"]),

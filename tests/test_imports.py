@@ -296,6 +296,7 @@ def test_importing_the_trainer_imports_no_torch() -> None:
     [
         *("train", "train.plan", "train.export", "evaluate", "evaluate.score", "demo"),
         *("data_pipeline.check", "data_pipeline.sources", "data_pipeline.annotate", "rewards.server"),
+        "evaluate.onethinker_prompts",
     ],
 )
 def test_help_is_quick(command: str) -> None:

@@ -61,7 +61,7 @@ class LocalAsking:
         arguments = self._arguments
         sampling = asdict(self.sampler_settings())
         sampling["samples"] = sampling.pop("group_size")
-        own = ("limit", "prompts_ahead", "seed", "dtype", "video_min_pixels", "video_total_pixels")
+        own = ("limit", "prompts_ahead", "seed", "dtype", "video_total_pixels")
         named = {
             **asdict(arguments.answer_settings()),
             **sampling,

@@ -12,7 +12,9 @@ from onethinker_jax.evaluate.benchmarks.types import Protocol
 from onethinker_jax.model_arguments import AnswerDefaults, ModelArguments
 from onethinker_jax.tasks import TABLE, TASKS, Task
 
-_IMAGE_MAX_PIXELS, _FRAME_MAX_PIXELS, _MAX_NEW_TOKENS = 1024 * 32 * 32, 256 * 32 * 32, 8192
+_IMAGE_MAX_PIXELS, _MAX_NEW_TOKENS = 1024 * 32 * 32, 8192
+# The fewest is the default of qwen-vl-utils, with which both harnesses read videos.
+_FRAME_MIN_PIXELS, _FRAME_MAX_PIXELS = 128 * 32 * 32, 256 * 32 * 32
 
 DEFAULTS: Mapping[Protocol, AnswerDefaults] = {
     "onethinker": AnswerDefaults(
@@ -21,6 +23,7 @@ DEFAULTS: Mapping[Protocol, AnswerDefaults] = {
         image_max_pixels=_IMAGE_MAX_PIXELS,
         video_fps=2.0,
         video_max_frames=128,
+        video_min_pixels=_FRAME_MIN_PIXELS,
         video_max_pixels=_FRAME_MAX_PIXELS,
     ),
     "vlmevalkit": AnswerDefaults(
@@ -29,6 +32,7 @@ DEFAULTS: Mapping[Protocol, AnswerDefaults] = {
         top_p=0.001,
         image_max_pixels=_IMAGE_MAX_PIXELS,
         video_num_frames=128,
+        video_min_pixels=_FRAME_MIN_PIXELS,
         video_max_pixels=_FRAME_MAX_PIXELS,
     ),
 }

@@ -35,13 +35,15 @@ def test_figures() -> None:
     assert (own.video_fps, own.video_max_frames, own.video_num_frames) == (2.0, 128, None)
     assert (kit.temperature, kit.top_p, kit.max_new_tokens, kit.video_num_frames) == (0.1, 0.001, 8192, 128)
     for one in (own, kit):
-        assert (one.image_max_pixels, one.video_max_pixels) == (1_048_576, 262_144)
+        sizes = (one.image_max_pixels, one.video_min_pixels, one.video_max_pixels)
+        assert sizes == (1_048_576, 131_072, 262_144)
 
 
 def test_a_flag_goes_before_the_protocol() -> None:
     said = ModelArguments(model=Path("m"), temperature=0.0, video_max_pixels=64 * 1024)
     under = said.with_defaults(DEFAULTS["vlmevalkit"]).answer_settings()
     assert (under.temperature, under.video_max_pixels) == (0.0, 64 * 1024)
+    assert under.video_min_pixels == 64 * 1024  # else no frame could be within the bounds
     assert (under.top_p, under.video_num_frames, under.max_new_tokens) == (0.001, 128, 8192)
     assert ModelArguments(model=Path("m")).answer_settings() == AnswerDefaults()
 

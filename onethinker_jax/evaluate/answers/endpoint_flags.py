@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from onethinker_jax.data_pipeline.processor.api_messages import PictureFormat
 from onethinker_jax.endpoint.settings import RequestSettings
 
 VideoForm = Literal["video_url", "frames"]
@@ -15,7 +14,7 @@ class EndpointFlags(RequestSettings):
 
     model: str = ""
     """Its name at the endpoint; by default that of the only model which the endpoint lists."""
-    image_format: PictureFormat = "png"
+    image_format: Literal["png", "jpeg"] = "png"
     """What images are sent as: png loses nothing, jpeg (quality 95) is smaller. Frames of videos are always jpeg."""
     video: VideoForm = "video_url"
     """How a video's sampled frames are sent: "video_url", one part of JPEG frames with their times, which vLLM takes

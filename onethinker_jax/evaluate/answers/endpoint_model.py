@@ -84,7 +84,7 @@ class EndpointModel:
                 video_fps=sampling.video_fps,
                 video_max_frames=sampling.video_max_frames,
                 video_num_frames=sampling.video_num_frames,
-                video_min_pixels=arguments.video_min_pixels,
+                video_min_pixels=sampling.video_min_pixels,
                 video_max_pixels=sampling.video_max_pixels,
                 video_total_pixels=arguments.video_total_pixels,
             ).limits(RELEASED)
@@ -112,7 +112,7 @@ class EndpointModel:
     @property
     def settings(self) -> Mapping[str, Any]:
         """As `Answerer`. The address and how fast it is asked are not among them."""
-        own = ("top_k", "min_p", "stop", "seed", "video_min_pixels", "video_total_pixels")
+        own = ("top_k", "min_p", "stop", "seed", "video_total_pixels")
         named = {
             "endpoint.model": self._endpoint.model,
             "endpoint.extra_body": self._endpoint.extra_body,
