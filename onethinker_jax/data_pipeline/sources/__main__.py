@@ -35,6 +35,8 @@ from onethinker_jax.files import write_whole
 from onethinker_jax.spelling import hint
 from onethinker_jax.text_output import json_text
 
+logger = logging.getLogger("onethinker_jax.data_pipeline.sources")  # also as __main__
+
 
 @dataclass(frozen=True)
 class SourceSettings:
@@ -97,7 +99,8 @@ class SourceSettings:
 
 def run(settings: SourceSettings) -> None:
     """Reads, filters, writes, and says what became of the data set."""
-    command_line.show_log(logging.StreamHandler(sys.stderr))
+    command_line.show_log(logging.StreamHandler(sys.stderr), level=logging.INFO)
+    logger.info("reading %s", settings.path)
     bad = BadRecords(settings.on_bad_record)
     samples = LAYOUTS[settings.layout](
         settings.path, split=settings.split, media_root=settings.media_root, bad=bad

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onethinker_jax.answer_forms import finite_numbers
+from onethinker_jax.data_pipeline.media.decoding import MAX_PIXELS
 from onethinker_jax.data_pipeline.sources.rows import Row
 
 Box = tuple[float, float, float, float]
@@ -38,9 +39,11 @@ def thousandths(box: Sequence[float], width: float, height: float) -> list[int] 
 
 
 def resolution(row: Row) -> tuple[int, int]:
-    """(width, height) of a row's columns of these names. Raises SourceError: no positive whole numbers."""
+    """(width, height) of a row's columns of these names. Raises SourceError: that is no picture's size."""
     width, height = row.whole("width"), row.whole("height")
     for column, side in (("width", width), ("height", height)):
         if side <= 0:
             raise row.error(column, "must be positive", f", is {side}")
+    if width * height > MAX_PIXELS:
+        raise row.error("width and height", "are too large", f": {width} x {height}")
     return width, height

@@ -83,30 +83,32 @@ def _sample(row: Row, record: dict[str, Any], root: Path) -> Sample:
     )
 
 
-def _rows(path: Path, split: str, check_media: bool) -> Iterator[Row]:
-    """A row a sentence: the columns of its ref, of itself, of its annotation and of its picture."""
+def _rows(path: Path, split: str, check_media: bool) -> Iterator[Row | SourceError]:
+    """A row a sentence, by the number of its ref: the columns of both, of the annotation and of the picture."""
     refs = [
-        _named(path, number, ref) for number, ref in enumerate(_list(path, read_plain(path), "refs"), start=1)
+        Row(path, number, _named(path, number, ref), "ref_id", check_media)
+        for number, ref in enumerate(_list(path, read_plain(path), "refs"), start=1)
     ]
-    splits = {ref.get("split") for ref in refs}
+    splits = {ref.text("split") for ref in refs}
     if split and split not in splits:
-        raise SourceError(f"{path}: has no split {split!r} (has: {', '.join(sorted(map(str, splits)))})")
-    refs = [ref for ref in refs if not split or ref.get("split") == split]
+        raise SourceError(f"{path}: has no split {split!r} (has: {', '.join(sorted(splits))})")
+    refs = [ref for ref in refs if not split or ref.text("split") == split]
     instances = path.with_name("instances.json")
-    annotations, pictures = _instances(instances, {ref.get("ann_id") for ref in refs})
-    for number, ref in enumerate(refs, start=1):
-        whole = Row(path, number, ref, "ref_id", check_media)
-        found = annotations.get(ref.get("ann_id"))
+    annotations, pictures = _instances(instances, {ref.whole("ann_id") for ref in refs})
+    for ref in refs:
+        found = annotations.get(ref.whole("ann_id"))
         if found is None:
-            raise whole.error("ann_id", f"is not in {instances.name}", f": {ref.get('ann_id')!r:.40}")
-        picture = pictures.get(found.get("image_id"))
+            yield ref.error("ann_id", f"is not in {instances.name}", f": {ref.whole('ann_id')}")
+            continue
+        picture = pictures.get(found["image_id"])
         if picture is None:
-            raise whole.error("image_id", f"is not in {instances.name}", f": {found.get('image_id')!r:.40}")
-        for sentence in _list(path, ref.get("sentences"), f"row {number}: sentences"):
-            sizes = {name: picture.get(name) for name in ("file_name", "width", "height")}
-            shape = {name: found.get(name) for name in ("bbox", "segmentation")}
-            cells = {**ref, **_named(path, number, sentence), **shape, **sizes}
-            yield Row(path, number, cells, "sent_id", check_media)
+            yield ref.error("image_id", f"is not in {instances.name}", f": {found['image_id']}")
+            continue
+        about = {name: picture.get(name) for name in ("file_name", "width", "height")}
+        about |= {name: found.get(name) for name in ("bbox", "segmentation")}
+        for sentence in _list(path, ref.cells.get("sentences"), f"row {ref.number}: sentences"):
+            cells = {**ref.cells, **_named(path, ref.number, sentence), **about}
+            yield Row(path, ref.number, cells, "sent_id", check_media)
 
 
 def _list(path: Path, value: Any, where: str) -> list:
@@ -126,15 +128,16 @@ def _named(path: Path, number: int, value: Any) -> dict[str, Any]:
     return found
 
 
-def _instances(path: Path, wanted: set[Any]) -> tuple[dict[Any, dict], dict[Any, dict]]:
+def _instances(path: Path, wanted: set[int]) -> tuple[dict[int, dict], dict[int, dict]]:
     """COCO's annotations that are wanted and all pictures, each by its number."""
     value = json_value(path, dict)
     found = []
-    for name in ("annotations", "images"):
+    for name, numbered in (("annotations", ("id", "image_id")), ("images", ("id",))):
         entries = _list(path, value.get(name), name)
         for number, entry in enumerate(entries, start=1):
-            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
-                raise SourceError(f"{path}: {name} {number}: must be an object with a number id")
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(one), int) for one in numbered):
+                what = f"must be an object with numbers for {' and '.join(numbered)}"
+                raise SourceError(f"{path}: {name} {number}: {what}")
         found.append({entry["id"]: entry for entry in entries if name == "images" or entry["id"] in wanted})
     return found[0], found[1]
 
@@ -161,6 +164,16 @@ def _rle(row: Row, height: int, width: int) -> dict[str, Any]:
         return {"size": [height, width], "counts": runs}
     if not isinstance(shape, list) or not shape or not all(map(_is_polygon, shape)):
         raise row.error("segmentation", "must be polygons of at least 3 points, or a COCO RLE")
+    # pycocotools reads and writes beyond its buffers where a polygon leaves the picture by far.
+    beyond = [
+        number
+        for polygon in shape
+        for start, side in ((0, width), (1, height))
+        for number in polygon[start::2]
+        if not -side <= number <= 2 * side
+    ]
+    if beyond:
+        raise row.error("segmentation", "leaves the picture", f": {beyond[0]:g}")
     coco: Any = mask
     merged = coco.merge(coco.frPyObjects(shape, height, width))
     return {"size": [height, width], "counts": merged["counts"].decode("ascii")}

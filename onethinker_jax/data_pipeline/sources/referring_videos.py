@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
+from onethinker_jax.data_pipeline.media.decoding import MAX_PIXELS, load_image
 from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
+from onethinker_jax.data_pipeline.media.media_file import MediaError
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.rows import Row, plain, samples_of
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
@@ -136,6 +137,8 @@ def _union(row: Row, masks: list[dict[str, Any]]) -> dict[str, Any] | None:
     if len(sizes) > 1:
         raise row.error("anno_id", "has masks of two sizes in one frame")
     ((height, width),) = sizes
+    if height * width > MAX_PIXELS:
+        raise row.error("anno_id", "has a mask that is too large", f": {width} x {height}")
     coco: Any = coco_mask
     packed = [
         coco.frPyObjects({"size": [height, width], "counts": run_lengths(one)}, height, width)
@@ -153,20 +156,21 @@ def _pictured(folder: Path) -> Masks:
     def masks(row: Row) -> dict[str, dict[str, Any]]:
         name = f"{row.text('source').lower()}_{row.text('video')}_{row.cells.get('obj_id')}"
         try:
-            return _masks_in(folder / "Annotations" / name)
-        except OSError as error:
+            return _masks_in(
+                folder / "Annotations" / name, (folder / "Annotations" / name).stat().st_mtime_ns
+            )
+        except (OSError, MediaError) as error:
             raise row.error("obj_id", "has no masks that can be read", f" in {name} ({error})") from None
 
     return masks
 
 
 @lru_cache(maxsize=4)  # an object has several expressions
-def _masks_in(folder: Path) -> dict[str, dict[str, Any]]:
+def _masks_in(folder: Path, _changed: int) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted(folder.iterdir()):
         if file.suffix == ".png":
-            with Image.open(file) as picture:
-                mask = np.asarray(picture.convert("L")) > 0
+            mask = np.asarray(load_image(file).max(2) > 0)
             if mask.any():
                 found[file.stem] = encode_rle(mask)
     return found

@@ -82,26 +82,16 @@ def read_activitynet_captions(
     """`{video: {"duration", "timestamps": [[start, end]], "sentences": [...]}}`: a sample a sentence."""
     root = media_root or path.parent
 
-    def rows() -> Iterator[Row]:
-        number = 0
-        for name, value in json_value(path, dict).items():
-            whole = Row(path, number + 1, {"video": name, **_object(path, name, value)}, "video", check_media)
-            spans, sentences = whole.listed("timestamps"), whole.listed("sentences")
-            if len(spans) != len(sentences):
-                raise whole.error(
-                    "timestamps", "not as many as sentences", f": {len(spans)}, {len(sentences)}"
-                )
-            for index, (span, sentence) in enumerate(zip(spans, sentences, strict=True)):
-                number += 1
-                cells = {"video": name, "index": index, "timestamp": span, "sentence": sentence}
-                yield Row(path, number, cells, "video", check_media)
+    def rows() -> Iterator[Row | SourceError]:
+        for number, (name, value) in enumerate(json_value(path, dict).items(), start=1):
+            whole = Row(path, number, {"video": name, **_object(path, name, value)}, "video", check_media)
+            yield from _sentences(whole, check_media)
 
     def make(row: Row) -> Sample:
-        identity = f"{row.text('video')}_{row.cells['index']}"
-        record = _record(
-            "ActivityNet Captions", identity, _happening(row.text("sentence")), row.listed("timestamp")
-        )
-        return _sample(row, record, video(row, "video", root), "timestamp")
+        index = row.cells["index"]
+        sentence, span = row.text(f"sentences[{index}]"), row.listed(f"timestamps[{index}]")
+        record = _record("ActivityNet Captions", f"{row.text('video')}_{index}", _happening(sentence), span)
+        return _sample(row, record, video(row, "video", root), f"timestamps[{index}]")
 
     yield from samples_of(rows(), make, path, bad)
 
@@ -138,7 +128,7 @@ def read_anet_rtl(
         span = [min(found[:2]), max(found[:2])]
         facts = {
             "video": name,
-            "duration": row.cells.get("duration"),
+            "duration": _second(row, "duration"),
             "explanation": " ".join(_SECONDS.sub(" ", answer).split()),
         }
         record = _record(
@@ -151,6 +141,22 @@ def read_anet_rtl(
         return row.sample(record, videos=[film], columns={"answer.time": "answer"}, facts=facts)
 
     yield from samples_of(rows(), make, path, counted)
+
+
+def _sentences(whole: Row, check_media: bool) -> Iterator[Row | SourceError]:
+    """A row for each sentence about a video of ActivityNet Captions."""
+    try:
+        spans, sentences = whole.listed("timestamps"), whole.listed("sentences")
+    except SourceError as error:
+        yield error
+        return
+    if len(spans) != len(sentences):
+        yield whole.error("timestamps", "not as many as sentences", f": {len(spans)}, {len(sentences)}")
+        return
+    for index, (span, sentence) in enumerate(zip(spans, sentences, strict=True)):
+        cells = {f"timestamps[{index}]": span, f"sentences[{index}]": sentence}
+        cells |= {"video": whole.cells["video"], "index": index}
+        yield Row(whole.file, whole.number, cells, "video", check_media)
 
 
 def _trained(path: Path, value: dict) -> Iterator[dict]:

@@ -22,6 +22,7 @@ from onethinker_jax.text_output import json_text
 
 CLIP_SECONDS = 20.0
 """How long every clip of HC-STVG is: its frame rate is its number of frames divided by this."""
+_SLOWEST, _FASTEST = 0.1, 1000.0  # frames a second of what is a video
 VIDOR = "vidor"
 """The folder beside VidSTG's annotations with those of VidOR, which have the boxes: `GROUP/VIDEO.json`."""
 
@@ -82,23 +83,17 @@ def read_vidstg(
     root = media_root or path.parent
 
     def rows() -> Iterator[Row | SourceError]:
-        number = 0
         for whole in json_objects(path, "vid"):
             if isinstance(whole, SourceError):
                 yield whole
                 continue
             for kind in ("captions", "questions"):
-                for index, entry in enumerate(whole.listed(kind)):
-                    number += 1
-                    if not isinstance(entry, dict):
-                        raise whole.error(f"{kind}[{index}]", "must be an object")
-                    cells = {**whole.cells, **entry, "kind": kind, "index": index, "row": whole.number}
-                    yield Row(path, number, cells, "vid", check_media)
+                yield from _sentences(whole, kind, check_media)
 
     def make(row: Row) -> Sample:
         frames, fps = row.whole("frame_count"), _second(row, "fps")
-        if frames < 1 or fps <= 0:
-            raise row.error("frame_count and fps", "must be positive")
+        if frames < 1 or not _SLOWEST <= fps <= _FASTEST:
+            raise row.error("frame_count and fps", "must be those of a video", f", are {frames} and {fps:g}")
         used, asked = (_frames(row, column) for column in ("used_segment", "temporal_gt"))
         boxes = _trajectory(row, asked, path.parent / VIDOR)
         tube = _Tube(resolution(row), fps, frames, asked[0], boxes)
@@ -109,13 +104,28 @@ def read_vidstg(
             if kind == "caption"
             else f"When and where in the video{where} is the answer to this: {sentence}"
         )
-        identity = f"{row.text('vid')}_{row.cells['row']}_{kind}_{row.cells['index']}"
+        identity = f"{row.text('vid')}_{row.number}_{kind}_{row.cells['index']}"
         record = {"problem_id": identity, "problem": question, "data_source": "VidSTG"}
         span = [asked[0] / fps, asked[1] / fps]
         film = video(row, "vid", root)
         return tube.sample(row, record, span, "temporal_gt", film, groups={"sentence": kind})
 
     yield from samples_of(rows(), make, path, bad)
+
+
+def _sentences(whole: Row, kind: str, check_media: bool) -> Iterator[Row | SourceError]:
+    """A row of VidSTG's for each of its captions or questions."""
+    try:
+        entries = whole.listed(kind)
+    except SourceError as error:
+        yield error
+        return
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            yield whole.error(f"{kind}[{index}]", "must be an object")
+            continue
+        cells = {**whole.cells, **entry, "kind": kind, "index": index}
+        yield Row(whole.file, whole.number, cells, "vid", check_media)
 
 
 class _Tube:
@@ -135,7 +145,7 @@ class _Tube:
         film: Path,
         groups: dict[str, str] | None = None,
     ) -> Sample:
-        boxes = {str(second): box for second in _seconds(span) if (box := self._at(second)) is not None}
+        boxes = {str(second): box for second in self._seconds(span) if (box := self._at(second)) is not None}
         if not boxes:
             raise row.error(column, "has no box in the picture at a whole second of the time")
         record |= {
@@ -153,6 +163,14 @@ class _Tube:
         columns = {"answer.time": "time", "answer.boxes": column, "problem": sentence}
         return row.sample(record, videos=[film], columns=columns, groups=groups, facts=facts)
 
+    def _seconds(self, span: Sequence[float]) -> Iterator[int]:
+        """The whole seconds of the time, a second around the tube's at most; the nearest to its middle if none."""
+        if not self.boxes:
+            return
+        first, last = self.first / self.fps - 1, (self.first + len(self.boxes)) / self.fps + 1
+        low, high = math.ceil(max(span[0], first)), math.floor(min(span[1], last))
+        yield from range(low, high + 1) if low <= high else [round(sum(span) / 2)]
+
     def _at(self, second: int) -> list[int] | None:
         """The box on screen at a second: of the tube's first or last frame where that is less than a second away."""
         index = round(second * self.fps) - self.first
@@ -160,11 +178,6 @@ class _Tube:
             return None
         box = self.boxes[min(max(index, 0), len(self.boxes) - 1)]
         return None if box is None else thousandths(box, *self.size)
-
-
-def _seconds(span: Sequence[float]) -> list[int]:
-    whole = list(range(math.ceil(span[0]), math.floor(span[1]) + 1))
-    return whole or [round(sum(span) / 2)]
 
 
 def _second(row: Row, column: str) -> float:
@@ -191,7 +204,7 @@ def _trajectory(row: Row, frames: tuple[int, int], folder: Path) -> list[Box | N
     """The target's box in each of these frames, out of VidOR's annotation of the video."""
     name, target = row.text("vid"), row.whole("target_id")
     files = sorted(folder.glob(f"*/{name}.json")) or [folder / f"{name}.json"]
-    every = _trajectories(files[0])
+    every = _trajectories(files[0], _changed(files[0]))
     if frames[1] > len(every):
         raise row.error("temporal_gt", f"goes beyond the frames of {files[0].name}", f": {len(every)}")
     found: list[Box | None] = []
@@ -213,8 +226,12 @@ def _corners(row: Row, box: Any) -> Box:
     return x1, y1, x2, y2
 
 
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
 @lru_cache(maxsize=8)  # rows of one video follow each other
-def _trajectories(path: Path) -> list[list[dict]]:
+def _trajectories(path: Path, _changed: int) -> list[list[dict]]:
     value = json_value(path, dict).get("trajectories")
     good = isinstance(value, list) and all(
         isinstance(frame, list) and all(isinstance(one, dict) and "bbox" in one for one in frame)

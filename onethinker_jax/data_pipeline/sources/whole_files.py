@@ -31,4 +31,6 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: is not UTF-8 (byte {error.start})") from None
+    except ValueError as error:  # a name that holds NUL
+        raise SourceError(f"{path}: cannot be read ({error})") from None
     yield from ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())

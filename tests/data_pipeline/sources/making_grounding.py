@@ -5,7 +5,7 @@
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,21 @@ def write_reasonvos(folder: Path) -> Path:
         found = video_mask(number) if number != 1 else np.zeros((30, 40), bool)
         Image.fromarray(found.astype(np.uint8) * 255).save(masks / f"{name}.png")
     return folder
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "charades-sta": write_charades,
+    "activitynet-captions": write_activitynet,
+    "anet-rtl": write_anet_rtl,
+    "refcoco": write_refcoco,
+    "refcoco-seg": write_refcoco,
+    "hc-stvg": write_hc_stvg,
+    "vidstg": write_vidstg,
+    "got-10k": write_got10k,
+    "mevis": write_mevis,
+    "reasonvos": write_reasonvos,
+}
+"""By layout. Those of RefCOCO also need `write_coco`."""
 
 
 def write_originals(data: Path) -> None:

@@ -80,6 +80,8 @@ def test_pictures_may_lie_elsewhere_or_nowhere(path: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("refs", "annotations", "said"),
     [
+        ([ref(1, "val", "a") | {"split": [1]}], [], r"row 1 \(ref_id 1\): split: must be a text, is list"),
+        ([ref(1, "val", "a") | {"ann_id": [1]}], [], r"row 1 \(ref_id 1\): ann_id: must be a text, is list"),
         ({}, [], r"refs\(unc\)\.p: refs: must be a list, is dict"),
         ([3], [], r"row 1: must be a dict, is int"),
         ([ref(1, "val", "a")], [], r"row 1 \(ref_id 1\): ann_id: is not in instances\.json: 71"),
@@ -107,7 +109,7 @@ def test_pictures_may_lie_elsewhere_or_nowhere(path: Path, tmp_path: Path) -> No
         (
             [ref(1, "val", "a")],
             [{"id": "x"}],
-            r"instances\.json: annotations 1: must be an object with a number id",
+            r"instances\.json: annotations 1: must be an object with numbers for id and image_id",
         ),
     ],
 )
@@ -123,6 +125,8 @@ def test_malformed_files_are_one_line(tmp_path: Path, refs: Any, annotations: li
         ([], "must be polygons"),
         ([[1, 2, 3, 4]], "must be polygons"),
         ([[1, 2, 3, 4, 5, "a"]], "must be polygons"),
+        ([[0, 0, 10, 0, 1e14, 10]], r"leaves the picture: 1e\+14"),
+        ([[0, 0, 10, 0, 10, -41]], "leaves the picture: -41"),
         ({"size": [40, 50], "counts": "abc"}, "is no COCO RLE"),
         ({"size": [2, 2], "counts": [4]}, r"is of another size than the picture: \[2, 2\]"),
     ],

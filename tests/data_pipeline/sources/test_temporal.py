@@ -136,7 +136,11 @@ def test_training_answers_of_anet_rtl_without_times_are_counted(folder: Path) ->
             [{"vid": "q", "question": "a", "answer": "<1> b"}],
             "answer: must hold two times such as <12.5>",
         ),
-        ("anet-rtl", [{"vid": "q", "question": "a", "answer": "<1> <2> b"}], r"vid: no such file .*v_q\.mp4"),
+        (
+            "anet-rtl",
+            [{"vid": "q", "question": "a", "answer": "<1> <2> b", "duration": 3}],
+            r"vid: no such file .*v_q\.mp4",
+        ),
     ],
 )
 def test_malformed_files_are_one_line(folder: Path, layout: str, content: object, said: str) -> None:

@@ -1,7 +1,7 @@
 """From data sets to training files: what is written is read back as it was, and every drop is counted."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,24 +38,10 @@ def about(out: Path) -> dict:
     return json.loads(out.with_suffix(".about.json").read_text())
 
 
-WRITERS: dict[str, Callable[[Path], Path]] = {
-    "charades-sta": making.write_charades,
-    "activitynet-captions": making.write_activitynet,
-    "anet-rtl": making.write_anet_rtl,
-    "refcoco": making.write_refcoco,
-    "refcoco-seg": making.write_refcoco,
-    "hc-stvg": making.write_hc_stvg,
-    "vidstg": making.write_vidstg,
-    "got-10k": making.write_got10k,
-    "mevis": making.write_mevis,
-    "reasonvos": making.write_reasonvos,
-}
-
-
-@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("layout", making.WRITERS)
 def test_what_is_written_is_read_back_for_training(layout: str, tmp_path: Path, processor: Processor) -> None:
     making.write_coco(tmp_path / "data" / "train2014")
-    path = WRITERS[layout](tmp_path / "data")
+    path = making.WRITERS[layout](tmp_path / "data")
     out = tmp_path / "made" / "rl.json"
     assert run(layout, path, "--out", out) == 0
     records = read_records(out, purpose="rl")

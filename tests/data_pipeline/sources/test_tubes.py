@@ -47,6 +47,8 @@ def test_a_time_between_two_seconds_has_the_nearest_ones_box(tmp_path: Path) -> 
     [
         ({"bbox": [[1, 2, 3]]}, r"bbox: must be boxes \[x, y, width, height\], number 0 is not"),
         ({"bbox": "x"}, "bbox: cannot be read"),
+        ({"bbox": []}, "bbox: has no box in the picture at a whole second of the time"),
+        ({"st_time": 3e13, "ed_time": 1e14}, "bbox: has no box in the picture at a whole second of the time"),
         ({"st_time": "2"}, "st_time: must be a number, is '2'"),
         ({"st_time": 5.0}, "time: .*needs 0 <= start < end"),
         ({"caption": ""}, "caption: is empty"),
@@ -109,7 +111,8 @@ def test_a_whole_video_needs_no_part(tmp_path: Path) -> None:
         ({"captions": [3]}, r"captions\[0\]: must be an object"),
         ({"captions": [{"description": "a", "target_id": 5}]}, r"target_id: has no box in 107\.json: 5"),
         ({"captions": [{"description": "a"}]}, "target_id: is missing"),
-        ({"fps": 0}, "frame_count and fps: must be positive"),
+        ({"fps": 0}, "frame_count and fps: must be those of a video, are 100 and 0"),
+        ({"fps": 1e-9}, "frame_count and fps: must be those of a video"),
     ],
 )
 def test_malformed_vidstg_is_one_line(tmp_path: Path, changes: dict, said: str) -> None:

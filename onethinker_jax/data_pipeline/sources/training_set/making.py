@@ -4,6 +4,7 @@ The samples are read once and those that are kept wait in a file, so that a data
 one sample and a few bytes for each.
 """
 
+import logging
 import pickle
 import random
 import tempfile
@@ -23,6 +24,11 @@ from onethinker_jax.data_pipeline.sources.training_set.near_duplicates import Ne
 from onethinker_jax.data_pipeline.sources.training_set.record_rows import RecordRows
 from onethinker_jax.files import whole_file
 from onethinker_jax.text_output import json_text
+
+logger = logging.getLogger("onethinker_jax.data_pipeline.sources")
+
+TOLD_EVERY = 10_000
+"""Samples between two lines of progress."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,9 @@ def _sieved(
 ) -> Iterator[Record]:
     """The records that no filter but the cap keeps out."""
     duplicates = None if filters.distance is None else NearDuplicates(filters.distance)
-    for sample in samples:
+    for number, sample in enumerate(samples, start=1):
+        if number % TOLD_EVERY == 0:
+            logger.info("%s samples read", f"{number:,}")
         record = sample.record
         try:
             reason = _too_easy_or_hard(record, filters)
