@@ -81,9 +81,10 @@ class Arguments(ModelArguments):
     it down as failed, counts it apart, and goes on; "raise" ends the evaluation; "skip" is "fail" that also leaves out
     rows which are malformed or lack their media, and lists them in skipped.jsonl."""
     protocol: Protocol | None = None
-    """How questions are put: "onethinker" (instruction in the user's turn, greedy, 2 frames a second up to 128) or
-    "vlmevalkit" (instruction in the system's turn, temperature 0.1 and top-p 0.001, 128 frames of every video), both
-    with 8,192 new tokens at most. By default each benchmark's own; flags go before it."""
+    """How questions are put: "own" (greedy, the sizes of the model's directory, as in training), "onethinker"
+    (instruction in the user's turn, greedy, 2 frames a second up to 128) or "vlmevalkit" (instruction in the system's
+    turn, temperature 0.1 and top-p 0.001, 128 frames of every video), the latter two with 8,192 new tokens at most.
+    By default that of the benchmark, of a file of one's own "own"; flags go before it."""
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     tries: int = 2

@@ -1,5 +1,6 @@
-"""How a model is asked in the two harnesses that OneThinker's published numbers come from.
+"""How a model is asked: as it was trained, or as in the two harnesses of OneThinker's published numbers.
 
+`own` takes the directory's sizes of images and the project's defaults, as held-out answers of training do.
 `onethinker` is OneThinker's own script (`Evaluation/Eval/eval_bench.py`), `vlmevalkit` its copy of VLMEvalKit
 (`Evaluation/VLMEvalKit`, the entry of its model and the vLLM branch of Qwen3-VL). The words are ours; those of a
 checkpoint's own prompt file go before (`onethinker_prompts` makes one of a copy of OneThinker's repository).
@@ -17,6 +18,7 @@ _IMAGE_MAX_PIXELS, _MAX_NEW_TOKENS = 1024 * 32 * 32, 8192
 _FRAME_MIN_PIXELS, _FRAME_MAX_PIXELS = 128 * 32 * 32, 256 * 32 * 32
 
 DEFAULTS: Mapping[Protocol, AnswerDefaults] = {
+    "own": AnswerDefaults(),
     "onethinker": AnswerDefaults(
         max_new_tokens=_MAX_NEW_TOKENS,
         temperature=0.0,
@@ -53,7 +55,11 @@ _VLMEVALKIT = Prompts(
     },
     "protocol vlmevalkit",
 )
-WORDS: Mapping[Protocol, Prompts] = {"onethinker": OWN_PROMPTS, "vlmevalkit": _VLMEVALKIT}
+WORDS: Mapping[Protocol, Prompts] = {
+    "own": OWN_PROMPTS,
+    "onethinker": OWN_PROMPTS,
+    "vlmevalkit": _VLMEVALKIT,
+}
 """Our words under a protocol, for checkpoints without a prompt file."""
 
 

@@ -87,7 +87,7 @@ def test_answers_and_results(run: Callable[..., int], tmp_path: Path) -> None:
         request = server.seen[0].request
     assert (request["temperature"], request["max_tokens"], request["messages"][0]["role"]) == (
         0.0,
-        8192,
+        4096,
         "user",
     )
     assert [line["problem_id"] for line in lines(tmp_path / "out")] == list(range(COUNT))
@@ -95,8 +95,8 @@ def test_answers_and_results(run: Callable[..., int], tmp_path: Path) -> None:
     results = read(tmp_path / "out", "results.json")
     answers = results["settings"]["answers"]["own"]
     assert results["settings"]["model"] == server.url and answers["endpoint.model"] == "served"
-    assert (answers["protocol"], answers["max-new-tokens"], answers["video-fps"]) == ("onethinker", 8192, 2.0)
-    assert read(tmp_path / "out", "prompts.json") == json.loads(WORDS["onethinker"].to_json())
+    assert (answers["protocol"], answers["max-new-tokens"], answers["video-fps"]) == ("own", 4096, 2.0)
+    assert read(tmp_path / "out", "prompts.json") == json.loads(WORDS["own"].to_json())
     file = results["benchmarks"]["own"]["files"][0]
     assert file["rows"] == COUNT and re.fullmatch(r"[0-9a-f]{32}", file["md5"])
     assert {"jax", "numpy", "openai", "onethinker_jax"} <= set(results["versions"])
@@ -110,7 +110,7 @@ def test_a_protocol_with_a_flag_before_it(run: Callable[..., int], tmp_path: Pat
         system, user = request["messages"]
         assert system["content"] == WORDS["vlmevalkit"].system and user["role"] == "user"
         assert run(server.url) == 1 and len(server.seen) == COUNT
-    assert "was begun with protocol vlmevalkit, not onethinker" in capsys.readouterr().err
+    assert "was begun with protocol vlmevalkit, not own" in capsys.readouterr().err
 
 
 def test_an_endpoint_that_dies_is_gone_on_with(

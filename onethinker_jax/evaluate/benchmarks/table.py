@@ -107,7 +107,7 @@ def _own_benchmark(path: Path, layout: str) -> Benchmark:
         family="own file",
         files=(DataFile(layout, path.name),),
         metrics=metrics_of(_tasks(path)) if layout == "onethinker" else ACCURACY,
-        protocol="onethinker" if layout == "onethinker" else "vlmevalkit",
+        protocol="own" if layout == "onethinker" else "vlmevalkit",
     )
 
 

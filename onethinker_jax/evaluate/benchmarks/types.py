@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Protocol = Literal["onethinker", "vlmevalkit"]
+Protocol = Literal["own", "onethinker", "vlmevalkit"]
 Judge = Literal["none", "optional", "required"]
 Rule = Literal["mean", "circular", "mean of means", "mean of videos", "questions of a caption"]
 """How the standard form is aggregated: over samples; a question counts only if it is right in every rotation of its
