@@ -10,12 +10,13 @@ ROWS: tuple[Benchmark, ...] = (
         title="MMSci-Caption",
         family="captioning",
         files=tsv("MMSci_DEV_Captioning_image_only", "0f5f0fd7ff383699fbd2203a4659d3e8"),
-        metrics=tuple(name for name in WRITTEN_TEXT if name != "accuracy"),
+        metrics=(*(name for name in WRITTEN_TEXT if name != "accuracy"), "G-Eval"),
         published={"ROUGE-L": (0.151, 0.257)},
         published_form="standard",
         protocol="vlmevalkit",
         judge="optional",
-        note="The paper does not say which of VLMEvalKit's metrics its number is: ROUGE-L and METEOR fit its size.",
+        note="The paper does not say which of VLMEvalKit's metrics its number is: ROUGE-L and METEOR fit its size. "
+        "G-Eval is a judge's mean rating from 1 to 5.",
     ),
     Benchmark(
         name="MMT-Caption",

@@ -39,6 +39,8 @@ class Answer:
     """By frame name, `""` for an image's; None: the answer prompted no mask."""
     verdict: Verdict | None = None
     """A judge's, where it was asked."""
+    relevance: int | None = None
+    """How relevant a judge finds it to the reference caption, 1 to 5."""
     option_rule: OptionRule = "vlmevalkit"
     """How the benchmark reads which option it names."""
 

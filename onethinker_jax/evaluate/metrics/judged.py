@@ -1,4 +1,4 @@
-"""What a judge says of answers: an option that no rule reads, a worked answer's value, the questions of a caption.
+"""What a judge says of answers: an option that no rule reads, a worked answer's value, a caption.
 
 Which way an answer goes follows from its sample's facts (`accuracy`): Video-MMLU, MathVerse and MathVista have their
 own; any other answer is shown to the judge only where it names no option. What the judge does not answer stays unread:
@@ -15,6 +15,7 @@ from typing import Any
 from onethinker_jax.evaluate.judges.types import (
     NO_OPTION,
     AnswerJudge,
+    CaptionItem,
     CaptionQuestionItem,
     ChoiceItem,
     ComparisonItem,
@@ -24,6 +25,7 @@ from onethinker_jax.evaluate.judges.types import (
 from onethinker_jax.evaluate.metrics.accuracy import ANSWER_TYPE, CAPTION_QUESTIONS, JUDGED_QUESTION, read
 from onethinker_jax.evaluate.metrics.answer import Answer, Verdict
 from onethinker_jax.evaluate.metrics.options import choices, first_letter
+from onethinker_jax.evaluate.metrics.texts import REFERENCES
 
 
 def judge_answers(answers: Sequence[Answer], judge: AnswerJudge) -> list[Answer]:
@@ -35,6 +37,11 @@ def judge_answers(answers: Sequence[Answer], judge: AnswerJudge) -> list[Answer]
             verdicts = way([answers[number] for number in chosen], judge)
             for number, verdict in zip(chosen, verdicts, strict=True):
                 judged[number] = replace(answers[number], verdict=verdict)
+    captions = [number for number, answer in enumerate(answers) if answer.sample.facts.get(REFERENCES)]
+    if captions:
+        items = [CaptionItem(answers[number].truth, answers[number].text) for number in captions]
+        for number, judgement in zip(captions, judge.relevances(items), strict=True):
+            judged[number] = replace(judged[number], relevance=judgement.value)
     return judged
 
 

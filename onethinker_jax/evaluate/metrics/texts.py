@@ -8,6 +8,7 @@ of equal words and equal stems; the stage of synonyms needs WordNet's data, whic
 out. BLEU-2 is the corpus's: the geometric mean of clipped uni- and bigram precision, with brevity penalty. CIDEr is
 CIDEr-D as COCO's captioning evaluation computes it, from 0 to 10: its words weigh what they tell apart among the
 references, so that it needs several. METEOR, BLEU and CIDEr read words in lower case without punctuation, as COCO does.
+G-Eval is a judge's rating from 1 to 5, as VLMEvalKit gives it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from onethinker_jax.evaluate.metrics.answer import Answer
 from onethinker_jax.evaluate.metrics.shares import Forms, Measured, Share
 from onethinker_jax.rewards.metrics import rouge_scores, word_accuracy
 
+REFERENCES = "references"
+"""The fact of a caption's sample, as MMSci has it."""
 MAX_CHARS = 16_384
 """Of a text that is read: four characters for each of 4,096 tokens."""
 
@@ -50,10 +53,12 @@ def word_errors(answer: Answer) -> Share:
 
 
 def measure_written(answer: Answer) -> Measured:
-    """ROUGE-L, METEOR and BLEU-2 of a caption or an open-ended answer."""
+    """ROUGE-L, METEOR and BLEU-2 of a caption or an open-ended answer; a caption's G-Eval, if a judge has rated it."""
     reference, given = words(answer.truth), words(answer.text)
     *_, rouge_l = rouge_scores(answer.text, answer.truth)
-    return {
+    rating = None if answer.relevance is None else (float(answer.relevance), 1.0)
+    rated: Measured = {"G-Eval": Forms(None, rating)} if answer.sample.facts.get(REFERENCES) else {}
+    return rated | {
         "ROUGE-L": Forms(None, (rouge_l, 1.0)),
         "METEOR": Forms(None, (meteor(given, reference), 1.0)),
         "BLEU-2": Forms(None, bleu_counts(given, reference)),

@@ -62,7 +62,7 @@ def test_true_answers_score_all(data: Path, tmp_path: Path) -> None:
     assert list(metrics) == names
     for row in ROWS:
         for metric, found in metrics[row.name].items():
-            if row.judge == "required":
+            if row.judge == "required" or metric == "G-Eval":  # nobody judges here
                 assert found["standard"] is None, (row.name, metric)
                 continue
             most = 10 if metric == "CIDEr" else 1

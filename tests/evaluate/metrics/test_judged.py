@@ -19,6 +19,7 @@ from onethinker_jax.evaluate.metrics.accuracy import measure, read
 from onethinker_jax.evaluate.metrics.answer import Answer
 from onethinker_jax.evaluate.metrics.judged import judge_answers
 from onethinker_jax.evaluate.metrics.shares import Forms
+from onethinker_jax.evaluate.metrics.texts import measure_written
 from tests.evaluate.metrics.problems import answer
 
 
@@ -51,7 +52,7 @@ class Scripted:
         return [Judgement(None if one.value is None else Match(one.value, 3)) for one in found]
 
     def relevances(self, items: Sequence[CaptionItem]) -> list[Judgement[int]]:
-        raise AssertionError("not asked by accuracy")
+        return self._of(items, [f"{item.caption} / {item.reference}" for item in items])
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -138,3 +139,17 @@ def test_what_is_never_shown_to_a_judge(problem_type: str) -> None:
     judge = Scripted({})
     given = answer(problem_type, truth, "mumble")
     assert judge_answers([given], judge) == [given] and not judge.asked
+
+
+def test_captions_are_rated() -> None:
+    """Those of a table of captions alone; one without a rating adds nothing to G-Eval, and keeps its other metrics."""
+    facts = {"references": ["A red cell"]}
+    captions = [answer("open-ended", "A red cell", text, facts=facts) for text in ("A cell.", "Noise")]
+    captions.append(answer("open-ended", "A red cell", "A cell."))
+    judge = Scripted({"A cell. / A red cell": 4})
+    judged = judge_answers(captions, judge)
+    assert judge.asked == [CaptionItem("A red cell", "A cell."), CaptionItem("A red cell", "Noise")]
+    assert [one.relevance for one in judged] == [4, None, None] and not any(one.verdict for one in judged)
+    measured = [measure_written(one) for one in judged]
+    assert measured[0]["G-Eval"] == Forms(None, (4.0, 1.0)) and "ROUGE-L" in measured[1]
+    assert measured[1]["G-Eval"] == Forms(None, None) and "G-Eval" not in measured[2]
