@@ -286,6 +286,10 @@ def test_several_samples_and_several_benchmarks(
         (number, sample) for number in range(COUNT) for sample in range(3)
     ]
     assert len({row["response"] for row in found}) > COUNT
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines(keepends=True)
+    whole = contents(tmp_path / "out")
+    (tmp_path / "out" / "predictions.jsonl").write_text("".join([*lines[9:], *lines[:5]]))
+    assert answer(*hot) == 0 and contents(tmp_path / "out") == whole
     other = write_rows(tmp_path / "other.json", json.loads(file.read_text())[:2])
     assert answer(*hot, out="two", files=[file, other]) == 0
     assert rows(tmp_path / "two", "eval") == found

@@ -22,7 +22,7 @@ from tests.train.running import ends_of, free_port, in_tests, start_together
 from tests.waiting import HANG_S, wait_until
 
 RESULTS = ("predictions.jsonl", "metrics.json", "results.json", "scored.jsonl", "rewards.json")
-COUNT = 48
+COUNT = 24
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_ctrl_c_while_it_compiles(place: Path, sidecar: str, tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
-    said = r"stopped; (no answer is kept|\d+ answers are in .*predictions\.jsonl, of 48); the same command goes on\n"
+    said = r"stopped; (no answer is kept|\d+ answers are in .*predictions\.jsonl, of 24); the same command goes on\n"
     assert re.fullmatch(said, error), error
 
 
@@ -191,6 +191,7 @@ def test_the_first_line_comes_before_slow_imports(place: Path, tmp_path: Path) -
     )
 
 
+@pytest.mark.slow
 def test_two_processes_answer_as_one(place: Path, sidecar: str, whole: Path, tmp_path: Path) -> None:
     """Each answers every second record; the first one joins them."""
     where = ["--hosts.coordinator", f"127.0.0.1:{free_port()}", "--hosts.count", 2, "--hosts.index"]
