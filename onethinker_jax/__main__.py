@@ -12,6 +12,8 @@ COMMANDS = {
     "train.export RUN": "a run's newest checkpoint as a Hugging Face directory",
     "evaluate MODEL FILE": "a model's answers to a benchmark file, scored by task",
     "evaluate.score PREDICTIONS BENCHMARK": "metrics of answers that are there, without a model",
+    "evaluate.compare A B": "which of two evaluations is better, problem by problem, and how sure that is",
+    "evaluate.page OUT [OUT2]": "an evaluation, or two side by side, as one HTML file with examples drawn",
     "evaluate.onethinker_prompts REPO": "OneThinker's own wording, out of a copy of its repository",
     "demo MODEL MEDIA QUESTION": "one question about images or videos, its answer drawn; --chat asks on",
     "data_pipeline.check FILES": "are record files and their media fit for training, and what do they hold",

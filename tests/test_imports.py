@@ -84,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
         *REWARDS,
         *("data_pipeline.sources", "evaluate.benchmarks", "evaluate.metrics", "evaluate.judges"),
         *("model", "responses", "scoring", "model_arguments", "processes", "evaluate.answers"),
-        "evaluate.results",
+        *("evaluate.results", "evaluate.page"),
     },
     "evaluate.answers": {
         *DATA,
@@ -96,6 +96,10 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate.metrics": {
         *("data_pipeline.sources", "data_pipeline.records", "evaluate.benchmarks", "evaluate.judges"),
         *REWARDS,
+    },
+    "evaluate.page": {
+        *DATA,
+        *("rewards", "data_pipeline.sources", "evaluate.benchmarks", "evaluate.metrics", "evaluate.results"),
     },
     "evaluate.results": {
         *("data_pipeline.sources", "data_pipeline.records", "evaluate.benchmarks", "evaluate.judges"),
@@ -149,6 +153,7 @@ NO_JAX = {
         f"onethinker_jax.{name}"
         for name in ("demo.arguments", "evaluate.arguments", "evaluate.score_arguments", "model_arguments")
     ),
+    *(f"onethinker_jax.evaluate.{name}" for name in ("compare_arguments", "page.arguments")),
 }
 
 
@@ -294,7 +299,16 @@ def test_importing_the_trainer_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("train", "train.plan", "train.export", "evaluate", "evaluate.score", "demo"),
+        *(
+            "train",
+            "train.plan",
+            "train.export",
+            "evaluate",
+            "evaluate.score",
+            "evaluate.compare",
+            "evaluate.page",
+            "demo",
+        ),
         *("data_pipeline.check", "data_pipeline.sources", "data_pipeline.annotate", "rewards.server"),
         "evaluate.onethinker_prompts",
     ],

@@ -9,6 +9,7 @@ import tyro
 
 from onethinker_jax.evaluate.answers.endpoint_flags import EndpointFlags
 from onethinker_jax.evaluate.benchmarks.types import Protocol
+from onethinker_jax.evaluate.compare_arguments import check_results_folder
 from onethinker_jax.evaluate.judges.settings import JudgeSettings
 from onethinker_jax.host_settings import HostSettings
 from onethinker_jax.model_arguments import ModelArguments
@@ -89,6 +90,10 @@ class Arguments(ModelArguments):
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     tries: int = 2
     """How often a sample is tried before it has failed."""
+    page: bool = True
+    """Write index.html: tables beside the published numbers, charts, and examples with everything drawn."""
+    compare: Path | None = None
+    """Folder of other results, which these are compared with: compare.json, and a table."""
     mesh: MeshFlags = field(default_factory=MeshFlags)
     hosts: HostSettings = field(default_factory=HostSettings)
 
@@ -99,6 +104,7 @@ class Arguments(ModelArguments):
                 raise ValueError(f"{name} {value} must be at least 1")
         if not self.benchmarks:
             raise ValueError("BENCHMARK: name one, or a file")
+        check_results_folder(self.compare)
 
     @property
     def url(self) -> str | None:

@@ -19,3 +19,9 @@ class CompareArguments:
     """File for the comparison; by default compare.json in B."""
     seed: int = 0
     """Of the resamples that intervals are taken from."""
+
+
+def check_results_folder(folder: Path | None) -> None:
+    """Raises ValueError: there are no results in the folder that a command line wants to compare with."""
+    if folder is not None and not (folder / "results.json").is_file():
+        raise ValueError(f"compare {folder}: has no results.json; an evaluation or evaluate.score writes it")

@@ -19,6 +19,7 @@ from onethinker_jax.evaluate.answers.part import PREDICTIONS, Folder, answer
 from onethinker_jax.evaluate.answers.scored import AnswerScorer
 from onethinker_jax.evaluate.answers.sizes import records_digest
 from onethinker_jax.evaluate.arguments import Arguments
+from onethinker_jax.evaluate.ending import ending
 from onethinker_jax.evaluate.endpoint_asking import EndpointAsking
 from onethinker_jax.evaluate.interrupts import Interrupts
 from onethinker_jax.evaluate.jobs import Job, read_jobs
@@ -33,7 +34,7 @@ from onethinker_jax.evaluate.results.lines import Line
 from onethinker_jax.evaluate.results.provenance import provenance
 from onethinker_jax.evaluate.results.result import ScoredFile
 from onethinker_jax.evaluate.rewards_table import write_rewards
-from onethinker_jax.evaluate.score import lines_of, results_of, table_lines
+from onethinker_jax.evaluate.score import lines_of, results_of
 from onethinker_jax.files import write_whole
 from onethinker_jax.processes import Processes, join_processes
 from onethinker_jax.rewards.client.sidecar import connect
@@ -142,7 +143,8 @@ def _write_results(works: Sequence[_Work], arguments: Arguments) -> None:
         judged = None if judge is None else judge.settings()
         made = provenance(seed=arguments.seed, model=model, answers=asked, judge=judged)
         write(arguments.out, results, made)
-        for line in table_lines(results):
+        samples = {job.benchmark.name: job.samples for job in jobs}
+        for line in ending(arguments.out, results, samples, page=arguments.page, other=arguments.compare):
             logger.info("%s", line)
         if judge is not None:
             judge.check()

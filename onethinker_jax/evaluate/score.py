@@ -28,6 +28,7 @@ from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate.benchmarks.table import BenchmarkError, differences, find, md5_of
 from onethinker_jax.evaluate.benchmarks.types import Benchmark
+from onethinker_jax.evaluate.ending import ending
 from onethinker_jax.evaluate.judges.client import open_judge
 from onethinker_jax.evaluate.judges.types import AnswerJudge
 from onethinker_jax.evaluate.metrics.answer import Rle
@@ -36,7 +37,7 @@ from onethinker_jax.evaluate.results.lines import Line, Problem, matched, read_l
 from onethinker_jax.evaluate.results.provenance import provenance
 from onethinker_jax.evaluate.results.result import Result, ScoredFile, result_of
 from onethinker_jax.evaluate.results.scored import MakeMasks, score
-from onethinker_jax.evaluate.results.totals import Total
+from onethinker_jax.text_output import visible
 
 logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
 
@@ -58,8 +59,9 @@ def run(arguments: ScoreArguments) -> None:
         results = results_of(found, lines, _mask_maker(arguments), seed=arguments.seed, judge=judge)
         judged = None if judge is None else judge.settings()
         write(arguments.out, results, provenance(seed=arguments.seed, judge=judged))
-        for line in table_lines(results):
-            sys.stdout.write(line + "\n")
+        samples = {benchmark.name: of_benchmark for benchmark, _, of_benchmark in found}
+        for line in ending(arguments.out, results, samples, page=arguments.page, other=arguments.compare):
+            sys.stdout.write(visible(line) + "\n")
         logger.info("metrics.json, results.json and scored.jsonl are in %s", arguments.out)
         if judge is not None:
             judge.check()
@@ -164,30 +166,6 @@ def _warn(name: str, problems: Sequence[Problem]) -> None:
                 "%s: %s of %s problems %s and count as failed: %s%s",
                 *(name, f"{len(which):,}", f"{len(problems):,}", what, ids, dots),
             )
-
-
-def table_lines(results: Sequence[Result]) -> list[str]:
-    """A table of all metrics, a line each."""
-    rows = [("benchmark", "metric", "released", "standard", "95% interval", "n", "failed")]
-    for result in results:
-        for metric, total in result.totals.items():
-            rows.append((result.benchmark.name, metric, *_cells(total)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-
-
-def _cells(total: Total) -> tuple[str, str, str, str, str]:
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
-
-    interval = "-" if total.low is None else f"{number(total.low)} to {number(total.high)}"
-    return number(total.released), number(total.standard), interval, f"{total.n:,}", f"{total.failed:,}"
 
 
 main = partial(

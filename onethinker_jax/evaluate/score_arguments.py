@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from onethinker_jax.evaluate.compare_arguments import check_results_folder
 from onethinker_jax.evaluate.judges.settings import JudgeSettings
 from onethinker_jax.rewards.client.sidecar import SidecarSettings
 
@@ -28,10 +29,15 @@ class ScoreArguments:
     sidecar: SidecarSettings = field(default_factory=SidecarSettings)
     seed: int = 0
     """Of the resamples that intervals are taken from."""
+    page: bool = True
+    """Write index.html: tables beside the published numbers, charts, and examples with everything drawn."""
+    compare: Path | None = None
+    """Folder of other results, which these are compared with: compare.json, and a table."""
 
     def __post_init__(self) -> None:
         if not self.benchmarks:
             raise ValueError("benchmarks: name at least one benchmark or file")
+        check_results_folder(self.compare)
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} must be at least 0")
         if self.out.exists() and not self.out.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from onethinker_jax.data_pipeline.records.conversation import words_of
 from onethinker_jax.evaluate.page.examples import RIGHT, Example, graded, value_of
 from onethinker_jax.evaluate.page.pictures import Media
 from onethinker_jax.evaluate.results.kept import KeptBenchmark, KeptProblem, Row
@@ -44,7 +45,7 @@ def card_html(
     about = (
         f'<header><span class="task">{escape(head["task"])}</span>{tags}'
         f'<span class="number">{escape(example.benchmark)} #{escape(example.problem_id)}</span></header>'
-        f'<p class="question">{escape(short_text(head["question"], QUESTION_CHARACTERS))}</p>'
+        f'<p class="question">{escape(short_text(words_of(head["question"]).strip(), QUESTION_CHARACTERS))}</p>'
         + (f'<ul class="options">{options}</ul>' if options else "")
         + (f'<p class="groups">{escape(groups)}</p>' if groups else "")
         + f'<dl><dt class="true">Truth</dt><dd class="mono">{_text(head["answer"], ANSWER_CHARACTERS)}</dd></dl>'

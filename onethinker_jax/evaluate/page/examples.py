@@ -83,8 +83,8 @@ def choose(runs: Sequence[KeptBenchmark], count: int, *, seed: int = 0) -> list[
     of_kind: dict[str, list[str]] = {
         "worse": sorted((one for one in gains if gains[one] < 0), key=lambda one: gains[one]),
         "better": sorted((one for one in gains if gains[one] > 0), key=lambda one: -gains[one]),
-        "worst": sorted(answered, key=lambda one: answered[one]),
-        "best": sorted(answered, key=lambda one: -answered[one]),
+        "worst": sorted((one for one in answered if answered[one] < 1), key=lambda one: answered[one]),
+        "best": sorted((one for one in answered if answered[one] > 0), key=lambda one: -answered[one]),
         "random": [one for one in identities if one in answered],
         "failed": failed,
     }

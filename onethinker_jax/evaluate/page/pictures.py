@@ -20,7 +20,7 @@ from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.errors import UserError
-from onethinker_jax.evaluate.benchmarks.table import find
+from onethinker_jax.evaluate.benchmarks.table import TABLE, find
 from onethinker_jax.evaluate.page.examples import Example
 from onethinker_jax.evaluate.results.kept import KeptBenchmark, ResultsError
 from onethinker_jax.rewards.answers import StructuredAnswer, extract_answer, parse_structured
@@ -52,14 +52,14 @@ class Reader:
         """The samples, without a look at whether their media are there."""
         if benchmark.name in self.known:
             return self.known[benchmark.name]
-        if self.data is not None:
-            named, file, path = find(benchmark.name, self.data)
-            layout, split = file.layout, named.split
-            root = self.data / file.media if file.media else None
-        else:
-            file = benchmark.facts["files"][0]
-            layout, split, path = file["layout"], benchmark.facts["split"], Path(file["path"])
-            root = None if file["media"] is None else Path(file["media"])
+        file = benchmark.facts["files"][0]
+        layout, split, path = file["layout"], benchmark.facts["split"], Path(file["path"])
+        root = None if file["media"] is None else Path(file["media"])
+        if self.data is not None and benchmark.name in TABLE:
+            _, found, path = find(benchmark.name, self.data)
+            layout, root = found.layout, self.data / found.media if found.media else None
+        elif self.data is not None:
+            path = self.data / path.name
         if layout not in LAYOUTS:
             raise ResultsError(f"{path}: its layout {layout!r:.60} is not known")
         if not path.exists():

@@ -2,13 +2,16 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from onethinker_jax.data_pipeline.records.record import Record, read_records
 from onethinker_jax.evaluate import score
 from onethinker_jax.rewards.answers import unwrap_answer
+from onethinker_jax.rewards.metrics import decode_rle, encode_rle
 from onethinker_jax.tasks import TABLE
 
 HOSTILE = """</textarea></script><script>alert("x")</script><img src=x onerror='alert(1)'> ' " & \x1b[31m"""
@@ -35,7 +38,9 @@ def made_up(record: Record, *, skill: float, seed: int = 0) -> dict[str, Any]:
     thinking = f"The question asks: {record.problem[:80]!r}. " * draw.randrange(1, 6)
     line["response"] = f"<think>{thinking}</think><answer>{text}</answer>"
     if record.segmentation is not None:
-        rles = dict(zip(record.segmentation.names, record.segmentation.rles, strict=True))
+        shift = round((1 - skill) * 20)
+        moved = [encode_rle(np.roll(decode_rle(rle), shift, axis=1)) for rle in record.segmentation.rles]
+        rles = dict(zip(record.segmentation.names, moved, strict=True))
         line["masks"] = rles[""] if not record.videos else rles
     return line
 
@@ -44,11 +49,10 @@ def results(
     file: Path,
     out: Path,
     answer: Callable[[Record], dict[str, Any]] = lambda record: made_up(record, skill=0.6),
-    words: Sequence[str] = (),
 ) -> Path:
     """The folder of results of these answers to a file in OneThinker's layout."""
     predictions = out.with_suffix(".jsonl")
     lines = [json.dumps(answer(record)) for record in read_records(file)]
     predictions.write_text("\n".join(lines) + "\n")
-    assert score.main([str(predictions), str(file), "--out", str(out), *words]) == 0
+    assert score.main([str(predictions), str(file), "--out", str(out), "--no-page"]) == 0
     return out
