@@ -28,7 +28,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from onethinker_jax.errors import UserError
 from onethinker_jax.spelling import hint
@@ -99,6 +99,19 @@ def interrupts_end_at_once(said: str = "") -> None:
         signal.signal(signal.SIGINT, end)
 
 
+def leave(status: int) -> NoReturn:
+    """Ends the process with this status; after Ctrl-C without Python's own end.
+
+    That one waits for what other threads still compute and takes modules from under them: JAX crashes there.
+    """
+    if status == INTERRUPTED:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def interrupts_raise() -> None:
     """From now on SIGINT raises KeyboardInterrupt, as Python does by itself."""
     if _heeded():
@@ -108,6 +121,19 @@ def interrupts_raise() -> None:
 def _heeded() -> bool:
     """Not so in a job that a shell put into the background: it ignores SIGINT, and goes on doing so."""
     return signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)
+
+
+class LogLines(logging.StreamHandler):
+    """A handler whose work goes on where nobody reads its lines any more (`command | head`)."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Says nothing from now on after a broken pipe; any other error is said as ever."""
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+            return
+        unread = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(unread, self.stream.fileno())
+        os.close(unread)
 
 
 def show_log(handler: logging.Handler, *, level: int = logging.WARNING) -> None:
@@ -151,7 +177,8 @@ def parse(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_one_line(said.getvalue())) from None
+        message = _one_line(said.getvalue()).removeprefix(f"{getattr(settings, '__name__', '')}: ")
+        raise UsageError(message) from None
     if unknown:
         near = hint(unknown[0].partition("=")[0], flags_of(settings, default=default))
         raise UsageError(f"unknown argument {unknown[0]!r}{near or '; --help lists the flags'}")

@@ -29,7 +29,7 @@ logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
 
 def run(arguments: Arguments) -> int:
     """Runs the evaluation and returns its exit status; what takes seconds to import is imported after a first line."""
-    command_line.show_log(logging.StreamHandler(sys.stdout), level=logging.INFO)
+    command_line.show_log(command_line.LogLines(sys.stdout), level=logging.INFO)
     logger.info("reading %s; answers go to %s", ", ".join(arguments.benchmarks), arguments.out)
     interrupts = Interrupts()
     if arguments.restart:
@@ -46,4 +46,4 @@ def run(arguments: Arguments) -> int:
 main = partial(command_line.main, Arguments, run, prog="python -m onethinker_jax.evaluate")
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command_line.leave(main(sys.argv[1:]))

@@ -6,9 +6,11 @@ signal itself; it lets Python end the work in order, and ends the process where 
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from onethinker_jax.command_line import INTERRUPTED
 
@@ -46,6 +48,14 @@ def heard(interrupts: Interrupts, grace: float = GRACE_SECONDS) -> Iterator[None
     os.set_blocking(said_at, False)
     ended = threading.Event()
     before = signal.set_wakeup_fd(said_at, warn_on_full_buffer=False)
+    hook = sys.unraisablehook
+
+    def unraisable(lost: Any) -> None:
+        """Python drops what is raised in a callback of the garbage collector: the thread ends the process then."""
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            hook(lost)
+
+    sys.unraisablehook = unraisable
 
     def watch() -> None:
         while byte := os.read(heard_at, 1):
@@ -63,6 +73,7 @@ def heard(interrupts: Interrupts, grace: float = GRACE_SECONDS) -> Iterator[None
     finally:
         ended.set()
         signal.set_wakeup_fd(before)
+        sys.unraisablehook = hook
         os.close(said_at)
         thread.join()
         os.close(heard_at)
