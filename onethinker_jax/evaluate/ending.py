@@ -43,7 +43,7 @@ def ending(
         yield ""
         yield from compare_folders(other, out)
     if page:
-        yield f"the page is {page_of_results(out, samples)}"
+        page_of_results(out, samples)
 
 
 def table_lines(results: Sequence[Result], width: int | None = None) -> list[str]:

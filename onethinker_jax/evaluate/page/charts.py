@@ -13,7 +13,7 @@ from onethinker_jax.evaluate.page.examples import GRADED, value_of
 from onethinker_jax.evaluate.results.kept import KeptBenchmark
 
 WIDTH, LEFT, RIGHT = 460, 148, 88
-BAR, GAP = 11, 12  # heights in pixels
+BAR, GAP = 13, 11  # heights in pixels
 BINS = 20
 MOST_GROUPS = 16
 LABEL_CHARACTERS = 25

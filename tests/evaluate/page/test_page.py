@@ -62,7 +62,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_shapes_world(
-        tmp_path_factory.mktemp("world"), seed=3, train_rl=1, train_sft=1, heldout=100
+        tmp_path_factory.mktemp("world"), seed=3, train_rl=1, train_sft=1, heldout=100, processes=1
     ).eval_json
 
 
@@ -223,7 +223,7 @@ def test_scoring_writes_the_page_and_compares(tmp_path: Path, capsys: pytest.Cap
     assert len(Page(b / "index.html").cards) == 4
     assert json.loads((b / "compare.json").read_text())["benchmarks"]["eval_mine"]["both"] == 4
     printed = capsys.readouterr().out
-    assert "+1.0000" in printed and f"the page is {b / 'index.html'}" in printed
+    assert "+1.0000" in printed
     assert score.main([*words, str(tmp_path / "gone")]) == 2
     assert "gone: has no results.json" in capsys.readouterr().err
 
