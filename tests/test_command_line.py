@@ -21,7 +21,8 @@ from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.data_pipeline.sources import __main__ as sources
 from onethinker_jax.demo import __main__ as demo
 from onethinker_jax.evaluate import __main__ as evaluate
-from onethinker_jax.evaluate import onethinker_prompts, score
+from onethinker_jax.evaluate import compare, onethinker_prompts, score
+from onethinker_jax.evaluate.page import __main__ as page
 from onethinker_jax.rewards.server import __main__ as server
 from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.train import __main__ as train
@@ -43,6 +44,8 @@ HELP: dict[str, Callable[[], object]] = {
     "train.export": lambda: parse(export.Arguments, ["--help"], prog="export", description=None),
     "evaluate": lambda: parse(evaluate.Arguments, ["--help"], prog="evaluate", description=None),
     "evaluate.score": lambda: parse(score.ScoreArguments, ["--help"], prog="score", description=None),
+    "evaluate.compare": lambda: compare.main(["--help"]),
+    "evaluate.page": lambda: page.main(["--help"]),
     "evaluate.onethinker_prompts": lambda: onethinker_prompts.main(["--help"]),
     "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
     "data_pipeline.check": lambda: check.main(["--help"]),
