@@ -126,7 +126,7 @@ def _heeded() -> bool:
 class LogLines(logging.StreamHandler):
     """A handler whose work goes on where nobody reads its lines any more (`command | head`)."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+    def handleError(self, record: logging.LogRecord) -> None:
         """Says nothing from now on after a broken pipe; any other error is said as ever."""
         if not isinstance(sys.exc_info()[1], BrokenPipeError):
             super().handleError(record)

@@ -36,6 +36,7 @@ from onethinker_jax.evaluate.results.result import ScoredFile
 from onethinker_jax.evaluate.rewards_table import write_rewards
 from onethinker_jax.evaluate.score import lines_of, results_of
 from onethinker_jax.files import write_whole
+from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.processes import Processes, join_processes
 from onethinker_jax.rewards.client.sidecar import connect
 from onethinker_jax.rewards.score_pool import score_pool
@@ -91,6 +92,8 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
 
 
 def _read(arguments: Arguments, processes: Processes) -> list[Job]:
+    if arguments.url is None:  # before what takes minutes with many large files
+        Qwen3VLConfig.from_directory(arguments.model)
     jobs = read_jobs(arguments, leads=processes.leads)
     for job in jobs:
         check_reward(arguments.reward, job.records)

@@ -1,10 +1,11 @@
 """The paper's 31 benchmarks, from made-up files in their public layouts to results, by the command itself.
 
 One very small model answers all of them in one call: what is read under each name, answered, scored and written is
-looked at, not how good the answers are. True answers are scored in `benchmarks/test_question_benchmarks.py`.
+looked at, not how good the answers are. An endpoint that knows the true answers, and judges, gets full marks.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,19 @@ from typing import Any
 
 import pytest
 
+from onethinker_jax.data_pipeline.processor.prompts import chat_messages
 from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
+from onethinker_jax.data_pipeline.sources.training_set.mask_answers import mask_answer
 from onethinker_jax.evaluate import __main__ as evaluate
 from onethinker_jax.evaluate import score
 from onethinker_jax.evaluate.benchmarks.table import TABLE, find, md5_of
 from onethinker_jax.evaluate.benchmarks.types import Benchmark
+from onethinker_jax.evaluate.judges import prompts
+from onethinker_jax.evaluate.protocols import WORDS
 from onethinker_jax.rewards.client.server_process import start_server
 from tests.data_pipeline.sources.making_grounding import write_originals
+from tests.endpoint.scripted_endpoint import Response, ScriptedEndpoint
 from tests.evaluate.benchmarks.making import write_own_files, write_questions
 
 NAMES = list(TABLE)
@@ -99,6 +105,15 @@ def own(model: Path, originals: Path, sidecar: str, tmp_path_factory: pytest.Tem
     return Evaluated(folder / "data", folder / "out", names)
 
 
+def test_another_family_is_said_before_anything_is_read(
+    originals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    words = [str(tmp_path), *NAMES, "--data", str(originals), "--out", str(tmp_path / "out")]
+    assert evaluate.main(words) == 1
+    assert "model_type 'llama'" in capsys.readouterr().err and "records of" not in caplog.text
+
+
 def test_every_question_of_every_benchmark_is_answered(evaluated: Evaluated, own: Evaluated) -> None:
     assert len(own.names) == 23
     for one in (evaluated, own):
@@ -170,6 +185,73 @@ def test_every_answer_is_scored_on_a_line(evaluated: Evaluated) -> None:
             media = [str(file) for file in (*sample.record.videos, *sample.record.images)]
             assert line["media"] == media and media
     assert position == len(lines)
+
+
+MASK_METRICS = ("cIoU", "gIoU", "J", "F", "J&F")
+"""GrabCut's masks on pictures of noise are no good ones, whatever the prompt."""
+
+
+def words_of(messages: list[dict[str, Any]]) -> str:
+    """The text of a conversation; frames of videos bring more, between angle brackets."""
+    turns = [message["content"] for message in messages]
+    parts = [part for turn in turns for part in ([{"text": turn}] if isinstance(turn, str) else turn)]
+    return " ".join(" ".join(part.get("text", "") for part in parts).split())
+
+
+def true_answers(data: Path) -> dict[str, set[str]]:
+    """The text that a question ends with -> its true answers."""
+    found: dict[str, set[str]] = {}
+    for name in NAMES:
+        for sample in Evaluated(data, data, NAMES).samples(name):
+            record = sample.record
+            answer = record.answer or mask_answer(record.segmentation)
+            (*_, turn) = chat_messages(record, prompts=WORDS[TABLE[name].protocol])
+            text = re.sub(r"(?<!\\)<(image|video)>", " ", turn["content"]).replace("\\<", "<")
+            text = " ".join(text.split())
+            found.setdefault(text, set()).add(answer)
+    return found
+
+
+def judged(system: str, user: str) -> str:
+    """What an honest judge says of true answers."""
+    if system == prompts.VALUE.system:
+        return user.split("The work:\n")[1].split("\n\n")[0]
+    return {
+        prompts.CAPTION_ANSWER.system: "as described",
+        prompts.MATCH.system: '{"correct": "yes", "rating": 5}',
+        prompts.COMPARISON.system: "yes",
+    }[system]
+
+
+def test_true_answers_and_an_honest_judge(originals: Path, sidecar: str, tmp_path: Path) -> None:
+    truths = true_answers(originals)
+
+    def answer(request: dict[str, Any], _: int) -> Response:
+        system, user = request["messages"][0]["content"], request["messages"][-1]["content"]
+        if request["model"] == "judge":
+            return Response(judged(system, user))
+        asked = words_of(request["messages"][-1:])
+        (answer,) = truths[max(filter(asked.endswith, truths), key=len)]
+        return Response(f"<think>I know.</think>{answer}")
+
+    with ScriptedEndpoint(answer) as server:
+        words = [server.url, *NAMES, "--data", str(originals), "--out", str(tmp_path), *flags(sidecar)]
+        words += ["--endpoint.retries", "0", "--judge.url", server.url, "--judge.model", "judge"]
+        assert evaluate.main(words) == 0
+    done = Evaluated(originals, tmp_path, NAMES)
+    for name, found in done.json("metrics.json").items():
+        for metric, total in found.items():
+            assert total["failed"] == 0, (name, metric)
+            if metric in MASK_METRICS:
+                assert 0 < total["released"] < 1 and 0 < total["standard"] < 1, (name, metric)
+                assert all(row["masks"] for row in done.answers(name)), name
+                continue
+            most = 10 if metric == "CIDEr" else 1
+            values = [value for value in (total["released"], total["standard"]) if value is not None]
+            assert values and values == pytest.approx([most] * len(values), abs=0.01), (name, metric)
+    for name, found in done.json("results.json")["benchmarks"].items():
+        assert found["extraction"]["unread"] == 0 and not found["left_out"], name
+        assert (found["extraction"]["judge"] > 0) == (TABLE[name].judge == "required"), name
 
 
 def test_answers_do_not_depend_on_the_file_or_the_order(evaluated: Evaluated, own: Evaluated) -> None:

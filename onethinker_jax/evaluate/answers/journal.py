@@ -97,8 +97,11 @@ class Journal:
         for one in scored:
             line = (json_text(self._row(one)) + "\n").encode()
             start = self._file.tell()
-            self._file.write(line)
-            self._file.flush()
+            try:
+                self._file.write(line)
+                self._file.flush()
+            except OSError as error:  # a full disk's does not say which file
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
             key = one.answer.number, one.answer.sample
             done = one.answer.failed is not None
             self._lines[key] = _Line(start, len(line), done, one.score is not None)

@@ -15,7 +15,7 @@ from onethinker_jax.evaluate.benchmarks import (
 )
 from onethinker_jax.evaluate.benchmarks.task_metrics import ACCURACY, metrics_of
 from onethinker_jax.evaluate.benchmarks.types import Benchmark, DataFile
-from onethinker_jax.spelling import hint
+from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.tasks import TASKS, Task
 
 TABLE: Mapping[str, Benchmark] = {
@@ -55,14 +55,28 @@ def find(what: str, data: Path | None = None) -> tuple[Benchmark, DataFile, Path
     if path.is_dir() and len(known := _of_folder(path)) == 1:
         return *known[0], path
     if (benchmark := _named(what)) is None:
-        known = hint(what, TABLE) or f" (known: {', '.join(TABLE)})"
-        raise BenchmarkError(f"{what}: no such benchmark, and no such file{known}")
+        raise BenchmarkError(f"{what}: no such benchmark, and no such file{_near(what)}")
     if data is None:
         raise BenchmarkError(f"{what}: needs --data, the folder that holds {benchmark.files[0].path}")
+    if not data.is_dir():
+        is_what = "is a file, not the folder that it lies in" if data.exists() else "no such folder"
+        raise BenchmarkError(f"--data {data}: {is_what}")
     for file in benchmark.files:
         if (data / file.path).exists():
             return benchmark, file, data / file.path
     raise BenchmarkError(f"{what}: {data} has none of {', '.join(file.path for file in benchmark.files)}")
+
+
+def _near(what: str) -> str:
+    """The end of an error's line: names that a word may stand for, else all."""
+    word = what.lower()
+    likely = [row.name for row in TABLE.values() if word == row.title.lower()]  # of several
+    spelled = {known.lower(): known for row in TABLE.values() for known in (row.title, row.name)}
+    likely = likely or [known for low, known in spelled.items() if word and low.startswith(word)]
+    likely = likely or [spelled[low] for low in [nearest(word, spelled)] if low is not None]
+    if likely:
+        return f"; did you mean {' or '.join(map(repr, likely))}?"
+    return f" (known: {', '.join(TABLE)})"
 
 
 def _named(what: str) -> Benchmark | None:

@@ -188,7 +188,7 @@ def mmsci(path: Path) -> Path:
                 "index": n,
                 "image_id": f"figure_{n}",
                 "image": base64_text(50 + n),
-                "question": "Write a caption for the figure.",
+                "question": f"Write a caption for figure {n}.",
                 "caption": f'Growth of sample "{n}",\nmeasured weekly.',
                 "abstract": "We grew samples.",
                 "subject": "Ecology",

@@ -86,6 +86,11 @@ def test_one_file_may_hold_a_benchmark_of_its_name_and_another(tmp_path: Path) -
 
 
 def test_names_are_found_with_data(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"^--data .*nowhere: no such folder$"):
+        find("charades", tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchmarkError, match=r"^--data .*file: is a file, not the folder that it lies in$"):
+        find("charades", tmp_path / "file")
     with pytest.raises(BenchmarkError, match=r"^charades: .* has none of eval_charades\.json, charades_sta/"):
         find("charades", tmp_path)
     (tmp_path / "charades_sta").mkdir()
@@ -110,6 +115,9 @@ def test_names_are_found_with_data(tmp_path: Path) -> None:
             "eval_chrades",
             r"^eval_chrades: no such benchmark, and no such file; did you mean 'eval_charades'\?$",
         ),
+        ("MMBensh", r"^MMBensh: no such benchmark, and no such file; did you mean 'MMBench'\?$"),
+        ("mmbench_dev", r"; did you mean 'MMBench_DEV_EN'\?$"),
+        ("refcocog", r"did you mean 'eval_refcocog_test' or 'eval_refcocog_val' or 'eval_seg_refcocog'\?$"),
         ("nothing/eval_got10.json", r"no such file; did you mean 'eval_got10k'\?$"),
         ("xyz", r"^xyz: no such benchmark, and no such file \(known: .*eval_got10k"),
     ],
