@@ -203,7 +203,8 @@ def test_prompts_are_made_by_as_many_threads_as_processes_decode(made, monkeypat
     with reading(tries=Tries(again=2)) as read:
         found = list(read)
     assert [found[0], *found[3:]] == [prompts[0], *prompts[3:], prompts[0]]
-    assert [isinstance(one, Failed) for one in found[1:3]] == [True, True] and "1: broken" in found[1].reason
+    failed = [one for one in found[1:3] if isinstance(one, Failed)]
+    assert len(failed) == 2 and "1: broken" in failed[0].reason
     assert asked.count(1) == asked.count(2) == 3 and asked.count(0) == 1
 
 

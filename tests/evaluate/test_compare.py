@@ -95,7 +95,7 @@ def test_values_by_paired_bootstrap(tmp_path: Path) -> None:
     )
     miou = runs.compared(a, b)["benchmarks"]["eval_mine"]["metrics"]["mIoU"]["standard"]
     ious = [np.stack([np.array(of_run) / 10, np.ones(20)], axis=1) for of_run in ends]
-    expected = paired_bootstrap(*ious)
+    expected = paired_bootstrap(ious[0], ious[1])
     assert miou["test"] == "paired bootstrap"
     assert [miou[key] for key in ("difference", "low", "high", "p_value")] == pytest.approx(
         [expected.difference, expected.low, expected.high, expected.p_value]

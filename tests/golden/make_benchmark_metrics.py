@@ -69,13 +69,13 @@ def runs(mask: np.ndarray) -> list[int]:
     """COCO's runs: down the columns, beginning with what is outside."""
     flat = mask.ravel(order="F")
     ends = np.flatnonzero(np.diff(flat)) + 1
-    lengths = np.diff([0, *ends, flat.size]).tolist()
+    lengths = np.diff(np.array([0, *ends, flat.size])).tolist()
     return [0, *lengths] if flat[0] else lengths
 
 
 def blob(random: np.random.Generator, shape: tuple[int, int], threshold: float) -> np.ndarray:
     rows, columns = np.mgrid[: shape[0], : shape[1]] / max(shape)
-    field = sum(
+    field = np.zeros(shape) + sum(
         np.cos(a * rows * 9 + b * columns * 9 + c) for a, b, c in random.uniform(-1, 1, (6, 3)) * [1, 1, 3]
     )
     return field > threshold

@@ -197,7 +197,11 @@ def short_text(text: str, length: int) -> str:
 def _media(item: GalleryItem, one: StageAnswer | None) -> str:
     """The item's pictures or film with the truth and an answer on them; None: as they are."""
     view = View(item.question, item.frames, item.times, item.duration, item.true_annotations, item.true_masks)
-    sizes = {"image_width": IMAGE_WIDTH, "frame_width": FRAME_WIDTH}
-    if one is None:
-        return media_html(view, drawn=False, **sizes)
-    return media_html(view, one.annotations, one.masks, **sizes)
+    return media_html(
+        view,
+        None if one is None else one.annotations,
+        None if one is None else one.masks,
+        image_width=IMAGE_WIDTH,
+        frame_width=FRAME_WIDTH,
+        drawn=one is not None,
+    )

@@ -133,6 +133,7 @@ def test_a_folder_of_frames_is_kept_as_one_video(tmp_path):
     file = write_rows(tmp_path / "rl.json", [row])
     assert tfds_builder.main([str(file), "--out", str(tmp_path / "made")]) == 0
     (plain,), (stored,) = read_records(file), open_records(tmp_path / "made", purpose="rl")
+    assert plain.segmentation is not None and stored.segmentation is not None
     assert plain.segmentation.frames == stored.segmentation.frames == (2,)
     media = MediaReader()
     one, two = (media.video(record.videos[0], None, fps=2, max_frames=9) for record in (plain, stored))

@@ -134,9 +134,15 @@ def test_left_padding_is_llamas(tmp_path):
     torch.testing.assert_close(model(tokens, real), wanted[:, 0], rtol=2e-4, atol=2e-5)
 
 
+def numbers(scores: Sequence[float | Exception]) -> list[float]:
+    """The scores, none of which is an error."""
+    assert all(isinstance(score, float) for score in scores)
+    return [float(score) for score in scores if not isinstance(score, Exception)]
+
+
 def test_a_batch_scores_as_its_items_do(directory):
     judge = TEXT_BACKENDS["polar"](BackendSettings(model=directory))
-    singles = [judge.score([item])[0] for item in ITEMS]
+    singles = [number for item in ITEMS for number in numbers(judge.score([item]))]
     assert len({round(score, 3) for score in singles}) == len(ITEMS)
     assert judge.score(ITEMS * 2) == pytest.approx(singles * 2, rel=1e-4, abs=1e-5)
     assert judge.score([]) == []
@@ -157,7 +163,7 @@ def test_batches_hold_what_fits():
 
 def test_lower_precision_is_close(directory):
     exact, rough = (
-        TEXT_BACKENDS["polar"](BackendSettings(model=directory, dtype=dtype)).score(ITEMS)
+        numbers(TEXT_BACKENDS["polar"](BackendSettings(model=directory, dtype=dtype)).score(ITEMS))
         for dtype in ("float32", "bfloat16")
     )
     assert rough != exact
@@ -263,7 +269,7 @@ def test_groups_are_the_items_that_share_a_prompt(directory):
         TextItem(*("what colour is the fox?", "the fox is brown", text), group="2") for text in ("a", "b")
     ]
     items = [*ITEMS, *others]
-    plain = raw.score(items)
+    plain = numbers(raw.score(items))
     assert released.score(items) == pytest.approx(
         normalise_scores(plain, ["f", "f", "f", "w", "e", "2", "2"], "released"), abs=1e-4
     )
