@@ -11,6 +11,8 @@ from onethinker_jax.tasks import TABLE, complete, of_answer
 
 LESS_IS_BETTER = frozenset({"WER"})
 """Metrics that count errors."""
+RATINGS = frozenset({"G-Eval"})
+"""Metrics that are ratings from 1 to 5; all others are fractions, CIDEr's up to 10."""
 
 _WRITTEN = "open-ended"
 _OF_TYPE: Mapping[str, tuple[Callable[[Answer], Measured], ...]] = complete(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from onethinker_jax.evaluate.metrics.table import RATINGS
 from onethinker_jax.evaluate.page.examples import GRADED, value_of
 from onethinker_jax.evaluate.results.kept import KeptBenchmark
 
@@ -52,13 +53,16 @@ def _metrics_svg(runs: Sequence[KeptBenchmark]) -> str:
 
 
 def _bars_svg(rows: Sequence[_Row], name: str) -> str:
-    """A row a name: a bar with its interval a run, the published numbers over them; more than 1 ends at the edge."""
+    """A row a name: a bar with its interval a run, the published numbers over them.
+
+    The edge is 1, and a rating of 5; what is beyond ends there.
+    """
     parts, y = [], 6.0
     for label, totals, published, unit in rows:
         height = BAR * len(totals)
         parts.append(_label(label, y + height / 2 + 4))
         for number, total in enumerate(totals):
-            parts.append(_bar(total, y + number * BAR, number, unit))
+            parts.append(_bar(total, y + number * BAR, number, unit, 5 if label in RATINGS else 1))
         for value, kind, whose in zip(
             published or (), ("base", "paper"), ("Qwen3-VL-8B-Instruct", "OneThinker-8B"), strict=False
         ):
@@ -87,7 +91,7 @@ def _label(text: str, y: float) -> str:
     return f'<text x="{LEFT - 7}" y="{y:.1f}" text-anchor="end">{escape(short)}<title>{escape(text)}</title></text>'
 
 
-def _bar(total: Total | None, y: float, run: int, unit: str) -> str:
+def _bar(total: Total | None, y: float, run: int, unit: str, most: int) -> str:
     """A run's bar; where its two forms differ a diamond at the other one."""
     if total is None or (value := shown(total)) is None:
         return f'<text x="{LEFT + 4}" y="{y + BAR - 2:.1f}">not defined</text>'
@@ -98,18 +102,18 @@ def _bar(total: Total | None, y: float, run: int, unit: str) -> str:
     other = total["released"] if total["standard"] is not None else None
     if other is not None:
         said += f", released {other:.4f}"
-    end, middle = _x(value), y + (BAR - 1) / 2
+    end, middle = _x(value / most), y + (BAR - 1) / 2
     parts = [
         f'<rect class="run{run}" x="{LEFT}" y="{y:.1f}" width="{max(end - LEFT, 1):.1f}" height="{BAR - 1}"/>'
     ]
     if total["low"] is not None:
-        low, high = _x(total["low"]), _x(total["high"])
+        low, high = _x(total["low"] / most), _x(total["high"] / most)
         parts.append(
             f'<path class="interval" d="M{low:.1f} {middle - 3:.1f}v6M{low:.1f} {middle:.1f}H{high:.1f}'
             f'M{high:.1f} {middle - 3:.1f}v6"/>'
         )
     if other is not None and abs(other - value) >= 5e-5:
-        at = _x(other)
+        at = _x(other / most)
         parts.append(f'<path class="other" d="M{at:.1f} {middle - 4:.1f}l4 4l-4 4l-4 -4z"/>')
     parts.append(f'<text x="{WIDTH - RIGHT + 6}" y="{y + BAR - 2:.1f}">{value:.3f}{unit}</text>')
     return f"<g><title>{escape(f'{said}, {counts}')}</title>{''.join(parts)}</g>"

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from onethinker_jax.evaluate.metrics.shares import FORMS
-from onethinker_jax.evaluate.metrics.table import LESS_IS_BETTER
+from onethinker_jax.evaluate.metrics.table import LESS_IS_BETTER, RATINGS
 from onethinker_jax.evaluate.results.comparison import Compared, ComparedBenchmark
 from onethinker_jax.evaluate.results.kept import KeptBenchmark, KeptResults
 
@@ -70,15 +70,15 @@ def _row(
         mark = f" {LETTERS[number]}" if len(of_runs) > 1 else ""
         total = None if one is None else one.metrics.get(metric)
         for which in FORMS[::-1]:
-            inside = _number(total, which)
+            inside = _number(total, which, metric)
             if total and total["low"] is not None and which == _form_of_interval(total):
-                inside += f"<small>{100 * total['low']:.1f} to {100 * total['high']:.1f}</small>"
+                inside += f"<small>{shown_value(total['low'], metric)} to {shown_value(total['high'], metric)}</small>"
             against = ' class="against"' if which == form else ""
             cells.append(f'<td{against} data-label="{which}{mark}">{inside}</td>')
         counts = "" if total is None else f"{total['n']:,}{_failed(total['failed'])}"
         cells.append(f'<td data-label="n, failed{mark}">{counts}</td>')
     if compares:
-        cells.append(_difference(compared))
+        cells.append(_difference(compared, metric))
     for value, whose in zip(published or (None, None), ("Qwen3-VL-8B", "OneThinker-8B"), strict=True):
         inside = "" if value is None else f"{100 * value:.1f}<small>{form}</small>"
         cells.append(f'<td class="published" data-label="{whose}, published">{inside}</td>')
@@ -89,25 +89,31 @@ def _form_of_interval(total: Any) -> str:
     return "released" if total["standard"] is None else "standard"
 
 
-def _number(total: Any, form: str) -> str:
+def shown_value(value: float, metric: str, sign: str = "") -> str:
+    """A fraction in percent; a rating as it is."""
+    return f"{value:{sign}.2f}" if metric in RATINGS else f"{100 * value:{sign}.1f}"
+
+
+def _number(total: Any, form: str, metric: str) -> str:
     if total is None:
         return ""
-    return "–" if total[form] is None else f"<b>{100 * total[form]:.1f}</b>"
+    return "–" if total[form] is None else f"<b>{shown_value(total[form], metric)}</b>"
 
 
 def _failed(count: int) -> str:
     return f'<small class="failed">{count:,} failed</small>' if count else ""
 
 
-def _difference(forms: dict[str, Compared] | None) -> str:
+def _difference(forms: dict[str, Compared] | None, metric: str) -> str:
     if not forms:
         return '<td data-label="B − A">–</td>'
     found = forms.get("standard") or forms["released"]
     sure = found.low > 0 or found.high < 0
     kind = "" if not sure else " up" if found.difference > 0 else " down"
+    gain, low, high = (shown_value(one, metric, "+") for one in (found.difference, found.low, found.high))
     return (
-        f'<td class="gain{kind}" data-label="B − A"><b>{100 * found.difference:+.1f}</b>'
-        f"<small>{100 * found.low:+.1f} to {100 * found.high:+.1f}, p {found.p_value:.2g}, n {found.n:,}</small></td>"
+        f'<td class="gain{kind}" data-label="B − A"><b>{gain}</b>'
+        f"<small>{low} to {high}, p {found.p_value:.2g}, n {found.n:,}</small></td>"
     )
 
 
@@ -116,8 +122,8 @@ def tasks_html(compared: Sequence[ComparedBenchmark]) -> str:
     rows = [
         f'<tr><td class="text">{escape(one.name)}</td><td class="text" data-label="task">{escape(task)}</td>'
         f'<td class="text" data-label="metric">{escape(metric)}</td>'
-        f'<td data-label="A">{100 * found.a:.1f}</td><td data-label="B">{100 * found.b:.1f}</td>'
-        f"{_difference(of_metric)}</tr>"
+        f'<td data-label="A">{shown_value(found.a, metric)}</td><td data-label="B">{shown_value(found.b, metric)}</td>'
+        f"{_difference(of_metric, metric)}</tr>"
         for one in compared
         if len(one.tasks) > 1
         for task, forms in one.tasks.items()

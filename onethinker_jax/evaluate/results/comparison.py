@@ -126,33 +126,43 @@ def _compared(a: KeptBenchmark, b: KeptBenchmark, seed: int) -> ComparedBenchmar
 def _forms(pairs: Sequence[Pair], benchmark: KeptBenchmark, seed: int, resamples: int) -> Forms:
     found: Forms = {}
     for metric in benchmark.metrics:
-        forms = {
-            form: compared
-            for form in FORMS
-            if (compared := _of_form(pairs, metric, form, benchmark, seed, resamples)) is not None
-        }
+        forms: dict[str, Compared] = {}
+        seen: list[tuple[Rows, Compared]] = []
+        for form in FORMS:
+            if (rows := _rows(pairs, metric, form, benchmark)) is None:
+                continue
+            same = (one for other, one in seen if all(map(np.array_equal, rows, other)))
+            forms[form] = next(same, None) or _compared_rows(rows, metric, seed, resamples)
+            seen.append((rows, forms[form]))
         if forms:
             found[metric] = forms
     return found
 
 
-def _of_form(
-    pairs: Sequence[Pair], metric: str, form: str, benchmark: KeptBenchmark, seed: int, resamples: int
-) -> Compared | None:
-    """None where no problem has this form in both runs."""
+Rows = tuple[np.ndarray, np.ndarray]
+"""Both runs' shares of the same clusters, float [clusters, K] each."""
+
+
+def _rows(pairs: Sequence[Pair], metric: str, form: str, benchmark: KeptBenchmark) -> Rows | None:
+    """Of the problems that have this form in both runs; None where there are none."""
     having = [pair for pair in pairs if all(one.shares(metric, form) for one in pair)]
     if form == "standard" and is_circular(metric, benchmark.rule):
         having = _whole_questions(pairs, having)
     if not having:
         return None
     a, b = (rows_of([pair[side] for pair in having], metric, form, benchmark.rule) for side in (0, 1))
+    return a, b
+
+
+def _compared_rows(rows: Rows, metric: str, seed: int, resamples: int) -> Compared:
+    a, b = rows
     value = table.value_of(metric)
     found = paired_bootstrap(a, b, value, seed=seed, resamples=resamples)
     p_value = found.p_value
     test: Test = "paired bootstrap"
-    if all(_right_or_wrong(rows) for rows in (a, b)):
+    if all(map(_right_or_wrong, rows)):
         p_value, test = mcnemar(a[:, 0] > 0, b[:, 0] > 0), "McNemar"
-    of_a, of_b = (float(value(rows.sum(axis=0))) for rows in (a, b))
+    of_a, of_b = (float(value(one.sum(axis=0))) for one in rows)
     return Compared(of_a, of_b, found.difference, found.low, found.high, p_value, test, len(a))
 
 
