@@ -23,6 +23,7 @@ from onethinker_jax.evaluate.page.pictures import FULL, Pictures, Reader, pictur
 from onethinker_jax.evaluate.page.tables import LETTERS, by_benchmark, left_out_html, results_html, tasks_html
 from onethinker_jax.evaluate.results.comparison import compare
 from onethinker_jax.evaluate.results.kept import KeptResults, key_of, masks_of, read_results
+from onethinker_jax.text_output import json_text
 
 logger = logging.getLogger("onethinker_jax.evaluate")
 
@@ -63,6 +64,7 @@ def write_page(arguments: PageArguments, known: Mapping[str, Sequence[Sample]] |
         results_html(runs, compared),
         tasks_html(compared),
         left_out_html(runs, compared),
+        _made_with(runs),
         "<h2>Charts</h2><p class=lead>Bars with 95% intervals; a diamond is the released form where it differs from "
         "the standard one. The hollow circle is Qwen3-VL-8B-Instruct, the full one OneThinker-8B, as published.</p>",
         '<div class="panels">',
@@ -129,6 +131,22 @@ def _facts(runs: Sequence[KeptResults]) -> str:
         facts["onethinker_jax"] = str(run.versions.get("onethinker_jax", "unknown"))
         parts.append(facts_html(facts))
     return "".join(parts)
+
+
+def _made_with(runs: Sequence[KeptResults]) -> str:
+    """Files, settings and versions, folded."""
+    whole = {
+        str(run.folder): {
+            "files": {name: one.facts["files"] for name, one in run.benchmarks.items()},
+            "settings": run.settings,
+            "versions": run.versions,
+        }
+        for run in runs
+    }
+    return (
+        "<details><summary>Files with their md5, settings, versions</summary>"
+        f"<pre>{escape(json_text(whole, indent=2))}</pre></details>"
+    )
 
 
 def _said_of_two(names: Sequence[str]) -> str:

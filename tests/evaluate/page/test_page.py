@@ -203,6 +203,7 @@ def test_two_runs(evaluation: Path, folder: Path, tmp_path: Path) -> None:
     assert {card["data-verdicts"] for card in page.cards} >= {"wrong right", "right right"}
     found = json.loads((folder / "metrics.json").read_text())["eval_shapes"]["accuracy"]["standard"]
     assert f"<b>{100 * found:.1f}</b>" in page.source and "<b>100.0</b>" in page.source
+    assert '"layout": "onethinker"' in page.text and page.text.count('"jiwer"') == 2
     assert str(folder) in page.text and str(better) in page.text and "B − A" in page.text
     for card in page.cards:
         assert card["text"].count("Reasoning") == 2, card["text"]
