@@ -25,12 +25,15 @@ from onethinker_jax.evaluate.page.examples import Example
 from onethinker_jax.evaluate.results.kept import KeptBenchmark, ResultsError
 from onethinker_jax.rewards.answers import StructuredAnswer, extract_answer, parse_structured
 from onethinker_jax.rewards.metrics import decode_rle
+from onethinker_jax.tasks import TABLE as TABLE_OF_TASKS
 
 logger = logging.getLogger("onethinker_jax.evaluate")
 
 BOUNDS = PixelBounds(1, 1, 512 * 512)
 """Of a picture or frame in memory; it is shown smaller."""
 IMAGE_WIDTH, FRAME_WIDTH = 384, 176  # pixels
+FRAMES_WITH_TIMES, FRAMES = 128, 8
+"""That are decoded of a video: enough to have one near each second that an answer names; or for a look."""
 VIDEO_SECONDS = 60.0
 """That decoding a video may take."""
 FULL = "no picture: the page's pictures have reached their size"
@@ -99,6 +102,7 @@ def pictures_of(
         read: gives its samples.
         most_bytes: of HTML.
     """
+    logger.info("drawing %s examples of %s …", f"{len(examples):,}", benchmark.name)
     wanted = {example.problem_id for example in examples}
     records: dict[str, Record] = {}
     lacking = "no picture: the benchmark's file no longer has this problem"
@@ -141,7 +145,8 @@ def _media(
             None if row is None else of_run.get((example.benchmark, example.problem_id, row.get("sample")))
         )
     try:
-        view = view_record(record, *answers, media=reader, bounds=BOUNDS)
+        most = FRAMES_WITH_TIMES if TABLE_OF_TASKS[record.problem_type].answer == "JSON" else FRAMES
+        view = view_record(record, *answers, media=reader, bounds=BOUNDS, max_frames=most)
         drawn = view.annotations is not None or view.masks is not None
         if not drawn:
             return Media(once=media_html(view, image_width=IMAGE_WIDTH, frame_width=FRAME_WIDTH))
