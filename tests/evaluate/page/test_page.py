@@ -163,6 +163,25 @@ def test_responses_cannot_leave_their_place(evaluation: Path, tmp_path: Path) ->
     assert "alert(1)" in hostile.text and "\x1b" not in hostile.source
 
 
+def test_questions_groups_and_names_cannot_either(tmp_path: Path) -> None:
+    given = {"problem": f"What? {HOSTILE}", "options": [f"A. {HOSTILE}", "B. <b>blue</b>"]}
+    rows = [
+        {**row("multiple choice", "A"), **given, "data_source": source + HOSTILE}
+        for source in ("<i>x", "y", "y")
+    ]
+    file = write(tmp_path / "eval_<i>' onclick='mine.json", rows)
+    page = page_of(
+        results_of(file, tmp_path / "<b>out", lambda _: None),
+        results_of(file, tmp_path / "b", lambda _: answered("A")),
+    )
+    assert page.source.count("<script>") == 1
+    assert not [tag for tag, attributes in page.tags if any(name.startswith("on") for name in attributes)]
+    assert "By source" in page.text and page.text.count("<b>blue</b>") == 3 and "<b>out" in page.text
+    checker = Checker()
+    checker.feed(page.source)
+    assert not checker.open
+
+
 def test_missing_media_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file whose media are gone, and a file that is itself gone: the examples stay."""
     rows = [row("multiple choice", "A", options=OPTIONS) for _ in range(3)]
