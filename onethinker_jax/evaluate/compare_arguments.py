@@ -20,6 +20,10 @@ class CompareArguments:
     seed: int = 0
     """Of the resamples that intervals are taken from."""
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} must be at least 0")
+
 
 def check_results_folder(folder: Path | None) -> None:
     """Raises ValueError: there are no results in the folder that a command line wants to compare with."""

@@ -204,6 +204,8 @@ def test_folders_without_results_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert "other: title is missing: another version" in refused([a, b], capsys)
     (b / "results.json").write_text('{"benchmarks": {}}')
     assert "no benchmark is in both folders" in refused([a, b], capsys)
+    assert compare.main([str(a), str(a), "--seed", "-1"]) == 2
+    assert "seed -1 must be at least 0" in capsys.readouterr().err
 
 
 def test_results_read_again_are_the_problems_that_were_scored(tmp_path: Path) -> None:

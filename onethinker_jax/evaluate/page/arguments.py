@@ -34,6 +34,6 @@ class PageArguments:
     def __post_init__(self) -> None:
         if not 1 <= len(self.folders) <= 2:
             raise ValueError("OUT: name one folder of results, or two")
-        for name, least in (("examples", 0), ("megabytes", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+        for name in ("examples", "megabytes", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 0")
