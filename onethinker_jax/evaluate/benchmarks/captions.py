@@ -1,7 +1,7 @@
 """Benchmarks of captions: figures of papers, images of many tasks, recorded lectures."""
 
 from onethinker_jax.evaluate.benchmarks.question_answering import tsv
-from onethinker_jax.evaluate.benchmarks.task_metrics import ACCURACY, WRITTEN_TEXT
+from onethinker_jax.evaluate.benchmarks.task_metrics import ACCURACY, RATING, WRITTEN_TEXT
 from onethinker_jax.evaluate.benchmarks.types import Benchmark, DataFile
 
 ROWS: tuple[Benchmark, ...] = (
@@ -10,7 +10,7 @@ ROWS: tuple[Benchmark, ...] = (
         title="MMSci-Caption",
         family="captioning",
         files=tsv("MMSci_DEV_Captioning_image_only", "0f5f0fd7ff383699fbd2203a4659d3e8"),
-        metrics=(*(name for name in WRITTEN_TEXT if name != "accuracy"), "G-Eval"),
+        metrics=(*(name for name in WRITTEN_TEXT if name != "accuracy"), RATING),
         published={"ROUGE-L": (0.151, 0.257)},
         published_form="standard",
         protocol="vlmevalkit",

@@ -7,6 +7,8 @@ from onethinker_jax.tasks import TASKS, Task, complete, is_structured
 ACCURACY = ("accuracy",)
 READ_TEXT = ("accuracy", "WER")
 WRITTEN_TEXT = ("accuracy", "ROUGE-L", "METEOR", "CIDEr", "BLEU-2")
+RATING = "G-Eval"
+"""A judge's rating of a caption: only of benchmarks that name it."""
 SPANS = ("R@0.3", "R@0.5", "R@0.7", "mIoU")
 BOX = ("R@0.5", "mIoU")
 TUBE = ("tIoU@0.5", "tIoU", "sIoU@0.5", "sIoU", "vIoU")
@@ -33,6 +35,11 @@ METRICS: Mapping[Task, tuple[str, ...]] = complete(
     },
     TASKS,
 )
+
+
+def is_measured(task: Task, metric: str) -> bool:
+    """Whether answers of a task have a metric, where the benchmark has it."""
+    return metric in METRICS[task] or (metric == RATING and task.problem_type == "open-ended")
 
 
 def metrics_of(tasks: Iterable[Task]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from onethinker_jax.evaluate.benchmarks.task_metrics import RATING
 from onethinker_jax.evaluate.metrics.answer import Answer
 from onethinker_jax.evaluate.metrics.shares import Forms, Measured, Share
 from onethinker_jax.rewards.metrics import rouge_scores, word_accuracy
@@ -57,7 +58,7 @@ def measure_written(answer: Answer) -> Measured:
     reference, given = words(answer.truth), words(answer.text)
     *_, rouge_l = rouge_scores(answer.text, answer.truth)
     rating = None if answer.relevance is None else (float(answer.relevance), 1.0)
-    rated: Measured = {"G-Eval": Forms(None, rating)} if answer.sample.facts.get(REFERENCES) else {}
+    rated: Measured = {RATING: Forms(None, rating)} if answer.sample.facts.get(REFERENCES) else {}
     return rated | {
         "ROUGE-L": Forms(None, (rouge_l, 1.0)),
         "METEOR": Forms(None, (meteor(given, reference), 1.0)),

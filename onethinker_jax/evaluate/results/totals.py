@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onethinker_jax.evaluate.benchmarks.task_metrics import METRICS
+from onethinker_jax.evaluate.benchmarks.task_metrics import is_measured
 from onethinker_jax.evaluate.benchmarks.types import Rule
 from onethinker_jax.evaluate.metrics import table
 from onethinker_jax.evaluate.metrics.accuracy import METRIC as ACCURACY
@@ -63,14 +63,14 @@ def totals(
     """
     found: dict[str, Total] = {}
     for metric in metrics:
-        having = [one for one in scored if metric in METRICS[one.task]]
+        having = [one for one in scored if is_measured(one.task, metric)]
         failed = sum(all(one.share(metric, form) is None for form in FORMS) for one in having)
         shares = {form: rows_of(having, metric, form, rule) for form in FORMS}
         if is_circular(metric, rule):
             failed = len(questions(having)) - len(shares["standard"])
         found[metric] = total(shares, table.value_of(metric), failed=failed, seed=seed, resamples=resamples)
     if ACCURACY in found and any(len(one.problem.lines) > 1 for one in scored):
-        having = [one for one in scored if ACCURACY in METRICS[one.task]]
+        having = [one for one in scored if is_measured(one.task, ACCURACY)]
         for name, rows, failed in _repeated(having):
             found[name] = total(rows, failed=failed, seed=seed, resamples=resamples)
     return found
