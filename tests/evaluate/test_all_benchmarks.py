@@ -4,15 +4,17 @@ One very small model answers all of them in one call: what is read under each na
 looked at, not how good the answers are. An endpoint that knows the true answers, and judges, gets full marks.
 """
 
+import html
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import onethinker_jax
 from onethinker_jax.data_pipeline.processor.prompts import chat_messages
 from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
@@ -22,7 +24,7 @@ from onethinker_jax.evaluate import score
 from onethinker_jax.evaluate.benchmarks.table import TABLE, find, md5_of
 from onethinker_jax.evaluate.benchmarks.types import Benchmark
 from onethinker_jax.evaluate.judges import prompts
-from onethinker_jax.evaluate.protocols import WORDS
+from onethinker_jax.evaluate.protocols import DEFAULTS, WORDS
 from onethinker_jax.rewards.client.server_process import start_server
 from tests.data_pipeline.sources.making_grounding import write_originals
 from tests.endpoint.scripted_endpoint import Response, ScriptedEndpoint
@@ -260,6 +262,22 @@ def test_answers_do_not_depend_on_the_file_or_the_order(evaluated: Evaluated, ow
     for name in own.names:
         given, found = ([row["response"] for row in one.answers(name)] for one in (evaluated, own))
         assert given == found, name
+
+
+def test_asked_from_python_the_model_gives_the_same_answer(model: Path, evaluated: Evaluated) -> None:
+    assistant = onethinker_jax.load(model, **asdict(replace(DEFAULTS["onethinker"], max_new_tokens=4)))
+    for name in ("eval_mmvu", "eval_activitynet", "eval_refcoco_testA"):
+        assert TABLE[name].protocol == "onethinker"
+        record, line = evaluated.samples(name)[0].record, evaluated.answers(name)[0]
+        media = [*record.videos, *record.images]
+        answer = assistant.answer(media, record.problem, task=record.problem_type, options=record.options)
+        assert answer.response.text == line["response"], name
+
+
+def test_the_page_shows_every_benchmark(evaluated: Evaluated) -> None:
+    page = (evaluated.out / "index.html").read_text()
+    assert all(html.escape(benchmark.title) in page for benchmark in TABLE.values())
+    assert "<script src" not in page and 'href="http' not in page
 
 
 def test_scoring_the_answers_again_gives_the_same(evaluated: Evaluated, tmp_path: Path) -> None:
