@@ -37,9 +37,10 @@ def _means(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
     return {"answers": len(answered), "failed": len(rows) - len(answered), **means}
 
 
-def write_rewards(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rewards.json and prints its lines."""
+def write_rewards(folder: Path, rows: Iterable[Mapping[str, Any]], *, name: str) -> None:
+    """Writes rewards.json and prints its lines, under one that names the benchmark."""
     means = mean_rewards(rows)
+    logger.info("%s, mean rewards as in training:", name)
     write_whole(folder / NAME, json.dumps(means, indent=2) + "\n")
     for task, one in means.items():
         numbers = [f"{name} {one[name]:.3f}" for name in _VALUES[:3] if one[name] is not None]

@@ -86,7 +86,7 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
     wholes = [work.folder.joined() for work in works]
     if processes.leads:
         for work, whole in zip(works, wholes, strict=True):
-            write_rewards(work.folder.path, whole.rows())
+            write_rewards(work.folder.path, whole.rows(), name=work.job.benchmark.name)
         _write_results(works, arguments)
     return _end(arguments, wholes)
 

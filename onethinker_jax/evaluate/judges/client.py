@@ -1,5 +1,6 @@
 """A judge behind an OpenAI-compatible endpoint, with its answers kept on disk."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ from onethinker_jax.evaluate.judges.types import (
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 
 class JudgeError(UserError):
     """The judge could not be used. One line that says why, and how many items are unread."""
@@ -45,6 +48,7 @@ class EndpointJudge:
         self._settings = settings
         self._questions = Questions(settings.as_endpoint(), cache, tries=settings.tries)
         self.error: str | None = None
+        self._why = ""
 
     def choices(self, items: Sequence[ChoiceItem]) -> list[Judgement[str]]:
         """As `AnswerJudge`."""
@@ -92,12 +96,18 @@ class EndpointJudge:
         }
 
     def check(self) -> None:
-        """Raises JudgeError: the endpoint could not be used, and so many items are unread."""
-        if self.error is not None:
-            unread = f"{self._questions.unread:,} items are unread"
-            raise JudgeError(
-                f"the judge: {self.error}; {unread}, what it judged is kept: the same command goes on"
+        """Says how many items are unread. Raises JudgeError: the endpoint could not be used, or read none of them."""
+        asked, unread = self._questions.asked, self._questions.unread
+        if not unread:
+            return
+        said = f"{unread:,} items are unread"
+        if self.error is None and asked:
+            logger.warning(
+                "the judge left %s of %s items unread, one since %s", unread, asked + unread, self._why
             )
+            return
+        why = self.error or self._why
+        raise JudgeError(f"the judge: {why}; {said}, what it judged is kept: the same command goes on")
 
     def _asked(
         self, prompt: JudgePrompt, items: Sequence[dict[str, str]], read: Callable[[str], T | None]
@@ -109,6 +119,8 @@ class EndpointJudge:
         broken = next((result for result in results if isinstance(result, EndpointError)), None)
         if broken is not None and self.error is None:
             self.error = str(broken)
+        failed = [str(result) for result in results if isinstance(result, Exception)]
+        self._why = failed[-1] if failed else self._why
         return [
             Judgement(None, str(result)) if isinstance(result, Exception) else Judgement(result)
             for result in results

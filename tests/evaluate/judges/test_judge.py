@@ -1,5 +1,6 @@
 """The judge over real HTTP: what it is asked in each use, what its words are read as, what becomes of failures."""
 
+import json
 import re
 import socket
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_nonsense_is_unread_and_never_a_guess(tmp_path: Path) -> None:
         (rated,) = judge.relevances([CaptionItem("x", "y")])
         assert one.value is None and "cannot be read: 'A or B, I suppose" in one.reason
         assert rated.value is None and judge.error is None and judge.settings()["unread"] == 2
+        with pytest.raises(JudgeError, match=r"the answer cannot be read: .*; 2 items are unread"):
+            judge.check()
+
+
+def test_some_items_unread_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def half(request: dict[str, Any], _: int) -> Response:
+        return Response("yes") if "good" in json.dumps(request["messages"]) else failure(400, "no")
+
+    with ScriptedEndpoint(half) as server, open_judge(settings(server.url), tmp_path) as judge:
+        assert judge is not None
+        judge.equals([ComparisonItem("x?", "1", said) for said in ("good", "bad")])
+        judge.check()
+    assert "the judge left 1 of 2 items unread, one since " in caplog.text
 
 
 def test_a_judge_that_is_down_is_one_line(tmp_path: Path) -> None:
