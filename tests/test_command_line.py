@@ -244,3 +244,28 @@ def test_ctrl_c_during_imports(name: str, imported: str, tmp_path: Path) -> None
     )
     assert result.returncode == 130, result.stderr
     assert result.stderr.startswith("stopped") and result.stderr.count("\n") == 1
+
+
+LINES = """
+import atexit, logging, sys
+from onethinker_jax import command_line
+atexit.register(sys.stderr.write, "Python's own end")
+command_line.show_log(command_line.LogLines(sys.stdout), level=logging.INFO)
+sys.stdin.read()
+for _ in range(3):
+    logging.getLogger("onethinker_jax.x").info("a line")
+command_line.leave(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("status", "said"), [(0, "Python's own end"), (3, "Python's own end"), (130, "")])
+def test_lines_that_nobody_reads_and_leaving(status: int, said: str) -> None:
+    """A reader who has gone costs no work and no traceback; after Ctrl-C no thread of a library is waited for."""
+    command = [sys.executable, "-c", LINES, str(status)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == said
+        assert process.wait(HANG_S) == status

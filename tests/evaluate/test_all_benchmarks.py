@@ -206,7 +206,9 @@ def true_answers(data: Path) -> dict[str, set[str]]:
     for name in NAMES:
         for sample in Evaluated(data, data, NAMES).samples(name):
             record = sample.record
-            answer = record.answer or mask_answer(record.segmentation)
+            answer = record.answer
+            if record.segmentation is not None:
+                answer = mask_answer(record.segmentation)
             (*_, turn) = chat_messages(record, prompts=WORDS[TABLE[name].protocol])
             text = re.sub(r"(?<!\\)<(image|video)>", " ", turn["content"]).replace("\\<", "<")
             text = " ".join(text.split())
@@ -269,7 +271,7 @@ def test_asked_from_python_the_model_gives_the_same_answer(model: Path, evaluate
     for name in ("eval_mmvu", "eval_activitynet", "eval_refcoco_testA"):
         assert TABLE[name].protocol == "onethinker"
         record, line = evaluated.samples(name)[0].record, evaluated.answers(name)[0]
-        media = [*record.videos, *record.images]
+        media: Any = [*record.videos, *record.images]
         answer = assistant.answer(media, record.problem, task=record.problem_type, options=record.options)
         assert answer.response.text == line["response"], name
 

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.evaluate import __main__ as evaluate
+from onethinker_jax.evaluate.interrupts import Interrupts, heard
 from onethinker_jax.rewards.client.server_process import start_server
 from tests.places import ROOT
 from tests.tiny_model import write_model
@@ -155,13 +157,15 @@ def test_ctrl_c_while_it_compiles(place: Path, sidecar: str, tmp_path: Path) -> 
 
 
 STUCK = """
-import hashlib, sys
+import contextlib, hashlib
 from onethinker_jax.evaluate.interrupts import Interrupts, heard
 interrupts = Interrupts()
 interrupts.kept = lambda: "7 answers are in a file"
 with heard(interrupts, grace=0.01):
-    print("ready", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2**31 - 1)  # in C for half an hour, as a compiler is for minutes
+    while True:  # the signal may come before C runs
+        with contextlib.suppress(KeyboardInterrupt):
+            print("ready", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2**31 - 1)  # half an hour; a compiler takes minutes
 """
 
 
@@ -176,6 +180,30 @@ def test_ctrl_c_in_the_middle_of_a_library() -> None:
     _, error = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
     assert error == "stopped; 7 answers are in a file; the same command goes on\n"
+
+
+class Falls:
+    """Python drops what its end raises."""
+
+    def __init__(self, error: type[BaseException]):
+        self.error = error
+
+    def __del__(self) -> None:
+        raise self.error
+
+
+def test_ctrl_c_in_a_callback_of_the_garbage_collector() -> None:
+    """JAX has one: no traceback, and the process ends as the signal's thread says."""
+    lost: list[Any] = []
+    before, sys.unraisablehook = sys.unraisablehook, lost.append
+    try:
+        with heard(Interrupts()):
+            Falls(KeyboardInterrupt)
+            Falls(ValueError)
+        Falls(KeyError)
+    finally:
+        sys.unraisablehook = before
+    assert [one.exc_type for one in lost] == [ValueError, KeyError]
 
 
 def test_the_first_line_comes_before_slow_imports(place: Path, tmp_path: Path) -> None:
