@@ -54,7 +54,7 @@ def run(arguments: ScoreArguments) -> None:
     names = [benchmark.name for benchmark, _, _ in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BenchmarkError(f"{min(twice)}: is named twice")
-    lines = lines_of(arguments.predictions, names)
+    lines = _of_the_splits(lines_of(arguments.predictions, names), found)
     with open_judge(arguments.judge, arguments.out) as judge:
         results = results_of(found, lines, _mask_maker(arguments), seed=arguments.seed, judge=judge)
         judged = None if judge is None else judge.settings()
@@ -131,6 +131,35 @@ def lines_of(predictions: Path, names: Sequence[str]) -> list[Line]:
     if not there:
         return read_lines(predictions / "predictions.jsonl")
     return [line.of(name) for name, path in there.items() for line in read_lines(path)]
+
+
+def _of_the_splits(
+    lines: Sequence[Line], found: Sequence[tuple[Benchmark, ScoredFile, Sequence[Sample]]]
+) -> list[Line]:
+    """The lines but for those to rows that a benchmark's file has and its split has not: they are counted and said.
+
+    A file of several splits, such as MMMU's of dev and validation, is answered as a whole.
+    """
+    own = {name.name: {str(one.record.problem_id) for one in samples} for name, _, samples in found}
+    scored = set[str]().union(*own.values())
+    for benchmark, file, _ in found:
+        name = benchmark.name
+
+        def strange(line: Line, name: str = name) -> bool:
+            return line.problem_id not in (scored if line.benchmark is None else own[name]) and (
+                line.benchmark in (None, name)
+            )
+
+        if not benchmark.split or not any(map(strange, lines)):
+            continue
+        rows = LAYOUTS[file.layout](file.path, check_media=False, bad=BadRecords("skip"))
+        others = {str(one.record.problem_id) for one in rows} - own[name]
+        kept = [line for line in lines if not (strange(line) and line.problem_id in others)]
+        if count := len(lines) - len(kept):
+            what = "%s: %s lines are of rows that are not of %s, and are left out"
+            logger.warning(what, name, f"{count:,}", benchmark.split)
+        lines = kept
+    return list(lines)
 
 
 def _mask_maker(arguments: ScoreArguments) -> MakeMasks:

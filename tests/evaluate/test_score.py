@@ -17,6 +17,7 @@ from onethinker_jax.evaluate.metrics import table
 from onethinker_jax.evaluate.metrics.shares import FORMS
 from onethinker_jax.rewards.metrics import encode_rle
 from onethinker_jax.tasks import TASKS
+from tests.data_pipeline.sources.making import mmmu
 from tests.evaluate.metrics.problems import answer, answered, row
 from tests.waiting import HANG_S
 
@@ -250,6 +251,29 @@ def test_several_benchmarks_in_one_file_and_in_folders(folder: Folder) -> None:
     found = folder.score(folder.path / "run", one, two)
     assert [metrics["accuracy"]["standard"] for metrics in found.values()] == [0.0, 1.0]
     assert folder.run(folder.path / "run", one, one)[1] == "error: one: is named twice\n"
+
+
+def test_a_file_of_several_splits_may_be_answered_as_a_whole(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MMMU: one of three validation rows is right, the dev row is no part of it; a row of no split is an error."""
+    mmmu(folder.path / "MMMU_DEV_VAL.tsv")
+    ids = ["dev_Art_1", "validation_Math_2", "validation_Math_3", "validation_Physics_4"]
+    said = [{"problem_id": one, "response": answered("B")} for one in ids]
+    name = ("MMMU_DEV_VAL", "--data", folder.path)
+    (found,) = folder.score(folder.predictions(said), *name).values()
+    assert (found["accuracy"]["standard"], found["accuracy"]["n"]) == (pytest.approx(1 / 3), 3)
+    assert "MMMU_DEV_VAL: 1 lines are of rows that are not of validation, and are left out" in caplog.text
+    benchmark = folder.benchmark(choices("B"))
+    named = [{**said[0], "benchmark": "MMMU_DEV_VAL"}, *said[1:], *lines("B")]
+    found = folder.score(folder.predictions(named), benchmark, *name)
+    assert {one: metrics["accuracy"]["n"] for one, metrics in found.items()} == {
+        "eval_mine": 1,
+        "MMMU_DEV_VAL": 3,
+    }
+    status, error = folder.run(folder.predictions([*said, {**said[0], "problem_id": "dev_Art_9"}]), *name)
+    assert status == 1
+    assert error.endswith("line 5: problem_id dev_Art_9: no such problem in MMMU_DEV_VAL\n")
 
 
 @pytest.mark.parametrize(

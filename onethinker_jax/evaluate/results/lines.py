@@ -142,6 +142,8 @@ def _line(path: Path, number: int, row: Any) -> Line:
         raise error(f"problem_id must be a text or a whole number, is {identity!r:.60}")
     where = f"problem_id {str(identity)[:100]}: "
     failed, response = row.get("failed"), row.get("response")
+    if isinstance(failed, bool):  # says that, not why
+        failed = "no reason is given" if failed else None
     if failed is not None and not isinstance(failed, str):
         raise error(f"{where}failed must be a text, is {failed!r:.60}")
     if failed is not None and response is None:

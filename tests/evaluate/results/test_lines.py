@@ -50,6 +50,13 @@ def test_lines_come_in_the_order_of_the_benchmark(file: Path) -> None:
     assert [len(problem.answered) for problem in found] == [1, 1, 0, 0]
 
 
+def test_failed_may_be_a_truth_value(file: Path) -> None:
+    write(file, line(1, failed=False), line(2, None, failed=True), line(3, failed=None))
+    (found,) = match(file, one=problems(1, 2, 3)).values()
+    assert [len(problem.answered) for problem in found] == [1, 0, 1]
+    assert found[1].lines[0].failed == "no reason is given"
+
+
 def test_a_json_list_is_read_too(file: Path) -> None:
     file.write_text(json.dumps([line(1), line(2)]))
     assert len(read_lines(file)) == 2
@@ -67,7 +74,7 @@ def test_a_json_list_is_read_too(file: Path) -> None:
         (line(7, None), "line 2: problem_id 7: response is missing"),
         ({"problem_id": 7}, "line 2: problem_id 7: response is missing"),
         (line(7, ["B"]), "line 2: problem_id 7: response must be a text, is a list"),  # pyright: ignore
-        (line(7, failed=True), "line 2: problem_id 7: failed must be a text, is True"),
+        (line(7, failed=3), "line 2: problem_id 7: failed must be a text, is 3"),
         (line(7, sample=-1), "line 2: problem_id 7: sample must be a whole number from 0 on, is -1"),
         (line(7, sample="0"), "line 2: problem_id 7: sample must be a whole number from 0 on, is '0'"),
         (line(7, tokens=1.5), "line 2: problem_id 7: tokens must be a whole number from 0 on, is 1.5"),
