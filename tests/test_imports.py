@@ -61,11 +61,25 @@ ALLOWED: dict[str, set[str]] = {
     "data_pipeline.drawing": {*MEDIA, "data_pipeline.records", "rewards"},
     "data_pipeline.shapes": {"data_pipeline.processor", "rewards"},
     "data_pipeline.sources": {
-        *(*MEDIA, "data_pipeline.records", "data_pipeline.processor", "rewards"),
-        "data_pipeline.sources.training_set",
+        "data_pipeline.records",
+        *(f"data_pipeline.sources.{name}" for name in ("grounding", "questions", "training_set")),
+    },
+    "data_pipeline.sources.reading": {
+        "data_pipeline.media",
+        "data_pipeline.records",
+        "data_pipeline.sources",
+    },
+    "data_pipeline.sources.questions": {
+        *("data_pipeline.media", "data_pipeline.records"),
+        *("data_pipeline.sources", "data_pipeline.sources.reading"),
+    },
+    "data_pipeline.sources.grounding": {
+        *("data_pipeline.media", "data_pipeline.records", "rewards"),
+        *("data_pipeline.sources", "data_pipeline.sources.reading"),
     },
     "data_pipeline.sources.training_set": {
-        *(*MEDIA, "data_pipeline.records", "data_pipeline.sources", "rewards"),
+        *(*MEDIA, "data_pipeline.records", "rewards"),
+        *("data_pipeline.sources", "data_pipeline.sources.reading"),
     },
     "data_pipeline.check": {*DATA, "rewards"},
     "data_pipeline.annotate": {*DATA, *REWARDS, "scoring", "endpoint"},  # a tool on top

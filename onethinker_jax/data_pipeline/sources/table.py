@@ -2,17 +2,9 @@
 
 from functools import partial
 
-from onethinker_jax.data_pipeline.sources import (
-    got10k,
-    onethinker,
-    refcoco,
-    referring_videos,
-    temporal,
-    tubes,
-    video_mmlu,
-    video_questions,
-    vlmevalkit_tsv,
-)
+from onethinker_jax.data_pipeline.sources import onethinker
+from onethinker_jax.data_pipeline.sources.grounding import got10k, refcoco, referring_videos, temporal, tubes
+from onethinker_jax.data_pipeline.sources.questions import video_mmlu, video_questions, vlmevalkit_tsv
 from onethinker_jax.data_pipeline.sources.sample import Layout
 
 LAYOUTS: dict[str, Layout] = {

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from onethinker_jax.data_pipeline.records.true_masks import TrueMasks
-from onethinker_jax.data_pipeline.sources.pixels import thousandths
+from onethinker_jax.data_pipeline.sources.reading.pixels import thousandths
 from onethinker_jax.rewards.metrics import decode_rle, run_lengths
 from onethinker_jax.text_output import json_text
 

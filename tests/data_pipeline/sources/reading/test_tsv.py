@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onethinker_jax.data_pipeline.sources.reading.tsv import TsvImage, TsvTable
 from onethinker_jax.data_pipeline.sources.sample import SourceError
-from onethinker_jax.data_pipeline.sources.tsv import TsvImage, TsvTable
 from tests.data_pipeline.sources.making import base64_text, choice_row, png, write_tsv
 from tests.places import ROOT
 from tests.waiting import HANG_S

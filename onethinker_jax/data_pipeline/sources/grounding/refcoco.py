@@ -12,11 +12,11 @@ from pycocotools import mask
 
 from onethinker_jax.answer_forms import finite_numbers
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.pixels import corners, resolution, thousandths
-from onethinker_jax.data_pipeline.sources.plain_pickle import named, read_plain
-from onethinker_jax.data_pipeline.sources.rows import Row, plain, samples_of
+from onethinker_jax.data_pipeline.sources.reading.pixels import corners, resolution, thousandths
+from onethinker_jax.data_pipeline.sources.reading.plain_pickle import named, read_plain
+from onethinker_jax.data_pipeline.sources.reading.rows import Row, plain, samples_of
+from onethinker_jax.data_pipeline.sources.reading.whole_files import json_value
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.whole_files import json_value
 from onethinker_jax.rewards.metrics import run_lengths
 from onethinker_jax.text_output import json_text
 

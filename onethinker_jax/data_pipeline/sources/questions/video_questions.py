@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.choices import split_choices
-from onethinker_jax.data_pipeline.sources.parquet import ParquetImage, parquet_files, parquet_rows
-from onethinker_jax.data_pipeline.sources.rows import (
+from onethinker_jax.data_pipeline.sources.questions.choices import split_choices
+from onethinker_jax.data_pipeline.sources.questions.subtitles import spoken_text
+from onethinker_jax.data_pipeline.sources.reading.parquet import ParquetImage, parquet_files, parquet_rows
+from onethinker_jax.data_pipeline.sources.reading.rows import (
     LETTERS,
     Row,
     id_of,
@@ -24,9 +25,8 @@ from onethinker_jax.data_pipeline.sources.rows import (
     plain,
     samples_of,
 )
+from onethinker_jax.data_pipeline.sources.reading.video_names import video
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.subtitles import spoken_text
-from onethinker_jax.data_pipeline.sources.video_names import video
 
 _TRACKS = ("Perception", "Comprehension", "Adaptation")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)

@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.sources.rows import Row
+from onethinker_jax.data_pipeline.sources.reading.rows import Row
 
 _ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".MP4")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.sources.plain_pickle import named, read_plain
+from onethinker_jax.data_pipeline.sources.reading.plain_pickle import named, read_plain
 from onethinker_jax.data_pipeline.sources.sample import SourceError
 
 VALUE = [

@@ -19,10 +19,10 @@ from pathlib import Path
 from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
 from onethinker_jax.data_pipeline.media.picture_header import picture_header
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.pixels import Box, corners, thousandths
-from onethinker_jax.data_pipeline.sources.rows import Row, samples_of
+from onethinker_jax.data_pipeline.sources.reading.pixels import Box, corners, thousandths
+from onethinker_jax.data_pipeline.sources.reading.rows import Row, samples_of
+from onethinker_jax.data_pipeline.sources.reading.whole_files import text_lines
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.whole_files import text_lines
 from onethinker_jax.text_output import json_text
 
 MOST_SECONDS = 32

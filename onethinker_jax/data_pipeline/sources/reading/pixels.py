@@ -5,7 +5,7 @@ from typing import Any
 
 from onethinker_jax.answer_forms import finite_numbers
 from onethinker_jax.data_pipeline.media.decoding import MAX_PIXELS
-from onethinker_jax.data_pipeline.sources.rows import Row
+from onethinker_jax.data_pipeline.sources.reading.rows import Row
 
 Box = tuple[float, float, float, float]
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.rows import Row, id_of, missing_columns, samples_of
+from onethinker_jax.data_pipeline.sources.reading.rows import Row, id_of, missing_columns, samples_of
+from onethinker_jax.data_pipeline.sources.reading.tsv import TsvTable
+from onethinker_jax.data_pipeline.sources.reading.video_names import video
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.tsv import TsvTable
-from onethinker_jax.data_pipeline.sources.video_names import video
 
 INSTRUCTION = "Describe this video in detail."
 

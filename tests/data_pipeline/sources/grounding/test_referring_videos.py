@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
-from onethinker_jax.data_pipeline.sources.referring_videos import FPS
+from onethinker_jax.data_pipeline.sources.grounding.referring_videos import FPS
 from onethinker_jax.data_pipeline.sources.sample import SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.rewards.metrics import decode_rle, encode_rle

@@ -13,11 +13,11 @@ from typing import Any
 
 from onethinker_jax.answer_forms import finite_number
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.pixels import Box, corners, resolution, thousandths
-from onethinker_jax.data_pipeline.sources.rows import Row, json_objects, plain, samples_of
+from onethinker_jax.data_pipeline.sources.reading.pixels import Box, corners, resolution, thousandths
+from onethinker_jax.data_pipeline.sources.reading.rows import Row, json_objects, plain, samples_of
+from onethinker_jax.data_pipeline.sources.reading.video_names import video
+from onethinker_jax.data_pipeline.sources.reading.whole_files import json_value
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.video_names import video
-from onethinker_jax.data_pipeline.sources.whole_files import json_value
 from onethinker_jax.text_output import json_text
 
 CLIP_SECONDS = 20.0

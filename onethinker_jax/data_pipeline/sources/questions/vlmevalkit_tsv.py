@@ -26,8 +26,8 @@ from typing import Any
 
 from onethinker_jax.data_pipeline.media.media_file import MediaFile
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.choices import split_choices
-from onethinker_jax.data_pipeline.sources.rows import (
+from onethinker_jax.data_pipeline.sources.questions.choices import split_choices
+from onethinker_jax.data_pipeline.sources.reading.rows import (
     LETTERS,
     Row,
     id_of,
@@ -36,8 +36,8 @@ from onethinker_jax.data_pipeline.sources.rows import (
     plain,
     samples_of,
 )
+from onethinker_jax.data_pipeline.sources.reading.tsv import BinaryCell, CellError, Span, TsvImage, TsvTable
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.tsv import BinaryCell, CellError, Span, TsvImage, TsvTable
 
 GROUPS = (
     "split",

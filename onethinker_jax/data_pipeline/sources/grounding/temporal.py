@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.parquet import parquet_rows
-from onethinker_jax.data_pipeline.sources.rows import Row, json_objects, plain, samples_of
+from onethinker_jax.data_pipeline.sources.reading.parquet import parquet_rows
+from onethinker_jax.data_pipeline.sources.reading.rows import Row, json_objects, plain, samples_of
+from onethinker_jax.data_pipeline.sources.reading.video_names import video
+from onethinker_jax.data_pipeline.sources.reading.whole_files import json_value, text_lines
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.video_names import video
-from onethinker_jax.data_pipeline.sources.whole_files import json_value, text_lines
 from onethinker_jax.text_output import json_text
 
 _SECONDS = re.compile(r"<(\d+(?:\.\d+)?)>")

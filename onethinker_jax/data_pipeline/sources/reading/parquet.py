@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from onethinker_jax.data_pipeline.sources.rows import Row, missing_columns
+from onethinker_jax.data_pipeline.sources.reading.rows import Row, missing_columns
 from onethinker_jax.data_pipeline.sources.sample import SourceError
 from onethinker_jax.errors import MissingLibrary
 

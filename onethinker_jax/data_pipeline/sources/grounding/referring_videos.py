@@ -21,9 +21,9 @@ from onethinker_jax.data_pipeline.media.decoding import MAX_PIXELS, load_image
 from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
 from onethinker_jax.data_pipeline.media.media_file import MediaError
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.rows import Row, plain, samples_of
+from onethinker_jax.data_pipeline.sources.reading.rows import Row, plain, samples_of
+from onethinker_jax.data_pipeline.sources.reading.whole_files import json_value
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.data_pipeline.sources.whole_files import json_value
 from onethinker_jax.rewards.metrics import encode_rle, run_lengths
 
 FPS = 6.0

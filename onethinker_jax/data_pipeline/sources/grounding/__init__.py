@@ -1,0 +1,1 @@
+"""Times, boxes, tracks and masks: a layout's reader a file."""

@@ -1,0 +1,1 @@
+"""Files of data sets: their rows, cells and names."""
