@@ -30,13 +30,13 @@ import tyro
 from onethinker_jax.data_pipeline.processor.prompts import FALLBACK, PROTOCOLS, SYSTEM, Prompts
 from onethinker_jax.errors import UserError
 from onethinker_jax.files import write_whole
-from onethinker_jax.tasks import PROBLEM_TYPES
+from onethinker_jax.tasks import PROBLEM_TYPES, Task
 
 SCRIPT = "Evaluation/Eval/eval_bench.py"
 CONFIG = "Evaluation/VLMEvalKit/vlmeval/config.py"
 CHOICES = "Evaluation/VLMEvalKit/vlmeval/dataset/image_mcq.py"
 _CHOICE = "multiple choice"
-_KEYS = {"segmentation_image": "segmentation (image)", "segmentation_video": "segmentation (video)"}
+_KEYS = {f"segmentation_{medium}": str(Task("segmentation", medium)) for medium in ("image", "video")}
 _WORD_IN_BRACES = re.compile(r"\{([A-Za-z_]\w*)\}")
 
 

@@ -35,6 +35,7 @@ CHANGES_NO_NUMBER = {
     "sidecar.addresses",
     "sidecar.authorities",
     "sidecar.device",
+    "sidecar.judge",  # of the text back end judge alone
     "sidecar.score_workers",
     "sidecar.server_name",
     "sidecar.timeout",
