@@ -10,6 +10,8 @@ comes before the question. `<image 1>` in the question stands for the row's firs
 (MMMU); an option's sign stays as it is, and that picture follows the question under the same sign. Choices that the
 question lists itself (MathVista, MathVerse) are taken out of it. A cell counts as empty if it is, or is "nan".
 Rows without a picture are left out and counted, as VLMEvalKit leaves them out; all else that does not fit is an error.
+Where media need not be there, a table of no pictures at all, or a reference to none, is taken as one whose pictures are
+files that are missing.
 
 Facts: `question` as the file has it, `hint`, `g_index` (the question that a row is a rotation of: its column, else
 index modulo 1e6), `answers` (all that MMMU accepts, where it lists several), `question_for_eval`, `skills`,
@@ -21,6 +23,7 @@ index modulo 1e6), `answers` (all that MMMU accepts, where it lists several), `q
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +89,7 @@ def read(
     """
     table = TsvTable(path, binary=("image",))
     missing_columns(path, table.columns, ["index", "question", "caption" if _captions(table) else "answer"])
-    if not {"image", "image_path"} & set(table.columns):
+    if check_media and not {"image", "image_path"} & set(table.columns):
         missing_columns(path, table.columns, ["image"])
     column, _, value = split.rpartition("=")
     if split:
@@ -115,6 +118,11 @@ def _cell(value: str | BinaryCell) -> str | BinaryCell:
     return "" if isinstance(value, str) and value.strip().lower() in ("", "nan") else value
 
 
+def _filled(value: str | BinaryCell) -> bool:
+    text = value if isinstance(value, str) else value.content[:REFERENCE_CHARS].decode("ascii", "replace")
+    return text.strip().lower() not in ("", "nan")
+
+
 @dataclass
 class _Reader:
     """Makes the samples of one table."""
@@ -132,7 +140,9 @@ class _Reader:
         index = row.text("index")
         if self.asked and row.text(self.asked[0], "") != self.asked[1]:
             return None
-        images = self._own_pictures(row, index) or self._paths(row)
+        images: list[MediaFile] = self._own_pictures(row, index) or [*self._paths(row)]
+        if not images and not row.check_media and self.has_no_pictures:
+            images.append(self._missing(index))
         if not images:
             self.bad.omit(NO_IMAGE)
             return None
@@ -175,7 +185,10 @@ class _Reader:
                 raise row.error("image", error.what, error.of_row) from None
             self.pictures[index] = found
         else:
-            found = self._referred(row, cell.content.decode("utf-8", "backslashreplace").strip())
+            reference = cell.content.decode("utf-8", "backslashreplace").strip()
+            if not row.check_media and not self._is_known(reference):
+                return [self._missing(index)]
+            found = self._referred(row, reference)
         number, spans = found
         names = self._names(row, index, len(spans))
         return [
@@ -190,11 +203,27 @@ class _Reader:
         return [f"{index}.png"] if count == 1 else [f"{index}_{n}.png" for n in range(count)]
 
     def _referred(self, row: Row, reference: str) -> tuple[int, list[Span]]:
-        if reference not in self.pictures and not self.all_known:
-            self._find_all_pictures(check=row.check_media)
-        if reference not in self.pictures:
+        if not self._is_known(reference, check=row.check_media):
             raise row.error("image", "no row of that index has a picture of its own", f": {reference!r}")
         return self.pictures[reference]
+
+    def _is_known(self, reference: str, *, check: bool = False) -> bool:
+        """Whether a row of this index has pictures of its own."""
+        if reference not in self.pictures and not self.all_known:
+            self._find_all_pictures(check=check)
+        return reference in self.pictures
+
+    @cached_property
+    def has_no_pictures(self) -> bool:
+        """Whether no row of the table names one."""
+        rows = (item[1] for item in self.table if not isinstance(item, SourceError))
+        return not any(_filled(cells.get(name, "")) for cells in rows for name in ("image", "image_path"))
+
+    def _missing(self, index: str) -> Path:
+        """Where VLMEvalKit would keep a row's picture."""
+        path = self.table.path
+        root = path.parent / "images" / _ROOTS.get(path.stem, path.stem)
+        return (root if self.media_root is None else self.media_root) / f"{index}.jpg"
 
     def _find_all_pictures(self, *, check: bool) -> None:
         """Reads the whole table once: a row may refer to a later one."""

@@ -221,6 +221,22 @@ def test_pictures_that_no_model_sees_are_not_decoded(tmp_path):
         sample.record.images[0].open("rb")
 
 
+@pytest.mark.parametrize("image", ["", "none there", ...])
+def test_answers_can_be_scored_where_no_pictures_are(tmp_path, image):
+    """An empty column, a short text in the place of base64, no column: what asks the questions refuses them."""
+    path = write_tsv(tmp_path / "MMStar.tsv", [choice_row(n, image=image) for n in (1, 2)])
+    samples = read(READ, path, check_media=False)
+    assert [sample.record.problem_id for sample in samples] == [1, 2]
+    assert samples[1].record.images == (tmp_path / "images" / "MMStar" / "2.jpg",)
+    with pytest.raises(SourceError):
+        read(READ, path)
+
+
+def test_one_row_without_a_picture_is_left_out_though_answers_are_only_scored(tmp_path):
+    path = write_tsv(tmp_path / "MMStar.tsv", [choice_row(1), choice_row(2, image="")])
+    assert [sample.record.problem_id for sample in read(READ, path, check_media=False)] == [1]
+
+
 def test_malformed_files(tmp_path):
     path = tmp_path / "x.tsv"
 
