@@ -4,6 +4,7 @@ Facts of a sample, where its row has them: `fps`, `frames` (the names of all fra
 `resolution` ((width, height) in pixels) of a segmentation row.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.record import Record, parse_record, task_of
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.rewards.answers import unwrap_answer
+
+_LETTER = re.compile(r"([A-Za-z])(?:$|[.):])")
+"""The letter of an option, alone or before its text."""
 
 
 def read(
@@ -36,6 +41,7 @@ def read(
             continue
         if isinstance(row, dict) and row.get("problem_id") in (None, ""):
             row = {**row, "problem_id": number}
+        row = _with_letter(row)
         try:
             record = parse_record(
                 row, root, file=path, number=number, purpose="heldout", check_media=check_media
@@ -51,6 +57,18 @@ def read(
         yield Sample(record, groups=_groups(record), facts=_facts(row))
     if not numbers:
         raise SourceError(f"{path}: holds no record" + (f" of split {split!r}" if split else ""))
+
+
+def _with_letter(row: Any) -> Any:
+    """The row; where the true choice is written as "b" or as "B. blue", as its letter: all that the script reads."""
+    if not isinstance(row, dict) or row.get("problem_type") != "multiple choice":
+        return row
+    letters = {
+        key: f"<answer>{found[1].upper()}</answer>"
+        for key in ("solution", "answer")
+        if isinstance(text := row.get(key), str) and (found := _LETTER.match(unwrap_answer(text)))
+    }
+    return {**row, **letters}
 
 
 def _groups(record: Record) -> dict[str, str]:

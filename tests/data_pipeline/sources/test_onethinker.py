@@ -43,6 +43,19 @@ def test_rows_become_samples(folder):
     assert len(list(onethinker.read(write_rows(folder / "eval.jsonl", rows, lines=True)))) == 3
 
 
+@pytest.mark.parametrize(
+    "written", ["b", "B. two", "(B", "<answer>B) two</answer>", "b: two", "two", "Both", ""]
+)
+def test_true_choices_with_their_text(folder, written):
+    """The released script compares first characters in upper case; a text without a letter is an error still."""
+    path = write_rows(folder / "eval.json", [choice(solution=written)])
+    if written in ("two", "Both", "", "(B"):
+        with pytest.raises(RecordError):
+            list(onethinker.read(path))
+    else:
+        assert [sample.record.answer for sample in onethinker.read(path)] == ["<answer>B</answer>"]
+
+
 def test_masks_bring_their_facts(folder):
     write_video(folder / "v.mp4", [0, 0.5, 1.0], size=(64, 96))
     mask = np.zeros((64, 96), bool)
