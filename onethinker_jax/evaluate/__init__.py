@@ -1,1 +1,1 @@
-"""`python -m onethinker_jax.evaluate`: a model's answers to a file of records, scored by task."""
+"""`python -m onethinker_jax.evaluate`: a model's answers to benchmarks, measured, compared and shown."""

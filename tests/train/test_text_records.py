@@ -13,7 +13,7 @@ from onethinker_jax.data_pipeline.batches.packing import Batch, pack_rows
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record, read_records, task_of
-from onethinker_jax.evaluate.answers.predictions import by_task, evaluate, read_predictions, write_predictions
+from onethinker_jax.evaluate.answers.predictions import evaluate, read_predictions, write_predictions
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import RewardSettings, Variant, max_overall
@@ -222,7 +222,7 @@ def test_scores_of_both_variants(folder: Path, variant: Variant) -> None:
 
 
 def test_evaluated_beside_media(policy, sampler, records, tmp_path):
-    """Greedy answers to texts and images in one call; written, read back, and a mean for each task."""
+    """Greedy answers to texts and images in one call; written and read back."""
     client: Any = Judge()
     settings = replace(
         SETTINGS.rollout, prompt_slots=SETTINGS.prompts_per_step, group_size=1, temperature=0.0
@@ -232,8 +232,8 @@ def test_evaluated_beside_media(policy, sampler, records, tmp_path):
     predictions = evaluate(
         one_each, params, records[:6], Scorer(client, settings=RewardSettings(variant="paper"))
     )
-    tasks = {result.task: result.records for result in by_task(predictions)}
-    assert sum(tasks.values()) == 6 and {name.rpartition(" ")[2] for name in tasks} == {"(image)", "(text)"}
+    assert [prediction.record for prediction in predictions] == records[:6]
+    assert {prediction.record.data_type for prediction in predictions} == {"image", "text"}
     write_predictions(tmp_path / "p.jsonl", predictions)
     assert read_predictions(tmp_path / "p.jsonl", records[:6]) == predictions
     alone = evaluate(

@@ -1,1 +1,1 @@
-"""Public data sets as they are published, read from where the user has put them: one file a layout."""
+"""Public data sets as they are published, read from where the user has put them."""

@@ -5,7 +5,7 @@ lines of groups that are not whole: their questions are asked together again (`A
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import Any
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.errors import UserError
 from onethinker_jax.evaluate.answers.answerers import Answer, Question
-from onethinker_jax.evaluate.answers.scored import SCORES, Scored, answer_row
+from onethinker_jax.evaluate.answers.scored import Scored, answer_row
 from onethinker_jax.files import whole_file
-from onethinker_jax.rewards.score import Score
 from onethinker_jax.text_output import json_text
 
 Key = tuple[int, int]
@@ -203,8 +202,3 @@ class Journal:
                 lines[key] = _Line(at, old.length, old.failed, old.scored)
                 at += old.length
         self._lines = lines
-
-
-def score_of(row: Mapping[str, Any]) -> Score:
-    """The reward of a line that has one."""
-    return Score(**{name: row[name] for name in SCORES})

@@ -1,8 +1,6 @@
 """Answers to records and their scores: what evaluation and the trainer's held-out scoring share."""
 
-import dataclasses
 import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,17 +10,16 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from onethinker_jax.data_pipeline.records.record import Record, RecordError, task_of
+from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.evaluate.answers.answerers import Question
 from onethinker_jax.evaluate.answers.failures import ONCE
 from onethinker_jax.evaluate.answers.local_model import LocalModel
 from onethinker_jax.evaluate.answers.masks import SampledMasks
-from onethinker_jax.evaluate.answers.scored import AnswerScorer, answer_row
+from onethinker_jax.evaluate.answers.scored import SCORES, AnswerScorer, answer_row
 from onethinker_jax.files import whole_file
 from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.tasks import Task
 from onethinker_jax.text_output import json_text
 
 
@@ -42,16 +39,14 @@ class Prediction:
     @classmethod
     def from_json(cls, row: Mapping[str, Any], record: Record) -> "Prediction":
         """The prediction again."""
-        score = Score(**{field.name: row[field.name] for field in dataclasses.fields(Score)})
+        score = Score(**{name: row[name] for name in SCORES})
         return cls(record, row["response"], score, row["mask_iou"])
 
 
 @dataclass(frozen=True)
-class TaskResult:
-    """Means over the held-out records of one task."""
+class Means:
+    """Of predictions: their scores, and the IoU of their masks where there are any."""
 
-    task: str
-    records: int
     overall: float
     accuracy: float
     format: float
@@ -87,17 +82,19 @@ def evaluate(
     return [found[number] for number in range(len(records))]
 
 
-def by_task(predictions: Sequence[Prediction]) -> list[TaskResult]:
-    """Means of each task, in the order of their names."""
-    groups: dict[Task, list[Prediction]] = defaultdict(list)
-    for prediction in predictions:
-        groups[task_of(prediction.record)].append(prediction)
-    return [_means(str(task), groups[task]) for task in sorted(groups)]
+def over_all(predictions: Sequence[Prediction]) -> Means:
+    """Means over the predictions; `mask_iou` over those that have one."""
 
+    def mean(values: list[float]) -> float:
+        return float(np.mean(values))
 
-def over_all(predictions: Sequence[Prediction]) -> TaskResult:
-    """Means over all records."""
-    return _means("all tasks", predictions)
+    masks = [prediction.mask_iou for prediction in predictions if prediction.mask_iou is not None]
+    return Means(
+        mean([prediction.score.overall for prediction in predictions]),
+        mean([prediction.score.accuracy for prediction in predictions]),
+        mean([prediction.score.format for prediction in predictions]),
+        mean(masks) if masks else None,
+    )
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -116,18 +113,3 @@ def read_predictions(path: Path, records: Sequence[Record]) -> list[Prediction]:
     if [row["problem_id"] for row in rows] != [record.problem_id for record in records]:
         raise RecordError(f"{path}: holds predictions for other records; have the held-out records changed?")
     return [Prediction.from_json(row, record) for record, row in zip(records, rows, strict=True)]
-
-
-def _means(task: str, predictions: Sequence[Prediction]) -> TaskResult:
-    def mean(values: list[float]) -> float:
-        return float(np.mean(values))
-
-    masks = [prediction.mask_iou for prediction in predictions if prediction.mask_iou is not None]
-    return TaskResult(
-        task,
-        len(predictions),
-        mean([prediction.score.overall for prediction in predictions]),
-        mean([prediction.score.accuracy for prediction in predictions]),
-        mean([prediction.score.format for prediction in predictions]),
-        mean(masks) if masks else None,
-    )

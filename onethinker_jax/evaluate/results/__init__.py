@@ -1,1 +1,1 @@
-"""Answers that are there -> scores of a benchmark: lines matched with problems, totals, intervals, files."""
+"""Answers that are there -> scores of a benchmark: lines with problems, totals, intervals, comparisons, files."""

@@ -1,1 +1,1 @@
-"""Times, boxes, tracks and masks: a layout's reader a file."""
+"""Times, boxes, tracks and masks: readers of layouts."""

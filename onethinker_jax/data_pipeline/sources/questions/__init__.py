@@ -1,1 +1,1 @@
-"""Questions and captions, of pictures and of videos: a layout's reader a file."""
+"""Questions and captions, of pictures and of videos: readers of layouts."""

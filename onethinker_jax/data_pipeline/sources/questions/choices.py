@@ -2,7 +2,8 @@
 
 import re
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+from onethinker_jax.data_pipeline.sources.reading.rows import LETTERS
+
 # A line that begins with A; a heading before it belongs to the options.
 _BEGIN = re.compile(r"\s*(?:\b(?:Choices|Options):[ \t]*)?(?:^|\n|(?<=: ))[ \t]*(?=\(?A[.:)])")
 _CHOICE = re.compile(r"(?:^|\n)[ \t]*\(?([A-Z])[.:)][ \t]*")
@@ -13,7 +14,7 @@ def split_choices(question: str) -> tuple[str, list[str]]:
     for begin in reversed(list(_BEGIN.finditer(question))):
         tail = question[begin.end() :]
         found = list(_CHOICE.finditer(tail))
-        if len(found) < 2 or "".join(one[1] for one in found) != _LETTERS[: len(found)]:
+        if len(found) < 2 or "".join(one[1] for one in found) != LETTERS[: len(found)]:
             continue
         ends = [one.start() for one in found[1:]] + [len(tail)]
         texts = [tail[one.end() : end].strip() for one, end in zip(found, ends, strict=True)]

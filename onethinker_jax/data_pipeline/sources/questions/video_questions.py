@@ -76,7 +76,7 @@ def read_videommmu(
         groups["subject"] = subject[1] if subject else ""
         record = {"problem_id": f"{track}/{identity}", "problem": asked}
         facts: dict[str, Any] = {"question": question}
-        options = [str(option) for option in row.listed("options")] if row.cells.get("options") else []
+        options = row.options("options") if row.cells.get("options") else []
         record |= _answered(row, lettered(options), facts)
         videos = [video(row, "id", *folders)]
         return row.sample(record, images=images, videos=videos, columns=_COLUMNS, groups=groups, facts=facts)
@@ -224,7 +224,7 @@ def read_longvideobench(
     folders = _folders(file.parent, media_root, "videos")
 
     def make(row: Row) -> Sample:
-        options, right = [str(option) for option in row.listed("candidates")], row.whole("correct_choice")
+        options, right = row.options("candidates"), row.whole("correct_choice")
         if not 0 <= right < len(options):
             raise row.error("correct_choice", "is no index of candidates", f": {right} of {len(options)}")
         names = ("duration_group", "question_category", "topic_category")
@@ -359,7 +359,7 @@ def _choice(
     facts = {"question": question, **facts}
     said = f"Subtitles of the video:\n{before}\n\n" if before else ""
     record = {**record, "problem": plain(said + question)}
-    record |= _answered(row, lettered(str(option) for option in row.listed("options")), facts)
+    record |= _answered(row, lettered(row.options("options")), facts)
     return row.sample(record, videos=[film], columns=_COLUMNS, groups=groups, facts=facts)
 
 

@@ -240,7 +240,7 @@ class _Reader:
             ):
                 try:
                     self.pictures.setdefault(index.strip(), (number, cell.spans(check=check)))
-                except ValueError:
+                except CellError:
                     continue  # said when that row itself is read
 
     def _paths(self, row: Row) -> list[MediaFile]:
@@ -263,8 +263,7 @@ class _Reader:
         """Letter -> option; none in a row that has none."""
         lettered = {letter: text for letter in LETTERS if (text := row.text(letter, ""))}
         if not lettered and row.text("choices", "") not in ("", "[]", "None"):
-            choices = [str(choice) for choice in row.listed("choices")]
-            lettered = dict(zip(LETTERS, choices, strict=False))
+            lettered = dict(zip(LETTERS, row.options("choices"), strict=False))
         if not lettered and row.text("question_type", "").startswith("multi"):
             lettered = dict(zip(LETTERS, listed, strict=False))
         if len(lettered) == 1:

@@ -88,6 +88,13 @@ class Row:
             raise self.error(column, "must be a list", f", is {type(value).__name__}")
         return list(value)
 
+    def options(self, column: str) -> list[str]:
+        """A cell's list of options, as texts. Raises SourceError: it is no list, or has more than there are letters."""
+        found = [str(option) for option in self.listed(column)]
+        if len(found) > len(LETTERS):
+            raise self.error(column, f"has more than {len(LETTERS)} options", f": {len(found)}")
+        return found
+
     def literal(self, column: str) -> Any:
         """A cell's value, read out of its text where that is Python or JSON. Raises SourceError: it is neither."""
         value = self.cells.get(column)

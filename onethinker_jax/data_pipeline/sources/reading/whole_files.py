@@ -1,4 +1,4 @@
-"""Annotation files that are read at once: a JSON object, lines of text. Errors name the file."""
+"""Annotation files that are read at once: a JSON value, a text, its lines. Errors name the file."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,19 @@ def json_value(path: Path, kind: type | tuple[type, ...]) -> Any:
     return value
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that hold anything, numbered from 1. Raises SourceError: not a text file."""
+def whole_text(path: Path) -> str:
+    """A file's text, without a byte order mark. Raises SourceError: it cannot be read, or is not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: is not UTF-8 (byte {error.start})") from None
     except ValueError as error:  # a name that holds NUL
         raise SourceError(f"{path}: cannot be read ({error})") from None
-    yield from ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that hold anything, numbered from 1. Raises SourceError as `whole_text`."""
+    lines = enumerate(whole_text(path).split("\n"), start=1)
+    yield from ((number, line) for number, line in lines if line.strip())

@@ -206,13 +206,14 @@ def test_a_missing_column_and_a_missing_video_are_named(tmp_path, name):
 def test_malformed_rows(tmp_path):
     folder = making.longvideobench(tmp_path / "lvb")
     rows = json.loads((folder / "lvb_val.json").read_text())
-    write_json(
-        folder / "lvb_val.json", [rows[0], {**rows[1], "correct_choice": 3}, {**rows[1], "candidates": "x"}]
-    )
+    many = {"candidates": [str(number) for number in range(27)], "correct_choice": 26}
+    wrong = [{"correct_choice": 3}, {"candidates": "x"}, many]
+    write_json(folder / "lvb_val.json", [rows[0], *({**rows[1], **one} for one in wrong)])
     samples, bad = skipped(LAYOUTS["longvideobench"], folder)
     assert len(samples) == 1 and bad.left_out == {
         "correct_choice: is no index of candidates": 1,
         "candidates: cannot be read as a Python or JSON value": 1,
+        "candidates: has more than 26 options": 1,
     }
     folder = making.video_mmlu(tmp_path / "mmlu")
     row = {"index": 1, "video": "lecture 1.mp4", "discipline": "Math"}
