@@ -80,7 +80,7 @@ def read_wording(repository: Path) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for key, tail in tails.items():
         name = _KEYS.get(str(key), str(key))
-        if name.partition(" (")[0] not in PROBLEM_TYPES:
+        if name not in (*PROBLEM_TYPES, *_KEYS.values()):
             raise RepositoryError(
                 f"{repository / SCRIPT}: TYPE_TEMPLATE: {key!r} is no problem type known here"
             )
