@@ -6,8 +6,8 @@ released form and of 1 in the standard one.
 
 J is the mean IoU over a video's frames, F that of the boundaries (`boundaries`), J&F the mean of the two; all are means
 over the videos' expressions. The released form counts the frames that have a true mask, the standard one every frame
-of the row's list: one without a true mask has an empty one. In both a frame without a predicted mask has an empty one,
-and so has an answer that prompts none.
+of the row's list: one without a true mask has an empty one. A frame without a predicted mask, as all are of an answer
+that prompts none, scores 0 in the released form, whatever is true; in the standard one its mask is empty.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def measure(answer: Answer) -> Measured:
 
 
 def _of_image(answer: Answer) -> Measured:
-    ((predicted, true, _),) = _pairs(answer)
+    ((_, predicted, true, _),) = _pairs(answer)
     shared, covered = int(np.count_nonzero(predicted & true)), int(np.count_nonzero(predicted | true))
     whole = (float(shared), float(covered))
     if answer.masks is None:
@@ -43,10 +43,13 @@ def _of_image(answer: Answer) -> Measured:
 
 def _of_video(answer: Answer) -> Measured:
     released, standard = [], []
-    for predicted, true, is_there in _pairs(answer):
+    given = answer.masks or {}
+    for name, predicted, true, is_there in _pairs(answer):
         iou = mask_iou(predicted, true)
         standard.append((iou, standard_f(predicted, true)))
-        if is_there:
+        if is_there and name not in given:
+            released.append((0.0, 0.0))
+        elif is_there:
             either = bool((predicted | true).any())
             released.append((iou if either else 0.0, released_f(predicted, true)))
     (j, f), (j_standard, f_standard) = (np.mean(frames, axis=0).tolist() for frames in (released, standard))
@@ -57,8 +60,8 @@ def _of_video(answer: Answer) -> Measured:
     }
 
 
-def _pairs(answer: Answer) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Predicted and true mask of every frame, bool [H, W], and whether the row has that true mask."""
+def _pairs(answer: Answer) -> Iterator[tuple[str, np.ndarray, np.ndarray, bool]]:
+    """Name, predicted and true mask of every frame, bool [H, W], and whether the row has that true mask."""
     truth = answer.sample.record.segmentation
     assert truth is not None
     empty = np.zeros(truth.size, dtype=bool)
@@ -66,6 +69,7 @@ def _pairs(answer: Answer) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
     true = dict(zip(truth.names, truth.rles, strict=True))
     for name in dict.fromkeys((*truth.listed, *truth.names)):
         yield (
+            name,
             decode_rle(dict(given[name])) if name in given else empty,
             decode_rle(true[name]) if name in true else empty,
             name in true,

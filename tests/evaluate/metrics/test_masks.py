@@ -130,6 +130,19 @@ def test_a_video_without_a_prompt_counts_in_both_forms() -> None:
     }
 
 
+def test_a_frame_without_a_predicted_mask_scores_nothing_as_released() -> None:
+    """Where nothing is true there, an empty mask has the right outline (F 1) and an IoU of 0 / 0, given as 0."""
+    nothing = rectangle(0, 0, 0, 0)
+    output = {"segmentation_rle": {"00000": nothing}}
+    values = {}
+    for which, given in (("absent", None), ("empty", {"00000": nothing})):
+        one = answer("segmentation", "", "x", fps=2, segmentation_output=output, masks=given)
+        measured = masks.measure(one)
+        values[which] = measured["J"].released, measured["F"].released
+        assert measured["J"].standard == measured["F"].standard == (1.0, 1.0)
+    assert values == {"absent": ((0.0, 1.0), (0.0, 1.0)), "empty": ((0.0, 1.0), (1.0, 1.0))}
+
+
 def test_frames_are_known_by_number_where_endings_differ() -> None:
     square = rectangle(10, 10, 30, 30)
     frames = ["00000.jpg", "00001.jpg", "00002.jpg"]
