@@ -13,10 +13,9 @@ from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.record import Record, parse_record, task_of
 from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
-from onethinker_jax.rewards.answers import unwrap_answer
 
-_LETTER = re.compile(r"([A-Za-z])(?:$|[.):])")
-"""The letter of an option, alone or before its text."""
+_LETTER = re.compile(r"\s*(?:<answer>\s*)?([A-Za-z])\s*(?:$|</answer>|[.):])")
+"""The letter of an option in a true answer, alone or before its text."""
 
 
 def read(
@@ -66,7 +65,9 @@ def _with_letter(row: Any) -> Any:
     letters = {
         key: f"<answer>{found[1].upper()}</answer>"
         for key in ("solution", "answer")
-        if isinstance(text := row.get(key), str) and (found := _LETTER.match(unwrap_answer(text)))
+        if isinstance(text := row.get(key), str)
+        and (found := _LETTER.match(text))
+        and text != found[1].upper()
     }
     return {**row, **letters}
 
