@@ -47,11 +47,13 @@ def ending(
 
 
 def table_lines(results: Sequence[Result], width: int | None = None) -> list[str]:
-    """A row a metric, with what was published of it; `width` is as in `table_text`."""
+    """A row a metric that any problem has, with what was published of it; `width` is as in `table_text`."""
     rows = []
     for result in results:
         benchmark = result.benchmark
         for metric, total in result.totals.items():
+            if not total.n + total.failed:
+                continue
             published = benchmark.published.get(metric)
             said = ("", "", "")
             if published is not None:

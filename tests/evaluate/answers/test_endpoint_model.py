@@ -275,7 +275,7 @@ def test_the_name_of_the_model() -> None:
         with pytest.raises(EndpointError, match=r"serves 2 models: name one of them \(a, b\)"):
             model(server.url)
         assert model(server.url, model="b").settings["endpoint.model"] == "b"
-    with pytest.raises(EndpointError, match=r"does not say which models it serves \(.+\): name one"):
+    with pytest.raises(EndpointError, match=r"does not say which models it serves \(.+\): is it up\?"):
         model("http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(UsageError, match=r"temperature -1\.0 must be 0 or more"):
         model("http://127.0.0.1:9/v1", model="b", temperature=-1.0)
