@@ -98,7 +98,12 @@ ALLOWED: dict[str, set[str]] = {
         *REWARDS,
         *("data_pipeline.sources", "evaluate.benchmarks", "evaluate.metrics", "evaluate.judges"),
         *("model", "responses", "scoring", "model_arguments", "processes", "evaluate.answers"),
-        *("evaluate.results", "evaluate.page"),
+        *("evaluate.asking", "evaluate.results", "evaluate.page"),
+    },
+    "evaluate.asking": {
+        *("data_pipeline.media.reading", "data_pipeline.processor", "data_pipeline.records"),
+        *("data_pipeline.sources", "evaluate", "evaluate.answers", "evaluate.benchmarks"),
+        *("model", "model_arguments", "processes", "responses"),
     },
     "evaluate.answers": {
         *DATA,
@@ -155,7 +160,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"train.config"},  # says what there is
 }
 # Folders whose own files stand below and above their rooms: each file counts as a room where circles are sought.
-SPLIT = {"model", "rewards", "train", "data_pipeline", "data_pipeline.sources"}
+SPLIT = {"model", "rewards", "train", "data_pipeline", "data_pipeline.sources", "evaluate"}
 TORCH_ONLY = {
     f"onethinker_jax.rewards.backends.{name}"
     for name in ("polar", "polar_model", "sam2", "sam2_hf", "sam2_meta", "sam2_network", "torch_device")

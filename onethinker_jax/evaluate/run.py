@@ -19,16 +19,16 @@ from onethinker_jax.evaluate.answers.part import PREDICTIONS, Folder, answer
 from onethinker_jax.evaluate.answers.scored import AnswerScorer
 from onethinker_jax.evaluate.answers.sizes import records_digest
 from onethinker_jax.evaluate.arguments import Arguments
+from onethinker_jax.evaluate.asking.endpoint_asking import EndpointAsking
+from onethinker_jax.evaluate.asking.jobs import Job, read_jobs
+from onethinker_jax.evaluate.asking.local_asking import LocalAsking
+from onethinker_jax.evaluate.asking.machine import Machine
+from onethinker_jax.evaluate.asking.protocols import DEFAULTS, protocol_prompts
 from onethinker_jax.evaluate.ending import ending
-from onethinker_jax.evaluate.endpoint_asking import EndpointAsking
 from onethinker_jax.evaluate.interrupts import Interrupts
-from onethinker_jax.evaluate.jobs import Job, read_jobs
 from onethinker_jax.evaluate.judges.client import open_judge
-from onethinker_jax.evaluate.local_asking import LocalAsking
-from onethinker_jax.evaluate.machine import Machine
 from onethinker_jax.evaluate.mask_making import make_masks as made_masks
 from onethinker_jax.evaluate.metrics.answer import Rle
-from onethinker_jax.evaluate.protocols import DEFAULTS, protocol_prompts
 from onethinker_jax.evaluate.results.folder import write
 from onethinker_jax.evaluate.results.lines import Line
 from onethinker_jax.evaluate.results.provenance import provenance

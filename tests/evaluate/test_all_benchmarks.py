@@ -21,10 +21,10 @@ from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.data_pipeline.sources.training_set.mask_answers import mask_answer
 from onethinker_jax.evaluate import __main__ as evaluate
 from onethinker_jax.evaluate import score
+from onethinker_jax.evaluate.asking.protocols import DEFAULTS, WORDS
 from onethinker_jax.evaluate.benchmarks.table import TABLE, find, md5_of
 from onethinker_jax.evaluate.benchmarks.types import Benchmark
 from onethinker_jax.evaluate.judges import prompts
-from onethinker_jax.evaluate.protocols import DEFAULTS, WORDS
 from onethinker_jax.rewards.client.server_process import start_server
 from tests.data_pipeline.sources.making_grounding import write_originals
 from tests.endpoint.scripted_endpoint import Response, ScriptedEndpoint

@@ -12,7 +12,7 @@ from onethinker_jax.endpoint import endpoint as endpoint_module
 from onethinker_jax.evaluate import __main__ as evaluate
 from onethinker_jax.evaluate import score
 from onethinker_jax.evaluate.arguments import Arguments
-from onethinker_jax.evaluate.protocols import WORDS
+from onethinker_jax.evaluate.asking.protocols import WORDS
 from onethinker_jax.rewards.client.server_process import start_server
 from tests.data_pipeline.making import rl_row, write_image, write_rows
 from tests.endpoint.scripted_endpoint import Response, ScriptedEndpoint, failure

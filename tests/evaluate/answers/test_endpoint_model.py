@@ -21,7 +21,7 @@ from onethinker_jax.endpoint.endpoint import EndpointError
 from onethinker_jax.evaluate.answers.answerers import Answer, Question
 from onethinker_jax.evaluate.answers.endpoint_flags import EndpointFlags
 from onethinker_jax.evaluate.answers.endpoint_model import EndpointModel
-from onethinker_jax.evaluate.protocols import DEFAULTS, WORDS
+from onethinker_jax.evaluate.asking.protocols import DEFAULTS, WORDS
 from onethinker_jax.model_arguments import ModelArguments
 from tests.data_pipeline.making import write_image, write_video
 from tests.endpoint.scripted_endpoint import Gate, Response, ScriptedEndpoint, failure

@@ -14,7 +14,7 @@ from onethinker_jax.evaluate.answers.failures import Tries
 from onethinker_jax.evaluate.answers.local_model import LocalModel
 from onethinker_jax.evaluate.answers.sizes import fitted, lengths_of
 from onethinker_jax.evaluate.arguments import GROUPS_OF_SLOTS, Arguments
-from onethinker_jax.evaluate.machine import Machine
+from onethinker_jax.evaluate.asking.machine import Machine
 from onethinker_jax.processes import Processes
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings

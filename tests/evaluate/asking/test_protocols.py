@@ -7,7 +7,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.processor.prompts import OWN_PROMPTS, chat_messages
 from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.evaluate.protocols import DEFAULTS, protocol_prompts
+from onethinker_jax.evaluate.asking.protocols import DEFAULTS, protocol_prompts
 from onethinker_jax.model_arguments import AnswerDefaults, ModelArguments
 from onethinker_jax.tasks import TASKS
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onethinker_jax.evaluate.arguments import Arguments, MeshFlags
-from onethinker_jax.evaluate.machine import Machine
+from onethinker_jax.evaluate.asking.machine import Machine
 from onethinker_jax.model.sharding import ShardingError
 
 
@@ -32,7 +32,7 @@ def mesh_of(
         made.append(sizes)
         return SimpleNamespace(shape=dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)))
 
-    monkeypatch.setattr("onethinker_jax.evaluate.machine.make_mesh", make_mesh)
+    monkeypatch.setattr("onethinker_jax.evaluate.asking.machine.make_mesh", make_mesh)
     arguments = Arguments(model=model, benchmarks=("a.json",), dtype="bfloat16", mesh=MeshFlags(**flags))
     machine = Machine(arguments)
     assert machine.mesh is machine.mesh and machine.shards == int(np.prod(made[0][:2]))
