@@ -20,7 +20,9 @@ def only_model(base_url: str, settings: RequestSettings) -> str:
             names = [model.id for model in client.models.list()]
     except (openai.OpenAIError, ValueError, TypeError) as error:
         said = " ".join(str(error).split())[:160]
-        raise EndpointError(f"{base_url} does not say which models it serves ({said}): is it up? then name its model") from None
+        raise EndpointError(
+            f"{base_url} does not say which models it serves ({said}): is it up? then name its model"
+        ) from None
     if len(names) != 1:
         listed = ", ".join(map(str, names)) or "none"
         raise EndpointError(f"{base_url} serves {len(names)} models: name one of them ({listed[:300]})")

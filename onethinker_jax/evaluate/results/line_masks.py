@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,10 +32,10 @@ def masks_of(line: Line, truth: TrueMasks, data_type: str) -> Mapping[str, Rle] 
     if unknown := [name for name in given if name not in known]:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise line.error(f"masks: no frame {unknown[0]!r:.60}{more} (the first is {min(known)!r:.60})")
+    nothing = {"size": list(truth.size), "counts": [math.prod(truth.size)]}
     return {
-        name: _checked(line, f"masks {name!r:.60}", rle, truth)
+        name: nothing if rle is None else _checked(line, f"masks {name!r:.60}", rle, truth)
         for name, rle in given.items()
-        if rle is not None
     }
 
 

@@ -162,7 +162,11 @@ def masked(given: Any, *, video: bool) -> Any:
 def test_masks() -> None:
     assert masked(None, video=False) is None
     assert masked(SQUARE, video=False) == {"": SQUARE}
-    assert masked({"0": SQUARE, "1": None}, video=True) == {"0": SQUARE}
+    empty = {"size": [4, 4], "counts": [16]}
+    assert masked({"0": SQUARE, "1": None}, video=True) == {
+        "0": SQUARE,
+        "1": empty,
+    }  # frames that lack are absent
 
 
 @pytest.mark.parametrize(
