@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "data_pipeline.drawing": {*MEDIA, "data_pipeline.records", "rewards"},
     "data_pipeline.shapes": {"data_pipeline.processor", "rewards"},
     "data_pipeline.sources": {
-        *("data_pipeline.records", "rewards"),
+        "data_pipeline.records",
         *(f"data_pipeline.sources.{name}" for name in ("grounding", "questions", "training_set")),
     },
     "data_pipeline.sources.reading": {
