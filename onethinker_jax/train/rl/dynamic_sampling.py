@@ -99,16 +99,16 @@ class Rollouts:
         """
         began = time.perf_counter()
         try:
-            if self._thread is None and self._next is None:
-                self._before = self._stream.state()
-                rollout = self._fill(self.sampler.decoding_params(params), step)
-            else:
+            if self._thread is None:
+                # Of several processes all move the parameters, also one whose rollout was given back.
+                moved = self.sampler.decoding_params(params)
                 if self._next is None:
-                    self._submit(
-                        step, self.decoding_copy(params) if self.behaviour is None else self.behaviour
-                    )
-                assert self._next is not None
-                rollout = self._next.result()
+                    self._before = self._stream.state()
+                    self._next = _made(self._fill(moved, step))
+            elif self._next is None:
+                self._submit(step, self.decoding_copy(params) if self.behaviour is None else self.behaviour)
+            assert self._next is not None
+            rollout = self._next.result()
         except Exception:
             self._stream.restore(self._before)
             raise

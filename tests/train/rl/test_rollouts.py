@@ -41,6 +41,7 @@ class FakeSampler:
     def __init__(self, workers: int = 0):
         self.made: list[Record] = []
         self.draws: list[int] = []
+        self.moved = 0
         self.changed = threading.Condition()
         media = SimpleNamespace(workers=workers)
         self.processor = SimpleNamespace(media=media, response=lambda _, ids: str(ids.tolist()))
@@ -48,6 +49,7 @@ class FakeSampler:
         self.mesh = make_mesh()
 
     def decoding_params(self, params: Any) -> Any:
+        self.moved += 1
         return params
 
     def prompt(self, record: Record) -> Any:
@@ -164,6 +166,8 @@ def test_what_is_given_back_is_taken_again(log, overlap):
     with rollouts(again, log, settings) as resumed:
         resumed.restore(state, None)
         same(taken(resumed, 2, policies), whole[1])
+        # Other processes, which were given nothing back, move the policy: that takes all of them.
+        assert overlap or again.moved == 1
         same(taken(resumed, 3, policies), whole[2])
     assert min(again.draws) >= 3 * settings.max_generation_rounds
 
