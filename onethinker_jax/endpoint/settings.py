@@ -79,6 +79,50 @@ class EndpointSettings(RequestSettings):
             raise ValueError(f"top_p {self.top_p} must be in (0, 1]")
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeRequests(RequestSettings):
+    """A judge behind an endpoint, and how it is asked: what the judges of evaluation and of rewards have in common.
+
+    Raises ValueError naming a setting that makes no sense.
+    """
+
+    url: str = ""
+    """The address of its API: https://host/v1; without one nothing is judged."""
+    model: str = ""
+    """Its name at the endpoint."""
+    temperature: float = 0.0
+    """The temperature of its first answer; where that cannot be read it is asked again, warmer by 0.5 each time."""
+    top_p: float = 1.0
+    """The fewest likeliest tokens whose probabilities sum to this are kept; 1: all."""
+    max_tokens: int = 2048
+    """The most tokens of one answer, its reasoning included; 0: the limit is not sent."""
+    tries: int = 3
+    """How often it is asked for an answer that can be read."""
+    retries: int = 4
+    """Further tries of a request that fails by the network, the server or a limit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.url) != bool(self.model):
+            raise ValueError("url and model of a judge come together")
+        if self.tries < 1:
+            raise ValueError(f"tries {self.tries} must be at least 1")
+        if self.url:
+            if error := url_error(self.url):
+                raise ValueError(f"url {error}")
+            self.as_endpoint()
+
+    def as_endpoint(self) -> EndpointSettings:
+        """The endpoint. Raises ValueError naming a setting that makes no sense."""
+        return self.endpoint(
+            base_url=self.url,
+            model=self.model,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+        )
+
+
 def url_error(url: str) -> str | None:
     """What is wrong with the address of an API, None if nothing."""
     try:
