@@ -66,8 +66,8 @@ class SourceSettings:
     pass_rate_high: float = 0.99
     """The largest."""
     hash_distance: int | None = None
-    """Drop a record that asks the same as one before it, if their first pictures' hashes differ in at most so many
-    of 64 bits: 0 finds copies, 4 resized ones too. By default none is dropped."""
+    """Drop a record that asks the same as one before it, if their first pictures' hashes differ in no more than this
+    number of their 64 bits: 0 finds copies, 4 resized ones too. By default none is dropped."""
     seed: int = 0
     """Which records stay under the cap."""
 

@@ -37,8 +37,9 @@ def read_prompts(
 ) -> Iterator[Iterator[Prompt]]:
     """The records' prompts in order, made by threads ahead of demand; or why one cannot be made.
 
-    `workers`: processes that decode media; as many prompts are made at once, and so many or `ahead` are kept. With
-    `tries.end`, and where `make` raises what concerns all, the error is raised at the record's turn.
+    `workers` processes decode media, and as many prompts (at least one) are made at once; memory keeps the greater
+    number of these and `ahead`. With `tries.end`, and where `make` raises what concerns all, the error is raised at
+    the record's turn.
     """
     threads = max(workers, 1)
     with (

@@ -20,7 +20,7 @@ logger = logging.getLogger("onethinker_jax.evaluate")
 
 PREDICTIONS = "predictions.jsonl"
 SCORED_TOGETHER = 32
-"""Answers whose scores are missing are scored so many at a time."""
+"""The number of answers, of those whose scores are missing, that one call scores."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from onethinker_jax.evaluate.page.examples import KINDS, RIGHT, Example, choose
 from onethinker_jax.evaluate.page.pictures import FULL, Pictures, Reader, pictures_of
 from onethinker_jax.evaluate.page.tables import LETTERS, by_benchmark, left_out_html, results_html, tasks_html
 from onethinker_jax.evaluate.results.comparison import compare
-from onethinker_jax.evaluate.results.kept import KeptResults, key_of, masks_of, read_results
+from onethinker_jax.evaluate.results.kept import KeptResults, kept_masks, key_of, read_results
 from onethinker_jax.text_output import json_text
 
 logger = logging.getLogger("onethinker_jax.evaluate")
@@ -103,7 +103,7 @@ def _pictures(
     for number, run in enumerate(runs):
         shown = (one.problems[number] for of_benchmark in examples.values() for one in of_benchmark)
         wanted = {key_of(problem.answers[0]) for problem in shown if problem is not None and problem.answers}
-        masks.append(masks_of(run.folder, list(run.benchmarks), wanted))
+        masks.append(kept_masks(run.folder, list(run.benchmarks), wanted))
     found: Pictures = {}
     share = most_bytes / max(len(examples), 1)
     for name, of_benchmark in examples.items():

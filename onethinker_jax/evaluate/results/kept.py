@@ -149,7 +149,7 @@ def scored_rows(folder: Path, benchmarks: Iterable[str]) -> Iterable[Row]:
         yield row
 
 
-def masks_of(
+def kept_masks(
     folder: Path, benchmarks: Sequence[str], wanted: set[tuple[str, str, int | None]]
 ) -> dict[Any, Any]:
     """The masks of answers named by benchmark, problem and sample number, where they have any."""

@@ -33,6 +33,6 @@ def majority(answers: Sequence[str | None]) -> int:
 
 
 def pass_at(samples: int) -> list[int]:
-    """The k that pass@k is given for with so many samples a problem: 1, 2, 4 … and all of them."""
+    """The k that pass@k is given for, of problems with `samples` answers each: 1, 2, 4 … and `samples`."""
     powers = [1 << step for step in range(samples.bit_length()) if 1 << step < samples]
     return [*powers, samples]

@@ -203,8 +203,8 @@ def write_mevis(folder: Path) -> Path:
         "1": {"exp": "both dogs", "obj_id": [1, 2], "anno_id": [11, 12]},
     }
     write_meta(folder, {"film": {"vid_id": 3, "frames": MEVIS_NAMES, "expressions": expressions}})
-    of_one = [encode_rle(video_mask(number)) if number != 2 else None for number in range(4)]
-    masks = {"11": of_one, "12": [None, None, None, encode_rle(video_mask(20))]}
+    masks_of_eleven = [encode_rle(video_mask(number)) if number != 2 else None for number in range(4)]
+    masks = {"11": masks_of_eleven, "12": [None, None, None, encode_rle(video_mask(20))]}
     (folder / "mask_dict.json").write_text(json.dumps(masks))
     return folder
 

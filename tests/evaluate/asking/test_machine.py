@@ -22,7 +22,7 @@ def weights(folder: Path, megabytes: int) -> Path:
 def mesh_of(
     monkeypatch: pytest.MonkeyPatch, model: Path, memory: int | None, **flags: int
 ) -> tuple[int, ...]:
-    """data, fsdp and tensor of the mesh over eight devices of so many megabytes, None: they do not say."""
+    """data, fsdp and tensor of the mesh over eight devices with `memory` megabytes each; None: they do not say."""
     stats = None if memory is None else {"bytes_limit": memory * 2**20}
     devices = [SimpleNamespace(memory_stats=lambda: stats) for _ in range(8)]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
