@@ -32,7 +32,6 @@ from onethinker_jax.evaluate.metrics.answer import Rle
 from onethinker_jax.evaluate.results.folder import write
 from onethinker_jax.evaluate.results.lines import Line
 from onethinker_jax.evaluate.results.provenance import provenance
-from onethinker_jax.evaluate.results.result import ScoredFile
 from onethinker_jax.evaluate.rewards_table import write_rewards
 from onethinker_jax.evaluate.score import lines_of, results_of
 from onethinker_jax.files import write_whole
@@ -73,7 +72,7 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
     lacking = [work for work in works if not work.journal.whole or (again and work.journal.failed)]
     for work in works:
         if work not in lacking:
-            logger.info("%s: all %s answers are there", work.job.benchmark.name, f"{work.journal.total:,}")
+            logger.info("%s: all %s answers are there", work.job.name, f"{work.journal.total:,}")
     interrupts.kept = lambda: _kept(works)
 
     def answer_all() -> None:
@@ -86,7 +85,7 @@ def run(arguments: Arguments, interrupts: Interrupts) -> int:
     wholes = [work.folder.joined() for work in works]
     if processes.leads:
         for work, whole in zip(works, wholes, strict=True):
-            write_rewards(work.folder.path, whole.rows(), name=work.job.benchmark.name)
+            write_rewards(work.folder.path, whole.rows(), name=work.job.name)
         _write_results(works, arguments)
     return _end(arguments, wholes)
 
@@ -102,7 +101,7 @@ def _read(arguments: Arguments, processes: Processes) -> list[Job]:
 
 def _begin(job: Job, machine: Machine, arguments: Arguments, processes: Processes) -> _Work:
     """Raises JournalError: the folder holds answers that cannot be gone on with."""
-    protocol = arguments.protocol or job.benchmark.protocol
+    protocol = arguments.protocol or job.loaded.benchmark.protocol
     arguments = arguments.with_defaults(DEFAULTS[protocol])
     prompts = protocol_prompts(protocol, arguments)
     if arguments.url is None:
@@ -129,24 +128,16 @@ def _write_results(works: Sequence[_Work], arguments: Arguments) -> None:
         with _rewards(arguments, works[0].folder.processes) as scorer_of:
             return made_masks(scorer_of(works[0].asking), wanted)
 
-    jobs = [work.job for work in works]
-    found = [
-        (
-            job.benchmark,
-            ScoredFile(job.path, job.md5, len(job.samples), job.left_out, job.layout, job.media),
-            job.samples,
-        )
-        for job in jobs
-    ]
-    lines = lines_of(arguments.out, [job.benchmark.name for job in jobs])
-    asked = {work.job.benchmark.name: work.settings for work in works}
+    found = [work.job.loaded for work in works]
+    lines = lines_of(arguments.out, [one.name for one in found])
+    asked = {work.job.name: work.settings for work in works}
     model = arguments.url or str(arguments.model)
     with open_judge(arguments.judge, arguments.out) as judge:
         results = results_of(found, lines, make_masks, seed=arguments.seed, judge=judge)
         judged = None if judge is None else judge.settings()
         made = provenance(seed=arguments.seed, model=model, answers=asked, judge=judged)
         write(arguments.out, results, made)
-        samples = {job.benchmark.name: job.samples for job in jobs}
+        samples = {one.name: one.samples for one in found}
         for line in ending(arguments.out, results, samples, page=arguments.page, other=arguments.compare):
             logger.info("%s", line)
         if judge is not None:
@@ -176,9 +167,11 @@ def _rewards(
 def _answer(work: _Work, scorer: Scorer, *, again: bool) -> None:
     answerer = work.asking.answerer(work.folder.records, work.folder.path)
     score = AnswerScorer(scorer.single(), FrameMasks(scorer), work.folder.mine, work.asking.tries)
-    logger.info("%s; answers to %s go to %s …", work.asking.starts, work.job.path, work.journal.path)
+    logger.info(
+        "%s; answers to %s go to %s …", work.asking.starts, work.job.loaded.file.path, work.journal.path
+    )
     try:
-        answer(work.journal, answerer, score, name=work.job.benchmark.name, again=again)
+        answer(work.journal, answerer, score, name=work.job.name, again=again)
     except (UserError, OSError):
         logger.info("%s", _kept([work]))
         raise

@@ -26,8 +26,8 @@ from pathlib import Path
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.sample import Sample
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
-from onethinker_jax.evaluate.benchmarks.table import BenchmarkError, differences, find, md5_of
-from onethinker_jax.evaluate.benchmarks.types import Benchmark
+from onethinker_jax.evaluate.benchmarks.reading import LoadedBenchmark, read_benchmark
+from onethinker_jax.evaluate.benchmarks.table import BenchmarkError, find
 from onethinker_jax.evaluate.ending import ending
 from onethinker_jax.evaluate.judges.client import open_judge
 from onethinker_jax.evaluate.judges.types import AnswerJudge
@@ -35,14 +35,14 @@ from onethinker_jax.evaluate.metrics.answer import Rle
 from onethinker_jax.evaluate.results.folder import write
 from onethinker_jax.evaluate.results.lines import Line, Problem, matched, read_lines
 from onethinker_jax.evaluate.results.provenance import provenance
-from onethinker_jax.evaluate.results.result import Result, ScoredFile, result_of
+from onethinker_jax.evaluate.results.result import Result, result_of
 from onethinker_jax.evaluate.results.scored import MakeMasks, score
 from onethinker_jax.text_output import visible
 
 logger = logging.getLogger("onethinker_jax.evaluate")  # also as __main__
 
 NAMED = 5
-"""Problems that a warning names."""
+"""LoadedBenchmark that a warning names."""
 LINE_SECONDS = 10.0
 """Between two lines on how far scoring is."""
 
@@ -51,7 +51,7 @@ def run(arguments: ScoreArguments) -> None:
     """Reads, scores, writes and prints."""
     command_line.show_log(logging.StreamHandler(sys.stderr), level=logging.INFO)
     found = [_read(what, arguments) for what in arguments.benchmarks]
-    names = [benchmark.name for benchmark, _, _ in found]
+    names = [read.name for read in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BenchmarkError(f"{min(twice)}: is named twice")
     lines = _of_the_splits(lines_of(arguments.predictions, names), found)
@@ -59,7 +59,7 @@ def run(arguments: ScoreArguments) -> None:
         results = results_of(found, lines, _mask_maker(arguments), seed=arguments.seed, judge=judge)
         judged = None if judge is None else judge.settings()
         write(arguments.out, results, provenance(seed=arguments.seed, judge=judged))
-        samples = {benchmark.name: of_benchmark for benchmark, _, of_benchmark in found}
+        samples = {read.name: read.samples for read in found}
         for line in ending(arguments.out, results, samples, page=arguments.page, other=arguments.compare):
             sys.stdout.write(visible(line) + "\n")
         logger.info("metrics.json, results.json and scored.jsonl are in %s", arguments.out)
@@ -68,25 +68,24 @@ def run(arguments: ScoreArguments) -> None:
 
 
 def results_of(
-    found: Sequence[tuple[Benchmark, ScoredFile, Sequence[Sample]]],
+    found: Sequence[LoadedBenchmark],
     lines: Sequence[Line],
     make_masks: MakeMasks,
     *,
     seed: int,
     judge: AnswerJudge | None = None,
 ) -> list[Result]:
-    """The results of benchmarks, each with the file that was read and its samples, and lines of answers to them.
+    """The results of benchmarks that were read, and lines of answers to them.
 
     Says how many problems have no answer. Raises PredictionError, and what `make_masks` raises.
     """
-    problems = matched(lines, {benchmark.name: samples for benchmark, _, samples in found})
+    problems = matched(lines, {read.name: read.samples for read in found})
     results = []
-    for benchmark, file, _ in found:
-        scored = score(
-            problems[benchmark.name], make_masks, judge, benchmark.option_rule, _teller(benchmark.name)
-        )
-        _warn(benchmark.name, problems[benchmark.name])
-        results.append(result_of(benchmark, file, scored, seed=seed))
+    for read in found:
+        own = problems[read.name]
+        scored = score(own, make_masks, judge, read.benchmark.option_rule, _teller(read.name))
+        _warn(read.name, own)
+        results.append(result_of(read.benchmark, read.file, scored, seed=seed))
     return results
 
 
@@ -103,23 +102,14 @@ def _teller(name: str) -> Callable[[int, int], None]:
     return tell
 
 
-def _read(what: str, arguments: ScoreArguments) -> tuple[Benchmark, ScoredFile, list[Sample]]:
-    """A benchmark, the file that was read for it, and its samples; says what is not as published."""
-    benchmark, file, path = find(what, arguments.data)
+def _read(what: str, arguments: ScoreArguments) -> LoadedBenchmark:
+    """A benchmark with its problems; says what is not as published."""
+    found = find(what, arguments.data)
     root = arguments.media_root
-    if root is None and file.media and arguments.data is not None:
-        root = arguments.data / file.media
-    bad = BadRecords()
-    layout = LAYOUTS[file.layout]
-    samples = list(layout(path, split=benchmark.split, media_root=root, check_media=False, bad=bad))
-    md5 = md5_of(path)
-    for line in differences(benchmark, file, path, md5=md5, rows=len(samples)):
+    read = read_benchmark(found, data=arguments.data, media_root=root, bad=BadRecords(), check_media=False)
+    for line in read.differences:
         logger.warning("%s", line)
-    return (
-        benchmark,
-        ScoredFile(path, md5, len(samples), dict(bad.left_out), layout=file.layout, media=root),
-        samples,
-    )
+    return read
 
 
 def lines_of(predictions: Path, names: Sequence[str]) -> list[Line]:
@@ -133,31 +123,29 @@ def lines_of(predictions: Path, names: Sequence[str]) -> list[Line]:
     return [line.of(name) for name, path in there.items() for line in read_lines(path)]
 
 
-def _of_the_splits(
-    lines: Sequence[Line], found: Sequence[tuple[Benchmark, ScoredFile, Sequence[Sample]]]
-) -> list[Line]:
+def _of_the_splits(lines: Sequence[Line], found: Sequence[LoadedBenchmark]) -> list[Line]:
     """The lines but for those to rows that a benchmark's file has and its split has not: they are counted and said.
 
     A file of several splits, such as MMMU's of dev and validation, is answered as a whole.
     """
-    own = {name.name: {str(one.record.problem_id) for one in samples} for name, _, samples in found}
+    own = {read.name: {str(one.record.problem_id) for one in read.samples} for read in found}
     scored = set[str]().union(*own.values())
-    for benchmark, file, _ in found:
-        name = benchmark.name
+    for read in found:
+        name, split = read.name, read.benchmark.split
 
         def strange(line: Line, name: str = name) -> bool:
             return line.problem_id not in (scored if line.benchmark is None else own[name]) and (
                 line.benchmark in (None, name)
             )
 
-        if not benchmark.split or not any(map(strange, lines)):
+        if not split or not any(map(strange, lines)):
             continue
-        rows = LAYOUTS[file.layout](file.path, check_media=False, bad=BadRecords("skip"))
+        rows = LAYOUTS[read.file.layout](read.file.path, check_media=False, bad=BadRecords("skip"))
         others = {str(one.record.problem_id) for one in rows} - own[name]
         kept = [line for line in lines if not (strange(line) and line.problem_id in others)]
         if count := len(lines) - len(kept):
             what = "%s: %s lines are of rows that are not of %s, and are left out"
-            logger.warning(what, name, f"{count:,}", benchmark.split)
+            logger.warning(what, name, f"{count:,}", split)
         lines = kept
     return list(lines)
 

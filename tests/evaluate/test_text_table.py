@@ -5,9 +5,10 @@ import pty
 import subprocess
 import sys
 
+from onethinker_jax.evaluate.benchmarks.reading import BenchmarkFile
 from onethinker_jax.evaluate.benchmarks.table import TABLE
 from onethinker_jax.evaluate.ending import table_lines
-from onethinker_jax.evaluate.results.result import Result, ScoredFile
+from onethinker_jax.evaluate.results.result import Result
 from onethinker_jax.evaluate.results.totals import Total
 from onethinker_jax.evaluate.text_table import table_text
 from tests.places import ROOT
@@ -33,12 +34,12 @@ def test_a_narrow_terminal_gets_a_paragraph_a_row() -> None:
 
 def test_published_numbers_stand_beside_ours(tmp_path) -> None:
     totals = {name: Total(0.5, 0.5, 0.4, 0.6, 10, 1) for name in ("R@0.5", "mIoU")}
-    result = Result(TABLE["eval_charades"], ScoredFile(tmp_path, "", 10), [], totals, {})
+    result = Result(TABLE["eval_charades"], BenchmarkFile(tmp_path, "", 10), [], totals, {})
     head, recall, miou = table_lines([result])
     assert head.split()[-4:] == ["Qwen3-VL-8B", "OneThinker-8B", "published", "as"]
     assert recall.split()[-5:] == ["10", "1", "0.335", "0.683", "released"]
     assert miou.split()[-3:] == ["0.367", "0.599", "released"]
-    own = Result(TABLE["eval_refcoco_val"], ScoredFile(tmp_path, "", 10), [], {"mIoU": totals["mIoU"]}, {})
+    own = Result(TABLE["eval_refcoco_val"], BenchmarkFile(tmp_path, "", 10), [], {"mIoU": totals["mIoU"]}, {})
     assert table_lines([own])[0].split()[-1] == "failed"
     assert all(len(line) <= 40 for line in table_lines([result], 40))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from onethinker_jax.evaluate.benchmarks.reading import BenchmarkFile
 from onethinker_jax.evaluate.benchmarks.types import Benchmark
 from onethinker_jax.evaluate.metrics import table
 from onethinker_jax.evaluate.metrics.accuracy import needs_judge
@@ -23,33 +23,12 @@ from onethinker_jax.rewards.answers import unwrap_answer
 NO_PREDICTION = "no prediction"
 
 
-@dataclass(frozen=True)
-class ScoredFile:
-    """A file that a benchmark's problems were read from."""
-
-    path: Path
-    md5: str
-    rows: int
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """Why rows of it are not among the problems, and how many."""
-    layout: str = ""
-    """A key of `LAYOUTS`, by which it was read."""
-    media: Path | None = None
-    """The folder that media paths are relative to; None: the layout's own."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As results.json has it: what is needed to read it again."""
-        media = None if self.media is None else str(self.media)
-        where = {"path": str(self.path), "md5": self.md5, "rows": self.rows}
-        return {**where, "layout": self.layout, "media": media}
-
-
 @dataclass(frozen=True, eq=False)
 class Result:
     """A benchmark's scores."""
 
     benchmark: Benchmark
-    file: ScoredFile
+    file: BenchmarkFile
     problems: Sequence[ScoredProblem]
     totals: Mapping[str, Total]
     groups: Mapping[str, Mapping[str, Mapping[str, Total]]]
@@ -162,7 +141,7 @@ class Result:
 
 
 def result_of(
-    benchmark: Benchmark, file: ScoredFile, problems: Sequence[ScoredProblem], *, seed: int = 0
+    benchmark: Benchmark, file: BenchmarkFile, problems: Sequence[ScoredProblem], *, seed: int = 0
 ) -> Result:
     """The result of a benchmark's scored problems."""
     metrics = benchmark.metrics
