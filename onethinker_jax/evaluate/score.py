@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate.benchmarks.reading import LoadedBenchmark, read_benchmark
 from onethinker_jax.evaluate.benchmarks.table import BenchmarkError, find
@@ -140,7 +140,7 @@ def _of_the_splits(lines: Sequence[Line], found: Sequence[LoadedBenchmark]) -> l
 
         if not split or not any(map(strange, lines)):
             continue
-        rows = LAYOUTS[read.file.layout](read.file.path, check_media=False, bad=BadRecords("skip"))
+        rows = LAYOUTS[read.file.layout](Source(read.file.path, check_media=False, bad=BadRecords("skip")))
         others = {str(one.record.problem_id) for one in rows} - own[name]
         kept = [line for line in lines if not (strange(line) and line.problem_id in others)]
         if count := len(lines) - len(kept):

@@ -16,7 +16,7 @@ import pytest
 
 import onethinker_jax
 from onethinker_jax.data_pipeline.processor.prompts import chat_messages
-from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.data_pipeline.sources.training_set.mask_answers import mask_answer
 from onethinker_jax.evaluate import __main__ as evaluate
@@ -53,7 +53,7 @@ class Evaluated:
     def samples(self, name: str) -> list[Sample]:
         benchmark, file, path = find(name, self.data)
         root = self.data / file.media if file.media else None
-        return list(LAYOUTS[file.layout](path, split=benchmark.split, media_root=root))
+        return list(LAYOUTS[file.layout](Source(path, split=benchmark.split, media_root=root)))
 
 
 @pytest.fixture(scope="module")

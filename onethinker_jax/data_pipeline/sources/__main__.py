@@ -26,6 +26,7 @@ from typing import Any
 import tyro
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords, OnBadRecord
+from onethinker_jax.data_pipeline.sources.sample import Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.data_pipeline.sources.training_set.licences import licence_of
 from onethinker_jax.data_pipeline.sources.training_set.making import Filters, Made, make
@@ -103,7 +104,7 @@ def run(settings: SourceSettings) -> None:
     logger.info("reading %s", settings.path)
     bad = BadRecords(settings.on_bad_record)
     samples = LAYOUTS[settings.layout](
-        settings.path, split=settings.split, media_root=settings.media_root, bad=bad
+        Source(settings.path, split=settings.split, media_root=settings.media_root, bad=bad)
     )
     made = make(samples, settings.out, settings.filters(), bad, absolute=settings.absolute_paths)
     about = settings.out.with_suffix(".about.json")

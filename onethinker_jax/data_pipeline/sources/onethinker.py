@@ -6,26 +6,17 @@ Facts of a sample, where its row has them: `fps`, `frames` (the names of all fra
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import BrokenRow, JsonRows, RecordError
 from onethinker_jax.data_pipeline.records.record import Record, parse_record, task_of
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 
 _LETTER = re.compile(r"\s*(?:<answer>\s*)?([A-Za-z])\s*(?:$|</answer>|[.):])")
 """The letter of an option in a true answer, alone or before its text."""
 
 
-def read(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read(source: Source) -> Iterator[Sample]:
     """The rows of a JSON list or of JSON lines, in the groups `task` and, where rows name it, `source`.
 
     A file is one split as a rule: `split` leaves out only rows whose own field `split` names another one. A row
@@ -33,17 +24,18 @@ def read(
 
     Raises RecordError (while iterating): as `read_records`, or two rows have one `problem_id` and `bad` raises it.
     """
-    root = path.parent if media_root is None else media_root
-    bad, numbers = bad or BadRecords(), dict[str, int]()
+    path = source.path
+    root = path.parent if source.media_root is None else source.media_root
+    bad, numbers = source.bad, dict[str, int]()
     for number, row in JsonRows(path):
-        if split and isinstance(row, dict) and row.get("split", split) != split:
+        if source.split and isinstance(row, dict) and row.get("split", source.split) != source.split:
             continue
         if isinstance(row, dict) and row.get("problem_id") in (None, ""):
             row = {**row, "problem_id": number}
         row = _with_letter(row)
         try:
             record = parse_record(
-                row, root, file=path, number=number, purpose="heldout", check_media=check_media
+                row, root, file=path, number=number, purpose="heldout", check_media=source.check_media
             )
             if (first := numbers.setdefault(str(record.problem_id), number)) != number:
                 raise SourceError(f"{record.origin}: problem_id: is that of record {first} too")
@@ -55,7 +47,9 @@ def read(
             bad.doubt(record.doubt, record.origin)
         yield Sample(record, groups=_groups(record), facts=_facts(row))
     if not numbers:
-        raise SourceError(f"{path}: holds no record" + (f" of split {split!r}" if split else ""))
+        raise SourceError(
+            f"{path}: holds no record" + (f" of split {source.split!r}" if source.split else "")
+        )
 
 
 def _with_letter(row: Any) -> Any:

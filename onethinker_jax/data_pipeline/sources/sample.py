@@ -1,9 +1,9 @@
 """What a source gives: records, with what a benchmark's metrics need of a row beyond its record."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
@@ -30,29 +30,36 @@ class Sample:
     """What the metrics of this data set need beyond the record; the layout's module says which keys there are."""
 
 
-class Layout(Protocol):
-    """Reads a data set of one public layout."""
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set as the user has it, and how it is to be read."""
 
-    def __call__(
-        self,
-        path: Path,
-        *,
-        split: str = "",
-        media_root: Path | None = None,
-        check_media: bool = True,
-        bad: BadRecords | None = None,
-    ) -> Iterator[Sample]:
-        """The samples of the file or folder `path`, in its order.
+    path: Path
+    """A file, or the data set's folder."""
+    split: str = ""
+    """The part to be read; "": all of it, or the only one."""
+    media_root: Path | None = None
+    """The folder that media paths are relative to; by default what the layout's publisher uses, beside `path`."""
+    check_media: bool = True
+    """False where answers are only scored: media files need not be there."""
+    bad: BadRecords = field(default_factory=BadRecords)
+    """What becomes of a malformed row, and where it is counted; by default it is raised."""
 
-        Args:
-            path: what the user has: a file, or the data set's folder.
-            split: the part to be read; "": all of it, or the only one.
-            media_root: the folder that media paths are relative to; by default what the layout's publisher uses,
-                beside `path`.
-            check_media: False where answers are only scored: media files need not be there.
-            bad: what becomes of a malformed row, and where it is counted; default: it is raised.
+    @property
+    def folder(self) -> Path:
+        """`path`, or the folder that the file is in."""
+        return self.path if self.path.is_dir() else self.path.parent
 
-        Raises SourceError (while iterating): a file or column is missing, no sample is found; or a row is malformed
-        and `bad` raises it.
-        """
-        ...
+    @property
+    def split_folder(self) -> Path:
+        """The folder of the split, where `path` has one; else `path`."""
+        part = self.path / self.split
+        return part if self.split and part.is_dir() else self.path
+
+
+Layout = Callable[[Source], Iterator[Sample]]
+"""Reads a data set of one public layout: its samples, in the order of the file or folder.
+
+Raises SourceError (while iterating): a file or column is missing, no sample is found; or a row is malformed and
+`Source.bad` raises it.
+"""

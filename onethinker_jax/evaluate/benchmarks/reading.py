@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate.benchmarks.table import differences, md5_of
 from onethinker_jax.evaluate.benchmarks.types import Benchmark, DataFile
@@ -77,7 +77,9 @@ def read_benchmark(
     if media_root is None and file.media and data is not None:
         media_root = data / file.media
     layout = LAYOUTS[file.layout]
-    rows = layout(path, split=benchmark.split, media_root=media_root, check_media=check_media, bad=bad)
+    rows = layout(
+        Source(path, split=benchmark.split, media_root=media_root, check_media=check_media, bad=bad)
+    )
     samples = list(islice(rows, limit))
     md5 = md5_of(path)
     return LoadedBenchmark(

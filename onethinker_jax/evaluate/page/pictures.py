@@ -17,7 +17,7 @@ from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Record
-from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.errors import UserError
 from onethinker_jax.evaluate.benchmarks.table import TABLE, find
@@ -68,7 +68,9 @@ class Reader:
         if not path.exists():
             raise ResultsError(f"{path}: is no longer there; --data says where benchmarks are")
         root = root if self.media_root is None else self.media_root
-        return LAYOUTS[layout](path, split=split, media_root=root, check_media=False, bad=BadRecords("skip"))
+        return LAYOUTS[layout](
+            Source(path, split=split, media_root=root, check_media=False, bad=BadRecords("skip"))
+        )
 
 
 @dataclass(frozen=True)

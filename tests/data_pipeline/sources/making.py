@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.sample import Layout, Sample
+from onethinker_jax.data_pipeline.sources.sample import Layout, Sample, Source
 from tests.data_pipeline.making import picture
 
 
@@ -200,10 +200,10 @@ def mmsci(path: Path) -> Path:
 
 
 def read(layout: Layout, path: Path, **settings: Any) -> list[Sample]:
-    return list(layout(path, **settings))
+    return list(layout(Source(path, **settings)))
 
 
 def skipped(layout: Layout, path: Path, **settings: Any) -> tuple[list[Sample], BadRecords]:
     """The good samples, and where the others are counted."""
     bad = BadRecords("skip")
-    return list(layout(path, bad=bad, **settings)), bad
+    return list(layout(Source(path, bad=bad, **settings))), bad

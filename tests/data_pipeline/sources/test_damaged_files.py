@@ -10,6 +10,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
+from onethinker_jax.data_pipeline.sources.sample import Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from tests.data_pipeline.sources import making_grounding as making
 
@@ -82,7 +83,7 @@ def test_any_change_is_read_or_said_in_one_line(layout: str, tmp_path: Path) -> 
         file = rng.choice(files)
         change(file, contents[file], rng)
         try:
-            list(LAYOUTS[layout](path, bad=BadRecords(rng.choice(["raise", "skip"]))))
+            list(LAYOUTS[layout](Source(path, bad=BadRecords(rng.choice(["raise", "skip"])))))
         except RecordError as error:
             errors += 1
             message = str(error)
@@ -91,4 +92,4 @@ def test_any_change_is_read_or_said_in_one_line(layout: str, tmp_path: Path) -> 
         assert "\n" not in message and str(tmp_path) in message
         file.write_bytes(contents[file])
     assert errors > CHANGES / 10
-    assert list(LAYOUTS[layout](path))
+    assert list(LAYOUTS[layout](Source(path)))

@@ -5,6 +5,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.records.record import RecordError
 from onethinker_jax.data_pipeline.sources import onethinker
+from onethinker_jax.data_pipeline.sources.sample import Source
 from onethinker_jax.rewards.metrics import encode_rle
 from tests.data_pipeline.making import write_image, write_rows, write_video
 
@@ -35,12 +36,12 @@ def test_rows_become_samples(folder):
         choice(problem_id=..., split="val"),
     ]
     path = write_rows(folder / "eval.json", rows)
-    samples = list(onethinker.read(path))
+    samples = list(onethinker.read(Source(path)))
     assert [sample.record.problem_id for sample in samples] == [5, "six", 3]
     assert samples[0].groups == {"task": "multiple choice (image)", "source": "mine"}
     assert samples[0].record.images == (folder / "a.png",) and samples[0].facts == {}
-    assert [sample.record.problem_id for sample in onethinker.read(path, split="test")] == [5, "six"]
-    assert len(list(onethinker.read(write_rows(folder / "eval.jsonl", rows, lines=True)))) == 3
+    assert [sample.record.problem_id for sample in onethinker.read(Source(path, split="test"))] == [5, "six"]
+    assert len(list(onethinker.read(Source(write_rows(folder / "eval.jsonl", rows, lines=True))))) == 3
 
 
 @pytest.mark.parametrize(
@@ -51,9 +52,9 @@ def test_true_choices_with_their_text(folder, written):
     path = write_rows(folder / "eval.json", [choice(solution=written)])
     if written in ("two", "Both", "", "(B"):
         with pytest.raises(RecordError):
-            list(onethinker.read(path))
+            list(onethinker.read(Source(path)))
     else:
-        assert [sample.record.answer for sample in onethinker.read(path)] == ["<answer>B</answer>"]
+        assert [sample.record.answer for sample in onethinker.read(Source(path))] == ["<answer>B</answer>"]
 
 
 def test_masks_bring_their_facts(folder):
@@ -70,7 +71,7 @@ def test_masks_bring_their_facts(folder):
         resolution={"width": 96, "height": 64},
         segmentation_output={"segmentation_rle": {"b": encode_rle(mask)}, "frames": ["a", "b", "c"]},
     )
-    (sample,) = onethinker.read(write_rows(folder / "eval.json", [row]))
+    (sample,) = onethinker.read(Source(write_rows(folder / "eval.json", [row])))
     assert sample.facts == {"fps": 2.0, "frames": ("a", "b", "c"), "resolution": (96, 64)}
     assert sample.record.segmentation is not None
     assert sample.record.segmentation.frames == (1,)
@@ -94,11 +95,11 @@ def test_masks_bring_their_facts(folder):
 def test_a_malformed_file_is_one_line(folder, rows, split, said):
     path = write_rows(folder / "eval.json", rows)
     with pytest.raises(RecordError, match=said) as raised:
-        list(onethinker.read(path, split=split))
+        list(onethinker.read(Source(path, split=split)))
     assert "\n" not in str(raised.value)
 
 
 def test_rows_that_are_only_scored_need_no_media(folder):
     path = write_rows(folder / "eval.json", [choice(path="gone.png")])
-    (sample,) = onethinker.read(path, check_media=False)
+    (sample,) = onethinker.read(Source(path, check_media=False))
     assert sample.record.images == (folder / "gone.png",)

@@ -14,6 +14,7 @@ from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record, read_records
 from onethinker_jax.data_pipeline.records.true_masks import TrueMasks
 from onethinker_jax.data_pipeline.sources.__main__ import main
+from onethinker_jax.data_pipeline.sources.sample import Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.data_pipeline.sources.training_set.licences import LICENCES
 from onethinker_jax.data_pipeline.sources.training_set.mask_answers import mask_answer
@@ -45,7 +46,7 @@ def test_what_is_written_is_read_back_for_training(layout: str, tmp_path: Path, 
     out = tmp_path / "made" / "rl.json"
     assert run(layout, path, "--out", out) == 0
     records = read_records(out, purpose="rl")
-    wanted = [sample.record for sample in LAYOUTS[layout](path)]
+    wanted = [sample.record for sample in LAYOUTS[layout](Source(path))]
     assert len(records) == len(wanted) == about(out)["records"] and about(out)["left_out"] == {}
     assert len(processor.prompt(records[-1]).grids) == 1
     for record, true in zip(records, wanted, strict=True):
@@ -116,7 +117,7 @@ def test_pictures_inside_a_data_set_are_written_beside(tmp_path: Path) -> None:
     files = sorted((tmp_path / "made" / "rl_media").iterdir())
     assert len(records) == 3 and len(files) == 2  # rows 0 and 1 share theirs
     assert {file.suffix for file in files} == {".png"}
-    for record, sample in zip(records, LAYOUTS["vlmevalkit"](path), strict=True):
+    for record, sample in zip(records, LAYOUTS["vlmevalkit"](Source(path)), strict=True):
         with sample.record.images[0].open("rb") as inside:
             assert paths(record)[0].read_bytes() == inside.read()
 

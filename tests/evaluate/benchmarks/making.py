@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from onethinker_jax.data_pipeline.sources.sample import Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.data_pipeline.sources.training_set.record_rows import RecordRows
 from onethinker_jax.evaluate.benchmarks.table import TABLE
@@ -45,7 +46,9 @@ def write_own_files(originals: Path, data: Path) -> list[str]:
             continue
         original = next(file for file in others if (originals / file.path).exists())
         root = originals / original.media if original.media else None
-        samples = LAYOUTS[original.layout](originals / original.path, split=benchmark.split, media_root=root)
+        samples = LAYOUTS[original.layout](
+            Source(originals / original.path, split=benchmark.split, media_root=root)
+        )
         rows = RecordRows(data / own.path)
         (data / own.path).write_text(json.dumps([_own_row(rows.row(one.record)) for one in samples]))
         names.append(benchmark.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from onethinker_jax.data_pipeline.records.record import task_of
+from onethinker_jax.data_pipeline.sources.sample import Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate.benchmarks import captions, question_answering
 from onethinker_jax.evaluate.benchmarks.table import TABLE, BenchmarkError, differences, find, md5_of
@@ -187,7 +188,7 @@ def test_originals_are_found_and_read_where_the_table_says(tmp_path: Path) -> No
     for name in OWN_FILES:
         benchmark, file, path = find(name, tmp_path)
         root = tmp_path / file.media if file.media else None
-        samples = list(LAYOUTS[file.layout](path, split=benchmark.split, media_root=root))
+        samples = list(LAYOUTS[file.layout](Source(path, split=benchmark.split, media_root=root)))
         tasks = {task_of(sample.record) for sample in samples}
         assert set(benchmark.metrics) == set(metrics_of(tasks)), name
         counts[name] = len(samples)

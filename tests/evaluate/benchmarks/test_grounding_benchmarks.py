@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from onethinker_jax.data_pipeline.sources.sample import Sample
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate import score
 from onethinker_jax.evaluate.benchmarks import grounding, segmentation, tracking
@@ -36,7 +36,7 @@ def test_true_answers_score_all(tmp_path: Path) -> None:
     names = [row.name for row in ROWS]
     for row in ROWS:
         _, file, path = find(row.name, tmp_path / "data")
-        samples = list(LAYOUTS[file.layout](path, split=row.split, check_media=False))
+        samples = list(LAYOUTS[file.layout](Source(path, split=row.split, check_media=False)))
         (tmp_path / "given" / row.name).mkdir(parents=True)
         text = "\n".join(json.dumps(line_of(sample)) for sample in samples)
         (tmp_path / "given" / row.name / "predictions.jsonl").write_text(text)

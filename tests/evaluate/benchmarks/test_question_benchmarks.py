@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from onethinker_jax.data_pipeline.sources.sample import Source
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.evaluate import score
 from onethinker_jax.evaluate.benchmarks import captions, question_answering
@@ -37,7 +38,7 @@ def data(tmp_path_factory) -> Path:
 def test_made_up_data_is_found_and_read(data: Path, row: Benchmark) -> None:
     benchmark, file, path = find(row.name, data)
     assert benchmark is row
-    samples = list(LAYOUTS[file.layout](path, split=row.split))
+    samples = list(LAYOUTS[file.layout](Source(path, split=row.split)))
     assert len(samples) == SAMPLES.get(row.name, 2)
     assert len({sample.record.problem_id for sample in samples}) == len(samples)
     video = row.family == "video QA" or "VideoMMLU" in row.title
@@ -50,7 +51,7 @@ def test_true_answers_score_all(data: Path, tmp_path: Path) -> None:
         _, file, path = find(row.name, data)
         lines = [
             {"problem_id": sample.record.problem_id, "response": sample.record.answer}
-            for sample in LAYOUTS[file.layout](path, split=row.split)
+            for sample in LAYOUTS[file.layout](Source(path, split=row.split))
         ]
         (tmp_path / row.name).mkdir()
         text = "\n".join(map(json.dumps, lines))
@@ -76,7 +77,7 @@ def test_true_answers_score_all(data: Path, tmp_path: Path) -> None:
 
 def test_a_wrong_rotation_costs_the_question(data: Path, tmp_path: Path) -> None:
     _, file, path = find("MMBench", data)
-    samples = list(LAYOUTS[file.layout](path))
+    samples = list(LAYOUTS[file.layout](Source(path)))
     lines = [
         {"problem_id": sample.record.problem_id, "response": unwrap_answer(sample.record.answer)}
         for sample in samples

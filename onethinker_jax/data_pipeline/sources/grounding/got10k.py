@@ -18,11 +18,10 @@ from pathlib import Path
 
 from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
 from onethinker_jax.data_pipeline.media.picture_header import picture_header
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.reading.pixels import Box, corners, thousandths
 from onethinker_jax.data_pipeline.sources.reading.rows import Row, samples_of
 from onethinker_jax.data_pipeline.sources.reading.whole_files import text_lines
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 from onethinker_jax.text_output import json_text
 
 MOST_SECONDS = 32
@@ -30,29 +29,22 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:Hz)?$", re.IGNORECASE)
 _RESOLUTION = re.compile(r"\(?\s*(\d+)\s*,\s*(\d+)\s*\)?$")
 
 
-def read(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read(source: Source) -> Iterator[Sample]:
     """The sequences of a split's folder, in the order of its `list.txt`, else of their names.
 
     `path` is the split's folder, or the data set's, which has one a split. Frames are in `media_root/SEQUENCE` where
     it is given.
     """
-    folder = path / split if split and (path / split).is_dir() else path
+    folder = source.split_folder
 
     def rows() -> Iterator[Row]:
         for number, name in enumerate(_names(folder), start=1):
-            yield Row(folder, number, {"sequence": name}, "sequence", check_media)
+            yield Row(folder, number, {"sequence": name}, "sequence", source.check_media)
 
     def make(row: Row) -> Sample:
-        return _sample(row, folder / row.text("sequence"), media_root or folder)
+        return _sample(row, folder / row.text("sequence"), source.media_root or folder)
 
-    yield from samples_of(rows(), make, folder, bad)
+    yield from samples_of(rows(), make, folder, source.bad)
 
 
 def _names(folder: Path) -> list[str]:

@@ -11,12 +11,11 @@ from typing import Any
 from pycocotools import mask
 
 from onethinker_jax.answer_forms import finite_numbers
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.reading.pixels import corners, resolution, thousandths
 from onethinker_jax.data_pipeline.sources.reading.plain_pickle import named, read_plain
 from onethinker_jax.data_pipeline.sources.reading.rows import Row, plain, samples_of
 from onethinker_jax.data_pipeline.sources.reading.whole_files import json_value
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 from onethinker_jax.rewards.metrics import run_lengths
 from onethinker_jax.text_output import json_text
 
@@ -24,14 +23,7 @@ _NAMES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
 """The folder of the files -> the data set's name."""
 
 
-def read_boxes(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_boxes(source: Source) -> Iterator[Sample]:
     """Spatial grounding: the object's box. Pictures are in `media_root`, by default in `train2014` beside `path`."""
 
     def make(row: Row) -> Sample:
@@ -44,19 +36,12 @@ def read_boxes(
             "problem_type": "spatial grounding",
             "answer": json_text({"boxes": answer}),
         }
-        return _sample(row, record, media_root or path.parent / "train2014")
+        return _sample(row, record, source.media_root or source.path.parent / "train2014")
 
-    yield from samples_of(_rows(path, split, check_media), make, path, bad)
+    yield from samples_of(_rows(source.path, source.split, source.check_media), make, source.path, source.bad)
 
 
-def read_masks(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_masks(source: Source) -> Iterator[Sample]:
     """Segmentation: the object's mask, of COCO's polygons or RLE, by pycocotools. Pictures as for `read_boxes`."""
 
     def make(row: Row) -> Sample:
@@ -67,9 +52,9 @@ def read_masks(
             "resolution": {"width": width, "height": height},
             "segmentation_output": {"segmentation_rle": _rle(row, height, width)},
         }
-        return _sample(row, record, media_root or path.parent / "train2014")
+        return _sample(row, record, source.media_root or source.path.parent / "train2014")
 
-    yield from samples_of(_rows(path, split, check_media), make, path, bad)
+    yield from samples_of(_rows(source.path, source.split, source.check_media), make, source.path, source.bad)
 
 
 def _sample(row: Row, record: dict[str, Any], root: Path) -> Sample:

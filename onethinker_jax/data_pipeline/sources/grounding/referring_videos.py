@@ -20,10 +20,9 @@ from pycocotools import mask as coco_mask
 from onethinker_jax.data_pipeline.media.decoding import MAX_PIXELS, load_image
 from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
 from onethinker_jax.data_pipeline.media.media_file import MediaError
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.reading.rows import Row, plain, samples_of
 from onethinker_jax.data_pipeline.sources.reading.whole_files import json_value
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 from onethinker_jax.rewards.metrics import encode_rle, run_lengths
 
 FPS = 6.0
@@ -33,20 +32,13 @@ Masks = Callable[[Row], dict[str, dict[str, Any]]]
 """A row's RLE by frame name; frames in which nothing of the object is seen are not among them."""
 
 
-def read(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read(source: Source) -> Iterator[Sample]:
     """The folder of a split, or that of the data set, which has one a split. Groups: `source` of ReasonVOS' videos.
 
     Frames are in `media_root/VIDEO`, by default in `JPEGImages` of the folder.
     """
-    folder = path / split if split and (path / split).is_dir() else path
-    root = media_root or folder / "JPEGImages"
+    folder = source.split_folder
+    root = source.media_root or folder / "JPEGImages"
     videos = json_value(folder / "meta_expressions.json", dict).get("videos")
     if not isinstance(videos, dict):
         raise SourceError(f"{folder / 'meta_expressions.json'}: videos: must be an object")
@@ -55,7 +47,7 @@ def read(
     def make(row: Row) -> Sample:
         return _sample(row, FrameFolder(root / row.text("video"), FPS), masks)
 
-    yield from samples_of(_rows(folder, videos, check_media), make, folder, bad)
+    yield from samples_of(_rows(folder, videos, source.check_media), make, folder, source.bad)
 
 
 def _rows(folder: Path, videos: Mapping[str, Any], check_media: bool) -> Iterator[Row]:

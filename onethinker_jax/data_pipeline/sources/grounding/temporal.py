@@ -9,34 +9,27 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.reading.parquet import parquet_rows
 from onethinker_jax.data_pipeline.sources.reading.rows import Row, json_objects, plain, samples_of
 from onethinker_jax.data_pipeline.sources.reading.video_names import video
 from onethinker_jax.data_pipeline.sources.reading.whole_files import json_value, text_lines
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 from onethinker_jax.text_output import json_text
 
 _SECONDS = re.compile(r"<(\d+(?:\.\d+)?)>")
 
 
-def read_charades_sta(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_charades_sta(source: Source) -> Iterator[Sample]:
     """Lines `VIDEO start end##caption`; a file is one split. Videos are beside the file, or in `media_root`."""
-    root = media_root or path.parent
+    path = source.path
+    root = source.media_root or path.parent
 
     def rows() -> Iterator[Row]:
         for number, line in text_lines(path):
             head, _, caption = line.partition("##")
             words = head.split()
             cells = dict(zip(("video", "start", "end"), words, strict=False)) | {"caption": caption}
-            yield Row(path, number, cells, "video", check_media)
+            yield Row(path, number, cells, "video", source.check_media)
 
     def make(row: Row) -> Sample:
         span = [_second(row, "start"), _second(row, "end")]
@@ -44,23 +37,17 @@ def read_charades_sta(
         record = _record("Charades-STA", identity, _happening(row.text("caption")), span)
         return _sample(row, record, video(row, "video", root), "start and end")
 
-    yield from samples_of(rows(), make, path, bad)
+    yield from samples_of(rows(), make, path, source.bad)
 
 
-def read_captions(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_captions(source: Source) -> Iterator[Sample]:
     """Rows of `video`, `caption` and `timestamp` [start, end], JSON or Parquet, as lmms-eval has Charades-STA."""
-    root = media_root or path.parent
+    path = source.path
+    root = source.media_root or path.parent
     if path.suffix == ".parquet":
-        rows = parquet_rows(path, ("video", "caption", "timestamp"), "video", check_media=check_media)
+        rows = parquet_rows(path, ("video", "caption", "timestamp"), "video", check_media=source.check_media)
     else:
-        rows = json_objects(path, "video", check_media=check_media)
+        rows = json_objects(path, "video", check_media=source.check_media)
 
     def make(row: Row) -> Sample:
         span = row.listed("timestamp")
@@ -68,24 +55,24 @@ def read_captions(
         record = _record("Charades-STA", identity, _happening(row.text("caption")), span)
         return _sample(row, record, video(row, "video", root), "timestamp")
 
-    yield from samples_of(rows, make, path, bad)
+    yield from samples_of(rows, make, path, source.bad)
 
 
-def read_activitynet_captions(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_activitynet_captions(source: Source) -> Iterator[Sample]:
     """`{video: {"duration", "timestamps": [[start, end]], "sentences": [...]}}`: a sample a sentence."""
-    root = media_root or path.parent
+    path = source.path
+    root = source.media_root or path.parent
 
     def rows() -> Iterator[Row | SourceError]:
         for number, (name, value) in enumerate(json_value(path, dict).items(), start=1):
-            whole = Row(path, number, {"video": name, **_object(path, name, value)}, "video", check_media)
-            yield from _sentences(whole, check_media)
+            whole = Row(
+                path,
+                number,
+                {"video": name, **_object(path, name, value)},
+                "video",
+                source.check_media,
+            )
+            yield from _sentences(whole, source.check_media)
 
     def make(row: Row) -> Sample:
         index = row.cells["index"]
@@ -93,35 +80,29 @@ def read_activitynet_captions(
         record = _record("ActivityNet Captions", f"{row.text('video')}_{index}", _happening(sentence), span)
         return _sample(row, record, video(row, "video", root), f"timestamps[{index}]")
 
-    yield from samples_of(rows(), make, path, bad)
+    yield from samples_of(rows(), make, path, source.bad)
 
 
-def read_anet_rtl(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_anet_rtl(source: Source) -> Iterator[Sample]:
     """ActivityNet-RTL: a list of `vid`, `duration`, `question` and `answer`, which has two times `<12.5>`.
 
     Its training file is `{video: {"duration", "QA": [{"q", "a"}]}}`; answers there without two times are left out and
     counted.
     """
-    root, counted = media_root or path.parent, bad or BadRecords()
+    path = source.path
+    root = source.media_root or path.parent
     value = json_value(path, (list, dict))
 
     def rows() -> Iterator[Row]:
         entries = value if isinstance(value, list) else list(_trained(path, value))
         for number, entry in enumerate(entries, start=1):
-            yield Row(path, number, _object(path, number, entry), "vid", check_media)
+            yield Row(path, number, _object(path, number, entry), "vid", source.check_media)
 
     def make(row: Row) -> Sample | None:
         answer, name = row.text("answer"), "v_" + row.text("vid").removeprefix("v_")
         found = [float(second) for second in _SECONDS.findall(answer)]
         if len(found) < 2 and isinstance(value, dict):
-            counted.omit("answer: has no two times")
+            source.bad.omit("answer: has no two times")
             return None
         if len(found) < 2:
             raise row.error("answer", "must hold two times such as <12.5>", f", is {answer!r:.60}")
@@ -137,10 +118,10 @@ def read_anet_rtl(
             plain(row.text("question")),
             span,
         )
-        film = video(Row(path, row.number, {"vid": name}, "vid", check_media), "vid", root)
+        film = video(Row(path, row.number, {"vid": name}, "vid", source.check_media), "vid", root)
         return row.sample(record, videos=[film], columns={"answer.time": "answer"}, facts=facts)
 
-    yield from samples_of(rows(), make, path, counted)
+    yield from samples_of(rows(), make, path, source.bad)
 
 
 def _sentences(whole: Row, check_media: bool) -> Iterator[Row | SourceError]:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from onethinker_jax.answer_forms import finite_number
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.reading.pixels import Box, corners, resolution, thousandths
 from onethinker_jax.data_pipeline.sources.reading.rows import Row, json_objects, plain, samples_of
 from onethinker_jax.data_pipeline.sources.reading.video_names import video
 from onethinker_jax.data_pipeline.sources.reading.whole_files import json_value
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 from onethinker_jax.text_output import json_text
 
 CLIP_SECONDS = 20.0
@@ -27,27 +26,21 @@ VIDOR = "vidor"
 """The folder beside VidSTG's annotations with those of VidOR, which have the boxes: `GROUP/VIDEO.json`."""
 
 
-def read_hc_stvg(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_hc_stvg(source: Source) -> Iterator[Sample]:
     """An object by video; a file is one split.
 
     `{video: {"bbox": [[x, y, w, h], …], "st_time", "ed_time", "st_frame" (from 1), "img_num", "width", "height",
     "caption" or "English"}}`. Videos are beside the file, or in `media_root`, or in folders there.
     """
-    root = media_root or path.parent
+    path = source.path
+    root = source.media_root or path.parent
 
     def rows() -> Iterator[Row]:
         for number, (name, value) in enumerate(json_value(path, dict).items(), start=1):
             if not isinstance(value, dict):
                 raise SourceError(f"{path}: {name}: must be an object, is {type(value).__name__}")
             caption = value.get("caption") or value.get("English")
-            yield Row(path, number, {**value, "video": name, "caption": caption}, "video", check_media)
+            yield Row(path, number, {**value, "video": name, "caption": caption}, "video", source.check_media)
 
     def make(row: Row) -> Sample:
         frames, first = row.whole("img_num"), row.whole("st_frame") - 1
@@ -64,23 +57,17 @@ def read_hc_stvg(
         record = {"problem_id": Path(row.text("video")).stem, "problem": asked, "data_source": "HC-STVG"}
         return tube.sample(row, record, span, "bbox", video(row, "video", root))
 
-    yield from samples_of(rows(), make, path, bad)
+    yield from samples_of(rows(), make, path, source.bad)
 
 
-def read_vidstg(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_vidstg(source: Source) -> Iterator[Sample]:
     """Rows of `…_annotations.json`, a sample a caption and a question of each; groups: `sentence`.
 
     The boxes are VidOR's, in the folder `vidor` beside the file. A row is about a part of its video: where that
     is not the whole, the question says from when to when. Videos are in `media_root`, or in folders there.
     """
-    root = media_root or path.parent
+    path = source.path
+    root = source.media_root or path.parent
 
     def rows() -> Iterator[Row | SourceError]:
         for whole in json_objects(path, "vid"):
@@ -88,7 +75,7 @@ def read_vidstg(
                 yield whole
                 continue
             for kind in ("captions", "questions"):
-                yield from _sentences(whole, kind, check_media)
+                yield from _sentences(whole, kind, source.check_media)
 
     def make(row: Row) -> Sample:
         frames, fps = row.whole("frame_count"), _second(row, "fps")
@@ -110,7 +97,7 @@ def read_vidstg(
         film = video(row, "vid", root)
         return tube.sample(row, record, span, "temporal_gt", film, groups={"sentence": kind})
 
-    yield from samples_of(rows(), make, path, bad)
+    yield from samples_of(rows(), make, path, source.bad)
 
 
 def _sentences(whole: Row, kind: str, check_media: bool) -> Iterator[Row | SourceError]:

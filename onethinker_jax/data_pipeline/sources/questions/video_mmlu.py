@@ -9,42 +9,35 @@ Facts: `questions`, all of the video's, as {"question", "answer"}; `video`. Grou
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.reading.rows import Row, id_of, missing_columns, samples_of
 from onethinker_jax.data_pipeline.sources.reading.tsv import TsvTable
 from onethinker_jax.data_pipeline.sources.reading.video_names import video
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 
 INSTRUCTION = "Describe this video in detail."
 
 
-def read(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read(source: Source) -> Iterator[Sample]:
     """The videos of the TSV, or of the folder that has it; `split` is a discipline. The id is the row's `index`.
 
     Raises SourceError (while iterating): as every layout.
     """
-    file = path / "Video_MMLU_CAP.tsv" if path.is_dir() else path
+    file = source.path / "Video_MMLU_CAP.tsv" if source.path.is_dir() else source.path
     table = TsvTable(file)
     missing_columns(file, table.columns, ["video", "discipline", "question"])
     id_column = "index" if "index" in table.columns else "video"
-    roots = [root for root in (media_root, file.parent / "youtube_videos", file.parent) if root is not None]
+    roots = [
+        root for root in (source.media_root, file.parent / "youtube_videos", file.parent) if root is not None
+    ]
 
     def rows() -> Iterator[Row | SourceError]:
         for row in table:
-            yield row if isinstance(row, SourceError) else Row(file, *row, id_column, check_media)
+            yield row if isinstance(row, SourceError) else Row(file, *row, id_column, source.check_media)
 
     def make(row: Row) -> Sample | None:
         discipline = row.text("discipline")
-        if split and discipline.lower() != split.lower():
+        if source.split and discipline.lower() != source.split.lower():
             return None
         pairs = [_pair(row, number, value) for number, value in enumerate(row.listed("question"), 1)]
         if not pairs:
@@ -60,7 +53,9 @@ def read(
         groups = {"discipline": discipline}
         return row.sample(record, videos=films, columns={"answer": "question"}, groups=groups, facts=facts)
 
-    yield from samples_of(rows(), make, file, bad, what=f"video of {split}" if split else "video")
+    yield from samples_of(
+        rows(), make, file, source.bad, what=f"video of {source.split}" if source.split else "video"
+    )
 
 
 def _pair(row: Row, number: int, value: object) -> dict[str, str]:

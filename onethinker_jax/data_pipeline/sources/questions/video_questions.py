@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.sources.questions.choices import split_choices
 from onethinker_jax.data_pipeline.sources.questions.subtitles import spoken_text
 from onethinker_jax.data_pipeline.sources.reading.parquet import ParquetImage, parquet_files, parquet_rows
@@ -26,21 +25,14 @@ from onethinker_jax.data_pipeline.sources.reading.rows import (
     samples_of,
 )
 from onethinker_jax.data_pipeline.sources.reading.video_names import video
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 
 _TRACKS = ("Perception", "Comprehension", "Adaptation")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _ANNOUNCED = re.compile(r"\s*Therefore,?\s+the final answer is:?\s*", re.IGNORECASE)
 
 
-def read_videommmu(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_videommmu(source: Source) -> Iterator[Sample]:
     """VideoMMMU: a folder with Perception/, Comprehension/ and Adaptation/, each with Parquet files, or one of these.
 
     Videos, `ID.mp4`, are in the folder, in its `videos`, or in a folder of either (Art, Science, ...). `split` is a
@@ -49,17 +41,18 @@ def read_videommmu(
 
     Groups: `track`, `question_type`, `subject`. Facts: `answers` where several are accepted.
     """
+    path = source.path
     files = parquet_files(path, "*/*.parquet", "*.parquet", "*/test/*.parquet")
     tracks = {file: next((t for t in _TRACKS if t in file.parts[-3:]), file.parent.name) for file in files}
-    if split and split not in tracks.values():
-        raise SourceError(f"{path}: has no Parquet file of the track {split}")
-    folders = _folders(path if path.is_dir() else path.parent.parent, media_root, "videos")
+    if source.split and source.split not in tracks.values():
+        raise SourceError(f"{path}: has no Parquet file of the track {source.split}")
+    folders = _folders(path if path.is_dir() else path.parent.parent, source.media_root, "videos")
 
     def rows() -> Iterator[Row]:
         needed = ["id", "question", "options", "answer", "question_type"]
         for file, track in tracks.items():
-            if not split or track == split:
-                yield from parquet_rows(file, needed, "id", picture="image", check_media=check_media)
+            if not source.split or track == source.split:
+                yield from parquet_rows(file, needed, "id", picture="image", check_media=source.check_media)
 
     def make(row: Row) -> Sample:
         identity, question = row.text("id"), row.text("question")
@@ -81,27 +74,20 @@ def read_videommmu(
         videos = [video(row, "id", *folders)]
         return row.sample(record, images=images, videos=videos, columns=_COLUMNS, groups=groups, facts=facts)
 
-    yield from samples_of(rows(), make, path, bad)
+    yield from samples_of(rows(), make, path, source.bad)
 
 
-def read_mmvu(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_mmvu(source: Source) -> Iterator[Sample]:
     """MMVU: `validation.json`, or its folder; videos as their URLs end, `videos/Art/0.mp4`, beside it.
 
     `split` is a `question_type`: "multiple-choice" or "open-ended". Groups: `question_type`, `subject`.
     """
-    file = _file(path, "validation.json")
-    roots = [root for root in (media_root, file.parent) if root is not None]
+    file = _file(source.path, "validation.json")
+    roots = [root for root in (source.media_root, file.parent) if root is not None]
 
     def make(row: Row) -> Sample | None:
         kind = row.text("question_type")
-        if split and kind != split:
+        if source.split and kind != source.split:
             return None
         place = row.text("video").rpartition("/videos/")[2] or row.text("video")
         films = [row.media("video", *(root / part / place for root in roots for part in ("videos", "")))]
@@ -120,19 +106,13 @@ def read_mmvu(
             record, videos=films, columns=_COLUMNS | {"options": "choices"}, groups=groups, facts=facts
         )
 
-    what = f"{split} question" if split else "question"
-    yield from samples_of(json_objects(file, "id", check_media=check_media), make, path, bad, what=what)
+    what = f"{source.split} question" if source.split else "question"
+    yield from samples_of(
+        json_objects(file, "id", check_media=source.check_media), make, source.path, source.bad, what=what
+    )
 
 
-def read_videomme(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-    subtitles: bool = False,
-) -> Iterator[Sample]:
+def read_videomme(source: Source, *, subtitles: bool = False) -> Iterator[Sample]:
     """Video-MME: its Parquet file or its folder; `VIDEOID.mp4` in `video`, `videos` or `data` beside it.
 
     `split` is a `duration`: "short", "medium" or "long". With `subtitles` the whole text of `subtitle/VIDEOID.srt`
@@ -141,9 +121,10 @@ def read_videomme(
     Groups: `duration`, `domain`, `sub_category`, `task_type`, and `subtitles` ("yes", "no") if they are asked for.
     Facts: `video`.
     """
+    path = source.path
     files = parquet_files(path, "videomme/test*.parquet", "*.parquet", "*/*.parquet")
-    root = path if path.is_dir() else path.parent
-    folders = _folders(root, media_root, "video", "videos", "data")
+    root = source.folder
+    folders = _folders(root, source.media_root, "video", "videos", "data")
     if path.is_file():
         folders += [root.parent / name for name in ("video", "videos", "data")]
     needed = ["videoID", "question_id", "question", "options", "answer"]
@@ -151,10 +132,10 @@ def read_videomme(
 
     def rows() -> Iterator[Row]:
         for file in files:
-            yield from parquet_rows(file, needed, "question_id", check_media=check_media)
+            yield from parquet_rows(file, needed, "question_id", check_media=source.check_media)
 
     def make(row: Row) -> Sample | None:
-        if split and row.text("duration") != split:
+        if source.split and row.text("duration") != source.split:
             return None
         name = row.text("videoID")
         film = video(row, "videoID", *folders)
@@ -166,25 +147,18 @@ def read_videomme(
         record = {"problem_id": row.text("question_id")}
         return _choice(row, record, film, groups=groups, facts={"video": name}, before=said)
 
-    what = f"question about a {split} video" if split else "question"
-    yield from samples_of(rows(), make, path, bad, what=what)
+    what = f"question about a {source.split} video" if source.split else "question"
+    yield from samples_of(rows(), make, path, source.bad, what=what)
 
 
-def read_video_holmes(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_video_holmes(source: Source) -> Iterator[Sample]:
     """Video-Holmes: `test_Video-Holmes.json` or its folder; `VIDEO ID.mp4` in `videos` or `video` beside it.
 
     The id is the row's number from 0, as in VLMEvalKit's table. Groups: `question_type`. Facts: `question_id`,
     `video`, `explanation`.
     """
-    file = _file(path, "test_Video-Holmes.json")
-    folders = _folders(file.parent, media_root, "videos", "video")
+    file = _file(source.path, "test_Video-Holmes.json")
+    folders = _folders(file.parent, source.media_root, "videos", "video")
 
     def make(row: Row) -> Sample:
         options = row.cells.get("Options")
@@ -204,24 +178,19 @@ def read_video_holmes(
         films = [video(row, "video ID", *folders)]
         return row.sample(record, videos=films, columns=columns, groups=groups, facts=facts)
 
-    yield from samples_of(json_objects(file, "Question ID", check_media=check_media), make, path, bad)
+    yield from samples_of(
+        json_objects(file, "Question ID", check_media=source.check_media), make, source.path, source.bad
+    )
 
 
-def read_longvideobench(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_longvideobench(source: Source) -> Iterator[Sample]:
     """LongVideoBench: `lvb_val.json` or its folder; `video_path` in `videos` beside it.
 
     `correct_choice` counts from 0. The id is the row's number from 0, as in VLMEvalKit's table. Subtitles are not
     read. Groups: `duration_group`, `question_category`, `topic_category`. Facts: `video`, `duration`.
     """
-    file = _file(path, "lvb_val.json")
-    folders = _folders(file.parent, media_root, "videos")
+    file = _file(source.path, "lvb_val.json")
+    folders = _folders(file.parent, source.media_root, "videos")
 
     def make(row: Row) -> Sample:
         options, right = row.options("candidates"), row.whole("correct_choice")
@@ -240,37 +209,34 @@ def read_longvideobench(
         films = [video(row, "video_path", *folders)]
         return row.sample(record, videos=films, columns=columns, groups=groups, facts=facts)
 
-    yield from samples_of(json_objects(file, "id", check_media=check_media), make, path, bad)
+    yield from samples_of(
+        json_objects(file, "id", check_media=source.check_media), make, source.path, source.bad
+    )
 
 
-def read_longvideo_reason(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read_longvideo_reason(source: Source) -> Iterator[Sample]:
     """LongVideo-Reason: `test.jsonl`, a JSON list or Parquet files of `videos`, `problem`, `answer`, or the folder.
 
     `videos` is a path below the folder that holds `longvila_videos`. Options stand in `problem`, and are taken out of
     it where the answer is a letter of one; such a row is multiple choice, any other is numerical or math. The id is
     the row's number from 1. Facts: `video`.
     """
-    root = path if path.is_dir() else path.parent
-    roots = [one for one in (media_root, root) if one is not None] + [root.parent] * path.is_file()
+    path = source.path
+    root = source.folder
+    roots = [one for one in (source.media_root, root) if one is not None]
+    roots += [root.parent] * path.is_file()
     needed = ["videos", "problem", "answer"]
 
     def rows() -> Iterator[Row | SourceError]:
         file = path / "test.jsonl" if path.is_dir() else path
         if file.is_file() and file.suffix != ".parquet":
-            yield from json_objects(file, check_media=check_media)
+            yield from json_objects(file, check_media=source.check_media)
             return
         number = 0
         for part in parquet_files(path, "*test*.parquet", "*/*test*.parquet"):
-            for row in parquet_rows(part, needed, "", check_media=check_media):
+            for row in parquet_rows(part, needed, "", check_media=source.check_media):
                 number += 1
-                yield Row(part, number, row.cells, check_media=check_media)
+                yield Row(part, number, row.cells, check_media=source.check_media)
 
     def make(row: Row) -> Sample:
         names = row.listed("videos") if isinstance(row.cells.get("videos"), list) else [row.text("videos")]
@@ -291,18 +257,10 @@ def read_longvideo_reason(
         facts = {"question": question, "video": names[0]}
         return row.sample(record, videos=films, columns={"options": "problem"}, facts=facts)
 
-    yield from samples_of(rows(), make, path, bad)
+    yield from samples_of(rows(), make, path, source.bad)
 
 
-def read_videomathqa(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-    subtitles: bool = False,
-) -> Iterator[Sample]:
+def read_videomathqa(source: Source, *, subtitles: bool = False) -> Iterator[Sample]:
     """VideoMathQA: the folder with its configurations `mcq` and `multi_binary`, or a Parquet or JSON file of one.
 
     `split` is the configuration: "mcq" (also ""), or "mbin", in which a question is several rows with two options
@@ -311,11 +269,12 @@ def read_videomathqa(
 
     Groups: `category`, `length`. Facts: `g_index`, `video`.
     """
-    if split not in ("", "mcq", "mbin"):
-        raise SourceError(f"{path}: VideoMathQA has no split {split!r} (known: mcq, mbin)")
-    folder = "multi_binary" if split == "mbin" else "mcq"
-    root = path if path.is_dir() else path.parent
-    folders = _folders(root, media_root, "videos")
+    path = source.path
+    if source.split not in ("", "mcq", "mbin"):
+        raise SourceError(f"{path}: VideoMathQA has no split {source.split!r} (known: mcq, mbin)")
+    folder = "multi_binary" if source.split == "mbin" else "mcq"
+    root = source.folder
+    folders = _folders(root, source.media_root, "videos")
     if path.is_file():
         folders.append(root.parent / "videos")
     needed = ["videoID", "question_id", "question", "options", "answer"]
@@ -324,22 +283,22 @@ def read_videomathqa(
 
     def rows() -> Iterator[Row | SourceError]:
         if path.suffix in (".json", ".jsonl"):
-            yield from json_objects(path, "question_id", check_media=check_media)
+            yield from json_objects(path, "question_id", check_media=source.check_media)
             return
         for file in parquet_files(path, f"{folder}/*.parquet", f"*{folder}*.parquet"):
-            yield from parquet_rows(file, needed, "question_id", check_media=check_media)
+            yield from parquet_rows(file, needed, "question_id", check_media=source.check_media)
 
     def make(row: Row) -> Sample:
         identity, name = row.text("question_id"), row.text("videoID")
         seen[identity] += 1
         film = video(row, "videoID", *folders)
         said = _said(name, spoken)
-        record = {"problem_id": f"{identity}-{seen[identity]}" if split == "mbin" else id_of(identity)}
+        record = {"problem_id": f"{identity}-{seen[identity]}" if source.split == "mbin" else id_of(identity)}
         groups = {"category": row.text("category", ""), "length": row.text("length", "")}
         facts = {"g_index": identity, "video": name}
         return _choice(row, record, film, groups=groups, facts=facts, before=said)
 
-    yield from samples_of(rows(), make, path, bad)
+    yield from samples_of(rows(), make, path, source.bad)
 
 
 _COLUMNS = {"problem": "question", "options": "options", "problem_id": "id"}

@@ -40,7 +40,7 @@ from onethinker_jax.data_pipeline.sources.reading.rows import (
     samples_of,
 )
 from onethinker_jax.data_pipeline.sources.reading.tsv import BinaryCell, CellError, Span, TsvImage, TsvTable
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 
 GROUPS = (
     "split",
@@ -73,31 +73,26 @@ _ROOTS = {  # VLMEvalKit's folders of pictures that are not named like the file
 }
 
 
-def read(
-    path: Path,
-    *,
-    split: str = "",
-    media_root: Path | None = None,
-    check_media: bool = True,
-    bad: BadRecords | None = None,
-) -> Iterator[Sample]:
+def read(source: Source) -> Iterator[Sample]:
     """The rows of a TSV; see the module for what a row becomes. The record's id is the row's `index`.
 
     `split` is a value of the column `split`, or of another: "l2-category=visual_captioning".
 
     Raises SourceError (while iterating): as every layout.
     """
+    path = source.path
     table = TsvTable(path, binary=("image",))
     missing_columns(path, table.columns, ["index", "question", "caption" if _captions(table) else "answer"])
-    if check_media and not {"image", "image_path"} & set(table.columns):
+    if source.check_media and not {"image", "image_path"} & set(table.columns):
         missing_columns(path, table.columns, ["image"])
-    column, _, value = split.rpartition("=")
-    if split:
+    column, _, value = source.split.rpartition("=")
+    if source.split:
         missing_columns(path, table.columns, [column or "split"])
-    bad = bad or BadRecords()
-    reader = _Reader(table, (column or "split", value) if split else None, media_root, bad)
-    what = f"row of {column or 'split'} {value!r}" if split else "row"
-    yield from samples_of(_rows(table, check_media), reader.sample, path, bad, what=what)
+    reader = _Reader(
+        table, (column or "split", value) if source.split else None, source.media_root, source.bad
+    )
+    what = f"row of {column or 'split'} {value!r}" if source.split else "row"
+    yield from samples_of(_rows(table, source.check_media), reader.sample, path, source.bad, what=what)
 
 
 def _captions(table: TsvTable) -> bool:

@@ -216,7 +216,7 @@ def samples_of(
     rows: Iterable[Row | SourceError],
     make: Callable[[Row], Sample | None],
     path: Path,
-    bad: BadRecords | None = None,
+    bad: BadRecords,
     *,
     what: str = "sample",
 ) -> Iterator[Sample]:
@@ -224,7 +224,6 @@ def samples_of(
 
     Raises SourceError (while iterating): a row is malformed and `bad` raises it, or there is no sample.
     """
-    bad = bad or BadRecords()
     seen: dict[str, int] = {}
     for row in rows:
         try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from onethinker_jax.data_pipeline.media.decoding import load_video
-from onethinker_jax.data_pipeline.sources.sample import SourceError
+from onethinker_jax.data_pipeline.sources.sample import Source, SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from tests.data_pipeline.sources.making_grounding import GOT_FRAMES, GOT_RATE, write_got10k, write_sequence
 
@@ -19,7 +19,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_a_sequence_is_a_question(data: Path) -> None:
-    first, second = LAYOUTS["got-10k"](data, split="val")
+    first, second = LAYOUTS["got-10k"](Source(data, split="val"))
     assert [one.record.problem_id for one in (first, second)] == ["GOT-10k_Val_000002", "GOT-10k_Val_000001"]
     # 2 seconds, key 3, is frame 8, in which the object is absent.
     assert first.record.problem == (
@@ -36,11 +36,11 @@ def test_a_sequence_is_a_question(data: Path) -> None:
     assert facts["cover"] == {1: 0, 2: 4} and facts["frame_cover"] == tuple(
         frame % 9 for frame in range(GOT_FRAMES)
     )
-    assert next(iter(LAYOUTS["got-10k"](data / "val"))).record.problem_id == first.record.problem_id
+    assert next(iter(LAYOUTS["got-10k"](Source(data / "val")))).record.problem_id == first.record.problem_id
 
 
 def test_its_frames_are_its_video(data: Path) -> None:
-    first, _ = LAYOUTS["got-10k"](data / "val")
+    first, _ = LAYOUTS["got-10k"](Source(data / "val"))
     (film,) = first.record.videos
     video = load_video(film, fps=2, max_frames=100)
     assert np.allclose(video.timestamps, [0, 0.5, 1, 1.5, 2, 2.5]) and video.duration == 3
@@ -52,7 +52,7 @@ def test_at_most_32_seconds_are_asked(tmp_path: Path) -> None:
         file.unlink()
     boxes = "1,10,20,25\n" * 160
     (folder / "groundtruth.txt").write_text(boxes)
-    (sample,) = LAYOUTS["got-10k"](tmp_path / "val", check_media=False)
+    (sample,) = LAYOUTS["got-10k"](Source(tmp_path / "val", check_media=False))
     assert list(json.loads(sample.record.answer[8:-9])["boxes"]) == [str(second) for second in range(1, 33)]
 
 
@@ -75,16 +75,16 @@ def test_at_most_32_seconds_are_asked(tmp_path: Path) -> None:
 def test_malformed_sequences_are_one_line(data: Path, file: str, content: str, said: str) -> None:
     (data / "val" / "GOT-10k_Val_000002" / file).write_text(content)
     with pytest.raises(SourceError, match=said) as raised:
-        list(LAYOUTS["got-10k"](data / "val"))
+        list(LAYOUTS["got-10k"](Source(data / "val")))
     assert "\n" not in str(raised.value)
 
 
 def test_what_is_not_there_is_named(data: Path) -> None:
     with pytest.raises(SourceError, match=r"train: no such folder"):
-        list(LAYOUTS["got-10k"](data / "train"))
+        list(LAYOUTS["got-10k"](Source(data / "train")))
     (data / "val" / "list.txt").write_text("GOT-10k_Val_000009\n")
     with pytest.raises(SourceError, match=r"GOT-10k_Val_000009/meta_info\.ini: cannot be read"):
-        list(LAYOUTS["got-10k"](data / "val"))
+        list(LAYOUTS["got-10k"](Source(data / "val")))
     folder = data / "val" / "GOT-10k_Val_000002"
     (data / "val" / "list.txt").write_text(folder.name)
     for frame in folder.glob("*.jpg"):
@@ -92,4 +92,4 @@ def test_what_is_not_there_is_named(data: Path) -> None:
     with pytest.raises(
         SourceError, match=r"row 1 \(sequence GOT-10k_Val_000002\): sequence: has no frames in "
     ):
-        list(LAYOUTS["got-10k"](data / "val"))
+        list(LAYOUTS["got-10k"](Source(data / "val")))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onethinker_jax.data_pipeline.sources.sample import Sample, SourceError
+from onethinker_jax.data_pipeline.sources.sample import Sample, Source, SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.rewards.metrics import decode_rle
 from tests.data_pipeline.sources.making_grounding import (
@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_boxes(path: Path) -> None:
-    samples = list(LAYOUTS["refcoco"](path))
+    samples = list(LAYOUTS["refcoco"](Source(path)))
     assert [sample.record.problem_id for sample in samples] == [10, 11, 20]
     first, second, last = samples
     assert first.record.problem == "<image>Locate this in the image: left man"
@@ -41,7 +41,7 @@ def test_boxes(path: Path) -> None:
 
 def test_splits_are_kept_apart(path: Path) -> None:
     def ids(split: str) -> list:
-        return [sample.record.problem_id for sample in LAYOUTS["refcoco"](path, split=split)]
+        return [sample.record.problem_id for sample in LAYOUTS["refcoco"](Source(path, split=split))]
 
     assert (ids("testA"), ids("val")) == ([10, 11], [20])
     with pytest.raises(SourceError, match=r"refs\(unc\)\.p: has no split 'testB' \(has: testA, val\)"):
@@ -49,7 +49,7 @@ def test_splits_are_kept_apart(path: Path) -> None:
 
 
 def test_masks_are_filled_polygons_and_rle(path: Path) -> None:
-    first, _, last = LAYOUTS["refcoco-seg"](path)
+    first, _, last = LAYOUTS["refcoco-seg"](Source(path))
 
     def mask(sample: Sample) -> np.ndarray:
         assert sample.record.segmentation is not None
@@ -70,11 +70,11 @@ def test_pictures_may_lie_elsewhere_or_nowhere(path: Path, tmp_path: Path) -> No
     with pytest.raises(
         SourceError, match=r"refs\(unc\)\.p: row 1 \(sent_id 10\): file_name: no such file .*train2014"
     ):
-        next(iter(LAYOUTS["refcoco"](path)))
-    first = next(iter(LAYOUTS["refcoco"](path, media_root=tmp_path / "coco")))
+        next(iter(LAYOUTS["refcoco"](Source(path))))
+    first = next(iter(LAYOUTS["refcoco"](Source(path, media_root=tmp_path / "coco"))))
     assert first.record.images == (tmp_path / "coco" / COCO_NAMES[0],)
     for layout in ("refcoco", "refcoco-seg"):
-        assert len(list(LAYOUTS[layout](path, check_media=False))) == 3
+        assert len(list(LAYOUTS[layout](Source(path, check_media=False)))) == 3
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,11 @@ def test_pictures_may_lie_elsewhere_or_nowhere(path: Path, tmp_path: Path) -> No
 )
 def test_malformed_files_are_one_line(tmp_path: Path, refs: Any, annotations: list, said: str) -> None:
     with pytest.raises(SourceError, match=said) as raised:
-        list(LAYOUTS["refcoco"](write_refcoco(tmp_path / "refcoco", refs, annotations), check_media=False))
+        list(
+            LAYOUTS["refcoco"](
+                Source(write_refcoco(tmp_path / "refcoco", refs, annotations), check_media=False)
+            )
+        )
     assert "\n" not in str(raised.value)
 
 
@@ -135,12 +139,12 @@ def test_malformed_masks_are_one_line(tmp_path: Path, shape: Any, said: str) -> 
     write_coco(tmp_path / "refcoco" / "train2014")
     path = write_refcoco(tmp_path / "refcoco", [ref(1, "val", "a")], [annotation(1, [1, 1, 2, 2], shape)])
     with pytest.raises(SourceError, match=rf"row 1 \(sent_id 10\): segmentation: {said}"):
-        list(LAYOUTS["refcoco-seg"](path))
+        list(LAYOUTS["refcoco-seg"](Source(path)))
 
 
 def test_a_malicious_pickle_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_refcoco(tmp_path / "refcoco", b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(SourceError, match=r"refs\(unc\)\.p: names os\.system, which"):
-        list(LAYOUTS["refcoco"](path))
+        list(LAYOUTS["refcoco"](Source(path)))
     assert not (tmp_path / "ran").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.media.frame_folder import FrameFolder
 from onethinker_jax.data_pipeline.sources.grounding.referring_videos import FPS
-from onethinker_jax.data_pipeline.sources.sample import SourceError
+from onethinker_jax.data_pipeline.sources.sample import Source, SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from onethinker_jax.rewards.metrics import decode_rle, encode_rle
 from tests.data_pipeline.sources.making_grounding import (
@@ -31,7 +31,7 @@ def mevis(tmp_path: Path) -> Path:
 
 
 def test_mevis(mevis: Path) -> None:
-    first, both = LAYOUTS["mevis"](mevis)
+    first, both = LAYOUTS["mevis"](Source(mevis))
     assert [one.record.problem_id for one in (first, both)] == ["film_0", "film_1"]
     assert first.record.problem == "<video>Segment this in the video: the dog that runs"
     assert first.record.videos == (FrameFolder(mevis / "JPEGImages" / "film", FPS),)
@@ -48,7 +48,7 @@ def test_mevis(mevis: Path) -> None:
 def test_a_split_is_a_folder(mevis: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     whole = tmp_path_factory.mktemp("MeViS")
     mevis.rename(whole / "valid_u")
-    assert len(list(LAYOUTS["mevis"](whole, split="valid_u"))) == 2
+    assert len(list(LAYOUTS["mevis"](Source(whole, split="valid_u")))) == 2
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_split_is_a_folder(mevis: Path, tmp_path_factory: pytest.TempPathFacto
 def test_malformed_expressions_are_one_line(mevis: Path, videos: Any, said: str) -> None:
     write_meta(mevis, videos)
     with pytest.raises(SourceError, match=rf"meta_expressions\.json: {said}|{said}") as raised:
-        list(LAYOUTS["mevis"](mevis))
+        list(LAYOUTS["mevis"](Source(mevis)))
     assert "\n" not in str(raised.value) and "meta_expressions.json" in str(raised.value)
 
 
@@ -86,7 +86,7 @@ def test_malformed_expressions_are_one_line(mevis: Path, videos: Any, said: str)
 def test_malformed_masks_are_one_line(mevis: Path, masks: list, said: str) -> None:
     (mevis / "mask_dict.json").write_text(json.dumps({"11": masks, "12": masks}))
     with pytest.raises(SourceError, match=said):
-        list(LAYOUTS["mevis"](mevis))
+        list(LAYOUTS["mevis"](Source(mevis)))
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def reasonvos(tmp_path: Path) -> Path:
 
 
 def test_reasonvos(reasonvos: Path) -> None:
-    first, second = LAYOUTS["reasonvos"](reasonvos)
+    first, second = LAYOUTS["reasonvos"](Source(reasonvos))
     assert first.record.problem == "<video>Who barks? Segment it." and first.groups == {"source": "BURST"}
     assert second.record.problem_id == "film_1" and first.record.data_source == "ReasonVOS"
     masks = first.record.segmentation
@@ -107,4 +107,4 @@ def test_reasonvos(reasonvos: Path) -> None:
 def test_masks_that_are_missing_are_named(reasonvos: Path) -> None:
     (reasonvos / "Annotations" / "burst_film_4").rename(reasonvos / "Annotations" / "other")
     with pytest.raises(SourceError, match=r"obj_id: has no masks that can be read in burst_film_4"):
-        list(LAYOUTS["reasonvos"](reasonvos))
+        list(LAYOUTS["reasonvos"](Source(reasonvos)))

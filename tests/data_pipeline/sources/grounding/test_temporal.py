@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.sample import SourceError
+from onethinker_jax.data_pipeline.sources.sample import Source, SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from tests.data_pipeline.making import write_rows, write_video
 
@@ -24,7 +24,7 @@ def test_charades_sta(folder: Path) -> None:
     path.write_text(
         "AB1CD 0.0 6.9##a person opens <image> a door.\n\nAB1CD 24.3 30.4##the person ##closes it.\n"
     )
-    first, second = LAYOUTS["charades-sta"](path)
+    first, second = LAYOUTS["charades-sta"](Source(path))
     assert first.record.problem_id == "AB1CD_1" and second.record.problem_id == "AB1CD_3"
     assert first.record.answer == '<answer>{"time": [0.0, 6.9]}</answer>'
     assert first.record.problem == (
@@ -37,7 +37,7 @@ def test_charades_sta(folder: Path) -> None:
 def test_charades_as_rows(folder: Path) -> None:
     row = {"video": "AB1CD.mp4", "caption": "person opens a door.", "timestamp": [0, 6.9]}
     rows = write_rows(folder / "test.json", [row, {**row, "timestamp": "[1.5, 2]"}])
-    first, second = LAYOUTS["charades-sta-lmms"](rows)
+    first, second = LAYOUTS["charades-sta-lmms"](Source(rows))
     assert (first.record.problem_id, second.record.problem_id) == ("AB1CD_1", "AB1CD_2")
     assert second.record.answer == '<answer>{"time": [1.5, 2]}</answer>'
 
@@ -49,11 +49,11 @@ def test_charades_as_parquet(folder: Path) -> None:
 
     rows = [{"video": "AB1CD.mp4", "caption": "person opens a door.", "timestamp": [0.5, 6.9]}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "test.parquet")
-    (sample,) = LAYOUTS["charades-sta-lmms"](folder / "test.parquet")
+    (sample,) = LAYOUTS["charades-sta-lmms"](Source(folder / "test.parquet"))
     assert sample.record.answer == '<answer>{"time": [0.5, 6.9]}</answer>'
     parquet.write_table(pyarrow.Table.from_pylist([{"video": "AB1CD.mp4"}]), folder / "test.parquet")
     with pytest.raises(SourceError, match=r"test\.parquet: has no column caption, timestamp \(has: video\)"):
-        list(LAYOUTS["charades-sta-lmms"](folder / "test.parquet"))
+        list(LAYOUTS["charades-sta-lmms"](Source(folder / "test.parquet")))
 
 
 def test_activitynet_captions(folder: Path) -> None:
@@ -66,7 +66,7 @@ def test_activitynet_captions(folder: Path) -> None:
     }
     path = folder / "val_2.json"
     path.write_text(json.dumps(value))
-    first, second = LAYOUTS["activitynet-captions"](path, media_root=folder / "videos")
+    first, second = LAYOUTS["activitynet-captions"](Source(path, media_root=folder / "videos"))
     assert (first.record.problem_id, second.record.problem_id) == ("v_xyz_0", "v_xyz_1")
     assert first.record.problem.endswith(": A man.") and first.record.videos == (
         folder / "videos" / "v_xyz.mkv",
@@ -82,7 +82,9 @@ def test_anet_rtl(folder: Path) -> None:
         "question": "When does she wave?",
         "answer": "<1.25> <7.5> She waves because she leaves.",
     }
-    (sample,) = LAYOUTS["anet-rtl"](write_rows(folder / "annot.json", [row]), media_root=folder / "videos")
+    (sample,) = LAYOUTS["anet-rtl"](
+        Source(write_rows(folder / "annot.json", [row]), media_root=folder / "videos")
+    )
     assert sample.record.problem_id == "v_xyz_4" and sample.record.problem == "<video>When does she wave?"
     assert sample.record.answer == '<answer>{"time": [1.25, 7.5]}</answer>'
     assert sample.facts == {"video": "v_xyz", "duration": 9.5, "explanation": "She waves because she leaves."}
@@ -93,7 +95,7 @@ def test_training_answers_of_anet_rtl_without_times_are_counted(folder: Path) ->
     path = folder / "train.json"
     path.write_text(json.dumps({"v_xyz": {"duration": 9, "QA": pairs}}))
     bad = BadRecords()
-    (sample,) = LAYOUTS["anet-rtl"](path, media_root=folder / "videos", bad=bad)
+    (sample,) = LAYOUTS["anet-rtl"](Source(path, media_root=folder / "videos", bad=bad))
     assert sample.record.answer == '<answer>{"time": [3.0, 5.0]}</answer>'
     assert dict(bad.left_out) == {"answer: has no two times": 1}
 
@@ -150,7 +152,7 @@ def test_malformed_files_are_one_line(folder: Path, layout: str, content: object
     else:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(SourceError, match=said) as raised:
-        list(LAYOUTS[layout](path))
+        list(LAYOUTS[layout](Source(path)))
     assert "\n" not in str(raised.value) and str(raised.value).startswith(str(path))
 
 
@@ -158,5 +160,5 @@ def test_a_malformed_row_can_be_left_out(folder: Path) -> None:
     path = folder / "charades_sta_test.txt"
     path.write_text("AB1CD 3 1##a\nAB1CD 1 3##b\nAB1CD 5 4##c\n")
     bad = BadRecords("skip")
-    (sample,) = LAYOUTS["charades-sta"](path, bad=bad)
+    (sample,) = LAYOUTS["charades-sta"](Source(path, bad=bad))
     assert sample.record.problem_id == "AB1CD_2" and bad.count == 2

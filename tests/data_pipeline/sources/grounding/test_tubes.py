@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.sample import SourceError
+from onethinker_jax.data_pipeline.sources.sample import Source, SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from tests.data_pipeline.sources.making_grounding import (
     TUBE_SIZE,
@@ -21,7 +21,7 @@ from tests.data_pipeline.sources.making_grounding import (
 def test_hc_stvg(tmp_path: Path, column: str) -> None:
     entry = hc_stvg()
     entry[column] = entry.pop("caption")
-    (sample,) = LAYOUTS["hc-stvg"](write_hc_stvg(tmp_path, entry))
+    (sample,) = LAYOUTS["hc-stvg"](Source(write_hc_stvg(tmp_path, entry)))
     answer = json.loads(sample.record.answer[8:-9])
     assert answer["time"] == [2.0, 4.03]
     assert answer["boxes"] == {
@@ -38,7 +38,7 @@ def test_hc_stvg(tmp_path: Path, column: str) -> None:
 
 
 def test_a_time_between_two_seconds_has_the_nearest_ones_box(tmp_path: Path) -> None:
-    (sample,) = LAYOUTS["hc-stvg"](write_hc_stvg(tmp_path, hc_stvg(st_time=2.2, ed_time=2.9)))
+    (sample,) = LAYOUTS["hc-stvg"](Source(write_hc_stvg(tmp_path, hc_stvg(st_time=2.2, ed_time=2.9))))
     assert json.loads(sample.record.answer[8:-9])["boxes"] == {"3": [45, 100, 245, 600]}
 
 
@@ -61,11 +61,11 @@ def test_a_time_between_two_seconds_has_the_nearest_ones_box(tmp_path: Path) -> 
 def test_malformed_hc_stvg_is_one_line(tmp_path: Path, changes: dict, said: str) -> None:
     path = write_hc_stvg(tmp_path, hc_stvg(**changes))
     with pytest.raises(SourceError, match=rf"val_v2\.json: row 1 \(video 55_abc\.mp4\): {said}") as raised:
-        list(LAYOUTS["hc-stvg"](path))
+        list(LAYOUTS["hc-stvg"](Source(path)))
     assert "\n" not in str(raised.value)
     bad = BadRecords("skip")
     with pytest.raises(SourceError, match="holds no sample that can be used"):
-        list(LAYOUTS["hc-stvg"](path, bad=bad))
+        list(LAYOUTS["hc-stvg"](Source(path, bad=bad)))
     assert bad.count == 1
 
 
@@ -73,13 +73,13 @@ def test_a_video_that_is_nowhere_is_named(tmp_path: Path) -> None:
     path = write_hc_stvg(tmp_path)
     (tmp_path / "3" / "55_abc.mp4").unlink()
     with pytest.raises(SourceError, match=r"video: no such file .*55_abc\.mp4"):
-        list(LAYOUTS["hc-stvg"](path))
-    assert len(list(LAYOUTS["hc-stvg"](path, check_media=False))) == 1
+        list(LAYOUTS["hc-stvg"](Source(path)))
+    assert len(list(LAYOUTS["hc-stvg"](Source(path, check_media=False)))) == 1
 
 
 def test_vidstg(tmp_path: Path) -> None:
     path = write_vidstg(tmp_path, vidstg())
-    caption, question = LAYOUTS["vidstg"](path)
+    caption, question = LAYOUTS["vidstg"](Source(path))
     answer = json.loads(caption.record.answer[8:-9])
     assert answer == {"time": [2.5, 4.5], "boxes": {"3": [150, 200, 250, 400], "4": [200, 200, 300, 400]}}
     assert json.loads(question.record.answer[8:-9])["boxes"] == {"4": [500, 200, 600, 400]}
@@ -95,7 +95,7 @@ def test_vidstg(tmp_path: Path) -> None:
 
 def test_a_whole_video_needs_no_part(tmp_path: Path) -> None:
     rows = [vidstg(used_segment={"begin_fid": 0, "end_fid": 99}, questions=[])]
-    (sample,) = LAYOUTS["vidstg"](write_vidstg(tmp_path, *rows))
+    (sample,) = LAYOUTS["vidstg"](Source(write_vidstg(tmp_path, *rows)))
     assert sample.record.problem == "<video>When and where in the video is this: a child watches a ball."
 
 
@@ -118,10 +118,10 @@ def test_a_whole_video_needs_no_part(tmp_path: Path) -> None:
 def test_malformed_vidstg_is_one_line(tmp_path: Path, changes: dict, said: str) -> None:
     path = write_vidstg(tmp_path, vidstg(**changes))
     with pytest.raises(SourceError, match=rf"test_annotations\.json: row 1 \(vid 107\): {said}"):
-        list(LAYOUTS["vidstg"](path))
+        list(LAYOUTS["vidstg"](Source(path)))
 
 
 def test_boxes_of_vidor_that_are_missing_are_named(tmp_path: Path) -> None:
     path = write_vidstg(tmp_path, vidstg(vid="108"))
     with pytest.raises(SourceError, match=r"vidor/108\.json: cannot be read \(No such file or directory\)"):
-        list(LAYOUTS["vidstg"](path))
+        list(LAYOUTS["vidstg"](Source(path)))

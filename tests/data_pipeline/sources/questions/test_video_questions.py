@@ -7,7 +7,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.processor.prompts import question_text
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
-from onethinker_jax.data_pipeline.sources.sample import SourceError
+from onethinker_jax.data_pipeline.sources.sample import Source, SourceError
 from onethinker_jax.data_pipeline.sources.table import LAYOUTS
 from tests.data_pipeline.sources import making_videos as making
 from tests.data_pipeline.sources.making import png, read, skipped, write_tsv
@@ -186,7 +186,7 @@ def test_a_missing_column_and_a_missing_video_are_named(tmp_path, name):
         read(LAYOUTS[name], folder)
     bad = BadRecords("skip")
     with pytest.raises(SourceError, match=r"holds no .* that can be used: .*no such file \(\d"):
-        list(LAYOUTS[name](folder, bad=bad))
+        list(LAYOUTS[name](Source(folder, bad=bad)))
     ((kind, count),) = bad.left_out.items()
     assert kind.endswith("no such file") and count == bad.count
     file = folder / place
