@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from flax import nnx
     from jax.sharding import Mesh
 
+    from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
     from onethinker_jax.data_pipeline.processor.processor import Processor
+    from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
     from onethinker_jax.data_pipeline.processor.prompts import Prompts
 
 
@@ -135,32 +137,42 @@ class ModelArguments:
             return own or OWN_PROMPTS
         return Prompts.from_file(file).of_protocol(protocol)
 
-    def processor(self, prompts: "Prompts | None" = None) -> "Processor":
-        """The directory's, with `prompts`, by default `self.prompts()`.
+    def media(self) -> "MediaReader":
+        """Reads media in the processes that the flags ask for; each starts with its first file."""
+        from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+
+        return MediaReader.in_processes(self.media_workers, time_limit=self.media_time_limit)
+
+    def media_bounds(self) -> "MediaBounds":
+        """The sizes of media. Raises ValueError naming one that cannot work."""
+        from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
+
+        answers = self.answer_settings()
+        return MediaBounds(
+            image_max_pixels=answers.image_max_pixels,
+            video_fps=answers.video_fps,
+            video_max_frames=answers.video_max_frames,
+            video_num_frames=answers.video_num_frames,
+            video_min_pixels=answers.video_min_pixels,
+            video_max_pixels=answers.video_max_pixels,
+            video_total_pixels=self.video_total_pixels,
+        )
+
+    def processor(self, prompts: "Prompts | None" = None, media: "MediaReader | None" = None) -> "Processor":
+        """The directory's, with `prompts` and `media`, by default `self.prompts()` and `self.media()`.
 
         Raises ProcessorError, PromptError, UsageError naming a size that cannot work.
         """
-        from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
         from onethinker_jax.data_pipeline.processor.chat import ProcessorError
         from onethinker_jax.data_pipeline.processor.processor import Processor
-        from onethinker_jax.data_pipeline.processor.processor_config import MediaBounds
         from onethinker_jax.data_pipeline.processor.prompts import PromptError
 
-        answers = self.answer_settings()
         try:
             return Processor.from_pretrained(
                 self.model,
-                MediaBounds(
-                    image_max_pixels=answers.image_max_pixels,
-                    video_fps=answers.video_fps,
-                    video_max_frames=answers.video_max_frames,
-                    video_num_frames=answers.video_num_frames,
-                    video_min_pixels=answers.video_min_pixels,
-                    video_max_pixels=answers.video_max_pixels,
-                    video_total_pixels=self.video_total_pixels,
-                ),
+                self.media_bounds(),
                 prompts=prompts or self.prompts(),
-                media=MediaReader.in_processes(self.media_workers, time_limit=self.media_time_limit),
+                media=self.media() if media is None else media,
             )
         except (ProcessorError, PromptError):
             raise

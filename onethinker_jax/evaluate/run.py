@@ -105,9 +105,9 @@ def _begin(job: Job, machine: Machine, arguments: Arguments, processes: Processe
     arguments = arguments.with_defaults(DEFAULTS[protocol])
     prompts = protocol_prompts(protocol, arguments)
     if arguments.url is None:
-        asking = LocalAsking(machine, arguments, arguments.processor(prompts), processes)
+        asking = LocalAsking(machine, arguments, arguments.processor(prompts, machine.media), processes)
     else:
-        asking = EndpointAsking(arguments.url, arguments, prompts, processes)
+        asking = EndpointAsking(arguments.url, arguments, prompts, machine.media, processes)
     folder = Folder(job.folder, job.records, arguments.samples, processes)
     sidecar = asdict(arguments.sidecar)
     rewards = {f"reward.{name}": value for name, value in asdict(arguments.reward).items()}

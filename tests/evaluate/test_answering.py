@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.evaluate import __main__ as evaluate
 from onethinker_jax.model.hf_weights import save_hf
@@ -276,9 +277,12 @@ def test_other_settings_are_refused(
 
 
 def test_several_samples_and_several_benchmarks(
-    answer: Callable[..., int], file: Path, tmp_path: Path
+    answer: Callable[..., int], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keyed by seed, position and sample: fewer records give the same samples; a benchmark has a folder."""
+    """Keyed by seed, position and sample: fewer records give the same samples; a benchmark has a folder.
+
+    All benchmarks' media are decoded by the same processes: each of many had started its own.
+    """
     hot = ("--samples", "3", "--temperature", "1")
     assert answer(*hot) == 0
     found = rows(tmp_path)
@@ -291,7 +295,14 @@ def test_several_samples_and_several_benchmarks(
     (tmp_path / "out" / "predictions.jsonl").write_text("".join([*lines[9:], *lines[:5]]))
     assert answer(*hot) == 0 and contents(tmp_path / "out") == whole
     other = write_rows(tmp_path / "other.json", json.loads(file.read_text())[:2])
+    made, in_processes = [], MediaReader.in_processes
+    monkeypatch.setattr(
+        MediaReader,
+        "in_processes",
+        lambda *given, **named: made.append(given) or in_processes(*given, **named),
+    )
     assert answer(*hot, out="two", files=[file, other]) == 0
+    assert len(made) == 1
     assert rows(tmp_path / "two", "eval") == found
     assert rows(tmp_path / "two", "other") == found[:6]
     assert set(json.loads((tmp_path / "two" / "metrics.json").read_text())) == {"eval", "other"}

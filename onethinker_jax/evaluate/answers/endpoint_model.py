@@ -27,7 +27,7 @@ from onethinker_jax.data_pipeline.processor.api_messages import (
     video_times,
 )
 from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL
-from onethinker_jax.data_pipeline.processor.processor_config import RELEASED, MediaBounds
+from onethinker_jax.data_pipeline.processor.processor_config import RELEASED
 from onethinker_jax.data_pipeline.processor.prompts import Prompts, chat_messages
 from onethinker_jax.data_pipeline.records.record import Record, RecordError
 from onethinker_jax.endpoint.answer_cache import digest
@@ -63,6 +63,7 @@ class EndpointModel:
         flags: EndpointFlags,
         prompts: Prompts,
         tries: Tries = _TWICE,
+        media: MediaReader | None = None,
     ):
         """Checks the flags, and asks for the model's name where none is given.
 
@@ -72,6 +73,7 @@ class EndpointModel:
             flags: how the endpoint is asked.
             prompts: the words.
             tries: how often a question's media are read, and whether an answer that fails ends the work.
+            media: reads them; by default as `arguments` says.
 
         Raises UsageError: a flag that cannot work. EndpointError: nobody says which model is served.
         """
@@ -79,15 +81,7 @@ class EndpointModel:
         self._arguments, self._flags, self._prompts = arguments, flags, prompts
         sampling = arguments.answer_settings()
         try:
-            self._limits = MediaBounds(
-                image_max_pixels=sampling.image_max_pixels,
-                video_fps=sampling.video_fps,
-                video_max_frames=sampling.video_max_frames,
-                video_num_frames=sampling.video_num_frames,
-                video_min_pixels=sampling.video_min_pixels,
-                video_max_pixels=sampling.video_max_pixels,
-                video_total_pixels=arguments.video_total_pixels,
-            ).limits(RELEASED)
+            self._limits = arguments.media_bounds().limits(RELEASED)
             self._endpoint = flags.endpoint(
                 base_url=url,
                 model=flags.model or only_model(url, flags),
@@ -97,7 +91,7 @@ class EndpointModel:
             )
         except ValueError as error:
             raise UsageError(f"{url}: {error}") from None
-        self.media = MediaReader.in_processes(arguments.media_workers, time_limit=arguments.media_time_limit)
+        self.media = arguments.media() if media is None else media
 
     @property
     def together(self) -> int:
@@ -123,10 +117,6 @@ class EndpointModel:
             "prompt_file": digest(self._prompts.to_json()),
         }
         return {name.replace("_", "-"): value for name, value in named.items()}
-
-    def close(self) -> None:
-        """Ends the processes that decode media."""
-        self.media.close()
 
     def answer(self, questions: Sequence[Question]) -> Generator[Sequence[Answer], None, None]:
         """As `Answerer`: an answer as soon as it is there.

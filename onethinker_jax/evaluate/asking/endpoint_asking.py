@@ -18,13 +18,15 @@ from onethinker_jax.processes import Processes
 class EndpointAsking:
     """Gives the `Answerer` of a URL, with the flags that count for a benchmark."""
 
-    def __init__(self, url: str, arguments: Arguments, prompts: Prompts, processes: Processes):
+    def __init__(
+        self, url: str, arguments: Arguments, prompts: Prompts, media: MediaReader, processes: Processes
+    ):
         """Raises UsageError: a flag that cannot work. EndpointError: nobody says which model is served."""
         if processes.count > 1:
             raise UsageError(f"{url} is asked by one process: leave out --hosts")
         self._arguments, self.prompts = arguments, prompts
         self.tries = Tries(arguments.tries - 1, end=arguments.on_bad_record == "raise")
-        self._model = EndpointModel(url, arguments, arguments.endpoint, prompts, self.tries)
+        self._model = EndpointModel(url, arguments, arguments.endpoint, prompts, self.tries, media)
         self.starts = f"asking {self._model.endpoint.model} at {url}"
 
     @property

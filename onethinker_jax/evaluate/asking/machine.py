@@ -1,4 +1,4 @@
-"""The devices of this process, and a model's weights on them: loaded once for all benchmarks."""
+"""The devices of this process, a model's weights on them, and what decodes media: once for all benchmarks."""
 
 import logging
 import math
@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.evaluate.arguments import Arguments
 from onethinker_jax.model.sharding import BATCH_AXES, ShardingError, make_mesh
 
@@ -20,7 +21,7 @@ WEIGHTS_SHARE = 0.6
 
 
 class Machine:
-    """The mesh that the flags ask for, and the weights, which are loaded when they are first needed."""
+    """The mesh and the readers of media that the flags ask for, and the weights: each made when it is first needed."""
 
     def __init__(self, arguments: Arguments):
         self._arguments = arguments
@@ -43,6 +44,11 @@ class Machine:
         """The model's graph, and its weights on the mesh. Raises ConfigError, WeightsError."""
         logger.info("loading %s …", self._arguments.model)
         return self._arguments.load(self.mesh)
+
+    @cached_property
+    def media(self) -> MediaReader:
+        """Reads media in the processes that the flags ask for."""
+        return self._arguments.media()
 
     def _tensor(self, devices: Sequence[Any]) -> int:
         """The fewest devices that hold a copy of the weights together."""
