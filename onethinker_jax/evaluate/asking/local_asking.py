@@ -22,7 +22,7 @@ from onethinker_jax.sampler_settings import SamplerSettings
 logger = logging.getLogger("onethinker_jax.evaluate")
 
 _READ_WHOLE = 2**20
-_PIECES, _PIECE_BYTES = 16, 2**16
+_PARTS, _PART_BYTES = 16, 2**16
 
 
 class LocalAsking:
@@ -117,9 +117,9 @@ def directory_digest(path: Path) -> str:
             if size <= _READ_WHOLE:
                 digest.update(content.read())
                 continue
-            for piece in range(_PIECES):
-                content.seek(piece * (size - _PIECE_BYTES) // (_PIECES - 1))
-                digest.update(content.read(_PIECE_BYTES))
+            for part in range(_PARTS):
+                content.seek(part * (size - _PART_BYTES) // (_PARTS - 1))
+                digest.update(content.read(_PART_BYTES))
     return digest.hexdigest()
 
 
