@@ -226,7 +226,7 @@ def measure_packing(folder: Path, records: int, batches: int) -> None:
 def shapes_sft(folder: Path, config: TrainConfig, records: int) -> tuple[Sequence[Record], Processor]:
     """SFT records of the Shapes world, and a processor whose tokenizer is made from them."""
     data = config.data
-    captions = records * data.shapes_captions // data.shapes_sft
+    captions = records * data.world_captions // data.world_sft
     world = build_shapes_world(
         folder / "shapes", seed=0, train_rl=50, train_sft=records, heldout=50, captions=captions
     )

@@ -41,10 +41,10 @@ class PackingEfficiencySettings:
 
 def measure(settings: PackingEfficiencySettings, folder: Path) -> None:
     data, model = shapes().data, shapes().model
-    captions = settings.records * data.shapes_captions // (data.shapes_captions + data.shapes_sft)
+    captions = settings.records * data.world_captions // (data.world_captions + data.world_sft)
     world = build_shapes_world(
         folder / "world",
-        seed=data.shapes_seed,
+        seed=data.world_seed,
         train_rl=100,
         train_sft=settings.records - captions,
         heldout=32,

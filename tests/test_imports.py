@@ -60,6 +60,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "data_pipeline.drawing": {*MEDIA, "data_pipeline.records", "rewards"},
     "data_pipeline.shapes": {"data_pipeline.processor", "rewards"},
+    "data_pipeline.photos": {
+        "data_pipeline.media",
+        "data_pipeline.processor",
+        "data_pipeline.shapes",
+        "rewards",
+    },
     "data_pipeline.sources": {
         "data_pipeline.records",
         *(f"data_pipeline.sources.{name}" for name in ("grounding", "questions", "training_set")),
@@ -136,7 +142,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "train": {
         *(DATA | REWARDS | LOWER_TRAIN),
-        *("data_pipeline.shapes", "model", "model.attention", "model.generation"),
+        *("data_pipeline.shapes", "data_pipeline.photos", "model", "model.attention", "model.generation"),
         *(
             "responses",
             "scoring",

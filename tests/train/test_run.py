@@ -180,7 +180,7 @@ def test_evaluation_of_the_exported_model(finished: Run, tmp_path: Path) -> None
     metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert list(metrics) == ["eval_shapes"]
     results = json.loads((tmp_path / "results" / "results.json").read_text())
-    assert results["benchmarks"]["eval_shapes"]["rows"] == CONFIG.data.shapes_heldout
+    assert results["benchmarks"]["eval_shapes"]["rows"] == CONFIG.data.world_heldout
 
 
 def test_a_finished_run_says_so(finished: Run) -> None:
@@ -284,7 +284,7 @@ def test_stopped_twice_it_ends_in_the_same_bits(finished: Run, tmp_path: Path) -
 
 def test_from_an_exported_directory_without_sft(finished: Run, tmp_path: Path) -> None:
     source = finished.directory / "model"
-    flags = ("--sft.steps", 0, "--rl.steps", 1, "--data.shapes-rl", 40)
+    flags = ("--sft.steps", 0, "--rl.steps", 1, "--data.world-rl", 40)
     result = running.module(
         "onethinker_jax.train",
         "smoke",

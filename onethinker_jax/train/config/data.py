@@ -35,16 +35,16 @@ class DataSettings:
     check_lengths: CheckLengths = "all"
     """Records whose tokens and patches are held against the settings before anything is trained, without decoding a
     pixel: all, a sample of 1,000 that lie evenly in each file, or none. One that is too long is a bad record."""
-    shapes_sft: int = 8000
-    """SFT records of the Shapes world."""
-    shapes_captions: int = 6000
+    world_sft: int = 8000
+    """SFT records of the world."""
+    world_captions: int = 6000
     """Further SFT records that only list what is to be seen."""
-    shapes_rl: int = 3000
-    """RL records of the Shapes world."""
-    shapes_heldout: int = 640
-    """Held-out records of the Shapes world."""
-    shapes_seed: int = 0
-    """Seed of the Shapes world."""
+    world_rl: int = 3000
+    """RL records of the world."""
+    world_heldout: int = 640
+    """Held-out records of the world."""
+    world_seed: int = 0
+    """Seed of the world."""
     image_min_pixels: int = 3136
     """A smaller image is enlarged to this many pixels."""
     image_max_pixels: int = 1_048_576
@@ -85,7 +85,7 @@ class DataSettings:
                 "data.prompt_file: the Shapes world is asked in the project's own wording; name data.sft_file, "
                 "data.rl_file and data.heldout_file too"
             )
-        positive("data", self, "shapes_sft", "shapes_rl", "shapes_heldout", "video_fps", "video_max_frames")
+        positive("data", self, "world_sft", "world_rl", "world_heldout", "video_fps", "video_max_frames")
         positive("data", self, "frame_cache_bytes", "media_time_limit", "window")
         at_least_zero("data", self, "media_workers")
         if self.video_total_pixels is not None:

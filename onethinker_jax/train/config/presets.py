@@ -110,10 +110,10 @@ def smoke() -> TrainConfig:
         ),
         data=replace(
             TINY_MEDIA,
-            shapes_sft=160,
-            shapes_captions=0,
-            shapes_rl=80,
-            shapes_heldout=36,
+            world_sft=160,
+            world_captions=0,
+            world_rl=80,
+            world_heldout=36,
         ),
         sft=replace(
             full.sft,

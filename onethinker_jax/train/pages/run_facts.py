@@ -82,8 +82,8 @@ def data(config: TrainConfig, records: int) -> str:
     settings = config.data
     if settings.sft_file is None:
         return (
-            f"Shapes world, seed {settings.shapes_seed}: {settings.shapes_sft + settings.shapes_captions:,} SFT, "
-            f"{settings.shapes_rl:,} RL, {records:,} held-out records"
+            f"Shapes world, seed {settings.world_seed}: {settings.world_sft + settings.world_captions:,} SFT, "
+            f"{settings.world_rl:,} RL, {records:,} held-out records"
         )
     named = {"SFT": settings.sft_file, "RL": settings.rl_file, f"{records:,} held out": settings.heldout_file}
     return ", ".join(f"{file.name} ({what})" for what, file in named.items() if file is not None)

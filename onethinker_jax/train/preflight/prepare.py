@@ -97,19 +97,19 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
 def _shapes_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> ShapesPaths:
     data, world = config.data, config.folder.shapes
     log.info(
-        f"Shapes world: {data.shapes_sft + data.shapes_captions:,} SFT, {data.shapes_rl:,} RL, "
-        f"{data.shapes_heldout:,} held-out records …"
+        f"Shapes world: {data.world_sft + data.world_captions:,} SFT, {data.world_rl:,} RL, "
+        f"{data.world_heldout:,} held-out records …"
     )
 
     def build() -> None:
         with log.doing("making the Shapes world", unit="scenes") as doing:
             build_shapes_world(
                 world,
-                seed=data.shapes_seed,
-                train_rl=data.shapes_rl,
-                train_sft=data.shapes_sft,
-                heldout=data.shapes_heldout,
-                captions=data.shapes_captions,
+                seed=data.world_seed,
+                train_rl=data.world_rl,
+                train_sft=data.world_sft,
+                heldout=data.world_heldout,
+                captions=data.world_captions,
                 progress=doing.reached,
             )
 

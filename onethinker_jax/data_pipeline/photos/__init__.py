@@ -1,0 +1,1 @@
+"""The Photos world: scenes composed from real photographs, cut-outs, clips and maps, with exact answers."""
