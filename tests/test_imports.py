@@ -63,9 +63,11 @@ ALLOWED: dict[str, set[str]] = {
     "data_pipeline.photos": {
         "data_pipeline.media",
         "data_pipeline.processor",
+        "data_pipeline.photos.packages",
         "data_pipeline.shapes",
         "rewards",
     },
+    "data_pipeline.photos.packages": {"data_pipeline.photos"},
     "data_pipeline.sources": {
         "data_pipeline.records",
         *(f"data_pipeline.sources.{name}" for name in ("grounding", "questions", "training_set")),
