@@ -17,6 +17,8 @@ from onethinker_jax.__main__ import COMMANDS, overview
 from onethinker_jax.command_line import UsageError, flags_of, parse
 from onethinker_jax.data_pipeline.annotate import __main__ as annotate
 from onethinker_jax.data_pipeline.check import __main__ as check
+from onethinker_jax.data_pipeline.photos import own_folder
+from onethinker_jax.data_pipeline.photos.packages import __main__ as packages
 from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.data_pipeline.sources import __main__ as sources
 from onethinker_jax.demo import __main__ as demo
@@ -50,6 +52,8 @@ HELP: dict[str, Callable[[], object]] = {
     "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
     "data_pipeline.check": lambda: check.main(["--help"]),
     "data_pipeline.sources": lambda: sources.main(["--help"]),
+    "data_pipeline.photos.packages": lambda: packages.main(["--help"]),
+    "data_pipeline.photos.own_folder": lambda: own_folder.main(["--help"]),
     "data_pipeline.annotate": lambda: annotate.main(["--help"]),
     "data_pipeline.records.tfds_builder": lambda: tfds_builder.main(["--help"]),
     "rewards.server": lambda: server.parse(["--help"]),

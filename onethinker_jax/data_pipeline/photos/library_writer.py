@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from onethinker_jax.data_pipeline.photos.library import (
+    INDEX,
     Clip,
     Coin,
     Cutout,
@@ -22,6 +23,7 @@ from onethinker_jax.data_pipeline.photos.library import (
     Division,
     Font,
     Library,
+    LibraryError,
     Map,
     Photo,
 )
@@ -59,41 +61,48 @@ class LibraryWriter:
         """All items so far; the index is not written."""
         return Library(self.folder, **_tuples(self.items), left_out=dict(sorted(self.left_out.items())))
 
-    def leave_out(self, reason: str) -> None:
-        """Counts a file that is not taken."""
+    def leave_out(self, reason: str) -> str:
+        """Counts a file that is not taken; returns the reason."""
         self.left_out[reason] += 1
+        return reason
 
-    def cutout(self, picture: Image.Image, origin: Origin, *, name: str, caption: str, group: str) -> None:
-        """Writes one object; without effect but a count where its alpha shows none."""
-        path = self._object("cutouts", picture, name)
+    def cutout(
+        self, picture: Image.Image, origin: Origin, *, name: str, caption: str, group: str
+    ) -> str | None:
+        """Writes one object; returns why it is left out where its alpha shows none."""
+        path, reason = self._object("cutouts", picture, name)
         if path:
             self._add("cutouts", Cutout(path, **vars(origin), name=name, caption=caption, group=group))
+        return reason
 
-    def coin(self, picture: Image.Image, origin: Origin, *, name: str, value: int, unit: str) -> None:
-        """Writes a coin."""
-        path = self._object("coins", picture, name)
+    def coin(self, picture: Image.Image, origin: Origin, *, name: str, value: int, unit: str) -> str | None:
+        """Writes a coin; returns why it is left out."""
+        path, reason = self._object("coins", picture, name)
         if path:
             self._add("coins", Coin(path, **vars(origin), name=name, value=value, unit=unit))
+        return reason
 
-    def photo(self, picture: Image.Image, origin: Origin, **known: Any) -> None:
-        """Writes a photograph; `known` are the further fields of `Photo`."""
+    def photo(self, picture: Image.Image, origin: Origin, **known: Any) -> str | None:
+        """Writes a photograph; returns why it is left out. `known` are the further fields of `Photo`."""
         picture = ImageOps.exif_transpose(picture).convert("RGB")
         if min(picture.size) < SMALLEST_PHOTO:
-            self.leave_out(f"a photograph's side is shorter than {SMALLEST_PHOTO} px")
-            return
+            return self.leave_out(f"a photograph's side is shorter than {SMALLEST_PHOTO} px")
         picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
         path = self.path_of("photos", known.get("name") or origin.identity, "jpg")
         picture.save(self.folder / path, quality=92)
         self._add("photos", Photo(path, **vars(origin), **known))
+        return None
 
-    def map(self, picture: Image.Image, origin: Origin, *, title: str, divisions: list[Division]) -> None:
-        """Writes a map as it is."""
+    def map(
+        self, picture: Image.Image, origin: Origin, *, title: str, divisions: list[Division]
+    ) -> str | None:
+        """Writes a map as it is; returns why it is left out."""
         if max(picture.size) > MAP_SIDE:
-            self.leave_out(f"a map's side is longer than {MAP_SIDE} px")
-            return
+            return self.leave_out(f"a map's side is longer than {MAP_SIDE} px")
         path = self.path_of("maps", title, "png")
         picture.convert("RGB").save(self.folder / path)
         self._add("maps", Map(path, **vars(origin), title=title, divisions=tuple(divisions)))
+        return None
 
     def digit(self, pixels: np.ndarray, origin: Origin, *, value: int) -> None:
         """Writes a digit's grey levels, uint8 [height, width]."""
@@ -124,18 +133,18 @@ class LibraryWriter:
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
         return str(path)
 
-    def _object(self, kind: str, picture: Image.Image, name: str) -> str | None:
+    def _object(self, kind: str, picture: Image.Image, name: str) -> tuple[str | None, str | None]:
+        """The path of an object's picture, or why there is none."""
         picture = without_specks(picture.convert("RGBA"))
         box = picture.getchannel("A").getbbox()
         reason = "nothing is visible" if box is None else why_not_an_object(picture.crop(box))
         if reason:
-            self.leave_out(f"a cut-out: {reason}")
-            return None
+            return None, self.leave_out(f"a cut-out: {reason}")
         picture = picture.crop(box)
         picture.thumbnail((CUTOUT_SIDE, CUTOUT_SIDE), Image.Resampling.LANCZOS)
         path = self.path_of(kind, name, "png")
         picture.save(self.folder / path)
-        return path
+        return path, None
 
     def _add(self, kind: str, item: Any) -> None:
         self.items.setdefault(kind, []).append(item)
@@ -171,6 +180,20 @@ def why_not_an_object(picture: Image.Image) -> str | None:
     if alpha[visible].mean() < _SOLID * 255:
         return "it is see-through"
     return None
+
+
+def summary(library: Library) -> list[str]:
+    """How many items of each kind and split there are, and how many files were left out for which reason."""
+    counts = Counter((type(item).__name__.lower(), item.split) for item in library.items)
+    kinds = dict.fromkeys(kind for kind, _ in counts)
+    lines = [f"{kind}: {counts[kind, 'train']} train, {counts[kind, 'heldout']} heldout" for kind in kinds]
+    return lines + [f"left out: {reason}: {count}" for reason, count in library.left_out.items()]
+
+
+def refuse_other_folders(out: Path) -> None:
+    """Raises LibraryError where `out` is there and holds something else than a library, which would be replaced."""
+    if out.exists() and not (out / INDEX).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise LibraryError(f"{out} is there already and is no library: name another folder")
 
 
 def together(folder: Path, writers: list[LibraryWriter]) -> Library:

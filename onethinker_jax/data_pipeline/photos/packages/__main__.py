@@ -15,7 +15,6 @@ if __name__ == "__main__":  # the imports below take some time
     command_line.begin()
 
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,8 @@ from typing import Annotated
 
 import tyro
 
-from onethinker_jax.data_pipeline.photos.library import Library
 from onethinker_jax.data_pipeline.photos.library_sheet import write_sheets
+from onethinker_jax.data_pipeline.photos.library_writer import summary
 from onethinker_jax.data_pipeline.photos.packages.build import build_library, chosen
 
 
@@ -59,7 +58,7 @@ def run(arguments: Arguments) -> int:
         arguments.cache or out.with_name(f"{out.name}_packages"),
         chosen(arguments.only),
         failed=failed,
-        told=lambda line: _say(line),
+        told=_say,
     )
     for line in summary(library):
         _say(line)
@@ -67,14 +66,6 @@ def run(arguments: Arguments) -> int:
         for path in write_sheets(library, arguments.sheet):
             _say(str(path))
     return 1 if failures else 0
-
-
-def summary(library: Library) -> list[str]:
-    """How many items of each kind and split there are, and how many files were left out for which reason."""
-    counts = Counter((type(item).__name__.lower(), item.split) for item in library.items)
-    kinds = dict.fromkeys(kind for kind, _ in counts)
-    lines = [f"{kind}: {counts[kind, 'train']} train, {counts[kind, 'heldout']} heldout" for kind in kinds]
-    return lines + [f"left out: {reason}: {count}" for reason, count in library.left_out.items()]
 
 
 def _say(line: str) -> None:

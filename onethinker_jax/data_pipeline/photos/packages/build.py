@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from onethinker_jax.data_pipeline.photos.library import INDEX, Library, LibraryError
-from onethinker_jax.data_pipeline.photos.library_writer import LibraryWriter, together
+from onethinker_jax.data_pipeline.photos.library import Library, LibraryError
+from onethinker_jax.data_pipeline.photos.library_writer import LibraryWriter, refuse_other_folders, together
 from onethinker_jax.data_pipeline.photos.packages.clients import archive_of, files_of, version_of
 from onethinker_jax.data_pipeline.photos.packages.licences import Licences, debian_licences, licences_page
 from onethinker_jax.data_pipeline.photos.packages.table import LEAST_SHARE, PACKAGES, Package
@@ -44,8 +44,7 @@ def build_library(
 
     Raises LibraryError: no package could be read, or `out` is a folder of something else.
     """
-    if out.exists() and not (out / INDEX).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise LibraryError(f"{out} is there already and is no library: name another folder")
+    refuse_other_folders(out)
     writers, sources = [], {}
     with whole_folder(out) as aside:
         for package in packages:

@@ -103,6 +103,13 @@ _NAMES = {
     "details/TajMahal": "Taj Mahal",
     "details/TourEiffel": "Eiffel Tower",
     "details/TowerBridgeLondon": "Tower Bridge",
+    "erase/camels": "camel",
+    "erase/chamaeleon": "chameleon",
+    "erase/long_nosed_monkey": "proboscis monkey",
+    "erase/meerkats": "meerkat",
+    "erase/nubian_ibex": "Nubian ibex",
+    "erase/spoonbills": "spoonbill",
+    "erase/swans": "swan",
     "explore_world_animals/dragon": "Komodo dragon",
     "monuments/IndiaGate": "India Gate",
     "monuments/arcDeTriomphe": "Arc de Triomphe du Carrousel",
@@ -136,9 +143,10 @@ _NAMES = {
     "others/bulb": "light bulb",
     "others/cup": "cup and saucer",
     "others/erasers": "eraser",
-    "others/knife": "knife, fork and spoon",
+    "others/knife": "set of cutlery",
+    "others/spoons": "set of spoons",
     "others/pan": "frying pan",
-    "others/weighingMachine": "scales",
+    "others/weighingMachine": "weighing machine",
     "renewable/dam": "dam",
     "renewable/geothermal": "geothermal spring",
     "renewable/solar": "solar panel",
@@ -147,13 +155,13 @@ _NAMES = {
     "renewable/solar3": "solar cooker",
     "renewable/windmill6": "wind turbine",
     "tools/cuttingTool": "wire cutter",
-    "tools/plier": "pliers",
-    "tools/scissors": "scissors",
+    "tools/plier": "pair of pliers",
+    "tools/scissors": "pair of scissors",
     "tools/screwDriver": "screwdriver",
     "tools/screwDriver3": "torque screwdriver",
     "tools/sideCutter": "wire cutter",
     "tools/spray": "spray bottle",
-    "tools/tweezer": "tweezers",
+    "tools/tweezer": "pair of tweezers",
     "tools/nailCutter": "nail clipper",
     "fishes/fish": "fish",
 }
@@ -252,7 +260,7 @@ def _name(place: str, stem: str, published: tuple[str, str] | None) -> str:
         if key in _NAMES:
             return _NAMES[key]
     if published and place == "explore_monuments":
-        return published[0]
+        return re.sub(r"^The |,.*", "", published[0])
     return words_of(stem)
 
 

@@ -20,6 +20,7 @@ _SAME = {
     "christmas tree": "christmas tree",
     "cup and saucer": "cup",
     "cup of coffee": "cup",
+    "cutlery": "spoon",
     "desert rose": "desert rose",
     "dingo": "dog",
     "doe": "deer",
@@ -80,8 +81,8 @@ _SAME = {
 }
 """Identities of whole names, and of last words."""
 
-_LEADING = re.compile(r"^(pair|bunch|head|string|quarter|ear) of ", re.IGNORECASE)
-_SINGULAR = {"binoculars", "mars", "pliers", "scales", "scissors", "tweezers"}
+_LEADING = re.compile(r"^(pair|set|bunch|head|string|quarter|ear) of ", re.IGNORECASE)
+_SINGULAR = {"binoculars", "mars", "pliers", "scissors", "tweezers"}
 
 
 def concept(name: str) -> str:
