@@ -173,12 +173,12 @@ def why_not_an_object(picture: Image.Image) -> str | None:
     visible = alpha >= _VISIBLE
     if max(picture.size) < SMALLEST_CUTOUT:
         return f"its longest side is under {SMALLEST_CUTOUT} px"
+    if alpha[visible].mean() < _SOLID * 255:
+        return "it is see-through"
     if visible.mean() > _FULLEST:
         return "it is opaque all over"
     if visible.mean() < _EMPTIEST:
         return f"less than {_EMPTIEST:.0%} of its box is visible"
-    if alpha[visible].mean() < _SOLID * 255:
-        return "it is see-through"
     return None
 
 

@@ -53,9 +53,10 @@ def run(arguments: Arguments) -> int:
         failures.append(line)
         sys.stderr.write(f"error: {line}\n")
 
+    cache = arguments.cache or out.with_name(f"{out.name}_packages")
     library = build_library(
         out,
-        arguments.cache or out.with_name(f"{out.name}_packages"),
+        cache,
         chosen(arguments.only),
         failed=failed,
         told=_say,
@@ -65,6 +66,11 @@ def run(arguments: Arguments) -> int:
     if arguments.sheet:
         for path in write_sheets(library, arguments.sheet):
             _say(str(path))
+    if failures:
+        sys.stderr.write(
+            f"{len(failures)} packages are missing; run again to fetch them, put their archives into {cache}, "
+            "or leave them out with --only\n"
+        )
     return 1 if failures else 0
 
 

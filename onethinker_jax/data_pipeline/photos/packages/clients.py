@@ -48,12 +48,8 @@ def archive_of(package: str, client: Client, cache: Path) -> Path:
 
 def kept(package: str, client: Client, cache: Path) -> Path | None:
     """A package's archive that is in the folder, the one last changed."""
-    stem = package if client == "apt-get" else re.sub(r"[-_.]+", "_", package)
-    found = [
-        path
-        for path in cache.glob(f"*{_SUFFIXES[client]}")
-        if re.match(rf"{re.escape(stem)}[_-]\d", path.name, re.IGNORECASE) or path.stem.startswith(f"{stem}_")
-    ]
+    stem = f"{package}_" if client == "apt-get" else f"{re.sub('[-_.]+', '_', package)}-"
+    found = [path for path in cache.glob(f"*{_SUFFIXES[client]}") if path.name.lower().startswith(stem)]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
@@ -69,28 +65,24 @@ def _apt_get(package: str, aside: Path, cache: Path) -> None:
     The machine's own lists of packages are often empty (as in containers), and root alone may renew them: then lists
     of our own are fetched into the cache.
     """
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+    if not shutil.which("apt-get"):
         raise FetchError(
-            f"{package} cannot be fetched: this machine has no apt-get and dpkg-deb; put its .deb file into {cache}, "
-            "leave it out with --only, or make a library of a folder of your own"
+            f"{package} cannot be fetched: this machine has no apt-get; leave it out with --only, or make a library of "
+            "a folder of your own"
         )
     failed = _run(["apt-get", "download", package], aside)
     if failed:
         lists = cache / "apt"
         (lists / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-        own = [
-            "-o",
-            f"Dir::State={lists}",
-            "-o",
-            f"Dir::Cache={lists}",
-            "-o",
-            "Dir::State::status=/var/lib/dpkg/status",
-        ]
-        if not any((lists / "lists").glob("*Packages*")):
-            failed = _run(["apt-get", *own, "update"], aside) or failed
-        failed = _run(["apt-get", *own, "download", package], aside)
-    if failed:
-        raise FetchError(f"{package} cannot be fetched by apt-get: {failed}")
+        places = (f"Dir::State={lists}", f"Dir::Cache={lists}", "Dir::State::status=/var/lib/dpkg/status")
+        own = [word for place in places for word in ("-o", place)]
+        again = _run(["apt-get", *own, "download", package], aside)
+        if again:
+            again = _run(["apt-get", *own, "update"], aside) or _run(
+                ["apt-get", *own, "download", package], aside
+            )
+        if again:
+            raise FetchError(f"{package} cannot be fetched by apt-get: {failed}; with new lists: {again}")
 
 
 def _pip(package: str, aside: Path) -> None:
@@ -141,6 +133,8 @@ def files_of(archive: Path, wanted: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _deb_files(archive: Path, pattern: re.Pattern[str], damaged: str) -> Iterator[tuple[str, bytes]]:
+    if not shutil.which("dpkg-deb"):
+        raise FetchError(f"{archive} cannot be opened: this machine has no dpkg-deb")
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as unpacking:

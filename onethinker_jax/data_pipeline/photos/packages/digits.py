@@ -25,7 +25,10 @@ def read_digits(files: Iterable[tuple[str, bytes]], writer: LibraryWriter, licen
     """
     for path, content in files:
         try:
-            rows = np.loadtxt(io.BytesIO(gzip.decompress(content)), delimiter=",", dtype=np.int64, ndmin=2)
+            table = gzip.decompress(content)
+            if not table.strip():
+                raise ValueError("it is empty")
+            rows = np.loadtxt(io.BytesIO(table), delimiter=",", dtype=np.int64, ndmin=2)
             if rows.shape[1] != SIDE * SIDE + 1:
                 raise ValueError(f"{rows.shape[1]} columns, not {SIDE * SIDE + 1}")
             pixels, values = rows[:, :-1], rows[:, -1]
