@@ -59,14 +59,9 @@ ALLOWED: dict[str, set[str]] = {
         "model",
     },
     "data_pipeline.drawing": {*MEDIA, "data_pipeline.records", "rewards"},
-    "data_pipeline.shapes": {"data_pipeline.processor", "rewards"},
-    "data_pipeline.photos": {
-        "data_pipeline.media",
-        "data_pipeline.processor",
-        "data_pipeline.photos.packages",
-        "data_pipeline.shapes",
-        "rewards",
-    },
+    "data_pipeline.worlds": {"data_pipeline.processor", "rewards"},
+    "data_pipeline.shapes": {"data_pipeline.worlds"},
+    "data_pipeline.photos": {"data_pipeline.media", "data_pipeline.photos.packages", "data_pipeline.worlds"},
     "data_pipeline.photos.packages": {"data_pipeline.photos"},
     "data_pipeline.sources": {
         "data_pipeline.records",
@@ -144,7 +139,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     "train": {
         *(DATA | REWARDS | LOWER_TRAIN),
-        *("data_pipeline.shapes", "data_pipeline.photos", "model", "model.attention", "model.generation"),
+        *(
+            "data_pipeline.worlds",
+            "data_pipeline.shapes",
+            "data_pipeline.photos",
+            "model",
+            "model.attention",
+            "model.generation",
+        ),
         *(
             "responses",
             "scoring",
@@ -163,7 +165,8 @@ ALLOWED: dict[str, set[str]] = {
     "train.pages": {*DATA, "rewards", "model", "scoring", "evaluate.answers", *LOWER_TRAIN, "train.rl"},
     "train.preflight": {
         *(DATA | LOWER_TRAIN),
-        *("data_pipeline.shapes", "model", "model.generation", "responses", "scoring"),
+        *("data_pipeline.worlds", "data_pipeline.shapes", "data_pipeline.photos", "model"),
+        *("model.generation", "responses", "scoring"),
     },
     "__main__": {"train.config"},  # says what there is
 }

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
+from onethinker_jax.data_pipeline.worlds.world import WorldPaths
 from onethinker_jax.rewards.client.server_process import start_server
 from onethinker_jax.train.__main__ import main, parse
 from onethinker_jax.train.config.presets import PRESETS
@@ -186,13 +187,13 @@ def test_a_folder_that_is_not_there(name: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> ShapesPaths:
+def world(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
     directory = tmp_path_factory.mktemp("shapes") / "world"
     return build_shapes_world(directory, seed=3, train_rl=24, train_sft=60, heldout=24)
 
 
 @pytest.fixture
-def corpora(world: ShapesPaths, tmp_path: Path):
+def corpora(world: WorldPaths, tmp_path: Path):
     """flags(sft=..., rl=..., heldout=...) -> the flags that name these files, or the world's own."""
 
     def flags(**files: Path) -> list[object]:

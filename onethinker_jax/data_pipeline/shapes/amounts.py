@@ -2,17 +2,12 @@
 
 import random
 
-from onethinker_jax.data_pipeline.shapes import rendering
-from onethinker_jax.data_pipeline.shapes.phrases import (
-    Asked,
-    Question,
-    QuestionTable,
-    counted,
-    life_spans,
-    seconds_text,
-    whereabouts,
-)
+from onethinker_jax.data_pipeline.shapes.phrases import life_spans
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Scene
+from onethinker_jax.data_pipeline.worlds.english import counted, seconds_text
+from onethinker_jax.data_pipeline.worlds.groundings import box_at
+from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
+from onethinker_jax.data_pipeline.worlds.stage import whereabouts
 
 
 def _list_count(items: list[str], what: str) -> str:
@@ -66,7 +61,7 @@ def _count_moment(scene: Scene, rng: random.Random) -> Question | None:
 
 def _shares_of_present(scene: Scene, time: float) -> list[float]:
     present = [i for i, shape in enumerate(scene.shapes) if shape.present(time)]
-    return [rendering.visible_share(scene, i, time) for i in present]
+    return [scene.visible_share(i, time) for i in present]
 
 
 def _count_moving(scene: Scene, rng: random.Random) -> Question | None:
@@ -86,10 +81,10 @@ def _read_number(scene: Scene, rng: random.Random) -> Question | None:
 
 def _estimate_extent(scene: Scene, rng: random.Random) -> Question | None:
     index = rng.randrange(len(scene.shapes))
-    if rendering.visible_share(scene, index, 0.0) < 1.0:
+    if scene.visible_share(index, 0.0) < 1.0:
         return None
     shape, axis = scene.shapes[index], rng.choice((0, 1))
-    box = rendering.mask_box(rendering.visible_mask(scene, index, 0.0))
+    box = box_at(scene, index, 0.0)
     low, high = box[axis], box[axis + 2]
     side, word = ("width", "wide") if axis == 0 else ("height", "tall")
     problem = f"How {word} is the {shape.name} in percent of the image {side}?"

@@ -2,21 +2,11 @@
 
 import random
 
-from onethinker_jax.data_pipeline.shapes.phrases import (
-    Asked,
-    Question,
-    QuestionTable,
-    clear_place,
-    deeds,
-    extreme,
-    inventory,
-    listed,
-    whereabouts,
-    with_article,
-)
-from onethinker_jax.data_pipeline.shapes.scene import Scene, place
-
-NUMBER_WORDS = ("no", "one", "two", "three", "four")
+from onethinker_jax.data_pipeline.shapes.phrases import extreme, inventory
+from onethinker_jax.data_pipeline.shapes.scene import Scene
+from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, with_article
+from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
+from onethinker_jax.data_pipeline.worlds.stage import clear_place, deeds, place, whereabouts
 
 
 def list_objects(scene: Scene) -> Question:

@@ -1,35 +1,12 @@
 """Multiple-choice questions of the Shapes world: colours, shapes, places, words, and what happens."""
 
 import random
-from collections.abc import Iterable
 
-from onethinker_jax.data_pipeline.shapes.phrases import (
-    Asked,
-    Question,
-    QuestionTable,
-    clear_place,
-    deeds,
-    extreme,
-    listed,
-    lone_ones,
-    other_names,
-    spell,
-    whereabouts,
-    with_article,
-)
-from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, WORDS, Scene, place
-
-
-def _choice(
-    rng: random.Random, stem: str, right: str, wrong: Iterable[str], thinking: str, count: int = 4
-) -> Question:
-    """A multiple-choice question with `count` lettered options in random order."""
-    others = [option for option in dict.fromkeys(wrong) if option != right]
-    options = [right, *rng.sample(others, min(count - 1, len(others)))]
-    rng.shuffle(options)
-    letter = "ABCD"[options.index(right)]
-    lettered = tuple(f"{a}. {option}" for a, option in zip("ABCD", options, strict=False))
-    return Question(stem, letter, f"{thinking} That is {letter}.", lettered)
+from onethinker_jax.data_pipeline.shapes.phrases import extreme, lone_ones, other_names
+from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, WORDS, Scene
+from onethinker_jax.data_pipeline.worlds.english import listed, spell, with_article
+from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable, choice
+from onethinker_jax.data_pipeline.worlds.stage import PLACES, clear_place, deeds, place, whereabouts
 
 
 def _choose_colour(scene: Scene, rng: random.Random) -> Question | None:
@@ -41,7 +18,7 @@ def _choose_colour(scene: Scene, rng: random.Random) -> Question | None:
     seen = f"The {shape.shape} {where} is {shape.colour}."
     if rng.random() < 0.5:
         seen = f"I find the {shape.shape} {where}. It is {shape.colour}."
-    return _choice(rng, f"What colour is the {shape.shape}?", shape.colour, COLOURS, seen)
+    return choice(rng, f"What colour is the {shape.shape}?", shape.colour, COLOURS, seen)
 
 
 def _choose_shape(scene: Scene, rng: random.Random) -> Question | None:
@@ -53,7 +30,7 @@ def _choose_shape(scene: Scene, rng: random.Random) -> Question | None:
     seen = f"The {shape.colour} object {where} is a {shape.shape}."
     if rng.random() < 0.5:
         seen = f"I find something {shape.colour} {where}. It is a {shape.shape}."
-    return _choice(rng, f"Which shape is {shape.colour}?", shape.shape, SHAPES, seen)
+    return choice(rng, f"Which shape is {shape.colour}?", shape.shape, SHAPES, seen)
 
 
 def _choose_place(scene: Scene, rng: random.Random) -> Question | None:
@@ -61,12 +38,8 @@ def _choose_place(scene: Scene, rng: random.Random) -> Question | None:
     if not clear:
         return None
     shape = rng.choice(clear)
-    places = [
-        f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "middle", "right")
-    ]
-    places[4] = "centre"
     seen = f"I look for the {shape.name}. It is {whereabouts(scene, shape)}."
-    return _choice(rng, f"Where is the {shape.name}?", place(scene, shape, 0.0), places, seen)
+    return choice(rng, f"Where is the {shape.name}?", place(scene, shape, 0.0), PLACES, seen)
 
 
 def _choose_extreme(scene: Scene, rng: random.Random) -> Question | None:
@@ -77,7 +50,7 @@ def _choose_extreme(scene: Scene, rng: random.Random) -> Question | None:
     here = [other.name for other in scene.shapes]
     seen = f"I see {listed(map(with_article, here))}. The {word} is the {shape.name}."
     names = here if len(here) == 4 else (here + other_names(scene, rng)[len(here) :])[:4]
-    return _choice(rng, f"Which object is the {word}?", shape.name, names, seen)
+    return choice(rng, f"Which object is the {word}?", shape.name, names, seen)
 
 
 def _choose_word(scene: Scene, rng: random.Random) -> Question | None:
@@ -85,7 +58,7 @@ def _choose_word(scene: Scene, rng: random.Random) -> Question | None:
     if not words:
         return None
     text = rng.choice(words)
-    return _choice(rng, "Which word is printed?", text, rng.sample(WORDS, 4), spell(text))
+    return choice(rng, "Which word is printed?", text, rng.sample(WORDS, 4), spell(text))
 
 
 def _choose_turn(scene: Scene, rng: random.Random) -> Question | None:
@@ -94,7 +67,7 @@ def _choose_turn(scene: Scene, rng: random.Random) -> Question | None:
     fillers = [str(rng.randint(10, 99)), *rng.sample(WORDS, 3)]
     wrong = [other, *[filler for filler in fillers if filler not in (text, other)][:2]]
     stem = f"Which text is shown {('first', 'last')[turn]}?"
-    return _choice(rng, stem, text, wrong, f"First {scene.prints[0].text}, then {scene.prints[1].text}.")
+    return choice(rng, stem, text, wrong, f"First {scene.prints[0].text}, then {scene.prints[1].text}.")
 
 
 def _choose_direction(scene: Scene, rng: random.Random) -> Question | None:
@@ -105,7 +78,7 @@ def _choose_direction(scene: Scene, rng: random.Random) -> Question | None:
     begin, end = whereabouts(scene, shape, shape.life[0]), whereabouts(scene, shape, shape.life[1])
     seen = f"The {shape.name} begins {begin} and ends {end}."
     wrong = ("left", "right", "up", "down")
-    return _choice(rng, f"Which way does the {shape.name} move?", shape.direction, wrong, seen)
+    return choice(rng, f"Which way does the {shape.name} move?", shape.direction, wrong, seen)
 
 
 def _choose_event(scene: Scene, rng: random.Random) -> Question | None:
@@ -117,7 +90,7 @@ def _choose_event(scene: Scene, rng: random.Random) -> Question | None:
     seen = f"The {shape.name} {listed(deeds(scene, shape))}."
     here = [other.name for other in scene.shapes]
     names = (here + other_names(scene, rng)[len(here) :])[:4]
-    return _choice(rng, f"Which object {verb}?", shape.name, names, seen)
+    return choice(rng, f"Which object {verb}?", shape.name, names, seen)
 
 
 CHOICES: QuestionTable = {

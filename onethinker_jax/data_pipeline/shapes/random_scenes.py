@@ -1,9 +1,10 @@
 """Scenes of the Shapes world as they are drawn by lot: pictures and videos of shapes, words and sums."""
 
 import random
+from typing import Any
 
-from onethinker_jax.data_pipeline.shapes.rendering import text_stamp, visible_share
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, WORDS, Print, Scene, Shape
+from onethinker_jax.data_pipeline.shapes.stamps import text_stamp
 
 SIZES = ("small", "medium", "large")
 IMAGE_RADII = {"small": (12, 14), "medium": (18, 21), "large": (26, 30)}
@@ -23,7 +24,7 @@ def image_scene(rng: random.Random, kind: str) -> Scene:
     background = _background(rng)
     if kind == "shapes":
         shapes = _scatter(rng, width, height, rng.choice((1, 1, 2, 2, 2, 3)))
-        return Scene(kind, width, height, background, shapes)
+        return Scene(background, shapes, kind=kind, width=width, height=height)
     if kind == "sum":
         a, b = rng.randint(2, 9), rng.randint(1, 9)
         texts = [f"{max(a, b)} - {min(a, b)}" if rng.random() < 0.4 else f"{a} + {b}"]
@@ -38,7 +39,7 @@ def image_scene(rng: random.Random, kind: str) -> Scene:
         y = top + rng.randint(0, max(0, free))
         prints.append(Print(text, size, (rng.randint(2, max(2, width - 3 - ink.shape[1])), y), (0.0, 0.0)))
         top = y + ink.shape[0] + 6
-    return Scene(kind, width, height, background, (), tuple(prints))
+    return Scene(background, (), tuple(prints), kind=kind, width=width, height=height)
 
 
 def video_scene(rng: random.Random, kind: str) -> Scene:
@@ -46,6 +47,7 @@ def video_scene(rng: random.Random, kind: str) -> Scene:
     width, height = rng.choice(VIDEO_SIZES if kind == "shapes" else VIDEO_TEXT_SIZES)
     duration, fps = rng.choice((4.0, 5.0, 5.0, 6.0)), rng.choice(VIDEO_RATES)
     background = _background(rng)
+    frame: dict[str, Any] = {"width": width, "height": height, "duration": duration, "fps": fps}
     if kind == "shapes":
         while True:
             more = rng.choices(("visitor", "still", "anchor"), k=rng.choice((0, 0, 0, 1)))
@@ -53,7 +55,7 @@ def video_scene(rng: random.Random, kind: str) -> Scene:
             rng.shuffle(roles)
             actors = zip(_names(rng, len(roles)), roles, strict=True)
             shapes = tuple(_actor(rng, width, height, duration, *name, role) for name, role in actors)
-            scene = Scene(kind, width, height, background, shapes, (), duration, fps)
+            scene = Scene(background, shapes, kind=kind, **frame)
             if not _colours_touch(scene) and _all_seen(scene):
                 return scene
     if kind == "sum":
@@ -69,7 +71,7 @@ def video_scene(rng: random.Random, kind: str) -> Scene:
         ink = text_stamp(text, 24)
         x, y = rng.randint(2, width - 3 - ink.shape[1]), rng.randint(2, height - 3 - ink.shape[0])
         prints.append(Print(text, 24, (x, y), life))
-    return Scene(kind, width, height, background, (), tuple(prints), duration, fps)
+    return Scene(background, (), tuple(prints), kind=kind, **frame)
 
 
 def _background(rng: random.Random) -> tuple[int, int, int]:
@@ -106,7 +108,8 @@ def _scatter(rng: random.Random, width: int, height: int, count: int) -> tuple[S
                 if all(
                     max(abs(x - o.origin[0]), abs(y - o.origin[1])) > clearance + o.radius for o in placed
                 ):
-                    placed.append(Shape(colour, shape, size, radius, (0.0, 0.0), (x, y), (x, y), (0.0, 0.0)))
+                    still: dict[str, Any] = {"life": (0.0, 0.0), "move": (0.0, 0.0)}
+                    placed.append(Shape(colour, shape, size, radius, origin=(x, y), target=(x, y), **still))
                     break
         if len(placed) == count:
             return tuple(placed)
@@ -143,7 +146,8 @@ def _actor(
         length = rng.randint(3, halves - 2)
         start = rng.randint(0, halves - length)
         move = (start / 2, (start + length) / 2)
-    return Shape(colour, shape, size, radius, life, origin, target, move, role)
+    way = {"life": life, "origin": origin, "target": target, "move": move}
+    return Shape(colour, shape, size, radius, role=role, **way)
 
 
 def _colours_touch(scene: Scene) -> bool:
@@ -162,5 +166,5 @@ def _all_seen(scene: Scene) -> bool:
     """Whether every object is at some half second hardly covered."""
     halves = [half / 2 for half in range(round(2 * scene.duration))]
     return all(
-        any(visible_share(scene, index, time) >= 0.8 for time in halves) for index in range(len(scene.shapes))
+        any(scene.visible_share(index, time) >= 0.8 for time in halves) for index in range(len(scene.shapes))
     )

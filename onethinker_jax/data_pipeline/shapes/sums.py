@@ -2,8 +2,9 @@
 
 import random
 
-from onethinker_jax.data_pipeline.shapes.phrases import Asked, Question, QuestionTable, counted
 from onethinker_jax.data_pipeline.shapes.scene import Scene
+from onethinker_jax.data_pipeline.worlds.english import counted
+from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 
 
 def _price_shapes(scene: Scene, rng: random.Random) -> Question | None:

@@ -25,7 +25,8 @@ from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Purpose, Record
 from onethinker_jax.data_pipeline.records.record_archive import open_records
-from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
+from onethinker_jax.data_pipeline.worlds.world import WorldPaths
 from onethinker_jax.files import write_whole
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.directory import companion_files
@@ -94,7 +95,7 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
     return Corpora(**records, files={purpose: file for purpose, file in files.items() if file is not None})
 
 
-def _shapes_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> ShapesPaths:
+def _shapes_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> WorldPaths:
     data, world = config.data, config.folder.shapes
     log.info(
         f"Shapes world: {data.world_sft + data.world_captions:,} SFT, {data.world_rl:,} RL, "
@@ -114,7 +115,7 @@ def _shapes_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> ShapesPaths
             )
 
     hosts.first_does(build)
-    return ShapesPaths.under(world)
+    return WorldPaths.under(world, "shapes")
 
 
 def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:

@@ -23,7 +23,8 @@ from onethinker_jax.data_pipeline.processor.record_lengths import (
 from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train_tokenizer
 from onethinker_jax.data_pipeline.records.record import read_records, task_of
 from onethinker_jax.data_pipeline.records.record_table import table_of
-from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
+from onethinker_jax.data_pipeline.worlds.world import WorldPaths
 from onethinker_jax.tasks import TASKS
 from tests.data_pipeline.making import (
     rl_row,
@@ -38,7 +39,7 @@ VIDEO = {"images": ..., "videos": ["v.mp4"], "data_type": "video", "problem": "<
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> ShapesPaths:
+def world(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
     return build_shapes_world(
         tmp_path_factory.mktemp("shapes") / "world",
         seed=5,
@@ -53,7 +54,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ShapesPaths:
     ("file", "training"), [("sft_json", True), ("sft_json", False), ("rl_json", False), ("eval_json", False)]
 )
 def test_lengths_of_every_task_are_the_examples(
-    world: ShapesPaths, file: str, training: bool, tmp_path: Path
+    world: WorldPaths, file: str, training: bool, tmp_path: Path
 ):
     """The lengths of all records of the Shapes world, as the default run reads them."""
     records = read_records(getattr(world, file), media_root=world.directory)

@@ -22,7 +22,10 @@ from onethinker_jax.data_pipeline.shapes import random_scenes, rendering
 from onethinker_jax.data_pipeline.shapes.questions import ask_task
 from onethinker_jax.data_pipeline.shapes.rendering import INK
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES
-from onethinker_jax.data_pipeline.shapes.world import ShapesError, build_shapes_world, task_counts
+from onethinker_jax.data_pipeline.shapes.stamps import text_stamp
+from onethinker_jax.data_pipeline.shapes.world import ShapesWorld, build_shapes_world
+from onethinker_jax.data_pipeline.worlds.masks import mask_box
+from onethinker_jax.data_pipeline.worlds.world import WorldError
 from onethinker_jax.rewards import max_accuracy, score_response
 from onethinker_jax.tasks import TASKS, Task
 
@@ -93,7 +96,7 @@ def test_files_have_the_asked_sizes_and_the_mix(world, records):
     for split in records.values():
         assert Counter(map(task_of, split)).keys() == SHAPES_TASKS
     shares: dict[Task, float] = defaultdict(float)
-    for (_, task), count in task_counts(10_000).items():
+    for (_, task), count in ShapesWorld(**SIZES).task_counts(10_000).items():
         shares[task] += count / 10_000
     assert min(shares.values()) >= 0.039 and math.isclose(sum(shares.values()), 1)
 
@@ -141,7 +144,7 @@ def test_a_folder_of_something_else_is_refused_and_a_failure_leaves_nothing(tmp_
     other = tmp_path / "mine"
     other.mkdir()
     (other / "thesis.txt").write_text("dear")
-    with pytest.raises(ShapesError, match="mine"):
+    with pytest.raises(WorldError, match="mine"):
         build_shapes_world(other, seed=1, train_rl=4, train_sft=4, heldout=4)
     assert (other / "thesis.txt").read_text() == "dear"
 
@@ -220,12 +223,12 @@ def test_image_boxes_masks_and_points_fit_the_pixels(records):
         same = (frame == COLOURS[named[1]]).all(-1)
         parts = cv2.connectedComponents(same.astype(np.uint8))[1]
         height, width = same.shape
-        boxes = {tuple(rendering.mask_box(parts == i)): i for i in range(1, parts.max() + 1)}
+        boxes = {tuple(mask_box(parts == i)): i for i in range(1, parts.max() + 1)}
         assert parts.max() > 1 or tuple(answer["boxes"]) in boxes
         seen[record.problem_type] += tuple(answer["boxes"]) in boxes
         if record.segmentation is not None:
             mask = coco_mask.decode(record.segmentation.rles[0])
-            assert mask.shape == (height, width) and rendering.mask_box(mask.astype(bool)) == answer["boxes"]
+            assert mask.shape == (height, width) and mask_box(mask.astype(bool)) == answer["boxes"]
             assert same[mask.astype(bool)].all()
             for points, wanted in ((answer["positive_points"], 1), (answer["negative_points"], 0)):
                 assert all(mask[int(y * height / 1000), int(x * width / 1000)] == wanted for x, y in points)
@@ -258,7 +261,7 @@ def test_counts_and_choices_fit_the_pixels(records):
             ink = (frame == INK).all(-1)
             found = [
                 cv2.matchTemplate(ink.astype(np.float32), stamp.astype(np.float32), cv2.TM_SQDIFF).min() < 0.5
-                for stamp in (rendering.text_stamp(inner(record), height) for height in (26, 28, 30))
+                for stamp in (text_stamp(inner(record), height) for height in (26, 28, 30))
                 if stamp.shape[0] <= ink.shape[0] and stamp.shape[1] <= ink.shape[1]
             ]
             assert any(found)
@@ -285,7 +288,7 @@ def clips(tmp_path_factory):
         seed += 1
         scene = random_scenes.video_scene(random.Random(seed), "shapes")
         whole = all(
-            rendering.visible_share(scene, i, t) == 1
+            scene.visible_share(i, t) == 1
             for t in scene.times
             for i, shape in enumerate(scene.shapes)
             if shape.present(t)
@@ -319,7 +322,7 @@ def test_spans_and_tubes_fit_the_frames(clips, problem_type):
         assert abs(there[-1] - end) < 0.01 or (end == scene.duration and there[-1] == times[-1])
         for second, box in answer.get("boxes", {}).items():
             frame = frames[np.abs(times - int(second)).argmin()]
-            assert overlap(box, rendering.mask_box(patch(frame, colour))) > 0.7
+            assert overlap(box, mask_box(patch(frame, colour))) > 0.7
         seen += 1
     assert seen >= 5
 
@@ -337,7 +340,7 @@ def test_tracks_fit_the_frames(clips):
         colour = inside.most_common(1)[0][0]
         for second, box in json.loads(question.answer)["boxes"].items():
             frame = frames[np.abs(times - int(second)).argmin()]
-            assert overlap(box, rendering.mask_box(patch(frame, colour))) > 0.7
+            assert overlap(box, mask_box(patch(frame, colour))) > 0.7
         seen += 1
     assert seen >= 5
 
@@ -352,7 +355,7 @@ def test_video_masks_fit_the_frames_and_the_answer(records):
         assert masks.fps == pytest.approx(len(times) / (times[-1] + times[1]))
         np.testing.assert_allclose(masks.times, times, atol=0.5 / masks.fps)
         key = coco_mask.decode(masks.rles[np.abs(times - answer["time"]).argmin()])
-        assert rendering.mask_box(key.astype(bool)) == answer["boxes"]
+        assert mask_box(key.astype(bool)) == answer["boxes"]
         colour = first_match(rf"({'|'.join(COLOURS)}) ", record.problem)
         for frame, rle in zip(frames, masks.rles, strict=True):
             mask = coco_mask.decode(rle).astype(bool)

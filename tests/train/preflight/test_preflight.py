@@ -15,7 +15,8 @@ from onethinker_jax.data_pipeline.batches.bin_packing import PackingError
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import RecordError
 from onethinker_jax.data_pipeline.records.record_table import table_of
-from onethinker_jax.data_pipeline.shapes.world import ShapesPaths, build_shapes_world
+from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
+from onethinker_jax.data_pipeline.worlds.world import WorldPaths
 from onethinker_jax.model.family import family_member, family_name
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
@@ -313,7 +314,7 @@ def test_when_none_is_left(corpora) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> ShapesPaths:
+def world(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
     return build_shapes_world(
         tmp_path_factory.mktemp("shapes") / "world", seed=3, train_rl=24, train_sft=60, heldout=24
     )
