@@ -27,6 +27,12 @@ class LibraryError(UserError):
     """A library's folder or index cannot be used. One line naming what."""
 
 
+def split_of(identity: str) -> Split:
+    """The split of an identity: the first 8 bytes of its SHA-256, as a share of their range."""
+    draw = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
+    return "heldout" if draw < HELDOUT_SHARE else "train"
+
+
 @dataclass(frozen=True)
 class Item:
     """A file of the library.
@@ -42,9 +48,8 @@ class Item:
 
     @property
     def split(self) -> Split:
-        """By the identity alone: the first 8 bytes of its SHA-256, as a share of their range."""
-        draw = int.from_bytes(hashlib.sha256(self.identity.encode()).digest()[:8], "big") / 2**64
-        return "heldout" if draw < HELDOUT_SHARE else "train"
+        """By the identity alone."""
+        return split_of(self.identity)
 
 
 @dataclass(frozen=True)

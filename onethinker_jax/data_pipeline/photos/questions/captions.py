@@ -1,0 +1,106 @@
+"""Open-ended questions of the Photos world: captions of what was pasted, published texts of what is photographed."""
+
+import random
+import re
+
+from onethinker_jax.data_pipeline.photos.questions.phrases import inventory, lone_place
+from onethinker_jax.data_pipeline.photos.scene import PhotoScene
+from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, sentence
+from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
+from onethinker_jax.data_pipeline.worlds.stage import deeds, whereabouts
+
+LONGEST_TEXT = 40
+"""Words of a published text that an answer holds at most: as many whole sentences as fit."""
+
+
+def list_sprites(scene: PhotoScene) -> Question:
+    """A caption that is nothing but what was pasted."""
+    return Question("List the objects.", inventory(scene), "I look row by row.")
+
+
+def _caption_image(scene: PhotoScene, rng: random.Random) -> Question | None:
+    order = sorted(scene.sprites, key=lambda sprite: sprite.origin)
+    items = [f"{sprite.phrase} {whereabouts(scene, sprite)}" for sprite in order]
+    verb = "is" if len(items) == 1 else "are"
+    count = NUMBER_WORDS[len(items)]
+    thinking = f"From left to right there {verb} {count}: {listed(sprite.name for sprite in order)}."
+    return Question("Describe what stands in the picture.", sentence(listed(items)) + ".", thinking)
+
+
+def _name_place(scene: PhotoScene, rng: random.Random) -> Question | None:
+    sprite = lone_place(scene, rng)
+    if sprite is None:
+        return None
+    where = whereabouts(scene, sprite)
+    thinking = f"I look {where}. There is {sprite.phrase}."
+    return Question(f"What is {where}?", sprite.caption or f"{sentence(sprite.phrase)}.", thinking)
+
+
+def _caption_herd(scene: PhotoScene, rng: random.Random) -> Question | None:
+    names = list(dict.fromkeys(sprite.name for sprite in scene.sprites))
+    counts = {name: sum(sprite.name == name for sprite in scene.sprites) for name in names}
+    phrases = {sprite.name: sprite.phrase for sprite in scene.sprites}
+    items = [phrases[n] + (f" in {NUMBER_WORDS[counts[n]]} places" if counts[n] > 1 else "") for n in names]
+    return Question(
+        "Describe what stands in the picture.", sentence(listed(items)) + ".", "I count each of them."
+    )
+
+
+def _tell_view(scene: PhotoScene, rng: random.Random) -> Question | None:
+    """The published text, its first sentences; None without one."""
+    text = short_form(scene.text)
+    if not text:
+        return None
+    return Question(
+        "What is this, and what is worth knowing of it?", text, f"The photograph shows this: {scene.title}."
+    )
+
+
+def _name_view(scene: PhotoScene, rng: random.Random) -> Question | None:
+    return Question("What does the photograph show?", scene.title, "I look at the whole photograph.")
+
+
+def short_form(text: str) -> str:
+    """The first whole sentences of a text that have no more than `LONGEST_TEXT` words; "" if there is none."""
+    kept: list[str] = []
+    for part in re.split(r"(?<=[.!?]) +(?=[A-Z])", " ".join(text.split())):
+        if len(" ".join([*kept, part]).split()) > LONGEST_TEXT:
+            break
+        kept.append(part)
+    return " ".join(kept)
+
+
+def _caption_video(scene: PhotoScene, rng: random.Random) -> Question | None:
+    order = sorted(scene.sprites, key=lambda sprite: (sprite.life, sprite.name))
+    items = [f"the {sprite.name} {listed(deeds(scene, sprite))}" for sprite in order]
+    thinking = f"There are {NUMBER_WORDS[len(items)]} things: {listed(sprite.name for sprite in order)}."
+    return Question("Describe what the pasted objects do.", sentence("; ".join(items)) + ".", thinking)
+
+
+def _tell_deed(scene: PhotoScene, rng: random.Random) -> Question | None:
+    sprite = rng.choice(scene.sprites)
+    begin, end = whereabouts(scene, sprite, sprite.life[0]), whereabouts(scene, sprite, sprite.life[1])
+    thinking = f"The {sprite.name} is first {begin} and last {end}."
+    return Question(f"What does the {sprite.name} do?", f"it {listed(deeds(scene, sprite))}", thinking)
+
+
+def _caption_shots(scene: PhotoScene, rng: random.Random) -> Question | None:
+    names = [shot.name for shot in scene.shots]
+    answer = f"First {names[0]}, then {', then '.join(names[1:])}."
+    thinking = f"The video has {NUMBER_WORDS[len(names)]} shots."
+    return Question("Describe what is shown, in order.", answer, thinking)
+
+
+CAPTIONS: QuestionTable = {
+    "open-ended": {
+        "image": {
+            "objects": Asked(3, ((1, _caption_image), (1, _name_place))),
+            "herd": Asked(1, ((1, _caption_herd),)),
+            "view": Asked(2, ((1, _tell_view), (1, _name_view))),
+        },
+        "video": {
+            "objects": Asked(3, ((1, _caption_video), (1, _tell_deed))),
+            "shots": Asked(2, ((1, _caption_shots),)),
+        },
+    },
+}

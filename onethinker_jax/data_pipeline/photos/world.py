@@ -1,0 +1,154 @@
+"""The Photos world: records of all problem types, composed of real photographs, cut-outs, clips, maps and fonts.
+
+Split by identity: scenes of the SFT and RL files are made of the library's train items alone. Half of the held-out
+records are of new scenes of train items (`data_source` "photos_seen"), half of held-out items alone, which no training
+scene has (`photos_unseen`); wrong options are of the scene's own split, so that what is known tells nothing.
+"""
+
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from onethinker_jax.data_pipeline.photos.library import INDEX, Library, Split
+from onethinker_jax.data_pipeline.photos.placing import picture_of_objects, video_of_objects
+from onethinker_jax.data_pipeline.photos.plates import TO_READ, picture_to_read, video_to_read
+from onethinker_jax.data_pipeline.photos.pools import Pools
+from onethinker_jax.data_pipeline.photos.questions.captions import list_sprites
+from onethinker_jax.data_pipeline.photos.questions.table import QUESTIONS, ask_task
+from onethinker_jax.data_pipeline.photos.scene import PhotoScene
+from onethinker_jax.data_pipeline.photos.views import picture_of_map, picture_of_view, video_of_shots
+from onethinker_jax.data_pipeline.worlds.building import build_world
+from onethinker_jax.data_pipeline.worlds.question import Question
+from onethinker_jax.data_pipeline.worlds.world import Job, Part, World, WorldError, WorldPaths
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
+
+UNSEEN = "unseen"
+
+
+@dataclass(frozen=True)
+class PhotosWorld(World):
+    """All that the data set depends on.
+
+    `image_side` and `video_side` are the longer sides of the largest pictures and videos, in pixels; `crf` is how much
+    H.264 takes away.
+    """
+
+    name: ClassVar = "photos"
+    title: ClassVar = "Photos world"
+    questions: ClassVar = QUESTIONS
+    records_a_scene: ClassVar = {
+        "objects": 5,
+        "herd": 3,
+        "view": 2,
+        "map": 3,
+        "words": 3,
+        "digits": 3,
+        "coins": 2,
+        "shots": 4,
+    }
+    listed_kind: ClassVar = "objects"
+
+    library: Library = field(kw_only=True)
+    image_side: int = 448
+    video_side: int = 320
+    crf: int = 23
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("image_side", 128), ("video_side", 96)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, is {getattr(self, name)}")
+        if lacking := self.pools("train").lacks.get("objects"):
+            raise WorldError(f"{self.library.folder} is too small for the {self.title}: {lacking}")
+
+    def settings(self) -> dict[str, Any]:
+        """Numbers, sides, seed and version, and which library."""
+        index = (self.library.folder / INDEX).read_bytes()
+        own = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "library"}
+        return {**own, "library": hashlib.sha256(index).hexdigest(), "version": VERSION}
+
+    @cached_property
+    def _pools(self) -> dict[Split, Pools]:
+        return {"train": Pools(self.library, "train"), "heldout": Pools(self.library, "heldout")}
+
+    def pools(self, split: str) -> Pools:
+        """What scenes of a split are made of."""
+        return self._pools["heldout" if split in ("heldout", UNSEEN) else "train"]
+
+    def kinds(self, split: str) -> Sequence[str]:
+        """Those that the library has enough for."""
+        return tuple(kind for kind in self.records_a_scene if kind not in self.pools(split).lacks)
+
+    def parts(self) -> Sequence[Part]:
+        """Half of the held-out records are of held-out items, where these are enough."""
+        unseen = 0 if "objects" in self.pools(UNSEEN).lacks else self.heldout // 2
+        return (
+            Part("sft", "sft", self.train_sft),
+            Part("rl", "rl", self.train_rl),
+            Part("seen", "eval", self.heldout - unseen),
+            Part(UNSEEN, "eval", unseen),
+        )
+
+    def draw(self, job: Job, rng: random.Random) -> PhotoScene:
+        """A picture or a video of the job's kind, of items of its split."""
+        pools = self.pools(job.split)
+        if job.data_type == "video":
+            if job.kind == "objects":
+                return video_of_objects(rng, pools, self.video_side)
+            if job.kind == "shots":
+                return video_of_shots(rng, pools, self.video_side)
+            return video_to_read(rng, pools, self.video_side, job.kind)
+        if job.kind in TO_READ:
+            return picture_to_read(rng, pools, self.image_side, job.kind)
+        if job.kind == "view":
+            return picture_of_view(rng, pools, self.image_side)
+        if job.kind == "map":
+            return picture_of_map(rng, pools, self.image_side)
+        return picture_of_objects(rng, pools, self.image_side, job.kind)
+
+    def ask(self, scene: PhotoScene, problem_type: str, rng: random.Random) -> Question | None:
+        """By the table of `questions`."""
+        return ask_task(scene, problem_type, rng)
+
+    def list_actors(self, scene: PhotoScene) -> Question:
+        """The cut-outs row by row."""
+        return list_sprites(scene)
+
+    def ending(self, job: Job) -> str:
+        """Maps keep their colours."""
+        return "mp4" if job.data_type == "video" else "png" if job.kind == "map" else "jpg"
+
+    def data_source(self, job: Job) -> str:
+        """The kind of scene in training; of held-out records, whether their items were seen in it."""
+        return f"{self.name}_{job.split if job.file == 'eval' else job.kind}"
+
+    def write(self, scene: PhotoScene, path: Path) -> None:
+        """As JPEG, PNG or MP4."""
+        scene.write(path, self.crf)
+
+
+def build_photos_world(
+    world: PhotosWorld,
+    directory: str | Path,
+    *,
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> WorldPaths:
+    """Writes the data set into `directory`, or finds it there, made with the same settings and library index.
+
+    Logs which kinds of scenes the library has too little for. Raises WorldError, and LibraryError where a file of
+    the library cannot be read.
+    """
+    for split in ("train", UNSEEN):
+        for kind, lacking in world.pools(split).lacks.items():
+            logger.warning("%s: no %s scenes of %s items: %s", world.title, kind, split, lacking)
+    return build_world(world, directory, processes=processes, progress=progress)
