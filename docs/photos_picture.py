@@ -13,8 +13,9 @@ from PIL import Image
 from onethinker_jax.data_pipeline.drawing.answer_picture import answer_picture
 from onethinker_jax.data_pipeline.drawing.views import view_record
 from onethinker_jax.data_pipeline.photos.library import Library
-from onethinker_jax.data_pipeline.photos.world import PhotosWorld, build_photos_world
+from onethinker_jax.data_pipeline.photos.world import PhotosWorld
 from onethinker_jax.data_pipeline.records.record import Record, read_records, task_of
+from onethinker_jax.data_pipeline.worlds.building import build_world
 from onethinker_jax.rewards.answers import unwrap_answer
 
 RECORDS, WIDTH, COLUMNS = 400, 640, 3
@@ -50,7 +51,7 @@ def main() -> None:
     library, out = Library.read(sys.argv[1]), Path(sys.argv[2])
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     world = PhotosWorld(seed, RECORDS, RECORDS, RECORDS, library=library)
-    paths = build_photos_world(world, out / "world")
+    paths = build_world(world, out / "world")
     (out / "sheets").mkdir(exist_ok=True)
     tasks: dict[str, list[Record]] = defaultdict(list)
     for files in zip(*(read_records(file) for file in paths.files.values()), strict=True):

@@ -61,8 +61,13 @@ ALLOWED: dict[str, set[str]] = {
     "data_pipeline.drawing": {*MEDIA, "data_pipeline.records", "rewards"},
     "data_pipeline.worlds": {"data_pipeline.processor", "rewards"},
     "data_pipeline.shapes": {"data_pipeline.worlds"},
-    "data_pipeline.photos": {"data_pipeline.media", "data_pipeline.photos.packages", "data_pipeline.worlds"},
+    "data_pipeline.photos": {
+        *("data_pipeline.media", "data_pipeline.worlds"),
+        *(f"data_pipeline.photos.{name}" for name in ("packages", "questions", "scenes")),
+    },
     "data_pipeline.photos.packages": {"data_pipeline.photos"},
+    "data_pipeline.photos.scenes": {"data_pipeline.photos", "data_pipeline.worlds"},
+    "data_pipeline.photos.questions": {"data_pipeline.photos.scenes", "data_pipeline.worlds"},
     "data_pipeline.sources": {
         "data_pipeline.records",
         *(f"data_pipeline.sources.{name}" for name in ("grounding", "questions", "training_set")),
@@ -171,7 +176,15 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"train.config"},  # says what there is
 }
 # Folders whose own files stand below and above their rooms: each file counts as a room where circles are sought.
-SPLIT = {"model", "rewards", "train", "data_pipeline", "data_pipeline.sources", "evaluate"}
+SPLIT = {
+    "model",
+    "rewards",
+    "train",
+    "data_pipeline",
+    "data_pipeline.photos",
+    "data_pipeline.sources",
+    "evaluate",
+}
 TORCH_ONLY = {
     f"onethinker_jax.rewards.backends.{name}"
     for name in ("polar", "polar_model", "sam2", "sam2_hf", "sam2_meta", "sam2_network", "torch_device")

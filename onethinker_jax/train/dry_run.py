@@ -1,6 +1,6 @@
 """What a run would do, with everything checked that can be and nothing compiled: `train … --dry-run`.
 
-It goes the run's own way up to the first weight. What it leaves in the run's folder (settings, the Shapes world, the
+It goes the run's own way up to the first weight. What it leaves in the run's folder (settings, a world, the
 base, lengths) is what the run makes first, and finds there.
 """
 

@@ -29,8 +29,8 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
-    def shapes(self) -> Path:
-        """The Shapes world, where the run names no records."""
+    def world(self) -> Path:
+        """The records of a world, where the run names none."""
         return self.path / "data"
 
     @property

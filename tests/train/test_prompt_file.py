@@ -63,8 +63,8 @@ def test_a_bad_file_is_an_error_of_one_line(config: TrainConfig) -> None:
     assert isinstance(caught.value, PromptError)
 
 
-def test_the_shapes_world_keeps_its_words() -> None:
-    with pytest.raises(SettingError, match=r"data\.prompt_file: the Shapes world"):
+def test_a_world_keeps_its_words() -> None:
+    with pytest.raises(SettingError, match=r"data\.prompt_file: a world"):
         replace(shapes().data, prompt_file=Path("words.json"))
     with pytest.raises(SettingError, match=r"data\.video_total_pixels 0 must be positive"):
         replace(shapes().data, video_total_pixels=0)

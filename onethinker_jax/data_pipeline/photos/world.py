@@ -6,27 +6,23 @@ scene has (`photos_unseen`); wrong options are of the scene's own split, so that
 """
 
 import hashlib
-import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from onethinker_jax.data_pipeline.photos.library import INDEX, Library, Split
-from onethinker_jax.data_pipeline.photos.placing import picture_of_objects, video_of_objects
-from onethinker_jax.data_pipeline.photos.plates import TO_READ, picture_to_read, video_to_read
-from onethinker_jax.data_pipeline.photos.pools import Pools
 from onethinker_jax.data_pipeline.photos.questions.captions import list_sprites
 from onethinker_jax.data_pipeline.photos.questions.table import QUESTIONS, ask_task
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene
-from onethinker_jax.data_pipeline.photos.views import picture_of_map, picture_of_view, video_of_shots
-from onethinker_jax.data_pipeline.worlds.building import build_world
+from onethinker_jax.data_pipeline.photos.scenes.placing import picture_of_objects, video_of_objects
+from onethinker_jax.data_pipeline.photos.scenes.plates import TO_READ, picture_to_read, video_to_read
+from onethinker_jax.data_pipeline.photos.scenes.pools import Pools
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
+from onethinker_jax.data_pipeline.photos.scenes.views import picture_of_map, picture_of_view, video_of_shots
 from onethinker_jax.data_pipeline.worlds.question import Question
-from onethinker_jax.data_pipeline.worlds.world import Job, Part, World, WorldError, WorldPaths
-
-logger = logging.getLogger(__name__)
+from onethinker_jax.data_pipeline.worlds.world import Job, Part, World, WorldError
 
 VERSION = 1
 """Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
@@ -68,7 +64,7 @@ class PhotosWorld(World):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, is {getattr(self, name)}")
         if lacking := self.pools("train").lacks.get("objects"):
-            raise WorldError(f"{self.library.folder} is too small for the {self.title}: {lacking}")
+            raise WorldError(f"{self.library.folder}: too little for the {self.title}: {lacking}")
 
     def settings(self) -> dict[str, Any]:
         """Numbers, sides, seed and version, and which library."""
@@ -97,6 +93,14 @@ class PhotosWorld(World):
             Part("seen", "eval", self.heldout - unseen),
             Part(UNSEEN, "eval", unseen),
         )
+
+    def notes(self) -> Sequence[str]:
+        """Kinds of scenes that the library has too little for."""
+        return [
+            f"no {kind} scenes of {split} items: {lacking}"
+            for split in ("train", "heldout")
+            for kind, lacking in self.pools(split).lacks.items()
+        ]
 
     def draw(self, job: Job, rng: random.Random) -> PhotoScene:
         """A picture or a video of the job's kind, of items of its split."""
@@ -134,21 +138,3 @@ class PhotosWorld(World):
     def write(self, scene: PhotoScene, path: Path) -> None:
         """As JPEG, PNG or MP4."""
         scene.write(path, self.crf)
-
-
-def build_photos_world(
-    world: PhotosWorld,
-    directory: str | Path,
-    *,
-    processes: int = 2,
-    progress: Callable[[int, int], None] | None = None,
-) -> WorldPaths:
-    """Writes the data set into `directory`, or finds it there, made with the same settings and library index.
-
-    Logs which kinds of scenes the library has too little for. Raises WorldError, and LibraryError where a file of
-    the library cannot be read.
-    """
-    for split in ("train", UNSEEN):
-        for kind, lacking in world.pools(split).lacks.items():
-            logger.warning("%s: no %s scenes of %s items: %s", world.title, kind, split, lacking)
-    return build_world(world, directory, processes=processes, progress=progress)

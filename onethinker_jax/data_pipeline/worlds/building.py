@@ -52,6 +52,8 @@ def build_world(
     if _stands(paths, world):
         return paths
     begin = time.monotonic()
+    for note in world.notes():
+        logger.warning("%s: %s", world.title, note)
     with whole_folder(directory) as work:  # in the place of one of other settings: `_stands` refused all else
         _write_world(work, world, processes, progress)
     logger.info("%s in %s: %.1f s", world.title, directory, time.monotonic() - begin)

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
-from onethinker_jax.data_pipeline.worlds.english import seconds_text
+from onethinker_jax.data_pipeline.worlds.english import seconds_text, sentence
 from onethinker_jax.data_pipeline.worlds.masks import mask_box, mask_prompts
 from onethinker_jax.data_pipeline.worlds.question import Question
 from onethinker_jax.data_pipeline.worlds.stage import Actor, Stage, whereabouts
@@ -52,16 +52,13 @@ def ground_motion(scene: Stage, rng: random.Random) -> Question | None:
     if not moving:
         return None
     actor = rng.choice(moving)
-    thinking = (
-        f"The {actor.name} rests {whereabouts(scene, actor)}, moves {actor.direction}, then rests again."
-    )
+    it, where = sentence(actor.definite), whereabouts(scene, actor)
+    thinking = f"{it} rests {where}, moves {actor.direction}, then rests again."
     if actor.move[0] == 0:
-        thinking = f"The {actor.name} moves {actor.direction} from the start, then rests."
+        thinking = f"{it} moves {actor.direction} from the start, then rests."
     elif actor.move[1] == scene.duration:
-        thinking = (
-            f"The {actor.name} rests {whereabouts(scene, actor)}, then moves {actor.direction} to the end."
-        )
-    return Question(f"When does the {actor.name} move?", f'{{"time":{span_text(*actor.move)}}}', thinking)
+        thinking = f"{it} rests {where}, then moves {actor.direction} to the end."
+    return Question(f"When does {actor.definite} move?", f'{{"time":{span_text(*actor.move)}}}', thinking)
 
 
 def _boxes(scene: Stage, index: int, seconds: Iterable[int]) -> dict[str, list[int]]:
@@ -89,10 +86,12 @@ def ground_tube(scene: Stage, rng: random.Random) -> Question | None:
     start, end = actor.life
     seconds = [s for s in range((math.ceil(start)), (math.floor(end)) + 1) if s < scene.duration]
     boxes = compact(_boxes(scene, index, seconds))
-    thinking = f"The {actor.name} is seen from {seconds_text(start)} to {seconds_text(end)} seconds. "
+    thinking = (
+        f"{sentence(actor.definite)} is seen from {seconds_text(start)} to {seconds_text(end)} seconds. "
+    )
     thinking += f"{_way(scene, actor)}."
     answer = f'{{"time":{span_text(start, end)},"boxes":{boxes}}}'
-    return Question(f"When and where is the {actor.name} visible?", answer, thinking)
+    return Question(f"When and where is {actor.definite} visible?", answer, thinking)
 
 
 def track(scene: Stage, rng: random.Random) -> Question | None:
@@ -106,7 +105,7 @@ def track(scene: Stage, rng: random.Random) -> Question | None:
     index = rng.choice(moving or steady)
     actor = scene.actors[index]
     problem = f"Track the object with the box {compact(box_at(scene, index, 0.0))} at 0 seconds."
-    thinking = f"It is the {actor.name}. {_way(scene, actor)}."
+    thinking = f"It is {actor.definite}. {_way(scene, actor)}."
     return Question(problem, compact({"boxes": _boxes(scene, index, range(1, last + 1))}), thinking)
 
 
@@ -116,7 +115,7 @@ def segment_image(scene: Stage, rng: random.Random) -> Question | None:
     prompts = mask_prompts(scene.visible_mask(index, 0.0))
     if prompts is None:
         return None
-    return Question(f"Segment the {scene.actors[index].name}.", compact(prompts), "", target=index)
+    return Question(f"Segment {scene.actors[index].definite}.", compact(prompts), "", target=index)
 
 
 def segment_video(scene: Stage, rng: random.Random) -> Question | None:
@@ -136,5 +135,5 @@ def segment_video(scene: Stage, rng: random.Random) -> Question | None:
         return None
     thinking = f"It is well seen at {key} seconds, {whereabouts(scene, actor, float(key))}."
     return Question(
-        f"Segment the {actor.name}.", compact({"time": float(key), **prompts}), thinking, target=index
+        f"Segment {actor.definite}.", compact({"time": float(key), **prompts}), thinking, target=index
     )

@@ -40,6 +40,11 @@ class Actor(ABC):
         """What questions call it."""
 
     @property
+    def definite(self) -> str:
+        """The name after its article: "the red star"."""
+        return f"the {self.name}"
+
+    @property
     def moves(self) -> bool:
         """Whether it ever changes its place."""
         return self.origin != self.target

@@ -150,6 +150,10 @@ class World(ABC):
         """The kinds of scenes that are made for a split."""
         return tuple(self.records_a_scene)
 
+    def notes(self) -> Sequence[str]:
+        """What of it is not made, a line each."""
+        return ()
+
     def jobs(self) -> list[Job]:
         """All scenes, in the order of their numbers; the same for the same settings."""
         jobs = [job for part in self.parts() for job in self._deal(part)]

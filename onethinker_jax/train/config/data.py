@@ -8,6 +8,7 @@ from onethinker_jax.data_pipeline.batches.bin_packing import PackingStrategy
 from onethinker_jax.data_pipeline.batches.mixture import Mixture
 from onethinker_jax.train.config.checks import SettingError, at_least_zero, positive
 
+WorldName = Literal["shapes", "photos"]
 CheckLengths = Literal["all", "sample", "none"]
 
 
@@ -15,7 +16,7 @@ CheckLengths = Literal["all", "sample", "none"]
 class DataSettings:
     """Corpora in OneThinker's JSON, or the folders that `tfds_builder` made of them.
 
-    With none named, the Shapes world is made in the run's directory.
+    With none named, a world is made in the run's directory.
     """
 
     sft_file: Path | None = None
@@ -32,9 +33,14 @@ class DataSettings:
     on_bad_record: Literal["raise", "skip"] = "raise"
     """A malformed record, or one whose media cannot be decoded, stops the run; or is left out, counted and written
     with its reason to the run's `quarantine` folder. Held-out records must decode either way."""
-    check_lengths: CheckLengths = "all"
+    check_lengths: WorldName = Literal["shapes", "photos"]
+CheckLengths = "all"
     """Records whose tokens and patches are held against the settings before anything is trained, without decoding a
     pixel: all, a sample of 1,000 that lie evenly in each file, or none. One that is too long is a bad record."""
+    world: WorldName = "shapes"
+    """What is made where no files are named: `shapes` needs nothing, `photos` a library of real pictures."""
+    world_library: Path | None = None
+    """The library of the Photos world: a folder that `data_pipeline.photos.packages` or `.own_folder` made."""
     world_sft: int = 8000
     """SFT records of the world."""
     world_captions: int = 6000
@@ -82,9 +88,16 @@ class DataSettings:
     def __post_init__(self) -> None:
         if self.prompt_file is not None and self.heldout_file is None:
             raise SettingError(
-                "data.prompt_file: the Shapes world is asked in the project's own wording; name data.sft_file, "
+                "data.prompt_file: a world is asked in the project's own wording; name data.sft_file, "
                 "data.rl_file and data.heldout_file too"
             )
+        if self.world == "photos" and self.heldout_file is None and self.world_library is None:
+            raise SettingError(
+                "data.world photos needs data.world_library, a folder that `python -m "
+                "onethinker_jax.data_pipeline.photos.packages FOLDER` makes"
+            )
+        if self.world_library is not None and self.world != "photos":
+            raise SettingError("data.world_library is for data.world photos")
         positive("data", self, "world_sft", "world_rl", "world_heldout", "video_fps", "video_max_frames")
         positive("data", self, "frame_cache_bytes", "media_time_limit", "window")
         at_least_zero("data", self, "media_workers")

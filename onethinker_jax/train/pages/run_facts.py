@@ -82,7 +82,7 @@ def data(config: TrainConfig, records: int) -> str:
     settings = config.data
     if settings.sft_file is None:
         return (
-            f"Shapes world, seed {settings.world_seed}: {settings.world_sft + settings.world_captions:,} SFT, "
+            f"{settings.world.capitalize()} world, seed {settings.world_seed}: {settings.world_sft + settings.world_captions:,} SFT, "
             f"{settings.world_rl:,} RL, {records:,} held-out records"
         )
     named = {"SFT": settings.sft_file, "RL": settings.rl_file, f"{records:,} held out": settings.heldout_file}

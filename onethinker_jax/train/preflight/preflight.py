@@ -94,6 +94,7 @@ def _check_files(config: TrainConfig) -> None:
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{name} {path}: no such file")
     _check_folder("data.media_root", data.media_root)
+    _check_folder("data.world_library", data.world_library)
     if data.prompt_file is not None:
         Prompts.from_file(data.prompt_file)
 

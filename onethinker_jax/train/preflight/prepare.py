@@ -13,6 +13,8 @@ from typing import Any
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.photos.library import Library
+from onethinker_jax.data_pipeline.photos.world import PhotosWorld
 from onethinker_jax.data_pipeline.processor.end_tokens import GENERATION_CONFIG, read_generation_config
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.processor.processor_config import (
@@ -25,8 +27,9 @@ from onethinker_jax.data_pipeline.processor.tokenizer import record_texts, train
 from onethinker_jax.data_pipeline.records.bad_records import BadRecords
 from onethinker_jax.data_pipeline.records.record import Purpose, Record
 from onethinker_jax.data_pipeline.records.record_archive import open_records
-from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
-from onethinker_jax.data_pipeline.worlds.world import WorldPaths
+from onethinker_jax.data_pipeline.shapes.world import ShapesWorld
+from onethinker_jax.data_pipeline.worlds.building import build_world
+from onethinker_jax.data_pipeline.worlds.world import World, WorldPaths
 from onethinker_jax.files import write_whole
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.directory import companion_files
@@ -63,11 +66,11 @@ def make_streams(
 
 
 def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
-    """The corpora the settings name, or the Shapes world, made if it is not there; all records are checked."""
+    """The corpora the settings name, or a world, made if it is not there; all records are checked."""
     data = config.data
     files = {"sft": data.sft_file, "rl": data.rl_file, "heldout": data.heldout_file}
     if data.heldout_file is None:
-        paths = _shapes_world(config, hosts, log)
+        paths = _make_world(config, hosts, log)
         files = {"sft": paths.sft_json, "rl": paths.rl_json, "heldout": paths.eval_json}
     records: dict[str, Sequence[Record]] = {"sft": [], "rl": [], "heldout": []}
     # a file of a stage that is left out may hold anything
@@ -95,27 +98,28 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
     return Corpora(**records, files={purpose: file for purpose, file in files.items() if file is not None})
 
 
-def _shapes_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> WorldPaths:
-    data, world = config.data, config.folder.shapes
+def world_of(data: DataSettings) -> World:
+    """The world that the settings name. Raises LibraryError, WorldError."""
+    sizes = (data.world_seed, data.world_rl, data.world_sft, data.world_heldout, data.world_captions)
+    if data.world == "photos":
+        assert data.world_library is not None
+        return PhotosWorld(*sizes, library=Library.read(data.world_library))
+    return ShapesWorld(*sizes)
+
+
+def _make_world(config: TrainConfig, hosts: Hosts, log: RunLog) -> WorldPaths:
+    data, world = config.data, world_of(config.data)
     log.info(
-        f"Shapes world: {data.world_sft + data.world_captions:,} SFT, {data.world_rl:,} RL, "
+        f"{world.title}: {data.world_sft + data.world_captions:,} SFT, {data.world_rl:,} RL, "
         f"{data.world_heldout:,} held-out records …"
     )
 
     def build() -> None:
-        with log.doing("making the Shapes world", unit="scenes") as doing:
-            build_shapes_world(
-                world,
-                seed=data.world_seed,
-                train_rl=data.world_rl,
-                train_sft=data.world_sft,
-                heldout=data.world_heldout,
-                captions=data.world_captions,
-                progress=doing.reached,
-            )
+        with log.doing(f"making the {world.title}", unit="scenes") as doing:
+            build_world(world, config.folder.world, progress=doing.reached)
 
     hosts.first_does(build)
-    return WorldPaths.under(world, "shapes")
+    return WorldPaths.under(config.folder.world, world.name)
 
 
 def prepare_base(config: TrainConfig, corpora: Corpora, log: RunLog) -> Path:

@@ -53,9 +53,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
 @pytest.mark.parametrize(
     ("file", "training"), [("sft_json", True), ("sft_json", False), ("rl_json", False), ("eval_json", False)]
 )
-def test_lengths_of_every_task_are_the_examples(
-    world: WorldPaths, file: str, training: bool, tmp_path: Path
-):
+def test_lengths_of_every_task_are_the_examples(world: WorldPaths, file: str, training: bool, tmp_path: Path):
     """The lengths of all records of the Shapes world, as the default run reads them."""
     records = read_records(getattr(world, file), media_root=world.directory)
     train_tokenizer(record_texts(records), tmp_path, vocab_size=600)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from onethinker_jax.data_pipeline.photos.questions.phrases import extent, life_spans, names_here, whole_ones
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene, Sprite
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene, Sprite
 from onethinker_jax.data_pipeline.worlds.english import listed, seconds_text, sentence
 from onethinker_jax.data_pipeline.worlds.groundings import box_at
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
@@ -48,8 +48,8 @@ def _count_beside(scene: PhotoScene, rng: random.Random) -> Question | None:
         return None
     names = [name for name in _among(scene, rng) if name != sprite.name]
     there = [name for name in names if gaps.get(name, -1) > 0]
-    problem = f"How many of these are {words} the {sprite.name}: {listed(names)}?"
-    thinking = f"The {sprite.name} is {whereabouts(scene, sprite)}. {sentence(words)} it: {_numbered(there)}"
+    problem = f"How many of these are {words} {sprite.definite}: {listed(names)}?"
+    thinking = f"{sentence(sprite.definite)} is {whereabouts(scene, sprite)}. {sentence(words)} it: {_numbered(there)}"
     return Question(problem, str(len(there)), thinking)
 
 
@@ -109,7 +109,7 @@ def _read_number(scene: PhotoScene, rng: random.Random) -> Question | None:
         return None
     plate = rng.choice(numbers)
     return Question(
-        f"What number is on the {plate.name}?", plate.said, f"The digits are {' '.join(plate.said)}."
+        f"What number is on {plate.definite}?", plate.said, f"The digits are {' '.join(plate.said)}."
     )
 
 
@@ -117,7 +117,7 @@ def _read_number(scene: PhotoScene, rng: random.Random) -> Question | None:
 
 
 def _named(scene: PhotoScene, sprite: Sprite) -> str:
-    return f"the division {sprite.said}" if scene.kind == "map" else f"the {sprite.name}"
+    return f"the division {sprite.said}" if scene.kind == "map" else sprite.definite
 
 
 def _estimate_extent(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -165,9 +165,11 @@ def _estimate_position(scene: PhotoScene, rng: random.Random) -> Question | None
     side, edge = ("width", "left edge") if axis == 0 else ("height", "top")
     share = (sprite.origin[axis] + 0.5) / (scene.width, scene.height)[axis]
     problem = (
-        f"How far is the centre of the {sprite.name} from the {edge} in percent of the picture's {side}?"
+        f"How far is the centre of {sprite.definite} from the {edge} in percent of the picture's {side}?"
     )
-    return Question(problem, str(round(100 * share)), f"The {sprite.name} is {whereabouts(scene, sprite)}.")
+    return Question(
+        problem, str(round(100 * share)), f"{sentence(sprite.definite)} is {whereabouts(scene, sprite)}."
+    )
 
 
 def _estimate_stay(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -185,7 +187,7 @@ def _estimate_way(scene: PhotoScene, rng: random.Random) -> Question | None:
         return None
     sprite = rng.choice(moving)
     begin, end = (round(100 * (spot[0] + 0.5) / scene.width) for spot in (sprite.origin, sprite.target))
-    problem = f"How far does the {sprite.name} move in percent of the frame's width?"
+    problem = f"How far does {sprite.definite} move in percent of the frame's width?"
     return Question(problem, str(abs(end - begin)), f"It moves {sprite.direction} from {begin} to {end}.")
 
 

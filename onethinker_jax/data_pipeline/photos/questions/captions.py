@@ -4,11 +4,12 @@ import random
 import re
 
 from onethinker_jax.data_pipeline.photos.questions.phrases import inventory, lone_place
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, sentence
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 from onethinker_jax.data_pipeline.worlds.stage import deeds, whereabouts
 
+PASTED = "Which objects are pasted into the picture, and where?"
 LONGEST_TEXT = 40
 """Words of a published text that an answer holds at most: as many whole sentences as fit."""
 
@@ -24,7 +25,7 @@ def _caption_image(scene: PhotoScene, rng: random.Random) -> Question | None:
     verb = "is" if len(items) == 1 else "are"
     count = NUMBER_WORDS[len(items)]
     thinking = f"From left to right there {verb} {count}: {listed(sprite.name for sprite in order)}."
-    return Question("Describe what stands in the picture.", sentence(listed(items)) + ".", thinking)
+    return Question(PASTED, sentence(listed(items)) + ".", thinking)
 
 
 def _name_place(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -33,17 +34,21 @@ def _name_place(scene: PhotoScene, rng: random.Random) -> Question | None:
         return None
     where = whereabouts(scene, sprite)
     thinking = f"I look {where}. There is {sprite.phrase}."
-    return Question(f"What is {where}?", sprite.caption or f"{sentence(sprite.phrase)}.", thinking)
+    return Question(
+        f"Which pasted object is {where}?", sprite.caption or f"{sentence(sprite.phrase)}.", thinking
+    )
 
 
 def _caption_herd(scene: PhotoScene, rng: random.Random) -> Question | None:
     names = list(dict.fromkeys(sprite.name for sprite in scene.sprites))
     counts = {name: sum(sprite.name == name for sprite in scene.sprites) for name in names}
     phrases = {sprite.name: sprite.phrase for sprite in scene.sprites}
-    items = [phrases[n] + (f" in {NUMBER_WORDS[counts[n]]} places" if counts[n] > 1 else "") for n in names]
-    return Question(
-        "Describe what stands in the picture.", sentence(listed(items)) + ".", "I count each of them."
-    )
+    items = [
+        f"{phrases[n]} {('once', 'twice')[counts[n] - 1] if counts[n] < 3 else f'{NUMBER_WORDS[counts[n]]} times'}"
+        for n in names
+    ]
+    problem = "Which objects are pasted into the picture, and how often?"
+    return Question(problem, sentence(listed(items)) + ".", "I count each of them.")
 
 
 def _tell_view(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -72,16 +77,16 @@ def short_form(text: str) -> str:
 
 def _caption_video(scene: PhotoScene, rng: random.Random) -> Question | None:
     order = sorted(scene.sprites, key=lambda sprite: (sprite.life, sprite.name))
-    items = [f"the {sprite.name} {listed(deeds(scene, sprite))}" for sprite in order]
+    items = [f"{sprite.definite} {listed(deeds(scene, sprite))}" for sprite in order]
     thinking = f"There are {NUMBER_WORDS[len(items)]} things: {listed(sprite.name for sprite in order)}."
-    return Question("Describe what the pasted objects do.", sentence("; ".join(items)) + ".", thinking)
+    return Question("What do the pasted objects do?", sentence("; ".join(items)) + ".", thinking)
 
 
 def _tell_deed(scene: PhotoScene, rng: random.Random) -> Question | None:
     sprite = rng.choice(scene.sprites)
     begin, end = whereabouts(scene, sprite, sprite.life[0]), whereabouts(scene, sprite, sprite.life[1])
-    thinking = f"The {sprite.name} is first {begin} and last {end}."
-    return Question(f"What does the {sprite.name} do?", f"it {listed(deeds(scene, sprite))}", thinking)
+    thinking = f"{sentence(sprite.definite)} is first {begin} and last {end}."
+    return Question(f"What does {sprite.definite} do?", f"it {listed(deeds(scene, sprite))}", thinking)
 
 
 def _caption_shots(scene: PhotoScene, rng: random.Random) -> Question | None:

@@ -8,8 +8,8 @@ from onethinker_jax.data_pipeline.photos.questions.phrases import (
     names_here,
     options_here,
 )
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene
-from onethinker_jax.data_pipeline.worlds.english import listed, spell
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
+from onethinker_jax.data_pipeline.worlds.english import listed, sentence, spell
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable, choice
 from onethinker_jax.data_pipeline.worlds.stage import PLACES, clear_place, deeds, place, whereabouts
 
@@ -41,8 +41,8 @@ def _choose_place(scene: PhotoScene, rng: random.Random) -> Question | None:
     if not clear:
         return None
     sprite = rng.choice(clear)
-    seen = f"I look for the {sprite.name}. It is {whereabouts(scene, sprite)}."
-    return choice(rng, f"Where is the {sprite.name}?", place(scene, sprite, 0.0), PLACES, seen)
+    seen = f"I look for {sprite.definite}. It is {whereabouts(scene, sprite)}."
+    return choice(rng, f"Where is {sprite.definite}?", place(scene, sprite, 0.0), PLACES, seen)
 
 
 def _choose_extreme(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -51,9 +51,7 @@ def _choose_extreme(scene: PhotoScene, rng: random.Random) -> Question | None:
     if found is None:
         return None
     word, sprite = found
-    seen = (
-        f"I compare {listed(f'the {name}' for name in names_here(scene))}. The {word} is the {sprite.name}."
-    )
+    seen = f"I compare {listed(names_here(scene))}. The {word} is {sprite.definite}."
     return choice(rng, f"Which of these is the {word} in the picture?", sprite.name, names_here(scene), seen)
 
 
@@ -68,10 +66,8 @@ def _choose_beside(scene: PhotoScene, rng: random.Random) -> Question | None:
     if len(beside) != 1 or any(0 < abs(gap) < 0.06 * scene.width for gap in gaps):
         return None
     others = [name for name in options if name != sprite.name]
-    seen = (
-        f"The {sprite.name} is {whereabouts(scene, sprite)}. {words.capitalize()} it is {beside[0].phrase}."
-    )
-    return choice(rng, f"Which of these is {words} the {sprite.name}?", beside[0].name, others, seen)
+    seen = f"{sentence(sprite.definite)} is {whereabouts(scene, sprite)}. {sentence(words)} it is {beside[0].phrase}."
+    return choice(rng, f"Which of these is {words} {sprite.definite}?", beside[0].name, others, seen)
 
 
 def _choose_most(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -120,7 +116,7 @@ def _choose_written(scene: PhotoScene, rng: random.Random) -> Question | None:
         return None
     plate = rng.choice(plates)
     wrong = [*(other.said for other in plates if other is not plate), *rng.sample(scene.others, 3)][:3]
-    return choice(rng, f"Which word is on the {plate.name}?", plate.said, wrong, spell(plate.said))
+    return choice(rng, f"Which word is on {plate.definite}?", plate.said, wrong, spell(plate.said))
 
 
 def _choose_direction(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -129,9 +125,9 @@ def _choose_direction(scene: PhotoScene, rng: random.Random) -> Question | None:
         return None
     sprite = rng.choice(moving)
     begin, end = whereabouts(scene, sprite, sprite.life[0]), whereabouts(scene, sprite, sprite.life[1])
-    seen = f"The {sprite.name} begins {begin} and ends {end}."
+    seen = f"{sentence(sprite.definite)} begins {begin} and ends {end}."
     wrong = ("left", "right", "up", "down")
-    return choice(rng, f"Which way does the {sprite.name} move?", sprite.direction, wrong, seen)
+    return choice(rng, f"Which way does {sprite.definite} move?", sprite.direction, wrong, seen)
 
 
 def _choose_event(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -140,7 +136,7 @@ def _choose_event(scene: PhotoScene, rng: random.Random) -> Question | None:
     options = options_here(scene)
     if len(doing) != 1 or len(options) < 4:
         return None
-    seen = f"The {doing[0].name} {listed(deeds(scene, doing[0]))}."
+    seen = f"{sentence(doing[0].definite)} {listed(deeds(scene, doing[0]))}."
     return choice(rng, f"Which of these {verb}?", doing[0].name, options, seen)
 
 

@@ -3,7 +3,7 @@
 import random
 
 from onethinker_jax.data_pipeline.photos.questions.phrases import extreme, life_spans
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.groundings import (
     box_at,
     compact,
@@ -28,9 +28,9 @@ def _ground_box(scene: PhotoScene, rng: random.Random) -> Question | None:
     sprite = found[1] if found else rng.choice(scene.sprites)
     if found:
         names = "labelled divisions" if scene.kind == "map" else "pasted objects"
-        problem, thinking = f"Locate the {found[0]} of the {names}.", f"The {found[0]} is the {sprite.name}."
+        problem, thinking = f"Locate the {found[0]} of the {names}.", f"The {found[0]} is {sprite.definite}."
     else:
-        problem, thinking = f"Locate the {sprite.name}.", ""
+        problem, thinking = f"Locate {sprite.definite}.", ""
     index = scene.sprites.index(sprite)
     return Question(problem, compact({"boxes": box_at(scene, index, 0.0)}), thinking)
 
@@ -39,7 +39,7 @@ def _ground_word(scene: PhotoScene, rng: random.Random) -> Question | None:
     """Where the plate with a word is."""
     index = rng.randrange(len(scene.sprites))
     plate = scene.sprites[index]
-    problem, thinking = f"Locate the plate that says {plate.said}.", f"It is on the {plate.name}."
+    problem, thinking = f"Locate the plate that says {plate.said}.", f"It is on {plate.definite}."
     return Question(problem, compact({"boxes": box_at(scene, index, 0.0)}), thinking)
 
 

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Callable, Sequence
 
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene, Sprite
-from onethinker_jax.data_pipeline.photos.views import shot_spans
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene, Sprite
+from onethinker_jax.data_pipeline.photos.scenes.views import shot_spans
 from onethinker_jax.data_pipeline.worlds.groundings import Span, box_at
 from onethinker_jax.data_pipeline.worlds.stage import PLACES, clear_place, place
 
@@ -66,15 +66,24 @@ def extreme(scene: PhotoScene, rng: random.Random) -> tuple[str, Sprite] | None:
     for word, measure, margin, ratio in words:
         order = sorted(range(len(scene.sprites)), key=lambda index: measure(scene, index), reverse=True)
         first, second = (measure(scene, index) for index in order[:2])
-        if first >= margin * second if ratio else first - second >= margin * scene.width:
+        if ratio and first >= margin * second:
+            return word, scene.sprites[order[0]]
+        if not ratio and first - second >= margin * scene.width and _edges_agree(scene, order[0], word):
             return word, scene.sprites[order[0]]
     return None
+
+
+def _edges_agree(scene: PhotoScene, index: int, word: str) -> bool:
+    """Whether the sprite whose middle is the leftmost (rightmost) has the leftmost (rightmost) edges too."""
+    boxes = [box_at(scene, number, 0.0) for number in range(len(scene.sprites))]
+    furthest = min if word == "leftmost" else max
+    return all(boxes[index][edge] == furthest(box[edge] for box in boxes) for edge in (0, 2))
 
 
 def life_spans(scene: PhotoScene) -> list[Span]:
     """The spans of all that is there for a part of the video only, and is well seen."""
     spans: list[Span] = [
-        (f"the {sprite.name}", sprite.life, "visible")
+        (sprite.definite, sprite.life, "visible")
         for index, sprite in enumerate(scene.sprites)
         if sprite.life != (0.0, scene.duration) and scene.well_seen(index, *sprite.life)
     ]

@@ -3,14 +3,14 @@
 import random
 
 from onethinker_jax.data_pipeline.photos.questions.phrases import extreme
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.english import listed, spell
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 
 
 def _read_plate(scene: PhotoScene, rng: random.Random) -> Question | None:
     plate = rng.choice(scene.sprites)
-    return Question(f"What is written on the {plate.name}?", plate.said, spell(plate.said))
+    return Question(f"What is written on {plate.definite}?", plate.said, spell(plate.said))
 
 
 def _read_plates(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -18,7 +18,7 @@ def _read_plates(scene: PhotoScene, rng: random.Random) -> Question | None:
     if len(scene.sprites) < 2:
         return None
     texts = [plate.said for plate in scene.sprites]
-    names = listed(f"the {plate.name}" for plate in scene.sprites)
+    names = listed(plate.definite for plate in scene.sprites)
     problem = "Read the plates from left to right."
     return Question(
         problem, " ".join(texts), f"From left to right there are {names}. {' '.join(map(spell, texts))}"
@@ -48,7 +48,8 @@ def _read_turns(scene: PhotoScene, rng: random.Random) -> Question | None:
         thinking = f"First I read {texts[0]}, then {texts[1]}."
         return Question(f"Read the {what} in the order shown.", " ".join(texts), thinking)
     number, word = (0, "first") if draw < 0.75 else (1, "last")
-    return Question(f"Read the {what[:-1]} that is shown {word}.", texts[number], spell(texts[number]))
+    thinking = f"It is a {texts[number]}." if scene.kind == "digits" else spell(texts[number])
+    return Question(f"Read the {what[:-1]} that is shown {word}.", texts[number], thinking)
 
 
 READINGS: QuestionTable = {

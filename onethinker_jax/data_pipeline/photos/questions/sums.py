@@ -3,14 +3,14 @@
 import random
 
 from onethinker_jax.data_pipeline.photos.questions.phrases import names_here
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.english import listed
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 
 
 def _sum_coins(scene: PhotoScene, rng: random.Random) -> Question | None:
     values = [coin.worth for coin in scene.sprites]
-    problem = f"How many {scene.unit} are the coins worth together, each by the number on it?"
+    problem = f"How many {scene.unit} are the coins worth together?"
     return Question(problem, str(sum(values)), f"{' + '.join(map(str, values))} = {sum(values)}.")
 
 
@@ -44,7 +44,6 @@ def _price(scene: PhotoScene, rng: random.Random) -> Question | None:
     names = [*names_here(scene), *scene.others[:1]]
     rng.shuffle(names)
     points = {name: rng.randint(1, 9) for name in names}
-    asked = listed(f"{points[name]} for the {name}" for name in names)
     counts = {name: sum(sprite.name == name for sprite in scene.sprites) for name in names}
     found = [name for name in names if counts[name]]
     total = sum(points[name] * counts[name] for name in found)
@@ -52,10 +51,11 @@ def _price(scene: PhotoScene, rng: random.Random) -> Question | None:
         str(points[name]) if counts[name] == 1 else f"{counts[name]} * {points[name]}" for name in found
     )
     what = "video" if scene.duration else "picture"
-    each = ", for each time it is there" if scene.kind == "herd" else ""
-    problem = f"You get {asked}{each}. How many points is the {what} worth?"
+    each = " for each time it is there" if scene.kind == "herd" else ""
+    asked = ", ".join(f"{name} {points[name]}" for name in names)
+    problem = f"Points{each}: {asked}. How many points is the {what} worth?"
     verb = "is" if len(found) == 1 else "are"
-    thinking = f"There {verb} {listed(f'the {name}' for name in found)}: {terms} = {total}."
+    thinking = f"There {verb} {listed(found)}: {terms} = {total}."
     return Question(problem, str(total), thinking)
 
 

@@ -10,7 +10,7 @@ from onethinker_jax.data_pipeline.photos.questions.groundings import GROUNDINGS
 from onethinker_jax.data_pipeline.photos.questions.phrases import INVENTORIED, inventory
 from onethinker_jax.data_pipeline.photos.questions.readings import READINGS
 from onethinker_jax.data_pipeline.photos.questions.sums import SUMS
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.question import Question, ask, table_of_tasks
 from onethinker_jax.tasks import Task
 

@@ -1,5 +1,6 @@
 """The items of one split of a library, by what scenes need of them."""
 
+import itertools
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from onethinker_jax.data_pipeline.photos.library import (
     Photo,
     Split,
 )
-from onethinker_jax.data_pipeline.photos.words import words_of
+from onethinker_jax.data_pipeline.photos.scenes.words import words_of
 from onethinker_jax.data_pipeline.worlds.english import with_article
 
 LEAST_NAMES = 6
@@ -85,12 +86,13 @@ class Pools:
         return self._own(self.library.maps)
 
     @cached_property
-    def coins(self) -> dict[str, tuple[Coin, ...]]:
-        """The coins of each unit."""
-        units: dict[str, list[Coin]] = {}
+    def coins(self) -> dict[tuple[str, str], tuple[Coin, ...]]:
+        """The coins of each unit and currency: what stands in their names before the number ("US")."""
+        kinds: dict[tuple[str, str], list[Coin]] = {}
         for coin in self._own(self.library.coins):
-            units.setdefault(coin.unit, []).append(coin)
-        return {unit: tuple(items) for unit, items in units.items()}
+            currency = "".join(itertools.takewhile(lambda c: not c.isdigit(), coin.name)).strip()
+            kinds.setdefault((coin.unit, currency), []).append(coin)
+        return {kind: tuple(items) for kind, items in kinds.items()}
 
     @cached_property
     def digits(self) -> tuple[Digit, ...]:

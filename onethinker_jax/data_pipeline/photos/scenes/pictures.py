@@ -34,7 +34,7 @@ def cutout(path: Path) -> Image.Image:
     Raises LibraryError: it cannot be read, or nothing in it is opaque.
     """
     image = _opened(path).convert("RGBA")
-    box = image.getchannel("A").point(lambda a: 255 * (a >= OPAQUE)).getbbox()
+    box = image.getchannel("A").point([255 * (a >= OPAQUE) for a in range(256)]).getbbox()
     if box is None:
         raise LibraryError(f"{path} has no opaque pixel: it is no cut-out")
     return image.crop(box)

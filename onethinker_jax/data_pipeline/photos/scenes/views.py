@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from onethinker_jax.data_pipeline.photos import pictures
 from onethinker_jax.data_pipeline.photos.library import Clip, Division, Map, Photo
-from onethinker_jax.data_pipeline.photos.placing import RATES, frame_size
-from onethinker_jax.data_pipeline.photos.pools import Pools, told_apart
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene, Shot, Sprite
+from onethinker_jax.data_pipeline.photos.scenes import pictures
+from onethinker_jax.data_pipeline.photos.scenes.placing import RATES
+from onethinker_jax.data_pipeline.photos.scenes.pools import Pools, told_apart
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene, Shot, Sprite
 from onethinker_jax.data_pipeline.worlds.english import with_article
 from onethinker_jax.data_pipeline.worlds.groundings import Span
 
@@ -136,7 +136,7 @@ def _division(division: Division, drawn: Map, mask: np.ndarray) -> Sprite:
 
 def video_of_shots(rng: random.Random, pools: Pools, side: int) -> PhotoScene:
     """2-4 shots one after another, cut at half seconds: clips, and photographs that the camera moves over."""
-    fps, size = rng.choice(RATES), frame_size(rng, side)
+    fps, size = rng.choice(RATES), (side // 2 * 2, round(side * rng.choice((0.75, 0.5625)) / 2) * 2)
     wanted, names = rng.choice((2, 3, 3, 4)), list[str]()
     if pools.films and rng.random() < 0.75:
         names.append(rng.choice(sorted(pools.films)))
@@ -149,10 +149,12 @@ def video_of_shots(rng: random.Random, pools: Pools, side: int) -> PhotoScene:
     shots: list[Shot] = []
     frames: list[np.ndarray] = []
     for name in names:
-        length = rng.randint(2, 5) / 2
+        length, item = rng.randint(2, 5) / 2, items[name]
+        if isinstance(item, Clip):
+            length = max(1.0, min(length, int(2 * pictures.clip_length(pools.path(item))) / 2))
         start = shots[-1].end if shots else 0.0
-        shots.append(Shot(said_of(items[name]), start, start + length))
-        frames.append(_shot(rng, pools, items[name], round(length * fps), fps, size))
+        shots.append(Shot(said_of(item), start, start + length))
+        frames.append(_shot(rng, pools, item, round(length * fps), fps, size))
     return PhotoScene(
         np.concatenate(frames),
         kind="shots",
@@ -187,8 +189,8 @@ def _shot(
         last = max(0.0, pictures.clip_length(path) - count / fps)
         return pictures.clip_frames(path, rng.randint(0, int(last)), count, fps, size)
     image = pictures.photo(path)
-    large = round(size[0] * 1.2), round(size[1] * 1.2)
-    whole = pictures.fill(image, large, across=rng.random(), down=0.5)
+    large = round(size[0] * 1.12), round(size[1] * 1.12)
+    whole = pictures.fill(image, large, down=0.5)
     right, down = large[0] - size[0], large[1] - size[1]
     ends = rng.sample(((0, 0), (right, 0), (0, down), (right, down)), 2)
     return np.stack([_window(whole, size, ends, step / max(1, count - 1)) for step in range(count)])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from onethinker_jax.data_pipeline.photos.pictures import OPAQUE
+from onethinker_jax.data_pipeline.photos.scenes.pictures import OPAQUE
 from onethinker_jax.data_pipeline.worlds import film
 from onethinker_jax.data_pipeline.worlds.stage import Actor, Stage
 
@@ -41,6 +41,11 @@ class Sprite(Actor):
     def name(self) -> str:
         """What questions call it."""
         return self.called
+
+    @property
+    def definite(self) -> str:
+        """The name after its article; that of a planet has none."""
+        return self.called if self.phrase == self.called else f"the {self.called}"
 
     @property
     def mask(self) -> np.ndarray:

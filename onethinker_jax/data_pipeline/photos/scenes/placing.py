@@ -1,17 +1,20 @@
 """Scenes of objects: cut-outs that stand on the ground of a photograph, larger the nearer they are; videos of them."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onethinker_jax.data_pipeline.photos import pictures
 from onethinker_jax.data_pipeline.photos.library import Cutout, Photo
-from onethinker_jax.data_pipeline.photos.pools import Pools, phrase_of, words_in, words_of_item
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene, Sprite
+from onethinker_jax.data_pipeline.photos.scenes import pictures
+from onethinker_jax.data_pipeline.photos.scenes.pools import Pools, phrase_of, words_in, words_of_item
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene, Sprite
 
 FLOATING = ("space",)
 """Groups of what has no ground below it."""
+MIRRORED = ("animals", "food", "plants")
+"""Groups of what carries no text and may be turned round."""
 CLIP_GROUND = 0.55  # of the height: clips do not say where their ground begins
 RATES = (4, 4, 6, 8)
 DURATIONS = (4.0, 5.0, 5.0, 6.0, 8.0)
@@ -51,12 +54,21 @@ def photo_frame(rng: random.Random, pools: Pools, size: tuple[int, int], photo: 
     return Frame(*size, max(ground, size[1] // 4), pixels[None], words, photo.identity)
 
 
-def clip_frame(rng: random.Random, pools: Pools, size: tuple[int, int], duration: float, fps: int) -> Frame:
-    """A part of a clip as a backdrop, as fast as it was taken."""
-    clip = rng.choice(pools.clips)
+def video_frame(
+    rng: random.Random,
+    pools: Pools,
+    size: tuple[int, int],
+    duration: float,
+    fps: int,
+    photos: Sequence[Photo],
+) -> Frame:
+    """A part of a clip, as fast as it was taken, where one is long enough, else or as often one of `photos`."""
+    clips = [clip for clip in pools.clips if pictures.clip_length(pools.path(clip)) >= duration]
+    if not clips or rng.random() < 0.6:
+        return photo_frame(rng, pools, size, rng.choice(photos))
+    clip = rng.choice(clips)
     path = pools.path(clip)
-    last = max(0.0, pictures.clip_length(path) - duration)
-    start = rng.randint(0, int(last))
+    start = rng.randint(0, int(pictures.clip_length(path) - duration))
     pixels = pictures.clip_frames(path, start, round(duration * fps), fps, size)
     return Frame(*size, round(CLIP_GROUND * size[1]), pixels, frozenset(words_in(clip.name)), clip.identity)
 
@@ -108,7 +120,7 @@ def sprite_of(
     height = min(height, round(0.5 * frame.width * image.height / image.width), round(1.5 * image.height))
     if height < 12 or height > foot:
         return None
-    rgb, alpha = pictures.scaled(image, height, mirrored=rng.random() < 0.5)
+    rgb, alpha = pictures.scaled(image, height, mirrored=item.group in MIRRORED and rng.random() < 0.5)
     spot = frame.width // 2, foot - alpha.shape[0] + alpha.shape[0] // 2
     return Sprite(
         item.name,
@@ -205,11 +217,7 @@ def video_of_objects(rng: random.Random, pools: Pools, side: int) -> PhotoScene:
     while True:
         duration, fps = rng.choice(DURATIONS), rng.choice(RATES)
         size = frame_size(rng, side)
-        frame = (
-            clip_frame(rng, pools, size, duration, fps)
-            if pools.clips and rng.random() < 0.4
-            else photo_frame(rng, pools, size, rng.choice(pools.grounds))
-        )
+        frame = video_frame(rng, pools, size, duration, fps, pools.grounds)
         for _ in range(6):
             roles = [
                 "anchor",

@@ -6,19 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from onethinker_jax.data_pipeline.photos import pictures
-from onethinker_jax.data_pipeline.photos.placing import (
+from onethinker_jax.data_pipeline.photos.scenes import pictures
+from onethinker_jax.data_pipeline.photos.scenes.placing import (
     DURATIONS,
     RATES,
     Frame,
-    clip_frame,
     frame_size,
     photo_frame,
+    video_frame,
 )
-from onethinker_jax.data_pipeline.photos.pools import Pools, phrase_of_coin
-from onethinker_jax.data_pipeline.photos.scene import PhotoScene, Sprite
+from onethinker_jax.data_pipeline.photos.scenes.pools import Pools, phrase_of_coin
+from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene, Sprite
 
 PLATES = {
     "yellow": ((246, 206, 52), (20, 20, 20)),
@@ -47,11 +47,7 @@ def video_to_read(rng: random.Random, pools: Pools, side: int, kind: str) -> Pho
     """A video of two words, or of two handwritten digits, in turn on a photograph or a clip."""
     duration, fps = rng.choice(DURATIONS), rng.choice(RATES)
     size = frame_size(rng, side)
-    frame = (
-        clip_frame(rng, pools, size, duration, fps)
-        if pools.clips and rng.random() < 0.4
-        else photo_frame(rng, pools, size, rng.choice(pools.backdrops))
-    )
+    frame = video_frame(rng, pools, size, duration, fps, pools.backdrops)
     while True:
         sprites, unit = (_words if kind == "words" else _digits)(rng, pools, frame, count=2)
         placed = [_scattered(rng, frame, [sprite]) for sprite in sprites]
@@ -110,6 +106,9 @@ def _plate(rng: random.Random, pools: Pools, frame: Frame, text: str, colour: st
         ink = ink.resize((wide, max(1, round(ink.height * wide / ink.width))), Image.Resampling.LANCZOS)
     margin = max(5, high // 4)
     plate = Image.new("RGBA", (ink.width + 2 * margin, ink.height + 2 * margin), (*ground, 255))
+    plate = ImageOps.expand(
+        ImageOps.crop(plate, 1), 1, fill=(*paint, 255)
+    )  # seen on a ground of its own colour
     plate.alpha_composite(ink, (margin, margin))
     pixels = np.asarray(plate)
     return Sprite(
@@ -152,11 +151,11 @@ def _digits(rng: random.Random, pools: Pools, frame: Frame, count: int = 0) -> D
 
 
 def _coins(rng: random.Random, pools: Pools, frame: Frame) -> Drawn:
-    """1-4 coins of one unit; the same coin may lie there twice."""
-    unit = rng.choice(sorted(pools.coins))
+    """1-4 coins of one currency; the same coin may lie there twice."""
+    kind = rng.choice(sorted(pools.coins))
     side = round(min(frame.width, frame.height) * rng.uniform(0.2, 0.26))
     made = []
-    for coin in rng.choices(pools.coins[unit], k=rng.choice((1, 2, 2, 3, 3, 4))):
+    for coin in rng.choices(pools.coins[kind], k=rng.choice((1, 2, 2, 3, 3, 4))):
         rgb, alpha = pictures.scaled(pictures.cutout(pools.path(coin)), side)
         made.append(
             Sprite(
@@ -169,7 +168,7 @@ def _coins(rng: random.Random, pools: Pools, frame: Frame) -> Drawn:
                 **_STILL,
             )
         )
-    return made, unit
+    return made, kind[0]
 
 
 TO_READ: dict[str, Callable[..., Drawn]] = {"words": _words, "digits": _digits, "coins": _coins}
@@ -201,7 +200,7 @@ def _middle(left: int, top: int, sprite: Sprite) -> tuple[int, int]:
 
 
 def _clear(left: int, top: int, sprite: Sprite, x: int, y: int, other: Sprite) -> bool:
-    """Whether two sprites are apart, and the one that is further left is so by its middle too."""
+    """Whether two sprites are apart, and it is clear which of their middles is further left."""
     (high, wide), (tall, broad) = sprite.alpha.shape, other.alpha.shape
     apart = left + wide + 4 <= x or x + broad + 4 <= left or top + high + 4 <= y or y + tall + 4 <= top
-    return apart and abs((left + wide / 2) - (x + broad / 2)) >= 12
+    return apart and abs((left + wide / 2) - (x + broad / 2)) >= 0.6 * min(wide, broad)
