@@ -18,6 +18,7 @@ COMMANDS = {
     "demo MODEL MEDIA QUESTION": "one question about images or videos, its answer drawn; --chat asks on",
     "data_pipeline.check FILES": "are record files and their media fit for training, and what do they hold",
     "data_pipeline.sources LAYOUT PATH": "a public data set as a training file, filtered and counted",
+    "data_pipeline.photos LIBRARY OUT": "the Photos world: records of all tasks out of a library of real pictures",
     "data_pipeline.photos.packages OUT": "a library of real pictures for the Photos world, out of packages",
     "data_pipeline.photos.own_folder FOLDER OUT": "the same out of a folder of your own pictures",
     "data_pipeline.annotate FILES": "an SFT set from a teacher's answers to records",

@@ -17,6 +17,7 @@ from onethinker_jax.__main__ import COMMANDS, overview
 from onethinker_jax.command_line import UsageError, flags_of, parse
 from onethinker_jax.data_pipeline.annotate import __main__ as annotate
 from onethinker_jax.data_pipeline.check import __main__ as check
+from onethinker_jax.data_pipeline.photos import __main__ as photos
 from onethinker_jax.data_pipeline.photos import own_folder
 from onethinker_jax.data_pipeline.photos.packages import __main__ as packages
 from onethinker_jax.data_pipeline.records import tfds_builder
@@ -52,6 +53,7 @@ HELP: dict[str, Callable[[], object]] = {
     "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
     "data_pipeline.check": lambda: check.main(["--help"]),
     "data_pipeline.sources": lambda: sources.main(["--help"]),
+    "data_pipeline.photos": lambda: photos.main(["--help"]),
     "data_pipeline.photos.packages": lambda: packages.main(["--help"]),
     "data_pipeline.photos.own_folder": lambda: own_folder.main(["--help"]),
     "data_pipeline.annotate": lambda: annotate.main(["--help"]),

@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -31,9 +32,9 @@ from onethinker_jax.data_pipeline.worlds.building import build_world
 class Arguments:
     """Builds the Photos world of a library of real pictures."""
 
-    library: tyro.conf.Positional[Path]
+    library: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="LIBRARY")]
     """Folder of the library."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """Folder of the records and their media; a Photos world of other settings there is replaced."""
     train_sft: int = 8000
     """SFT records."""

@@ -33,8 +33,7 @@ class DataSettings:
     on_bad_record: Literal["raise", "skip"] = "raise"
     """A malformed record, or one whose media cannot be decoded, stops the run; or is left out, counted and written
     with its reason to the run's `quarantine` folder. Held-out records must decode either way."""
-    check_lengths: WorldName = Literal["shapes", "photos"]
-CheckLengths = "all"
+    check_lengths: CheckLengths = "all"
     """Records whose tokens and patches are held against the settings before anything is trained, without decoding a
     pixel: all, a sample of 1,000 that lie evenly in each file, or none. One that is too long is a bad record."""
     world: WorldName = "shapes"

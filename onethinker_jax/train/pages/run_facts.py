@@ -81,8 +81,9 @@ def data(config: TrainConfig, records: int) -> str:
     """The corpora by the names of their files."""
     settings = config.data
     if settings.sft_file is None:
+        sft = settings.world_sft + settings.world_captions
         return (
-            f"{settings.world.capitalize()} world, seed {settings.world_seed}: {settings.world_sft + settings.world_captions:,} SFT, "
+            f"{settings.world.capitalize()} world, seed {settings.world_seed}: {sft:,} SFT, "
             f"{settings.world_rl:,} RL, {records:,} held-out records"
         )
     named = {"SFT": settings.sft_file, "RL": settings.rl_file, f"{records:,} held out": settings.heldout_file}

@@ -4,7 +4,6 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -90,27 +89,32 @@ def _labelled(
         if len(name) > _LONGEST_LABEL or not name.isascii() or name in [sprite.said for sprite in sprites]:
             continue
         mask = (pixels == division.colour).all(-1)
-        spot = _room_for(mask, pictures.written(name, path, 12, (0, 0, 0), halo=(255, 255, 255)))
+        label = pictures.written(name, path, 12, (0, 0, 0), halo=(255, 255, 255))
+        spot = _room_for(mask, label)
         if spot is not None:
-            label = pictures.written(name, path, 12, (0, 0, 0), halo=(255, 255, 255))
             picture.paste(label, spot, label)
             sprites.append(_division(division, drawn, mask))
     return (tuple(sprites), np.asarray(picture)) if len(sprites) >= 2 else None
 
 
 def _room_for(mask: np.ndarray, label: Image.Image) -> tuple[int, int] | None:
-    """The left top pixel of a label in the middle of a division; None where most of it would lie outside."""
-    if mask.sum() < LEAST_DIVISION:
+    """The left top pixel at which most of a label lies on a division, of these the nearest to the division's middle.
+
+    None where that is less than `_LIT` of the label.
+    """
+    height, width = mask.shape
+    if mask.sum() < LEAST_DIVISION or label.width > width or label.height > height:
         return None
-    distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
-    left, top = int(x) - label.width // 2, int(y) - label.height // 2
-    left = min(max(left, 1), mask.shape[1] - label.width - 1)
-    top = min(max(top, 1), mask.shape[0] - label.height - 1)
-    if left < 1 or top < 1:
+    sums = np.pad(mask.astype(np.int32).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    high, wide = label.height, label.width
+    lit = sums[high:, wide:] - sums[:-high, wide:] - sums[high:, :-wide] + sums[:-high, :-wide]
+    if lit.max() < _LIT * high * wide:
         return None
-    lit = mask[top : top + label.height, left : left + label.width].mean()
-    return (left, top) if lit >= _LIT else None
+    tops, lefts = np.nonzero(lit == lit.max())
+    rows, columns = np.nonzero(mask)
+    away = (tops + high / 2 - rows.mean()) ** 2 + (lefts + wide / 2 - columns.mean()) ** 2
+    nearest = int(away.argmin())
+    return int(lefts[nearest]), int(tops[nearest])
 
 
 def _division(division: Division, drawn: Map, mask: np.ndarray) -> Sprite:
