@@ -122,7 +122,7 @@ def test_flags_are_those_of_the_help() -> None:
 
 def test_choices_are_listed() -> None:
     assert any("{ema_grpo,grpo,dr_grpo,rloo,gdpo}" in flag for flag in help_of("train"))
-    assert any("{rouge,polar,judge}" in flag for flag in help_of("evaluate"))
+    assert any("{rouge,minilm,polar,judge}" in flag for flag in help_of("evaluate"))
     texts = help_of("rewards.server")
     (masks,) = (text for flag, text in texts.items() if flag.startswith("--mask-backend"))
     assert masks.startswith("one of grabcut, sam2:")

@@ -95,7 +95,7 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
 OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
-    *("--small", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
+    *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
 }
 
 

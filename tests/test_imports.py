@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "model.generation": {"model", "model.attention"},
     "rewards": {"rewards.client", "rewards.equivalence"},
     "rewards.equivalence": set(),
-    "rewards.backends": {"rewards", "endpoint"},
+    "rewards.backends": {"rewards", "endpoint", "model"},  # model: reads safetensors files
     "rewards.client": {"rewards.backends", "rewards.proto"},
     "rewards.server": {"rewards.backends", "rewards.client", "rewards.proto"},
     "rewards.proto": set(),
@@ -192,6 +192,7 @@ TORCH_ONLY = {
 NO_JAX = {
     *(name for name in MODULES if name.startswith("onethinker_jax.train.config.")),
     "onethinker_jax.train.export_arguments",
+    "onethinker_jax.rewards.backends.minilm",
     *(
         f"onethinker_jax.{name}"
         for name in ("demo.arguments", "evaluate.arguments", "evaluate.score_arguments", "model_arguments")

@@ -25,6 +25,7 @@ _DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),  # buffers of older checkpoints, such as BERT's position_ids
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 

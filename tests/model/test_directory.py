@@ -122,7 +122,7 @@ CASES = {
     cut_in_its_header: ".safetensors: broken or cut short (a header of",
     emptied: ".safetensors: broken or cut short (",
     index_of_numbers: f"{INDEX}: not an index of tensors",
-    foreign_dtype: f"{SINGLE}: embed is of dtype F8_E4M3, not one of F64, F32, F16, BF16",
+    foreign_dtype: f"{SINGLE}: embed is of dtype F8_E4M3, not one of F64, F32, F16, BF16, I64",
 }
 
 

