@@ -172,7 +172,7 @@ LONG_FUNCTIONS = {
 LONG, LONG_FUNCTION = 400, 60
 SOURCES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for folder in ("onethinker_jax", "tests", "benchmarks", "examples")
+    for folder in ("onethinker_jax", "tests", "benchmarks", "examples", "experiments")
     for path in sorted((ROOT / folder).rglob("*.py"))
     if not path.stem.endswith(("_pb2", "_pb2_grpc"))
 }

@@ -76,8 +76,8 @@ def run(config: TrainConfig) -> None:
             connect_service(config, hosts.folder(config), log) as client,
             score_pool(config.sidecar.score_workers) as pool,
         ):
-            policy, params = _first_policy(config, ready.mesh, log)
-            scorer = _make_scorer(config, client, pool, ready.processor)
+            policy, params = first_policy(config, ready.mesh, log)
+            scorer = make_scorer(config, client, pool, ready.processor)
             checkpoints = Checkpoints(config.folder.checkpoints, keep=config.keep_checkpoints)
             opened = Run(hosts, log, checkpoints, config.folder, compilations)
             try:
@@ -100,7 +100,7 @@ def _say_finished(config: TrainConfig, hosts: Hosts, log: RunLog) -> None:
     _say_results(config, log)
 
 
-def _first_policy(config: TrainConfig, mesh: Mesh, log: RunLog) -> tuple[Policy, nnx.State]:
+def first_policy(config: TrainConfig, mesh: Mesh, log: RunLog) -> tuple[Policy, nnx.State]:
     """The policy before training, and its parameters."""
     with log.doing("reading the weights" if config.model.init_from else "making the fresh model"):
         graphdef, params = nnx.split(make_model(config, config.folder.base, mesh))
@@ -112,9 +112,10 @@ def _first_policy(config: TrainConfig, mesh: Mesh, log: RunLog) -> tuple[Policy,
     return Policy(graphdef, mesh, config.model.compute_dtype), params
 
 
-def _make_scorer(
+def make_scorer(
     config: TrainConfig, client: RewardClient, pool: ScorePool | None, processor: Processor
 ) -> Scorer:
+    """The run's scorer, which asks the reward service behind `client`."""
     return Scorer(
         client,
         settings=config.reward,
