@@ -51,7 +51,7 @@ class PhotosWorld(World):
         "coins": 2,
         "shots": 4,
     }
-    listed_kind: ClassVar = "objects"
+    described: ClassVar = (("video", "objects"), *(("image", "objects"),) * 3)
 
     library: Library = field(kw_only=True)
     image_side: int = 448
@@ -123,7 +123,7 @@ class PhotosWorld(World):
         """By the table of `questions`."""
         return ask_task(scene, problem_type, rng)
 
-    def list_actors(self, scene: PhotoScene) -> Question:
+    def describe(self, scene: PhotoScene, rng: random.Random) -> Question:
         """The cut-outs row by row."""
         return list_sprites(scene)
 
@@ -133,7 +133,9 @@ class PhotosWorld(World):
 
     def data_source(self, job: Job) -> str:
         """The kind of scene in training; of held-out records, whether their items were seen in it."""
-        return f"{self.name}_{job.split if job.file == 'eval' else job.kind}"
+        if job.file == "eval":
+            return f"{self.name}_{job.split}"
+        return super().data_source(job)
 
     def write(self, scene: PhotoScene, path: Path) -> None:
         """As JPEG, PNG or MP4."""

@@ -2,16 +2,11 @@
 
 import random
 
-from onethinker_jax.data_pipeline.shapes.phrases import extreme, inventory
+from onethinker_jax.data_pipeline.shapes.phrases import extreme
 from onethinker_jax.data_pipeline.shapes.scene import Scene
 from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, with_article
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 from onethinker_jax.data_pipeline.worlds.stage import clear_place, deeds, place, whereabouts
-
-
-def list_objects(scene: Scene) -> Question:
-    """A caption that is nothing but what is to be seen."""
-    return Question("List the objects.", inventory(scene), "I look row by row.")
 
 
 def _caption_image(scene: Scene, rng: random.Random) -> Question | None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onethinker_jax.data_pipeline.shapes import random_scenes, rendering
-from onethinker_jax.data_pipeline.shapes.captions import list_objects
+from onethinker_jax.data_pipeline.shapes.descriptions import describe
 from onethinker_jax.data_pipeline.shapes.questions import QUESTIONS, ask_task
 from onethinker_jax.data_pipeline.shapes.scene import Scene
 from onethinker_jax.data_pipeline.worlds.building import build_world
 from onethinker_jax.data_pipeline.worlds.question import Question
 from onethinker_jax.data_pipeline.worlds.world import Job, World, WorldPaths
 
-VERSION = 4
+VERSION = 5
 """Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
 
 
@@ -31,7 +31,16 @@ class ShapesWorld(World):
     title: ClassVar = "Shapes world"
     questions: ClassVar = QUESTIONS
     records_a_scene: ClassVar = {"shapes": 5, "words": 3, "sum": 2}
-    listed_kind: ClassVar = "shapes"
+    described: ClassVar = (
+        *(
+            ("image", "shapes"),
+            ("video", "shapes"),
+            ("image", "words"),
+            ("image", "shapes"),
+            ("video", "words"),
+        ),
+        *(("image", "shapes"), ("video", "shapes"), ("image", "sum"), ("image", "shapes"), ("video", "sum")),
+    )
 
     def settings(self) -> dict[str, Any]:
         """Numbers, seed and version."""
@@ -46,9 +55,9 @@ class ShapesWorld(World):
         """By the table of `questions`."""
         return ask_task(scene, problem_type, rng)
 
-    def list_actors(self, scene: Scene) -> Question:
-        """The shapes row by row."""
-        return list_objects(scene)
+    def describe(self, scene: Scene, rng: random.Random) -> Question:
+        """By `descriptions`."""
+        return describe(scene, rng)
 
     def write(self, scene: Scene, path: Path) -> None:
         """As PNG or MP4."""
@@ -75,8 +84,8 @@ def build_shapes_world(
         train_rl: records of the RL file.
         train_sft: records of the SFT file that ask a task's question.
         heldout: records of the evaluation file.
-        captions: further SFT records, each on a scene of its own, that only list its objects: few tokens, all of
-            them to be seen. A model that starts from nothing learns to see from these.
+        captions: further SFT records, each on a scene of its own, that only describe it: few tokens, all of them to
+            be seen. A model that starts from nothing learns to see from these.
         processes: worker processes; 1 works in this one. The result does not depend on it.
         progress: called with (scenes done, scenes in all) now and then.
 

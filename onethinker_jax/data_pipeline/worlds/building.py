@@ -134,8 +134,8 @@ def _make(work: Path, world: World, job: Job) -> list[dict[str, Any]]:
     for _ in range(_PATIENCE):
         scene = world.draw(job, rng)
         asked = (
-            [("open-ended", world.list_actors(scene))]
-            if job.lists
+            [("open-ended", world.describe(scene, rng))]
+            if job.describes
             else _ask_all(world, scene, job.problem_types, rng)
         )
         if asked is not None:
@@ -172,6 +172,9 @@ def _row(
         "data_source": source,
     }
     media = {f"{job.data_type}s": [path]}
+    if job.describes:
+        said = [{"role": "user", "content": problem}, {"role": "assistant", "content": question.answer}]
+        return {**head, "answer": answer, "messages": said, **media}
     if job.file == "sft":
         messages = [
             {

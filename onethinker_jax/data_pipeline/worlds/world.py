@@ -65,8 +65,8 @@ class Job:
     kind: str
     number: int
     problem_types: tuple[str, ...]
-    lists: bool = False
-    """Whether the scene is only to be listed."""
+    describes: bool = False
+    """Whether the scene is only to be described."""
 
     @property
     def rng(self) -> random.Random:
@@ -83,7 +83,7 @@ class World(ABC):
     """All that a data set depends on; whoever makes the scenes of it has a copy.
 
     `train_rl`, `train_sft` and `heldout` are numbers of records in the three files. `captions` is that of further
-    records of the SFT file, which list what a scene of their own holds.
+    records of the SFT file, which describe a scene of their own, without a chain of thought.
     """
 
     name: ClassVar[str]
@@ -91,8 +91,8 @@ class World(ABC):
     questions: ClassVar[TaskTable]
     records_a_scene: ClassVar[Mapping[str, int]]
     """How many records share one picture or video at most, by kind of scene."""
-    listed_kind: ClassVar[str]
-    """The kind of the scenes that are only listed."""
+    described: ClassVar[Sequence[tuple[Literal["image", "video"], str]]]
+    """Medium and kind of the scenes that are only described, in turn."""
 
     seed: int
     train_rl: int
@@ -123,7 +123,7 @@ class World(ABC):
         """A question of `problem_type` on a scene, or None if it offers none."""
 
     @abstractmethod
-    def list_actors(self, scene: Any) -> Question:
+    def describe(self, scene: Any, rng: random.Random) -> Question:
         """A caption that is nothing but what is to be seen."""
 
     @abstractmethod
@@ -136,7 +136,7 @@ class World(ABC):
 
     def data_source(self, job: Job) -> str:
         """What the scene's records say of where they are from."""
-        return f"{self.name}_{job.kind}"
+        return f"{self.name}_{'captions' if job.describes else job.kind}"
 
     def parts(self) -> Sequence[Part]:
         """The records that are dealt out, by file."""
@@ -157,19 +157,10 @@ class World(ABC):
     def jobs(self) -> list[Job]:
         """All scenes, in the order of their numbers; the same for the same settings."""
         jobs = [job for part in self.parts() for job in self._deal(part)]
-        for number in range(self.captions):  # every fourth is a video
-            medium = "image" if number % 4 else "video"
+        for number in range(self.captions):
+            medium, kind = self.described[number % len(self.described)]
             jobs.append(
-                Job(
-                    self.seed,
-                    "captions",
-                    "sft",
-                    medium,
-                    self.listed_kind,
-                    number,
-                    ("open-ended",),
-                    lists=True,
-                )
+                Job(self.seed, "captions", "sft", medium, kind, number, ("open-ended",), describes=True)
             )
         return jobs
 
