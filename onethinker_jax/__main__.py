@@ -20,7 +20,7 @@ COMMANDS = {
     "data_pipeline.sources LAYOUT PATH": "a public data set as a training file, filtered and counted",
     "data_pipeline.photos LIBRARY OUT": "the Photos world: records of all tasks out of a library of real pictures",
     "data_pipeline.photos.packages OUT": "a library of real pictures for the Photos world, out of packages",
-    "data_pipeline.photos.own_folder FOLDER OUT": "the same out of a folder of your own pictures",
+    "data_pipeline.photos.own_folder": "the same out of a folder of your own pictures",
     "data_pipeline.annotate FILES": "an SFT set from a teacher's answers to records",
     "data_pipeline.records.tfds_builder": "records as TFDS folders, read at random without JSON",
     "rewards.server": "the reward service: judges open-ended answers, makes masks",

@@ -25,6 +25,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from PIL import Image, ImageFont, UnidentifiedImageError
@@ -186,10 +187,10 @@ def _check_splits(folder: Path, library: Library) -> None:
 class Arguments:
     """Makes a library of the Photos world of one's own pictures."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder with `cutouts/` and `photos/`, and any of `clips/`, `maps/`, `fonts/`."""
 
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LIBRARY")]
     """Folder of the library; an older library there is replaced at the end."""
 
 

@@ -85,8 +85,8 @@ def test_one_package_that_fails_leaves_the_others(
     assert command.main(words) == 1
     said = capsys.readouterr()
     assert said.err.splitlines() == [
-        "error: scikit-image cannot be fetched by pip: E: Unable to locate package",
-        "error: fonts-lobster cannot be fetched by apt-get: E: Unable to locate package; "
+        "missing: scikit-image cannot be fetched by pip: E: Unable to locate package",
+        "missing: fonts-lobster cannot be fetched by apt-get: E: Unable to locate package; "
         "with new lists: E: Unable to locate package",
         f"2 packages are missing; run again to fetch them, put their archives into {cache}, "
         "or leave them out with --only",

@@ -31,14 +31,14 @@ from onethinker_jax.data_pipeline.photos.packages.build import build_library, ch
 class Arguments:
     """Fetches packages and makes a library of the Photos world of them."""
 
-    out: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LIBRARY")]
     """Folder of the library; an older library there is replaced at the end."""
 
     only: tuple[str, ...] = ()
     """Packages to use; all of the table by default."""
 
     cache: Path | None = None
-    """Folder that keeps the archives; OUT with `_packages` behind by default."""
+    """Folder that keeps the archives; LIBRARY with `_packages` behind by default."""
 
     sheet: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Also write pictures that show all items, a PNG or more a kind, to this folder."""
@@ -51,7 +51,7 @@ def run(arguments: Arguments) -> int:
 
     def failed(line: str) -> None:
         failures.append(line)
-        sys.stderr.write(f"error: {line}\n")
+        sys.stderr.write(f"missing: {line}\n")
 
     cache = arguments.cache or out.with_name(f"{out.name}_packages")
     library = build_library(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from onethinker_jax.data_pipeline.photos.library import LibraryError
+from onethinker_jax.files import put_file
 
 Client = Literal["apt-get", "pip"]
 
@@ -43,7 +44,8 @@ def archive_of(package: str, client: Client, cache: Path) -> Path:
         got = kept(package, client, Path(aside))
         if not got:
             raise FetchError(f"{package}: {client} brought no {_SUFFIXES[client]} file")
-        return Path(shutil.move(got, cache / got.name))
+        put_file(got, cache / got.name)
+        return cache / got.name
 
 
 def kept(package: str, client: Client, cache: Path) -> Path | None:
