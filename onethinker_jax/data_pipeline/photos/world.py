@@ -28,6 +28,7 @@ VERSION = 1
 """Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
 
 UNSEEN = "unseen"
+PATIENCE = 200
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,20 @@ class PhotosWorld(World):
         ]
 
     def draw(self, job: Job, rng: random.Random) -> PhotoScene:
-        """A picture or a video of the job's kind, of items of its split."""
-        pools = self.pools(job.split)
+        """A picture or a video of the job's kind, of items of its split.
+
+        Raises WorldError after so many that did not come about that the library, or the sides, must be the cause.
+        """
+        for _ in range(PATIENCE):
+            scene = self._try(job, rng, self.pools(job.split))
+            if scene is not None:
+                return scene
+        raise WorldError(
+            f"{self.library.folder}: no {job.kind} scene of {self.pools(job.split).split} items came about in "
+            f"{PATIENCE} tries: take larger sides, or a library with more in it"
+        )
+
+    def _try(self, job: Job, rng: random.Random, pools: Pools) -> PhotoScene | None:
         if job.data_type == "video":
             if job.kind == "objects":
                 return video_of_objects(rng, pools, self.video_side)

@@ -34,9 +34,9 @@ def _name_place(scene: PhotoScene, rng: random.Random) -> Question | None:
         return None
     where = whereabouts(scene, sprite)
     thinking = f"I look {where}. There is {sprite.phrase}."
-    return Question(
-        f"Which pasted object is {where}?", sprite.caption or f"{sentence(sprite.phrase)}.", thinking
-    )
+    bare = len(sprite.caption.split()) < 2  # ROUGE-2 has nothing to compare in one word
+    answer = f"It is {sprite.phrase}." if bare else sprite.caption
+    return Question(f"Which pasted object is {where}?", answer, thinking)
 
 
 def _caption_herd(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -62,7 +62,9 @@ def _tell_view(scene: PhotoScene, rng: random.Random) -> Question | None:
 
 
 def _name_view(scene: PhotoScene, rng: random.Random) -> Question | None:
-    return Question("What does the photograph show?", scene.title, "I look at the whole photograph.")
+    return Question(
+        "What does the photograph show?", f"It shows {scene.title}.", "I look at the whole photograph."
+    )
 
 
 def short_form(text: str) -> str:

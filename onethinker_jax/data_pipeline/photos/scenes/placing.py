@@ -73,18 +73,19 @@ def video_frame(
     return Frame(*size, round(CLIP_GROUND * size[1]), pixels, frozenset(words_in(clip.name)), clip.identity)
 
 
-def picture_of_objects(rng: random.Random, pools: Pools, side: int, kind: str) -> PhotoScene:
-    """A picture of 1-4 objects on a photograph; of kind "herd", with 2-4 pictures of one of them."""
-    while True:
-        frame = photo_frame(rng, pools, frame_size(rng, side), rng.choice(pools.grounds))
-        count = rng.choice((1, 2, 2, 3, 3, 4)) if kind == "objects" else rng.choice((1, 2, 2))
-        items = pools.draw_cutouts(rng, count, set(frame.words))
-        if not items:
-            continue
-        shown = [*items, *[items[0]] * rng.choice((0, 1, 1, 2, 2, 3))] if kind == "herd" else items
-        sprites = _stand(rng, pools, frame, shown, overlap=kind == "objects" and rng.random() < 1 / 6)
-        if sprites is not None:
-            return _scene(rng, pools, kind, frame, sprites, items)
+def picture_of_objects(rng: random.Random, pools: Pools, side: int, kind: str) -> PhotoScene | None:
+    """A picture of 1-4 objects on a photograph; of kind "herd", with up to 4 pictures of one of them.
+
+    None where they do not fit, as from all who draw scenes: then another one is drawn.
+    """
+    frame = photo_frame(rng, pools, frame_size(rng, side), rng.choice(pools.grounds))
+    count = rng.choice((1, 2, 2, 3, 3, 4)) if kind == "objects" else rng.choice((1, 2, 2))
+    items = pools.draw_cutouts(rng, count, set(frame.words))
+    if not items:
+        return None
+    shown = [*items, *[items[0]] * rng.choice((0, 1, 1, 2, 2, 3))] if kind == "herd" else items
+    sprites = _stand(rng, pools, frame, shown, overlap=kind == "objects" and rng.random() < 1 / 6)
+    return None if sprites is None else _scene(rng, pools, kind, frame, sprites, items)
 
 
 def _scene(
@@ -212,27 +213,21 @@ def _mostly_seen(frame: Frame, sprites: tuple[Sprite, ...]) -> bool:
 # ---------------------------------------------------------------- videos
 
 
-def video_of_objects(rng: random.Random, pools: Pools, side: int) -> PhotoScene:
+def video_of_objects(rng: random.Random, pools: Pools, side: int) -> PhotoScene | None:
     """A video of 2-3 objects on a photograph or a clip: one moves, one comes or goes, others do either or rest."""
-    while True:
-        duration, fps = rng.choice(DURATIONS), rng.choice(RATES)
-        size = frame_size(rng, side)
-        frame = video_frame(rng, pools, size, duration, fps, pools.grounds)
-        for _ in range(6):
-            roles = [
-                "anchor",
-                "visitor",
-                *rng.choices(("visitor", "still", "anchor"), k=rng.choice((0, 0, 1))),
-            ]
-            items = pools.draw_cutouts(rng, len(roles), set(frame.words))
-            actors = [_actor(rng, pools, frame, duration, *one) for one in zip(items, roles, strict=False)]
-            sprites = tuple(sprite for sprite in actors if sprite is not None)
-            if len(sprites) < len(roles):
-                continue
+    duration, fps = rng.choice(DURATIONS), rng.choice(RATES)
+    frame = video_frame(rng, pools, frame_size(rng, side), duration, fps, pools.grounds)
+    for _ in range(6):
+        roles = ["anchor", "visitor", *rng.choices(("visitor", "still", "anchor"), k=rng.choice((0, 0, 1)))]
+        items = pools.draw_cutouts(rng, len(roles), set(frame.words))
+        actors = [_actor(rng, pools, frame, duration, *one) for one in zip(items, roles, strict=False)]
+        sprites = tuple(sprite for sprite in actors if sprite is not None)
+        if len(sprites) == len(roles):
             sprites = tuple(sorted(sprites, key=lambda sprite: _box(sprite)[3]))
             scene = _scene(rng, pools, "objects", frame, sprites, items, duration=duration, fps=fps)
             if _all_seen(scene):
                 return scene
+    return None
 
 
 def _actor(

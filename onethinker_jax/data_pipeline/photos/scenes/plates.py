@@ -33,34 +33,30 @@ SLIP, PEN = (250, 247, 238), (24, 32, 84)
 _STILL: dict[str, Any] = {"life": (0.0, 0.0), "move": (0.0, 0.0), "origin": (0, 0), "target": (0, 0)}
 
 
-def picture_to_read(rng: random.Random, pools: Pools, side: int, kind: str) -> PhotoScene:
+def picture_to_read(rng: random.Random, pools: Pools, side: int, kind: str) -> PhotoScene | None:
     """A picture of a kind of `TO_READ`."""
     frame = photo_frame(rng, pools, frame_size(rng, side), rng.choice(pools.backdrops))
-    while True:
-        sprites, unit = TO_READ[kind](rng, pools, frame)
-        placed = _scattered(rng, frame, sprites)
-        if placed is not None:
-            return _scene(pools, kind, frame, placed, unit)
+    sprites, unit = TO_READ[kind](rng, pools, frame)
+    placed = _scattered(rng, frame, sprites)
+    return None if placed is None else _scene(pools, kind, frame, placed, unit)
 
 
-def video_to_read(rng: random.Random, pools: Pools, side: int, kind: str) -> PhotoScene:
+def video_to_read(rng: random.Random, pools: Pools, side: int, kind: str) -> PhotoScene | None:
     """A video of two words, or of two handwritten digits, in turn on a photograph or a clip."""
     duration, fps = rng.choice(DURATIONS), rng.choice(RATES)
     size = frame_size(rng, side)
     frame = video_frame(rng, pools, size, duration, fps, pools.backdrops)
-    while True:
-        sprites, unit = (_words if kind == "words" else _digits)(rng, pools, frame, count=2)
-        placed = [_scattered(rng, frame, [sprite]) for sprite in sprites]
-        turn = rng.randint(3, round(2 * duration) - 3) / 2  # the first is last seen at `turn` seconds
-        lives = (
-            (rng.choice((0.0, 0.0, 0.5)), turn),
-            (turn + 0.5, rng.choice((duration, duration, duration - 0.5))),
-        )
-        if all(placed):
-            shown = tuple(
-                replace(one[0], life=life, move=life) for one, life in zip(placed, lives, strict=True) if one
-            )
-            return _scene(pools, kind, frame, shown, unit, duration=duration, fps=fps)
+    sprites, unit = (_words if kind == "words" else _digits)(rng, pools, frame, count=2)
+    placed = [one for sprite in sprites for one in _scattered(rng, frame, [sprite]) or ()]
+    turn = rng.randint(3, round(2 * duration) - 3) / 2  # the first is last seen at `turn` seconds
+    lives = (
+        (rng.choice((0.0, 0.0, 0.5)), turn),
+        (turn + 0.5, rng.choice((duration, duration, duration - 0.5))),
+    )
+    if len(placed) < 2:
+        return None
+    shown = tuple(replace(one, life=life, move=life) for one, life in zip(placed, lives, strict=True))
+    return _scene(pools, kind, frame, shown, unit, duration=duration, fps=fps)
 
 
 def _scene(

@@ -46,24 +46,23 @@ def picture_of_view(rng: random.Random, pools: Pools, side: int) -> PhotoScene:
 # ---------------------------------------------------------------- maps
 
 
-def picture_of_map(rng: random.Random, pools: Pools, side: int) -> PhotoScene:
+def picture_of_map(rng: random.Random, pools: Pools, side: int) -> PhotoScene | None:
     """A map on which some divisions are labelled with their names; those are the actors."""
-    while True:
-        drawn = rng.choice(pools.maps)
-        pixels = _shrunk(pictures.map_image(pools.path(drawn)), side)
-        labelled = _labelled(rng, pools, pixels, drawn)
-        if labelled is not None:
-            sprites, picture = labelled
-            return PhotoScene(
-                picture[None],
-                sprites,
-                kind="map",
-                width=picture.shape[1],
-                height=picture.shape[0],
-                title=drawn.title,
-                others=tuple(other.title for other in pools.maps if other.title != drawn.title),
-                identities=(drawn.identity,),
-            )
+    drawn = rng.choice(pools.maps)
+    labelled = _labelled(rng, pools, _shrunk(pictures.map_image(pools.path(drawn)), side), drawn)
+    if labelled is None:
+        return None
+    sprites, picture = labelled
+    return PhotoScene(
+        picture[None],
+        sprites,
+        kind="map",
+        width=picture.shape[1],
+        height=picture.shape[0],
+        title=drawn.title,
+        others=tuple(other.title for other in pools.maps if told_apart(other.title, drawn.title)),
+        identities=(drawn.identity,),
+    )
 
 
 def _shrunk(image: Image.Image, side: int) -> np.ndarray:
