@@ -37,10 +37,11 @@ class TaskSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The table at the top of the page: a row a task, and one over all records."""
+    """The table at the top of the page: a row a task, a row a source of the records, and one over all records."""
 
     tasks: Sequence[TaskSummary]
     total: TaskSummary | None = None
+    sources: Sequence[TaskSummary] = ()
     stages: Sequence[str] = ("fresh", "SFT", "RL")
     facts: Mapping[str, str] = field(
         default_factory=dict
@@ -95,7 +96,8 @@ def write_document(
 
 
 def _summary_html(summary: Summary) -> str:
-    stages, rows = summary.stages, [*summary.tasks, *([summary.total] if summary.total else [])]
+    stages = summary.stages
+    rows = [*summary.tasks, *summary.sources, *([summary.total] if summary.total else [])]
     differ = len({row.best for row in summary.tasks}) > 1
     if differ:
         most = "The largest reward and accuracy differ by task and stand in the table."

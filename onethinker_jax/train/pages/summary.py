@@ -19,13 +19,19 @@ from onethinker_jax.train.pages.intervals import METHOD, Change, change
 from onethinker_jax.train.pages.page import Summary, TaskSummary, write_page
 from onethinker_jax.train.pages.run_facts import run_facts
 
+MOST_SOURCES = 8
+"""Held-out records of more sources than this have no row a source."""
 LABELS = {"fresh": "fresh", "sft": "after SFT", "rl": "after RL"}
 
 
 def print_summary(config: TrainConfig, answers: Answers, log: RunLog) -> None:
-    """A row a task: mean accuracy of every stage and what RL changed, beside it reward, format and mask IoU."""
-    rows = summaries(config, answers.greedy)
-    bests = {row.best[0] for row in rows[:-1]}
+    """A row a task: mean accuracy of every stage and what RL changed, beside it reward, format and mask IoU.
+
+    Below the tasks stands a row a source, where the records have several.
+    """
+    *tasks, total = summaries(config, answers.greedy)
+    rows = [*tasks, *source_summaries(config, answers.greedy), total]
+    bests = {row.best[0] for row in tasks}
     most = f"largest reward {bests.pop():g}" if len(bests) == 1 else ""
     stages = [LABELS[stage].removeprefix("after ") for stage in answers.greedy]
     columns = [
@@ -78,6 +84,7 @@ def write_run_page(
     summary = Summary(
         tasks,
         total,
+        sources=source_summaries(config, answers.greedy),
         stages=[LABELS[stage] for stage in answers.greedy],
         facts=run_facts(config, records=len(records)),
         lead=lead,
@@ -109,6 +116,22 @@ def summaries(config: TrainConfig, predictions: Mapping[str, Sequence[Prediction
     return [
         _summary_of(task, [[predictions[i] for i in numbers] for predictions in stages], config)
         for task, numbers in chosen.items()
+    ]
+
+
+def source_summaries(
+    config: TrainConfig, predictions: Mapping[str, Sequence[Prediction]]
+) -> list[TaskSummary]:
+    """The same for each `data_source`; none where the records have one, or more than `MOST_SOURCES`."""
+    stages = list(predictions.values())
+    numbers_of_source: dict[str, list[int]] = defaultdict(list)
+    for number, prediction in enumerate(stages[-1]):
+        numbers_of_source[prediction.record.data_source].append(number)
+    if not 1 < len(numbers_of_source) <= MOST_SOURCES:
+        return []
+    return [
+        _summary_of(f"from {source or 'no source'}", [[some[i] for i in numbers] for some in stages], config)
+        for source, numbers in sorted(numbers_of_source.items())
     ]
 
 

@@ -17,7 +17,7 @@ from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.heldout import Answers, sampled_stages, stages_of
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.pages import run_facts
-from onethinker_jax.train.pages.summary import print_summary, summaries
+from onethinker_jax.train.pages.summary import print_summary, source_summaries, summaries
 from tests.train.pages.reading import record
 
 CONFIG = PRESETS["smoke"]()
@@ -71,6 +71,25 @@ def test_means_and_changes_by_task(greedy: dict[str, list[Prediction]]) -> None:
     assert text.accuracy_change.interval == (0.5, 0.5) and text.accuracy_change.direction == "up"
     assert spans.accuracy_change.mean == pytest.approx(0.01) and spans.accuracy_change.direction == "same"
     assert total.accuracy == pytest.approx([0.0, 0.375, 0.63])
+
+
+def test_records_of_several_sources_have_a_row_a_source(greedy: dict[str, list[Prediction]], tmp_path: Path) -> None:
+    """Such as held-out objects that were seen in training and those that were not."""
+    assert source_summaries(CONFIG, greedy) == []  # all are of one
+    split = {
+        stage: [
+            replace(one, record=replace(one.record, data_source=("unseen", "seen")[number < 10]))
+            for number, one in enumerate(predictions)
+        ]
+        for stage, predictions in greedy.items()
+    }
+    seen, unseen = source_summaries(CONFIG, split)
+    assert (seen.task, unseen.task, seen.records) == ("from seen", "from unseen", 10)
+    assert seen.accuracy == [0.0, 0.25, 0.75] and unseen.accuracy == pytest.approx([0.0, 0.5, 0.51])
+    with RunLog(tmp_path / "log", console=(console := Console(record=True, width=140, quiet=False))) as log:
+        print_summary(CONFIG, Answers(split, {}), log)
+    rows = [line.split("│")[1].strip() for line in console.export_text().splitlines() if line.startswith("│")]
+    assert rows[-3:] == ["from seen", "from unseen", "all tasks"]
 
 
 def test_the_table_on_the_console(greedy: dict[str, list[Prediction]], tmp_path: Path) -> None:
@@ -133,5 +152,7 @@ def test_a_commit_of_a_checkout_else_the_version(tmp_path: Path, monkeypatch: py
 
 def test_data_and_hardware() -> None:
     assert run_facts.data(CONFIG, 36) == "Shapes world, seed 0: 160 SFT, 80 RL, 36 held-out records"
+    photos = replace(CONFIG, data=replace(CONFIG.data, world="photos", world_library=Path("library")))
+    assert run_facts.data(photos, 36) == "Photos world, seed 0: 160 SFT, 80 RL, 36 held-out records"
     assert "CPU cores" in run_facts.hardware()
     assert (f"{jax.device_count()} devices" in run_facts.hardware()) == (jax.device_count() > 1)

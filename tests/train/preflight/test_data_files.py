@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from onethinker_jax.data_pipeline.photos.library import LibraryError
 from onethinker_jax.data_pipeline.records import tfds_builder
 from onethinker_jax.data_pipeline.records.record import RecordError
-from onethinker_jax.train.config.presets import shapes
+from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.presets import shapes, smoke
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.log import RunLog
+from onethinker_jax.train.preflight.preflight import check_before
 from onethinker_jax.train.run import prepare_data
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows
+from tests.data_pipeline.photos.drawn_library import draw_library
 
 
 @pytest.mark.parametrize(
@@ -70,4 +74,29 @@ def test_an_sft_row_among_others_is_named(tmp_path: Path, form: str, purpose: st
         RunLog(tmp_path / "log") as log,
         pytest.raises(RecordError, match=r"bad.*: record 3 .*odd.*: problem: is"),
     ):
+        prepare_data(config, Hosts(), log)
+
+
+def test_the_photos_world_is_made_of_its_library(tmp_path: Path) -> None:
+    draw_library(tmp_path / "library")
+    data = replace(smoke().data, world="photos", world_library=tmp_path / "library")
+    data = replace(data, world_sft=20, world_rl=20, world_heldout=20)
+    config = replace(smoke(), out=tmp_path / "runs", data=data)
+    check_before(config, Hosts())
+    with RunLog(tmp_path / "log") as log:
+        corpora = prepare_data(config, Hosts(), log)
+    assert [len(corpora.sft), len(corpora.rl), len(corpora.heldout)] == [20, 20, 20]
+    assert {record.data_source for record in corpora.heldout} == {"photos_seen", "photos_unseen"}
+
+
+def test_a_library_that_is_missing_or_of_no_use_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"data\.world photos needs data\.world_library"):
+        replace(smoke().data, world="photos")
+    with pytest.raises(SettingError, match=r"data\.world_library is for data\.world photos"):
+        replace(smoke().data, world_library=tmp_path)
+    data = replace(smoke().data, world="photos", world_library=tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"data\.world_library .*none: no such folder"):
+        check_before(replace(smoke(), data=data), Hosts())
+    config = replace(smoke(), out=tmp_path / "runs", data=replace(data, world_library=tmp_path))
+    with RunLog(tmp_path / "log") as log, pytest.raises(LibraryError, match=r"has no library\.json"):
         prepare_data(config, Hosts(), log)
