@@ -71,6 +71,8 @@ SHAPES: dict[str, Any] = {
     "data.media_root": None,
     "data.prompt_file": None,
     "data.on_bad_record": "raise",
+    "data.world": "shapes",
+    "data.world_library": None,
     "data.world_sft": 8000,
     "data.world_captions": 6000,
     "data.world_rl": 3000,

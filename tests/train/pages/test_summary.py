@@ -73,7 +73,9 @@ def test_means_and_changes_by_task(greedy: dict[str, list[Prediction]]) -> None:
     assert total.accuracy == pytest.approx([0.0, 0.375, 0.63])
 
 
-def test_records_of_several_sources_have_a_row_a_source(greedy: dict[str, list[Prediction]], tmp_path: Path) -> None:
+def test_records_of_several_sources_have_a_row_a_source(
+    greedy: dict[str, list[Prediction]], tmp_path: Path
+) -> None:
     """Such as held-out objects that were seen in training and those that were not."""
     assert source_summaries(CONFIG, greedy) == []  # all are of one
     split = {

@@ -82,7 +82,7 @@ def test_the_photos_world_is_made_of_its_library(tmp_path: Path) -> None:
     data = replace(smoke().data, world="photos", world_library=tmp_path / "library")
     data = replace(data, world_sft=20, world_rl=20, world_heldout=20)
     config = replace(smoke(), out=tmp_path / "runs", data=data)
-    check_before(config, Hosts())
+    check_before(config)
     with RunLog(tmp_path / "log") as log:
         corpora = prepare_data(config, Hosts(), log)
     assert [len(corpora.sft), len(corpora.rl), len(corpora.heldout)] == [20, 20, 20]
@@ -96,7 +96,7 @@ def test_a_library_that_is_missing_or_of_no_use_is_one_line(tmp_path: Path) -> N
         replace(smoke().data, world_library=tmp_path)
     data = replace(smoke().data, world="photos", world_library=tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"data\.world_library .*none: no such folder"):
-        check_before(replace(smoke(), data=data), Hosts())
+        check_before(replace(smoke(), data=data))
     config = replace(smoke(), out=tmp_path / "runs", data=replace(data, world_library=tmp_path))
     with RunLog(tmp_path / "log") as log, pytest.raises(LibraryError, match=r"has no library\.json"):
         prepare_data(config, Hosts(), log)
