@@ -61,7 +61,7 @@ HELP = {
     },
     "back ends": {
         "text_backend": "who scores open-ended answers",
-        "text_model": "directory or file of its weights",
+        "text_model": "directory or file of its weights; minilm finds those of its package by itself",
         "mask_backend": "who makes masks from a box and points",
         "mask_model": "directory or file of its weights",
         "device": "cpu, cuda, or a list such as cuda:0,cuda:1 that the replicas share out",
