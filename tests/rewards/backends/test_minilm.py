@@ -84,6 +84,14 @@ def test_batches_change_no_vector(small, monkeypatch, tokens: int, scores: int) 
     assert same(found, np.tile(alone, (3, 1)))
 
 
+def test_no_more_attention_scores_at_once_than_allowed(monkeypatch) -> None:
+    """Two texts of 3 tokens, one of 5; a longer one goes through alone."""
+    monkeypatch.setattr(minilm_model, "MAX_SCORES", 4 * 3**2 * 2)
+    rows = [[0] * length for length in (3, 3, 3, 5, 5, 9)]
+    found = [(span.start, span.stop, length) for span, length in minilm_model._spans(rows, 4)]
+    assert found == [(0, 6, 3), (6, 9, 3), (9, 14, 5), (14, 19, 5), (19, 28, 9)]
+
+
 def test_scores_are_cosines_from_zero_to_one(small) -> None:
     folder, model = small
     backend = TEXT_BACKENDS["minilm"](BackendSettings(model=folder))
