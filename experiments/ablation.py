@@ -27,7 +27,8 @@ import tyro
 from experiments.arms import ARMS, BASELINE, METHODS, MIXTURES, check_names
 from experiments.result_lines import append_line, check_lines, result_line
 from experiments.trial_process import answer_heldout, train
-from experiments.trials import START, Study, Trial, digest_of, make_study
+from experiments.trials import START, Sizes, Study, Trial, digest_of, make_study
+from experiments.words import say, split_words
 from experiments.workers import Job, core_shares, run_jobs
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.errors import UserError
@@ -86,9 +87,7 @@ class Command:
 
 def parse(words: Sequence[str]) -> Command:
     """The command that the words ask for; raises UsageError or SettingError naming what is wrong with it."""
-    words = list(words)
-    cut = words.index("--") if "--" in words else len(words)
-    own, trainer = words[:cut], words[cut + 1 :]
+    own, trainer = split_words(words)
     arguments = command_line.parse(Arguments, own, prog=PROG, description=Arguments.__doc__)
     if arguments.short:
         arguments = replace(arguments, arms=METHODS[:2], seeds=(0,), steps=2)
@@ -127,7 +126,8 @@ def run(command: Command) -> None:
     start, data = arguments.start, arguments.data
     if start is None or data is None:
         start, data = _make_start(command.base, out, whole)
-    study = make_study(command.base, out, start.resolve(), data.resolve(), arguments)
+    sizes = Sizes(arguments.steps, arguments.prompts, arguments.heldout)
+    study = make_study(command.base, out, start.resolve(), data.resolve(), sizes)
     trials = trials_of(arguments)
     digests = {trial: digest_of(study.config(trial)) for trial in trials}
     done = check_lines(study.results, {trial.name: digest for trial, digest in digests.items()})
@@ -142,12 +142,6 @@ def run(command: Command) -> None:
         _succeed(Job(START, answer_heldout, config, study.out / "start.log"), whole)
         _write_line(study, first, digests[first])
     _run_trials(study, {trial: digests[trial] for trial in pending}, shares, keep=arguments.keep)
-
-
-def say(line: str) -> None:
-    """A line on standard output, at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def _make_start(base: TrainConfig, out: Path, cores: Sequence[int]) -> tuple[Path, Path]:

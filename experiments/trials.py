@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from experiments.arms import BASELINE, settings_of
 from onethinker_jax.files import whole_folder, write_whole
@@ -67,23 +67,16 @@ class Study:
         return self.out / "results.jsonl"
 
 
-class Sizes(Protocol):
+@dataclass(frozen=True)
+class Sizes:
     """How much of a study there is; None is what the preset or the file has."""
 
-    @property
-    def steps(self) -> int | None:
-        """RL steps."""
-        ...
-
-    @property
-    def prompts(self) -> int | None:
-        """Groups of a step."""
-        ...
-
-    @property
-    def heldout(self) -> int | None:
-        """Held-out records."""
-        ...
+    steps: int | None = None
+    """RL steps."""
+    prompts: int | None = None
+    """Groups of a step, at the preset's G."""
+    heldout: int | None = None
+    """Held-out records, with every task's share."""
 
 
 def make_study(base: TrainConfig, out: Path, start: Path, data: Path, sizes: Sizes) -> Study:

@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from onethinker_jax.processes import HostError
 from onethinker_jax.rewards.client.client import RewardGivenUp
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS
-from onethinker_jax.train.advantages import compute_advantages, init_moments
+from onethinker_jax.train.advantages import TaskMoments, compute_advantages, init_moments
 from onethinker_jax.train.config.objective import AdvantageConfig
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.hosts import Hosts
@@ -156,7 +155,7 @@ class Learner:
         """The state after a step that `began` at that time, this process's advantages [groups, G], and metrics."""
         updating, settings = time.perf_counter(), self._settings
         stats, metrics = _gathered(rollout, settings, hosts)
-        advantages, moments = _advantages(stats, state, self._scaling, settings)
+        advantages, moments = group_advantages(stats, state.moments, self._scaling, settings)
         mine = advantages[hosts.index * settings.prompts_per_step :][: settings.prompts_per_step]
         state, sums = self._update_policy(replace(state, moments=moments), rollout.groups, mine, hosts)
         ended = time.perf_counter()
@@ -276,10 +275,13 @@ def _report(
         run.log.metrics(step, metrics)
 
 
-def _advantages(
-    groups: Sequence[GroupStats], state: TrainState, scaling: AdvantageConfig, settings: RLSettings
-) -> tuple[np.ndarray, Any]:
-    """float32 [groups, G] advantages, and the moments after this batch's rewards."""
+def group_advantages(
+    groups: Sequence[GroupStats], moments: TaskMoments, scaling: AdvantageConfig, settings: RLSettings
+) -> tuple[np.ndarray, TaskMoments]:
+    """float32 [groups, G] advantages, and the moments after this batch's rewards.
+
+    `scaling` is what `advantage_config` gives of the settings; `moments` are those before.
+    """
     rewards = np.array([group.rewards for group in groups], np.float32)
     components = None
     if settings.advantage.method == "gdpo":
@@ -291,10 +293,10 @@ def _advantages(
         if components is not None:
             components = np.column_stack([components, penalty.reshape(-1)])
     group_ids = np.repeat(np.arange(len(groups), dtype=np.int32), rewards.shape[1])
-    moments = np.array([MOMENTS.index(group.task.moments) for group in groups], np.int32)
-    task_ids = np.repeat(moments, rewards.shape[1])
+    tasks = np.array([MOMENTS.index(group.task.moments) for group in groups], np.int32)
+    task_ids = np.repeat(tasks, rewards.shape[1])
     advantages, moments = compute_advantages(
-        rewards.reshape(-1), group_ids, task_ids, state.moments, scaling, components
+        rewards.reshape(-1), group_ids, task_ids, moments, scaling, components
     )
     return np.asarray(advantages).reshape(rewards.shape), moments
 

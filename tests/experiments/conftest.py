@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
+from tests.train.conftest import policy, processor, records, sampler, sampler_on
+
+__all__ = ["policy", "processor", "records", "sampler", "sampler_on"]  # the fixtures of the trainer's tests
 
 
 @pytest.fixture(scope="session")

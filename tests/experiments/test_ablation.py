@@ -12,7 +12,7 @@ import pytest
 from experiments.ablation import Arguments, parse, run, trials_of
 from experiments.arms import ARMS, FAMILIES, METHODS, MIXTURES, family_of, settings_of
 from experiments.result_lines import ResultsError, append_line, check_lines, read_lines
-from experiments.trials import Study, Trial, digest_of, make_study
+from experiments.trials import Sizes, Study, Trial, digest_of, make_study
 from experiments.workers import core_shares
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.tasks import TASKS
@@ -69,7 +69,7 @@ def test_short(model: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.fixture
 def study(model: Path, world: Path, tmp_path: Path) -> Study:
-    return make_study(shapes(), tmp_path, model, world, Arguments(tmp_path, heldout=12, steps=3, prompts=16))
+    return make_study(shapes(), tmp_path, model, world, Sizes(heldout=12, steps=3, prompts=16))
 
 
 def test_arms_differ_in_what_they_say_alone(study: Study) -> None:
@@ -95,7 +95,7 @@ def test_a_digest_is_of_what_numbers_follow_from(
     moved = tmp_path / "moved"
     shutil.copytree(model, moved / "model")
     shutil.copytree(world, moved / "world")
-    sizes = Arguments(tmp_path, heldout=12, steps=3, prompts=16)
+    sizes = Sizes(heldout=12, steps=3, prompts=16)
 
     def now() -> str:
         again = make_study(shapes(), tmp_path / "other", moved / "model", moved / "world", sizes)
@@ -160,7 +160,7 @@ def test_refused(tmp_path: Path, model: Path) -> None:
         with pytest.raises(error, match=said):
             parse([str(tmp_path), *told])
     with pytest.raises(FileNotFoundError, match=r"onethinker_rl_train\.json: no such file"):
-        make_study(smoke(), tmp_path, model, tmp_path, Arguments(tmp_path))
+        make_study(smoke(), tmp_path, model, tmp_path, Sizes())
     with pytest.raises(SettingError, match="arm group_16: 8 samples a step"):
         settings_of(smoke(), "group_16", "mixed", TASKS, None)
     with pytest.raises(SettingError, match="--workers 1000"):
