@@ -24,6 +24,9 @@ FEWEST_PIXELS = 100
 
 FEWEST_DIVISIONS = 3
 
+_RIVERS = "Waters (World-Class)"
+"""The title of the one map whose divisions are lines."""
+
 
 def read_maps(files: Iterable[tuple[str, bytes]], writer: LibraryWriter, licences: Licences) -> None:
     """Fills `writer` with the maps among a package's files.
@@ -51,6 +54,9 @@ def _read(
         raise LibraryError(f"{where} names the picture {error}, which is not there") from None
     except (ET.ParseError, ValueError, UnidentifiedImageError, OSError) as error:
         raise LibraryError(f"{where} cannot be read: {error}") from error
+    if title == _RIVERS:
+        writer.leave_out("a map of rivers")
+        return
     pixels = pixels_by_colour(np.asarray(picture))
     seen = [division for division in named if pixels.get(division.colour, 0) >= FEWEST_PIXELS]
     colours = [division.colour for division in named]

@@ -175,7 +175,7 @@ def caption_of(name: str) -> str:
     first = name.split()[0]
     if first[0].isupper() and " " not in name:
         return f"{name}."
-    return f"{'An' if first[0].lower() in 'aeio' or first == 'ugly' else 'A'} {name}."
+    return f"{'An' if first[0].lower() in 'aeio' else 'A'} {name}."
 
 
 def coin_of(caption: str, country: str, name: str) -> tuple[int, str, str]:
