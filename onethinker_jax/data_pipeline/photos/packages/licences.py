@@ -1,7 +1,7 @@
 """Licences of single files, as packages state them: Debian's copyright files, and GCompris's `README` beside pictures.
 
-Debian's format is https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/: paragraphs with `Files:`
-patterns and a `License:`; the last paragraph that matches a file stands.
+Debian's machine-readable copyright format 1.0 has paragraphs with `Files:` patterns and a `License:`; the last
+paragraph that matches a file stands.
 """
 
 import fnmatch
