@@ -60,10 +60,9 @@ def ink(path: Path) -> Image.Image:
     return _opened(path).convert("L")
 
 
-def scaled(image: Image.Image, height: int, *, mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A cut-out at this height, cut to what is opaque of it: RGB uint8 [h, w, 3] and alpha uint8 [h, w]."""
-    width = max(1, round(image.width * height / image.height))
-    image = image.resize((width, height), Image.Resampling.LANCZOS)
+def scaled(image: Image.Image, size: Size, *, mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A cut-out in this size: RGB uint8 [h, w, 3] and alpha uint8 [h, w]."""
+    image = image.resize(size, Image.Resampling.LANCZOS)
     if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)
@@ -105,29 +104,29 @@ def clip_frames(path: Path, start: float, count: int, fps: int, frame: Size) -> 
 
     Each shows what is on screen at its time; past the clip's end the last one stays. Raises LibraryError.
     """
-    shown: list[np.ndarray] = []
+    chosen: list[av.VideoFrame] = []
+    last: av.VideoFrame | None = None
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             begin = float((stream.start_time or 0) * (stream.time_base or 0))
             container.seek(int((begin + start) * av.time_base))
-            last: np.ndarray | None = None
             for decoded in container.decode(stream):
-                time = (decoded.time or 0.0) - begin
-                due = start + len(shown) / fps
-                if last is not None:
-                    while len(shown) < count and due < time - 1e-6:
-                        shown.append(last)
-                        due = start + len(shown) / fps
-                if len(shown) == count:
+                time = (decoded.time or 0.0) - begin - 1e-6
+                while last is not None and len(chosen) < count and start + len(chosen) / fps < time:
+                    chosen.append(last)
+                if len(chosen) == count:
                     break
-                if time + 1.0 >= due:  # the frames between the key frame and the start need not be converted
-                    last = _cut(decoded, frame)
+                last = decoded
     except (av.FFmpegError, IndexError) as error:
         raise LibraryError(f"{path} cannot be read as a video: {error}") from error
     if last is None:
         raise LibraryError(f"{path} has no frame after {start:g} s")
-    return np.stack(shown + [last] * (count - len(shown)))
+    chosen += [last] * (count - len(chosen))
+    shown: list[np.ndarray] = []
+    for number, one in enumerate(chosen):  # the same one may be on screen several times
+        shown.append(shown[-1] if number and one is chosen[number - 1] else _cut(one, frame))
+    return np.stack(shown)
 
 
 def _cut(decoded: av.VideoFrame, frame: Size) -> np.ndarray:

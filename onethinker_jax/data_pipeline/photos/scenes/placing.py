@@ -19,7 +19,6 @@ CLIP_GROUND = 0.55  # of the height: clips do not say where their ground begins
 RATES = (4, 4, 6, 8)
 DURATIONS = (4.0, 5.0, 5.0, 6.0, 8.0)
 _ASPECTS = ((1.0, 0.75), (1.0, 0.75), (1.0, 0.5625), (0.75, 0.75), (0.75, 1.0))
-_STILL = {"life": (0.0, 0.0), "move": (0.0, 0.0), "origin": (0, 0), "target": (0, 0)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def photo_frame(rng: random.Random, pools: Pools, size: tuple[int, int], photo: 
     pixels = pictures.fill(image, size, across=rng.random())
     high = pictures.covering(image.size, size)[1]
     ground = round(photo.ground * high) - (high - size[1])
-    words = frozenset(words_of_item(photo) if photo.name else ())
+    words = words_of_item(photo) if photo.name else frozenset()
     return Frame(*size, max(ground, size[1] // 4), pixels[None], words, photo.identity)
 
 
@@ -70,7 +69,7 @@ def video_frame(
     path = pools.path(clip)
     start = rng.randint(0, int(pictures.clip_length(path) - duration))
     pixels = pictures.clip_frames(path, start, round(duration * fps), fps, size)
-    return Frame(*size, round(CLIP_GROUND * size[1]), pixels, frozenset(words_in(clip.name)), clip.identity)
+    return Frame(*size, round(CLIP_GROUND * size[1]), pixels, words_in(clip.name), clip.identity)
 
 
 def picture_of_objects(rng: random.Random, pools: Pools, side: int, kind: str) -> PhotoScene | None:
@@ -109,31 +108,55 @@ def _scene(
     )
 
 
-def sprite_of(
-    rng: random.Random, pools: Pools, frame: Frame, item: Cutout, share: float, foot: int
-) -> Sprite | None:
-    """A cut-out of `share` of the frame's height whose lowest pixels are at row `foot`; None if it does not fit.
+@dataclass(frozen=True)
+class Spot:
+    """Where a cut-out stands: the column of its centre, the row of its lowest pixels, its size in pixels."""
 
-    Its centre is in the frame's middle column.
-    """
-    image = pictures.cutout(pools.path(item))
-    height = round(share * frame.height)
-    height = min(height, round(0.5 * frame.width * image.height / image.width), round(1.5 * image.height))
-    if height < 12 or height > foot:
-        return None
-    rgb, alpha = pictures.scaled(image, height, mirrored=item.group in MIRRORED and rng.random() < 0.5)
-    spot = frame.width // 2, foot - alpha.shape[0] + alpha.shape[0] // 2
-    return Sprite(
-        item.name,
-        alpha,
-        rgb,
-        identity=item.identity,
-        phrase=phrase_of(item),
-        caption=item.caption,
-        group=item.group,
-        shadow=item.group not in FLOATING,
-        **{**_STILL, "origin": spot, "target": spot},  # pyright: ignore[reportArgumentType]
-    )
+    item: Cutout
+    x: int
+    foot: int
+    wide: int
+    high: int
+
+    @property
+    def centre(self) -> tuple[int, int]:
+        """Of its stamp."""
+        return self.x, self.foot - self.high + self.high // 2
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom pixel, the last two outside it."""
+        left = self.x - self.wide // 2
+        return left, self.foot - self.high, left + self.wide, self.foot
+
+    def reach(self, frame: Frame) -> tuple[int, int]:
+        """The least and the largest column of its centre at which it is in the frame."""
+        return self.wide // 2 + 1, frame.width - 1 - (self.wide - self.wide // 2)
+
+    def apart(self, other: "Spot") -> bool:
+        """Whether their boxes do not touch."""
+        a, b = self.box, other.box
+        return a[2] + 3 <= b[0] or b[2] + 3 <= a[0] or a[3] + 3 <= b[1] or b[3] + 3 <= a[1]
+
+    def sprite(self, rng: random.Random, pools: Pools) -> Sprite:
+        """The cut-out there; some are turned round."""
+        image, item = pictures.cutout(pools.path(self.item)), self.item
+        mirrored = item.group in MIRRORED and rng.random() < 0.5
+        rgb, alpha = pictures.scaled(image, (self.wide, self.high), mirrored=mirrored)
+        return Sprite(
+            item.name,
+            alpha,
+            rgb,
+            identity=item.identity,
+            phrase=phrase_of(item),
+            caption=item.caption,
+            group=item.group,
+            shadow=item.group not in FLOATING,
+            life=(0.0, 0.0),
+            move=(0.0, 0.0),
+            origin=self.centre,
+            target=self.centre,
+        )
 
 
 def _near(frame: Frame, foot: int) -> float:
@@ -141,32 +164,16 @@ def _near(frame: Frame, foot: int) -> float:
     return max(0.0, (foot - frame.ground) / max(1, frame.height - frame.ground))
 
 
-def _draw_sprite(rng: random.Random, pools: Pools, frame: Frame, item: Cutout, small: float) -> Sprite | None:
+def _draw_spot(rng: random.Random, pools: Pools, frame: Frame, item: Cutout, small: float) -> Spot | None:
+    """A place on the ground, the larger the nearer, times `small`; None where the cut-out does not fit there."""
     top = round(0.4 * frame.height) if item.group in FLOATING else frame.ground
     foot = rng.randint(min(top + 4, frame.height - 4), frame.height - 2)
     share = small * (0.24 + 0.28 * _near(frame, foot)) * rng.uniform(0.85, 1.15)
-    return sprite_of(rng, pools, frame, item, share, foot)
-
-
-def _moved(sprite: Sprite, x: int) -> Sprite:
-    spot = x, sprite.origin[1]
-    return replace(sprite, origin=spot, target=spot)
-
-
-def _reach(sprite: Sprite, width: int) -> tuple[int, int]:
-    """The least and the largest column of its centre at which it is in the frame."""
-    wide = sprite.alpha.shape[1]
-    return wide // 2 + 1, width - 1 - (wide - wide // 2)
-
-
-def _box(sprite: Sprite) -> tuple[int, int, int, int]:
-    (x, y), (h, w) = sprite.corner(0.0), sprite.alpha.shape
-    return x, y, x + w, y + h
-
-
-def _apart(one: Sprite, other: Sprite) -> bool:
-    a, b = _box(one), _box(other)
-    return a[2] + 3 <= b[0] or b[2] + 3 <= a[0] or a[3] + 3 <= b[1] or b[3] + 3 <= a[1]
+    width, height = pictures.cutout(pools.path(item)).size
+    high = min(round(share * frame.height), round(0.5 * frame.width * height / width), round(1.5 * height))
+    spot = Spot(item, 0, foot, max(1, round(width * high / height)), high)
+    low, most = spot.reach(frame)
+    return None if high < 12 or high > foot or low > most else replace(spot, x=rng.randint(low, most))
 
 
 def _stand(
@@ -175,34 +182,29 @@ def _stand(
     """The items side by side, the nearest last; with `overlap` two of them cover each other in part."""
     small = {1: 1.25, 2: 1.1, 3: 1.0}.get(len(items), 0.85)
     for _ in range(12):
-        placed: list[Sprite] = []
+        placed: list[Spot] = []
         for item in items:
             for _ in range(15):
-                sprite = _draw_sprite(rng, pools, frame, item, small)
-                if sprite is None:
-                    continue
-                low, high = _reach(sprite, frame.width)
-                if low > high:
-                    continue
-                sprite = _moved(sprite, rng.randint(low, high))
-                if all(_apart(sprite, other) for other in placed):
-                    placed.append(sprite)
+                spot = _draw_spot(rng, pools, frame, item, small)
+                if spot is not None and all(spot.apart(other) for other in placed):
+                    placed.append(spot)
                     break
         if len(placed) == len(items):
             if overlap and len(placed) > 1:
                 placed[1] = _overlapping(placed[0], placed[1], frame, rng)
-            sprites = tuple(sorted(placed, key=lambda sprite: _box(sprite)[3]))
-            if _mostly_seen(frame, sprites):
+            ordered = sorted(placed, key=lambda spot: spot.foot)
+            sprites = tuple(spot.sprite(rng, pools) for spot in ordered)
+            if not overlap or _mostly_seen(frame, sprites):
                 return sprites
     return None
 
 
-def _overlapping(one: Sprite, other: Sprite, frame: Frame, rng: random.Random) -> Sprite:
+def _overlapping(one: Spot, other: Spot, frame: Frame, rng: random.Random) -> Spot:
     """The other one moved beside the first, so near that their boxes overlap by a part."""
-    low, high = _reach(other, frame.width)
-    gap = round((one.alpha.shape[1] + other.alpha.shape[1]) / 2 * rng.uniform(0.6, 0.85))
-    x = one.origin[0] + rng.choice((-gap, gap))
-    return _moved(other, min(max(x, low), high))
+    low, high = other.reach(frame)
+    gap = round((one.wide + other.wide) / 2 * rng.uniform(0.6, 0.85))
+    x = one.x + rng.choice((-gap, gap))
+    return replace(other, x=min(max(x, low), high))
 
 
 def _mostly_seen(frame: Frame, sprites: tuple[Sprite, ...]) -> bool:
@@ -223,7 +225,7 @@ def video_of_objects(rng: random.Random, pools: Pools, side: int) -> PhotoScene 
         actors = [_actor(rng, pools, frame, duration, *one) for one in zip(items, roles, strict=False)]
         sprites = tuple(sprite for sprite in actors if sprite is not None)
         if len(sprites) == len(roles):
-            sprites = tuple(sorted(sprites, key=lambda sprite: _box(sprite)[3]))
+            sprites = tuple(sorted(sprites, key=lambda sprite: sprite.corner(0.0)[1] + len(sprite.alpha)))
             scene = _scene(rng, pools, "objects", frame, sprites, items, duration=duration, fps=fps)
             if _all_seen(scene):
                 return scene
@@ -234,10 +236,10 @@ def _actor(
     rng: random.Random, pools: Pools, frame: Frame, duration: float, item: Cutout, role: str
 ) -> Sprite | None:
     """One object of a video; times are multiples of half a second. It moves along the ground, at one distance."""
-    sprite = _draw_sprite(rng, pools, frame, item, 1.05)
-    if sprite is None:
+    spot = _draw_spot(rng, pools, frame, item, 1.05)
+    if spot is None:
         return None
-    low, high = _reach(sprite, frame.width)
+    low, high = spot.reach(frame)
     if high - low < frame.width // 4:
         return None
     halves = round(2 * duration)
@@ -256,8 +258,10 @@ def _actor(
         length = rng.randint(3, halves - 2)
         start = rng.randint(0, halves - length)
         move = (start / 2, (start + length) / 2)
-    row = sprite.origin[1]
-    return replace(sprite, life=life, origin=(begin, row), target=(end, row), move=move, role=role)
+    row = spot.centre[1]
+    return replace(
+        spot.sprite(rng, pools), life=life, origin=(begin, row), target=(end, row), move=move, role=role
+    )
 
 
 def _all_seen(scene: PhotoScene) -> bool:

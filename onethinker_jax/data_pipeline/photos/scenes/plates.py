@@ -152,7 +152,8 @@ def _coins(rng: random.Random, pools: Pools, frame: Frame) -> Drawn:
     side = round(min(frame.width, frame.height) * rng.uniform(0.2, 0.26))
     made = []
     for coin in rng.choices(pools.coins[kind], k=rng.choice((1, 2, 2, 3, 3, 4))):
-        rgb, alpha = pictures.scaled(pictures.cutout(pools.path(coin)), side)
+        image = pictures.cutout(pools.path(coin))
+        rgb, alpha = pictures.scaled(image, (max(1, round(image.width * side / image.height)), side))
         made.append(
             Sprite(
                 coin.name,

@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from onethinker_jax.data_pipeline.photos.library import (
@@ -161,13 +161,15 @@ class Pools:
         return sorted(names, key=lambda name: self.cutouts[name][0].group not in groups)
 
 
-def words_in(text: str | None) -> set[str]:
+@lru_cache(maxsize=4096)
+def words_in(text: str | None) -> frozenset[str]:
     """The words of a name by which it could be taken for another: small, singular, without the shortest."""
     words = "".join(c if c.isalpha() else " " for c in (text or "").lower()).split()
-    return {word.removesuffix("s") for word in words if len(word) > 2 and word not in ("the", "with", "and")}
+    kept = (word for word in words if len(word) > 2 and word not in ("the", "with", "and"))
+    return frozenset(word.removesuffix("s") for word in kept)
 
 
-def words_of_item(item: Item) -> set[str]:
+def words_of_item(item: Item) -> frozenset[str]:
     """The words of an item's name and identity."""
     return words_in(item.identity) | words_in(getattr(item, "name", None))
 
