@@ -4,6 +4,7 @@ import random
 import re
 
 from onethinker_jax.data_pipeline.photos.questions.phrases import inventory, lone_place
+from onethinker_jax.data_pipeline.photos.scenes.pools import phrase_of_view
 from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, sentence
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
@@ -63,7 +64,9 @@ def _tell_view(scene: PhotoScene, rng: random.Random) -> Question | None:
 
 def _name_view(scene: PhotoScene, rng: random.Random) -> Question | None:
     return Question(
-        "What does the photograph show?", f"It shows {scene.title}.", "I look at the whole photograph."
+        "What does the photograph show?",
+        f"It shows {phrase_of_view(scene.title)}.",
+        "I look at the whole photograph.",
     )
 
 

@@ -192,3 +192,9 @@ def phrase_of(item: Cutout) -> str:
 def phrase_of_coin(coin: Coin) -> str:
     """The coin's name after its article."""
     return with_article(coin.name)
+
+
+def phrase_of_view(name: str) -> str:
+    """What a photograph shows, after its article where it has one: "an owl", "scissors", "Petra"."""
+    bare = not name[0].islower() or (name.endswith("s") and not name.endswith("ss"))
+    return name if bare else with_article(name)

@@ -10,9 +10,8 @@ from PIL import Image
 from onethinker_jax.data_pipeline.photos.library import Clip, Division, Map, Photo
 from onethinker_jax.data_pipeline.photos.scenes import pictures
 from onethinker_jax.data_pipeline.photos.scenes.placing import RATES
-from onethinker_jax.data_pipeline.photos.scenes.pools import Pools, told_apart
+from onethinker_jax.data_pipeline.photos.scenes.pools import Pools, phrase_of_view, told_apart
 from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene, Shot, Sprite
-from onethinker_jax.data_pipeline.worlds.english import with_article
 from onethinker_jax.data_pipeline.worlds.groundings import Span
 
 LEAST_DIVISION = 350
@@ -179,9 +178,7 @@ def said_of(item: Photo | Clip) -> str:
     """What a shot shows, in words that stand in a sentence: "a photograph of an owl", "of scissors", "of Petra"."""
     if isinstance(item, Clip):
         return item.name
-    name = item.name or ""
-    bare = not name[0].islower() or (name.endswith("s") and not name.endswith("ss"))
-    return f"a photograph of {name if bare else with_article(name)}"
+    return f"a photograph of {phrase_of_view(item.name or '')}"
 
 
 def _shot(
