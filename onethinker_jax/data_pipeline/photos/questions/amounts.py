@@ -80,7 +80,7 @@ def _count_shots(scene: PhotoScene, rng: random.Random) -> Question | None:
 
 
 def _count_sprites(scene: PhotoScene, rng: random.Random) -> Question | None:
-    what = {"coins": "coins lie in the picture", "digits": "slips with a handwritten digit are there"}[
+    what = {"coins": "coins are pasted into the picture", "digits": "slips with a handwritten digit are there"}[
         scene.kind
     ]
     spots = [whereabouts(scene, sprite) for sprite in scene.sprites]

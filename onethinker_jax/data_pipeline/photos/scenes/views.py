@@ -190,7 +190,7 @@ def _shot(
         return pictures.clip_frames(path, rng.randint(0, int(last)), count, fps, size)
     image = pictures.photo(path)
     large = round(size[0] * 1.12), round(size[1] * 1.12)
-    whole = pictures.fill(image, large, down=0.5)
+    whole = pictures.fill(image, large, down=0.3)  # what counts is rarely at the foot of a high picture
     right, down = large[0] - size[0], large[1] - size[1]
     ends = rng.sample(((0, 0), (right, 0), (0, down), (right, down)), 2)
     return np.stack([_window(whole, size, ends, step / max(1, count - 1)) for step in range(count)])
