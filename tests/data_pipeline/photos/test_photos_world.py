@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from onethinker_jax.data_pipeline.photos.__main__ import main
 from onethinker_jax.data_pipeline.photos.library import Library, LibraryError
 from onethinker_jax.data_pipeline.photos.own_folder import library_of_folder
+from onethinker_jax.data_pipeline.photos.packages import __main__ as packages
 from onethinker_jax.data_pipeline.photos.questions.captions import short_form
 from onethinker_jax.data_pipeline.photos.scenes.pools import Pools
 from onethinker_jax.data_pipeline.photos.world import PhotosWorld
@@ -251,6 +252,29 @@ def test_what_cannot_be_used_is_one_line(library, tmp_path, capsys):
     (other / "thesis.txt").write_text("dear")
     assert "not a Photos world" in said(library.folder, other)
     assert not (tmp_path / "out").exists()
+
+
+def test_fetching_makes_the_library_first_and_only_once(tmp_path, monkeypatch):
+    fetched = []
+
+    def fetch(arguments) -> int:
+        fetched.append(arguments.out)
+        draw_library(arguments.out)
+        return 0
+
+    monkeypatch.setattr(packages, "run", fetch)
+    words = [
+        str(tmp_path / "library"),
+        str(tmp_path / "out"),
+        "--fetch",
+        "--image-side",
+        "224",
+        "--video-side",
+        "128",
+    ]
+    words += ["--train-sft", "4", "--train-rl", "4", "--heldout", "4"]
+    assert main(words) == main(words) == 0
+    assert fetched == [tmp_path / "library"] and (tmp_path / "out" / "eval_photos.json").is_file()
 
 
 def test_a_damaged_picture_is_named_and_leaves_nothing(library, tmp_path):

@@ -23,7 +23,7 @@ from onethinker_jax.data_pipeline.shapes.questions import ask_task
 from onethinker_jax.data_pipeline.shapes.rendering import INK
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES
 from onethinker_jax.data_pipeline.shapes.stamps import text_stamp
-from onethinker_jax.data_pipeline.shapes.world import ShapesWorld, build_shapes_world
+from onethinker_jax.data_pipeline.shapes.world import VERSION, ShapesWorld, build_shapes_world
 from onethinker_jax.data_pipeline.worlds.masks import mask_box
 from onethinker_jax.data_pipeline.worlds.world import WorldError
 from onethinker_jax.rewards import max_accuracy, score_response
@@ -99,6 +99,23 @@ def test_files_have_the_asked_sizes_and_the_mix(world, records):
     for (_, task), count in ShapesWorld(**SIZES).task_counts(10_000).items():
         shares[task] += count / 10_000
     assert min(shares.values()) >= 0.039 and math.isclose(sum(shares.values()), 1)
+
+
+def test_the_records_are_those_of_this_version(records):
+    """Who changes them raises VERSION, so that no older folder is taken for the same; and then this."""
+    said = [
+        (
+            record.problem,
+            record.options,
+            record.answer,
+            record.messages,
+            record.segmentation and record.segmentation.rles,
+        )
+        for record in everything(records)
+        if record.data_source == "shapes_shapes"  # prints depend on Pillow's font
+    ]
+    digest = hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
+    assert (VERSION, digest[:16]) == (4, "1bc9fc1843286983")
 
 
 def test_scenes_are_shared_by_records_but_not_by_files(records):
