@@ -7,13 +7,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from benchmarks.text_rewards import CASES, table
 from onethinker_jax.rewards.backends.minilm import PACKAGE, PIP_NAME, SentenceEncoder
 from onethinker_jax.rewards.backends.table import TEXT_BACKENDS
 from onethinker_jax.rewards.backends.types import BackendSettings, TextItem
 from tests.places import ROOT
 from tests.registry import python_package
 from tests.rewards.backends.test_minilm import means
+
+text_rewards = pytest.importorskip("benchmarks.text_rewards")  # a source distribution lacks the folder
 
 pytestmark = pytest.mark.slow
 DOG = "A dog runs across the grass."
@@ -42,7 +43,7 @@ def test_known_cosines(weights: Path) -> None:
 def test_vectors_are_those_of_transformers(weights: Path) -> None:
     transformers = pytest.importorskip("transformers")
     model = transformers.BertModel.from_pretrained(weights).eval().requires_grad_(False)
-    texts = [text for cases in CASES.values() for case in cases for text in case]
+    texts = [text for cases in text_rewards.CASES.values() for case in cases for text in case]
     texts += [" ".join(texts), "Größe 東京 🙂 naïve café", "don't 3.14 [SEP] ##s"]
     encoder = SentenceEncoder(weights)
     assert encoder.max_tokens == 256
@@ -52,6 +53,6 @@ def test_vectors_are_those_of_transformers(weights: Path) -> None:
 
 
 def test_the_table_of_the_documents(weights: Path) -> None:
-    lines = set(table(TEXT_BACKENDS["minilm"](BackendSettings(model=weights))))
+    lines = set(text_rewards.table(TEXT_BACKENDS["minilm"](BackendSettings(model=weights))))
     text = (ROOT / "docs" / "neural_backends.md").read_text(encoding="utf-8")
     assert not [line for line in lines if line not in text]
