@@ -151,7 +151,7 @@ def _make_start(base: TrainConfig, out: Path, cores: Sequence[int]) -> tuple[Pat
     if not config.folder.finished:
         say("SFT, which all trials start from …")
         _succeed(Job("sft", train, config, out / "sft.log"), cores)
-    return config.folder.model, config.folder.shapes
+    return config.folder.model, config.folder.world
 
 
 def _succeed(job: Job, cores: Sequence[int]) -> None:

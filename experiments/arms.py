@@ -95,13 +95,16 @@ def family_of(task: str) -> str:
     return FAMILY[task.rpartition(" (")[0]]
 
 
+def mixture_without(family: str) -> str:
+    """The name of the mixture of all tasks but a family's."""
+    return f"without_{family.replace('-', '_').lower()}"
+
+
 def _mixtures() -> dict[str, frozenset[str]]:
     """Mixture -> the problem types that it trains on."""
     everything = frozenset(PROBLEM_TYPES)
     left_out = {
-        f"without_{family.replace('-', '_').lower()}": frozenset(
-            name for name in PROBLEM_TYPES if FAMILY[name] != family
-        )
+        mixture_without(family): frozenset(name for name in PROBLEM_TYPES if FAMILY[name] != family)
         for family in FAMILIES
     }
     return {

@@ -132,8 +132,13 @@ def digest_of(config: TrainConfig) -> str:
     settings = dataclasses.asdict(config)
     del settings["out"], settings["name"], settings["log"]
     data, found = settings["data"], hashlib.sha256()
-    del data["media_root"], settings["model"]["init_from"]
     files = [data.pop("rl_file"), data.pop("heldout_file")]
+    for name in [
+        "media_root",
+        *(name for name in data if name.startswith("world")),
+    ]:  # how the records were made
+        del data[name]
+    del settings["model"]["init_from"]
     assert config.model.init_from is not None
     for file in [*sorted(config.model.init_from.glob("*.safetensors")), *files]:
         found.update(hashlib.sha256(file.read_bytes()).digest())
