@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onethinker_jax.data_pipeline.photos.library import INDEX, Library, Split
-from onethinker_jax.data_pipeline.photos.questions.captions import list_sprites
+from onethinker_jax.data_pipeline.photos.questions.descriptions import describe
 from onethinker_jax.data_pipeline.photos.questions.table import QUESTIONS, ask_task
 from onethinker_jax.data_pipeline.photos.scenes.placing import picture_of_objects, video_of_objects
 from onethinker_jax.data_pipeline.photos.scenes.plates import TO_READ, picture_to_read, video_to_read
@@ -52,7 +52,22 @@ class PhotosWorld(World):
         "coins": 2,
         "shots": 4,
     }
-    described: ClassVar = (("video", "objects"), *(("image", "objects"),) * 3)
+    described: ClassVar = (
+        *(
+            ("image", "objects"),
+            ("video", "objects"),
+            ("image", "words"),
+            ("image", "view"),
+            ("video", "shots"),
+        ),
+        *(
+            ("image", "objects"),
+            ("image", "digits"),
+            ("video", "words"),
+            ("image", "map"),
+            ("image", "coins"),
+        ),
+    )
 
     library: Library = field(kw_only=True)
     image_side: int = 448
@@ -137,8 +152,8 @@ class PhotosWorld(World):
         return ask_task(scene, problem_type, rng)
 
     def describe(self, scene: PhotoScene, rng: random.Random) -> Question:
-        """The cut-outs row by row."""
-        return list_sprites(scene)
+        """By `descriptions`."""
+        return describe(scene, rng)
 
     def ending(self, job: Job) -> str:
         """Maps keep their colours."""

@@ -157,8 +157,9 @@ class World(ABC):
     def jobs(self) -> list[Job]:
         """All scenes, in the order of their numbers; the same for the same settings."""
         jobs = [job for part in self.parts() for job in self._deal(part)]
+        described = [one for one in self.described if one[1] in self.kinds("captions")]
         for number in range(self.captions):
-            medium, kind = self.described[number % len(self.described)]
+            medium, kind = described[number % len(described)]
             jobs.append(
                 Job(self.seed, "captions", "sft", medium, kind, number, ("open-ended",), describes=True)
             )

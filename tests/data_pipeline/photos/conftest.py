@@ -10,7 +10,7 @@ from onethinker_jax.data_pipeline.records.record import read_records
 from onethinker_jax.data_pipeline.worlds.building import build_world
 from tests.data_pipeline.photos.drawn_library import draw_library
 
-SIZES: dict[str, Any] = {"train_rl": 120, "train_sft": 120, "heldout": 240, "captions": 8}
+SIZES: dict[str, Any] = {"train_rl": 120, "train_sft": 120, "heldout": 240, "captions": 20}
 SIDES: dict[str, Any] = {"image_side": 224, "video_side": 128}
 
 

@@ -31,7 +31,8 @@ from tests.data_pipeline.photos.drawn_library import colour_of, draw_library
 
 
 def everything(records):
-    return [record for file in records.values() for record in file]
+    """The records that ask; captions only describe."""
+    return [record for file in records.values() for record in file if record.data_source != "photos_captions"]
 
 
 def inner(record) -> str:
@@ -60,7 +61,7 @@ def near(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 
 def test_files_have_the_asked_sizes_and_every_task(records):
-    assert [len(records[name]) for name in ("sft", "rl", "eval")] == [128, 120, 240]
+    assert [len(records[name]) for name in ("sft", "rl", "eval")] == [140, 120, 240]
     wanted = {task for task in TASKS if task.medium != "text"}
     for file in records.values():
         assert Counter(map(task_of, file)).keys() == wanted
@@ -79,11 +80,26 @@ def test_true_answers_score_in_full(records, variant):
 
 
 def test_sft_rows_ask_in_the_words_of_prompts_and_think_briefly(records):
-    for record in records["sft"]:
+    for record in everything({"sft": records["sft"]}):
         user, assistant = record.messages
         assert user["content"] == question_text(record)
         assert re.fullmatch(r"<think>[^<>]+</think>\n<answer>[^<>]+</answer>", assistant["content"])
         assert 3 <= len(assistant["content"].split("</think>")[0].split()) <= 80
+
+
+def test_captions_describe_every_kind_of_scene(records):
+    captions = [record for record in records["sft"] if record.data_source == "photos_captions"]
+    assert len(captions) == SIZES["captions"]
+    problems = Counter(record.problem.partition(">")[2] for record in captions)
+    wanted = {
+        "What does the photograph show?",
+        "What is shown, and when?",
+        "Read all plates.",
+        "Read all digits.",
+    }
+    assert wanted <= set(problems)
+    for record in captions:
+        assert "<" not in record.messages[1]["content"] and record.messages[1]["content"].endswith(".")
 
 
 def test_answers_are_not_constant(records):

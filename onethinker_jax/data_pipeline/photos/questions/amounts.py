@@ -80,9 +80,10 @@ def _count_shots(scene: PhotoScene, rng: random.Random) -> Question | None:
 
 
 def _count_sprites(scene: PhotoScene, rng: random.Random) -> Question | None:
-    what = {"coins": "coins are pasted into the picture", "digits": "slips with a handwritten digit are there"}[
-        scene.kind
-    ]
+    what = {
+        "coins": "coins are pasted into the picture",
+        "digits": "slips with a handwritten digit are there",
+    }[scene.kind]
     spots = [whereabouts(scene, sprite) for sprite in scene.sprites]
     return Question(f"How many {what}?", str(len(spots)), f"From left to right: {_numbered(spots)}")
 

@@ -3,7 +3,7 @@
 import random
 import re
 
-from onethinker_jax.data_pipeline.photos.questions.phrases import inventory, lone_place
+from onethinker_jax.data_pipeline.photos.questions.phrases import lone_place
 from onethinker_jax.data_pipeline.photos.scenes.pools import phrase_of_view
 from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, sentence
@@ -13,11 +13,6 @@ from onethinker_jax.data_pipeline.worlds.stage import deeds, whereabouts
 PASTED = "Which objects are pasted into the picture, and where?"
 LONGEST_TEXT = 40
 """Words of a published text that an answer holds at most: as many whole sentences as fit."""
-
-
-def list_sprites(scene: PhotoScene) -> Question:
-    """A caption that is nothing but what was pasted."""
-    return Question("List the objects.", inventory(scene), "I look row by row.")
 
 
 def _caption_image(scene: PhotoScene, rng: random.Random) -> Question | None:
