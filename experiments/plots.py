@@ -80,7 +80,7 @@ def reward_curves(results: Results) -> str:
             for arm in results.arms("mixed", METHODS):
                 _band(at, running_mean(curve(results, Key(arm), name)), COLOUR[arm], ARMS[arm].title)
             at.set(xlabel="RL step", title=said)
-        axes[0].legend(fontsize=7)
+        figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, ncols=6, loc="outside lower center")
         return svg(figure)
 
 
@@ -117,7 +117,7 @@ def difference_bars(results: Results) -> str:
         at.set_xticks(range(len(groups)), [group.replace(" ", "\n") for group in groups])
         at.set(title=f"{ARMS[OURS].title} minus …: held-out accuracy, percentage points")
         at.grid(axis="x", visible=False)
-        at.legend(fontsize=7, ncols=len(others) or 1)
+        figure.legend(fontsize=7, ncols=len(others) or 1, loc="outside lower center")
         return svg(figure)
 
 
@@ -167,7 +167,7 @@ def sigma_curves(results: Results) -> str:
 
 
 def gradient_bars(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The share of each task and each difficulty in the sum of gradient norms, by method."""
+    """The share of each task and each difficulty in the sum of the parts' gradient norms, by method."""
     arms = [arm for arm in METHODS if any(line["arm"] == arm for line in lines)]
     with picture(8.0, 5.2, rows=1, columns=2) as (figure, axes):
         for at, cut in zip(axes, ("tasks", "bins"), strict=True):
@@ -185,8 +185,10 @@ def gradient_bars(lines: Sequence[Mapping[str, Any]]) -> str:
             at.invert_yaxis()
             at.tick_params(axis="y", labelsize=7)
             at.grid(axis="y", visible=False)
-            at.set(title=f"% of the sum of norms, by {cut_name(cut)}")
-        axes[1].legend(fontsize=7)
+            at.set(title=f"% by {cut_name(cut)}")
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), fontsize=7, ncols=len(arms), loc="outside lower center"
+        )
         return svg(figure)
 
 

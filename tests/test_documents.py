@@ -12,7 +12,7 @@ from tests.test_command_line import HELP, help_of
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGE = ROOT / "onethinker_jax"
-FOLDERS = "benchmarks|docs|examples|tests|onethinker_jax|data_pipeline|demo|evaluate|model|rewards|train"
+FOLDERS = "benchmarks|docs|examples|experiments|tests|onethinker_jax|data_pipeline|demo|evaluate|model|rewards|train"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -91,7 +91,7 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
     assert seen > 50
 
 
-# Flags in the documents that are not ours: of pip, hf, gcloud, tensorboard, git, ruff and of our benchmarks.
+# Flags in the documents that are not ours: of pip, hf, gcloud, tensorboard, git, ruff, of our benchmarks and experiments.
 OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
