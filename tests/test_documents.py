@@ -91,11 +91,12 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
     assert seen > 50
 
 
-# Flags in the documents that are not ours: of pip, hf, gcloud, tensorboard, git, ruff, of our benchmarks and experiments.
+# Flags in the documents that are of pip, hf, gcloud, tensorboard, git, ruff, our benchmarks and our experiments.
 OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
     *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
+    *("--start", "--data", "--workers", "--add", "--learning-rates"),
 }
 
 
