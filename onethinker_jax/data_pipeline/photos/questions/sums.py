@@ -10,8 +10,10 @@ from onethinker_jax.data_pipeline.worlds.question import Asked, Question, Questi
 
 def _sum_coins(scene: PhotoScene, rng: random.Random) -> Question | None:
     values = [coin.worth for coin in scene.sprites]
-    problem = f"How many {scene.unit} are the coins worth together?"
-    return Question(problem, str(sum(values)), f"{' + '.join(map(str, values))} = {sum(values)}.")
+    problem = f"How many {scene.unit} are the pasted coins worth together?"
+    terms = " + ".join(map(str, values))
+    thinking = f"{terms} = {sum(values)}." if len(values) > 1 else f"There is no other coin: {terms}."
+    return Question(problem, str(sum(values)), thinking)
 
 
 def _compute_digits(scene: PhotoScene, rng: random.Random) -> Question | None:

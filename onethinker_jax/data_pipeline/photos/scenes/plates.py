@@ -95,7 +95,7 @@ def _words(rng: random.Random, pools: Pools, frame: Frame, count: int = 0) -> Dr
 def _plate(rng: random.Random, pools: Pools, frame: Frame, text: str, colour: str) -> Sprite:
     ground, paint = PLATES[colour]
     chosen = rng.choice(pools.fonts)
-    high = round(frame.height * rng.uniform(0.09, 0.15))
+    high = round(frame.height * rng.uniform(0.11, 0.16))
     ink = pictures.written(text, None if chosen is None else pools.path(chosen), high, paint)
     wide = round(0.6 * frame.width)
     if ink.width > wide:
