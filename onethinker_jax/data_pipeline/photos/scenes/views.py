@@ -175,9 +175,9 @@ def video_of_shots(rng: random.Random, pools: Pools, side: int) -> PhotoScene:
 
 
 def said_of(item: Photo | Clip) -> str:
-    """What a shot shows, in words that stand in a sentence: "a photograph of an owl", "of scissors", "of Petra"."""
+    """What a shot shows, in words that stand in a sentence: "a photograph of an owl", "a film of a street"."""
     if isinstance(item, Clip):
-        return item.name
+        return f"a film of {item.name}"
     return f"a photograph of {phrase_of_view(item.name or '')}"
 
 
