@@ -78,7 +78,8 @@ def reward_curves(results: Results) -> str:
             axes, ("reward", "entropy"), ("mean reward of samples", "entropy, nats"), strict=True
         ):
             for arm in results.arms("mixed", METHODS):
-                _band(at, running_mean(curve(results, Key(arm), name)), COLOUR[arm], ARMS[arm].title)
+                values = curve(results, Key(arm), name)
+                _band(at, running_mean(values), values.shape[1], COLOUR[arm], ARMS[arm].title)
             at.set(xlabel="RL step", title=said)
         figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, ncols=6, loc="outside lower center")
         return svg(figure)
@@ -91,14 +92,14 @@ def running_mean(values: np.ndarray, share: int = 6) -> np.ndarray:
     return np.nanmean(parts, axis=2)
 
 
-def _band(at: Axes, values: np.ndarray, colour: str, label: str) -> None:
-    """A line of the mean over seeds [seeds, steps] and a band of its interval; steps end at the curve's own end."""
+def _band(at: Axes, values: np.ndarray, last: int, colour: str, label: str) -> None:
+    """A line of the mean over seeds [seeds, steps] and a band of its interval, up to the step `last`."""
     if not values.size:
         return
     found = [estimate(of_step[np.isfinite(of_step)]) for of_step in values.T]
     mean = np.array([one.mean for one in found])
     half = np.array([one.half or 0.0 for one in found])
-    steps = np.arange(1, len(mean) + 1)
+    steps = np.arange(last - len(mean), last) + 1
     at.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
     at.plot(steps, mean, color=colour, label=label, linewidth=1.4)
 

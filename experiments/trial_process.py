@@ -21,7 +21,7 @@ def train(config: TrainConfig, cores: Sequence[int], log: Path) -> None:
 
         run(config)
 
-    _in_process(run, cores, log)
+    in_process(run, cores, log)
 
 
 def answer_heldout(config: TrainConfig, cores: Sequence[int], log: Path) -> None:
@@ -36,10 +36,10 @@ def answer_heldout(config: TrainConfig, cores: Sequence[int], log: Path) -> None
                 "fresh", at.params
             )
 
-    _in_process(run, cores, log)
+    in_process(run, cores, log)
 
 
-def _in_process(run: Callable[[], None], cores: Sequence[int], log: Path) -> None:
+def in_process(run: Callable[[], None], cores: Sequence[int], log: Path) -> None:
     """Runs on these cores alone, in a process group of its own, so that Ctrl-C in the terminal does not reach it.
 
     The process ends with the one that started it, after the checkpoint that a SIGTERM asks of a run.
