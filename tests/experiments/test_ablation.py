@@ -32,8 +32,46 @@ def words(out: Path, model: Path, world: Path, *more: str) -> list[str]:
     return [str(out), "--short", "--start", str(model), "--data", str(world), *more, *LENGTHS]
 
 
+@pytest.fixture
+def _one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All processes of a command find the same compiled programs, those of the trainer's own tests."""
+    monkeypatch.setenv("XLA_FLAGS", in_tests()["XLA_FLAGS"])
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def check_short(out: Path) -> None:
+    """The SFT model and two arms have a line each of all there is, and no folder is left."""
+    lines = {line["run"]: line for line in read_lines(out / "results.jsonl")}
+    assert list(lines) == ["none", *(f"mixed-{arm}-seed_0" for arm in METHODS[:2])]
+    for name, line in lines.items():
+        assert set(line["heldout"]) == {"greedy", "sampled"}
+        for tasks in line["heldout"].values():
+            assert sum(row[0] for row in tasks.values()) == 24
+        steps = 0 if name == "none" else 2
+        assert all(len(curve) == steps for curve in line["curves"].values())
+        assert name == "none" or {"reward", "entropy", "grad_norm", "groups_kept"} <= set(line["curves"])
+        assert name == "none" or any(curve.startswith("sigma/") for curve in line["curves"])
+    assert not list((out / "runs").iterdir())
+
+
+@pytest.mark.usefixtures("_one_device")
 def test_short(model: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The SFT model and two arms, stopped in the first one's RL and gone on with: a line each of all there is."""
+    """All trials, then none that has a line; lines of other settings are refused."""
+    run(parse(words(tmp_path, model, world)))
+    assert "3 trials, 0 of them done" in capsys.readouterr().out
+    check_short(tmp_path)
+    before = (tmp_path / "results.jsonl").read_bytes()
+    run(parse(words(tmp_path, model, world)))
+    assert "3 trials, 3 of them done" in capsys.readouterr().out
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+    with pytest.raises(ResultsError, match=r"the line of run (none|mixed-\S+) is of other settings"):
+        run(parse(words(tmp_path, model, world, "--prompts", "2")))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_device")
+def test_a_stopped_trial_goes_on(model: Path, world: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the first arm's RL saves its step; the same command goes on from there."""
     command = [sys.executable, "-m", "experiments.ablation", *words(tmp_path, model, world)]
     first = tmp_path / "runs" / "mixed-ema_grpo_paper-seed_0"
     with subprocess.Popen(command, env=in_tests(), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
@@ -44,27 +82,8 @@ def test_short(model: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert process.returncode == 130
     assert [line["run"] for line in read_lines(tmp_path / "results.jsonl")] == ["none"]
     assert list((first / "checkpoints").glob("[12]"))
-
     run(parse(words(tmp_path, model, world)))
-    assert "3 trials, 1 of them done" in capsys.readouterr().out
-    lines = {line["run"]: line for line in read_lines(tmp_path / "results.jsonl")}
-    assert list(lines) == ["none", *(f"mixed-{arm}-seed_0" for arm in METHODS[:2])]
-    for name, line in lines.items():
-        assert set(line["heldout"]) == {"greedy", "sampled"}
-        for tasks in line["heldout"].values():
-            assert sum(row[0] for row in tasks.values()) == 24
-        steps = 0 if name == "none" else 2
-        assert all(len(curve) == steps for curve in line["curves"].values())
-        assert name == "none" or {"reward", "entropy", "grad_norm", "groups_kept"} <= set(line["curves"])
-        assert name == "none" or any(curve.startswith("sigma/") for curve in line["curves"])
-    assert not list((tmp_path / "runs").iterdir())
-
-    before = (tmp_path / "results.jsonl").read_bytes()
-    run(parse(words(tmp_path, model, world)))
-    assert "3 trials, 3 of them done" in capsys.readouterr().out
-    assert (tmp_path / "results.jsonl").read_bytes() == before
-    with pytest.raises(ResultsError, match=r"the line of run (none|mixed-\S+) is of other settings"):
-        run(parse(words(tmp_path, model, world, "--prompts", "2")))
+    check_short(tmp_path)
 
 
 @pytest.fixture
