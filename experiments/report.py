@@ -38,7 +38,7 @@ PICTURE_FOLDER = "results"
 """Beside the document."""
 RESULTS = ROOT / "experiments" / "results"
 PART = re.compile(r"(<!-- made: (\w+) ([\w.-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-SHOWN_CURVES = ("reward", "entropy")
+SHOWN_CURVES = ("reward", "entropy", "grad_norm", "prompts_drawn")
 """With σ the curves that are kept of a mixed run; those of other mixtures are not."""
 
 

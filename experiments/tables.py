@@ -17,6 +17,7 @@ from experiments.analysis import (
     Key,
     Measure,
     Results,
+    curve,
     estimate,
 )
 from experiments.arms import (
@@ -251,6 +252,23 @@ def _over_tasks(results: Results, a: Key, b: Key, tasks: Sequence[str]) -> list[
     return cells
 
 
+def budget(results: Results, mixture: str = "mixed") -> str:
+    """What RL was like: prompts drawn to fill a step, gradient norm, entropy at the end; means of seeds."""
+    rows = []
+    for arm in results.arms(mixture, METHODS):
+        drawn, norm, entropy = (
+            curve(results, Key(arm, mixture), name) for name in ("prompts_drawn", "grad_norm", "entropy")
+        )
+        last = entropy[:, -max(entropy.shape[1] // 6, 1) :]
+        rows.append([ARMS[arm].title, _mean(drawn, ".1f"), _mean(norm, ".3g"), _mean(last, ".3f")])
+    head = ["", "prompts drawn a step", "gradient norm before clipping", "entropy in the last sixth, nats"]
+    return rows_to_markdown(head, rows) if rows else "_No runs yet._"
+
+
+def _mean(values: np.ndarray, form: str) -> str:
+    return format(float(np.nanmean(values)), form) if values.size else "–"
+
+
 def gradient_table(lines: Sequence[Mapping[str, Any]], cut: str) -> str:
     """Share of the gradient and cosine with the whole, by `cut` ("bins" or "tasks"), a column a method.
 
@@ -296,6 +314,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "sampled_reward": lambda results: levels(results, measure="reward", answers="sampled"),
     "reward_differences": lambda results: differences(results, measure="reward", answers="sampled"),
     "tasks": by_task,
+    "budget": budget,
     "mixtures": mixtures,
     "left_out": left_out,
     "sensitivity": sensitivity,

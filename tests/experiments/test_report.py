@@ -100,8 +100,12 @@ def test_tables(results: Results) -> None:
     assert row.startswith("| tracking | 30.0 | **+11.0 ± 2.5** | +0.0 ± 0.0 | −0.1 ± ")
     assert "| decay 0.9 |" in said["sensitivity"] and "| sparse | − GRPO | " in said["mixtures"]
     assert said["learning_rates"].splitlines()[0] == "| gain of RL, mean of families | 0.0005 | 0.001 |"
+    line = Results(made_up.study()).runs[Key("grpo")][0]
+    expected = np.mean([made_up.line("grpo", seed, {})["curves"]["entropy"][-2:] for seed in range(3)])
+    assert line["curves"].keys().isdisjoint({"prompts_drawn", "grad_norm"})
+    assert f"| GRPO | – | – | {expected:.3f} |" in said["budget"]
     alone = Results(made_up.study()[:1])
-    for name in ("left_out", "sensitivity", "learning_rates", "mixtures"):
+    for name in ("budget", "left_out", "sensitivity", "learning_rates", "mixtures"):
         assert TABLES[name](alone).startswith("_No ")
     assert sentence(alone).startswith("_No runs")
 
