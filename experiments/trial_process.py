@@ -12,6 +12,9 @@ from pathlib import Path
 from onethinker_jax.errors import UserError
 from onethinker_jax.train.config.run import TrainConfig
 
+KEPT_FROM = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+"""JAX's variable for the shortest compilation whose program is kept."""
+
 
 def train(config: TrainConfig, cores: Sequence[int], log: Path) -> None:
     """`python -m onethinker_jax.train` with these settings, on these cores; ends the process with its exit status."""
@@ -47,8 +50,11 @@ def in_process(run: Callable[[], None], cores: Sequence[int], log: Path) -> None
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.sched_setaffinity(0, cores)
-    # small programs are worth keeping too: every trial compiles the same ones
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    if KEPT_FROM not in os.environ:  # JAX is loaded by now, and has read its variables
+        import jax
+
+        # small programs are worth keeping too: every trial compiles the same ones
+        jax.config.update(KEPT_FROM.lower(), 0.0)
     os.environ["COLUMNS"] = "140"
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
