@@ -7,6 +7,7 @@ A line holds what tables and pictures need, so that the run's folder may go:
     code                                       version and commit
     heldout     {"greedy" | "sampled": {task: [records, accuracy, reward, format]}}, means; accuracy as a share of the
                 task's largest. `none` holds the SFT model's
+    records     {task: [accuracy]} of every greedy answer, in the order of the held-out records, in percent of the most
     curves      {name: [a number a step]}: reward, sigma, entropy, … ; {"reward/<task>": …}; null where there is none
 """
 
@@ -45,6 +46,10 @@ def result_line(trial: Trial, config: TrainConfig, *, digest: str, code: str) ->
     """The line of a trial whose run has finished."""
     folder, stage = config.folder, "fresh" if trial.arm == BASELINE else "rl"
     rows = [row for row in read_metrics(folder.metrics) if row["stage"] == "rl"]
+    scores = {
+        kind: _by_task(folder.answers(stage, sampled=kind == "sampled"), config)
+        for kind in ("greedy", "sampled")
+    }
     return {
         "run": trial.name,
         "arm": trial.arm,
@@ -53,24 +58,30 @@ def result_line(trial: Trial, config: TrainConfig, *, digest: str, code: str) ->
         "learning_rate": config.rl.optimizer.learning_rate,
         "settings": digest,
         "code": code,
-        "heldout": {
-            kind: _by_task(folder.answers(stage, sampled=kind == "sampled"), config)
-            for kind in ("greedy", "sampled")
+        "heldout": {kind: _means(of_tasks) for kind, of_tasks in scores.items()},
+        "records": {
+            task: [round(100 * accuracy) for accuracy, _, _ in rows]
+            for task, rows in scores["greedy"].items()
         },
         "curves": _curves(rows),
     }
 
 
-def _by_task(file: Path, config: TrainConfig) -> dict[str, list[float]]:
-    """Task -> number of its answers, and the means of accuracy (as a share of the largest), reward and format."""
+def _by_task(file: Path, config: TrainConfig) -> dict[str, list[list[float]]]:
+    """Task -> accuracy (as a share of the largest), reward and format of its answers, in the order of the file."""
     scores: dict[str, list[list[float]]] = defaultdict(list)
     for row in read_lines(file):
         task, reward = BY_NAME[row["task"]], config.reward
         most = max_accuracy(task.problem_type, task.medium, reward.variant, reward)
         scores[row["task"]].append([row["accuracy"] / most, row["overall"], row["format"]])
+    return dict(sorted(scores.items()))
+
+
+def _means(scores: Mapping[str, list[list[float]]]) -> dict[str, list[float]]:
+    """Task -> number of its answers, and the means of accuracy, reward and format."""
     return {
-        task: [len(values), *(round(float(mean), DIGITS) for mean in np.mean(values, axis=0))]
-        for task, values in sorted(scores.items())
+        task: [len(rows), *(round(float(mean), DIGITS) for mean in np.mean(rows, axis=0))]
+        for task, rows in scores.items()
     }
 
 

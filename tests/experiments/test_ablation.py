@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.ablation import Arguments, parse, run, trials_of
@@ -47,6 +48,9 @@ def check_short(out: Path) -> None:
         assert set(line["heldout"]) == {"greedy", "sampled"}
         for tasks in line["heldout"].values():
             assert sum(row[0] for row in tasks.values()) == 24
+        for task, row in line["heldout"]["greedy"].items():
+            assert len(line["records"][task]) == row[0]
+            assert np.mean(line["records"][task]) / 100 == pytest.approx(row[1], abs=0.006)
         steps = 0 if name == "none" else 2
         assert all(len(curve) == steps for curve in line["curves"].values())
         assert name == "none" or {"reward", "entropy", "grad_norm", "groups_kept"} <= set(line["curves"])
