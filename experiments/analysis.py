@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments.arms import ARMS, BASELINE, FAMILIES, METHODS, family_of
 from experiments.result_lines import ResultsError, read_lines
+from onethinker_jax.evaluate.results.intervals import bootstrap
 
 Answers = Literal["greedy", "sampled"]
 Measure = Literal["accuracy", "reward", "format"]
@@ -129,6 +130,35 @@ class Results:
         of_a, of_b = (self.values(key, group, measure, answers) for key in (a, b))
         shared = sorted(of_a.keys() & of_b.keys())
         return estimate([of_a[seed] - of_b[seed] for seed in shared]) if shared else None
+
+    def over_records(self, a: Key, b: Key, group: str) -> tuple[float, float, float] | None:
+        """A minus B of greedy accuracy over the seeds that both have, and its interval were other records drawn.
+
+        The records of a group are resampled, each with its mean difference over seeds (95% percentile bootstrap), so
+        that the seeds stay as they are. None where they share no seed.
+        """
+        of_a, of_b = (self.runs.get(key, {}) for key in (a, b))
+        shared = sorted(of_a.keys() if b.arm == BASELINE else of_a.keys() & of_b.keys())
+        if not shared:
+            return None
+        differences = np.mean(
+            [
+                record_accuracies(of_a[seed], group)
+                - record_accuracies(self.start if b.arm == BASELINE else of_b[seed], group)
+                for seed in shared
+            ],
+            axis=0,
+        )
+        low, high = bootstrap(np.stack([differences, np.ones_like(differences)], axis=-1))
+        return float(differences.mean()), low, high
+
+
+def record_accuracies(line: Mapping[str, Any], group: str) -> np.ndarray:
+    """float64 [records]: the greedy accuracy of each record of a task, a family or all."""
+    rows = [row for task, row in line["records"].items() if group in (ALL, task, family_of(task))]
+    if not rows:
+        raise ResultsError(f"no held-out records of {group}")
+    return np.concatenate(rows) / 100
 
 
 def group_mean(tasks: Mapping[str, Sequence[float]], group: str, measure: Measure) -> float:

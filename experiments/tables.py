@@ -97,6 +97,26 @@ def differences(
     return rows_to_markdown([f"{ARMS[OURS].title} …, {measure}, {answers}", *groups], rows)
 
 
+def record_differences(results: Results, mixture: str = "mixed") -> str:
+    """EMA-GRPO (paper) minus each other method and the SFT model, with intervals over held-out records."""
+    groups = [*results.families, ALL]
+    ours = Key(OURS, mixture)
+    rows = []
+    for arm in (BASELINE, *(arm for arm in results.arms(mixture, METHODS) if arm != OURS)):
+        found = (results.over_records(ours, Key(arm, mixture), group) for group in groups)
+        rows.append([f"− {title(arm)}", *(_over_records(one) for one in found)])
+    return rows_to_markdown([f"{ARMS[OURS].title} …, accuracy, greedy", *groups], rows)
+
+
+def _over_records(found: tuple[float, float, float] | None) -> str:
+    """+1.2 [+0.3, +2.1], in bold where the interval leaves out 0; – where there is none."""
+    if found is None:
+        return "–"
+    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in found)
+    said = f"{mean} [{low}, {high}]"
+    return f"**{said}**" if found[1] > 0 or found[2] < 0 else said
+
+
 def title(arm: str) -> str:
     """An arm's name in tables."""
     return SFT if arm == BASELINE else ARMS[arm].title
@@ -311,6 +331,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "sentence": sentence,
     "accuracy": levels,
     "differences": differences,
+    "record_differences": record_differences,
     "sampled_reward": lambda results: levels(results, measure="reward", answers="sampled"),
     "reward_differences": lambda results: differences(results, measure="reward", answers="sampled"),
     "tasks": by_task,

@@ -56,6 +56,22 @@ def test_an_interval_is_students() -> None:
         estimate([])
 
 
+def test_an_interval_over_records(results: Results) -> None:
+    """Twenty of 100 records differ, all by the same: as many are drawn as a binomial distribution says."""
+    ours, other = Key("ema_grpo_paper"), Key("grpo")
+    found = results.over_records(ours, other, ALL)
+    difference = results.difference(ours, other, ALL)
+    assert found is not None and difference is not None
+    assert found[0] == pytest.approx(difference.mean) == pytest.approx(0.2 * 0.04)
+    expected = stats.binom.ppf([0.025, 0.975], 100, 0.2) / 100 * 0.04
+    assert found[1:] == pytest.approx(expected, abs=0.011 * 0.04)
+    assert results.over_records(ours, other, "tracking") == pytest.approx((0.04, 0.04, 0.04))
+    assert results.over_records(ours, Key("none"), "captions") == pytest.approx((0, 0, 0))
+    assert results.over_records(ours, Key("grpo", "dense"), ALL) is None
+    with pytest.raises(ResultsError, match="no held-out records of spatial"):
+        results.over_records(ours, other, "spatial")
+
+
 def test_group_means() -> None:
     """Over records in a family and over all; over families each counts once."""
     tasks = {
