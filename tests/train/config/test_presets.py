@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onethinker_jax.model_arguments import AnswerDefaults
-from onethinker_jax.train.config.presets import PRESETS, shapes
+from onethinker_jax.train.config.presets import PRESETS, SHAPES_BASE, shapes
 from onethinker_jax.train.config.presets_gpu import GPU_PRESETS
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.config.run import TrainConfig
@@ -42,9 +42,12 @@ CHANGES_NO_NUMBER = {
     "sidecar.token_file",
 }
 
+TINY = {"shapes", "smoke", "shapes_long", "shapes_base"}
+"""Presets of tiny models, which are run and not planned."""
+
 SHAPES: dict[str, Any] = {
     "seed": 0,
-    "model.init_from": None,
+    "model.init_from": SHAPES_BASE,
     "model.family": None,
     "model.tiny": False,
     "model.vocab_size": 896,
@@ -74,7 +77,7 @@ SHAPES: dict[str, Any] = {
     "data.world": "shapes",
     "data.world_library": None,
     "data.world_sft": 8000,
-    "data.world_captions": 6000,
+    "data.world_captions": 0,
     "data.world_rl": 3000,
     "data.world_heldout": 640,
     "data.world_seed": 0,
@@ -89,7 +92,7 @@ SHAPES: dict[str, Any] = {
     "data.rl_mixture": {"tasks": {}, "sources": {}},
     "data.packing_strategy": "best_fit",
     "data.window": 64,
-    "sft.steps": 170,
+    "sft.steps": 600,
     "sft.accumulate": 1,
     "sft.train_vision": True,
     "sft.batch.rows": 6,
@@ -345,7 +348,7 @@ def planned() -> dict[str, tuple[str, str, str]]:
 
 def test_docstrings_give_what_the_plans_say() -> None:
     plans = planned()
-    assert set(plans) == set(PRESETS) - {"shapes", "smoke"}
+    assert set(plans) == set(PRESETS) - TINY
     for name, (gib, of, seconds) in plans.items():
         doc, config = PRESETS[name].__doc__ or "", PRESETS[name]()
         said = re.search(PLANNED, doc)
@@ -363,7 +366,7 @@ def test_docstrings_give_command_data_and_weights(name: str) -> None:
     doc = " ".join((PRESETS[name].__doc__ or "").split())
     command = "python -m onethinker_jax.train" + ("" if name == "shapes" else f" {name}")
     assert command in doc
-    if name in ("shapes", "smoke"):
+    if name in TINY:
         assert "neither data nor weights" in doc
     else:
         stage = "sft" if PRESETS[name]().sft.steps else "rl"
