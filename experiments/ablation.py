@@ -134,12 +134,13 @@ def run(command: Command) -> None:
     pending = [trial for trial in trials if trial.name not in done]
     say(f"{len(trials)} trials, {len(done)} of them done")
     first = Trial(BASELINE)
-    if first in pending:
-        pending.remove(first)
-        config = study.config(first)
+    config = study.config(first)
+    if first in pending or (pending and not config.folder.heldout.is_dir()):
         check_claim(config)
         say("the SFT model's held-out answers …")
-        _succeed(Job(START, answer_heldout, config, study.out / "start.log"), whole)
+        _succeed(Job(START, answer_heldout, config, study.log(first)), whole)
+    if first in pending:
+        pending.remove(first)
         _write_line(study, first, digests[first])
     _run_trials(study, {trial: digests[trial] for trial in pending}, shares, keep=arguments.keep)
 
@@ -171,7 +172,7 @@ def _run_trials(
     for name, trial in trials.items():
         config = study.config(trial)
         check_claim(config)
-        jobs.append(Job(name, train, config, config.directory.with_suffix(".log"), study.take_start))
+        jobs.append(Job(name, train, config, study.log(trial), study.take_start))
     failed = []
     with closing(run_jobs(jobs, shares)) as ends:
         for number, ended in enumerate(ends, 1):

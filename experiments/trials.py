@@ -53,6 +53,11 @@ class Study:
         config = settings_of(self.base, trial.arm, trial.mixture, self.tasks, trial.learning_rate)
         return replace(config, out=self.out / "runs", name=trial.name, seed=trial.seed)
 
+    def log(self, trial: Trial) -> Path:
+        """What the trial's run says; names have dots of their own, as in `decay_0.9`."""
+        config = self.config(trial)
+        return config.out / f"{config.name}.log"
+
     def take_start(self, config: TrainConfig) -> None:
         """Gives a run, before it begins, the SFT model's held-out answers and the records' lengths: made once."""
         start = RunFolder(self.out / START)

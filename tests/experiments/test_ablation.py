@@ -68,6 +68,10 @@ def test_short(model: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureF
     run(parse(words(tmp_path, model, world)))
     assert "3 trials, 3 of them done" in capsys.readouterr().out
     assert (tmp_path / "results.jsonl").read_bytes() == before
+    shutil.rmtree(tmp_path / "start")  # the SFT model answers once more for the arms that are left
+    (tmp_path / "results.jsonl").write_bytes(b"".join(before.splitlines(keepends=True)[:2]))
+    run(parse(words(tmp_path, model, world)))
+    assert len(read_lines(tmp_path / "results.jsonl")) == 3
     with pytest.raises(ResultsError, match=r"the line of run (none|mixed-\S+) is of other settings"):
         run(parse(words(tmp_path, model, world, "--prompts", "2")))
 
@@ -105,6 +109,8 @@ def test_arms_differ_in_what_they_say_alone(study: Study) -> None:
         assert (config.data, config.model, config.evaluation) == (base.data, base.model, base.evaluation)
         assert config.rl.optimizer == base.rl.optimizer
     assert len({digest_of(study.config(Trial(arm))) for arm in ARMS}) == len(ARMS)
+    trials = [Trial(arm, learning_rate=rate) for arm in ARMS for rate in (None, 1.5e-3, 2.5e-3)]
+    assert len({study.log(trial) for trial in trials}) == len({trial.name for trial in trials})
     assert study.config(Trial("dr_grpo")).rl.loss.aggregation == "constant"
     assert study.config(Trial("group_4")).rl.prompts_per_step == 32
     assert study.config(Trial("grpo", learning_rate=1e-3)).rl.optimizer.learning_rate == 1e-3
