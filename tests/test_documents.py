@@ -96,7 +96,7 @@ OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
     *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
-    *("--start", "--data", "--workers", "--add", "--learning-rates"),
+    *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps"),
 }
 
 
