@@ -28,7 +28,7 @@ from experiments.gradients import Part, cut_gradient, shares, warmed_moments
 from experiments.opened_run import OpenedRun, opened
 from experiments.result_lines import append_line
 from experiments.trials import Sizes, Trial, make_study
-from experiments.words import say, split_words
+from experiments.words import name_of_model, say, split_words
 from onethinker_jax.responses import Sampler
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.__main__ import parse as parse_trainer
@@ -106,7 +106,7 @@ def run(command: Command) -> None:
                             at.policy, optax.identity(), settings, sampler.config
                         )
                     measured = measure(at, steps, settings, updates[settings.loss])
-                    line = {"model": str(model), "seed": arguments.seed, "arm": arm, **measured}
+                    line = {"model": name_of_model(model), "seed": arguments.seed, "arm": arm, **measured}
                     append_line(arguments.out, line)
                     say(f"{model} {arm}: {_brief(line['tasks'])}")
 

@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from experiments.words import say
+from experiments.words import name_of_model, say
 from onethinker_jax.data_pipeline.batches.packing import Batch, pack_rows
 from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
@@ -92,7 +92,7 @@ def measure(model: Path, data: Path, records: int) -> dict[str, object]:
     means = {
         name: {"probability": round(float(np.mean(v)), 3), "words": len(v)} for name, v in values.items()
     }
-    return {"model": str(model), "captions": records, **dict(sorted(means.items()))}
+    return {"model": name_of_model(model), "captions": records, **dict(sorted(means.items()))}
 
 
 def batches(examples: Sequence[Example]) -> list[Batch]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -9,6 +10,12 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     words = list(words)
     cut = words.index("--") if "--" in words else len(words)
     return words[:cut], words[cut + 1 :]
+
+
+def name_of_model(directory: Path) -> str:
+    """What results call a model: its run's name where it is a run's `model`, else the directory's; no path."""
+    directory = directory.resolve()
+    return directory.parent.name if directory.name == "model" else directory.name
 
 
 def say(line: str) -> None:

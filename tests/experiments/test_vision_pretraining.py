@@ -20,6 +20,7 @@ from experiments.vision_pretraining import (
     token_loss,
 )
 from experiments.word_accuracy import word_class
+from experiments.words import name_of_model
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Print, Scene, Shape
 from onethinker_jax.data_pipeline.worlds.stage import PLACES
@@ -134,3 +135,8 @@ def test_the_loss_is_that_of_each_token_alone() -> None:
 )
 def test_words_of_captions_have_classes(word: str, said: str) -> None:
     assert word_class(word) == said
+
+
+@pytest.mark.parametrize(("directory", "name"), [("runs/cold/model", "cold"), ("Qwen3-VL-2B", "Qwen3-VL-2B")])
+def test_results_name_a_model_without_its_place(tmp_path: Path, directory: str, name: str) -> None:
+    assert name_of_model(tmp_path / directory) == name
