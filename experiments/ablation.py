@@ -28,7 +28,7 @@ from experiments.arms import ARMS, BASELINE, METHODS, MIXTURES, check_names
 from experiments.result_lines import append_line, check_lines, result_line
 from experiments.trial_process import answer_heldout, train
 from experiments.trials import START, Sizes, Study, Trial, digest_of, make_study
-from experiments.words import say, split_words
+from experiments.words import Command, say, split_words
 from experiments.workers import Job, core_shares, run_jobs
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.errors import UserError
@@ -77,15 +77,7 @@ class Arguments:
     """Two arms, one seed, two steps of the preset `smoke`: shows that all of it works."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """The arguments, and the settings that the trainer's own command line asks for."""
-
-    arguments: Arguments
-    base: TrainConfig
-
-
-def parse(words: Sequence[str]) -> Command:
+def parse(words: Sequence[str]) -> Command[Arguments]:
     """The command that the words ask for; raises UsageError or SettingError naming what is wrong with it."""
     own, trainer = split_words(words)
     arguments = command_line.parse(Arguments, own, prog=PROG, description=Arguments.__doc__)
@@ -114,7 +106,7 @@ def trials_of(arguments: Arguments) -> list[Trial]:
     return list(dict.fromkeys([Trial(BASELINE), *found]))
 
 
-def run(command: Command) -> None:
+def run(command: Command[Arguments]) -> None:
     """Runs the trials that have no line yet.
 
     Raises ResultsError naming a line of other settings, and TrialsFailed after all others when some failed.

@@ -28,7 +28,7 @@ from experiments.gradients import Part, cut_gradient, shares, warmed_moments
 from experiments.opened_run import OpenedRun, opened
 from experiments.result_lines import append_line
 from experiments.trials import Sizes, Trial, make_study
-from experiments.words import name_of_model, say, split_words
+from experiments.words import Command, name_of_model, say, split_words
 from onethinker_jax.responses import Sampler
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.__main__ import parse as parse_trainer
@@ -66,15 +66,7 @@ class Arguments:
     """Of the order of prompts and of the samples."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """The arguments, and the settings that the trainer's own command line asks for."""
-
-    arguments: Arguments
-    base: TrainConfig
-
-
-def parse(words: Sequence[str]) -> Command:
+def parse(words: Sequence[str]) -> Command[Arguments]:
     """The command that the words ask for; raises UsageError or SettingError naming what is wrong with it."""
     own, trainer = split_words(words)
     arguments = command_line.parse(Arguments, own, prog=PROG, description=Arguments.__doc__)
@@ -82,7 +74,7 @@ def parse(words: Sequence[str]) -> Command:
     return Command(arguments, parse_trainer(trainer, prog=f"{PROG} … --"))
 
 
-def run(command: Command) -> None:
+def run(command: Command[Arguments]) -> None:
     """Measures each model in turn, and adds a line a model and method to the file."""
     arguments = command.arguments
     for model in arguments.models:

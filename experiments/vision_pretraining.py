@@ -34,7 +34,7 @@ import tyro
 from flax import nnx
 from PIL import ImageFont
 
-from experiments.words import say, split_words
+from experiments.words import Command, say, split_words
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL, cut_image
 from onethinker_jax.data_pipeline.processor.processor import Processor
@@ -88,14 +88,6 @@ class Arguments:
     """Updates between lines, which say what share of fresh tokens with an object is named right."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """The arguments, and the trainer's settings."""
-
-    arguments: Arguments
-    base: TrainConfig
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pictures:
@@ -110,7 +102,7 @@ class Pictures:
     known: np.ndarray  # bool [R, P / 4], False in padding
 
 
-def parse(words: Sequence[str]) -> Command:
+def parse(words: Sequence[str]) -> Command[Arguments]:
     """The command that the words ask for; raises UsageError or SettingError naming what is wrong with it."""
     own, trainer = split_words(words)
     arguments = command_line.parse(Arguments, own, prog=PROG, description=Arguments.__doc__)
@@ -290,7 +282,7 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
     return params["visual"]
 
 
-def run(command: Command) -> None:
+def run(command: Command[Arguments]) -> None:
     """Data, tokenizer and fresh model as a run makes them; the tower is trained, the whole exported."""
     config = command.base
     hosts = join_hosts(config.hosts)

@@ -2,7 +2,21 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
+
+from onethinker_jax.train.config.run import TrainConfig
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Command(Generic[A]):
+    """A command's own arguments, and the settings that the trainer's own command line asks for."""
+
+    arguments: A
+    base: TrainConfig
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -121,7 +121,7 @@ class PhotosWorld(World):
     def draw(self, job: Job, rng: random.Random) -> PhotoScene:
         """A picture or a video of the job's kind, of items of its split.
 
-        Raises WorldError after so many that did not come about that the library, or the sides, must be the cause.
+        Raises WorldError when PATIENCE attempts give no scene: the library, or the sides, must be the cause.
         """
         for _ in range(PATIENCE):
             scene = self._try(job, rng, self.pools(job.split))

