@@ -1,6 +1,6 @@
 """A fresh vision tower learns to see the Shapes world, visual token by visual token; the decoder stays as it is made.
 
-    python -m experiments.vision_pretraining OUT [--steps 4000] [-- shapes_base --data.…]
+    python -m experiments.vision_pretraining OUT [--steps 4000] [--tower MODEL] [-- shapes_base --data.…]
 
 What a released Qwen3-VL has from its encoder's pretraining, a model that starts from nothing must get somewhere: from
 captions alone it learns colours and places soon, and shapes hardly at all (docs/results.md). Here every visual token,
@@ -44,6 +44,8 @@ from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Print, Sc
 from onethinker_jax.data_pipeline.shapes.stamps import text_stamp
 from onethinker_jax.data_pipeline.worlds.masks import mask_box
 from onethinker_jax.data_pipeline.worlds.stage import PLACES, place
+from onethinker_jax.errors import UserError
+from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.model.inputs import VisionInputs, patch_geometry
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.__main__ import parse as parse_trainer
@@ -82,6 +84,9 @@ class Arguments:
     """Images, or rows of video frames, of an update."""
     colours: int = len(COLOURS)
     """How many colours objects have. With one, shapes are learnt from far fewer pictures (docs/results.md)."""
+    tower: Path | None = None
+    """A Hugging Face directory whose tower is trained on, in place of a fresh one. With `--steps 0` it is taken as it
+    is, behind it a fresh decoder and a tokenizer of another world."""
     seed: int = 0
     """Of the pictures."""
     log_every: int = 200
@@ -282,6 +287,15 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
     return params["visual"]
 
 
+def take_tower(model: Qwen3VL, source: Path) -> None:
+    """The tower of `source` in place of the model's. Raises UserError where it is of another size."""
+    tower = nnx.state(load_hf(source, dtype=jnp.float32).visual)
+    own = nnx.state(model.visual)
+    if jax.tree.map(jnp.shape, tower) != jax.tree.map(jnp.shape, own):
+        raise UserError(f"{source}: its vision tower is of another size than the run's model")
+    nnx.update(model.visual, tower)
+
+
 def run(command: Command[Arguments]) -> None:
     """Data, tokenizer and fresh model as a run makes them; the tower is trained, the whole exported."""
     config = command.base
@@ -292,6 +306,8 @@ def run(command: Command[Arguments]) -> None:
         with jax.set_mesh(ready.mesh):
             policy, params = first_policy(config, ready.mesh, log)
             model = nnx.merge(policy.graphdef, params)
+            if command.arguments.tower is not None:
+                take_tower(model, command.arguments.tower)
             tower = pretrain(model, config, ready.processor, command.arguments)
             nnx.update(model.visual, tower)
             export_model(model, config.folder.base, config.folder.model)

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments.vision_pretraining import (
     CHARACTERS,
@@ -16,6 +18,7 @@ from experiments.vision_pretraining import (
     Pictures,
     draw_batch,
     draw_frame,
+    take_tower,
     token_labels,
     token_loss,
 )
@@ -24,6 +27,7 @@ from experiments.words import name_of_model
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Print, Scene, Shape
 from onethinker_jax.data_pipeline.worlds.stage import PLACES
+from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.train.config.presets import TINY_MEDIA
 
 BOUNDS = {
@@ -120,6 +124,15 @@ def test_the_loss_is_that_of_each_token_alone() -> None:
     outputs[:, ~pictures.known] = -7.0
     assert float(token_loss(jnp.asarray(outputs), pictures)[0]) == pytest.approx(0.0, abs=1e-5)
     assert isinstance(pictures, Pictures)
+
+
+def test_a_tower_is_taken_from_another_model(model: Path) -> None:
+    fresh = load_hf(model)
+    nnx.update(fresh, jax.tree.map(jnp.zeros_like, nnx.state(fresh)))
+    take_tower(fresh, model)
+    given = nnx.state(load_hf(model).visual)
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(fresh.visual), given)
+    assert not np.any(np.asarray(jax.tree.leaves(nnx.state(fresh.decoder))[0]))
 
 
 @pytest.mark.parametrize(
