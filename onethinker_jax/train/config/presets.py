@@ -67,7 +67,7 @@ def shapes() -> TrainConfig:
         model=replace(TINY_MODEL, init_from=SHAPES_BASE),
         data=replace(TINY_MEDIA, world_captions=0),
         sft=SFTSettings(
-            steps=600,
+            steps=1000,
             batch=BatchSettings(rows=6, tokens=320, patches=208),
             accumulate=1,
             optimizer=TINY_OPTIMIZER,
