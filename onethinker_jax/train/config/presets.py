@@ -48,18 +48,18 @@ TINY_MEDIA = DataSettings(
 
 
 SHAPES_BASE = Path(__file__).parents[1] / "shapes_base"
-"""The model that `shapes` starts from, as bfloat16: a fresh decoder behind a vision tower that was pretrained on
-pictures of the Shapes world, by `python -m experiments.vision_pretraining OUT --steps 3500`."""
+"""The model that `shapes` starts from, as bfloat16. It has seen and described scenes of the Shapes world and answered
+nothing: its tower is of `python -m experiments.vision_pretraining OUT --steps 3500`, the rest of
+`shapes_base --model.init-from OUT/model --model.tiny`."""
 
 
 def shapes() -> TrainConfig:
     """`python -m onethinker_jax.train`: SFT, then RL, on the Shapes world, on 2 CPU cores.
 
-    A Qwen3-VL of 1.9M parameters whose vision tower is pretrained on pictures of that world (`SHAPES_BASE`): SFT
-    teaches it the tasks, then EMA-GRPO improves its answers against the live reward service. Needs neither data nor
-    weights: it makes the data, and the model lies in the package. Its learning rates (Muon at 8e-3, AdamW at 5e-4),
-    rows of 320 tokens and images of 128 x 128 are for a tiny model. A released one takes a preset of its size, such as
-    `qwen3_vl_2b_sft`.
+    A Qwen3-VL of 1.9M parameters that has described pictures of that world (`SHAPES_BASE`): SFT teaches it the tasks,
+    then EMA-GRPO improves its answers against the live reward service. Needs neither data nor weights: it makes the
+    data, and the model lies in the package. Its learning rates (Muon at 8e-3, AdamW at 5e-4), rows of 320 tokens and
+    images of 128 x 128 are for a tiny model. A released one takes a preset of its size, such as `qwen3_vl_2b_sft`.
 
     Measured on 2 CPU cores: 6 minutes 35 s with installation; the README has what it comes to.
     """
@@ -97,7 +97,8 @@ def shapes_base() -> TrainConfig:
 
     Needs neither data nor weights. 100,000 scenes that no other preset has (another seed), each with a caption and no
     question of a task: what is where, boxes, spans, letters. Another 20,000 records of the tasks are for the tokenizer
-    alone. `python -m experiments.vision_pretraining` takes these settings for the tower that `shapes` starts from.
+    alone. `python -m experiments.vision_pretraining` takes these settings for the tower; behind that tower (as
+    `model.init_from`) the run makes what `shapes` starts from, in 45 minutes of a core.
     """
     full = shapes()
     return replace(

@@ -92,7 +92,7 @@ SHAPES: dict[str, Any] = {
     "data.rl_mixture": {"tasks": {}, "sources": {}},
     "data.packing_strategy": "best_fit",
     "data.window": 64,
-    "sft.steps": 600,
+    "sft.steps": 1000,
     "sft.accumulate": 1,
     "sft.train_vision": True,
     "sft.batch.rows": 6,
