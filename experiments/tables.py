@@ -290,9 +290,10 @@ def _mean(values: np.ndarray, form: str) -> str:
 
 
 def gradient_table(lines: Sequence[Mapping[str, Any]], cut: str) -> str:
-    """Share of the gradient and cosine with the whole, by `cut` ("bins" or "tasks"), a column a method.
+    """What the parts of the gradient weigh, by `cut` ("bins" or "tasks"), a column a method.
 
-    Means over the lines of a method (models, seeds). With "tasks", families are summed.
+    First a part's norm as a share of the sum of the parts' norms, then, in brackets, the part's length along the whole
+    gradient as a share of the whole's (norm x cosine / norm of the whole). Means over the lines of a method.
     """
     arms = [arm for arm in METHODS if any(line["arm"] == arm for line in lines)]
     if not arms:
@@ -304,8 +305,8 @@ def gradient_table(lines: Sequence[Mapping[str, Any]], cut: str) -> str:
         cells = []
         for arm in arms:
             found = [_part(line, cut, name) for line in lines if line["arm"] == arm]
-            share, cosine = (float(np.mean([one[key] for one in found])) for key in ("share", "cosine"))
-            cells.append(f"{100 * share:.0f}% ({cosine:.2f})")
+            share, along = (float(np.mean([one[key] for one in found])) for key in ("share", "along"))
+            cells.append(f"{100 * share:.0f}% ({100 * along:.0f}%)")
         rows.append([name, f"{100 * groups:.0f}%", *cells])
     return rows_to_markdown([cut_name(cut), "groups", *(ARMS[arm].title for arm in arms)], rows)
 
@@ -324,7 +325,8 @@ def shown_parts(lines: Sequence[Mapping[str, Any]], cut: str) -> list[str]:
 
 
 def _part(line: Mapping[str, Any], cut: str, name: str) -> Mapping[str, float]:
-    return line[cut].get(name, {"groups": 0, "share": 0.0, "cosine": 0.0, "advantage": 0.0})
+    part = line[cut].get(name, {"groups": 0, "share": 0.0, "cosine": 0.0, "norm": 0.0})
+    return {**part, "along": part["norm"] * part["cosine"] / line["norm"] if line["norm"] else 0.0}
 
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
