@@ -59,10 +59,13 @@ class Study:
         return config.out / f"{config.name}.log"
 
     def take_start(self, config: TrainConfig) -> None:
-        """Gives a run, before it begins, the SFT model's held-out answers and the records' lengths: made once."""
+        """Gives a run, before it begins, the SFT model's held-out answers and the records' lengths: made once.
+
+        There are no lengths where `data.check_lengths` is none.
+        """
         start = RunFolder(self.out / START)
         for mine, others in ((config.folder.heldout, start.heldout), (config.folder.lengths, start.lengths)):
-            if not mine.is_dir():
+            if others.is_dir() and not mine.is_dir():
                 with whole_folder(mine) as aside:
                     shutil.copytree(others, aside, dirs_exist_ok=True)
 

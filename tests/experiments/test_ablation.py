@@ -168,6 +168,17 @@ def test_a_part_of_the_heldout_records(study: Study, world: Path) -> None:
         assert abs(in_part - in_whole / 2) <= 2
 
 
+@pytest.mark.parametrize("made", [("heldout", "lengths"), ("heldout",)], ids=["lengths", "check_lengths_none"])
+def test_a_trial_begins_with_what_the_start_has(study: Study, made: tuple[str, ...]) -> None:
+    for name in made:
+        (study.out / "start" / name).mkdir(parents=True)
+        (study.out / "start" / name / "file").write_text(name)
+    config = study.config(Trial("grpo"))
+    study.take_start(config)
+    found = {path.parent.name: path.read_text() for path in config.folder.path.rglob("file")}
+    assert found == {name: name for name in made}
+
+
 def test_trials_of_a_seed_are_side_by_side(tmp_path: Path) -> None:
     arguments = Arguments(tmp_path, arms=("none", "grpo", "rloo"), seeds=(0, 1), learning_rates=(1e-3,))
     assert [trial.name for trial in trials_of(arguments)] == [
