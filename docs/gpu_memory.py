@@ -1,6 +1,6 @@
 """Compiles every device program of a preset for GPUs that are not there, and says what memory each needs.
 
-    pip install "jax[cuda12]==0.10.2"                                   # XLA's GPU compiler and ptxas; no GPU is needed
+    pip install '.[gpu-plan]'                                           # XLA's GPU compiler and ptxas; no GPU is needed
     python docs/gpu_memory.py qwen3_vl_2b_rl_gpu [--gpu a100] [--only decoding] [any flag of training]
     python docs/gpu_memory.py                                           # the GPU presets, into docs/plan.md
 
@@ -21,7 +21,8 @@ from onethinker_jax.command_line import UsageError
 from onethinker_jax.train.__main__ import parse
 from onethinker_jax.train.config.presets_gpu import GPU_PRESETS
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip
+from onethinker_jax.train.cost.gpu import TARGETS, GpuTopology
+from onethinker_jax.train.cost.hardware import GIB, MARGIN
 
 if TYPE_CHECKING:
     from onethinker_jax.train.plan_programs import Program
@@ -32,74 +33,15 @@ SUMMARY = (
     "| preset | GPUs | fits | largest program | GiB of a GPU | of | step at least |\n" + "|---" * 7 + "|\n"
 )
 NEW_LINE = "\n"
-MARGIN = 0.08  # of the memory stays free, for CUDA, NCCL and what the allocator cannot fill
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """What XLA's GPU compiler asks of a chip, as CUDA reports it; from NVIDIA's tables of compute capabilities."""
-
-    chip: Chip
-    device_kind: str
-    capability: tuple[int, int]
-    multiprocessors: int
-    float32_lanes: int  # a multiprocessor
-    shared_memory: int  # bytes a multiprocessor
-    shared_memory_of_block: int  # bytes, at most
-    l2: int  # bytes
-    clock_ghz: float
-    memory: int  # bytes that CUDA sees, a little more than the advertised 80e9
-
-    def target(self) -> str:
-        """XLA's `GpuTargetConfigProto` in text form."""
-        major, minor = self.capability
-        described = {
-            "threads_per_block_limit": 1024,
-            "threads_per_warp": 32,
-            "shared_memory_per_block": 48 * 2**10,
-            "shared_memory_per_core": self.shared_memory,
-            "shared_memory_per_block_optin": self.shared_memory_of_block,
-            "threads_per_core_limit": 2048,
-            "registers_per_core_limit": 2**16,
-            "registers_per_block_limit": 2**16,
-            "core_count": self.multiprocessors,
-            "fpus_per_core": self.float32_lanes,
-            "block_dim_limit_x": 2**31 - 1,
-            "block_dim_limit_y": 2**16 - 1,
-            "block_dim_limit_z": 2**16 - 1,
-            "memory_bandwidth": int(self.chip.hbm_bandwidth),
-            "l2_cache_size": self.l2,
-            "clock_rate_ghz": self.clock_ghz,
-            "device_memory_size": self.memory,
-        }
-        numbers = " ".join(f"{name}: {value}" for name, value in described.items())
-        return (
-            f"gpu_device_info {{ {numbers} cuda_compute_capability {{ major: {major} minor: {minor} }} }} "
-            'platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } '
-            f'runtime_version {{ major: 12 minor: 9 }} device_description_str: "{self.device_kind}"'
-        )
-
-
-def _gpu(device_kind: str, *facts: Any) -> Gpu:
-    return Gpu(GPUS[device_kind], device_kind, *facts)
-
-
-TARGETS = {
-    "h100": _gpu(
-        "NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 228 * 2**10, 227 * 2**10, 50 * 2**20, 1.98, 79 * GIB
-    ),
-    "a100": _gpu(
-        "NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 164 * 2**10, 163 * 2**10, 40 * 2**20, 1.41, 79 * GIB
-    ),
-}
+CHIPS = ("h100", "a100")  # of the page
 
 
 @dataclass(frozen=True)
 class MemoryConfig(TrainConfig):
     """What is to be compiled, and for which GPU."""
 
-    gpu: Literal["h100", "a100"] = "h100"
-    """The GPU to compile for, 80 GB either way."""
+    gpu: Literal["h100", "a100", "h200", "b200"] = "h100"
+    """The GPU to compile for."""
     only: str = ""
     """Compiles the programs whose names match this regular expression."""
 
@@ -124,15 +66,13 @@ class Compiled:
 def main(arguments: Sequence[str]) -> int:
     """Compiles for the preset named, or for all GPU presets into the page; returns the exit status."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # before the first import of JAX: the GPUs are only described
-    every = [[name, "--gpu", gpu] for gpu in TARGETS for name in GPU_PRESETS]
+    every = [[name, "--gpu", gpu] for gpu in CHIPS for name in GPU_PRESETS]
     fit = True
     try:
         wanted = [arguments] if arguments else every
         configs = [parse(one, MemoryConfig, prog="python docs/gpu_memory.py") for one in wanted]
         if importlib.util.find_spec("jax_cuda12_plugin") is None:
-            sys.stderr.write(
-                "error: XLA's GPU compiler is not installed: pip install 'jax[cuda12]==0.10.2'\n"
-            )
+            sys.stderr.write("error: XLA's GPU compiler is not installed: pip install '.[gpu-plan]'\n")
             return 1
         for config in configs:
             programs = compile_all(config)
@@ -156,9 +96,12 @@ def compile_all(config: MemoryConfig) -> list[Compiled]:
     from onethinker_jax.train.plan_programs import plan_programs
     from onethinker_jax.train.policy import planned_sizes
 
-    shape = f"1x1x{config.mesh.size}"  # one host
+    host = GpuTopology(TARGETS[config.gpu], config.mesh.size, 1)
     described = topologies.get_topology_desc(
-        platform="cuda", topology_name=shape, topology=shape, target_config=TARGETS[config.gpu].target()
+        platform="cuda",
+        topology_name=host.xla_name,
+        topology=host.xla_name,
+        target_config=host.target.text(),
     )
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices=described.devices)
     with jax.set_mesh(mesh):

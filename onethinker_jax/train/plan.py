@@ -1,8 +1,8 @@
 """python -m onethinker_jax.train.plan PRESET --topology v5p-32 [--flags]: does it fit, and how fast could it be?
 
-Compiles the preset's device programs for a TPU slice, on a machine without one, and reports memory, FLOPs, bytes
-moved, collectives and a roofline estimate (docs/plan.md). Without --topology it reports for the GPUs present;
---only sampling (or RL, or "gradients|update") compiles the programs whose names match.
+Compiles the preset's device programs for a TPU slice or a GPU host (h200x8), on a machine without one, and reports
+memory, FLOPs, bytes moved, collectives and a roofline estimate (docs/plan.md). Without --topology it reports for the
+GPUs present; --only sampling (or RL, or "gradients|update") compiles the programs whose names match.
 
 Exit status: 0 it fits, 1 it does not or cannot be planned (one line says why), 2 an unknown preset or flag.
 """
@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.train.__main__ import parse
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip, TopologyError, parse_topology
+from onethinker_jax.train.cost.gpu import GpuTopology, is_gpu, parse_gpu_topology
+from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip, Topology, TopologyError, parse_topology
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -40,7 +41,8 @@ class PlanConfig(TrainConfig):
     """What is to be planned, and for which devices."""
 
     topology: str | None = None
-    """TPU slice to compile for, such as v5p-32 or v6e:4x8; by default the GPUs that are present."""
+    """What to compile for: a TPU slice (v5p-32, v6e:4x8), GPUs of a host (h200x8) or of two (h200x8x2); by default the
+    GPUs that are present."""
     only: str = ""
     """Compiles the programs whose names match this regular expression, such as sampling or RL."""
 
@@ -77,15 +79,18 @@ class Report:
     def seconds(self, chip: Chip) -> dict[str, float]:
         """Least time of one run by what limits it."""
         assert self.traffic is not None
-        return {
+        seconds = {
             "compute": self.flops / chip.flops,
             "HBM": self.traffic.hbm / chip.hbm_bandwidth,
-            "ICI": sum(self.traffic.wire.values()) / chip.ici,
+            chip.link: sum(self.traffic.wire.values()) / chip.link_bandwidth,
         }
+        if self.traffic.network:
+            seconds["network"] = self.traffic.network / chip.network
+        return seconds
 
     def fits(self, chip: Chip) -> bool:
         """Whether the compiler took the program and its total is within the chip's usable HBM."""
-        return self.memory is not None and self.memory.total <= chip.hbm
+        return self.memory is not None and self.memory.total <= (1 - chip.margin) * chip.hbm
 
 
 def run(config: PlanConfig) -> int:
@@ -103,25 +108,44 @@ def run(config: PlanConfig) -> int:
 def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
     """The chip and the mesh to compile for. Raises TopologyError or ShardingError."""
     import jax
-    from jax.experimental import topologies
 
     from onethinker_jax.model.sharding import make_mesh
 
-    wanted = config.mesh.data * config.mesh.fsdp * config.mesh.tensor
+    shape = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     if topology is None:
         device = jax.devices()[0]
         if device.platform != "gpu":
-            raise TopologyError("there is no GPU here; name a TPU slice: --topology v5p-32")
+            raise TopologyError(
+                "there is no GPU here; name a TPU slice or a GPU host: --topology v5p-32, --topology h200x8"
+            )
         chip = GPUS.get(device.device_kind)
         if chip is None:
             raise TopologyError(f"unknown GPU {device.device_kind!r}; known are {', '.join(GPUS)}")
-        return chip, make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    slice_ = parse_topology(topology)
-    if wanted != slice_.devices:
+        return chip, make_mesh(*shape)
+    described = parse_gpu_topology(topology) if is_gpu(topology) else parse_topology(topology)
+    if config.mesh.size != described.devices:
         raise TopologyError(
-            f"{topology} has {slice_.devices} devices; mesh data={config.mesh.data} fsdp={config.mesh.fsdp} "
-            f"tensor={config.mesh.tensor} has {wanted}"
+            f"{topology} has {described.devices} devices; mesh data={config.mesh.data} fsdp={config.mesh.fsdp} "
+            f"tensor={config.mesh.tensor} has {config.mesh.size}"
         )
+    return described.chip, make_mesh(*shape, devices=_described_devices(described))
+
+
+def _described_devices(topology: Topology | GpuTopology) -> Sequence[Any]:
+    """Devices that are not there, as the compiler for them describes them. Raises TopologyError without a compiler."""
+    import jax
+    from jax.experimental import topologies
+
+    if isinstance(topology, GpuTopology):
+        if importlib.util.find_spec("jax_cuda12_plugin") is None:
+            raise TopologyError(
+                "XLA's GPU compiler is not installed; it comes with the extra gpu-plan: pip install '.[gpu-plan]'"
+            )
+        name = topology.xla_name
+        described = topologies.get_topology_desc(
+            platform="cuda", topology_name=name, topology=name, target_config=topology.target.text()
+        )
+        return described.devices
     if importlib.util.find_spec("libtpu") is None:
         raise TopologyError("libtpu is not installed; it comes with the extra tpu: pip install '.[tpu]'")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # ask no cloud what machine this is
@@ -129,11 +153,9 @@ def _target(config: TrainConfig, topology: str | None) -> tuple[Chip, "Mesh"]:
         "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
     )  # no chip is taken: two plans do not disturb each other
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=slice_.libtpu_name)
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology.libtpu_name).devices
     except jax.errors.JaxRuntimeError as error:
-        raise TopologyError(f"libtpu does not know {slice_.libtpu_name}: {_first_line(error)}") from None
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices=described.devices)
-    return slice_.chip, mesh
+        raise TopologyError(f"libtpu does not know {topology.libtpu_name}: {_first_line(error)}") from None
 
 
 def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
@@ -192,8 +214,14 @@ def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "M
         analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes,
         {kind: device_bytes(tree) for kind, tree in program.resident.items()},
     )
-    traffic = count_traffic(compiled.as_text(), trips=program.trips)
+    traffic = count_traffic(compiled.as_text(), trips=program.trips, hosts=_hosts(mesh))
     return Report(program, seconds, *counts, memory, traffic)
+
+
+def _hosts(mesh: "Mesh") -> list[int]:
+    """The host of each device, where a network joins several; a TPU slice's links join its hosts, too."""
+    devices = list(mesh.devices.flat)
+    return [0 if device.platform == "tpu" else device.process_index for device in devices]
 
 
 def scaled(flops: Counter[str], config: TrainConfig) -> Counter[str]:
@@ -237,8 +265,8 @@ def describe(
         f"### {config.name} on {where}{only and f', only {only}'}: {'fits' if fits else 'does not fit'}",
         "",
         f"{mesh.size} devices, mesh {shape}; {chip.name}: {chip.hbm / GIB:.2f} GiB, "
-        f"{chip.flops / 1e12:.0f} TFLOP/s, HBM {chip.hbm_bandwidth / 1e9:.0f} GB/s, ICI {chip.ici / 1e9:.0f} GB/s "
-        f"an axis. Computes in {model.compute_dtype}, weights {model.master_dtype}, remat {model.remat}.",
+        f"{chip.flops / 1e12:.0f} TFLOP/s, HBM {chip.hbm_bandwidth / 1e9:.0f} GB/s, {_links(chip)}. "
+        f"Computes in {model.compute_dtype}, weights {model.master_dtype}, remat {model.remat}.",
         "",
         "| GiB a device | " + " | ".join(report.program.name for report in reports) + " |",
         "|---" * (len(reports) + 1) + "|",
@@ -251,6 +279,11 @@ def describe(
         *([] if only else _step_lines(reports, chip)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _links(chip: Chip) -> str:
+    speed = f"{chip.link} {chip.link_bandwidth / 1e9:.0f} GB/s"
+    return f"{speed}, network {chip.network / 1e9:.0f} GB/s a GPU" if chip.network else f"{speed} an axis"
 
 
 def _memory_rows(reports: Sequence[Report], chip: Chip) -> list[str]:
@@ -272,7 +305,8 @@ def _memory_rows(reports: Sequence[Report], chip: Chip) -> list[str]:
     rows += [row(f"beside it: {kind}", lambda m, k=kind: m.resident.get(k, "")) for kind in beside]
     totals = (r.refusal if r.memory is None else f"**{r.memory.total / GIB:.2f}**" for r in reports)
     verdicts = ("fits" if r.fits(chip) else "does not fit" for r in reports)
-    rows.append(f"| **total** of {chip.hbm / GIB:.2f} | " + " | ".join(totals) + " |")
+    free = f", {chip.margin:.0%} to stay free" if chip.margin else ""
+    rows.append(f"| **total** of {chip.hbm / GIB:.2f}{free} | " + " | ".join(totals) + " |")
     return [*rows, "| | " + " | ".join(verdicts) + " |"]
 
 
@@ -303,8 +337,12 @@ def _cost_rows(reports: Sequence[Report], chip: Chip) -> list[str]:
         )
         for kind in kinds
     ]
-    for name in ("compute", "HBM", "ICI"):
-        rows.append(row(f"least seconds: {name}", lambda r, n=name: f"{r.seconds(chip)[n]:.3g}"))
+    limits = ["compute", "HBM", chip.link]
+    if any(r.traffic and r.traffic.network for r in reports):
+        limits.append("network")
+        rows.append(row("GB sent to other hosts", lambda r: f"{r.traffic.network / 1e9:.4g}"))
+    for name in limits:
+        rows.append(row(f"least seconds: {name}", lambda r, n=name: f"{r.seconds(chip).get(n, 0.0):.3g}"))
     return [
         *rows,
         row("**least time**", limit),

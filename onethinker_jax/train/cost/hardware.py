@@ -1,8 +1,9 @@
-"""Chips that a plan knows, and the names of their slices in Google Cloud's and in libtpu's style.
+"""Chips that a plan knows, and the names of TPU slices in Google Cloud's and in libtpu's style.
 
 Limits are a device's, as JAX counts them. Sources: the pages of
 docs.cloud.google.com/tpu/docs named at each chip; for GPUs NVIDIA's data sheets. `hbm` of a TPU is what XLA's
-compiler lets a program use, as it says itself when a program is too large: less than the advertised size.
+compiler lets a program use, as it says itself when a program is too large: less than the advertised size. That of a
+GPU is the advertised size. `gpu.py` beside this file has the names of GPU hosts.
 """
 
 import math
@@ -22,15 +23,19 @@ class TopologyError(UserError, ValueError):
 class Chip:
     """Limits of one device: bytes, bfloat16 FLOP/s, bytes/s.
 
-    `ici` is what one device sends along one axis of the torus, both directions together: a collective over one
-    mesh axis runs as a ring there, whatever the chip's other links could do beside it.
+    `link_bandwidth` of a TPU is what one device sends along one axis of the torus, both directions together: a
+    collective over one mesh axis runs as a ring there, whatever the chip's other links could do beside it. That of a
+    GPU is what it sends over NVLink, in one direction; `network` is what it sends to other hosts.
     """
 
     name: str
     hbm: float
     flops: float
     hbm_bandwidth: float
-    ici: float
+    link_bandwidth: float
+    link: str = "ICI"  # or NVLink
+    network: float = 0.0  # 0: the links reach every device
+    margin: float = 0.0  # share of `hbm` that a program must leave free
     dimensions: int = 2  # of the torus
     cores_counted: int = 1  # what a cloud name counts a chip: 2 where it counts TensorCores
     devices: int = 1  # of JAX a chip
@@ -47,11 +52,25 @@ CHIPS = {
     "tpu7x": Chip("tpu7x", 94.75 * GIB, 2307e12 / 2, 7380e9 / 2, 1200e9 / 6, dimensions=3, devices=2),
 }
 
-# jax.Device.device_kind of a GPU -> its data sheet's dense bfloat16 FLOP/s, memory, bandwidth, NVLink bytes/s
+MARGIN = 0.08  # of a GPU's memory stays free, for CUDA, NCCL and what the allocator cannot fill
+
+
+def _gpu(name: str, hbm: float, flops: float, hbm_bandwidth: float, nvlink: float, network: float) -> Chip:
+    return Chip(name, hbm, flops, hbm_bandwidth, nvlink, "NVLink", network, MARGIN)
+
+
+# jax.Device.device_kind of a GPU -> its data sheet's memory, dense bfloat16 FLOP/s, memory bandwidth, and half of the
+# NVLink bandwidth, which counts both directions; the network is that of NVIDIA's own hosts of eight, a card a GPU.
 GPUS = {
-    "NVIDIA H100 80GB HBM3": Chip("H100 SXM", 80e9, 989e12, 3350e9, 450e9),
-    "NVIDIA H200": Chip("H200 SXM", 141e9, 989e12, 4800e9, 450e9),
-    "NVIDIA A100-SXM4-80GB": Chip("A100 SXM 80GB", 80e9, 312e12, 2039e9, 300e9),
+    # H100 SXM: 989 TFLOP/s, 80 GB, 3.35 TB/s, NVLink 900 GB/s; DGX H100: eight ConnectX-7 of 400 Gb/s
+    "NVIDIA H100 80GB HBM3": _gpu("H100 SXM", 80e9, 989e12, 3350e9, 900e9 / 2, 400e9 / 8),
+    # H200 SXM: 989 TFLOP/s, 141 GB, 4.8 TB/s, NVLink 900 GB/s; DGX H200: eight ConnectX-7 of 400 Gb/s
+    "NVIDIA H200": _gpu("H200 SXM", 141e9, 989e12, 4800e9, 900e9 / 2, 400e9 / 8),
+    # A100 SXM 80GB: 312 TFLOP/s, 80 GB, 2,039 GB/s, NVLink 600 GB/s; DGX A100: eight ConnectX-6 of 200 Gb/s
+    "NVIDIA A100-SXM4-80GB": _gpu("A100 SXM 80GB", 80e9, 312e12, 2039e9, 600e9 / 2, 200e9 / 8),
+    # DGX B200, an eighth of: 72 PFLOP/s in sparse FP8 (a quarter of that in dense bfloat16), 1,440 GB, 64 TB/s,
+    # NVLink 14.4 TB/s; eight ConnectX-7 of 400 Gb/s
+    "NVIDIA B200": _gpu("B200", 180e9, 2250e12, 8000e9, 1800e9 / 2, 400e9 / 8),
 }
 
 # jax.Device.device_kind of a TPU, as jax/_src/pallas/mosaic/tpu_info.py knows them

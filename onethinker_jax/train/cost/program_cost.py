@@ -3,13 +3,14 @@
 XLA's own `cost_analysis` counts the body of a loop once, so a scanned model looks as cheap as one layer. Here
 FLOPs are those of matrix products (2 m n k) and of the attention kernels, walked through scans, shards and
 recomputation; bytes and collectives are read from the compiled text, each instruction times the trip counts of
-the loops around it. A fusion that reads or writes a slice of an array is charged for the slice.
+the loops around it: those that XLA wrote at the loop, or the constant that a loop's counter is compared with.
+A fusion that reads or writes a slice of an array is charged for the slice.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from onethinker_jax.train.cost.collectives import KINDS, bytes_between_hosts, bytes_sent, groups_of
+
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 _BYTES |= {"s64": 8, "u64": 8, "f64": 8, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1, "c64": 8}
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _FREE = {
     "parameter",
     "constant",
@@ -101,9 +103,13 @@ def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
 
 @dataclass
 class Traffic:
-    """Of one device, over one run of a program: HBM bytes, and by collective the number and bytes on the wire."""
+    """Of one device, over one run of a program: HBM bytes, and by collective the number and bytes on the wire.
+
+    `network` are those of the latter that leave the device's host.
+    """
 
     hbm: float = 0.0
+    network: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
     wire: Counter[str] = field(default_factory=Counter)
 
@@ -121,12 +127,25 @@ class _Instruction:
 _Computations = dict[str, dict[str, _Instruction]]
 
 
-def count_traffic(hlo: str, *, trips: int = 1) -> Traffic:
-    """Bytes moved and collectives of compiled HLO; `trips` for loops whose length the compiler does not know."""
+@dataclass(frozen=True)
+class _Count:
+    """What a count goes by beside the text: the runs of loops of unknown length, and the host of each device."""
+
+    computations: _Computations
+    trips: int
+    hosts: Sequence[int]
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+def count_traffic(hlo: str, *, trips: int = 1, hosts: Sequence[int] = ()) -> Traffic:
+    """Bytes moved and collectives of compiled HLO; `trips` for loops whose length the compiler does not know.
+
+    `hosts` has the host of each device of the mesh, where a network joins several hosts.
+    """
     computations, entry = _parse(hlo)
-    traffic = Traffic()
-    _visit(computations, entry, 1, trips, traffic, fused=False)
-    return traffic
+    count = _Count(computations, trips, hosts)
+    _visit(count, entry, 1, fused=False)
+    return count.traffic
 
 
 def _parse(hlo: str) -> tuple[_Computations, str]:
@@ -155,21 +174,20 @@ def _arguments(body: str, start: int) -> tuple[str, str]:
     return body[start : end - 1], body[end:]
 
 
-def _visit(
-    computations: _Computations, name: str, times: float, trips: int, traffic: Traffic, *, fused: bool
-) -> None:
+def _visit(count: _Count, name: str, times: float, *, fused: bool) -> None:
+    computations, traffic = count.computations, count.traffic
     instructions = computations[name]
     for one in instructions.values():
         kind = one.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
-            _add_collective(one, kind, name, times, traffic)
+        if kind in KINDS:
+            _add_collective(count, one, kind, name, times)
         if not fused and one.opcode not in _FREE and not one.opcode.endswith("-done"):
             traffic.hbm += times * _moved(computations, instructions, one)
         if one.opcode == "while":
             (condition,) = re.findall(r"condition=%?([\w.\-]+)", one.rest)
-            count = times * _trip_count(computations[condition], trips)
+            turns = times * _trip_count(one, computations[condition], count.trips)
             for body in (condition, *re.findall(r"body=%?([\w.\-]+)", one.rest)):
-                _visit(computations, body, count, trips, traffic, fused=fused)
+                _visit(count, body, turns, fused=fused)
         else:
             called = re.findall(
                 r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", one.rest
@@ -179,11 +197,13 @@ def _visit(
             )
             inside = fused or one.opcode not in ("call", "conditional", "async-start")
             for callee in called:
-                _visit(computations, callee, times, trips, traffic, fused=inside)
+                _visit(count, callee, times, fused=inside)
 
 
-def _trip_count(condition: dict[str, _Instruction], unknown: int) -> int:
-    """Of a loop that counts from 0 to a constant, as scans do."""
+def _trip_count(loop: _Instruction, condition: dict[str, _Instruction], unknown: int) -> int:
+    """Of a loop that XLA has counted, or that counts from 0 to a constant, as scans do."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
+        return int(known[1])
     last = list(condition.values())[-1]
     if last.opcode == "compare" and "direction=LT" in last.rest:
         limits = [condition[name] for name in last.operands if name in condition]
@@ -193,22 +213,19 @@ def _trip_count(condition: dict[str, _Instruction], unknown: int) -> int:
     return unknown
 
 
-def _add_collective(one: _Instruction, kind: str, inside: str, times: float, traffic: Traffic) -> None:
+def _add_collective(count: _Count, one: _Instruction, kind: str, inside: str, times: float) -> None:
     """Wire bytes a device sends, as rings do it."""
-    size = max((_size(part) for part in _parts(one.shape)), default=0)
-    if listed := re.search(r"replica_groups=\[(\d+),(\d+)\]", one.rest):
-        group = int(listed[2])
-    else:
-        braces = re.search(r"replica_groups=\{\{([\d,]*)\}", one.rest)
-        group = braces[1].count(",") + 1 if braces else 2
+    instructions, traffic = count.computations[inside], count.traffic
+    groups = groups_of(one.rest) or [list(range(max(len(count.hosts), 2)))]
     if kind == "all-reduce" and inside.startswith("all-reduce-scatter"):
-        kind, size = "reduce-scatter", size / group  # the TPU compiler's way to write one
-    share = (group - 1) / group
-    sent = {"all-reduce": 2 * share, "reduce-scatter": group - 1, "collective-permute": 1}.get(
-        kind, share
-    ) * size
+        kind = "reduce-scatter"  # the TPU compiler's way to write one
+    given = sum(_size(instructions[name].shape) for name in one.operands if name in instructions)
+    size = given * len(groups[0]) if kind == "all-gather" else given
+    sent = bytes_sent(kind, size, len(groups[0]))
     traffic.calls[kind] += int(times)
     traffic.wire[kind] += int(times * sent)
+    if len(set(count.hosts)) > 1:
+        traffic.network += times * bytes_between_hosts(kind, sent, groups, count.hosts)
 
 
 def _moved(computations: _Computations, instructions: dict[str, _Instruction], one: _Instruction) -> float:

@@ -54,7 +54,7 @@ def test_unknown_slices(name: str) -> None:
 def test_chips_are_whole() -> None:
     for name, chip in CHIPS.items():
         assert chip.name == name
-        assert 0 < chip.ici < chip.hbm_bandwidth < chip.flops
+        assert 0 < chip.link_bandwidth < chip.hbm_bandwidth < chip.flops
 
 
 def test_family_and_presets() -> None:
@@ -83,7 +83,7 @@ def test_family_and_presets() -> None:
         (["shapes", "--only"], 2, "Missing value for argument '--only'"),
         (["shapes", "--topology", "v6e-9"], 1, "unknown topology 'v6e-9'; there are: v6e-1"),
         (["shapes", "--topology", "v6e-8"], 1, "v6e-8 has 8 devices; mesh data=1 fsdp=1 tensor=1 has 1"),
-        (["shapes"], 1, "there is no GPU here; name a TPU slice"),
+        (["shapes"], 1, "there is no GPU here; name a TPU slice or a GPU host: --topology v5p-32"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments: list[str], status: int, message: str) -> None:

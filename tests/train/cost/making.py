@@ -1,0 +1,95 @@
+"""Decoding of a two-layer model, and the text that XLA's GPU compiler makes of it: the fixture of `test_gpu.py`.
+
+    pip install '.[gpu-plan]'
+    python -m tests.train.cost.making       # writes the fixture anew
+
+A loop of unknown length over tokens, in it one over two layers, in it one over the three chunks of the prompts' keys
+and one over the two chunks of the samples' own. The fixture keeps of every instruction its name, type, operands,
+computations, groups, and XLA's count of a loop's turns.
+"""
+
+import gzip
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the GPUs are only described
+
+import jax
+
+from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.train import plan
+from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.presets import shapes
+from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.plan_programs import plan_programs
+
+TEXT = Path(__file__).parent / "gpu_decode.txt.gz"
+TOPOLOGY, TPUS = "h200x4", "v6e:2x2"
+LAYERS, PROMPT_CHUNKS, SAMPLE_CHUNKS = 2, 3, 2
+ROWS, GROUP, TOKENS = 2, 4, 8  # prompts, samples of each, tokens of a decode block
+
+
+def two_layers() -> tuple[TrainConfig, Qwen3VLConfig]:
+    """RL of a two-layer model on four devices: each has one of two prompts, and half of the heads."""
+    text = TextConfig(
+        vocab_size=256, hidden_size=256, intermediate_size=512, num_layers=LAYERS, num_heads=4, num_kv_heads=2
+    )
+    vision = VisionConfig(
+        depth=2,
+        hidden_size=144,
+        intermediate_size=256,
+        num_heads=2,
+        out_hidden_size=256,
+        deepstack_layers=(0,),
+    )
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids: dict[str, Any] = {name: number for number, name in enumerate(names)}
+    config = shapes()
+    rollout = SamplerSettings(
+        prompt_tokens=256 * PROMPT_CHUNKS,
+        prompt_patches=256,
+        max_new_tokens=256 * SAMPLE_CHUNKS,
+        group_size=GROUP,
+        prompt_slots=ROWS,
+        decode_block=TOKENS,
+    )
+    config = replace(
+        config,
+        model=replace(config.model, compute_dtype="bfloat16"),
+        sft=replace(config.sft, steps=0),
+        rl=replace(config.rl, steps=1, prompts_per_step=ROWS, rollout=rollout),
+        mesh=MeshSettings(fsdp=2, tensor=2),
+    )
+    return config, Qwen3VLConfig(text=text, vision=vision, **ids)
+
+
+def decoding(topology: str) -> str:
+    """The compiled text of decoding for the topology."""
+    config, sizes = two_layers()
+    _, mesh = plan._target(config, topology)
+    with jax.set_mesh(mesh):
+        (program,) = (one for one in plan_programs(config, sizes, mesh) if one.name == "RL decoding")
+        function = program.function
+        return function.trace(*program.arguments.values()).lower().compile().as_text()
+
+
+def shortened(text: str) -> str:
+    """Compiled text without what its reader does not look at."""
+    head, body = text.split("\n\n", 1)
+    text = f"{head}\n\n{body[body.index('%') :]}"  # no tables of source files in between
+    text = re.sub(r", (?:metadata|frontend_attributes)=\{[^}]*\}", "", text)
+    return re.sub(
+        r', backend_config=.*?(?:("known_trip_count":\{"n":"\d+"\}).*)?$',
+        lambda found: f", backend_config={{{found[1]}}}" if found[1] else "",
+        text,
+        flags=re.MULTILINE,
+    )
+
+
+if __name__ == "__main__":
+    TEXT.write_bytes(gzip.compress(shortened(decoding(TOPOLOGY)).encode(), mtime=0))
