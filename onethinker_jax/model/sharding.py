@@ -122,12 +122,16 @@ def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
         return x
-    spec = []
-    for size, axis in zip(x.shape, axes, strict=False):
-        names = (axis,) if isinstance(axis, str) else axis or ()
-        shards = math.prod(mesh.shape[name] for name in names)
-        spec.append(axis if size % shards == 0 else None)
+    spec = [dividing(mesh, size, axis) for size, axis in zip(x.shape, axes, strict=False)]
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def dividing(
+    mesh: AbstractMesh, size: int, axis: str | tuple[str, ...] | None
+) -> str | tuple[str, ...] | None:
+    """`axis` of the mesh, or axes, where it divides `size`; else None, by which nothing is sharded."""
+    names = (axis,) if isinstance(axis, str) else axis or ()
+    return axis if size % math.prod(mesh.shape[name] for name in names) == 0 else None
 
 
 def constrain_parameters(tree: T) -> T:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from onethinker_jax.model.attention.attention import attention
+from onethinker_jax.model.attention.attention import attention, platform_backend
 from onethinker_jax.model.attention.decode_attention import Visible, decode_attention, prefix_attention
 from onethinker_jax.model.attention.kv_cache import KeyValues, KVCache, to_cache
 from onethinker_jax.model.config import TextConfig
@@ -217,7 +217,8 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "R g D"], tuple[Array, Array]]:
         """One more token of each sample slot: hidden states, and its keys and values, each [L, R, g, K, H].
 
-        `positions` holds one number a token, because a sampled token is text: its three positions are equal.
+        `positions` holds one number a token, because a sampled token is text: its three positions are equal. On GPUs
+        the layers are unrolled: in a scan XLA copies each layer's weights out of the stack before it reads them.
         """
         tables = text_rope(jnp.repeat(positions[:, None], 3, axis=1), self.config)
         cos, sin = (table.astype(x.dtype) for table in tables)
@@ -234,5 +235,11 @@ class Decoder(nnx.Module):
             x = nnx.merge(graphdef, params)(x, cos, sin, attend)
             return x, new[0]
 
-        x, new = jax.lax.scan(body, x, (params, jnp.arange(self.config.num_layers)))
+        unroll = self.config.num_layers if layers_are_unrolled() else 1
+        x, new = jax.lax.scan(body, x, (params, jnp.arange(self.config.num_layers)), unroll=unroll)
         return self.norm(x), new
+
+
+def layers_are_unrolled() -> bool:
+    """Whether the platform that is being compiled for decodes with its layers one after another in the program."""
+    return platform_backend().startswith("flash_gpu")

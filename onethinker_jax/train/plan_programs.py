@@ -16,7 +16,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.attention.kv_cache import KVCache, Prefilled
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.generation.generate import Embedded, GenerationShape, Programs, Slots, make_programs
+from onethinker_jax.model.generation.generate import (
+    Embedded,
+    GenerationShape,
+    Programs,
+    Slots,
+    decode_options,
+    make_programs,
+)
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 from onethinker_jax.model.sharding import (
@@ -175,8 +182,9 @@ def _sampling_programs(
 
     def decode(weights: nnx.State, cache: KVCache, batch: tuple[Slots, Any]) -> Any:
         slots, key = batch
-        zero = jnp.int32(0)
-        return functions.decode_block(weights, cache, slots, key, zero, zero, zero)
+        zero, decode_block = jnp.int32(0), functions.decode_block
+        # Compiler options can only be given to the outermost function.
+        return decode_block.__wrapped__(weights, cache, slots, key, zero, zero, zero)  # pyright: ignore
 
     row, slot = (shape.prompt_slots,), (shape.prompt_slots, shape.sample_slots)
     numbers = [jax.ShapeDtypeStruct(size, jnp.int32) for size in (row, slot, slot, slot)]
@@ -186,7 +194,7 @@ def _sampling_programs(
     runs = math.ceil(samples * settings.max_new_tokens / shape.decode_block)
     arguments = {"weights to decode": weights, "KV cache": cache, "batch": (slots, key)}
     tokens = shape.prompt_slots * shape.sample_slots * shape.decode_block
-    jitted = jax.jit(decode, donate_argnums=1)
+    jitted = jax.jit(decode, donate_argnums=1, compiler_options=decode_options())
     name = f"{sampler.stage} decoding"
     programs.append(Program(name, jitted, arguments, beside, runs, tokens, trips=shape.decode_block))
     return [*programs, *moving]

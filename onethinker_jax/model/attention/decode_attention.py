@@ -3,7 +3,8 @@
 A prompt's keys are read once for all samples of it. Both parts of the cache are read in chunks of columns (as in
 FlashDecoding), and a chunk that no sample needs is skipped: the cost of a step follows the longest prompt and the
 longest sample that are there, not the capacity for them, although every shape is fixed. The tokens of a prefill chunk
-meet their prompt's keys in the same way (`prefix_attention`). `qwen3_vl.py` has the legend of the axis letters.
+meet their prompt's keys in the same way (`prefix_attention`). On GPUs a kernel (`decode_gpu.py`) reads both parts of
+the cache in place. `qwen3_vl.py` has the legend of the axis letters.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from onethinker_jax.model.attention.attention import Backend, platform_backend
 from onethinker_jax.model.attention.kv_cache import KeyValues, KVCache
 from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, merge, update
+from onethinker_jax.model.sharding import BATCH_AXES, context_mesh, dividing
 
 CHUNK = 256  # columns whose scores are held at once
 
@@ -42,10 +46,13 @@ def decode_attention(
     cache: KVCache,
     layer: Int[Array, ""],
     visible: Visible,
+    *,
+    backend: Backend | None = None,
 ) -> Float[Array, "R g N H"]:
     """softmax(q k^T / sqrt(H)) v over the prompt's tokens, the sample's own, and the new token's `key` and `value`.
 
-    Query heads are grouped over key heads (GQA): head n reads key head n // (N / K).
+    Query heads are grouped over key heads (GQA): head n reads key head n // (N / K). `backend` None takes the
+    platform's; there is a kernel for GPUs, elsewhere it is XLA.
     """
     rows, slots, heads, size = query.shape
     kv_heads = key.shape[2]
@@ -54,9 +61,12 @@ def decode_attention(
     newest = OnlineSoftmax(
         scores * size**-0.5, jnp.ones_like(scores), value[:, :, :, None].astype(jnp.float32)
     )
-    prefix = _prefix_softmax(query, cache.prefix, layer, visible)
-    suffix = _suffix_softmax(query, cache.suffix, layer, visible)
-    whole = merge((newest, prefix, suffix))
+    backend = platform_backend() if backend is None else backend
+    if backend.startswith("flash_gpu"):
+        parts = _by_kernel(query, cache, layer, visible, interpret=backend.endswith("interpreted"))
+    else:
+        parts = _by_xla(query, cache.prefix, cache.suffix, layer, visible)
+    whole = merge((newest, *parts))
     return (whole.acc / whole.l).astype(value.dtype).reshape(rows, slots, heads, size)
 
 
@@ -84,20 +94,78 @@ def prefix_attention(
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, count, heads, size)
 
 
+def _by_xla(
+    query: Array, prefix: KeyValues, suffix: KeyValues, layer: Array, visible: Visible
+) -> tuple[OnlineSoftmax, OnlineSoftmax]:
+    """The softmaxes of `query` [R, g, K, N / K, H] over the prompts' keys and over the samples' own."""
+    return _prefix_softmax(query, prefix, layer, visible), _suffix_softmax(query, suffix, layer, visible)
+
+
+def _by_kernel(
+    query: Array, cache: KVCache, layer: Array, visible: Visible, *, interpret: bool
+) -> tuple[OnlineSoftmax, OnlineSoftmax]:
+    """As `_by_xla`. On a mesh every device works on the rows and heads that it holds."""
+    from onethinker_jax.model.attention.decode_gpu import addressable, decode_softmax
+
+    def local(
+        query: Array, prefix: KeyValues, suffix: KeyValues, layer: Array, visible: Visible
+    ) -> tuple[OnlineSoftmax, OnlineSoftmax]:
+        if not (addressable(prefix) and addressable(suffix)):
+            return _by_xla(query, prefix, suffix, layer, visible)
+        rows, slots = visible.suffix.shape
+        flat = jax.tree.map(lambda x: x.reshape(x.shape[0], rows * slots, *x.shape[3:]), suffix)
+        lengths, own = visible.prefix, visible.suffix.reshape(-1)
+        oldest = (visible.column - own) % suffix.capacity
+        nothing = jnp.zeros_like(lengths)
+        of_prompts = decode_softmax(_together(query), prefix, layer, nothing, lengths, interpret=interpret)
+        of_samples = decode_softmax(
+            query.reshape(rows * slots, *query.shape[2:]), flat, layer, oldest, own, interpret=interpret
+        )
+        own_parts = jax.tree.map(lambda x: x.reshape(rows, slots, *x.shape[1:]), of_samples)
+        return _apart(of_prompts, query.shape), own_parts
+
+    mesh = context_mesh()
+    if mesh is None or mesh.size == 1:
+        return local(query, cache.prefix, cache.suffix, layer, visible)
+    rows, heads = dividing(mesh, query.shape[0], BATCH_AXES), dividing(mesh, query.shape[2], "tensor")
+    by_row, everywhere = PartitionSpec(rows), PartitionSpec()
+    by_head = PartitionSpec(rows, None, heads)
+    sharded = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(
+            by_head,
+            PartitionSpec(None, rows, heads),
+            PartitionSpec(None, rows, None, heads),
+            everywhere,
+            Visible(by_row, by_row, everywhere),  # pyright: ignore[reportArgumentType]
+        ),
+        out_specs=by_head,
+        check_vma=False,
+    )
+    return sharded(query, cache.prefix, cache.suffix, layer, visible)
+
+
+def _together(query: Array) -> Array:
+    """[R, K, g J, H]: all samples of a prompt."""
+    rows, _, kv_heads, _, size = query.shape
+    return query.swapaxes(1, 2).reshape(rows, kv_heads, -1, size)
+
+
+def _apart(state: OnlineSoftmax, shape: tuple[int, ...]) -> OnlineSoftmax:
+    """The softmax of queries that `_together` joined, for queries of `shape` again."""
+    rows, slots, kv_heads, groups, _ = shape
+    return jax.tree.map(lambda x: x.reshape(rows, kv_heads, slots, groups, -1).swapaxes(1, 2), state)
+
+
 def _prefix_softmax(query: Array, prefix: KeyValues, layer: Array, visible: Visible) -> OnlineSoftmax:
-    rows, slots, kv_heads, groups, size = query.shape
-    together = query.swapaxes(1, 2).reshape(rows, kv_heads, slots * groups, size)  # all samples of a prompt
     longest = visible.prefix.max()
 
     def seen(columns: Array) -> Array:
         return (columns < visible.prefix[:, None])[:, None, None]  # [R, 1, 1, C]
 
-    state = _scan_chunks(together, prefix, layer, seen, lambda start: start < longest)
-
-    def apart(x: Array) -> Array:
-        return x.reshape(rows, kv_heads, slots, groups, -1).swapaxes(1, 2)
-
-    return jax.tree.map(apart, state)
+    state = _scan_chunks(_together(query), prefix, layer, seen, lambda start: start < longest)
+    return _apart(state, query.shape)
 
 
 def _suffix_softmax(query: Array, suffix: KeyValues, layer: Array, visible: Visible) -> OnlineSoftmax:

@@ -60,6 +60,10 @@ def block_meetings(
     return meet
 
 
+ONE_LAYER = "_of_one_layer"
+"""The end of the name of a kernel that reads one layer of the stacks that are its arguments from the fifth on."""
+
+
 def kernel_name(part: str, causal: bool) -> str:
     """The name of the kernel `part`; `train/cost/program_cost.py` knows the kernels by these names."""
     return f"attention_{part}_{'causal' if causal else 'full'}"

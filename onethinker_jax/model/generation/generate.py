@@ -33,6 +33,7 @@ from onethinker_jax.model.generation.sampling import SamplingConfig, draw, sampl
 from onethinker_jax.model.inputs import HostOrDevice, ModelInputs
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import BATCH_AXES, constrain
+from onethinker_jax.model.text import layers_are_unrolled
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,17 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
         jax.jit(embed_prompts),
         jax.jit(prefill_next_chunk, donate_argnums=2),
         jax.jit(insert, donate_argnums=0),
-        jax.jit(decode, donate_argnums=1),
+        jax.jit(decode, donate_argnums=1, compiler_options=decode_options()),
         jax.jit(take_rows),
     )
+
+
+def decode_options() -> dict[str, int]:
+    """What the compiler is told when it compiles decoding for the platform of the mesh in context.
+
+    On GPUs XLA joins products of the same input into one, and for that copies their weights next to each other.
+    """
+    return {"xla_gpu_dot_merger_threshold_mb": 0} if layers_are_unrolled() else {}
 
 
 def empty(model: Qwen3VL, sampling: SamplingConfig, shape: GenerationShape) -> KVCache:

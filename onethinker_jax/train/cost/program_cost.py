@@ -18,6 +18,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from onethinker_jax.model.attention.flash_blocks import ONE_LAYER
 from onethinker_jax.train.cost.collectives import KINDS, bytes_between_hosts, bytes_sent, groups_of
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
@@ -239,6 +240,9 @@ def _moved(computations: _Computations, instructions: dict[str, _Instruction], o
         return sum(_hbm(operand.shape) for operand in operands)
     if one.opcode == "fusion":
         return _moved_by_fusion(computations, operands, one)
+    if one.opcode == "custom-call" and f"{ONE_LAYER}/" in one.rest:
+        stacks = sum(_hbm(operand.shape) / _leading(operand.shape) for operand in operands[4:])
+        return _hbm(one.shape) + sum(_hbm(operand.shape) for operand in operands[:4]) + stacks
     return _hbm(one.shape) + sum(_hbm(operand.shape) for operand in operands)
 
 
@@ -305,6 +309,12 @@ def _size(shape: str) -> float:
     for kind, sides in re.findall(r"([a-z]\w*)\[([\d,]*)\]", shape):
         total += _BYTES.get(kind, 4) * math.prod(int(side) for side in sides.split(",") if side)
     return total
+
+
+def _leading(shape: str) -> int:
+    """The length of an array's first axis."""
+    (length,) = re.findall(r"^[a-z]\w*\[(\d+)", shape)
+    return int(length)
 
 
 def _hbm(shape: str) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from onethinker_jax.model import text
 from onethinker_jax.model.attention import decode_attention
 from onethinker_jax.model.generation.continuous_batching import ContinuousBatching
 from onethinker_jax.model.generation.generate import DecodeBlock, Programs, Slots, make_programs
@@ -107,6 +108,19 @@ def test_no_layout_changes_a_sample(pairs, one_shot, layout):
     assert len({len(one.tokens) for one in expected.values()}) > 10
     run = batching(pairs("tied").model, sampling(eos_ids=ends), shape_of(**LAYOUTS[layout]))
     assert_same(run(EXAMPLES, 4), expected)
+
+
+def test_decoding_as_on_a_gpu_changes_nothing(pairs, one_shot, monkeypatch):
+    """Layers unrolled, the cache read in place by the kernel, which Pallas interprets here."""
+    for module in (decode_attention, text):
+        monkeypatch.setattr(module, "platform_backend", lambda: "flash_gpu_interpreted")
+    _, ends, expected = one_shot
+    graphdef, params = nnx.split(pairs("tied").model)
+    shape = shape_of(prompt_slots=4, sample_slots=3, prefill_rows=2, decode_block=LONG)
+    decoding = ContinuousBatching(graphdef, sampling(eos_ids=ends), shape)
+    prompts = prompts_of(EXAMPLES)
+    parts = decoding(params, prompts, group_size=4, seed=3, step=1)
+    assert_same({(one.prompt, one.sample): one for part in parts for one in part}, expected)
 
 
 def test_a_cache_in_chunks_changes_nothing(pairs, one_shot, monkeypatch):

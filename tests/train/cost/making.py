@@ -3,8 +3,9 @@
     pip install '.[gpu-plan]'
     python -m tests.train.cost.making       # writes the fixture anew
 
-A loop of unknown length over tokens, in it one over two layers, in it one over the three chunks of the prompts' keys
-and one over the two chunks of the samples' own. The fixture keeps of every instruction its name, type, operands,
+By XLA alone, as TPUs decode: a loop of unknown length over tokens, in it one over two layers, in it one over the three
+chunks of the prompts' keys and one over the two chunks of the samples' own. (With the kernel for GPUs there is none but
+the first.) The fixture keeps of every instruction its name, type, operands,
 computations, groups, and XLA's count of a loop's turns.
 """
 
@@ -14,12 +15,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 if __name__ == "__main__":
     os.environ["JAX_PLATFORMS"] = "cpu"  # the GPUs are only described
 
 import jax
 
+from onethinker_jax.model import text
+from onethinker_jax.model.attention import decode_attention
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train import plan
@@ -36,7 +40,7 @@ ROWS, GROUP, TOKENS = 2, 4, 8  # prompts, samples of each, tokens of a decode bl
 
 def two_layers() -> tuple[TrainConfig, Qwen3VLConfig]:
     """RL of a two-layer model on four devices: each has one of two prompts, and half of the heads."""
-    text = TextConfig(
+    decoder = TextConfig(
         vocab_size=256, hidden_size=256, intermediate_size=512, num_layers=LAYERS, num_heads=4, num_kv_heads=2
     )
     vision = VisionConfig(
@@ -65,28 +69,29 @@ def two_layers() -> tuple[TrainConfig, Qwen3VLConfig]:
         rl=replace(config.rl, steps=1, prompts_per_step=ROWS, rollout=rollout),
         mesh=MeshSettings(fsdp=2, tensor=2),
     )
-    return config, Qwen3VLConfig(text=text, vision=vision, **ids)
+    return config, Qwen3VLConfig(text=decoder, vision=vision, **ids)
 
 
 def decoding(topology: str) -> str:
     """The compiled text of decoding for the topology."""
     config, sizes = two_layers()
     _, mesh = plan._target(config, topology)
-    with jax.set_mesh(mesh):
+    by_xla = [patch.object(module, "platform_backend", lambda: "xla") for module in (decode_attention, text)]
+    with jax.set_mesh(mesh), by_xla[0], by_xla[1]:
         (program,) = (one for one in plan_programs(config, sizes, mesh) if one.name == "RL decoding")
         function = program.function
         return function.trace(*program.arguments.values()).lower().compile().as_text()
 
 
-def shortened(text: str) -> str:
+def shortened(compiled: str) -> str:
     """Compiled text without what its reader does not look at."""
-    head, body = text.split("\n\n", 1)
-    text = f"{head}\n\n{body[body.index('%') :]}"  # no tables of source files in between
-    text = re.sub(r", (?:metadata|frontend_attributes)=\{[^}]*\}", "", text)
+    head, body = compiled.split("\n\n", 1)
+    short = f"{head}\n\n{body[body.index('%') :]}"  # no tables of source files in between
+    short = re.sub(r", (?:metadata|frontend_attributes)=\{[^}]*\}", "", short)
     return re.sub(
         r', backend_config=.*?(?:("known_trip_count":\{"n":"\d+"\}).*)?$',
         lambda found: f", backend_config={{{found[1]}}}" if found[1] else "",
-        text,
+        short,
         flags=re.MULTILINE,
     )
 

@@ -177,3 +177,24 @@ def test_slices_and_updates_inside_a_fusion() -> None:
     assert count_traffic(FUSED).hbm == layer + layer + 2 * layer + counter
     whole = FUSED.replace("add(%layer.1, %new)", "add(%layer.1, %all)")
     assert count_traffic(whole).hbm == count_traffic(FUSED).hbm + 4 * layer
+
+
+KERNEL = """HloModule jit_step
+
+ENTRY %main (layer: s32[1], first: s32[2], count: s32[2], query: f32[2,8], keys: f32[5,2,8], values: f32[5,2,8]) -> f32[2,8] {
+  %layer = s32[1]{0} parameter(0)
+  %first = s32[2]{0} parameter(1)
+  %count = s32[2]{0} parameter(2)
+  %query = f32[2,8]{1,0} parameter(3)
+  %keys = f32[5,2,8]{2,1,0} parameter(4)
+  %values = f32[5,2,8]{2,1,0} parameter(5)
+  ROOT %out = f32[2,8]{1,0} custom-call(%layer, %first, %count, %query, %keys, /*index=5*/%values), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/decode_softmax_of_one_layer/pallas_call"}
+}
+"""  # noqa: E501
+
+
+def test_a_kernel_that_reads_one_layer_of_a_stack() -> None:
+    numbers, layer = 4 * (1 + 2 + 2), 2 * 8 * 4
+    assert count_traffic(KERNEL).hbm == numbers + 2 * layer + 2 * layer  # query and result, keys and values
+    every_layer = KERNEL.replace("decode_softmax_of_one_layer", "decode_softmax")
+    assert count_traffic(every_layer).hbm == numbers + 2 * layer + 2 * 5 * layer
