@@ -24,7 +24,7 @@ from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftma
 LOG2_E = math.log2(math.e)
 SMALLEST = 16  # side of a matrix that the tensor cores take
 QUERIES = 64  # of a block, at most
-COLUMNS = 64  # of a block
+COLUMNS = 64  # of a block of 16-bit or 8-bit numbers
 PROGRAMS = 512  # that keep every multiprocessor busy, and its memory reads in flight
 WARPS, STAGES = 4, 3
 
@@ -45,11 +45,12 @@ def decode_softmax(
     rows, heads, queries, size = query.shape
     layers, columns = part.key.shape[0], part.capacity
     block = min(max(pl.next_power_of_2(queries), SMALLEST), QUERIES)
+    step = min(COLUMNS * 2 // max(part.key.dtype.itemsize, 2), max(pl.next_power_of_2(columns), SMALLEST))
     each = pl.cdiv(queries, block)  # blocks of queries that a row and head have
     padded = each * block
     cost = _cost(query, part)
     query = jnp.pad(query, ((0, 0), (0, 0), (0, padded - queries), (0, 0)))
-    splits = max(min(PROGRAMS // (rows * each * heads), pl.cdiv(columns, COLUMNS)), 1)
+    splits = max(min(PROGRAMS // (rows * each * heads), pl.cdiv(columns, step)), 1)
     scales = [] if part.key_scale is None else [part.key_scale, part.value_scale]
     width = _width(size)
 
@@ -64,7 +65,7 @@ def decode_softmax(
     of_row = pl.BlockSpec((None,), lambda b, k, s: (b // each,))
     statistics = jax.ShapeDtypeStruct((splits, rows, heads, padded), jnp.float32)
     outputs = pl.pallas_call(
-        partial(_kernel, size=size, columns=columns, splits=splits),
+        partial(_kernel, size=size, columns=columns, step=step, splits=splits),
         grid=(rows * each, heads, splits),
         in_specs=[
             pl.BlockSpec((None,), lambda b, k, s: (0,)),
@@ -88,11 +89,13 @@ def decode_softmax(
     return OnlineSoftmax((highest / LOG2_E)[..., None], (l[..., None] * alpha).sum(0), (acc * alpha).sum(0))
 
 
-def _kernel(layer, first, count, query, key, value, *rest, size: int, columns: int, splits: int) -> None:
+def _kernel(
+    layer, first, count, query, key, value, *rest, size: int, columns: int, step: int, splits: int
+) -> None:
     *scales, m_out, l_out, acc_out = rest
     layer, first, count = layer[...], first[...], count[...]
     queries = _load(query, size, axis=1)
-    step, total = min(COLUMNS, max(pl.next_power_of_2(columns), SMALLEST)), pl.cdiv(columns, COLUMNS)
+    total = pl.cdiv(columns, step)
     visible = jax.lax.div(jax.lax.rem(first, step) + count + step - 1, step)
     # The last block of a ring may be shorter than the others: then all are looked at.
     blocks = jnp.where(count > 0, total, 0) if columns % step else jnp.minimum(visible, total)

@@ -35,6 +35,7 @@ class GpuTarget:
     def text(self) -> str:
         """XLA's `GpuTargetConfigProto` in text form."""
         major, minor = self.capability
+        features = "ACCELERATED_FEATURES" if major >= 9 else "NONE"
         described = {
             "threads_per_block_limit": 1024,
             "threads_per_warp": 32,
@@ -55,8 +56,9 @@ class GpuTarget:
             "device_memory_size": self.memory,
         }
         numbers = " ".join(f"{name}: {value}" for name, value in described.items())
+        capability = f"major: {major} minor: {minor} feature_extension: {features}"
         return (
-            f"gpu_device_info {{ {numbers} cuda_compute_capability {{ major: {major} minor: {minor} }} }} "
+            f"gpu_device_info {{ {numbers} cuda_compute_capability {{ {capability} }} }} "
             'platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } '
             f'runtime_version {{ major: 12 minor: 9 }} device_description_str: "{self.device_kind}"'
         )

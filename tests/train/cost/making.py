@@ -4,8 +4,8 @@
     python -m tests.train.cost.making       # writes the fixture anew
 
 By XLA alone, as TPUs decode: a loop of unknown length over tokens, in it one over two layers, in it one over the three
-chunks of the prompts' keys and one over the two chunks of the samples' own. (With the kernel for GPUs there is none but
-the first.) The fixture keeps of every instruction its name, type, operands,
+chunks of the prompts' keys and one over the two chunks of the samples' own. (As GPUs decode there is none but the
+first.) The fixture keeps of every instruction its name, type, operands,
 computations, groups, and XLA's count of a loop's turns.
 """
 
@@ -72,12 +72,15 @@ def two_layers() -> tuple[TrainConfig, Qwen3VLConfig]:
     return config, Qwen3VLConfig(text=decoder, vision=vision, **ids)
 
 
-def decoding(topology: str) -> str:
-    """The compiled text of decoding for the topology."""
+def decoding(topology: str, *, as_on_gpus: bool = False) -> str:
+    """The compiled text of decoding for the topology; `as_on_gpus` with the kernel and unrolled layers."""
     config, sizes = two_layers()
     _, mesh = plan._target(config, topology)
-    by_xla = [patch.object(module, "platform_backend", lambda: "xla") for module in (decode_attention, text)]
-    with jax.set_mesh(mesh), by_xla[0], by_xla[1]:
+    backend = "flash_gpu" if as_on_gpus else "xla"
+    chosen = [
+        patch.object(module, "platform_backend", lambda: backend) for module in (decode_attention, text)
+    ]
+    with jax.set_mesh(mesh), chosen[0], chosen[1]:
         (program,) = (one for one in plan_programs(config, sizes, mesh) if one.name == "RL decoding")
         function = program.function
         return function.trace(*program.arguments.values()).lower().compile().as_text()

@@ -157,3 +157,17 @@ def test_compiled_for_gpus_and_for_tpus(text: str, monkeypatch) -> None:
     tpu = traffic(making.decoding(making.TPUS))
     assert sum(gpu.wire.values()) == pytest.approx(sum(tpu.wire.values()), rel=0.02)
     assert gpu.calls["all-reduce"] == pytest.approx(tpu.calls["all-reduce"], rel=0.15)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", TARGETS)
+def test_decoding_reads_weights_and_cache_in_place(text: str, monkeypatch, gpu: str) -> None:
+    """No layer's weights and no keys are copied out of their stack; two kernels a layer read the cache."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    compiled = making.decoding(f"{gpu}x4", as_on_gpus=True)
+    assert compiled.count('custom_call_target="__gpu$xla.gpu.triton"') == 2 * making.LAYERS
+    assert " while(" in compiled and "known_trip_count" not in compiled
+    copied = re.findall(r"%wrapped_(?:dynamic-)?slice[\w.]* = bf16\[1,\d\d+,\d+\]", compiled)
+    assert not copied
+    assert traffic(compiled).hbm < 0.5 * traffic(text).hbm
