@@ -12,18 +12,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from onethinker_jax.model.attention.kv_cache import KVCache, Prefilled
+from onethinker_jax.model.attention.kv_cache import KVCache
 from onethinker_jax.model.generation.generate import DecodeBlock, GenerationShape, Slots, make_programs
+from onethinker_jax.model.generation.prefilling import Dispatched, Prefill, Stacked, bucket_of, padding
 from onethinker_jax.model.generation.sampling import SamplingConfig
-from onethinker_jax.model.inputs import ModelInputs, VisionInputs
-from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding, shard_rows
+from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding
 from onethinker_jax.model.vision import patch_values
 
 EndReason = Literal["stop", "length", "stop_string"]
@@ -44,8 +44,7 @@ class Prompts:
     """
 
     sizes: Iterable[tuple[int, int] | None]  # (tokens, patches) of each number; None: there is no such prompt
-    # (numbers, tokens, patches) -> inputs, lengths int32 [n], positions of the first new tokens int32 [n]
-    stack: Callable[[Sequence[int], int, int], tuple[ModelInputs, np.ndarray, np.ndarray]]
+    stack: Callable[[Sequence[int], int, int], Stacked]  # (numbers, tokens, patches) -> these prompts
     first: int = 0
     stride: int = 1
     ahead: int | None = None
@@ -104,7 +103,7 @@ class ContinuousBatching:
 
         Raises ValueError when a prompt fits in no bucket.
         """
-        waiting = _Waiting(prompts, self._bucket)
+        waiting = _Waiting(prompts, partial(bucket_of, self.shape))
         if not self._lazy:
             self.warm_up(params)
         key = jax.random.fold_in(jax.random.key(seed), step)
@@ -131,7 +130,7 @@ class ContinuousBatching:
             if staged is None and waiting:
                 staged = self._stage(params, prompts, waiting)
             if staged is not None:
-                staged.advance()
+                staged.dispatched.advance()
             if finished:  # while the device is busy
                 yield finished
             decode_block = jax.device_get(decode_block)
@@ -145,9 +144,9 @@ class ContinuousBatching:
         if self._warm:
             return
         cache = self.programs.empty(params)
-        nothing, size = Prompts((), partial(_padding, patch_values(params))), self.shape.prefill_rows
+        nothing = partial(padding, patch_values(params), self.shape.prefill_rows)
         for bucket in self.shape.prompt_buckets:
-            staged = _Staged(self._prefill(params, nothing, [0] * size, bucket, longest=1), {})
+            staged = _Staged(self._dispatched(params, nothing, bucket, 1), {})
             cache = self._insert(cache, staged, np.zeros(0, np.int32), _Table(self.shape, 1))
         idle, zero = _Table(self.shape, 1), np.int32(0)
         for size in self.sizes:
@@ -156,15 +155,6 @@ class ContinuousBatching:
             key = jax.random.fold_in(jax.random.key(0), 0)
             cache, _ = self.programs.decode_block(params, cache, idle.slots(), key, zero, zero, zero)
         self._warm = True
-
-    def _bucket(self, tokens: int, patches: int) -> int:
-        """The number of the smallest bucket that a prompt fits in. Raises ValueError when it fits in none."""
-        for number, (most_tokens, most_patches) in enumerate(self.shape.prompt_buckets):
-            if tokens <= most_tokens and patches <= most_patches:
-                return number
-        raise ValueError(
-            f"a prompt of {tokens} tokens and {patches} patches exceeds {self.shape.prompt_buckets[-1]}"
-        )
 
     def _stage(self, params: nnx.State, prompts: Prompts, waiting: "_Waiting") -> "_Staged":
         """The next waiting prompts, padded to the bucket of the largest, and their prefill.
@@ -177,25 +167,14 @@ class ContinuousBatching:
         padded = numbers + numbers[-1:] * (size - len(numbers))
         bucket = self.shape.prompt_buckets[max(one.bucket for one in taken)]
         longest = max(one.tokens for one in taken)
-        return _Staged(self._prefill(params, prompts, padded, bucket, longest), dict(enumerate(numbers)))
+        stack = partial(prompts.stack, padded)
+        return _Staged(self._dispatched(params, stack, bucket, longest), dict(enumerate(numbers)))
 
-    def _prefill(
-        self, params: nnx.State, prompts: Prompts, numbers: list[int], bucket: tuple[int, int], longest: int
-    ) -> Iterator[Prefilled]:
-        """The prompts after each dispatch: one prefills them whole, or one their media and then one each chunk."""
-
-        def arrays() -> Any:
-            stacked: Any = prompts.stack(numbers, *bucket)
-            return stacked if self.mesh is None else shard_rows(stacked, self.mesh)
-
-        if self.shape.prefill_chunk_tokens is None:
-            yield self.programs.prefill(params, *arrays())
-            return
-        embedded, computed = self.programs.embed(params, *arrays())
-        yield computed
-        for start in self.shape.chunk_starts(bucket[0], longest):
-            computed = self.programs.prefill_chunk(params, embedded, computed, np.int32(start))
-            yield computed
+    def _dispatched(
+        self, params: nnx.State, stack: Callable[[int, int], Stacked], bucket: tuple[int, int], longest: int
+    ) -> Dispatched:
+        prefill = Prefill(self.programs, self.shape, self.mesh)
+        return Dispatched(prefill.dispatches(params, stack, bucket, longest))
 
     def _insert(self, cache: KVCache, staged: "_Staged", free: np.ndarray, table: "_Table") -> KVCache:
         """The cache with staged prompts in its free rows, as many as there are of both."""
@@ -203,7 +182,7 @@ class ContinuousBatching:
         for staged_row, row in zip(list(staged.numbers), free, strict=False):
             rows[staged_row] = row
             table.prompt[row] = staged.numbers.pop(staged_row)
-        return self.programs.insert(cache, staged.whole(), rows)
+        return self.programs.insert(cache, staged.dispatched.whole(), rows)
 
     def _shrink(self, cache: KVCache, table: "_Table") -> KVCache:
         """The cache with half of its rows, or a quarter, where the live rows fit in these."""
@@ -254,22 +233,9 @@ class _Waiting:
 class _Staged:
     """Prompts that are being prefilled, or wait for rows."""
 
-    dispatches: Iterator[Prefilled]  # the prompts after each dispatch of their prefill
-    numbers: dict[
-        int, int
-    ]  # row of the prefill -> number of its prompt, for the prompts that wait for a slot
-    prompts: Prefilled | None = None
-
-    def advance(self) -> None:
-        """Makes one more dispatch, where one is left."""
-        self.prompts = next(self.dispatches, self.prompts)
-
-    def whole(self) -> Prefilled:
-        """The prompts after all dispatches; those dispatches that are left are made at once."""
-        for prompts in self.dispatches:
-            self.prompts = prompts
-        assert self.prompts is not None
-        return self.prompts
+    dispatched: Dispatched
+    # row of the prefill -> number of its prompt, for the prompts that wait for a slot
+    numbers: dict[int, int]
 
 
 class _Table:
@@ -289,8 +255,8 @@ class _Table:
 
     def slots(self, first: int = 0, stride: int = 1) -> Slots:
         """Copies for the device, which may read them later; prompt i has number first + i x stride among all."""
-        prompt = first + stride * self.prompt
-        return Slots(prompt, *(x.copy() for x in (self.sample, self.token, self.length, self.live)))
+        sample, token, length, live = (x.copy() for x in (self.sample, self.token, self.length, self.live))
+        return Slots(first + stride * self.prompt, sample, token, length, live)
 
     def free_rows(self) -> np.ndarray:
         return np.flatnonzero(self.prompt < 0)
@@ -349,27 +315,3 @@ class _Table:
         done = ~self.live.any(-1) & (self.started == self.group_size)
         self.prompt[done], self.started[done] = -1, 0
         return finished
-
-
-def _padding(
-    values: int, nothing: Sequence[int], tokens: int, patches: int
-) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
-    """Prompts of padding alone, in the shapes of prompts; a patch has `values` numbers."""
-    rows = len(nothing)
-    no_token, no_patch = np.zeros((rows, tokens), np.int32), np.zeros((rows, patches), np.int32)
-    vision = VisionInputs(
-        patches=np.zeros((rows, patches, values), np.uint8),
-        frame_ids=no_patch,
-        coords=np.zeros((rows, patches, 2), np.int32),
-        embed_index=np.zeros((rows, patches, 4), np.int32),
-        embed_weight=np.zeros((rows, patches, 4), np.float32),
-    )
-    inputs = ModelInputs(
-        tokens=no_token,
-        positions=np.zeros((rows, 3, tokens), np.int32),
-        segment_ids=no_token,
-        branch_ids=no_token,
-        visual_index=no_token - 1,
-        vision=vision if patches else None,
-    )
-    return inputs, np.ones(rows, np.int32), np.zeros(rows, np.int32)

@@ -29,7 +29,16 @@ from onethinker_jax.model.attention.kv_cache import (
     to_cache,
     zeros,
 )
-from onethinker_jax.model.generation.sampling import SamplingConfig, draw, sample_keys
+from onethinker_jax.model.generation.sampling import (
+    TOP_LOGPROBS,
+    SampleSettings,
+    SamplingConfig,
+    draw,
+    draw_each,
+    sample_keys,
+    seeded_keys,
+    top_tokens,
+)
 from onethinker_jax.model.inputs import HostOrDevice, ModelInputs
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import BATCH_AXES, constrain
@@ -84,6 +93,9 @@ class Slots:
     token: HostOrDevice  # int32 [R, g], the newest
     length: HostOrDevice  # int32 [R, g], tokens drawn so far
     live: HostOrDevice  # bool [R, g], False: nothing is drawn here
+    settings: SampleSettings | None = (
+        None  # [R, g], of each sample; None: all are drawn as `SamplingConfig` says
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -100,6 +112,9 @@ class DecodeBlock:
     length: HostOrDevice  # int32 [R, g]
     live: HostOrDevice  # bool [R, g], False where an end token or the longest length was reached
     steps: HostOrDevice  # int32 []
+    # The likeliest tokens of the model's distribution, int32 and float32 [decode_block, R, g, N]; None unless samples
+    # have settings of their own, zeros unless these ask for them.
+    top: tuple[HostOrDevice, HostOrDevice] | None = None
 
 
 @dataclass(frozen=True)
@@ -255,12 +270,19 @@ def decode_block(
 ) -> tuple[KVCache, DecodeBlock]:
     """The cache with the keys and values of up to `shape.decode_block` more tokens of every live slot, and the tokens.
 
-    `key` is folded from (seed, step); `column` is the next of the cache's ring. The decode block ends early when no
-    more than `fewest_rows` rows have a live slot, or no more than `fewest_slots` slots are live.
+    `key` is folded from (seed, step), and unused where samples have settings of their own; `column` is the next of the
+    cache's ring. The decode block ends early when no more than `fewest_rows` rows have a live slot, or no more than
+    `fewest_slots` slots are live.
     """
     slots = jax.tree.map(jnp.asarray, slots)
-    keys = sample_keys(key, jnp.broadcast_to(slots.prompt[:, None], slots.sample.shape), slots.sample)
     drawn_shape = (shape.decode_block, *slots.token.shape)
+    if slots.settings is None:
+        keys = sample_keys(key, jnp.broadcast_to(slots.prompt[:, None], slots.sample.shape), slots.sample)
+        no_top = None
+    else:
+        keys = seeded_keys(slots.settings.seed, slots.sample)
+        likeliest = (*drawn_shape, min(TOP_LOGPROBS, model.config.text.vocab_size))
+        no_top = jnp.zeros(likeliest, jnp.int32), jnp.zeros(likeliest, jnp.float32)
     nothing = DecodeBlock(
         jnp.zeros(drawn_shape, jnp.int32),
         jnp.zeros(drawn_shape, jnp.float32),
@@ -268,6 +290,7 @@ def decode_block(
         slots.length,
         slots.live,
         jnp.int32(0),
+        no_top,
     )
 
     def unfinished(state: _Decoding) -> Array:
@@ -293,11 +316,23 @@ def _step(
     hidden, new = model.decode(slots.token, positions, cache, visible)
     new = to_cache(*(part[:, :, :, None] for part in new), kv_dtype)  # [L, R, g, 1, K, H], one token
     hidden = jnp.where((slots.length == 0)[..., None], cache.last_hidden[:, None], hidden)
-    one = draw(model.logits(hidden), keys, slots.length, sampling)
+    logits, each = model.logits(hidden), slots.settings
+    if each is None:
+        one = draw(logits, keys, slots.length, sampling)
+    else:
+        one = draw_each(logits, keys, slots.length, each, sampling.suppressed_ids)
     token = jnp.where(slots.live, one.token, slots.token)
     length = slots.length + slots.live
-    ended = jnp.isin(token, jnp.array(sampling.eos_ids, jnp.int32)) | (length >= sampling.max_new_tokens)
+    longest = sampling.max_new_tokens if each is None else each.max_new_tokens
+    ended = jnp.isin(token, jnp.array(sampling.eos_ids, jnp.int32)) | (length >= longest)
     put = partial(jax.lax.dynamic_update_index_in_dim, index=drawn.steps, axis=0)
+
+    def put_top(top: Any) -> Any:
+        return jax.tree.map(put, top, top_tokens(logits, sampling.suppressed_ids))
+
+    top = drawn.top
+    if each is not None:
+        top = jax.lax.cond(each.top_logprobs, put_top, lambda top: top, top)
     return _Decoding(
         replace(cache, suffix=cache.suffix.put(new, column)),
         (column + 1) % cache.suffix.capacity,
@@ -308,5 +343,6 @@ def _step(
             logprobs=put(drawn.logprobs, one.logprob),
             model_logprobs=put(drawn.model_logprobs, one.model_logprob),
             steps=drawn.steps + 1,
+            top=top,
         ),
     )

@@ -5,9 +5,12 @@ First one of 128 blocks of the vocabulary is drawn by its probability, then a to
 128 + V / 128 Gumbel numbers; V of them would take longer to make than a small model's logits.
 Truncation departs from the usual sorting of the vocabulary: the least logit that is kept is found by bisection
 over the bits of a float32, 32 sums over the vocabulary, which accelerators do much faster than a sort.
+Where samples differ in how they are drawn, as the requests of a server do, their settings are arrays of the compiled
+step (`SampleSettings`, `draw_each`); else they are constants of it (`SamplingConfig`, `draw`).
 `qwen3_vl.py` has the legend of the axis letters; *B are any axes of samples, W the tokens of a block of the vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -15,8 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from onethinker_jax.model.inputs import HostOrDevice
+
 # A power of two, so that a vocabulary split over devices is split between blocks.
 BLOCKS = 128
+TOP_LOGPROBS = 20
+"""The likeliest tokens that `top_tokens` gives: the most that OpenAI's API lets a client ask for."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,30 @@ class Draw:
     model_logprob: Array
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SampleSettings:
+    """How each sample is drawn, where samples differ in it. The fields mean what they mean in `SamplingConfig`."""
+
+    seed: HostOrDevice  # uint32 [*B], its key is that of (seed, step 0, prompt 0, sample, token)
+    temperature: HostOrDevice  # float32 [*B]
+    top_k: HostOrDevice  # int32 [*B]
+    top_p: HostOrDevice  # float32 [*B]
+    min_p: HostOrDevice  # float32 [*B]
+    max_new_tokens: HostOrDevice  # int32 [*B]
+    top_logprobs: HostOrDevice  # bool [], whether the step gives each sample's likeliest tokens
+
+
+def seeded_keys(seeds: Int[Array, "*B"], samples: Int[Array, "*B"]) -> Key[Array, "*B"]:
+    """The keys of samples that each have a seed, uint32: those of (seed, step 0, prompt 0, sample)."""
+    fold = jax.random.fold_in
+
+    def key(seed: Array, sample: Array) -> Array:
+        return fold(fold(fold(jax.random.key(seed), 0), 0), sample)
+
+    return jax.vmap(key)(seeds.reshape(-1), samples.reshape(-1)).reshape(seeds.shape)
+
+
 def sample_keys(
     key: Key[Array, ""], prompts: Int[Array, "*B"], samples: Int[Array, "*B"]
 ) -> Key[Array, "*B"]:
@@ -102,17 +133,55 @@ def draw(
     kept = truncate(tempered, config) if config.truncated else tempered
     blocks = _blocks(kept)
     masses = jax.nn.logsumexp(blocks, axis=-1)
-    if config.temperature == 0:
-        token = kept.argmax(-1)
-    else:
-        flat = jax.vmap(jax.random.fold_in)(keys.reshape(-1), index.reshape(-1))
-        parts = blocks.reshape(-1, *blocks.shape[-2:]), masses.reshape(-1, BLOCKS)
-        token = jax.vmap(_categorical)(flat, *parts).reshape(index.shape)
+    token = kept.argmax(-1) if config.temperature == 0 else _drawn(keys, index, blocks, masses)
     logprob = _logprob(kept, token, masses)
     model_logprob = logprob
     if kept is not plain:
         model_logprob = _logprob(plain, token, jax.nn.logsumexp(_blocks(plain), axis=-1))
     return Draw(token.astype(jnp.int32), logprob, model_logprob)
+
+
+def draw_each(
+    logits: Float[Array, "*B V"],
+    keys: Key[Array, "*B"],
+    index: Int[Array, "*B"],
+    settings: SampleSettings,
+    suppressed_ids: tuple[int, ...],
+) -> Draw:
+    """As `draw`, each sample by its own settings."""
+    plain = policy_logits(logits, temperature=1.0, suppressed_ids=suppressed_ids)
+    drawn = settings.temperature > 0
+    tempered = plain / jnp.where(drawn, settings.temperature, 1)[..., None]
+    kept = _truncate_each(tempered, drawn, settings)
+    blocks = _blocks(kept)
+    masses = jax.nn.logsumexp(blocks, axis=-1)
+    token = jnp.where(drawn, _drawn(keys, index, blocks, masses), plain.argmax(-1))
+    model_logprob = _logprob(plain, token, jax.nn.logsumexp(_blocks(plain), axis=-1))
+    return Draw(token.astype(jnp.int32), _logprob(kept, token, masses), model_logprob)
+
+
+def top_tokens(
+    logits: Float[Array, "*B V"], suppressed_ids: tuple[int, ...]
+) -> tuple[Int[Array, "*B N"], Float[Array, "*B N"]]:
+    """The `TOP_LOGPROBS` likeliest tokens of the model's distribution, without suppressed ones, likeliest first.
+
+    Returns their ids and log-probabilities, as `Draw.model_logprob` has them.
+    """
+    plain = policy_logits(logits, temperature=1.0, suppressed_ids=suppressed_ids)
+    values, tokens = jax.lax.top_k(plain, min(TOP_LOGPROBS, plain.shape[-1]))
+    return tokens.astype(jnp.int32), values - jax.nn.logsumexp(plain, axis=-1, keepdims=True)
+
+
+def _drawn(
+    keys: Key[Array, "*B"],
+    index: Int[Array, "*B"],
+    blocks: Float[Array, "*B 128 W"],
+    masses: Float[Array, "*B 128"],
+) -> Int[Array, "*B"]:
+    """A token of each sample."""
+    flat = jax.vmap(jax.random.fold_in)(keys.reshape(-1), index.reshape(-1))
+    parts = blocks.reshape(-1, *blocks.shape[-2:]), masses.reshape(-1, BLOCKS)
+    return jax.vmap(_categorical)(flat, *parts).reshape(index.shape)
 
 
 def _blocks(logits: Float[Array, "*B V"]) -> Float[Array, "*B 128 W"]:
@@ -155,10 +224,42 @@ def truncate(logits: Float[Array, "*B V"], config: SamplingConfig) -> Float[Arra
     return logits
 
 
+def _truncate_each(
+    logits: Float[Array, "*B V"], drawn: Bool[Array, "*B"], settings: SampleSettings
+) -> Float[Array, "*B V"]:
+    """As `truncate`, each sample by its own settings; `drawn`: which are not greedy.
+
+    A step in which no sample asks for a truncation does not compute it.
+    """
+
+    def cut(logits: Array, asked: Array, least: Callable[[Array], Array]) -> Array:
+        def apply(logits: Array) -> Array:
+            bound = jnp.where(asked, least(logits), -jnp.inf)
+            return jnp.where(logits >= bound[..., None], logits, -jnp.inf)
+
+        return jax.lax.cond(asked.any(), apply, lambda logits: logits, logits)
+
+    def least_of_top_k(logits: Array) -> Array:
+        return least_kept(logits, jnp.ones_like(logits), settings.top_k)
+
+    def least_of_top_p(logits: Array) -> Array:
+        return least_kept(logits, jax.nn.softmax(logits, axis=-1), settings.top_p)
+
+    def least_of_min_p(logits: Array) -> Array:
+        return logits.max(-1) + jnp.log(settings.min_p)
+
+    logits = cut(logits, drawn & (settings.top_k > 0), least_of_top_k)
+    logits = cut(logits, drawn & (settings.top_p < 1), least_of_top_p)
+    return cut(logits, drawn & (settings.min_p > 0), least_of_min_p)
+
+
 def least_kept(
-    logits: Float[Array, "*B V"], weights: Float[Array, "*B V"], target: float
+    logits: Float[Array, "*B V"], weights: Float[Array, "*B V"], target: float | Array
 ) -> Float[Array, "*B"]:
-    """The largest x for which the weights of all logits >= x sum to at least `target` (-inf if none do)."""
+    """The largest x for which the weights of all logits >= x sum to at least `target` (-inf if none do).
+
+    `target` is one number, or [*B].
+    """
     order = _ordered(logits)
 
     def enough(bound: Int[Array, "*B"]) -> Bool[Array, "*B"]:
