@@ -27,6 +27,7 @@ from onethinker_jax.evaluate import __main__ as evaluate
 from onethinker_jax.evaluate import compare, onethinker_prompts, score
 from onethinker_jax.evaluate.page import __main__ as page
 from onethinker_jax.rewards.server import __main__ as server
+from onethinker_jax.serve import __main__ as serve
 from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.train import __main__ as train
 from onethinker_jax.train import export, plan
@@ -51,6 +52,7 @@ HELP: dict[str, Callable[[], object]] = {
     "evaluate.page": lambda: page.main(["--help"]),
     "evaluate.onethinker_prompts": lambda: onethinker_prompts.main(["--help"]),
     "demo": lambda: parse(demo.Arguments, ["--help"], prog="demo", description=None),
+    "serve": lambda: parse(serve.Arguments, ["--help"], prog="serve", description=None),
     "data_pipeline.check": lambda: check.main(["--help"]),
     "data_pipeline.sources": lambda: sources.main(["--help"]),
     "data_pipeline.photos": lambda: photos.main(["--help"]),
@@ -225,6 +227,7 @@ def test_packages_list_their_names() -> None:
         ("evaluate", "jax"),
         ("evaluate", "tyro"),
         ("demo", "tyro"),
+        ("serve", "tyro"),
         ("train", "tyro"),
         ("train.plan", "tyro"),
         ("data_pipeline.check", "tyro"),

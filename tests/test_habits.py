@@ -24,6 +24,7 @@ INNER = {
     *("Unanswered", "_TryAgain"),  # of one question to an endpoint: counted, asked again
     *("QueueFull", "CacheFull", "ItemError"),  # a status of the reward service
     "CellError",  # of a table's cell: its row names it
+    *("Refused", "_Gone"),  # of one request to the server
 }
 
 

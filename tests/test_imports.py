@@ -142,6 +142,10 @@ ALLOWED: dict[str, set[str]] = {
         "assistant",
         "question",
     },
+    "serve": {
+        *DATA,
+        *("model", "model.generation", "model_arguments", "responses"),
+    },
     "train": {
         *(DATA | REWARDS | LOWER_TRAIN),
         *(
@@ -195,7 +199,10 @@ NO_JAX = {
     "onethinker_jax.rewards.backends.minilm",
     *(
         f"onethinker_jax.{name}"
-        for name in ("demo.arguments", "evaluate.arguments", "evaluate.score_arguments", "model_arguments")
+        for name in (
+            *("demo.arguments", "evaluate.arguments", "evaluate.score_arguments", "model_arguments"),
+            "serve.arguments",
+        )
     ),
     *(f"onethinker_jax.evaluate.{name}" for name in ("compare_arguments", "page.arguments")),
 }
@@ -330,7 +337,9 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_importing_the_trainer_imports_no_torch() -> None:
     """Torch is installed beside it here: a library that looks for torch would find it."""
     pytest.importorskip("torch")
-    names = set().union(*(reached(name) for name in MODULES if top(name) in ("train", "evaluate", "demo")))
+    names = set().union(
+        *(reached(name) for name in MODULES if top(name) in ("train", "evaluate", "demo", "serve"))
+    )
     names -= TORCH_ONLY
     code = (
         f"import importlib, json, sys\nfor name in {sorted(names)!r}: importlib.import_module(name)\n"
@@ -352,6 +361,7 @@ def test_importing_the_trainer_imports_no_torch() -> None:
             "evaluate.compare",
             "evaluate.page",
             "demo",
+            "serve",
         ),
         *("data_pipeline.check", "data_pipeline.sources", "data_pipeline.annotate", "rewards.server"),
         "evaluate.onethinker_prompts",

@@ -101,6 +101,21 @@ class ChatTokenizer:
         """The id of one token, None if there is no such token."""
         return self._tokenizer.token_to_id(token)
 
+    def token_name(self, token: int) -> str | None:
+        """How the vocabulary writes a token, None if there is no such token."""
+        return self._tokenizer.id_to_token(token)
+
+    def added_tokens(self) -> dict[int, tuple[str, bool]]:
+        """The tokens beside the learnt vocabulary: their texts, and whether they are special, that is left out."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {number: (token.content, token.special) for number, token in added.items()}
+
+    @cached_property
+    def decoder_type(self) -> str | None:
+        """How tokens become text, such as "ByteLevel"; None where the tokenizer does not say."""
+        decoder = json.loads(self._tokenizer.to_str()).get("decoder")
+        return decoder.get("type") if isinstance(decoder, dict) else None
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; special tokens written in it become themselves, none are added."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids

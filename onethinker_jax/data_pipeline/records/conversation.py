@@ -68,6 +68,20 @@ def split_media(text: str) -> list[Part]:
     return [*parts, Part("text", words)] if words else parts
 
 
+def literal(text: str) -> str:
+    r"""What stands for a text in a conversation: `split_media(literal(text))` is the text alone, without media.
+
+    Raises ValueError for an odd number of backslashes before <image> or <video>, which nothing stands for.
+    """
+
+    def marked(found: re.Match[str]) -> str:
+        if found[2]:
+            raise ValueError(f"a backslash before <{found[3]}>, which no prompt can hold")
+        return f"{found[1]}\\<{found[3]}>"
+
+    return _WORD.sub(marked, text)
+
+
 def media_kinds(text: str) -> list[Kind]:
     """The kind of each medium that the text names, in order."""
     return [cast(Kind, found[3]) for found in _WORD.finditer(text) if not found[2]]

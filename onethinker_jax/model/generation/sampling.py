@@ -169,7 +169,8 @@ def top_tokens(
     """
     plain = policy_logits(logits, temperature=1.0, suppressed_ids=suppressed_ids)
     values, tokens = jax.lax.top_k(plain, min(TOP_LOGPROBS, plain.shape[-1]))
-    return tokens.astype(jnp.int32), values - jax.nn.logsumexp(plain, axis=-1, keepdims=True)
+    masses = jax.nn.logsumexp(_blocks(plain), axis=-1)
+    return tokens.astype(jnp.int32), values - jax.nn.logsumexp(masses, axis=-1, keepdims=True)
 
 
 def _drawn(

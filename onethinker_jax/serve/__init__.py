@@ -1,0 +1,1 @@
+"""`python -m onethinker_jax.serve`: an OpenAI-compatible endpoint on our own sampler."""

@@ -1,0 +1,273 @@
+"""The server's paths: OpenAI's chat completions and models, vLLM's tokenize, health and metrics."""
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from onethinker_jax.data_pipeline.processor.processor import Example
+from onethinker_jax.data_pipeline.processor.token_bytes import TokenBytes
+from onethinker_jax.model.generation.running_batch import SampleRequest
+from onethinker_jax.serve.answering import Answering, Post
+from onethinker_jax.serve.arguments import Arguments
+from onethinker_jax.serve.engine import Engine, Job, Piece
+from onethinker_jax.serve.errors import Refused, wrong
+from onethinker_jax.serve.metrics import ServeMetrics
+from onethinker_jax.serve.prompts import PromptMaker
+from onethinker_jax.serve.replies import Reply, Usage
+from onethinker_jax.serve.requests import ChatRequest, TokenizeRequest, parsed
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the paths are made of."""
+
+    arguments: Arguments
+    api_key: bytes | None
+    engine: Engine
+    maker: PromptMaker
+    metrics: ServeMetrics
+    tokens: TokenBytes
+
+
+class Api:
+    """What the paths do."""
+
+    def __init__(self, parts: Parts):
+        self._parts, self._arguments, self._metrics = parts, parts.arguments, parts.metrics
+        self._created = int(time.time())
+
+    async def chat(self, body: bytes, answering: Answering) -> None:
+        """`POST /v1/chat/completions`. Raises Refused."""
+        began = time.monotonic()
+        request = await self._parsed(ChatRequest, body)
+        self._check(request)
+        prompt = await self._parts.maker.prompt(request.messages)
+        reply = Reply(
+            self._arguments.name,
+            prompt.opening,
+            self._parts.tokens,
+            request.logprobs,
+            request.n,
+            include_usage=request.stream_options.include_usage,
+        )
+        self._metrics.prompt_tokens.inc(len(prompt.tokens))
+        job = Job(self._sampled(request, prompt), request.stop, request.logprobs, request.top_logprobs)
+        async with contextlib.aclosing(self._pieces(job, began)) as pieces:
+            if request.stream:
+                await answering.events(_chunks(reply, pieces, len(prompt.tokens)))
+            else:
+                await answering.json(200, await _whole(reply, pieces, len(prompt.tokens)))
+        self._metrics.seconds.observe(time.monotonic() - began)
+
+    async def tokenize(self, body: bytes, answering: Answering) -> None:
+        """`POST /tokenize`. Raises Refused."""
+        request = await self._parsed(TokenizeRequest, body)
+        if request.prompt is not None:
+            tokens = await self._parts.maker.tokens(request.prompt)
+        else:
+            tokens = (await self._parts.maker.prompt(request.messages or [])).tokens.tolist()
+        answer: dict[str, Any] = {"count": len(tokens), "max_model_len": self._longest, "tokens": tokens}
+        if request.return_token_strs:
+            named = (self._parts.tokens.named(token) for token in tokens)
+            answer["token_strs"] = [name.decode("utf-8", "replace") for name in named]
+        await answering.json(200, answer)
+
+    async def models(self, _: Request) -> Response:
+        """`GET /v1/models`."""
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        """`GET /v1/models/NAME`. Raises Refused."""
+        self._check_name(request.path_params["name"])
+        return JSONResponse(self._model())
+
+    async def health(self, _: Request) -> Response:
+        """`GET /health`: 200 where answers can be expected."""
+        well = self._parts.engine.healthy
+        return JSONResponse({"status": "ok" if well else "the device fails"}, 200 if well else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """`GET /metrics`, for Prometheus."""
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @property
+    def _longest(self) -> int:
+        return self._arguments.prompt_tokens + self._arguments.max_new_tokens
+
+    def _model(self) -> dict[str, Any]:
+        name = self._arguments.name
+        owner = {"object": "model", "created": self._created, "owned_by": "onethinker_jax"}
+        return {"id": name, **owner, "max_model_len": self._longest}
+
+    async def _parsed(self, kind: type[M], body: bytes) -> M:
+        """The request in a body, in a thread where it is long. Raises Refused."""
+        request = await asyncio.to_thread(parsed, kind, body) if len(body) > 2**16 else parsed(kind, body)
+        self._check_name(getattr(request, "model", None))
+        return request
+
+    def _check_name(self, name: str | None) -> None:
+        if name is not None and name != self._arguments.name:
+            said = f"there is no model {name[:80]!r}; there is {self._arguments.name!r}"
+            raise Refused(404, said, code="model_not_found", field="model")
+
+    def _check(self, request: ChatRequest) -> None:
+        limits, longest = self._arguments.limits, self._arguments.max_new_tokens
+        if request.n > limits.samples:
+            raise wrong(f"n: {request.n} answers, more than the {limits.samples} allowed", "n")
+        if (request.most_tokens or 1) > longest:
+            said = f"max_tokens: {request.most_tokens}, more than the {longest} allowed"
+            raise wrong(said, "max_tokens")
+
+    def _sampled(self, request: ChatRequest, prompt: Example) -> SampleRequest[Example]:
+        return SampleRequest(
+            prompt=prompt,
+            tokens=len(prompt.tokens),
+            patches=len(prompt.patches),
+            max_new_tokens=request.most_tokens or self._arguments.max_new_tokens,
+            samples=request.n,
+            seed=secrets.randbits(32) if request.seed is None else request.seed % 2**32,
+            temperature=request.temperature,
+            top_k=max(request.top_k, 0),
+            top_p=request.top_p,
+            min_p=request.min_p,
+            top_logprobs=request.top_logprobs > 0,
+        )
+
+    async def _pieces(self, job: Job, began: float) -> AsyncGenerator[Piece, None]:
+        """The pieces of a job's answers until all are through; closed before, the job is dropped."""
+        open_answers, first = job.request.samples, True
+        self._parts.engine.submit(job)
+        try:
+            while open_answers:
+                pieces = await job.pieces.get()
+                if pieces is None:
+                    raise Refused(500, "the device failed; the server's log says more")
+                if first:
+                    self._metrics.first_token.observe(time.monotonic() - began)
+                    first = False
+                self._metrics.generated_tokens.inc(len(pieces))
+                for piece in pieces:
+                    open_answers -= piece.finish_reason is not None
+                    yield piece
+        finally:
+            if open_answers:
+                self._parts.engine.drop(job)
+
+
+async def _whole(reply: Reply, pieces: AsyncIterator[Piece], prompt_tokens: int) -> dict[str, Any]:
+    found: dict[int, list[Piece]] = defaultdict(list)
+    async for piece in pieces:
+        found[piece.sample].append(piece)
+    return reply.whole(found, Usage(prompt_tokens, sum(map(len, found.values()))))
+
+
+async def _chunks(
+    reply: Reply, pieces: AsyncIterator[Piece], prompt_tokens: int
+) -> AsyncIterator[dict[str, Any]]:
+    begun: set[int] = set()
+    count = 0
+    async for piece in pieces:
+        count += 1
+        if piece.sample not in begun:
+            begun.add(piece.sample)
+            yield reply.begun(piece.sample)
+        if (chunk := reply.chunk(piece)) is not None:
+            yield chunk
+    if reply.include_usage:
+        yield reply.counted(Usage(prompt_tokens, count))
+
+
+class Guard:
+    """Lets those in who may come: with the key, where there is one; by a name of this machine, where it listens there.
+
+    A browser can be brought to send requests to this machine for any page, under the page's own name.
+    """
+
+    def __init__(self, app: ASGIApp, parts: Parts):
+        self._app, self._key = app, parts.api_key
+        local = {"localhost", "127.0.0.1", "::1", parts.arguments.host}
+        self._hosts = local if parts.arguments.loopback else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http" and (refused := self._refused(Request(scope))) is not None:
+            await JSONResponse(refused.body(), refused.status, headers=refused.headers)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refused(self, request: Request) -> Refused | None:
+        if self._hosts is not None:
+            try:
+                host = urlsplit("//" + request.headers.get("host", "")).hostname
+            except ValueError:
+                host = None
+            if host not in self._hosts:
+                return Refused(421, "the Host header names another machine than this one")
+        if self._key is None or request.url.path == "/health":
+            return None
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(
+            key.strip().encode("utf-8", "replace"), self._key
+        ):
+            return None
+        refused = Refused(
+            401, "the API key is missing or wrong (Authorization: Bearer …)", code="invalid_api_key"
+        )
+        refused.headers["WWW-Authenticate"] = "Bearer"
+        return refused
+
+
+def make_app(parts: Parts) -> Starlette:
+    """The ASGI application; the engine decodes while it is up."""
+    api = Api(parts)
+
+    @contextlib.asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        parts.engine.start(asyncio.get_running_loop())
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(parts.engine.stop)
+            parts.maker.close()
+
+    def post(path: str, work: Any) -> Route:
+        answer = Post(path, work, parts.arguments.limits, parts.metrics)
+        return Route(path, answer, methods=["POST"])
+
+    async def refused(_: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = Refused(error.status_code, f"{error.detail}: see /v1/models and /v1/chat/completions")
+        assert isinstance(error, Refused)
+        return JSONResponse(error.body(), error.status, headers=error.headers)
+
+    app = Starlette(
+        routes=[
+            post("/v1/chat/completions", api.chat),
+            post("/tokenize", api.tokenize),
+            Route("/v1/models", api.models),
+            Route("/v1/models/{name:path}", api.model),
+            Route("/health", api.health),
+            Route("/metrics", api.metrics),
+        ],
+        exception_handlers={HTTPException: refused, Refused: refused},
+        lifespan=life,
+    )
+    app.add_middleware(Guard, parts=parts)  # pyright: ignore[reportArgumentType]
+    return app

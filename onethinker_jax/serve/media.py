@@ -1,0 +1,122 @@
+"""Media that a request names: data URLs, files below one folder, and http(s) where it is allowed."""
+
+import asyncio
+import base64
+import binascii
+import stat
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from onethinker_jax.data_pipeline.media.decoding import VideoProbe
+from onethinker_jax.data_pipeline.media.media_file import MediaError, MediaFile, MemoryFile
+from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.reading.media_reader import GRACE_SECONDS, MediaReader
+from onethinker_jax.serve.arguments import Limits
+from onethinker_jax.serve.errors import wrong
+from onethinker_jax.serve.fetching import Fetcher
+
+LONGEST_ADDRESS = 4096
+
+
+class LimitedReader(MediaReader):
+    """Reads media in replaceable processes; what is larger than allowed is refused before it is decoded."""
+
+    def __init__(self, limits: Limits, *, workers: int, time_limit: float):
+        self.pool = MediaPool(workers, time_limit=time_limit + GRACE_SECONDS)
+        super().__init__(pool=self.pool, time_limit=time_limit)
+        self._limits = limits
+
+    def image_size(self, path: MediaFile) -> tuple[int, int]:
+        """As `MediaReader`. Raises MediaError also for an image of too many pixels."""
+        height, width = super().image_size(path)
+        self._check(path, height, width)
+        return height, width
+
+    def video_size(
+        self, path: MediaFile, *, fps: float, max_frames: int, num_frames: int | None = None
+    ) -> VideoProbe:
+        """As `MediaReader`. Raises MediaError also for frames of too many pixels, and for too long a video."""
+        probe = super().video_size(path, fps=fps, max_frames=max_frames, num_frames=num_frames)
+        self._check(path, probe.height, probe.width)
+        if probe.duration > self._limits.video_seconds:
+            most = self._limits.video_seconds
+            raise MediaError(f"{path}: {probe.duration:.1f} seconds, more than the {most:g} allowed")
+        return probe
+
+    def _check(self, path: MediaFile, height: int, width: int) -> None:
+        if height * width > self._limits.pixels:
+            raise MediaError(
+                f"{path}: {width} x {height} pixels, more than the {self._limits.pixels} allowed"
+            )
+
+
+class MediaSource:
+    """Turns the addresses of a request into files."""
+
+    def __init__(self, limits: Limits, folder: Path | None, fetcher: Fetcher | None):
+        """`folder`: whose files may be named, without symbolic links in its path; None: none."""
+        self._limits, self._folder, self._fetcher = limits, folder, fetcher
+
+    async def file(self, url: str, name: str) -> MediaFile:
+        """The file behind an address; `name` stands for it in errors. Raises Refused."""
+        scheme = url[:8].partition(":")[0].lower()
+        if scheme == "data":
+            return await asyncio.to_thread(self._data, url, name)
+        if len(url) > LONGEST_ADDRESS:
+            raise wrong(f"{name}: an address of {len(url)} characters, more than {LONGEST_ADDRESS}")
+        if scheme == "file":
+            return await asyncio.to_thread(self._local, url, name)
+        if scheme not in ("http", "https"):
+            raise wrong(f"{name}: its url must be a data URL{self._others()}")
+        if self._fetcher is None:
+            raise wrong(f"{name}: http(s) addresses are not fetched here; send the file as a data URL")
+        return MemoryFile(name, await self._fetcher.get(url))
+
+    def _others(self) -> str:
+        known = [("a file:// URL", self._folder), ("an http(s) URL", self._fetcher)]
+        return "".join(f" or {what}" for what, allowed in known if allowed is not None)
+
+    def _data(self, url: str, name: str) -> MediaFile:
+        head, comma, payload = url.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise wrong(f"{name}: its data URL must be data:TYPE;base64,…")
+        if "," in payload:
+            raise wrong(
+                f"{name}: a video of frames is not taken as one data URL; send the file or single images"
+            )
+        try:
+            content = base64.b64decode(payload, validate=True)
+        except (binascii.Error, ValueError):
+            raise wrong(f"{name}: its data URL is not base64") from None
+        return MemoryFile(name, self._bounded(content, name))
+
+    def _bounded(self, content: bytes, name: str) -> bytes:
+        if len(content) > self._limits.media_bytes:
+            raise wrong(f"{name}: {len(content)} bytes, more than the {self._limits.media_bytes} allowed")
+        if not content:
+            raise wrong(f"{name}: is empty")
+        return content
+
+    def _local(self, url: str, name: str) -> MediaFile:
+        """A file below the folder. What lies outside is refused in the same words whether it is there or not."""
+        if self._folder is None:
+            raise wrong(f"{name}: files of the server are not read; send the file as a data URL")
+        nothing = wrong(f"{name}: no such file in the server's folder of media")
+        try:
+            parts = urlsplit(url)
+            path = Path(unquote_to_bytes(parts.path).decode())
+            if (
+                parts.netloc not in ("", "localhost")
+                or parts.query
+                or parts.fragment
+                or not path.is_absolute()
+            ):
+                raise nothing
+            found = path.resolve(strict=True)
+            if not found.is_relative_to(self._folder) or not stat.S_ISREG((status := found.stat()).st_mode):
+                raise nothing
+        except (OSError, ValueError, RuntimeError):
+            raise nothing from None
+        if status.st_size > self._limits.media_bytes:
+            raise wrong(f"{name}: {status.st_size} bytes, more than the {self._limits.media_bytes} allowed")
+        return found

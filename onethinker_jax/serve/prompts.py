@@ -1,0 +1,115 @@
+"""A request's conversation as the model's prompt: media decoded apart, lengths known before a pixel is decoded."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.processor.processor import Example, Processor
+from onethinker_jax.data_pipeline.records.conversation import literal
+from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.errors import UserError
+from onethinker_jax.serve.arguments import Limits
+from onethinker_jax.serve.errors import wrong
+from onethinker_jax.serve.media import MediaSource
+from onethinker_jax.serve.requests import ImagePart, Message, TextPart, VideoPart
+
+LETTERS_A_TOKEN = 32
+"""A text of more letters than this for each token that a prompt may have is refused before it is tokenised."""
+
+
+class PromptMaker:
+    """Makes prompts in threads: a few for texts, and one for each process that decodes media."""
+
+    def __init__(self, processor: Processor, source: MediaSource, limits: Limits, sizes: tuple[int, int]):
+        """`sizes`: the most tokens and patches of a prompt."""
+        self._processor, self._source, self._limits, self._sizes = processor, source, limits, sizes
+        workers = max(processor.media.workers, 1)
+        self._text = ThreadPoolExecutor(2, "text")
+        self._media = ThreadPoolExecutor(workers, "media")
+
+    async def prompt(self, messages: Sequence[Message]) -> Example:
+        """The prompt, ending where the model starts to answer. Raises Refused."""
+        loop = asyncio.get_running_loop()
+        record = await self._record(messages)
+        threads = self._media if record.images or record.videos else self._text
+        return await loop.run_in_executor(threads, self._made, record)
+
+    async def tokens(self, text: str) -> list[int]:
+        """The tokens of a text. Raises Refused."""
+        self._check_length(len(text), "prompt")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._text, self._processor.tokenizer.encode, text)
+
+    def close(self) -> None:
+        """Ends the threads and the processes that decode."""
+        self._text.shutdown(wait=False, cancel_futures=True)
+        self._media.shutdown(wait=False, cancel_futures=True)
+        self._processor.media.close()
+
+    async def _record(self, messages: Sequence[Message]) -> Record:
+        """The conversation with its files. Raises Refused."""
+        if messages[-1].role != "user":
+            raise wrong("the last message must be the user's", f"messages[{len(messages) - 1}].role")
+        files: dict[str, list[MediaFile]] = {"image": [], "video": []}
+        turns = []
+        self._check_counts(messages)
+        for number, message in enumerate(messages):
+            content = ""
+            for place, part in enumerate(message.content):
+                field = f"messages[{number}].content[{place}]"
+                if isinstance(part, TextPart):
+                    try:
+                        content += literal(part.text)
+                    except ValueError as error:
+                        raise wrong(f"{field}: {error}", field) from None
+                    continue
+                if message.role != "user":
+                    raise wrong(f"{field}: media belong to the user's messages", field)
+                kind, url = (
+                    ("image", part.image_url.url)
+                    if isinstance(part, ImagePart)
+                    else ("video", part.video_url.url)
+                )
+                files[kind].append(await self._source.file(url, field))
+                content += f"<{kind}>"
+            turns.append({"role": message.role.replace("developer", "system"), "content": content})
+        kind = "video" if files["video"] else "image" if files["image"] else "text"
+        images, videos = tuple(files["image"]), tuple(files["video"])
+        return Record(
+            *("request", "", kind, "open-ended", (), ""),
+            images,
+            videos,
+            "request",
+            tuple(turns),
+            origin="request",
+        )
+
+    def _check_counts(self, messages: Sequence[Message]) -> None:
+        parts = [part for message in messages for part in message.content]
+        for kind, most, of_kind in (
+            ("images", self._limits.images, ImagePart),
+            ("videos", self._limits.videos, VideoPart),
+        ):
+            if (count := sum(isinstance(part, of_kind) for part in parts)) > most:
+                raise wrong(f"messages: {count} {kind}, more than the {most} allowed", "messages")
+        letters = sum(len(part.text) for part in parts if isinstance(part, TextPart))
+        self._check_length(letters, "messages")
+
+    def _check_length(self, letters: int, field: str) -> None:
+        if letters > LETTERS_A_TOKEN * self._sizes[0]:
+            raise wrong(f"{field}: {letters} characters, more than {self._sizes[0]} tokens can hold", field)
+
+    def _made(self, record: Record) -> Example:
+        """The prompt. Whatever is wrong with files or texts is the client's to mend."""
+        try:
+            lengths = self._processor.lengths(record, training=False)
+            sizes = (lengths.tokens, lengths.patches)
+            for name, size, most in zip(("tokens", "patches"), sizes, self._sizes, strict=True):
+                if size > most:
+                    raise wrong(
+                        f"messages: a prompt of {size} {name}, more than the {most} allowed", "messages"
+                    )
+            return self._processor.prompt(record)
+        except UserError as error:
+            raise wrong(str(error).removeprefix("request: ")[:600]) from None
