@@ -201,13 +201,14 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, parts: Parts):
-        self._app, self._key = app, parts.api_key
+        self._app, self._key, self._metrics = app, parts.api_key, parts.metrics
         local = {"localhost", "127.0.0.1", "::1", parts.arguments.host}
         self._hosts = local if parts.arguments.loopback else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] == "http" and (refused := self._refused(Request(scope))) is not None:
+            self._metrics.requests.labels("any", refused.status).inc()
             await JSONResponse(refused.body(), refused.status, headers=refused.headers)(scope, receive, send)
             return
         await self._app(scope, receive, send)

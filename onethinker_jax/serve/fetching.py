@@ -17,18 +17,19 @@ from onethinker_jax.serve.errors import Refused, wrong
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
 CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0
 
 
 def is_public(address: Address) -> bool:
     """Whether anybody may be asked there: not this machine, a private network, or an address that stands for one."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if address in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None and not is_public(inner):
-            return False
-        if address.is_site_local:
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if address.is_site_local or (address.sixtofour is not None and not is_public(address.sixtofour)):
             return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 

@@ -27,7 +27,7 @@ def arguments_for(model: Path, **changes: Any) -> Arguments:
         "prompt_slots": SLOTS,
         "prompt_tokens": 256,
         "prompt_patches": 512,
-        "prompt_buckets": 2,
+        "prompt_buckets": 1,
         "max_new_tokens": NEW,
         "video_max_frames": 4,
         "video_max_pixels": 4096,
