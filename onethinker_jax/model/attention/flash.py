@@ -36,21 +36,21 @@ def flash_attention(
 def _forward(
     kernels: Kernels, causal: bool, interpret: bool, *arrays: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    return _module(kernels).forward(*arrays, causal=causal, interpret=interpret)
+    return module_of(kernels).forward(*arrays, causal=causal, interpret=interpret)
 
 
 def _backward(
     kernels: Kernels, causal: bool, interpret: bool, saved: tuple[Array, ...], gradient: Array
 ) -> tuple[Array | None, ...]:
-    gradients = _module(kernels).backward(saved, gradient, causal=causal, interpret=interpret)
+    gradients = module_of(kernels).backward(saved, gradient, causal=causal, interpret=interpret)
     return *gradients, None, None
 
 
 flash_attention.defvjp(_forward, _backward)
 
 
-def _module(kernels: Kernels) -> ModuleType:
-    """Imported when first used: Pallas takes half a second."""
+def module_of(kernels: Kernels) -> ModuleType:
+    """The platform's kernels, imported when first used: Pallas takes half a second."""
     if kernels == "tpu":
         from onethinker_jax.model.attention import flash_tpu as module
     else:

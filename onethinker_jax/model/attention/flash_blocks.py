@@ -1,9 +1,13 @@
 """What both flash kernels share: which tokens, and which blocks of tokens, see each other; kernel names and costs."""
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
+
+Part = Literal["forward", "query_gradient", "key_gradients"]
+"""A kernel of attention. The last one accumulates over blocks of keys, the others over blocks of queries."""
+PARTS: tuple[Part, ...] = get_args(Part)
 
 BRANCHES = 1 << 12  # more than a segment has; segment * BRANCHES + branch must fit in int32
 
@@ -28,34 +32,35 @@ def token_codes(segments: Int[Array, "B T"], branches: Int[Array, "B T"]) -> Cod
 
 
 def block_meetings(
-    segments: Int[Array, "B T"],
-    branches: Int[Array, "B T"],
+    segments: Int[Any, "B T"],
+    branches: Int[Any, "B T"],
     *,
     query_block: int,
     key_block: int,
     causal: bool,
-) -> Bool[Array, "B Q S"]:
+) -> Bool[Any, "B Q S"]:
     """Which of Q query blocks can see which of S key blocks, judged by the range of ids in each block.
 
     Some of these pairs may see nothing after all; none that sees something is missing. T must be a multiple of
-    both block sizes.
+    both block sizes. Of NumPy's arrays the result is NumPy's: the host counts by the rule of the kernels.
     """
+    xp = segments.__array_namespace__()
     length = segments.shape[1]
-    most = jnp.iinfo(jnp.int32).max
+    most = xp.iinfo(xp.int32).max
 
-    def span(ids: Array, block: int) -> tuple[Array, Array]:
+    def span(ids: Any, block: int) -> tuple[Any, Any]:
         ids, real = (x.reshape(len(x), -1, block) for x in (ids, segments > 0))
-        return jnp.where(real, ids, most).min(-1), jnp.where(real, ids, -1).max(-1)
+        return xp.where(real, ids, most).min(-1), xp.where(real, ids, -1).max(-1)
 
-    def overlap(ids: Array) -> Array:
+    def overlap(ids: Any) -> Any:
         (low, high), (key_low, key_high) = span(ids, query_block), span(ids, key_block)
         return (low[:, :, None] <= key_high[:, None]) & (key_low[:, None] <= high[:, :, None])
 
     prefix = (span(branches, key_block)[0] == 0)[:, None]
     meet = overlap(segments) & (overlap(branches) | prefix)
     if causal:
-        last_query = (jnp.arange(length // query_block) + 1) * query_block - 1
-        first_key = jnp.arange(length // key_block) * key_block
+        last_query = (xp.arange(length // query_block) + 1) * query_block - 1
+        first_key = xp.arange(length // key_block) * key_block
         meet &= last_query[:, None] >= first_key
     return meet
 
@@ -64,9 +69,14 @@ ONE_LAYER = "_of_one_layer"
 """The end of the name of a kernel that reads one layer of the stacks that are its arguments from the fifth on."""
 
 
-def kernel_name(part: str, causal: bool) -> str:
+def kernel_name(part: Part, causal: bool) -> str:
     """The name of the kernel `part`; `train/cost/program_cost.py` knows the kernels by these names."""
     return f"attention_{part}_{'causal' if causal else 'full'}"
+
+
+def pairs_of_one_segment(tokens: int, length: int, causal: bool) -> int:
+    """Pairs of one of `tokens` queries and a key, as if every row were one segment of `length` tokens."""
+    return tokens * length // (2 if causal else 1)
 
 
 def kernel_cost(query: Array, key: Array, length: int, *, products: int, causal: bool) -> dict[str, int]:
@@ -76,7 +86,7 @@ def kernel_cost(query: Array, key: Array, length: int, *, products: int, causal:
     size last, their other axes in any order.
     """
     size = query.shape[-1]
-    pairs = query.size // size * length // (2 if causal else 1)
+    pairs = pairs_of_one_segment(query.size // size, length, causal)
     return {
         "flops": 2 * products * pairs * size,
         "transcendentals": pairs,

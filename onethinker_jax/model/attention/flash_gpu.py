@@ -21,7 +21,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.attention.flash_blocks import block_meetings, kernel_cost, kernel_name, token_codes
+from onethinker_jax.model.attention.flash_blocks import (
+    Part,
+    block_meetings,
+    kernel_cost,
+    kernel_name,
+    token_codes,
+)
 from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
 
 LOG2_E = math.log2(math.e)
@@ -49,6 +55,13 @@ class Visits(NamedTuple):
     counts: Int[Array, "B O"]
 
 
+def block_sizes(part: Part, length: int, itemsize: int) -> tuple[int, int]:
+    """Queries and keys of the blocks in which a kernel meets rows of `length` tokens, of numbers of `itemsize` bytes."""
+    tiles = {"forward": FORWARD, "query_gradient": QUERY_GRADIENT, "key_gradients": KEY_GRADIENTS}[part]
+    tiles = _fit(tiles, length, itemsize)
+    return (tiles.inner, tiles.outer) if part == "key_gradients" else (tiles.outer, tiles.inner)
+
+
 def forward(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B T K H"],
@@ -60,7 +73,7 @@ def forward(
     interpret: bool,
 ) -> tuple[Float[Array, "B T N H"], tuple[Array, ...]]:
     """Attention's result, and what `backward` needs: the arguments, and log2 of each query's sum of exponentials."""
-    tiles = _fit(FORWARD, query)
+    tiles = _fit(FORWARD, query.shape[1], query.dtype.itemsize)
     length, size = query.shape[1], query.shape[3]
     arrays = [_pad(x, tiles, axis=1) for x in (query, key, value)]
     ids = [_pad(x, tiles, axis=1) for x in (segments, branches)]
@@ -107,7 +120,7 @@ def _query_gradient(
     interpret: bool,
 ) -> Array:
     query, key = arrays[:2]
-    tiles = _fit(QUERY_GRADIENT, query)
+    tiles = _fit(QUERY_GRADIENT, query.shape[1], query.dtype.itemsize)
     settings = _settings("query_gradient", tiles, query, key, products=3, causal=causal, interpret=interpret)
     arrays, statistics, ids = _pad_all(tiles, arrays, statistics, ids)
     rows, padded, heads, size = arrays[0].shape
@@ -141,7 +154,7 @@ def _key_gradients(
 ) -> tuple[Array, Array]:
     """A program holds a key block, and loops over its query blocks and over the heads that share the key."""
     query, key = arrays[:2]
-    tiles = _fit(KEY_GRADIENTS, query)
+    tiles = _fit(KEY_GRADIENTS, query.shape[1], query.dtype.itemsize)
     settings = _settings("key_gradients", tiles, query, key, products=4, causal=causal, interpret=interpret)
     arrays, statistics, ids = _pad_all(tiles, arrays, statistics, ids)
     rows, padded, kv_heads, size = arrays[1].shape
@@ -282,10 +295,10 @@ def _columns(size: int) -> int:
     return max(pl.next_power_of_2(size), SMALLEST)
 
 
-def _fit(tiles: Tiles, query: Array) -> Tiles:
+def _fit(tiles: Tiles, length: int, itemsize: int) -> Tiles:
     """Blocks no longer than the row, and half as long where numbers are twice as wide."""
-    halve = query.dtype.itemsize // 2
-    outer = min(tiles.outer // halve, max(pl.next_power_of_2(query.shape[1]), SMALLEST))
+    halve = itemsize // 2
+    outer = min(tiles.outer // halve, max(pl.next_power_of_2(length), SMALLEST))
     return tiles._replace(outer=outer, inner=min(tiles.inner // halve, outer))
 
 
@@ -330,7 +343,7 @@ def _query_specs(tiles: Tiles, query: Array, key: Array) -> tuple[pl.BlockSpec, 
 
 
 def _settings(
-    part: str, tiles: Tiles, query: Array, key: Array, *, products: int, causal: bool, interpret: bool
+    part: Part, tiles: Tiles, query: Array, key: Array, *, products: int, causal: bool, interpret: bool
 ) -> dict[str, Any]:
     """The arguments that every `pallas_call` here takes."""
     return {

@@ -19,7 +19,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.attention.flash_blocks import block_meetings, kernel_cost, kernel_name, token_codes
+from onethinker_jax.model.attention.flash_blocks import (
+    Part,
+    block_meetings,
+    kernel_cost,
+    kernel_name,
+    token_codes,
+)
 from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, update
 
 LANES = 128
@@ -44,6 +50,11 @@ class Codes(NamedTuple):
     queries_across: Array  # int32 [B, 2, T], the same along lanes
     keys_down: Array  # int32 [B, T, 1]
     keys_across: Array  # int32 [B, 1, T]
+
+
+def block_sizes(part: Part, length: int, itemsize: int) -> tuple[int, int]:
+    """Queries and keys of the blocks in which a kernel meets rows of `length` tokens."""
+    return (_block(length),) * 2
 
 
 def forward(
