@@ -114,8 +114,7 @@ def compile_all(config: MemoryConfig) -> list[Compiled]:
 
 
 def _compile(program: "Program", config: MemoryConfig) -> Compiled:
-    from onethinker_jax.train.cost.program_cost import count_flops, device_bytes
-    from onethinker_jax.train.plan import scaled
+    from onethinker_jax.train.cost.program_cost import count_flops, device_bytes, of_pairs
 
     def gib(kinds: dict[str, Any]) -> dict[str, float]:
         return {kind: device_bytes(tree) / GIB for kind, tree in kinds.items() if tree is not None}
@@ -125,7 +124,8 @@ def _compile(program: "Program", config: MemoryConfig) -> Compiled:
     traced = function.trace(*program.arguments.values())
     analysis: Any = traced.lower().compile().memory_analysis()
     arguments = gib(program.arguments)
-    flops = sum(scaled(count_flops(traced.jaxpr.jaxpr, trips=program.trips), config).values())
+    shares = {} if program.layout is None else program.layout.shares("gpu")
+    flops = sum(of_pairs(count_flops(traced.jaxpr.jaxpr, trips=program.trips), shares).values())
     read = sum(arguments.values()) * GIB * program.trips
     return Compiled(
         program.name,

@@ -163,7 +163,7 @@ class Learner:
         metrics |= speed_metrics(
             metrics, len(stats), step_seconds=ended - began, update_seconds=ended - updating
         )
-        metrics |= device_memory() | self._utilisation.metrics(metrics, state, rollout.groups)
+        metrics |= device_memory() | self._utilisation.metrics(metrics, state)
         return state, mine, metrics
 
     def _update_policy(
@@ -182,21 +182,24 @@ class Learner:
             batches = policy_batches(groups[part], advantages[part], settings)
             missing = max(hosts.gather(len(batches))) - len(batches)
             for batch in [*batches, *[empty_policy_batch(settings, patch_values(state.params))] * missing]:
-                yield shard_rows(batch, self._mesh)
+                yield batch
 
         starts = range(0, len(groups), size)
         old = None
         if (
             settings.loss.importance_sampling != "none" and settings.num_minibatches > 1
         ):  # the first update moves the policy
-            old = iter([self._score(params, batch) for first in starts for batch in micro_batches(first)])
+            batches = (batch for first in starts for batch in micro_batches(first))
+            old = iter([self._score(params, shard_rows(batch, self._mesh)) for batch in batches])
         totals: dict[str, float] = defaultdict(float)
         count = 0
         for first in starts:
             gradients, sums = update.zeros(state.params), None
             for batch in micro_batches(first):
-                batch = batch if old is None else replace(batch, old=next(old))
-                gradients, new = update.accumulate(state.params, state.reference, gradients, batch)
+                laid = shard_rows(batch, self._mesh)
+                laid = laid if old is None else replace(laid, old=next(old))
+                gradients, new = update.accumulate(state.params, state.reference, gradients, laid)
+                self._utilisation.add(batch)  # the devices are at work
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
                 count += 1
             if sums is None:

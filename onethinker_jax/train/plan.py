@@ -32,8 +32,11 @@ from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip, Topology, Topolo
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from onethinker_jax.model.attention.flash import Kernels
+    from onethinker_jax.train.cost.attention_layout import AttentionLayout
     from onethinker_jax.train.cost.program_cost import Traffic
     from onethinker_jax.train.plan_programs import Program
+    from onethinker_jax.train.simulation.given_lengths import GivenLengths
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class PlanConfig(TrainConfig):
     GPUs that are present."""
     only: str = ""
     """Compiles the programs whose names match this regular expression, such as sampling or RL."""
+    lengths: str | None = None
+    """Also report the step at these lengths: a file of them (such as a run's lengths.jsonl), or stated distributions,
+    such as prompt=1200,response=lognormal:600:0.8."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class Report:
     memory: Memory | None = None
     traffic: "Traffic | None" = None
     refusal: str = ""
+    expected_flops: float = 0.0  # of a run at the given lengths
+    expected_model_flops: float = 0.0
 
     def seconds(self, chip: Chip) -> dict[str, float]:
         """Least time of one run by what limits it."""
@@ -88,6 +96,21 @@ class Report:
             seconds["network"] = self.traffic.network / chip.network
         return seconds
 
+    def expected_seconds(self, chip: Chip) -> float:
+        """Least time of one run at the given lengths."""
+        assert self.traffic is not None
+        assert self.memory is not None
+        assert self.program.expected is not None
+        expected, moved = self.program.expected, self.traffic.hbm
+        if expected.cache is None:
+            moved *= expected.share
+        else:  # at full lengths every token reads the whole cache
+            cache = self.memory.arguments["KV cache"] * self.program.trips
+            moved -= cache * (1 - expected.cache)
+        seconds = self.seconds(chip)
+        links = [seconds[name] * expected.share for name in (chip.link, "network") if name in seconds]
+        return max(self.expected_flops / chip.flops, moved / chip.hbm_bandwidth, *links)
+
     def fits(self, chip: Chip) -> bool:
         """Whether the compiler took the program and its total is within the chip's usable HBM."""
         return self.memory is not None and self.memory.total <= (1 - chip.margin) * chip.hbm
@@ -99,9 +122,21 @@ def run(config: PlanConfig) -> int:
     os.environ.setdefault("USE_TORCH", "0")
     if config.topology is not None:  # before the first import of JAX: the slice's devices are only described
         os.environ["JAX_PLATFORMS"] = "cpu"
+    lengths = None
+    if config.lengths is not None:
+        from onethinker_jax.train.simulation.expected_step import largest_sizes
+        from onethinker_jax.train.simulation.given_lengths import given_lengths
+
+        lengths = given_lengths(config.lengths, largest_sizes(config))
     chip, mesh = _target(config, config.topology)
-    reports = plan(config, mesh, only=config.only)
+    reports = plan(config, mesh, only=config.only, lengths=lengths)
     sys.stdout.write(describe(config, chip, mesh, reports, config.topology, only=config.only))
+    if lengths is not None:
+        from onethinker_jax.train.plan_lengths import describe_expected
+
+        sys.stdout.write(
+            describe_expected(config.lengths or "", lengths.notes, reports, chip, only=config.only)
+        )
     return 0 if all(report.fits(chip) for report in reports) else 1
 
 
@@ -158,10 +193,13 @@ def _described_devices(topology: Topology | GpuTopology) -> Sequence[Any]:
         raise TopologyError(f"libtpu does not know {topology.libtpu_name}: {_first_line(error)}") from None
 
 
-def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
+def plan(
+    config: TrainConfig, mesh: "Mesh", *, only: str = "", lengths: "GivenLengths | None" = None
+) -> list[Report]:
     """Compiles the preset's programs whose names match `only` for the mesh's devices; no array is made.
 
-    Raises UsageError where none does; ShardingError, ConfigError or SettingError naming what cannot be.
+    Raises UsageError where none does; ShardingError, ConfigError or SettingError naming what cannot be; LengthsError
+    where the lengths make no step.
     """
     import jax
 
@@ -171,7 +209,7 @@ def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
     sizes = planned_sizes(config.model)
     without_remat = replace(config, model=replace(config.model, remat="none"))
     with jax.set_mesh(mesh):
-        programs = plan_programs(config, sizes, mesh)
+        programs = plan_programs(config, sizes, mesh, lengths=lengths)
         pairs = [
             (program, plain)
             for program, plain in zip(programs, plan_programs(without_remat, sizes, mesh), strict=True)
@@ -180,31 +218,36 @@ def plan(config: TrainConfig, mesh: "Mesh", *, only: str = "") -> list[Report]:
         if not pairs:
             names = ", ".join(program.name for program in programs)
             raise UsageError(f"--only {only}: no program's name matches; there are: {names}")
-        return [_compile(program, plain, config, mesh) for program, plain in pairs]
+        return [_compile(program, plain, mesh) for program, plain in pairs]
 
 
-def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "Mesh") -> Report:
+def _compile(program: "Program", plain: "Program", mesh: "Mesh") -> Report:
     import jax
 
-    from onethinker_jax.train.cost.program_cost import (
-        count_flops,
-        count_traffic,
-        device_bytes,
-        without_recomputation,
-    )
+    from onethinker_jax.train.cost.program_cost import count_flops, count_traffic, device_bytes
 
     began = time.perf_counter()
     traced = program.function.trace(*program.arguments.values())
-    flops = scaled(count_flops(traced.jaxpr.jaxpr, trips=program.trips), config)
+    flops = count_flops(traced.jaxpr.jaxpr, trips=program.trips)
     unrepeated = plain.function.trace(*plain.arguments.values()).jaxpr.jaxpr
-    model_flops = without_recomputation(scaled(count_flops(unrepeated, trips=program.trips), config))
-    counts = (sum(flops.values()) / mesh.size, sum(model_flops.values()) / mesh.size)
+    model_flops = count_flops(unrepeated, trips=program.trips)
+    kernels = "tpu" if mesh.devices.flat[0].platform == "tpu" else "gpu"
+    computed, useful = _flops(program.layout, flops, model_flops, kernels)
+    counts: dict[str, Any] = {"flops": computed / mesh.size, "model_flops": useful / mesh.size}
+    if (expected := program.expected) is not None:
+        computed, useful = _flops(expected.layout, flops, model_flops, kernels, others=expected.share)
+        if expected.cache is not None:
+            useful = sum(model_flops.values()) * expected.useful
+        counts |= {
+            "expected_flops": computed / mesh.size,
+            "expected_model_flops": useful / mesh.size,
+        }
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Report(program, time.perf_counter() - began, *counts, refusal=_refusal(error))
+        return Report(program, time.perf_counter() - began, refusal=_refusal(error), **counts)
     seconds = time.perf_counter() - began
     analysis: Any = compiled.memory_analysis()
     memory = Memory(
@@ -215,7 +258,7 @@ def _compile(program: "Program", plain: "Program", config: TrainConfig, mesh: "M
         {kind: device_bytes(tree) for kind, tree in program.resident.items()},
     )
     traffic = count_traffic(compiled.as_text(), trips=program.trips, hosts=_hosts(mesh))
-    return Report(program, seconds, *counts, memory, traffic)
+    return Report(program, seconds, memory=memory, traffic=traffic, **counts)
 
 
 def _hosts(mesh: "Mesh") -> list[int]:
@@ -224,14 +267,23 @@ def _hosts(mesh: "Mesh") -> list[int]:
     return [0 if device.platform == "tpu" else device.process_index for device in devices]
 
 
-def scaled(flops: Counter[str], config: TrainConfig) -> Counter[str]:
-    """A row of patches holds frames of at most this share of it."""
-    from onethinker_jax.train.cost.program_cost import of_frames
+def _flops(
+    layout: "AttentionLayout | None",
+    flops: Counter[str],
+    model_flops: Counter[str],
+    kernels: "Kernels",
+    *,
+    others: float = 1.0,
+) -> tuple[float, float]:
+    """FLOPs of a run over rows of this layout: those computed, and without recomputation those of pairs that are seen.
 
-    data = config.data
-    frame = max(data.image_max_pixels, data.video_max_pixels) / 16**2
-    patches = max(config.sft.batch.patches if config.sft.steps else 0, config.rl.batch.patches)
-    return of_frames(flops, min(frame / patches, 1.0))
+    Attention's apart, they are the share `others` of what was counted.
+    """
+    from onethinker_jax.train.cost.program_cost import of_pairs, without_recomputation
+
+    computed, seen = ({}, {}) if layout is None else (layout.shares(kernels), layout.shares(None))
+    useful = without_recomputation(of_pairs(model_flops, seen, others=others))
+    return sum(of_pairs(flops, computed, others=others).values()), sum(useful.values())
 
 
 def _first_line(error: Exception) -> str:

@@ -38,10 +38,25 @@ from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.cost.attention_layout import AttentionLayout
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy, abstract_model
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update
+from onethinker_jax.train.simulation.expected_programs import (
+    Expected,
+    expected_decoding,
+    expected_prefills,
+    expected_updates,
+)
+from onethinker_jax.train.simulation.expected_step import (
+    ExpectedRL,
+    ExpectedUpdates,
+    expected_rl,
+    expected_sft,
+    largest_sizes,
+)
+from onethinker_jax.train.simulation.given_lengths import GivenLengths, full_lengths
 from onethinker_jax.train.state import TrainState, optimizer_shapes
 
 END_ID = 151_645  # <|im_end|> of Qwen's tokenizer
@@ -58,6 +73,8 @@ class Program:
     runs: int  # a step
     tokens: int  # text tokens of one run
     trips: int = 1  # of its loops of unknown length
+    layout: AttentionLayout | None = None  # of its rows at full lengths; None: no attention of rows
+    expected: Expected | None = None
 
 
 @dataclass(frozen=True)
@@ -68,25 +85,32 @@ class _Sampler:
     settings: SamplerSettings
     prompts: int
     resident: dict[str, Any]
+    full: ExpectedRL | None = None  # steps at full lengths; None: they are not known
+    given: ExpectedRL | None = None  # at given ones
 
 
 def plan_programs(
-    config: TrainConfig, sizes: Qwen3VLConfig, mesh: Mesh, *, everything: bool = False
+    config: TrainConfig,
+    sizes: Qwen3VLConfig,
+    mesh: Mesh,
+    *,
+    everything: bool = False,
+    lengths: GivenLengths | None = None,
 ) -> list[Program]:
-    """SFT's and RL's programs, each where its stage has steps.
+    """SFT's and RL's programs, each where its stage has steps; with `lengths` what is expected of each at these.
 
     With `everything` also those that take little time but memory: what moves KV caches, and the sampler of the held-out
     records.
 
-    Raises ShardingError naming what does not divide.
+    Raises ShardingError naming what does not divide; LengthsError or PackingError where no step can be made.
     """
     graphdef, shapes = nnx.split(abstract_model(sizes, config.model))
     policy = Policy(graphdef, mesh, config.model.compute_dtype)
     programs = []
     if config.sft.steps:
-        programs += _sft_programs(config, policy, shapes, sizes)
+        programs += _sft_programs(config, policy, shapes, sizes, lengths)
     if config.rl.steps:
-        programs += _rl_programs(config, policy, shapes, sizes, moves=everything)
+        programs += _rl_programs(config, policy, shapes, sizes, lengths, moves=everything)
     if everything:
         answers = config.evaluation.sampler
         params = shard_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES))
@@ -96,7 +120,11 @@ def plan_programs(
 
 
 def _sft_programs(
-    config: TrainConfig, policy: Policy, shapes: nnx.State, sizes: Qwen3VLConfig
+    config: TrainConfig,
+    policy: Policy,
+    shapes: nnx.State,
+    sizes: Qwen3VLConfig,
+    lengths: GivenLengths | None,
 ) -> list[Program]:
     sft, mesh = config.sft, policy.mesh
     optimizer = make_optimizer(sft.optimizer, sft.steps, train_vision=sft.train_vision)
@@ -104,13 +132,20 @@ def _sft_programs(
     update = sft_update(policy, optimizer, sft)
     shape = sft.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
-    return _update_programs(
-        "SFT", update, state, gradients, batch, sft.accumulate, 1, shape.rows * shape.tokens
-    )
+    full = expected_sft(config, full_lengths(largest_sizes(config)))
+    given = None if lengths is None else expected_sft(config, lengths)
+    stage = _Updates("SFT", full, given, 1, shape.rows, shape.tokens)
+    return _update_programs(stage, update, state, gradients, batch)
 
 
 def _rl_programs(
-    config: TrainConfig, policy: Policy, shapes: nnx.State, sizes: Qwen3VLConfig, *, moves: bool
+    config: TrainConfig,
+    policy: Policy,
+    shapes: nnx.State,
+    sizes: Qwen3VLConfig,
+    lengths: GivenLengths | None,
+    *,
+    moves: bool,
 ) -> list[Program]:
     rl, mesh = config.rl, policy.mesh
     sampling = _distribution(rl.rollout, sizes)
@@ -123,10 +158,15 @@ def _rl_programs(
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
     floats: Any = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
     numbers: Any = _rows((shape.rows, shape.tokens), jnp.int32, mesh)
-    micro_batch, runs = PolicyBatch(batch, floats, floats, numbers), worst_micro_batches(config)
-    tokens = shape.rows * shape.tokens
+    micro_batch = PolicyBatch(batch, floats, floats, numbers)
     lying = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
-    rollouts = _Sampler("RL", rl.rollout.all_together(rl.prompts_per_step), rl.prompts_per_step, lying)
+    settings = rl.rollout.all_together(rl.prompts_per_step)
+    full = expected_rl(config, full_lengths(largest_sizes(config)), None)
+    given = None if lengths is None else expected_rl(config, lengths, _slots(settings, policy))
+    stage = _Updates(
+        "RL", full.updates, given and given.updates, rl.num_minibatches, shape.rows, shape.tokens
+    )
+    rollouts = _Sampler("RL", settings, rl.prompts_per_step, lying, full, given)
     sampler = _sampling_programs(rollouts, policy, shapes, sizes, moves=moves)
     beside = {}
     if rl.overlap and rl.rollout_mesh is None:  # the sampler's, which works meanwhile on the same devices
@@ -137,11 +177,9 @@ def _rl_programs(
         score = rl_logprobs(policy, sampling)
         resident = {"optimiser": (state.optimizer, state.reference), **beside}
         arguments = {"parameters": state.params, "batch": micro_batch}
-        programs.append(Program("RL log-probabilities", score, arguments, resident, runs, tokens))
+        programs.append(stage.program("log-probabilities", score, arguments, resident))
         micro_batch = replace(micro_batch, old=floats)
-    programs += _update_programs(
-        "RL", update, state, gradients, micro_batch, runs, rl.num_minibatches, tokens, beside
-    )
+    programs += _update_programs(stage, update, state, gradients, micro_batch, beside)
     return programs + sampler
 
 
@@ -165,8 +203,7 @@ def _sampling_programs(
 ) -> list[Program]:
     """Prefill and decoding, every prompt and sample at its full length; with `moves` what moves caches, too."""
     settings, dtype, mesh = sampler.settings, policy.compute_dtype, policy.mesh
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    shape = generation_shape(settings, dtype, shards)
+    shape = _slots(settings, policy)
     functions = make_programs(policy.graphdef, _distribution(settings, sizes), shape)
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
     weights = shard_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
@@ -177,7 +214,7 @@ def _sampling_programs(
     beside, moving = sampler.resident, []
     if moves:
         waiting = _result(programs[-1])
-        moving = _moving_programs(sampler, functions, shape, weights, cache, waiting, shards)
+        moving = _moving_programs(sampler, functions, shape, weights, cache, waiting)
         beside = {**beside, "prompts that wait": waiting}
 
     def decode(weights: nnx.State, cache: KVCache, batch: tuple[Slots, Any]) -> Any:
@@ -196,8 +233,18 @@ def _sampling_programs(
     tokens = shape.prompt_slots * shape.sample_slots * shape.decode_block
     jitted = jax.jit(decode, donate_argnums=1, compiler_options=decode_options())
     name = f"{sampler.stage} decoding"
-    programs.append(Program(name, jitted, arguments, beside, runs, tokens, trips=shape.decode_block))
+    expected = None if sampler.given is None else expected_decoding(sampler.given, shape, cache)
+    programs.append(
+        Program(name, jitted, arguments, beside, runs, tokens, trips=shape.decode_block, expected=expected)
+    )
     return [*programs, *moving]
+
+
+def _slots(settings: SamplerSettings, policy: Policy) -> GenerationShape:
+    """The sampler's shapes; on several data shards it halves no rows."""
+    shards = math.prod(policy.mesh.shape[axis] for axis in BATCH_AXES)
+    shape = generation_shape(settings, policy.compute_dtype, shards)
+    return shape if shards == 1 else replace(shape, halvings=0)
 
 
 def _moving_programs(
@@ -207,7 +254,6 @@ def _moving_programs(
     weights: nnx.State,
     cache: KVCache,
     prompts: Prefilled,
-    shards: int,
 ) -> list[Program]:
     """Prefilled prompts into the cache; and, on one data shard, half of its rows out of it when few are left."""
     beside = {**sampler.resident, "weights to decode": weights}
@@ -215,7 +261,7 @@ def _moving_programs(
     at = jax.ShapeDtypeStruct((shape.prefill_rows,), jnp.int32)
     into = {"KV cache": cache, "prompts that wait": prompts, "batch": at}
     programs = [Program(f"{sampler.stage} filling", functions.insert, into, beside, runs, 0)]
-    if shards == 1 and shape.prompt_slots > 1 and shape.halvings:
+    if shape.prompt_slots > 1 and shape.halvings:
         half = jax.ShapeDtypeStruct((shape.prompt_slots // 2,), jnp.int32)
         out_of = {"KV cache": cache, "batch": half}
         programs.append(Program(f"{sampler.stage} halving", functions.take, out_of, beside, 1, 0))
@@ -258,8 +304,14 @@ def _prefill_programs(
         return functions.prefill_chunk(weights, batch[0], prompts, batch[1])
 
     arguments: dict[str, Any] = {"weights to decode": weights, "batch": batch}
+    whole, in_chunks = (
+        None if sampler.given is None else expected_prefills(sampler.given, shape, chunks=chunks)
+        for chunks in (False, True)
+    )
+    layout = None if sampler.full is None else sampler.full.prompts
     if shape.prefill_chunk_tokens is None:
-        return [Program(f"{stage} prefill", jax.jit(prefill), arguments, beside, runs, tokens)]
+        prefills = Program(f"{stage} prefill", jax.jit(prefill), arguments, beside, runs, tokens)
+        return [replace(prefills, layout=layout, expected=whole)]
     media = jax.jit(embed)
     shardings = media.lower(weights, batch).compile().output_shardings
     embedded, computed = shard_shapes(jax.eval_shape(embed, weights, batch), shardings)
@@ -272,37 +324,56 @@ def _prefill_programs(
     chunks = len(shape.chunk_starts(longest, longest))
     chunk_tokens = shape.prefill_rows * shape.chunk_size(longest)
     jitted = jax.jit(prefill_chunk, donate_argnums=2)
-    return [
-        Program(f"{stage} media", media, arguments, beside, runs, tokens),
-        Program(f"{stage} prefill", jitted, chunk_arguments, beside, runs * chunks, chunk_tokens),
-    ]
+    jitted_chunks = Program(
+        f"{stage} prefill", jitted, chunk_arguments, beside, runs * chunks, chunk_tokens, expected=in_chunks
+    )
+    of_media = Program(f"{stage} media", media, arguments, beside, runs, tokens)
+    return [replace(of_media, layout=layout, expected=whole), jitted_chunks]
 
 
-def worst_micro_batches(config: TrainConfig) -> int:
-    """Micro-batches of an RL step whose prompts and samples are all of full length."""
-    rl = config.rl
-    together = max((rl.batch.tokens - rl.rollout.prompt_tokens) // rl.rollout.max_new_tokens, 1)
-    together = min(together, rl.rollout.group_size)
-    rows = rl.prompts_per_step // rl.num_minibatches * math.ceil(rl.rollout.group_size / together)
-    return math.ceil(rows / rl.batch.rows) * rl.num_minibatches
+@dataclass(frozen=True)
+class _Updates:
+    """The updates of a stage: its micro-batches at full and at given lengths."""
+
+    stage: str
+    full: ExpectedUpdates
+    given: ExpectedUpdates | None
+    updates: int  # a step
+    rows: int
+    length: int
+
+    def program(
+        self, name: str, function: Any, arguments: dict[str, Any], resident: dict[str, Any]
+    ) -> Program:
+        """A program that runs once a micro-batch."""
+        runs = math.ceil(self.full.runs)
+        expected = None if self.given is None else expected_updates(self.given, self.rows)
+        tokens = self.rows * self.length
+        return Program(
+            f"{self.stage} {name}",
+            function,
+            arguments,
+            resident,
+            runs,
+            tokens,
+            layout=self.full.layout,
+            expected=expected,
+        )
 
 
 def _update_programs(
-    stage: str,
+    stage: _Updates,
     update: Any,
     state: TrainState,
     gradients: nnx.State,
     batch: Any,
-    micro_batches: int,
-    updates: int,
-    tokens: int,
     beside: dict[str, Any] | None = None,
 ) -> list[Program]:
     beside = beside or {}
     count = jax.ShapeDtypeStruct((), jnp.float32)
     return [
-        Program(
-            f"{stage} gradients",
+        stage.program(
+            "gradients",
             update.accumulate,
             {
                 "parameters": state.params,
@@ -311,16 +382,15 @@ def _update_programs(
                 "batch": batch,
             },
             {"optimiser": state.optimizer, **beside},
-            micro_batches,
-            tokens,
         ),
         Program(
-            f"{stage} update",
+            f"{stage.stage} update",
             update.apply,
             {"parameters, optimiser": state, "gradients": gradients, "count": count},
             beside,
-            updates,
+            stage.updates,
             0,
+            expected=None if stage.given is None else Expected(stage.updates),
         ),
     ]
 

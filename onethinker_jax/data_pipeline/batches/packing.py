@@ -19,7 +19,10 @@ from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 __all__ = [
     "Batch",
     "GroupBatch",
+    "GroupPart",
+    "GroupSize",
     "PackingError",
+    "assign_groups",
     "check_fits",
     "empty_batch",
     "first_fit",
@@ -52,6 +55,24 @@ class GroupBatch:
     batch: Batch
     sample_index: jax.Array | np.ndarray  # int32 [B, T], completion number in the call, -1 none
     sample_offset: jax.Array | np.ndarray  # int32 [B, T], the target's token number in it, -1 none
+
+
+@dataclass(frozen=True)
+class GroupSize:
+    """What a prompt and its completions take of a row, apart."""
+
+    tokens: int  # of the prompt
+    patches: int
+    completions: tuple[int, ...]  # tokens of each; 0: it is left out
+
+
+@dataclass(frozen=True)
+class GroupPart:
+    """A prompt with as many of its completions as share a row."""
+
+    group: int
+    completions: tuple[int, ...]  # numbers of them in the group
+    tokens: int  # that the part takes of a row
 
 
 def packing_efficiency(batch: Batch) -> tuple[float, float]:
@@ -140,34 +161,54 @@ def pack_groups(
 
     Raises PackingError: a prompt with one of its completions is larger than a row.
     """
-    segments: list[tuple[Example, list[tuple[int, np.ndarray]], int]] = []
-    first = 0
-    for prompt, completions in groups:
-        numbered = [(first + i, np.asarray(c, np.int32)) for i, c in enumerate(completions)]
-        first += len(completions)
-        shared, part, used = len(prompt.tokens) - 1, [], len(prompt.tokens) - 1
-        for sample, completion in numbered:
-            if len(completion) == 0:
+    sizes = [
+        GroupSize(len(prompt.tokens), len(prompt.patches), tuple(len(c) for c in completions))
+        for prompt, completions in groups
+    ]
+    first = np.cumsum([0, *(len(completions) for _, completions in groups)])
+    batches = []
+    for assigned in assign_groups(sizes, rows=rows, tokens=tokens, patches=patches):
+        canvas = _Canvas(rows, tokens, patches)
+        for row, part in assigned:
+            prompt, completions = groups[part.group]
+            numbered = [
+                (int(first[part.group]) + n, np.asarray(completions[n], np.int32)) for n in part.completions
+            ]
+            canvas.add_group(row, prompt, numbered)
+        batches.append(GroupBatch(canvas.batch(), canvas.sample_index, canvas.sample_offset))
+    return batches
+
+
+def assign_groups(
+    groups: Sequence[GroupSize], *, rows: int, tokens: int, patches: int
+) -> list[list[tuple[int, GroupPart]]]:
+    """Which part of which group goes into which row of which batch: how `pack_groups` packs groups of these sizes.
+
+    Raises PackingError: a prompt with one of its completions is larger than a row.
+    """
+    parts: list[tuple[GroupPart, int]] = []  # and its patches
+    for number, group in enumerate(groups):
+        shared = group.tokens - 1
+        part, used = [], shared
+        for completion, length in enumerate(group.completions):
+            if length == 0:
                 continue
-            check_size(shared + len(completion), len(prompt.patches), tokens, patches)
-            if part and used + len(completion) > tokens:
-                segments.append((prompt, part, used))
+            check_size(shared + length, group.patches, tokens, patches)
+            if part and used + length > tokens:
+                parts.append((GroupPart(number, tuple(part), used), group.patches))
                 part, used = [], shared
-            part.append((sample, completion))
-            used += len(completion)
+            part.append(completion)
+            used += length
         if part:
-            segments.append((prompt, part, used))
-    segments.sort(key=lambda s: s[2], reverse=True)  # stable: the same groups give the same rows
+            parts.append((GroupPart(number, tuple(part), used), group.patches))
+    parts.sort(key=lambda p: p[0].tokens, reverse=True)  # stable: the same groups give the same rows
 
     batches = []
-    while segments:
-        sizes = [(used, len(prompt.patches)) for prompt, _, used in segments]
+    while parts:
+        sizes = [(part.tokens, of_prompt) for part, of_prompt in parts]
         assigned, left = first_fit(sizes, rows=rows, tokens=tokens, patches=patches)
-        canvas = _Canvas(rows, tokens, patches)
-        for row, number in assigned:
-            canvas.add_group(row, segments[number][0], segments[number][1])
-        batches.append(GroupBatch(canvas.batch(), canvas.sample_index, canvas.sample_offset))
-        segments = [segments[number] for number in left]
+        batches.append([(row, parts[number][0]) for row, number in assigned])
+        parts = [parts[number] for number in left]
     return batches
 
 

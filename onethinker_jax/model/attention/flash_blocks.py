@@ -79,14 +79,16 @@ def pairs_of_one_segment(tokens: int, length: int, causal: bool) -> int:
     return tokens * length // (2 if causal else 1)
 
 
-def kernel_cost(query: Array, key: Array, length: int, *, products: int, causal: bool) -> dict[str, int]:
-    """The fields of a `pallas.CostEstimate`, as if every row were one segment of `length` tokens.
+def kernel_cost(
+    query: Array, key: Array, *, rows: int, tokens: tuple[int, int], products: int, causal: bool
+) -> dict[str, int]:
+    """The fields of a `pallas.CostEstimate`, as if every row were one segment.
 
-    A kernel makes `products` matrix products over all pairs of a query and a key. `query` and `key` have the head
-    size last, their other axes in any order.
+    A kernel makes `products` matrix products over all pairs of a query and a key. `rows` counts those of all heads;
+    `tokens` are how many a row has and the size of their heads, before `query` and `key` were padded.
     """
-    size = query.shape[-1]
-    pairs = pairs_of_one_segment(query.size // size, length, causal)
+    length, size = tokens
+    pairs = pairs_of_one_segment(rows * length, length, causal)
     return {
         "flops": 2 * products * pairs * size,
         "transcendentals": pairs,

@@ -56,7 +56,7 @@ class Visits(NamedTuple):
 
 
 def block_sizes(part: Part, length: int, itemsize: int) -> tuple[int, int]:
-    """Queries and keys of the blocks in which a kernel meets rows of `length` tokens, of numbers of `itemsize` bytes."""
+    """Queries and keys of the blocks in which a kernel meets rows of `length` tokens of `itemsize` bytes a number."""
     tiles = {"forward": FORWARD, "query_gradient": QUERY_GRADIENT, "key_gradients": KEY_GRADIENTS}[part]
     tiles = _fit(tiles, length, itemsize)
     return (tiles.inner, tiles.outer) if part == "key_gradients" else (tiles.outer, tiles.inner)
@@ -349,7 +349,14 @@ def _settings(
     return {
         "compiler_params": plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
         "cost_estimate": pl.CostEstimate(
-            **kernel_cost(query, key, query.shape[1], products=products, causal=causal)
+            **kernel_cost(
+                query,
+                key,
+                rows=query.shape[0] * query.shape[2],
+                tokens=(query.shape[1], query.shape[3]),
+                products=products,
+                causal=causal,
+            )
         ),
         "interpret": interpret,
         "name": kernel_name(part, causal),

@@ -11,7 +11,7 @@ outer and inner blocks, W entries of a work list.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,8 @@ class Codes(NamedTuple):
 
 def block_sizes(part: Part, length: int, itemsize: int) -> tuple[int, int]:
     """Queries and keys of the blocks in which a kernel meets rows of `length` tokens."""
-    return (_block(length),) * 2
+    block = _block(length)
+    return block, block
 
 
 def forward(
@@ -89,7 +90,7 @@ def backward(
     meetings = block_meetings(segments, branches, query_block=block, key_block=block, causal=causal)
     codes = _codes(segments, branches)
     arrays = (query, key, value, gradient, logsumexp, delta)
-    settings = {"causal": causal, "scale": size**-0.5, "interpret": interpret}
+    settings: dict[str, Any] = {"causal": causal, "tokens": (length, size), "interpret": interpret}
     dq = _query_gradient(_work_list(meetings), codes, arrays, block, **settings)
     dk, dv = _key_gradients(_work_list(meetings.swapaxes(1, 2)), codes, arrays, block, **settings)
     return tuple(x[:, :, :length, :size].swapaxes(1, 2) for x in (dq, dk, dv))  # pyright: ignore[reportReturnType]
@@ -131,7 +132,7 @@ def _attend(
             jax.ShapeDtypeStruct((rows, heads, 1, padded), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        cost_estimate=_cost(query, key, products=2, causal=causal),
+        cost_estimate=_cost(query, key, (length, size), products=2, causal=causal),
         interpret=interpret,
         name=kernel_name("forward", causal),
     )(*work[:4], codes.queries_down, codes.keys_across, query, key, value)
@@ -145,14 +146,14 @@ def _query_gradient(
     block: int,
     *,
     causal: bool,
-    scale: float,
+    tokens: tuple[int, int],
     interpret: bool,
 ) -> Array:
     query, key = arrays[:2]
     heads, lanes = query.shape[1], query.shape[3]
     codes_specs, queries, keys, statistics = _specs(block, lanes, heads // key.shape[1])
     return pl.pallas_call(
-        partial(_query_gradient_kernel, causal=causal, scale=scale),
+        partial(_query_gradient_kernel, causal=causal, scale=tokens[1] ** -0.5),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=4,
             grid=(heads, work.count),
@@ -162,7 +163,7 @@ def _query_gradient(
         ),
         out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        cost_estimate=_cost(query, key, products=3, causal=causal),
+        cost_estimate=_cost(query, key, tokens, products=3, causal=causal),
         interpret=interpret,
         name=kernel_name("query_gradient", causal),
     )(*work[:4], codes.queries_down, codes.keys_across, *arrays)
@@ -175,7 +176,7 @@ def _key_gradients(
     block: int,
     *,
     causal: bool,
-    scale: float,
+    tokens: tuple[int, int],
     interpret: bool,
 ) -> tuple[Array, Array]:
     """A key block accumulates, over its query blocks and over the heads that share the key."""
@@ -193,7 +194,7 @@ def _key_gradients(
     across = pl.BlockSpec((None, 2, block), lambda k, w, r, rows, outer, inner, _: (rows[w], 0, inner[w]))
     down = pl.BlockSpec((None, block, 1), lambda k, w, r, rows, outer, inner, _: (rows[w], outer[w], 0))
     return pl.pallas_call(
-        partial(_key_gradients_kernel, causal=causal, scale=scale, shared=shared),
+        partial(_key_gradients_kernel, causal=causal, scale=tokens[1] ** -0.5, shared=shared),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=4,
             grid=(key.shape[1], work.count, shared),
@@ -203,7 +204,7 @@ def _key_gradients(
         ),
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary", "arbitrary")),
-        cost_estimate=_cost(query, key, products=4, causal=causal),
+        cost_estimate=_cost(query, key, tokens, products=4, causal=causal),
         interpret=interpret,
         name=kernel_name("key_gradients", causal),
     )(*work[:4], codes.queries_across, codes.keys_down, *arrays)
@@ -364,5 +365,10 @@ def _pad_ids(ids: Array, block: int) -> Array:
     return jnp.pad(ids, ((0, 0), (0, -ids.shape[1] % block)))
 
 
-def _cost(query: Array, key: Array, *, products: int, causal: bool) -> pl.CostEstimate:
-    return pl.CostEstimate(**kernel_cost(query, key, query.shape[2], products=products, causal=causal))
+def _cost(
+    query: Array, key: Array, tokens: tuple[int, int], *, products: int, causal: bool
+) -> pl.CostEstimate:
+    rows = query.shape[0] * query.shape[1]
+    return pl.CostEstimate(
+        **kernel_cost(query, key, rows=rows, tokens=tokens, products=products, causal=causal)
+    )

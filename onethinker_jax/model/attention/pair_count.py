@@ -22,7 +22,9 @@ def seen_pairs(segments: Ids, branches: Ids, *, causal: bool) -> int:
     """
     length, runs = _runs(segments, branches)
     row, segment, branch = runs
-    groups = np.unique((row * (segment.max(initial=0) + 1) + segment) * BRANCHES + branch, return_inverse=True)[1]
+    groups = np.unique(
+        (row * (segment.max(initial=0) + 1) + segment) * BRANCHES + branch, return_inverse=True
+    )[1]
     own = np.bincount(groups, length).astype(np.int64)
     pairs = int((own * (own + 1) // 2 if causal else own * own).sum())
     order = np.lexsort((np.arange(len(row)), segment, row))
@@ -50,7 +52,9 @@ def computed_pairs(
         ids = (np.pad(x[row : row + 1], missing) for x in (segments, branches))
         meetings = block_meetings(*ids, query_block=query_block, key_block=key_block, causal=causal)
         count += int(meetings.sum())
-        if kernels == "tpu":  # whose work list has a pair for every block that accumulates, if it meets one or not
+        if (
+            kernels == "tpu"
+        ):  # whose work list has a pair for every block that accumulates, if it meets one or not
             count += int((~meetings.any(1 if part == "key_gradients" else 2)).sum())
     return count * query_block * key_block
 

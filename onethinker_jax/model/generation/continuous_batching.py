@@ -20,7 +20,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.model.attention.kv_cache import KVCache
-from onethinker_jax.model.generation.generate import DecodeBlock, GenerationShape, Slots, make_programs
+from onethinker_jax.model.generation.generate import (
+    DecodeBlock,
+    GenerationShape,
+    Programs,
+    Slots,
+    make_programs,
+)
 from onethinker_jax.model.generation.prefilling import Dispatched, Prefill, Stacked, bucket_of, padding
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding
@@ -67,19 +73,21 @@ class ContinuousBatching:
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef,
+        model: nnx.GraphDef | Programs,
         sampling: SamplingConfig,
         shape: GenerationShape,
         mesh: Mesh | None = None,
         *,
         lazy: bool = False,
     ):
-        """With `lazy` a program is compiled when it is first needed, else the first call compiles all.
+        """`model` is its graph, of which the programs are made, or the programs themselves.
+
+        With `lazy` a program is compiled when it is first needed, else the first call compiles all.
 
         Raises ShardingError when the mesh's data shards do not divide `prompt_slots` or `prefill_rows`.
         """
         self.sampling, self.shape, self.mesh = sampling, shape, mesh
-        self.programs = make_programs(graphdef, sampling, shape)
+        self.programs = model if isinstance(model, Programs) else make_programs(model, sampling, shape)
         sizes = [shape.prompt_slots >> halving for halving in range(shape.halvings + 1)]
         if mesh is not None:
             for rows in (shape.prompt_slots, shape.prefill_rows):

@@ -10,7 +10,7 @@ A fusion that reads or writes a slice of an array is charged for the slice.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -70,17 +70,15 @@ def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1, skip_conditional: bool = F
     return total
 
 
-def of_frames(flops: Counter[str], share: float) -> Counter[str]:
-    """Counts with full attention over rows of several segments, each at most `share` of its row.
+def of_pairs(flops: Counter[str], shares: Mapping[str, float], *, others: float = 1.0) -> Counter[str]:
+    """Counts with each attention kernel at its share of the pairs that it was counted with, the others at `others`.
 
-    The kernels' own estimate takes a row for one segment.
+    A kernel's own estimate takes a row for one segment; see `attention_layout.py` for the shares.
     """
-    return Counter(
-        {kind: int(count * share) if kind.endswith("_full") else count for kind, count in flops.items()}
-    )
+    return Counter({kind: int(count * shares.get(kind, others)) for kind, count in flops.items()})
 
 
-def without_recomputation(flops: Counter[str]) -> Counter[str]:
+def without_recomputation(flops: Mapping[str, int]) -> Counter[str]:
     """Attention's backward pass is four matrix products; its two kernels do seven, making scores anew twice."""
     kept = Counter({kind: n for kind, n in flops.items() if "attention" not in kind or "forward" in kind})
     kept["attention_backward"] = sum(n for kind, n in flops.items() if "query_gradient" in kind) * 4 // 3

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from onethinker_jax.data_pipeline.records.record import Record
+from onethinker_jax.model.attention import attention
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh
@@ -19,7 +20,7 @@ from onethinker_jax.train.cost.program_cost import count_flops
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl import mfu
-from onethinker_jax.train.rl.mfu import Utilisation, update_flops
+from onethinker_jax.train.rl.mfu import UpdateFlops, Utilisation, update_flops
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_loss
 from onethinker_jax.train.rl.rl_metrics import (
     TABLE,
@@ -118,7 +119,10 @@ def test_the_table():
 
 
 def test_model_flops_utilisation(monkeypatch: pytest.MonkeyPatch):
-    """FLOPs do not depend on what is computed twice, and are those of three forward passes, nearly."""
+    """FLOPs do not depend on what is computed twice, and are those of three forward passes, nearly.
+
+    Attention counts by the pairs that see each other.
+    """
     graphdef, params = making.policy()
     model = nnx.merge(graphdef, params)
     optimizer = make_optimizer(SETTINGS.optimizer, 4, train_vision=True)
@@ -129,7 +133,7 @@ def test_model_flops_utilisation(monkeypatch: pytest.MonkeyPatch):
     batch = PolicyBatch(whole, zeros, zeros, np.zeros(whole.targets.shape, np.int32))
     sampling: Any = SamplingConfig(max_new_tokens=6, eos_ids=(0,))
 
-    def flops(remat: Any) -> tuple[float, float]:
+    def flops(remat: Any) -> UpdateFlops:
         assert isinstance(model, Qwen3VL)
         model.remat = remat
         return update_flops(Policy(nnx.split(model)[0], mesh), optimizer, SETTINGS, sampling, state, batch)
@@ -145,19 +149,37 @@ def test_model_flops_utilisation(monkeypatch: pytest.MonkeyPatch):
     assert forward > 2 * zeros.size * text.hidden_size * (
         text.vocab_size + 3 * text.num_layers * text.intermediate_size
     )
-    body, head = flops("none")
-    assert head == 6 * text.hidden_size * text.vocab_size
-    assert 2.5 < (body + zeros.size * head) / forward < 3.5
+    of_all = flops("none")
+    assert of_all.head == 6 * text.hidden_size * text.vocab_size
+    assert 2.5 < (of_all.body + zeros.size * of_all.head) / forward < 3.5
+
+    # By the kernels attention counts apart: two products forward and four backward for a pair of each head.
+    monkeypatch.setattr(attention, "platform_backend", lambda: "flash_tpu")
+    with_kernels, vision = flops("none"), making.CONFIG.vision
+    of_pair = 6 * 2 * text.num_layers * text.num_heads * text.head_dim
+    assert with_kernels.text == pytest.approx(of_pair, rel=1e-3)
+    assert with_kernels.patches == pytest.approx(6 * 2 * vision.depth * vision.hidden_size, rel=1e-3)
+    assert with_kernels.head == of_all.head
+    assert with_kernels.body < of_all.body
 
     utilisation = Utilisation(Policy(graphdef, mesh), optimizer, SETTINGS, sampling)
-    assert utilisation.metrics({}, state, DRAWN) == {}  # of a CPU no peak is known
+    utilisation.add(batch)
+    assert utilisation.metrics({}, state) == {}  # of a CPU no peak is known
     monkeypatch.setattr(mfu, "chip_of", lambda kind: CHIPS["v5e"])
     known = Utilisation(Policy(graphdef, mesh), optimizer, SETTINGS, sampling)
-    monkeypatch.setattr(mfu, "policy_batches", lambda *_: [batch])
-    of_step = known.metrics(
-        {"micro_batches": 3.0, "trained_tokens": 7.0, "seconds/update": 0.5}, state, DRAWN
-    )
-    assert of_step == {"mfu": pytest.approx((3 * body + 7 * head) / (0.5 * 197e12))}
+    of_step = {"micro_batches": 2.0, "trained_tokens": 7.0, "seconds/update": 0.5}
+    assert whole.inputs.vision is not None
+    ids = [np.asarray(x) for x in (whole.inputs.segment_ids, whole.inputs.vision.frame_ids)]
+    pairs = [
+        sum(n * (n + 1) // 2 if causal else n * n for row in x for n in np.bincount(row)[1:])
+        for x, causal in zip(ids, (True, False), strict=True)
+    ]
+    for _ in range(2):  # the pairs of a step count in it alone
+        known.add(batch)
+        known.add(batch)
+        done = 2 * with_kernels.body + 7 * with_kernels.head
+        done += 2 * (pairs[0] * with_kernels.text + pairs[1] * with_kernels.patches)
+        assert known.metrics(of_step, state) == {"mfu": pytest.approx(done / (0.5 * 197e12))}
 
 
 def test_chips_by_the_kind_of_a_device():
