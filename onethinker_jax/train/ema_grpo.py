@@ -45,6 +45,7 @@ from onethinker_jax.train.rl.rl_metrics import (
     device_memory,
     length_penalty,
     rollout_metrics,
+    sampled_lengths,
     show_table,
     speed_metrics,
 )
@@ -181,8 +182,7 @@ class Learner:
             part = slice(first, first + size)
             batches = policy_batches(groups[part], advantages[part], settings)
             missing = max(hosts.gather(len(batches))) - len(batches)
-            for batch in [*batches, *[empty_policy_batch(settings, patch_values(state.params))] * missing]:
-                yield batch
+            yield from [*batches, *[empty_policy_batch(settings, patch_values(state.params))] * missing]
 
         starts = range(0, len(groups), size)
         old = None
@@ -268,12 +268,13 @@ def _report(
     run: Run,
     pages: RolloutPages | None,
 ) -> None:
-    """Writes the page of the step and logs its metrics, where the settings ask for them."""
+    """Writes the page of the step and logs its lengths and its metrics, where the settings ask for them."""
     if pages is not None and pages.wanted(step):
         began = time.perf_counter()
         with run.log.doing("writing the page of rollouts"):
             pages.write(step, rollout.groups, advantages, metrics)
         metrics["seconds/page"] = time.perf_counter() - began
+    run.log.lengths(step, sampled_lengths(rollout.drawn, settings))
     if step % settings.log_every == 0 or step == settings.steps:
         run.log.metrics(step, metrics)
 

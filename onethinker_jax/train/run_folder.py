@@ -1,7 +1,7 @@
 """The folder of a run: what each file and folder in it is called, and nowhere else.
 
-    config.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  tensorboard/
-    model/  index.html
+    config.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  lengths.jsonl
+    tensorboard/  model/  index.html
 
 Several processes share the folder. What is each one's own, such as its log, is in `hosts/NUMBER` for all but the
 first.
@@ -75,6 +75,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """The metrics, one JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def sampled_lengths(self) -> Path:
+        """The lengths of the prompts and responses that were sampled, as `plan --lengths` reads them."""
+        return self.path / "lengths.jsonl"
 
     def tensorboard(self, stage: str) -> Path:
         """The event files of a stage."""

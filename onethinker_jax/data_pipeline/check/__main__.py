@@ -89,7 +89,7 @@ class CheckSettings:
     """Records a task shown on the page."""
     model: Path | None = None
     """Model directory: also print how many tokens and patches its processor makes of the records, by task, and the
-    settings of training that they fit."""
+    settings of training that they fit; and write lengths.jsonl, which the plan of training reads."""
     max_new_tokens: int = 4096
     """With a model: the most tokens of an answer; RL's rows need capacity for them beside a prompt."""
     image_min_pixels: int | None = None
@@ -168,6 +168,8 @@ def check(settings: CheckSettings, console: Console) -> tuple[CorpusCounts, BadR
     summary = {**counts.to_json(), "bad": bad.count, "doubtful": dict(bad.doubtful.most_common())}
     if lengths is not None:
         summary["model_lengths"] = lengths.to_json()
+        lines = "".join(json_text(line) + "\n" for line in lengths.lines())
+        write_whole(settings.out / "lengths.jsonl", lines)
     write_whole(settings.out / "counts.json", json_text(summary, indent=2) + "\n")
     _print(counts, bad, settings, console)
     if lengths is not None:

@@ -56,6 +56,13 @@ class CorpusLengths:
             for conversations, task, lengths in self._by_task()
         ]
 
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """A line a record, as `plan --lengths` reads them; a prompt's responses are not known."""
+        for conversations, _, lengths in self._by_task():
+            more = {} if conversations else {"responses": []}
+            for tokens, patches in lengths.tolist():
+                yield {"tokens": tokens, "patches": patches, **more}
+
     def settings(self) -> dict[str, str]:
         """Flags of `train` that all records fit, ready to be pasted, by what they are for."""
         found = {}

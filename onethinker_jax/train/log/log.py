@@ -96,7 +96,9 @@ class RunLog:
         """
         self._end_stage()
         self._metrics.close()
-        _drop_after(self._folder.metrics, name, start_step)
+        for path in (self._folder.metrics, self._folder.sampled_lengths):
+            if path.exists():
+                _drop_after(path, name, start_step)
         self._metrics = self._open_metrics()
         if self._wandb is not None and (address := self._wandb.begin(self.directory, name)):
             self.info(f"Weights & Biases: {address}")
@@ -137,6 +139,12 @@ class RunLog:
             self._wandb.scalars(progress.name, step, {k: v for k, v in numbers.items() if k not in broken})
         progress.values |= {name: numbers[name] for name in HEADLINE if name in numbers}
         self.progress(step)
+
+    def lengths(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Records the lengths of what the stage sampled for a step, a line a prompt (`plan --lengths` reads them)."""
+        about = {"stage": self._running().name, "step": step}
+        with self._folder.sampled_lengths.open("a", encoding="utf-8") as file:
+            file.writelines(json_text({**about, **row}) + "\n" for row in rows)
 
     def progress(self, step: int) -> None:
         """Moves the display to `step` without recording anything."""
@@ -374,7 +382,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _drop_after(path: Path, stage: str, step: int) -> None:
-    """Rewrites the metrics file without the lines of `stage` past `step`; all of it or nothing."""
+    """Rewrites a file of metrics or lengths without the lines of `stage` past `step`; all of it or nothing."""
     rows = read_metrics(path)
     kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
     text = "".join(json_text(row) + "\n" for row in kept)

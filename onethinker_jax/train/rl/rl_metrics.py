@@ -5,7 +5,7 @@ docs/training.md says what each is.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -55,6 +55,14 @@ def rollout_metrics(drawn: Sequence[GroupStats], settings: RLSettings) -> dict[s
     if settings.loss.overlong == "penalty":
         metrics["overlong_penalty"] = float(np.mean(length_penalty(drawn, settings)))
     return metrics
+
+
+def sampled_lengths(drawn: Sequence[GroupStats], settings: RLSettings) -> Iterator[dict[str, object]]:
+    """A line of the run's lengths for each group drawn: tokens and patches of its prompt, tokens of its samples."""
+    for group in drawn:
+        kept = settings.accuracy_low < group.accuracy < settings.accuracy_high
+        tokens, patches = group.prompt
+        yield {"tokens": tokens, "patches": patches, "responses": group.lengths, "kept": kept}
 
 
 def by_task(groups: Iterable[AnyGroup]) -> dict[Task, list[AnyGroup]]:

@@ -33,6 +33,7 @@ class GroupStats:
     lengths: list[int]  # tokens
     ended: list[bool]  # False: cut off at the length limit
     max_accuracy: float = 1.0
+    prompt: tuple[int, int] = (0, 0)  # its tokens and patches
 
     @property
     def rewards(self) -> list[float]:
@@ -48,7 +49,8 @@ class GroupStats:
     def from_json(cls, saved: Mapping[str, Any]) -> "GroupStats":
         """The statistics from what `to_json` gave."""
         scores = [Score(**score) for score in saved["scores"]]
-        return cls(**{**saved, "task": BY_NAME[saved["task"]], "scores": scores})
+        prompt = tuple(saved["prompt"])
+        return cls(**{**saved, "task": BY_NAME[saved["task"]], "scores": scores, "prompt": prompt})
 
     def to_json(self) -> dict[str, Any]:
         """As JSON, for a checkpoint and for the other processes."""
@@ -75,7 +77,10 @@ class Group:
     def stats(self) -> GroupStats:
         """Scores and lengths of its samples."""
         lengths = [len(ids) for ids in self.samples.tokens]
-        return GroupStats(self.task, self.scores, lengths, list(self.samples.ended), self.max_accuracy)
+        prompt = len(self.prompt.tokens), len(self.prompt.patches)
+        return GroupStats(
+            self.task, self.scores, lengths, list(self.samples.ended), self.max_accuracy, prompt
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of a group that waits for the next step."""

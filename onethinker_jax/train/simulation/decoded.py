@@ -76,16 +76,16 @@ class _CountingPrograms:
         self._prefix = whole_chunks(shape.prompt_buckets[-1][0])
 
     def programs(self) -> Programs:
-        """In the place of `make_programs`."""
+        """In the place of `make_programs`; the prompts that wait are `()`."""
 
         def prefill(params: Any, *prompts: Any) -> Any:
-            return None
+            return ()
 
         def embed(params: Any, *prompts: Any) -> Any:
-            return None, None
+            return (), ()
 
         def chunk(params: Any, embedded: Any, prompts: Any, start: Any) -> Any:
-            return None
+            return ()
 
         def same(cache: Any, *arguments: Any) -> Any:
             return cache

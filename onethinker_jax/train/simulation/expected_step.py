@@ -10,16 +10,13 @@ from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.attention_layout import AttentionLayout, RowLayouts, frames_of
 from onethinker_jax.train.simulation.decoded import Decoded, decode
-from onethinker_jax.train.simulation.given_lengths import GivenLengths, LengthsError, Sizes
+from onethinker_jax.train.simulation.given_lengths import STEPS, GivenLengths, LengthsError, Sizes
 from onethinker_jax.train.simulation.packed_rows import (
     ConversationBatches,
     empty_layout,
     group_batches,
     largest_frame,
 )
-
-STEPS = 8
-"""Steps that are simulated at most, of which the mean is taken; fewer where the lengths do not last so long."""
 
 
 @dataclass
@@ -92,7 +89,8 @@ def expected_rl(config: TrainConfig, given: GivenLengths, shape: GenerationShape
     found = ExpectedRL(ExpectedUpdates(empty_layout(rl.batch)), prompts)
     coming = itertools.cycle(zip(given.groups, given.kept, strict=True))
     waiting: list[GroupSize] = []
-    for _ in range(min(max(len(given.groups) // rl.prompts_per_step, 1), STEPS)):
+    steps = given.steps or min(max(len(given.groups) // rl.prompts_per_step, 1), STEPS)
+    for _ in range(steps):
         waiting = _fill(waiting, coming, config, shape, found)
         trained, waiting = waiting[: rl.prompts_per_step], waiting[rl.prompts_per_step :]
         size = rl.prompts_per_step // rl.num_minibatches

@@ -26,6 +26,8 @@ from onethinker_jax.data_pipeline.batches.packing import GroupSize
 from onethinker_jax.errors import UserError
 
 NAMES = ("conversation", "prompt", "patches", "response")
+STEPS = 8
+"""Steps that are simulated at most; fewer where the lengths do not last so long."""
 DRAWN = 2048
 """Conversations, and prompts, that are drawn where no file has any."""
 _KEYS = {"tokens", "patches", "responses", "kept", "stage", "step"}
@@ -55,6 +57,7 @@ class GivenLengths:
     conversations: list[tuple[int, int]] = field(default_factory=list)  # tokens, patches
     groups: list[GroupSize] = field(default_factory=list)
     kept: list[bool] = field(default_factory=list)  # which groups pass the filter
+    steps: int | None = None  # that the groups were sampled in; None: they are of no run
     notes: list[str] = field(default_factory=list)  # what was left out or cut, and of how many
 
 
@@ -65,7 +68,7 @@ def full_lengths(sizes: Sizes) -> GivenLengths:
 
 
 def given_lengths(parts: str, sizes: Sizes) -> GivenLengths:
-    """The lengths that `--lengths` names; lines without a step are shuffled, as a corpus is.
+    """The lengths that `--lengths` names: of a run its last STEPS steps, of a corpus its lines shuffled.
 
     Raises LengthsError naming the part, or the file and the line.
     """
@@ -82,9 +85,15 @@ def given_lengths(parts: str, sizes: Sizes) -> GivenLengths:
         else:
             rows += read_rows(Path(part))
     rng = np.random.default_rng(0)
-    if not all("step" in row for row in rows):
-        rows = [rows[number] for number in rng.permutation(len(rows))]
-    return _fitted(rows, draws, sizes, rng)
+    sampled = [row["step"] for row in rows if "step" in row]
+    if len(sampled) < len(rows):
+        return _fitted([rows[number] for number in rng.permutation(len(rows))], draws, sizes, rng)
+    if not rows:
+        return _fitted(rows, draws, sizes, rng)
+    newest = [row for row in rows if row["step"] > max(sampled) - STEPS]
+    given = _fitted(newest, draws, sizes, rng)
+    given.steps = min(max(sampled) - min(sampled) + 1, STEPS)
+    return given
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -121,6 +130,8 @@ def _error(row: Any) -> str:
         responses = row["responses"]
         if not isinstance(responses, list) or not all(_whole(one, 1) for one in responses):
             return f"'responses' must be a list of whole numbers of at least 1, not {json.dumps(responses)}"
+    if "step" in row and not _whole(row["step"], 0):
+        return f"'step' must be a whole number, not {json.dumps(row['step'])}"
     if not isinstance(row.get("kept", True), bool):
         return f"'kept' must be true or false, not {json.dumps(row['kept'])}"
     return ""

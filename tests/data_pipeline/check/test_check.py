@@ -219,6 +219,12 @@ def test_lengths_for_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -
     prompts = [processor.prompt(record) for file in (rl, film) for record in read_records(file)]
     tokens = [len(example.tokens) for example in prompts]
     rows = {row["task"]: row for row in json.loads((out / "counts.json").read_text())["model_lengths"]}
+    lines = [json.loads(line) for line in (out / "lengths.jsonl").read_text().splitlines()]
+    assert len(lines) == sum(row["records"] for row in rows.values())
+    for what in ("tokens", "patches"):
+        assert max(line[what] for line in lines) == max(row[what]["max"] for row in rows.values())
+    of_prompts = sum(row["records"] for row in rows.values() if row["of"] == "prompts")
+    assert sum("responses" in line for line in lines) == of_prompts
     assert rows["multiple choice (image)"]["records"] == 3
     assert rows["multiple choice (image)"]["tokens"]["max"] == max(tokens[:3])
     assert rows["multiple choice (image)"]["tokens"]["median"] == sorted(tokens[:3])[1]
