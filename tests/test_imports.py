@@ -169,7 +169,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "train.config": {"data_pipeline.batches", "rewards", "rewards.client", "train.run_folder"},
     "train.cost": {"model.attention"},
-    "train.simulation": {*DATA, "model.attention", "model.generation", *LOWER_TRAIN},
+    "train.simulation": {*DATA, "model", "model.attention", "model.generation", *LOWER_TRAIN},
     "train.log": {"train.config", "train.run_folder"},
     "train.run_folder": set(),  # a noun of all rooms of train
     "train.rl": {

@@ -19,13 +19,13 @@ def describe_expected(
         return f"| {name} | " + " | ".join(value(r, r.program.expected) for r in known) + " |"
 
     lines = [
+        f"Given lengths: {'; '.join([lengths, *notes])}.",
         "",
-        f"| at {lengths} | " + " | ".join(report.program.name for report in known) + " |",
+        "| one run at the given lengths | " + " | ".join(report.program.name for report in known) + " |",
         "|---" * (len(known) + 1) + "|",
-        row("TFLOP a device and run", lambda r, _: f"{r.expected_flops / 1e12:.4g}"),
-        row("least seconds a run", lambda r, _: f"{r.expected_seconds(chip):.3g}"),
+        row("TFLOP a device", lambda r, _: f"{r.expected_flops / 1e12:.4g}"),
+        row("least seconds", lambda r, _: f"{r.expected_seconds(chip):.3g}"),
         row("runs, mean of the steps", lambda _, expected: f"{expected.runs:,.1f}"),
-        "",
     ]
     for stage in dict.fromkeys(report.program.name.split()[0] for report in known):
         own = [report for report in known if report.program.name.startswith(stage)]
@@ -36,8 +36,8 @@ def describe_expected(
         useful = sum(report.expected_model_flops * expected.runs for report, expected in runs)
         facts = "; ".join(dict.fromkeys(expected.facts for _, expected in runs if expected.facts))
         lines += [
-            f"{stage} step, expected at {lengths}: at least {seconds:.4g} s, MFU at most "
-            f"{useful / chip.flops / seconds:.0%}: {facts}.",
             "",
+            f"{stage} step, expected at the given lengths: at least {seconds:.4g} s, MFU at most "
+            f"{useful / chip.flops / seconds:.0%}: {facts}.",
         ]
-    return "\n".join([*lines, *(f"Lengths: {note}." for note in notes)]).rstrip("\n") + "\n"
+    return "\n".join(["", *lines, ""])

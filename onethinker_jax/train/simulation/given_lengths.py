@@ -30,6 +30,7 @@ STEPS = 8
 """Steps that are simulated at most; fewer where the lengths do not last so long."""
 DRAWN = 2048
 """Conversations, and prompts, that are drawn where no file has any."""
+_PATCHES_A_BLOCK = 4
 _KEYS = {"tokens", "patches", "responses", "kept", "stage", "step"}
 
 # Numbers drawn at once: (generator, how many) -> int64 [n].
@@ -195,12 +196,16 @@ def _fitted(
 def _drawn(
     kind: str, draws: Mapping[str, Draw], most: tuple[int, int], rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Lines of stated distributions, at least 1 token and whole merge blocks of patches each."""
+    """Lines of stated distributions, at least 1 token and whole merge blocks of patches each.
+
+    A token is at most one merge block: there are no more patches than that.
+    """
     sizes = []
     for name, largest in zip((kind[:-1], "patches"), most, strict=True):
         drawn = draws[name](rng, DRAWN) if name in draws else np.full(DRAWN, largest)
         sizes.append(drawn)
-    tokens, patches = np.maximum(sizes[0], 1).tolist(), (sizes[1] // 4 * 4).tolist()
+    blocks = np.minimum(sizes[1] // _PATCHES_A_BLOCK, sizes[0])
+    tokens, patches = np.maximum(sizes[0], 1).tolist(), (blocks * _PATCHES_A_BLOCK).tolist()
     more = {} if kind == "conversations" else {"responses": []}
     return [{"tokens": t, "patches": p, **more} for t, p in zip(tokens, patches, strict=True)]
 
