@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,12 @@ from onethinker_jax.train.config.presets import PRESETS, shapes
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.hardware import CHIPS, TopologyError, parse_topology
-from onethinker_jax.train.plan_programs import plan_programs
+from onethinker_jax.train.cost.program_cost import Traffic
+from onethinker_jax.train.plan_lengths import describe_expected
+from onethinker_jax.train.plan_programs import Program, plan_programs
+from onethinker_jax.train.simulation.expected_programs import Expected
+from onethinker_jax.train.simulation.expected_step import largest_sizes
+from onethinker_jax.train.simulation.given_lengths import given_lengths
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, of the extra tpu, is not installed"
@@ -84,6 +90,12 @@ def test_family_and_presets() -> None:
         (["shapes", "--topology", "v6e-9"], 1, "unknown topology 'v6e-9'; there are: v6e-1"),
         (["shapes", "--topology", "v6e-8"], 1, "v6e-8 has 8 devices; mesh data=1 fsdp=1 tensor=1 has 1"),
         (["shapes"], 1, "there is no GPU here; name a TPU slice or a GPU host: --topology v5p-32"),
+        (
+            ["shapes", "--topology", "v6e-1", "--lengths", "gone.jsonl"],
+            1,
+            "--lengths gone.jsonl: No such file",
+        ),
+        (["shapes", "--topology", "v6e-1", "--lengths", "answer=3"], 1, "no length is called 'answer'"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments: list[str], status: int, message: str) -> None:
@@ -216,13 +228,50 @@ def test_the_mesh_of_every_preset_can_be_made() -> None:
         assert mesh.size == parse_topology(topology).devices
 
 
+def test_time_at_given_lengths_by_hand() -> None:
+    """Decoding moves the whole cache a token, less what is not read; other programs their share of FLOPs and bytes."""
+    chip = replace(CHIPS["v5e"], flops=10.0, hbm_bandwidth=10.0, ici=10.0)
+    memory = plan.Memory({"KV cache": 4.0}, 0.0, 0.0, 0.0, {})
+    half, nothing = Expected(1.5, share=0.5), Expected(2.0, cache=0.25, share=0.5, useful=0.125, facts="few")
+    update = plan.Report(
+        Program("RL gradients", None, {}, {}, 2, 0, expected=half),  # pyright: ignore[reportArgumentType]
+        0.0,
+        flops=8.0,
+        model_flops=6.0,
+        expected_flops=2.0,
+        expected_model_flops=1.0,
+        memory=memory,
+        traffic=Traffic(hbm=100.0, wire=Counter({"all-gather": 30})),
+    )
+    assert update.expected_seconds(chip) == 5.0
+    decoding = replace(
+        update,
+        program=Program("RL decoding", None, {}, {}, 4, 0, trips=8, expected=nothing),  # pyright: ignore[reportArgumentType]
+    )
+    assert decoding.expected_seconds(chip) == (100 - 0.75 * 4 * 8) / 10
+    text = describe_expected("f.jsonl", ["3 are cut"], [update, decoding], chip)
+    assert "Given lengths: f.jsonl; 3 are cut." in text
+    assert "| least seconds | 5 | 7.6 |" in text and "| 1.5 | 2.0 |" in text
+    seconds = 1.5 * 5 + 2 * 7.6
+    assert f"RL step, expected at the given lengths: at least {seconds:.4g} s, MFU at most" in text
+    assert f"{3.5 / 10 / seconds:.0%}: few." in text
+
+
 @needs_libtpu
 @pytest.mark.slow
 def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     config, sizes = narrow(8)
     monkeypatch.setattr("onethinker_jax.train.policy.planned_sizes", lambda settings: sizes)
     chip, mesh = plan._target(config, "v6e:2x4")
-    reports = plan.plan(config, mesh)
+    sizes_allowed = largest_sizes(config)
+    longest = given_lengths("conversation=2048,prompt=512,response=64", sizes_allowed)
+    reports = plan.plan(config, mesh, lengths=longest)
+    for report in reports:  # nothing is shorter
+        assert report.program.expected is not None
+        assert report.program.expected.runs == report.program.runs
+        assert report.expected_flops == pytest.approx(report.flops)
+        assert report.expected_seconds(chip) == pytest.approx(max(report.seconds(chip).values()), rel=0.1)
+    assert "RL step, expected at" in describe_expected("the longest", longest.notes, reports, chip)
     assert [report.program.name for report in reports] == [
         "SFT gradients",
         "SFT update",
