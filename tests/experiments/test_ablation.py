@@ -168,7 +168,9 @@ def test_a_part_of_the_heldout_records(study: Study, world: Path) -> None:
         assert abs(in_part - in_whole / 2) <= 2
 
 
-@pytest.mark.parametrize("made", [("heldout", "lengths"), ("heldout",)], ids=["lengths", "check_lengths_none"])
+@pytest.mark.parametrize(
+    "made", [("heldout", "lengths"), ("heldout",)], ids=["lengths", "check_lengths_none"]
+)
 def test_a_trial_begins_with_what_the_start_has(study: Study, made: tuple[str, ...]) -> None:
     for name in made:
         (study.out / "start" / name).mkdir(parents=True)
