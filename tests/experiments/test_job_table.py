@@ -37,7 +37,7 @@ def test_means_over_runs_by_family(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_runs_that_cannot_be_put_together_are_named(tmp_path: Path) -> None:
     write(tmp_path / "a", "sft", {"math (image)": 0.2})
-    with pytest.raises(UserError, match="rl.jsonl: no held-out answers"):
+    with pytest.raises(UserError, match=r"rl\.jsonl: no held-out answers"):
         read_run(tmp_path / "a")
     write(tmp_path / "a", "rl", {"OCR (image)": 0.2})
     with pytest.raises(UserError, match="different held-out records"):
