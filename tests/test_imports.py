@@ -26,6 +26,7 @@ NOUNS = {
     "files",
     "host_settings",
     "lazy_names",
+    "lora_settings",
     "sampler_settings",
     "spelling",
     "tasks",

@@ -318,20 +318,21 @@ def _tensors(ours: str, array: Array, config: Qwen3VLConfig) -> Iterator[Tensor]
     """The checkpoint's tensors of one parameter, each gathered to the host when it is written."""
     name, layout = TABLE[ours]
     turned, stacked, dtype = layout in _TURNED, "{}" in name, np.dtype(array.dtype)
-    whole = cache(lambda: _to_host(array))
+    whole = cache(lambda: to_host(array))
     small = dtype.itemsize * array.size <= SMALL
 
     def fetch(layer: int | None) -> np.ndarray:
         if small:
             one = whole() if layer is None else whole()[layer]
             return one.T if turned else one
-        return _to_host(array if layer is None and not turned else _take(array, layer, turned=turned))
+        return to_host(array if layer is None and not turned else _take(array, layer, turned=turned))
 
     for layer, (full_name, shape) in enumerate(_expected(ours, array.shape, config)):
         yield Tensor(full_name, dtype, shape, partial(fetch, layer if stacked else None))
 
 
-def _to_host(array: Array) -> np.ndarray:
+def to_host(array: Array) -> np.ndarray:
+    """A whole array on this host; of one that lies on several processes, all of them must ask."""
     if not isinstance(array, Array) or array.is_fully_addressable:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))

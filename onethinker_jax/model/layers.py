@@ -11,9 +11,33 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from onethinker_jax.lora_settings import LoRASettings
+
+
+class LoRA(nnx.Module):
+    """alpha / rank (x @ a) @ b beside a kernel [..., in, out], a [..., in, rank] and b [..., rank, out].
+
+    As in PEFT, `a` begins uniform within 1 / sqrt(in) and `b` as zeros: nothing is added at first.
+    """
+
+    def __init__(self, kernel: tuple[int, ...], settings: LoRASettings, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+        *layers, inputs, outputs = kernel
+        bound = inputs**-0.5
+        shape = (*layers, inputs, settings.rank)
+        self.a = nnx.LoRAParam(jax.random.uniform(rngs.params(), shape, dtype, -bound, bound))
+        self.b = nnx.LoRAParam(jnp.zeros((*layers, settings.rank, outputs), dtype))
+        self.scale = settings.scale
+
+    def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
+        """What is added to the kernel's product."""
+        return ((x @ self.a[...]) @ self.b[...]) * self.scale
+
 
 class Linear(nnx.Module):
-    """x @ kernel + bias, kernel [in, out]; normal initialisation with the standard deviation gain / sqrt(in)."""
+    """x @ kernel + bias, kernel [in, out]; normal initialisation with the standard deviation gain / sqrt(in).
+
+    `lora` adds to it where `lora.add_adapters` has set it.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs, dtype: jnp.dtype, gain: float = 1.0
@@ -21,10 +45,13 @@ class Linear(nnx.Module):
         init = jax.nn.initializers.variance_scaling(gain**2, "fan_in", "truncated_normal")
         self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), dtype))
         self.bias = nnx.data(nnx.Param(jnp.zeros((outputs,), dtype)) if bias else None)
+        self.lora: LoRA | None = nnx.data(None)
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Maps the last axis; the others may be any."""
         y = x @ self.kernel[...]
+        if self.lora is not None:
+            y = y + self.lora(x)
         return y if self.bias is None else y + self.bias[...]
 
 

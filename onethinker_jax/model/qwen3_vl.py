@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from onethinker_jax.lora_settings import LoRASettings
 from onethinker_jax.model.attention.decode_attention import Visible
 from onethinker_jax.model.attention.kv_cache import KVCache
 from onethinker_jax.model.config import Qwen3VLConfig
@@ -36,7 +37,8 @@ from onethinker_jax.model.vision import VisionTower
 class Qwen3VL(nnx.Module):
     """The policy: parameters of `dtype`, made afresh from `rngs`; `hf_weights.load_hf` reads released ones.
 
-    `remat` says what is kept of each layer for the backward pass (`layers.recompute`).
+    `remat` says what is kept of each layer for the backward pass (`layers.recompute`), `lora` which adapters there are:
+    none before `lora.add_adapters` has made some.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Qwen3VL(nnx.Module):
         )
         self.config = config
         self.remat: Remat = remat
+        self.lora: LoRASettings | None = None
 
     def __call__(self, inputs: ModelInputs) -> Float[Array, "B T D"]:
         """The last layer's hidden states of packed rows, normalised: what `logits` and the losses start from."""

@@ -5,6 +5,7 @@ The format (https://huggingface.co/docs/safetensors): eight bytes with the heade
 here because they give bfloat16 through a device and take whole files from memory.
 """
 
+import hashlib
 import json
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,6 +77,19 @@ def find_tensors(directory: Path) -> dict[str, StoredTensor]:
     for name in names:
         found |= _header(directory / name)
     return found
+
+
+def weights_digest(directory: Path) -> str:
+    """SHA-256, in hexadecimal, of a directory's files of weights, by name one after the other.
+
+    Raises as `find_tensors` does.
+    """
+    digest = hashlib.sha256()
+    for file in sorted({tensor.file for tensor in find_tensors(directory).values()}):
+        with file.open("rb") as stream:
+            while part := stream.read(1 << 22):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 def _indexed(index: Path) -> list[str]:

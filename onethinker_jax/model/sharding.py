@@ -27,7 +27,7 @@ AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # mesh axes that a batch's rows are split over
 
 # parameter name (regular expression) -> logical axis of each dimension, None: not sharded. Every parameter is listed.
-LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"embed", ("vocab", "embed")),
     (r"lm_head\.kernel", ("embed", "vocab")),
     (r"decoder\.layers\.[qkv]_proj\.kernel", ("layers", "embed", "heads")),
@@ -54,6 +54,16 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"visual\.merger\.(norm\.scale|norm\.bias|fc[12]\.bias)", (None,)),
     (r"visual\.deepstack_mergers\.(norm\.scale|norm\.bias|fc[12]\.bias)", ("layers", None)),
     (r"ns_coeffs", (None,)),  # Muon's three Newton-Schulz coefficients, in its state
+)
+# Beside a kernel [..., in, out] LoRA's a [..., in, rank] and b [..., rank, out]; a rank is not sharded.
+LOGICAL_AXES = _AXES + tuple(
+    row
+    for pattern, axes in _AXES
+    if pattern.endswith(r"\.kernel") and "experts" not in pattern
+    for row in (
+        (pattern.replace("kernel", r"lora\.a"), (*axes[:-1], None)),
+        (pattern.replace("kernel", r"lora\.b"), (*axes[:-2], None, axes[-1])),
+    )
 )
 
 TRAIN_RULES: Mapping[str, str] = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
@@ -145,56 +155,66 @@ def constrain_parameters(tree: T) -> T:
     return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, mesh))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gather_weights(layer: T, name: str) -> T:
     """The parameters of one layer of the stack `name`, gathered over `fsdp` before they are used.
 
     Left to itself, XLA's partitioner turns a product with a sharded kernel into a loop over the shards. Each turn adds
     to the whole result and so moves it through HBM, once for every shard. The backward pass shards the gradients again.
     """
-    return _constrain_layer(layer, name, DECODE_RULES)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _gather(leaf, f"{name}.{_dotted(path)}"), layer
+    )
 
 
-def _gather_forward(layer: T, name: str) -> tuple[T, None]:
-    return _constrain_layer(layer, name, DECODE_RULES), None
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gather(leaf: jax.Array, name: str) -> jax.Array:
+    """One parameter of a layer: where it is frozen, no gradient is made of it."""
+    return _constrain_layer(leaf, name, DECODE_RULES)
 
 
-def _gather_backward(name: str, _: None, gradient: T) -> tuple[T]:
+def _gather_forward(leaf: jax.Array, name: str) -> tuple[jax.Array, None]:
+    return _constrain_layer(leaf, name, DECODE_RULES), None
+
+
+def _gather_backward(name: str, _: None, gradient: jax.Array) -> tuple[jax.Array]:
     whole = _constrain_layer(gradient, name, DECODE_RULES)  # else its product, too, would be a loop
     return (_constrain_layer(whole, name, TRAIN_RULES),)
 
 
-gather_weights.defvjp(_gather_forward, _gather_backward)
+_gather.defvjp(_gather_forward, _gather_backward)
 
 
-def _constrain_layer(layer: T, name: str, rules: Mapping[str, str]) -> T:
-    """`layer` sharded by `rules` over the mesh in context, if any."""
+def _constrain_layer(leaf: jax.Array, name: str, rules: Mapping[str, str]) -> jax.Array:
+    """One layer's part of the stacked parameter `name`, sharded by `rules` over the mesh in context, if any."""
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
-        return layer
-
-    def shard(path: tuple[object, ...], leaf: jax.Array) -> jax.Array:
-        spec = parameter_spec(f"{name}.{_dotted(path)}", (1, *leaf.shape), mesh, rules)
-        return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*spec[1:]))
-
-    return jax.tree_util.tree_map_with_path(shard, layer)
+        return leaf
+    spec = parameter_spec(name, (1, *leaf.shape), mesh, rules)
+    return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*spec[1:]))
 
 
 def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) -> T:
     """`params` in `dtype`, sharded by `DECODE_RULES`: decoding then gathers no weight at every token.
 
-    One compiled copy moves them; where nothing would change they are passed on as they are. With `donate` the given
+    One compiled copy moves them; an array that would not change is passed on as it is. With `donate` the given
     arrays are used up, and no more memory than theirs is needed where shapes and dtypes stay. Parameters that lie
     on several processes are moved by all of them together, and `mesh` is a process's own. Raises ShardingError as
     `tree_shardings` does.
     """
-    first = jax.tree.leaves(params)[0].sharding
+    leaves, tree = jax.tree.flatten(params)
+    first = leaves[0].sharding
     source = mesh if first.is_fully_addressable else first.mesh
-    wanted = tree_shardings(params, source, DECODE_RULES)
-    leaves = zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True)
-    if not all(leaf.dtype == dtype and leaf.sharding.is_equivalent_to(to, leaf.ndim) for leaf, to in leaves):
+    wanted = jax.tree.leaves(tree_shardings(params, source, DECODE_RULES))
+    stay = [
+        leaf.dtype == dtype and leaf.sharding.is_equivalent_to(to, leaf.ndim)
+        for leaf, to in zip(leaves, wanted, strict=True)
+    ]
+    if not all(stay):
         move = _move_and_free if donate else _move
-        params = move(params, dtype, tuple(jax.tree.leaves(wanted)))
+        going = [(leaf, to) for leaf, to, stays in zip(leaves, wanted, stay, strict=True) if not stays]
+        moved = iter(move([leaf for leaf, _ in going], dtype, tuple(to for _, to in going)))
+        leaves = [leaf if stays else next(moved) for leaf, stays in zip(leaves, stay, strict=True)]
+        params = jax.tree.unflatten(tree, leaves)
     return params if first.is_fully_addressable else _local_view(params, mesh)
 
 
@@ -210,13 +230,11 @@ def _local_view(tree: T, mesh: Mesh) -> T:
     return jax.tree.map(view, tree)
 
 
-def _moved(params: T, dtype: str, shardings: tuple[NamedSharding, ...]) -> T:
-    leaves, tree = jax.tree.flatten(params)
-    moved = [
+def _moved(leaves: list[jax.Array], dtype: str, shardings: tuple[NamedSharding, ...]) -> list[jax.Array]:
+    return [
         jax.lax.with_sharding_constraint(leaf.astype(dtype), to)
         for leaf, to in zip(leaves, shardings, strict=True)
     ]
-    return jax.tree.unflatten(tree, moved)
 
 
 _move = jax.jit(_moved, static_argnums=(1, 2))

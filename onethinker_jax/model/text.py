@@ -22,6 +22,7 @@ from onethinker_jax.model.config import TextConfig
 from onethinker_jax.model.inputs import ModelInputs
 from onethinker_jax.model.layers import Linear, Remat, RMSNorm, recompute, stack_layers, wide
 from onethinker_jax.model.moe import Experts
+from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.rope import rotate, text_rope
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, gather_weights
 
@@ -129,12 +130,18 @@ class Decoder(nnx.Module):
         """Hidden states of packed rows; `x` and `deepstack` are what `Qwen3VL.embedded` makes of `inputs`."""
         cos, sin = (table.astype(x.dtype) for table in text_rope(inputs.positions, self.config))
         graphdef, params = nnx.split(self.layers)
+        # A frozen stack is read layer by layer where it lies: to cut it into the two scans' parts would copy it.
+        params, frozen = split_adapters(params)
+        numbers = None if frozen is None else jnp.arange(self.config.num_layers)
 
         def attend(query: Array, key: Array, value: Array) -> Array:
             return attention(query, key, value, inputs.segment_ids, inputs.branch_ids, causal=True)
 
-        def body(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
-            params, feature = layer
+        def body(x: Array, layer: tuple[tuple[nnx.State, Array | None], Array | None]) -> tuple[Array, None]:
+            (params, number), feature = layer
+            if number is not None:
+                base = jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, number, keepdims=False), frozen)
+                params = join_adapters(params, base)
             x = constrain(x, BATCH_AXES, "tensor")  # what is kept of a layer is split over all devices
             x = nnx.merge(graphdef, gather_weights(params, "decoder.layers"))(x, cos, sin, attend)
             return x if feature is None else _inject(x, feature, inputs.visual_index), None
@@ -142,7 +149,8 @@ class Decoder(nnx.Module):
         body = recompute(body, remat)
         injected = 0 if deepstack is None else len(deepstack)
         first, rest = (
-            jax.tree.map(lambda p, s=s: p[s], params) for s in (slice(0, injected), slice(injected, None))
+            jax.tree.map(lambda p, s=s: p[s], (params, numbers))
+            for s in (slice(0, injected), slice(injected, None))
         )
         if injected:
             x, _ = jax.lax.scan(body, x, (first, deepstack))

@@ -30,7 +30,7 @@ from onethinker_jax.train.heldout import sampled_stages, stages_of
 from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.plan_programs import shard_shapes, state_shapes
+from onethinker_jax.train.plan_programs import moved, shard_shapes, state_shapes, training_layout
 from onethinker_jax.train.policy import abstract_model
 from onethinker_jax.train.run import Ready, begin, connect_service, open_log, prepare
 
@@ -154,11 +154,12 @@ def stage_memory(config: TrainConfig, ready: Ready, sizes: Qwen3VLConfig) -> lis
     """What each stage with steps keeps on a device, from shapes and shardings alone."""
     graphdef, shapes = nnx.split(abstract_model(sizes, config.model))
     mesh, found = ready.mesh, []
+    lying = training_layout(shapes, mesh)
 
     def training(optimizer: OptimizerSettings, updates: int, tasks: int, **kept: bool) -> dict[str, float]:
         made = make_optimizer(optimizer, updates, train_vision=kept["train_vision"])
-        state, gradients = state_shapes(shapes, made, tasks, mesh, reference=kept["reference"])
-        kinds = {"parameters": state.params, "optimiser": state.optimizer, "gradients": gradients}
+        state, gradients = state_shapes(lying["parameters"], made, tasks, mesh, reference=kept["reference"])
+        kinds = {**lying, "optimiser": state.optimizer, "gradients": gradients}
         return {name: device_bytes(tree) for name, tree in kinds.items()} | (
             {"reference": device_bytes(state.reference)} if kept["reference"] else {}
         )
@@ -185,14 +186,12 @@ def stage_memory(config: TrainConfig, ready: Ready, sizes: Qwen3VLConfig) -> lis
                 config.model, sizes, rows * rl.batch.tokens, rows * rl.batch.patches
             )
             found.append(StageMemory("RL, update", kinds))
-            resting = {
-                name: kinds[name] for name in ("parameters", "optimiser", "reference") if name in kinds
-            }
+            resting = {name: kinds[name] for name in (*lying, "optimiser", "reference") if name in kinds}
             found.append(
                 StageMemory("RL, rollouts", resting | _decoding(rollout, config, ready, graphdef, shapes))
             )
         answers = _decoding(config.evaluation.sampler, config, ready, graphdef, shapes)
-        weights = {"parameters": device_bytes(shard_shapes(shapes, tree_shardings(shapes, mesh)))}
+        weights = {kind: device_bytes(tree) for kind, tree in lying.items()}
         found.append(StageMemory("held-out answers", weights | answers))
     return found
 
@@ -210,9 +209,10 @@ def _decoding(
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
     cache = jax.eval_shape(functions.empty, weights)
     kinds = {"KV cache": device_bytes(cache) / mesh.size}
-    if mesh.size > 1 or dtype != config.model.master_dtype:
-        sharded = shard_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
-        kinds["weights to decode"] = device_bytes(sharded)
+    sharded = shard_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
+    layout = shard_shapes(shapes, tree_shardings(shapes, mesh))
+    if copied := device_bytes(moved(sharded, layout)):
+        kinds["weights to decode"] = copied
     return kinds
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.model.vision import patch_values
 from onethinker_jax.processes import HostError
@@ -75,32 +76,35 @@ def train_ema_grpo(
     optimizer = make_optimizer(
         settings.optimizer, settings.steps * settings.num_minibatches, train_vision=True
     )
-    learner = Learner(policy, optimizer, settings, rollouts)
+    trained, base = split_adapters(params)
+    learner = Learner(policy, optimizer, settings, rollouts, base)
     moments = init_moments(len(MOMENTS))
-    state = init_state(params, optimizer, moments, policy.mesh, reference=settings.loss.kl_coefficient > 0)
-    state, number = _resume(state, rollouts, first_number, run)
+    state = init_state(trained, optimizer, moments, policy.mesh, reference=settings.loss.kl_coefficient > 0)
+    state, number = _resume(state, base, rollouts, first_number, run)
     start = number - first_number
     run.log.stage("rl", settings.steps, start)
 
     def save(step: int) -> None:
         mine = rollouts.state()  # which says whether `behaviour` is still needed
-        run.save(first_number + step, replace(state, behaviour=rollouts.behaviour), "rl", mine)
+        behaviour = None if rollouts.behaviour is None else split_adapters(rollouts.behaviour)[0]
+        run.save(first_number + step, replace(state, behaviour=behaviour), "rl", mine)
 
     compiled = None
     with rollouts, deferred_interrupt(run.log, give_up=rollouts.scorer.give_up) as interrupt:
         for step in range(start + 1, settings.steps + 1):
             began = time.perf_counter()
+            params = join_adapters(state.params, base)
             try:
-                rollout = _take(rollouts, step, state, run.hosts)
+                rollout = _take(rollouts, step, params, run.hosts)
             except Exception as error:
                 save(step - 1)
                 if interrupt.requested and isinstance(error, (RewardGivenUp, HostError)):
                     raise KeyboardInterrupt from error
                 raise
             if step < settings.steps and not interrupt.requested:
-                rollouts.start(step + 1, state.params)
+                rollouts.start(step + 1, params)
             else:  # a run that goes on for more steps goes on as if it had been longer from the start
-                rollouts.hold(state.params)
+                rollouts.hold(params)
 
             run.log.phase("updating")
             state, advantages, metrics = learner.learn(state, rollout, run.hosts, began)
@@ -116,20 +120,25 @@ def train_ema_grpo(
             compiled = run.compilations.count  # of several processes a first save compiles slices of its own
             if stopping:
                 raise KeyboardInterrupt
-    return state.params
+    return join_adapters(state.params, base)
 
 
-def _resume(state: TrainState, rollouts: Rollouts, first_number: int, run: Run) -> tuple[TrainState, int]:
+def _resume(
+    state: TrainState, base: nnx.State | None, rollouts: Rollouts, first_number: int, run: Run
+) -> tuple[TrainState, int]:
     """The state and the checkpoint's number to go on from: the newest one of RL, else `first_number`."""
-    saved = run.checkpoints.newest()
+    saved = run.newest()
     if saved is None or saved[1]["stage"] != "rl":
         return state, first_number
     number, host = saved
     mine = run.hosts.own(host["hosts"])
-    behaviour = rollouts.decoding_copy(state.params) if mine["behaviour"] else None
+    behaviour, beside = None, None
+    if mine["behaviour"]:
+        behaviour, beside = split_adapters(rollouts.decoding_copy(join_adapters(state.params, base)))
     with run.log.doing(f"reading checkpoint {number}"):
         state = run.checkpoints.restore(number, replace(state, behaviour=behaviour))
-        rollouts.restore(mine, state.behaviour)
+        behaviour = None if state.behaviour is None else join_adapters(state.behaviour, beside)
+        rollouts.restore(mine, behaviour)
     return replace(state, behaviour=None), number
 
 
@@ -142,13 +151,15 @@ class Learner:
         optimizer: optax.GradientTransformation,
         settings: RLSettings,
         rollouts: Rollouts,
+        base: nnx.State | None = None,
     ):
+        """`base` is what the policy's adapters are added to, if it has any."""
         sampling = rollouts.sampler.config
-        self._settings, self._mesh = settings, policy.mesh
+        self._settings, self._mesh, self._base = settings, policy.mesh, base
         self._scaling = advantage_config(settings, rollouts.scorer)
         self._update = rl_update(policy, optimizer, settings, sampling)
         self._score = rl_logprobs(policy, sampling)
-        self._utilisation = Utilisation(policy, optimizer, settings, sampling)
+        self._utilisation = Utilisation(policy, optimizer, settings, sampling, base)
 
     def learn(
         self, state: TrainState, rollout: Rollout, hosts: Hosts, began: float
@@ -175,14 +186,16 @@ class Learner:
         A part whose every sample is left out of the loss makes no step. A process that needs fewer micro-batches than
         another goes through empty ones.
         """
-        settings, update, params = self._settings, self._update, state.params
+        settings, update, base = self._settings, self._update, self._base
+        params = join_adapters(state.params, base)
+        pixels = patch_values(params)
         size = len(groups) // settings.num_minibatches
 
         def micro_batches(first: int) -> Iterator[PolicyBatch]:
             part = slice(first, first + size)
             batches = policy_batches(groups[part], advantages[part], settings)
             missing = max(hosts.gather(len(batches))) - len(batches)
-            yield from [*batches, *[empty_policy_batch(settings, patch_values(state.params))] * missing]
+            yield from [*batches, *[empty_policy_batch(settings, pixels)] * missing]
 
         starts = range(0, len(groups), size)
         old = None
@@ -198,7 +211,7 @@ class Learner:
             for batch in micro_batches(first):
                 laid = shard_rows(batch, self._mesh)
                 laid = laid if old is None else replace(laid, old=next(old))
-                gradients, new = update.accumulate(state.params, state.reference, gradients, laid)
+                gradients, new = update.accumulate(state.params, state.reference, gradients, laid, base)
                 self._utilisation.add(batch)  # the devices are at work
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
                 count += 1
@@ -228,14 +241,14 @@ def advantage_config(settings: RLSettings, scorer: Scorer) -> AdvantageConfig:
     return advantage
 
 
-def _take(rollouts: Rollouts, step: int, state: TrainState, hosts: Hosts) -> Rollout:
+def _take(rollouts: Rollouts, step: int, params: nnx.State, hosts: Hosts) -> Rollout:
     """The step's rollout, once every process has its own; if one fails, all give theirs back.
 
     Raises what failed here, or HostError saying what failed elsewhere.
     """
     taken: list[Rollout] = []
     try:
-        hosts.all_do(lambda: taken.append(rollouts.take(step, state.params)))
+        hosts.all_do(lambda: taken.append(rollouts.take(step, params)))
     except HostError:
         for rollout in taken:
             rollouts.give_back(rollout)

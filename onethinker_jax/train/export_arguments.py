@@ -14,3 +14,5 @@ class Arguments:
     """The run's folder."""
     out: Path
     """The directory to write; an older one is replaced once the new one is complete."""
+    adapter: bool = False
+    """Of a run with LoRA the adapters alone, as `peft` loads them; else they are merged into the whole model."""

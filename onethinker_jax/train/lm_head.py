@@ -8,7 +8,7 @@ update's token count, so that an update does not depend on how its tokens were p
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -38,18 +38,21 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     suppressed_ids: tuple[int, ...] = (),
+    head_is_trained: bool = True,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Gives log pi(target) and the entropy of pi where `mask` is true, elsewhere 0; float32, in nats.
 
-    `temperature` and `suppressed_ids` make pi the distribution that was sampled from.
+    `temperature` and `suppressed_ids` make pi the distribution that was sampled from. The head's gradient is zero
+    where it is not trained, and is not computed.
     """
+    policy = _Policy(temperature, suppressed_ids, head_is_trained=head_is_trained)
     mesh = context_mesh()
     if mesh is None or mesh.size == 1:
-        return _score(_Policy(temperature, suppressed_ids), hidden, head, targets, mask)
+        return _score(policy, hidden, head, targets, mask)
     # Each device scores its own rows by its own columns of the head, which are gathered once, not for every chunk.
     rows = PartitionSpec(BATCH_AXES)
     score = jax.shard_map(
-        partial(_score, _Policy(temperature, suppressed_ids, "tensor")),
+        partial(_score, replace(policy, axis="tensor")),
         mesh=mesh,
         in_specs=(rows, PartitionSpec(None, "tensor"), rows, rows),
         out_specs=rows,
@@ -68,6 +71,7 @@ class _Policy:
     temperature: float
     suppressed_ids: tuple[int, ...]
     axis: str | None = None
+    head_is_trained: bool = True
 
 
 class _Front:
@@ -194,11 +198,12 @@ def _backward(
             normal = scores - logsumexp
             slope = -jnp.exp(normal) * (chosen_slope + entropy_slope * (normal + entropy))
             slope = (slope + jnp.where(hit, chosen_slope, 0.0)).astype(head.dtype)
-            added = jnp.matmul(states.T, slope, preferred_element_type=jnp.float32)
-            columns = blocks.columns(head_gradient, number) + added
-            head_gradient = jax.lax.dynamic_update_slice_in_dim(
-                head_gradient, columns, blocks.start(number), axis=1
-            )
+            if policy.head_is_trained:
+                added = jnp.matmul(states.T, slope, preferred_element_type=jnp.float32)
+                columns = blocks.columns(head_gradient, number) + added
+                head_gradient = jax.lax.dynamic_update_slice_in_dim(
+                    head_gradient, columns, blocks.start(number), axis=1
+                )
             back = jnp.matmul(slope, blocks.columns(head, number).T, preferred_element_type=jnp.float32)
             return head_gradient, states_gradient + back
 
@@ -207,10 +212,12 @@ def _backward(
         return head_gradient, states_gradient.astype(hidden.dtype)
 
     parts = (front.places, logsumexp, entropy, chosen_slope, entropy_slope)
-    zeros = jnp.zeros(head.shape, jnp.float32)  # the chunks' gradients add up in float32
+    # The chunks' gradients add up in float32.
+    zeros = jnp.zeros(head.shape if policy.head_is_trained else (), jnp.float32)
     nothing = jnp.zeros((front.chunk, hidden.shape[-1]), hidden.dtype)
     head_gradient, hidden_gradient = front.scan(chunk, zeros, nothing, parts)
-    return front.back(hidden_gradient), head_gradient.astype(head.dtype), None, None
+    head_gradient = head_gradient.astype(head.dtype) if policy.head_is_trained else None
+    return front.back(hidden_gradient), head_gradient, None, None
 
 
 _score.defvjp(_forward, _backward)

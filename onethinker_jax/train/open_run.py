@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from onethinker_jax.train.adapter_record import AdapterRecord, check_adapters
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.compilation_watch import Compilations
@@ -20,8 +21,19 @@ class Run:
     checkpoints: Checkpoints
     folder: RunFolder
     compilations: Compilations
+    adapters: AdapterRecord | None = None  # what this run's checkpoints hold the adapters of
 
     def save(self, number: int, state: TrainState, stage: str, mine: Any) -> None:
         """Begins checkpoint `number`; `mine` is what this process itself must remember, as JSON holds it."""
         host = {"stage": stage, "hosts": self.hosts.gather(mine)}
+        if self.adapters is not None:
+            host["adapters"] = self.adapters.to_json()
         self.checkpoints.save(number, state, host)
+
+    def newest(self) -> tuple[int, dict[str, Any]] | None:
+        """As `Checkpoints.newest`; raises CheckpointError where that is of other adapters or another base."""
+        saved = self.checkpoints.newest()
+        if saved is not None:
+            number, host = saved
+            check_adapters(host.get("adapters"), self.adapters, self.checkpoints.directory / str(number))
+        return saved

@@ -9,6 +9,8 @@ from flax import nnx
 
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 
+ADAPTER = ("a", "b")  # the matrices of `layers.LoRA`
+
 
 def make_optimizer(
     settings: OptimizerSettings, updates: int, *, train_vision: bool
@@ -96,7 +98,7 @@ def _muon(settings: OptimizerSettings, schedule: optax.Schedule) -> optax.Gradie
 
 def _decayed(params: nnx.State) -> Any:
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: parameter_names(path)[-1] in ("kernel", "embed"), params
+        lambda path, _: parameter_names(path)[-1] in ("kernel", "embed", *ADAPTER), params
     )
 
 
@@ -120,8 +122,8 @@ def _layer_matrices(params: Any) -> Any:
 
 
 def _is_layer_matrix(names: list[str]) -> bool:
-    """Whether Muon takes the parameter of this path: a kernel, but for those at the model's two ends."""
-    return names[-1] == "kernel" and "patch_embed" not in names and "lm_head" not in names
+    """Whether Muon takes the parameter of this path: an adapter's, or a kernel other than those at the model's ends."""
+    return names[-1] in ("kernel", *ADAPTER) and "patch_embed" not in names and "lm_head" not in names
 
 
 def parameter_names(path: tuple[Any, ...]) -> list[str]:

@@ -26,6 +26,7 @@ from onethinker_jax.model.generation.generate import (
 )
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
+from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.sharding import (
     BATCH_AXES,
     DECODE_RULES,
@@ -59,6 +60,7 @@ from onethinker_jax.train.simulation.expected_step import (
 from onethinker_jax.train.simulation.given_lengths import GivenLengths, full_lengths
 from onethinker_jax.train.state import TrainState, optimizer_shapes
 
+BASE = "frozen base"  # what adapters are added to
 END_ID = 151_645  # <|im_end|> of Qwen's tokenizer
 
 
@@ -113,8 +115,8 @@ def plan_programs(
         programs += _rl_programs(config, policy, shapes, sizes, lengths, moves=everything)
     if everything:
         answers = config.evaluation.sampler
-        params = shard_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES))
-        heldout = _Sampler("held-out", answers, answers.together, {"parameters": params})
+        lying = training_layout(shapes, mesh)
+        heldout = _Sampler("held-out", answers, answers.together, lying)
         programs += _sampling_programs(heldout, policy, shapes, sizes, moves=True)
     return programs
 
@@ -128,14 +130,15 @@ def _sft_programs(
 ) -> list[Program]:
     sft, mesh = config.sft, policy.mesh
     optimizer = make_optimizer(sft.optimizer, sft.steps, train_vision=sft.train_vision)
-    state, gradients = state_shapes(shapes, optimizer, 1, mesh, reference=False)
+    lying = training_layout(shapes, mesh)
+    state, gradients = state_shapes(lying["parameters"], optimizer, 1, mesh, reference=False)
     update = sft_update(policy, optimizer, sft)
     shape = sft.batch
     batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
     full = expected_sft(config, full_lengths(largest_sizes(config)))
     given = None if lengths is None else expected_sft(config, lengths)
     stage = _Updates("SFT", full, given, 1, shape.rows, shape.tokens)
-    return _update_programs(stage, update, state, gradients, batch)
+    return _update_programs(stage, update, (state, lying.get(BASE)), gradients, batch)
 
 
 def _rl_programs(
@@ -150,8 +153,9 @@ def _rl_programs(
     rl, mesh = config.rl, policy.mesh
     sampling = _distribution(rl.rollout, sizes)
     optimizer = make_optimizer(rl.optimizer, rl.steps * rl.num_minibatches, train_vision=True)
+    lying = training_layout(shapes, mesh)
     state, gradients = state_shapes(
-        shapes, optimizer, len(MOMENTS), mesh, reference=rl.loss.kl_coefficient > 0
+        lying["parameters"], optimizer, len(MOMENTS), mesh, reference=rl.loss.kl_coefficient > 0
     )
     update = rl_update(policy, optimizer, rl, sampling)
     shape = rl.batch
@@ -159,7 +163,8 @@ def _rl_programs(
     floats: Any = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
     numbers: Any = _rows((shape.rows, shape.tokens), jnp.int32, mesh)
     micro_batch = PolicyBatch(batch, floats, floats, numbers)
-    lying = {"parameters": state.params, "optimiser": (state.optimizer, state.reference)}
+    whole = join_adapters(state.params, lying.get(BASE))
+    lying["optimiser"] = (state.optimizer, state.reference)
     settings = rl.rollout.all_together(rl.prompts_per_step)
     full = expected_rl(config, full_lengths(largest_sizes(config)), None)
     given = None if lengths is None else expected_rl(config, lengths, _slots(settings, policy))
@@ -171,15 +176,17 @@ def _rl_programs(
     beside = {}
     if rl.overlap and rl.rollout_mesh is None:  # the sampler's, which works meanwhile on the same devices
         decoding = next(program for program in sampler if program.name == "RL decoding")
-        beside = {kind: decoding.arguments[kind] for kind in ("weights to decode", "KV cache")}
+        weights, cache = (decoding.arguments[kind] for kind in ("weights to decode", "KV cache"))
+        beside = {"weights to decode": moved(weights, whole), "KV cache": cache}
     programs = []
     if rl.loss.importance_sampling != "none" and rl.num_minibatches > 1:
         score = rl_logprobs(policy, sampling)
         resident = {"optimiser": (state.optimizer, state.reference), **beside}
-        arguments = {"parameters": state.params, "batch": micro_batch}
+        arguments = {"parameters": whole, "batch": micro_batch}
         programs.append(stage.program("log-probabilities", score, arguments, resident))
         micro_batch = replace(micro_batch, old=floats)
-    programs += _update_programs(stage, update, state, gradients, micro_batch, beside)
+    policy_state = (state, lying.get(BASE))
+    programs += _update_programs(stage, update, policy_state, gradients, micro_batch, beside)
     return programs + sampler
 
 
@@ -209,7 +216,12 @@ def _sampling_programs(
     weights = shard_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
     fresh: Any = functions.empty
     cache = shard_shapes(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
-    beside = {**sampler.resident, "KV cache": cache}
+    resident = {
+        kind: moved(tree, weights) if kind in ("parameters", BASE) else tree
+        for kind, tree in sampler.resident.items()
+    }
+    sampler = replace(sampler, resident=resident)
+    beside = {**resident, "KV cache": cache}
     programs = _prefill_programs(sampler, functions, shape, weights, beside, sizes, mesh)
     beside, moving = sampler.resident, []
     if moves:
@@ -364,11 +376,12 @@ class _Updates:
 def _update_programs(
     stage: _Updates,
     update: Any,
-    state: TrainState,
+    state_and_base: tuple[TrainState, nnx.State | None],
     gradients: nnx.State,
     batch: Any,
     beside: dict[str, Any] | None = None,
 ) -> list[Program]:
+    state, base = state_and_base
     beside = beside or {}
     count = jax.ShapeDtypeStruct((), jnp.float32)
     return [
@@ -380,6 +393,7 @@ def _update_programs(
                 "reference": state.reference,
                 "gradients": gradients,
                 "batch": batch,
+                BASE: base,
             },
             {"optimiser": state.optimizer, **beside},
         ),
@@ -387,7 +401,7 @@ def _update_programs(
             f"{stage.stage} update",
             update.apply,
             {"parameters, optimiser": state, "gradients": gradients, "count": count},
-            beside,
+            beside if base is None else {BASE: base, **beside},
             stage.updates,
             0,
             expected=None if stage.given is None else Expected(stage.updates),
@@ -395,17 +409,28 @@ def _update_programs(
     ]
 
 
+def training_layout(shapes: nnx.State, mesh: Mesh) -> dict[str, nnx.State]:
+    """By kind what is trained, and beside adapters the base, as they lie while a run trains."""
+    trained, base = split_adapters(shard_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES)))
+    return {"parameters": trained} | ({} if base is None else {BASE: base})
+
+
+def moved(tree: nnx.State, others: nnx.State) -> list[Any]:
+    """The arrays of `tree` that `decoding_layout` would not share with the `others` of the same names."""
+    same = dict(jax.tree_util.tree_leaves_with_path(others))
+    pairs = [(leaf, same[path]) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [a for a, b in pairs if a.dtype != b.dtype or not a.sharding.is_equivalent_to(b.sharding, a.ndim)]
+
+
 def state_shapes(
-    shapes: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
+    params: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
 ) -> tuple[TrainState, nnx.State]:
-    """The train state and the gradient sums, laid out as `init_state` and `Update.zeros` lay them out."""
+    """The train state around `params`, and the gradient sums, as `init_state` and `Update.zeros` lay them out."""
     everywhere = NamedSharding(mesh, PartitionSpec())
-    layout = tree_shardings(shapes, mesh, TRAIN_RULES)
-    params = shard_shapes(shapes, layout)
-    moments = optimizer_shapes(optimizer, shapes)
+    moments = optimizer_shapes(optimizer, params)
     tasks_shape = jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), init_moments(tasks)))
     step, task_moments = shard_shapes(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
-    gradients = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), shapes)
+    gradients = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), params)
     state = TrainState(
         params,
         shard_shapes(moments, tree_shardings(moments, mesh)),
@@ -413,7 +438,7 @@ def state_shapes(
         task_moments,
         params if reference else None,
     )
-    return state, shard_shapes(gradients, layout)
+    return state, gradients
 
 
 def shard_shapes(tree: Any, shardings: Any) -> Any:

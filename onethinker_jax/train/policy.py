@@ -9,9 +9,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.processor.processor import Processor
+from onethinker_jax.lora_settings import LoRAError
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.model.family import family_member
 from onethinker_jax.model.hf_weights import load_hf
+from onethinker_jax.model.lora import add_adapters
+from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import tree_shardings
 from onethinker_jax.train.config.checks import SettingError
@@ -68,28 +71,53 @@ def model_config(settings: ModelSettings, processor: Processor | None) -> Qwen3V
 
 
 def make_model(config: TrainConfig, base: Path, mesh: Mesh) -> Qwen3VL:
-    """The policy before training, its parameters sharded over the mesh.
+    """The policy before training, its parameters sharded over the mesh; adapters, if any, made by the run's seed.
 
-    Raises SettingError when `init_from` is not of the size that `family` names.
+    Raises SettingError when `init_from` is not of the size that `family` names, or LoRAError when adapters do not fit
+    the model or have no base.
     """
-    settings, dtype = config.model, jnp.dtype(config.model.master_dtype)
+    settings = config.model
     sizes = Qwen3VLConfig.from_directory(settings.init_from or base)
     check_family(settings, sizes)
-    if settings.init_from is not None:
-        return load_hf(settings.init_from, mesh=mesh, dtype=dtype, remat=settings.remat)
+    check_base(settings)
+    graphdef, shapes = nnx.split(abstract_model(sizes, settings))
 
     def fresh() -> nnx.State:
-        return nnx.state(Qwen3VL(sizes, rngs=nnx.Rngs(config.seed), dtype=dtype, remat=settings.remat))
+        """All parameters; of a base that is read, the adapters alone."""
+        params = nnx.state(_new_model(sizes, settings, config.seed))
+        return params if settings.init_from is None else split_adapters(params)[0]
 
-    graphdef, abstract = nnx.split(abstract_model(sizes, settings))
-    params = jax.jit(fresh, out_shardings=tree_shardings(abstract, mesh))()
-    return nnx.merge(graphdef, params)
+    read = None
+    if settings.init_from is not None:
+        dtype = jnp.dtype(settings.frozen_dtype)
+        read = load_hf(settings.init_from, mesh=mesh, dtype=dtype, remat=settings.remat)
+        if not settings.lora.rank:
+            return read
+        shapes, _ = split_adapters(shapes)
+    made = jax.jit(fresh, out_shardings=tree_shardings(shapes, mesh))()
+    return nnx.merge(graphdef, made if read is None else join_adapters(made, nnx.state(read)))
 
 
 def abstract_model(sizes: Qwen3VLConfig, settings: ModelSettings) -> Qwen3VL:
-    """The policy's shapes, without arrays."""
-    dtype = jnp.dtype(settings.master_dtype)
-    return nnx.eval_shape(lambda: Qwen3VL(sizes, rngs=nnx.Rngs(0), dtype=dtype, remat=settings.remat))
+    """The policy's shapes, without arrays. Raises LoRAError naming targets that it does not have."""
+    return nnx.eval_shape(lambda: _new_model(sizes, settings, 0))
+
+
+def _new_model(sizes: Qwen3VLConfig, settings: ModelSettings, seed: int) -> Qwen3VL:
+    dtype = jnp.dtype(settings.frozen_dtype)
+    model = Qwen3VL(sizes, rngs=nnx.Rngs(seed), dtype=dtype, remat=settings.remat)
+    if settings.lora.rank:
+        master = jnp.dtype(settings.master_dtype)
+        add_adapters(model, settings.lora, rngs=nnx.Rngs(seed), dtype=master)
+    return model
+
+
+def check_base(settings: ModelSettings) -> None:
+    """Raises LoRAError where adapters have no base that stands on disk."""
+    if settings.lora.rank and settings.init_from is None:
+        raise LoRAError(
+            f"model.lora.rank {settings.lora.rank}: name the base that the adapters are of, --model.init-from DIRECTORY"
+        )
 
 
 def planned_sizes(settings: ModelSettings) -> Qwen3VLConfig:

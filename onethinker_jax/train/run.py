@@ -20,6 +20,7 @@ from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBa
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.attention.attention import platform_backend
+from onethinker_jax.model.parameters import split_adapters
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import local_mesh, make_mesh
 from onethinker_jax.responses import Sampler
@@ -27,11 +28,12 @@ from onethinker_jax.rewards.client.client import RewardClient
 from onethinker_jax.rewards.client.sidecar import connect
 from onethinker_jax.rewards.score_pool import ScorePool, score_pool
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.train.adapter_record import AdapterRecord
 from onethinker_jax.train.checkpoint import Checkpoints
 from onethinker_jax.train.claim import check_claim, claim_directory
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
-from onethinker_jax.train.export import check_export, export_model
+from onethinker_jax.train.export import check_export, export_adapter, export_model
 from onethinker_jax.train.heldout import HeldOut, read_answers, stages_of
 from onethinker_jax.train.hosts import Hosts, join_hosts
 from onethinker_jax.train.log.compilation_watch import count_compilations
@@ -79,7 +81,7 @@ def run(config: TrainConfig) -> None:
             policy, params = first_policy(config, ready.mesh, log)
             scorer = make_scorer(config, client, pool, ready.processor)
             checkpoints = Checkpoints(config.folder.checkpoints, keep=config.keep_checkpoints)
-            opened = Run(hosts, log, checkpoints, config.folder, compilations)
+            opened = Run(hosts, log, checkpoints, config.folder, compilations, _adapters(config, hosts, log))
             try:
                 params = _train(share, policy, params, ready, scorer, opened)
             finally:
@@ -105,11 +107,22 @@ def first_policy(config: TrainConfig, mesh: Mesh, log: RunLog) -> tuple[Policy, 
     with log.doing("reading the weights" if config.model.init_from else "making the fresh model"):
         graphdef, params = nnx.split(make_model(config, config.folder.base, mesh))
         jax.block_until_ready(params)
+    trained, base = split_adapters(params)
+    count, adapted = (sum(x.size for x in jax.tree.leaves(part)) for part in (params, trained))
     log.info(
-        f"policy: Qwen3-VL with {sum(x.size for x in jax.tree.leaves(params)):,} parameters, "
-        f"attention: {platform_backend()}"
+        f"policy: Qwen3-VL with {count:,} parameters, "
+        + (f"{adapted:,} of them adapters, which are trained, " if base is not None else "")
+        + f"attention: {platform_backend()}"
     )
     return Policy(graphdef, mesh, config.model.compute_dtype), params
+
+
+def _adapters(config: TrainConfig, hosts: Hosts, log: RunLog) -> AdapterRecord | None:
+    """What the run's checkpoints say their adapters are of; every process reads the base's files."""
+    if not config.model.lora.rank:
+        return None
+    with log.doing("reading the base's digest"):
+        return hosts.all_do(lambda: AdapterRecord.of_run(config.model))
 
 
 def make_scorer(
@@ -129,6 +142,9 @@ def _finish(config: TrainConfig, model: Qwen3VL, heldout: Sequence[Record], scor
     """Exports the model, and shows what it answered."""
     with run.log.doing(f"exporting to {run.folder.model}"):
         export_model(model, run.folder.base, run.folder.model)
+    if run.adapters is not None:
+        with run.log.doing(f"exporting the adapters to {run.folder.adapter}"):
+            export_adapter(model, run.adapters.base, run.folder.adapter)
     answers = read_answers(config, heldout)
     with run.log.doing("writing the page"):
         run.hosts.first_does(lambda: write_run_page(config, heldout, answers, scorer))
@@ -218,7 +234,7 @@ def _train(
     """Fresh model -> SFT -> EMA-GRPO, each scored on the held-out records; `config` is this process's share."""
     heldout = HeldOut(config, policy, ready.processor, ready.corpora.heldout, scorer, run)
     heldout.score("fresh", params)
-    newest = run.checkpoints.newest()
+    newest = run.newest()
     if ready.sft_stream is not None and (newest is None or newest[1]["stage"] == "sft"):
         params = _train_sft(config, policy, params, ready, run)
     if config.sft.steps:

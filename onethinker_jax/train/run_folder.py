@@ -1,7 +1,7 @@
 """The folder of a run: what each file and folder in it is called, and nowhere else.
 
     config.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  lengths.jsonl
-    tensorboard/  model/  index.html
+    tensorboard/  model/  adapter/  index.html
 
 Several processes share the folder. What is each one's own, such as its log, is in `hosts/NUMBER` for all but the
 first.
@@ -109,6 +109,11 @@ class RunFolder:
     def model(self) -> Path:
         """The trained model, a Hugging Face directory."""
         return self.path / "model"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapters as PEFT reads them, where a run has some."""
+        return self.path / "adapter"
 
     @property
     def page(self) -> Path:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from onethinker_jax.data_pipeline.batches.loader import TrainingBatches
 from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficiency
+from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
@@ -34,7 +35,8 @@ def train_sft(
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps, train_vision=settings.train_vision)
     update = sft_update(policy, optimizer, settings)
-    state = init_state(params, optimizer, init_moments(1), policy.mesh, reference=False)
+    trained, base = split_adapters(params)
+    state = init_state(trained, optimizer, init_moments(1), policy.mesh, reference=False)
     state, start = _resume(state, batches, run)
     run.log.stage("sft", settings.steps, start)
     meter, began, stopping = [], time.perf_counter(), False
@@ -46,7 +48,7 @@ def train_sft(
                 batch = next(batches)
                 meter.append((*packing_efficiency(batch), batch.targets.size))
                 batch = shard_rows(batch, policy.mesh)
-                gradients, new = update.accumulate(state.params, None, gradients, batch)
+                gradients, new = update.accumulate(state.params, None, gradients, batch, base)
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
             assert sums is not None
             state, norm = update.apply(state, gradients, sums["tokens"])
@@ -64,12 +66,12 @@ def train_sft(
                 run.save(step, state, "sft", batches.state())
             if stopping:
                 raise KeyboardInterrupt
-    return state.params
+    return join_adapters(state.params, base)
 
 
 def _resume(state: TrainState, batches: TrainingBatches, run: Run) -> tuple[TrainState, int]:
     """The state and the step to go on from, and the batches' place there: the newest checkpoint's, if there is one."""
-    if (saved := run.checkpoints.newest()) is None:
+    if (saved := run.newest()) is None:
         return state, 0
     number, host = saved
     with run.log.doing(f"reading checkpoint {number}"):
@@ -98,7 +100,8 @@ def sft_loss(
         params = freeze_vision(params)
     model: Qwen3VL = nnx.merge(graphdef, params)
     targets, mask = jnp.asarray(batch.targets), jnp.asarray(batch.target_mask)
-    logprobs, _ = token_logprobs(model(batch.inputs), model.head(), targets, mask)
+    hidden, head = model(batch.inputs), model.head()
+    logprobs, _ = token_logprobs(hidden, head, targets, mask, head_is_trained=model.lora is None)
     return cross_entropy(logprobs, mask), {"tokens": jnp.sum(mask).astype(jnp.float32)}
 
 

@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from onethinker_jax.model.parameters import join_adapters
 from onethinker_jax.model.sharding import constrain_parameters, tree_shardings
 from onethinker_jax.train.advantages import TaskMoments
 from onethinker_jax.train.optimizer import parameter_names
@@ -26,7 +27,9 @@ Sums = dict[str, jax.Array]
 class TrainState:
     """Parameters, optimiser state, update count, the reward moments of EMA-GRPO, and the reference policy.
 
-    `behaviour` is only in checkpoints whose next rollout is still to be sampled from older parameters.
+    With LoRA the parameters, here and in `reference` and `behaviour`, are the adapters alone: the base, which no update
+    changes, is no part of the state. `behaviour` is only in checkpoints whose next rollout is still to be sampled from
+    older parameters.
     """
 
     params: nnx.State
@@ -67,11 +70,12 @@ def optimizer_shapes(optimizer: optax.GradientTransformation, params: nnx.State)
 class Update:
     """The compiled halves of an update.
 
-    `accumulate(params, reference, gradients, batch) -> (gradients, sums)` and
-    `apply(state, gradients, count) -> (state, gradient norm)`; `zeros(params)` starts an update.
+    `accumulate(params, reference, gradients, batch, base) -> (gradients, sums)` and
+    `apply(state, gradients, count) -> (state, gradient norm)`; `zeros(params)` starts an update. `base` is what
+    adapters are added to, by default nothing.
     """
 
-    accumulate: Callable[[nnx.State, nnx.State | None, nnx.State, Any], tuple[nnx.State, Sums]]
+    accumulate: Callable[..., tuple[nnx.State, Sums]]
     apply: Callable[[TrainState, nnx.State, jax.Array], tuple[TrainState, jax.Array]]
     zeros: Callable[[nnx.State], nnx.State]
 
@@ -84,16 +88,30 @@ def make_update(
 ) -> Update:
     """Compiles an update around `loss(params, reference, batch) -> (summed loss, sums to report)`.
 
-    `loss` sees the parameters in `compute_dtype`; gradients add up and the optimiser steps in float32.
+    `loss` sees whole trees of parameters in `compute_dtype`, adapters joined with their base; gradients add up and the
+    optimiser steps in float32.
     """
 
-    def typed_loss(params: nnx.State, reference: nnx.State | None, batch: Any) -> tuple[jax.Array, Sums]:
-        return loss(in_dtype(params, compute_dtype), in_dtype(reference, compute_dtype), batch)
+    def typed_loss(
+        params: nnx.State, reference: nnx.State | None, batch: Any, base: nnx.State | None
+    ) -> tuple[jax.Array, Sums]:
+        params, reference = (
+            None
+            if part is None
+            else join_adapters(in_dtype(part, compute_dtype), in_dtype(base, compute_dtype))
+            for part in (params, reference)
+        )
+        assert params is not None
+        return loss(params, reference, batch)
 
     def accumulate(
-        params: nnx.State, reference: nnx.State | None, gradients: nnx.State, batch: Any
+        params: nnx.State,
+        reference: nnx.State | None,
+        gradients: nnx.State,
+        batch: Any,
+        base: nnx.State | None = None,
     ) -> tuple[nnx.State, Sums]:
-        (total, sums), new = jax.value_and_grad(typed_loss, has_aux=True)(params, reference, batch)
+        (total, sums), new = jax.value_and_grad(typed_loss, has_aux=True)(params, reference, batch, base)
         new = constrain_parameters(in_dtype(new, "float32"))
         return jax.tree.map(jnp.add, gradients, new), {"loss": total, **sums}
 

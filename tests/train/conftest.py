@@ -84,9 +84,8 @@ def sampler(sampler_on: Callable[[Mesh], Sampler]) -> Sampler:
 def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler: Sampler):
     """train(directory, scorer, settings, …) -> parameters at the end, from the newest checkpoint there.
 
-    `corpus`: other records than the session's.
+    `corpus`: other records than the session's; `of`: another policy.
     """
-    graphdef, params = policy
 
     def run(
         directory: Path,
@@ -94,8 +93,10 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
         settings: RLSettings = SETTINGS,
         at: Sampler = sampler,
         corpus: list[Record] | None = None,
+        of: tuple[nnx.GraphDef, nnx.State] = policy,
         **shown: Any,
     ) -> nnx.State:
+        graphdef, params = of
         folder = RunFolder(directory)
         checkpoints = Checkpoints(folder.checkpoints, keep=None)
         scorer = scorer or cast(Any, Rule())

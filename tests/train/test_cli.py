@@ -72,6 +72,16 @@ WRONG_FLAGS = {
         ["--rl.rollout-mesh", "1", "1", "1"],
         "rl.rollout_mesh is for rl.overlap, which is off",
     ),
+    "rank": (["--model.lora.rank", "-1"], "model.lora.rank -1 must be positive, or 0 for no adapters"),
+    "target": (["--model.lora.targets", "qproj"], "model.lora.targets 'qproj': there are q_proj, k_proj"),
+    "vision without adapters": (
+        ["--model.lora.rank", "2"],
+        "sft.train_vision: of a vision tower without adapters nothing is trained; set model.lora.vision",
+    ),
+    "adapters that nothing trains": (
+        ["--model.lora.rank", "2", "--model.lora.vision", "--sft.no-train-vision", "--rl.steps", "0"],
+        "model.lora.vision: nothing trains these adapters; set sft.train_vision",
+    ),
     "log": (["--log.rollout-groups", "0"], "log.rollout_groups 0 must be positive"),
     "reward weights": (
         ["--rl.advantage.weights", "1", "1", "1"],

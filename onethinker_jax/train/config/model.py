@@ -1,8 +1,10 @@
 """Where the policy comes from, and what it is kept and computed in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from onethinker_jax.lora_settings import LoRASettings
 
 
 @dataclass(frozen=True)
@@ -55,4 +57,11 @@ class ModelSettings:
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """What the towers compute in; losses, norms, softmax and gradient sums are float32 either way."""
     master_dtype: Literal["float32", "bfloat16"] = "float32"
-    """What weights are kept in.  bfloat16 halves them but rounds away updates below 1/256 of a weight."""
+    """What weights are kept in.  bfloat16 halves them but rounds away updates below 1/256 of a weight. With LoRA the
+    adapters are kept in it, and the base, which stands still, in `compute_dtype`."""
+    lora: LoRASettings = field(default_factory=LoRASettings)
+
+    @property
+    def frozen_dtype(self) -> str:
+        """What the weights beside adapters are kept in; without adapters all weights."""
+        return self.compute_dtype if self.lora.rank else self.master_dtype

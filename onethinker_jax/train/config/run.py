@@ -70,6 +70,7 @@ class TrainConfig:
                 f"keep_checkpoints {self.keep_checkpoints} must be at least 1, seed {self.seed} at least 0"
             )
         self._check_files()
+        self._check_vision_adapters()
         batches = {
             "sft.batch.rows": self.sft.batch.rows,
             "rl.batch.rows": self.rl.batch.rows,
@@ -104,6 +105,18 @@ class TrainConfig:
         if missing:
             rest = "name all three, or none" if len(needed) == 3 else f"name {' and '.join(needed)}, or none"
             raise SettingError(f"{' and '.join(missing)}: not named; {rest}")
+
+    def _check_vision_adapters(self) -> None:
+        lora, sft = self.model.lora, self.sft
+        if not lora.rank:
+            return
+        if sft.steps and sft.train_vision and not lora.vision:
+            raise SettingError(
+                "sft.train_vision: of a vision tower without adapters nothing is trained; set model.lora.vision, or "
+                "sft.train_vision False"
+            )
+        if lora.vision and not self.rl.steps and not sft.train_vision:
+            raise SettingError("model.lora.vision: nothing trains these adapters; set sft.train_vision")
 
     @property
     def directory(self) -> Path:

@@ -12,17 +12,18 @@ from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.presets import SHAPES_BASE, TINY_MEDIA
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.export import check_out
-from onethinker_jax.train.policy import check_family
+from onethinker_jax.train.policy import abstract_model, check_base, check_family
 
 # Above it a full fine-tuning ruins a pretrained model, whatever the optimiser: Muon's steps have AdamW's size.
 LARGEST_LEARNING_RATE = 1e-4
+OF_ADAPTERS = 10  # times as large a rate suits them ("LoRA Without Regret", Thinking Machines Lab 2025)
 
 
 def check_before(config: TrainConfig) -> None:
     """Raises what is wrong with the settings and the files that they name, within a second and without a trace.
 
-    SettingError, ConfigError, WeightsError, ProcessorError, PromptError, RewardFunctionError, FileNotFoundError or
-    FileExistsError, each one line that names the setting or the file.
+    SettingError, LoRAError, ConfigError, WeightsError, ProcessorError, PromptError, RewardFunctionError,
+    FileNotFoundError or FileExistsError, each one line that names the setting or the file.
     """
     _check_files(config)
     check_reward(config.reward)
@@ -40,30 +41,33 @@ def check_before(config: TrainConfig) -> None:
         sizes = Qwen3VLConfig.from_directory(base)
         check_fresh_settings(config, sizes)
         check_family(config.model, sizes)
+        abstract_model(sizes, config.model)
         Processor.from_pretrained(base)
         check_weights(base)
     elif config.model.family is not None:
         raise SettingError(
             f"model.family {config.model.family}: name its weights, --model.init-from DIRECTORY"
         )
+    check_base(config.model)
     check_out(config.folder.model)
 
 
 def check_fresh_settings(config: TrainConfig, sizes: Qwen3VLConfig) -> None:
     """Raises SettingError where `init_from` meets settings made for a fresh tiny model, naming the preset to take.
 
-    Those are a learning rate above 1e-4 in a stage that has steps, and bounds of images or frames that are still
-    those of the Shapes world. `model.tiny` says that they are meant.
+    Those are a learning rate above 1e-4 (of LoRA's adapters 1e-3) in a stage that has steps, and bounds of images or
+    frames that are still those of the Shapes world. `model.tiny` says that they are meant.
     """
     if config.model.init_from in (None, SHAPES_BASE) or config.model.tiny:
         return
+    largest = LARGEST_LEARNING_RATE * (OF_ADAPTERS if config.model.lora.rank else 1)
     found = [
         f"{stage}.optimizer.learning_rate {optimizer.learning_rate:g} ({optimizer.kind})"
         for stage, steps, optimizer in (
             ("sft", config.sft.steps, config.sft.optimizer),
             ("rl", config.rl.steps, config.rl.optimizer),
         )
-        if steps and optimizer.learning_rate > LARGEST_LEARNING_RATE
+        if steps and optimizer.learning_rate > largest
     ]
     found += [
         f"data.{name} {getattr(config.data, name)}"

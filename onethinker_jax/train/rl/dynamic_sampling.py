@@ -21,6 +21,7 @@ from flax import nnx
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
 from onethinker_jax.errors import UserError
+from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.sharding import DECODE_RULES, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
@@ -136,14 +137,16 @@ class Rollouts:
             self.behaviour = self.decoding_copy(params)
 
     def decoding_copy(self, params: nnx.State) -> nnx.State:
-        """The parameters on the sampler's devices as it wants them, in buffers of their own."""
+        """The parameters on the sampler's devices as it wants them, those that are trained in buffers of their own."""
         if self._settings.rollout_mesh is None:
             moved = self.sampler.decoding_params(params)
         else:
             mesh, dtype = self.sampler.mesh, self.sampler.compute_dtype
             typed = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
             moved = jax.device_put(typed, tree_shardings(typed, mesh, DECODE_RULES))
-        return jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, moved, params)
+        (own, base), (trained, _) = split_adapters(moved), split_adapters(params)
+        own = jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, own, trained)
+        return join_adapters(own, base)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the place in the stream, groups that wait, and a rollout made ahead.

@@ -17,6 +17,7 @@ from flax import nnx
 from onethinker_jax.model.attention.flash_blocks import pairs_of_one_segment
 from onethinker_jax.model.attention.pair_count import seen_pairs
 from onethinker_jax.model.generation.generate import SamplingConfig
+from onethinker_jax.model.parameters import join_adapters
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import process_count
 from onethinker_jax.train.config.rl import RLSettings
@@ -52,6 +53,7 @@ class Utilisation:
         optimizer: optax.GradientTransformation,
         settings: RLSettings,
         sampling: SamplingConfig,
+        base: nnx.State | None = None,
     ):
         mesh = policy.mesh
         chip = chip_of(mesh.devices.flat[0].device_kind)
@@ -59,6 +61,7 @@ class Utilisation:
         # FLOP/s of the devices that share this process's part of a micro-batch
         self._peak = None if chip is None else chip.flops * mesh.size / self._processes
         self._program = (policy, optimizer, settings, sampling)
+        self._base = base
         self._flops: UpdateFlops | None = None  # of micro-batches: their shapes are all the same
         self._shapes: PolicyBatch | None = None
         self._pairs = np.zeros(2)
@@ -74,7 +77,7 @@ class Utilisation:
         if self._peak is None or self._shapes is None:
             return {}
         if self._flops is None:
-            self._flops = update_flops(*self._program, state, self._shapes)
+            self._flops = update_flops(*self._program, state, self._shapes, self._base)
         pairs, self._pairs = self._pairs, np.zeros(2)
         tokens = metrics["trained_tokens"] / self._processes
         done = self._flops.of(metrics["micro_batches"], tokens, pairs)
@@ -98,13 +101,14 @@ def update_flops(
     sampling: SamplingConfig,
     state: TrainState,
     batch: PolicyBatch,
+    base: nnx.State | None = None,
 ) -> UpdateFlops:
     """What micro-batches of the shapes of `batch` cost."""
-    model: Qwen3VL = nnx.merge(policy.graphdef, jax.eval_shape(lambda: state.params))
+    model: Qwen3VL = nnx.merge(policy.graphdef, jax.eval_shape(lambda: join_adapters(state.params, base)))
     model.remat = "none"
     update = rl_update(replace(policy, graphdef=nnx.split(model)[0]), optimizer, settings, sampling)
     gradients = jax.eval_shape(update.zeros, state.params)
-    traced = jax.make_jaxpr(update.accumulate)(state.params, state.reference, gradients, batch)
+    traced = jax.make_jaxpr(update.accumulate)(state.params, state.reference, gradients, batch, base)
     counts = count_flops(traced.jaxpr, skip_conditional=True)  # the head, chunks of which may have no target
     of_text, of_patches = (
         without_recomputation({kind: n for kind, n in counts.items() if kind.endswith(end)})
@@ -112,7 +116,8 @@ def update_flops(
     )
     body = sum(n for kind, n in counts.items() if not kind.startswith("attention_"))
     inputs, text = batch.batch.inputs, model.config.text
-    passes = 3 + (state.reference is not None)  # forward, and backward twice
+    # Forward, and backward to the hidden states and to the head, where that is trained.
+    passes = 2 + (base is None) + (state.reference is not None)
     return UpdateFlops(
         float(body),
         2.0 * passes * text.hidden_size * text.vocab_size,

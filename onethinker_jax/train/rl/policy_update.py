@@ -155,4 +155,5 @@ def _logprobs(
         jnp.asarray(batch.batch.target_mask),
         temperature=sampling.temperature,
         suppressed_ids=sampling.suppressed_ids,
+        head_is_trained=model.lora is None,
     )
