@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.train.__main__ import parse
 from onethinker_jax.train.config.presets_gpu import GPU_PRESETS
+from onethinker_jax.train.config.presets_lora import LORA_PRESETS
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.gpu import TARGETS, GpuTopology
 from onethinker_jax.train.cost.hardware import GIB, MARGIN
@@ -66,7 +67,7 @@ class Compiled:
 def main(arguments: Sequence[str]) -> int:
     """Compiles for the preset named, or for all GPU presets into the page; returns the exit status."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # before the first import of JAX: the GPUs are only described
-    every = [[name, "--gpu", gpu] for gpu in CHIPS for name in GPU_PRESETS]
+    every = [[name, "--gpu", gpu] for gpu in CHIPS for name in (*GPU_PRESETS, *LORA_PRESETS)]
     fit = True
     try:
         wanted = [arguments] if arguments else every

@@ -10,6 +10,7 @@ from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.presets_gpu import GPU_PRESETS
+from onethinker_jax.train.config.presets_lora import LORA_PRESETS
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.run import LogSettings, TrainConfig
@@ -207,4 +208,5 @@ PRESETS = {
     "shapes_base": shapes_base,
     **{preset.__name__: preset for preset in SLICES},
     **GPU_PRESETS,
+    **LORA_PRESETS,
 }

@@ -28,7 +28,9 @@ PROMPT_BUCKETS = 4
 """Up to 16,384, 8,192, 4,096 and 2,048 tokens: most prompts with one image fit in the smallest."""
 
 
-def _on(base: TrainConfig, name: str, mesh: MeshSettings, *, rows: int, heldout_slots: int) -> TrainConfig:
+def on_mesh(
+    base: TrainConfig, name: str, mesh: MeshSettings, *, rows: int, heldout_slots: int
+) -> TrainConfig:
     """`base` on another mesh, with `rows` of a micro-batch and as many rows an update as before."""
     shards, sft, rl, evaluation = mesh.data * mesh.fsdp, base.sft, base.rl, base.evaluation
     return replace(
@@ -50,7 +52,8 @@ def _sampler(base: SamplerSettings, prompt_slots: int, shards: int) -> SamplerSe
     return replace(base, prompt_slots=prompt_slots, prefill_rows=shards, prompt_buckets=PROMPT_BUCKETS)
 
 
-def _with_groups_in_rows(config: TrainConfig, *, prompt_slots: int) -> TrainConfig:
+def groups_in_rows(config: TrainConfig, *, prompt_slots: int) -> TrainConfig:
+    """`config` with rows of an update that each hold a whole group, and as many prompts decoded together."""
     rollout = _sampler(config.rl.rollout, prompt_slots, config.mesh.data * config.mesh.fsdp)
     tokens = rollout.prompt_tokens + rollout.group_size * rollout.max_new_tokens
     return replace(
@@ -69,7 +72,7 @@ def qwen3_vl_2b_sft_gpu() -> TrainConfig:
     time; matrix products are kept for the backward pass.
     Planned, not run: 59.1 of 74.5 GiB. An update of full rows takes an H100 at least 12.1 s, 10,000 updates 34 h.
     """
-    config = _on(qwen3_vl_2b_sft(), "qwen3_vl_2b_sft_gpu", MeshSettings(), rows=1, heldout_slots=12)
+    config = on_mesh(qwen3_vl_2b_sft(), "qwen3_vl_2b_sft_gpu", MeshSettings(), rows=1, heldout_slots=12)
     return replace(config, model=replace(config.model, remat="dots"))
 
 
@@ -84,8 +87,8 @@ def qwen3_vl_2b_rl_gpu() -> TrainConfig:
     step; 4 prompts with their 8 answers are decoded together, a group at a time is trained on.
     Planned, not run: 59.2 of 74.5 GiB. A step of full lengths takes an H100 at least 1,350 s, 200 steps 75 h.
     """
-    config = _on(qwen3_vl_2b_rl(), "qwen3_vl_2b_rl_gpu", MeshSettings(), rows=1, heldout_slots=12)
-    return _with_groups_in_rows(config, prompt_slots=4)
+    config = on_mesh(qwen3_vl_2b_rl(), "qwen3_vl_2b_rl_gpu", MeshSettings(), rows=1, heldout_slots=12)
+    return groups_in_rows(config, prompt_slots=4)
 
 
 def qwen3_vl_8b_sft_8gpu() -> TrainConfig:
@@ -100,7 +103,7 @@ def qwen3_vl_8b_sft_8gpu() -> TrainConfig:
     Planned, not run: 60.9 of 74.5 GiB a GPU. An update of full rows takes H100s at least 5.67 s, 10,000 updates 16 h.
     """
     mesh = MeshSettings(fsdp=8)
-    return _on(qwen3_vl_8b_sft(), "qwen3_vl_8b_sft_8gpu", mesh, rows=16, heldout_slots=48)
+    return on_mesh(qwen3_vl_8b_sft(), "qwen3_vl_8b_sft_8gpu", mesh, rows=16, heldout_slots=48)
 
 
 def qwen3_vl_8b_rl_8gpu() -> TrainConfig:
@@ -115,8 +118,8 @@ def qwen3_vl_8b_rl_8gpu() -> TrainConfig:
     Planned, not run: 60.0 of 74.5 GiB a GPU. A step of full lengths takes H100s at least 292 s, 200 steps 16 h.
     """
     mesh = MeshSettings(fsdp=4, tensor=2)
-    config = _on(qwen3_vl_8b_rl(), "qwen3_vl_8b_rl_8gpu", mesh, rows=4, heldout_slots=64)
-    return _with_groups_in_rows(config, prompt_slots=40)
+    config = on_mesh(qwen3_vl_8b_rl(), "qwen3_vl_8b_rl_8gpu", mesh, rows=4, heldout_slots=64)
+    return groups_in_rows(config, prompt_slots=40)
 
 
 GPU_PRESETS: dict[str, Callable[[], TrainConfig]] = {

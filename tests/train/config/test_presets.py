@@ -1,7 +1,7 @@
 """What the default job, the class defaults and the presets are: a change of one of these numbers is a decision."""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from onethinker_jax.model_arguments import AnswerDefaults
 from onethinker_jax.train.config.presets import PRESETS, SHAPES_BASE, shapes
 from onethinker_jax.train.config.presets_gpu import GPU_PRESETS
+from onethinker_jax.train.config.presets_lora import LORA_PRESETS
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.config.run import TrainConfig
 from tests.places import ROOT
@@ -331,6 +332,23 @@ def test_presets_of_released_sizes_keep_onethinkers_recipe(name: str) -> None:
     else:
         assert config.data == defaults.data
         assert config.rl.batch.tokens in (16_384 + 4096, 16_384 + 8 * 4096)
+
+
+@pytest.mark.parametrize("name", LORA_PRESETS)
+def test_presets_of_adapters_keep_the_recipe_but_for_the_rate(name: str) -> None:
+    """Ten times the rate of all weights, on one GPU, a whole group a row."""
+    config, whole = PRESETS[name](), PRESETS[name.removesuffix("_lora_gpu")]()
+    assert config.name == name and config.mesh.size == 1 and config.model.lora.rank == 32
+    assert config.rl.optimizer == replace(whole.rl.optimizer, learning_rate=2e-5)
+    assert (config.rl.loss, config.rl.advantage, config.data) == (
+        whole.rl.loss,
+        whole.rl.advantage,
+        whole.data,
+    )
+    kept = {key for key in ONETHINKER if key.startswith(("rl.", "reward.", "evaluation."))}
+    kept -= {"rl.batch.tokens", "rl.optimizer.learning_rate"}
+    assert values(config, *kept) == {key: ONETHINKER[key] for key in kept}
+    assert config.rl.batch.tokens == 16_384 + 8 * 4096
 
 
 PLANNED = r"Planned, not run: ([\d.]+) of ([\d.]+) GiB.* at least ([\d.,]+) s, ([\d,]+) (?:updates|steps) ([\d.]+) h\."

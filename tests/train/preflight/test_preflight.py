@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flax import nnx
 from rich.console import Console
 
 from onethinker_jax.data_pipeline.batches.bin_packing import PackingError
@@ -17,6 +19,7 @@ from onethinker_jax.data_pipeline.records.record import RecordError
 from onethinker_jax.data_pipeline.records.record_table import table_of
 from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.data_pipeline.worlds.world import WorldPaths
+from onethinker_jax.lora_settings import LoRASettings
 from onethinker_jax.model.family import family_member, family_name
 from onethinker_jax.model.hf_weights import save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
@@ -33,6 +36,7 @@ from onethinker_jax.train.preflight.prepare import Corpora, prepare_data
 from onethinker_jax.train.preflight.record_limits import check_lengths, limits_of
 from onethinker_jax.train.run import Ready
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_tokenizer
+from tests.model import tiny
 from tests.train import making
 
 
@@ -47,8 +51,6 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 1
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A tiny model as a Hugging Face directory."""
-    from flax import nnx
-
     directory = write_tokenizer(tmp_path / "tokenizer", image_pixels=(1024, 4096))
     config = making.config_for(Processor.from_pretrained(directory))
     save_hf(Qwen3VL(config, rngs=nnx.Rngs(0)), tmp_path / "base", copy_from=directory)
@@ -108,6 +110,18 @@ def test_weights_that_do_not_fit_are_found_by_their_headers(base, files, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_adapters_that_the_base_cannot_have_are_named(base, files, tmp_path, capsys) -> None:
+    """Before any weight is read, and nothing is written."""
+    named = ("smoke", *files, "--sft.no-train-vision", "--model.lora.rank", "2", "--out", tmp_path / "runs")
+    assert "model.lora.rank 2: name the base" in said(capsys, *named)
+    config = tiny.CONFIGS[tiny.MOE]
+    shutil.rmtree(base)
+    save_hf(Qwen3VL(config, rngs=nnx.Rngs(0)), base, copy_from=tmp_path / "tokenizer")
+    line = said(capsys, *named, "--model.init-from", base, "--model.tiny")
+    assert line.startswith("model.lora.targets gate_proj up_proj down_proj: this model's layers have experts")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_only_the_files_of_stages_that_run_are_needed(files, base) -> None:
     flags = [str(part) for part in files]
     without_sft, without_rl = flags[2:], flags[:2] + flags[4:]
@@ -163,6 +177,12 @@ def test_what_is_refused_and_what_is_meant() -> None:
         check_fresh_settings(replace(config, sft=sft, rl=rl, data=shapes().data), sizes)
     check_fresh_settings(started(model=replace(shapes().model, init_from=Path("model"), tiny=True)), sizes)
     check_fresh_settings(shapes(), sizes)  # nothing to start from
+    adapted = replace(config.model, lora=LoRASettings(rank=8))  # adapters take ten times the rate
+    no_vision = replace(sft, train_vision=False)
+    check_fresh_settings(replace(config, sft=no_vision, model=adapted), sizes)
+    with pytest.raises(SettingError, match=r"\(sft\.optimizer\.learning_rate 0\.008 \(muon\)\)"):
+        fast = replace(config.sft, train_vision=False)
+        check_fresh_settings(replace(config, sft=fast, model=adapted), sizes)
     for preset in PRESETS.values():
         if "qwen3" in preset.__name__:
             check_fresh_settings(
