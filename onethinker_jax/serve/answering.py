@@ -83,8 +83,9 @@ class Post:
             with self._admitted():
                 try:
                     async with asyncio.timeout(limits.seconds):
-                        body = await _body(request, limits.body_bytes)
-                        await _unless_gone(receive, self._work(body, answering))
+                        # No name here keeps the body, which may be large, while the answer is drawn.
+                        work = self._work(await _body(request, limits.body_bytes), answering)
+                        await _unless_gone(receive, work)
                 except TimeoutError:
                     said = f"not answered within the {limits.seconds:g} seconds allowed"
                     raise Refused(504, said, code="deadline") from None

@@ -28,7 +28,7 @@ from onethinker_jax.serve.engine import Engine, Job, Piece
 from onethinker_jax.serve.errors import Refused, wrong
 from onethinker_jax.serve.metrics import ServeMetrics
 from onethinker_jax.serve.prompts import PromptMaker
-from onethinker_jax.serve.replies import Reply, Usage
+from onethinker_jax.serve.replies import Reply
 from onethinker_jax.serve.requests import ChatRequest, TokenizeRequest, parsed
 
 M = TypeVar("M", bound=BaseModel)
@@ -57,7 +57,19 @@ class Api:
         """`POST /v1/chat/completions`. Raises Refused."""
         began = time.monotonic()
         request = await self._parsed(ChatRequest, body)
+        del body
         self._check(request)
+        job, reply, stream = await self._prepared(request)
+        del request  # with its media
+        async with contextlib.aclosing(self._pieces(job, reply.samples, began)) as pieces:
+            if stream:
+                await answering.events(_chunks(reply, pieces))
+            else:
+                await answering.json(200, await _whole(reply, pieces))
+        self._metrics.seconds.observe(time.monotonic() - began)
+
+    async def _prepared(self, request: ChatRequest) -> tuple[Job, Reply, bool]:
+        """The request as the engine takes it, its reply, and whether that is streamed. Raises Refused."""
         prompt = await self._parts.maker.prompt(request.messages)
         reply = Reply(
             self._arguments.name,
@@ -65,16 +77,12 @@ class Api:
             self._parts.tokens,
             request.logprobs,
             request.n,
+            len(prompt.tokens),
             include_usage=request.stream_options.include_usage,
         )
         self._metrics.prompt_tokens.inc(len(prompt.tokens))
         job = Job(self._sampled(request, prompt), request.stop, request.logprobs, request.top_logprobs)
-        async with contextlib.aclosing(self._pieces(job, began)) as pieces:
-            if request.stream:
-                await answering.events(_chunks(reply, pieces, len(prompt.tokens)))
-            else:
-                await answering.json(200, await _whole(reply, pieces, len(prompt.tokens)))
-        self._metrics.seconds.observe(time.monotonic() - began)
+        return job, reply, request.stream
 
     async def tokenize(self, body: bytes, answering: Answering) -> None:
         """`POST /tokenize`. Raises Refused."""
@@ -150,9 +158,9 @@ class Api:
             top_logprobs=request.top_logprobs > 0,
         )
 
-    async def _pieces(self, job: Job, began: float) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self, job: Job, answers: int, began: float) -> AsyncGenerator[Piece, None]:
         """The pieces of a job's answers until all are through; closed before, the job is dropped."""
-        open_answers, first = job.request.samples, True
+        open_answers, first = answers, True
         self._parts.engine.submit(job)
         try:
             while open_answers:
@@ -171,16 +179,14 @@ class Api:
                 self._parts.engine.drop(job)
 
 
-async def _whole(reply: Reply, pieces: AsyncIterator[Piece], prompt_tokens: int) -> dict[str, Any]:
+async def _whole(reply: Reply, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
     found: dict[int, list[Piece]] = defaultdict(list)
     async for piece in pieces:
         found[piece.sample].append(piece)
-    return reply.whole(found, Usage(prompt_tokens, sum(map(len, found.values()))))
+    return reply.whole(found)
 
 
-async def _chunks(
-    reply: Reply, pieces: AsyncIterator[Piece], prompt_tokens: int
-) -> AsyncIterator[dict[str, Any]]:
+async def _chunks(reply: Reply, pieces: AsyncIterator[Piece]) -> AsyncIterator[dict[str, Any]]:
     begun: set[int] = set()
     count = 0
     async for piece in pieces:
@@ -191,7 +197,7 @@ async def _chunks(
         if (chunk := reply.chunk(piece)) is not None:
             yield chunk
     if reply.include_usage:
-        yield reply.counted(Usage(prompt_tokens, count))
+        yield reply.counted(count)
 
 
 class Guard:

@@ -49,7 +49,7 @@ class Piece:
 class Job:
     """A request for answers, and its pieces; None among these: the device failed, and nothing more comes."""
 
-    request: SampleRequest[Example]
+    request: SampleRequest[Example] | None  # None once it has joined the batch: its prompt may be large
     stops: Sequence[str] = ()
     logprobs: bool = False
     top_logprobs: int = 0
@@ -105,18 +105,16 @@ class Engine:
         with jax.set_mesh(self._mesh):
             while not self._stopped:
                 busy = bool(self.batch.running or self.batch.waiting)
-                for order in self._orders(wait=not busy):
-                    order()
                 try:
-                    parts = self.batch.step()
+                    for order in self._orders(wait=not busy):
+                        order()
+                    if parts := self.batch.step():
+                        self._errors_in_a_row = 0
+                        self._hand_out([piece for part in parts if (piece := self._pieces(part)) is not None])
                 except Exception:
                     logger.exception("a decode block failed; the requests under way are lost")
                     self._errors_in_a_row += 1
                     self._fail_all()
-                    continue
-                if parts:
-                    self._errors_in_a_row = 0
-                    self._hand_out([piece for part in parts if (piece := self._pieces(part)) is not None])
 
     def _orders(self, *, wait: bool) -> Iterator[Callable[[], None]]:
         """What came since; with `wait`, at least one order is waited for."""
@@ -130,8 +128,14 @@ class Engine:
         self._stopped = True
 
     def _join(self, job: Job) -> None:
-        number = self.batch.join(job.request)
-        job.open = job.request.samples
+        assert job.request is not None
+        try:
+            number = self.batch.join(job.request)
+        except ValueError:  # what was checked before does not hold: an error of ours
+            logger.exception("a request cannot join the batch")
+            self._hand_out([(job, None)])
+            return
+        job.open, job.request = job.request.samples, None
         self._jobs[number], self._numbers[id(job)] = job, number
 
     def _leave(self, job: Job) -> None:

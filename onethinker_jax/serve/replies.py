@@ -14,22 +14,6 @@ LEAST_LOGPROB = -9999.0
 
 
 @dataclass(frozen=True)
-class Usage:
-    """Tokens of a request."""
-
-    prompt: int
-    completion: int
-
-    def body(self) -> dict[str, int]:
-        """As the API writes it."""
-        return {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-        }
-
-
-@dataclass(frozen=True)
 class Reply:
     """The reply to one chat request: whole, or in chunks."""
 
@@ -38,11 +22,12 @@ class Reply:
     tokens: TokenBytes
     logprobs: bool
     samples: int
+    prompt_tokens: int
     include_usage: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, pieces: Mapping[int, Sequence[Piece]], usage: Usage) -> dict[str, Any]:
+    def whole(self, pieces: Mapping[int, Sequence[Piece]]) -> dict[str, Any]:
         """A completion of all answers' pieces, by sample."""
         choices = [
             {
@@ -57,7 +42,8 @@ class Reply:
             }
             for sample in range(self.samples)
         ]
-        return {**self._head("chat.completion"), "choices": choices, "usage": usage.body()}
+        usage = self._usage(sum(map(len, pieces.values())))
+        return {**self._head("chat.completion"), "choices": choices, "usage": usage}
 
     def begun(self, sample: int) -> dict[str, Any]:
         """The first chunk of an answer."""
@@ -72,9 +58,13 @@ class Reply:
         delta = {"content": piece.text} if said else {}
         return self._chunk(piece.sample, delta, logprobs, piece.finish_reason)
 
-    def counted(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk where the usage was asked for."""
-        return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage.body()}
+    def counted(self, tokens: int) -> dict[str, Any]:
+        """The last chunk where the usage was asked for; `tokens` were drawn of all answers."""
+        return {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage(tokens)}
+
+    def _usage(self, tokens: int) -> dict[str, int]:
+        total = self.prompt_tokens + tokens
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": tokens, "total_tokens": total}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

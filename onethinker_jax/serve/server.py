@@ -129,7 +129,9 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def serve(arguments: Arguments) -> None:
     """Serves until a signal."""
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the server's own stands before it while it runs
     server = Server(make_parts(arguments))
+    signal.signal(
+        signal.SIGTERM, lambda *_: None
+    )  # the server's own stands before it while it runs, and sends it on
     logger.info("%s at %s, %d slots", arguments.name, server.url, arguments.prompt_slots)
     server.run()
