@@ -5,6 +5,7 @@ Adapters are parameters of a kind of their own (`nnx.LoRAParam`) in the modules 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def adapted_maps(model: Qwen3VL, settings: LoRASettings) -> Iterator[tuple[str, 
     if not settings.vision:
         return
     tower = model.visual
-    mergers = {"merger": tower.merger} | (
+    mergers: dict[str, Any] = {"merger": tower.merger} | (
         {} if tower.deepstack_mergers is None else {"deepstack_mergers": tower.deepstack_mergers}
     )
     for target in ("qkv", "proj", "fc1", "fc2"):
@@ -62,6 +63,7 @@ def merge_adapters(model: Qwen3VL) -> Qwen3VL:
         return model
     merged: Qwen3VL = nnx.merge(*nnx.split(model))  # modules of its own around the same arrays
     for _, linear in adapted_maps(merged, model.lora):
+        assert linear.lora is not None
         a, b = linear.lora.a[...], linear.lora.b[...]
         linear.kernel = nnx.Param(_merged(linear.kernel[...], a, b, model.lora.scale))
         linear.lora = nnx.data(None)

@@ -35,6 +35,7 @@ def save_peft(model: Qwen3VL, path: str | Path, *, base: str) -> None:
     modules: list[str] = []
     tensors: list[Tensor] = []
     for name, linear in adapted_maps(model, settings):
+        assert linear.lora is not None
         module = TABLE[f"{name}.kernel"][0].removesuffix(".weight")
         modules += _endings(module, len(linear.kernel.shape) > 2 and linear.kernel.shape[0])
         for letter, array in (("A", linear.lora.a[...]), ("B", linear.lora.b[...])):

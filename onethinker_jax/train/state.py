@@ -95,14 +95,9 @@ def make_update(
     def typed_loss(
         params: nnx.State, reference: nnx.State | None, batch: Any, base: nnx.State | None
     ) -> tuple[jax.Array, Sums]:
-        params, reference = (
-            None
-            if part is None
-            else join_adapters(in_dtype(part, compute_dtype), in_dtype(base, compute_dtype))
-            for part in (params, reference)
-        )
-        assert params is not None
-        return loss(params, reference, batch)
+        base = in_dtype(base, compute_dtype)
+        anchor = None if reference is None else join_adapters(in_dtype(reference, compute_dtype), base)
+        return loss(join_adapters(in_dtype(params, compute_dtype), base), anchor, batch)
 
     def accumulate(
         params: nnx.State,

@@ -84,7 +84,8 @@ def test_merged_computes_what_added_does() -> None:
 def test_the_product_by_hand() -> None:
     """y = x W + alpha / rank (x A) B of one map of one layer, in float64."""
     model = adapted(LoRASettings(rank=2, alpha=6.0, targets=("o_proj",)))
-    linear = model.decoder.layers.o_proj
+    layers: Any = model.decoder.layers
+    linear = layers.o_proj
     one = jax.tree.map(lambda leaf: leaf[1], nnx.state(linear))
     x = jax.random.normal(jax.random.key(5), (4, 64))
     got = nnx.merge(nnx.graphdef(linear), one)(x)
