@@ -230,7 +230,7 @@ def test_the_mesh_of_every_preset_can_be_made() -> None:
 
 def test_time_at_given_lengths_by_hand() -> None:
     """Decoding moves the whole cache a token, less what is not read; other programs their share of FLOPs and bytes."""
-    chip = replace(CHIPS["v5e"], flops=10.0, hbm_bandwidth=10.0, ici=10.0)
+    chip = replace(CHIPS["v5e"], flops=10.0, hbm_bandwidth=10.0, link_bandwidth=10.0)
     memory = plan.Memory({"KV cache": 4.0}, 0.0, 0.0, 0.0, {})
     half, nothing = Expected(1.5, share=0.5), Expected(2.0, cache=0.25, share=0.5, useful=0.125, facts="few")
     update = plan.Report(
