@@ -26,7 +26,7 @@ from onethinker_jax.train.cost.gpu import TARGETS, GpuTopology
 from onethinker_jax.train.cost.hardware import GIB, MARGIN
 
 if TYPE_CHECKING:
-    from onethinker_jax.train.plan_programs import Program
+    from onethinker_jax.train.planned_program import Program
 
 PAGE = Path(__file__).parent / "plan.md"
 BEGIN, END = "<!-- gpus: begin -->", "<!-- gpus: end -->"

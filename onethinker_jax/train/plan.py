@@ -17,7 +17,6 @@ import os
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,10 +31,8 @@ from onethinker_jax.train.cost.hardware import GIB, GPUS, Chip, Topology, Topolo
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from onethinker_jax.model.attention.flash import Kernels
-    from onethinker_jax.train.cost.attention_layout import AttentionLayout
     from onethinker_jax.train.cost.program_cost import Traffic
-    from onethinker_jax.train.plan_programs import Program
+    from onethinker_jax.train.planned_program import Program
     from onethinker_jax.train.simulation.given_lengths import GivenLengths
 
 
@@ -95,21 +92,6 @@ class Report:
         if self.traffic.network:
             seconds["network"] = self.traffic.network / chip.network
         return seconds
-
-    def expected_seconds(self, chip: Chip) -> float:
-        """Least time of one run at the given lengths."""
-        assert self.traffic is not None
-        assert self.memory is not None
-        assert self.program.expected is not None
-        expected, moved = self.program.expected, self.traffic.hbm
-        if expected.cache is None:
-            moved *= expected.share
-        else:  # at full lengths every token reads the whole cache
-            cache = self.memory.arguments["KV cache"] * self.program.trips
-            moved -= cache * (1 - expected.cache)
-        seconds = self.seconds(chip)
-        links = [seconds[name] * expected.share for name in (chip.link, "network") if name in seconds]
-        return max(self.expected_flops / chip.flops, moved / chip.hbm_bandwidth, *links)
 
     def fits(self, chip: Chip) -> bool:
         """Whether the compiler took the program and its total is within the chip's usable HBM."""
@@ -224,6 +206,7 @@ def plan(
 def _compile(program: "Program", plain: "Program", mesh: "Mesh") -> Report:
     import jax
 
+    from onethinker_jax.train.cost.attention_layout import run_flops
     from onethinker_jax.train.cost.program_cost import count_flops, count_traffic, device_bytes
 
     began = time.perf_counter()
@@ -232,10 +215,10 @@ def _compile(program: "Program", plain: "Program", mesh: "Mesh") -> Report:
     unrepeated = plain.function.trace(*plain.arguments.values()).jaxpr.jaxpr
     model_flops = count_flops(unrepeated, trips=program.trips)
     kernels = "tpu" if mesh.devices.flat[0].platform == "tpu" else "gpu"
-    computed, useful = _flops(program.layout, flops, model_flops, kernels)
+    computed, useful = run_flops(program.layout, flops, model_flops, kernels)
     counts: dict[str, Any] = {"flops": computed / mesh.size, "model_flops": useful / mesh.size}
     if (expected := program.expected) is not None:
-        computed, useful = _flops(expected.layout, flops, model_flops, kernels, others=expected.share)
+        computed, useful = run_flops(expected.layout, flops, model_flops, kernels, others=expected.share)
         if expected.cache is not None:
             useful = sum(model_flops.values()) * expected.useful
         counts |= {
@@ -265,25 +248,6 @@ def _hosts(mesh: "Mesh") -> list[int]:
     """The host of each device, where a network joins several; a TPU slice's links join its hosts, too."""
     devices = list(mesh.devices.flat)
     return [0 if device.platform == "tpu" else device.process_index for device in devices]
-
-
-def _flops(
-    layout: "AttentionLayout | None",
-    flops: Counter[str],
-    model_flops: Counter[str],
-    kernels: "Kernels",
-    *,
-    others: float = 1.0,
-) -> tuple[float, float]:
-    """FLOPs of a run over rows of this layout: those computed, and without recomputation those of pairs that are seen.
-
-    Attention's apart, they are the share `others` of what was counted.
-    """
-    from onethinker_jax.train.cost.program_cost import of_pairs, without_recomputation
-
-    computed, seen = ({}, {}) if layout is None else (layout.shares(kernels), layout.shares(None))
-    useful = without_recomputation(of_pairs(model_flops, seen, others=others))
-    return sum(of_pairs(flops, computed, others=others).values()), sum(useful.values())
 
 
 def _first_line(error: Exception) -> str:

@@ -4,16 +4,14 @@ They are made by the functions that training itself uses: `sft_update`, `rl_upda
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.attention.kv_cache import KVCache, Prefilled
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.generation.generate import (
@@ -25,22 +23,29 @@ from onethinker_jax.model.generation.generate import (
     make_programs,
 )
 from onethinker_jax.model.generation.sampling import SamplingConfig
-from onethinker_jax.model.inputs import ModelInputs, VisionInputs
-from onethinker_jax.model.parameters import join_adapters, split_adapters
+from onethinker_jax.model.inputs import ModelInputs
+from onethinker_jax.model.parameters import join_adapters
 from onethinker_jax.model.sharding import (
     BATCH_AXES,
     DECODE_RULES,
-    TRAIN_RULES,
-    batch_sharding,
     tree_shardings,
 )
 from onethinker_jax.responses import generation_shape, sampling_config
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
-from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.cost.attention_layout import AttentionLayout
 from onethinker_jax.train.optimizer import make_optimizer
+from onethinker_jax.train.plan_shapes import (
+    BASE,
+    batch_shapes,
+    moved,
+    result_shapes,
+    rows_shape,
+    shard_shapes,
+    state_shapes,
+    training_layout,
+)
+from onethinker_jax.train.planned_program import Program, Updates
 from onethinker_jax.train.policy import Policy, abstract_model
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update
@@ -48,35 +53,17 @@ from onethinker_jax.train.simulation.expected_programs import (
     Expected,
     expected_decoding,
     expected_prefills,
-    expected_updates,
 )
 from onethinker_jax.train.simulation.expected_step import (
     ExpectedRL,
-    ExpectedUpdates,
     expected_rl,
     expected_sft,
     largest_sizes,
 )
 from onethinker_jax.train.simulation.given_lengths import GivenLengths, full_lengths
-from onethinker_jax.train.state import TrainState, optimizer_shapes
+from onethinker_jax.train.state import TrainState
 
-BASE = "frozen base"  # what adapters are added to
 END_ID = 151_645  # <|im_end|> of Qwen's tokenizer
-
-
-@dataclass(frozen=True)
-class Program:
-    """A compiled function of a step, its abstract arguments by kind, and what lies beside them in memory."""
-
-    name: str
-    function: Callable[..., Any]
-    arguments: dict[str, Any]  # in order; the kind of memory each is
-    resident: dict[str, Any]  # what the run holds on the devices meanwhile
-    runs: int  # a step
-    tokens: int  # text tokens of one run
-    trips: int = 1  # of its loops of unknown length
-    layout: AttentionLayout | None = None  # of its rows at full lengths; None: no attention of rows
-    expected: Expected | None = None
 
 
 @dataclass(frozen=True)
@@ -134,10 +121,10 @@ def _sft_programs(
     state, gradients = state_shapes(lying["parameters"], optimizer, 1, mesh, reference=False)
     update = sft_update(policy, optimizer, sft)
     shape = sft.batch
-    batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
+    batch = batch_shapes(shape.rows, shape.tokens, shape.patches, sizes, mesh)
     full = expected_sft(config, full_lengths(largest_sizes(config)))
     given = None if lengths is None else expected_sft(config, lengths)
-    stage = _Updates("SFT", full, given, 1, shape.rows, shape.tokens)
+    stage = Updates("SFT", full, given, 1, shape.rows, shape.tokens)
     return _update_programs(stage, update, (state, lying.get(BASE)), gradients, batch)
 
 
@@ -159,18 +146,16 @@ def _rl_programs(
     )
     update = rl_update(policy, optimizer, rl, sampling)
     shape = rl.batch
-    batch = _batch(shape.rows, shape.tokens, shape.patches, sizes, mesh)
-    floats: Any = _rows((shape.rows, shape.tokens), jnp.float32, mesh)
-    numbers: Any = _rows((shape.rows, shape.tokens), jnp.int32, mesh)
+    batch = batch_shapes(shape.rows, shape.tokens, shape.patches, sizes, mesh)
+    floats: Any = rows_shape((shape.rows, shape.tokens), jnp.float32, mesh)
+    numbers: Any = rows_shape((shape.rows, shape.tokens), jnp.int32, mesh)
     micro_batch = PolicyBatch(batch, floats, floats, numbers)
     whole = join_adapters(state.params, lying.get(BASE))
     lying["optimiser"] = (state.optimizer, state.reference)
     settings = rl.rollout.all_together(rl.prompts_per_step)
     full = expected_rl(config, full_lengths(largest_sizes(config)), None)
     given = None if lengths is None else expected_rl(config, lengths, _slots(settings, policy))
-    stage = _Updates(
-        "RL", full.updates, given and given.updates, rl.num_minibatches, shape.rows, shape.tokens
-    )
+    stage = Updates("RL", full.updates, given and given.updates, rl.num_minibatches, shape.rows, shape.tokens)
     rollouts = _Sampler("RL", settings, rl.prompts_per_step, lying, full, given)
     sampler = _sampling_programs(rollouts, policy, shapes, sizes, moves=moves)
     beside = {}
@@ -225,7 +210,7 @@ def _sampling_programs(
     programs = _prefill_programs(sampler, functions, shape, weights, beside, sizes, mesh)
     beside, moving = sampler.resident, []
     if moves:
-        waiting = _result(programs[-1])
+        waiting = result_shapes(programs[-1].function, programs[-1].arguments)
         moving = _moving_programs(sampler, functions, shape, weights, cache, waiting)
         beside = {**beside, "prompts that wait": waiting}
 
@@ -280,14 +265,6 @@ def _moving_programs(
     return programs
 
 
-def _result(program: Program) -> Any:
-    """The shapes of what a program returns, laid out as it returns them."""
-    function: Any = program.function
-    arguments = program.arguments.values()
-    shardings = function.lower(*arguments).compile().output_shardings
-    return shard_shapes(jax.eval_shape(function, *arguments), shardings)
-
-
 def _prefill_programs(
     sampler: _Sampler,
     functions: Programs,
@@ -300,8 +277,8 @@ def _prefill_programs(
     """Prompts whole, or their media and then their chunks, each as if it were the last one."""
     settings, stage = sampler.settings, sampler.stage
     longest = settings.prompt_tokens
-    prompts = _batch(shape.prefill_rows, longest, settings.prompt_patches, sizes, mesh).inputs
-    integers: Any = _rows((shape.prefill_rows,), jnp.int32, mesh)
+    prompts = batch_shapes(shape.prefill_rows, longest, settings.prompt_patches, sizes, mesh).inputs
+    integers: Any = rows_shape((shape.prefill_rows,), jnp.int32, mesh)
     batch = (prompts, integers, integers)
     runs = math.ceil(sampler.prompts / shape.prefill_rows)
     tokens = shape.prefill_rows * longest
@@ -343,38 +320,8 @@ def _prefill_programs(
     return [replace(of_media, layout=layout, expected=whole), jitted_chunks]
 
 
-@dataclass(frozen=True)
-class _Updates:
-    """The updates of a stage: its micro-batches at full and at given lengths."""
-
-    stage: str
-    full: ExpectedUpdates
-    given: ExpectedUpdates | None
-    updates: int  # a step
-    rows: int
-    length: int
-
-    def program(
-        self, name: str, function: Any, arguments: dict[str, Any], resident: dict[str, Any]
-    ) -> Program:
-        """A program that runs once a micro-batch."""
-        runs = math.ceil(self.full.runs)
-        expected = None if self.given is None else expected_updates(self.given, self.rows)
-        tokens = self.rows * self.length
-        return Program(
-            f"{self.stage} {name}",
-            function,
-            arguments,
-            resident,
-            runs,
-            tokens,
-            layout=self.full.layout,
-            expected=expected,
-        )
-
-
 def _update_programs(
-    stage: _Updates,
+    stage: Updates,
     update: Any,
     state_and_base: tuple[TrainState, nnx.State | None],
     gradients: nnx.State,
@@ -407,72 +354,3 @@ def _update_programs(
             expected=None if stage.given is None else Expected(stage.updates),
         ),
     ]
-
-
-def training_layout(shapes: nnx.State, mesh: Mesh) -> dict[str, Any]:
-    """By kind what is trained, and beside adapters the base, as they lie while a run trains."""
-    trained, base = split_adapters(shard_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES)))
-    return {"parameters": trained} | ({} if base is None else {BASE: base})
-
-
-def moved(tree: nnx.State, others: nnx.State) -> list[Any]:
-    """The arrays of `tree` that `decoding_layout` would not share with the `others` of the same names."""
-    same = dict(jax.tree_util.tree_leaves_with_path(others))
-    pairs = [(leaf, same[path]) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-    return [a for a, b in pairs if a.dtype != b.dtype or not a.sharding.is_equivalent_to(b.sharding, a.ndim)]
-
-
-def state_shapes(
-    params: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
-) -> tuple[TrainState, nnx.State]:
-    """The train state around `params`, and the gradient sums, as `init_state` and `Update.zeros` lay them out."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    moments = optimizer_shapes(optimizer, params)
-    tasks_shape = jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), init_moments(tasks)))
-    step, task_moments = shard_shapes(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
-    gradients = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), params)
-    state = TrainState(
-        params,
-        shard_shapes(moments, tree_shardings(moments, mesh)),
-        step,
-        task_moments,
-        params if reference else None,
-    )
-    return state, gradients
-
-
-def shard_shapes(tree: Any, shardings: Any) -> Any:
-    """The shapes of a tree, laid out by the shardings."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        shardings,
-    )
-
-
-def _rows(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, shape[0]))
-
-
-def _batch(rows: int, tokens: int, patches: int, sizes: Qwen3VLConfig, mesh: Mesh) -> Batch:
-    """The arrays of `Batch` as `shard_rows` lays them out."""
-
-    def array(dtype: Any, *shape: int) -> Any:
-        return _rows((rows, *shape), dtype, mesh)
-
-    vision = VisionInputs(
-        patches=array(jnp.uint8, patches, sizes.vision.patch_values),
-        frame_ids=array(jnp.int32, patches),
-        coords=array(jnp.int32, patches, 2),
-        embed_index=array(jnp.int32, patches, 4),
-        embed_weight=array(jnp.float32, patches, 4),
-    )
-    inputs = ModelInputs(
-        tokens=array(jnp.int32, tokens),
-        positions=array(jnp.int32, 3, tokens),
-        segment_ids=array(jnp.int32, tokens),
-        branch_ids=array(jnp.int32, tokens),
-        visual_index=array(jnp.int32, tokens),
-        vision=vision,
-    )
-    return Batch(inputs, array(jnp.int32, tokens), array(jnp.bool_, tokens))

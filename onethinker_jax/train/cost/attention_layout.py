@@ -13,6 +13,7 @@ import numpy as np
 from onethinker_jax.model.attention.flash import Kernels
 from onethinker_jax.model.attention.flash_blocks import PARTS, Part, kernel_name, pairs_of_one_segment
 from onethinker_jax.model.attention.pair_count import computed_pairs, seen_pairs
+from onethinker_jax.train.cost.program_cost import of_pairs, without_recomputation
 
 # The segments of a row, and of each the lengths of its branches from branch 0 on.
 Row = tuple[tuple[int, ...], ...]
@@ -63,6 +64,23 @@ class AttentionLayout:
             for layouts, causal in ((self.text, True), (self.patches, False))
             for part in PARTS
         }
+
+
+def run_flops(
+    layout: AttentionLayout | None,
+    flops: Counter[str],
+    model_flops: Counter[str],
+    kernels: Kernels,
+    *,
+    others: float = 1.0,
+) -> tuple[float, float]:
+    """FLOPs of a run over rows of this layout: those computed, and without recomputation those of pairs that are seen.
+
+    Attention's apart, they are the share `others` of what was counted.
+    """
+    computed, seen = ({}, {}) if layout is None else (layout.shares(kernels), layout.shares(None))
+    useful = without_recomputation(of_pairs(model_flops, seen, others=others))
+    return sum(of_pairs(flops, computed, others=others).values()), sum(useful.values())
 
 
 def row_ids(row: Row, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,8 +24,9 @@ from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.hardware import CHIPS, TopologyError, parse_topology
 from onethinker_jax.train.cost.program_cost import Traffic
-from onethinker_jax.train.plan_lengths import describe_expected
-from onethinker_jax.train.plan_programs import Program, plan_programs
+from onethinker_jax.train.plan_lengths import describe_expected, expected_seconds
+from onethinker_jax.train.plan_programs import plan_programs
+from onethinker_jax.train.planned_program import Program
 from onethinker_jax.train.simulation.expected_programs import Expected
 from onethinker_jax.train.simulation.expected_step import largest_sizes
 from onethinker_jax.train.simulation.given_lengths import given_lengths
@@ -243,12 +244,12 @@ def test_time_at_given_lengths_by_hand() -> None:
         memory=memory,
         traffic=Traffic(hbm=100.0, wire=Counter({"all-gather": 30})),
     )
-    assert update.expected_seconds(chip) == 5.0
+    assert expected_seconds(update, chip) == 5.0
     decoding = replace(
         update,
         program=Program("RL decoding", None, {}, {}, 4, 0, trips=8, expected=nothing),  # pyright: ignore[reportArgumentType]
     )
-    assert decoding.expected_seconds(chip) == (100 - 0.75 * 4 * 8) / 10
+    assert expected_seconds(decoding, chip) == (100 - 0.75 * 4 * 8) / 10
     text = describe_expected("f.jsonl", ["3 are cut"], [update, decoding], chip)
     assert "Given lengths: f.jsonl; 3 are cut." in text
     assert "| least seconds | 5 | 7.6 |" in text and "| 1.5 | 2.0 |" in text
@@ -270,7 +271,7 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
         assert report.program.expected is not None
         assert report.program.expected.runs == report.program.runs
         assert report.expected_flops == pytest.approx(report.flops)
-        assert report.expected_seconds(chip) == pytest.approx(max(report.seconds(chip).values()), rel=0.1)
+        assert expected_seconds(report, chip) == pytest.approx(max(report.seconds(chip).values()), rel=0.1)
     assert "RL step, expected at" in describe_expected("the longest", longest.notes, reports, chip)
     assert [report.program.name for report in reports] == [
         "SFT gradients",
@@ -330,8 +331,6 @@ def test_a_program_that_does_not_fit_is_reported(monkeypatch) -> None:
     import jax
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
-
-    from onethinker_jax.train.plan_programs import Program
 
     config, _ = narrow(8)
     chip, mesh = plan._target(config, "v6e:2x4")

@@ -1,0 +1,94 @@
+"""Arrays of a plan that are not there: shapes with the shardings that training gives them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from onethinker_jax.data_pipeline.batches.packing import Batch
+from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.inputs import ModelInputs, VisionInputs
+from onethinker_jax.model.parameters import split_adapters
+from onethinker_jax.model.sharding import TRAIN_RULES, batch_sharding, tree_shardings
+from onethinker_jax.train.advantages import init_moments
+from onethinker_jax.train.state import TrainState, optimizer_shapes
+
+BASE = "frozen base"  # what adapters are added to
+
+
+def result_shapes(function: Any, arguments: dict[str, Any]) -> Any:
+    """The shapes of what a jitted function returns, laid out as it returns them."""
+    shardings = function.lower(*arguments.values()).compile().output_shardings
+    return shard_shapes(jax.eval_shape(function, *arguments.values()), shardings)
+
+
+def shard_shapes(tree: Any, shardings: Any) -> Any:
+    """The shapes of a tree, laid out by the shardings."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
+    )
+
+
+def rows_shape(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    """An array of rows, which the devices share."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, shape[0]))
+
+
+def batch_shapes(rows: int, tokens: int, patches: int, sizes: Qwen3VLConfig, mesh: Mesh) -> Batch:
+    """The arrays of `Batch` as `shard_rows` lays them out."""
+
+    def array(dtype: Any, *shape: int) -> Any:
+        return rows_shape((rows, *shape), dtype, mesh)
+
+    vision = VisionInputs(
+        patches=array(jnp.uint8, patches, sizes.vision.patch_values),
+        frame_ids=array(jnp.int32, patches),
+        coords=array(jnp.int32, patches, 2),
+        embed_index=array(jnp.int32, patches, 4),
+        embed_weight=array(jnp.float32, patches, 4),
+    )
+    inputs = ModelInputs(
+        tokens=array(jnp.int32, tokens),
+        positions=array(jnp.int32, 3, tokens),
+        segment_ids=array(jnp.int32, tokens),
+        branch_ids=array(jnp.int32, tokens),
+        visual_index=array(jnp.int32, tokens),
+        vision=vision,
+    )
+    return Batch(inputs, array(jnp.int32, tokens), array(jnp.bool_, tokens))
+
+
+def training_layout(shapes: nnx.State, mesh: Mesh) -> dict[str, nnx.State]:
+    """By kind what is trained, and beside adapters the base, as they lie while a run trains."""
+    trained, base = split_adapters(shard_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES)))
+    return {"parameters": trained} | ({} if base is None else {BASE: base})
+
+
+def moved(tree: nnx.State, others: nnx.State) -> list[Any]:
+    """The arrays of `tree` that `decoding_layout` would not share with the `others` of the same names."""
+    same = dict(jax.tree_util.tree_leaves_with_path(others))
+    pairs = [(leaf, same[path]) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [a for a, b in pairs if a.dtype != b.dtype or not a.sharding.is_equivalent_to(b.sharding, a.ndim)]
+
+
+def state_shapes(
+    params: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
+) -> tuple[TrainState, nnx.State]:
+    """The train state around `params`, and the gradient sums, as `init_state` and `Update.zeros` lay them out."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    moments = optimizer_shapes(optimizer, params)
+    tasks_shape = jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), init_moments(tasks)))
+    step, task_moments = shard_shapes(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
+    gradients = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), params)
+    state = TrainState(
+        params,
+        shard_shapes(moments, tree_shardings(moments, mesh)),
+        step,
+        task_moments,
+        params if reference else None,
+    )
+    return state, gradients
