@@ -62,7 +62,7 @@ def batch_shapes(rows: int, tokens: int, patches: int, sizes: Qwen3VLConfig, mes
     return Batch(inputs, array(jnp.int32, tokens), array(jnp.bool_, tokens))
 
 
-def training_layout(shapes: nnx.State, mesh: Mesh) -> dict[str, nnx.State]:
+def training_layout(shapes: nnx.State, mesh: Mesh) -> dict[str, Any]:
     """By kind what is trained, and beside adapters the base, as they lie while a run trains."""
     trained, base = split_adapters(shard_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES)))
     return {"parameters": trained} | ({} if base is None else {BASE: base})

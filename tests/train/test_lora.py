@@ -33,7 +33,8 @@ from onethinker_jax.train.log.compilation_watch import count_compilations
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.plan_programs import BASE, plan_programs
+from onethinker_jax.train.plan_programs import plan_programs
+from onethinker_jax.train.plan_shapes import BASE
 from onethinker_jax.train.policy import Policy, make_model
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import sft_update, train_sft
