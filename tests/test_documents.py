@@ -97,6 +97,7 @@ OTHERS = {
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
     *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
     *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps"),
+    *("--model", "--clients", "--requests", "--url"),
 }
 
 

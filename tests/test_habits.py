@@ -25,6 +25,7 @@ INNER = {
     *("QueueFull", "CacheFull", "ItemError"),  # a status of the reward service
     "CellError",  # of a table's cell: its row names it
     *("Refused", "_Gone"),  # of one request to the server
+    "DecoderError",  # a bug, of a library or of ours, in another process: keeps its traceback
 }
 
 

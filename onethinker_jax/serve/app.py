@@ -70,7 +70,7 @@ class Api:
 
     async def _prepared(self, request: ChatRequest) -> tuple[Job, Reply, bool]:
         """The request as the engine takes it, its reply, and whether that is streamed. Raises Refused."""
-        prompt = await self._parts.maker.prompt(request.messages)
+        prompt = await self._parts.maker.prompt(request.messages, request.media_io_kwargs.video)
         reply = Reply(
             self._arguments.name,
             prompt.opening,

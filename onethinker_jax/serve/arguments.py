@@ -44,7 +44,7 @@ class Limits:
     """Bytes of a request, its media included."""
     samples: int = 16
     """Answers to one request (`n`)."""
-    images: int = 16
+    images: int = 128
     """Images of a request."""
     videos: int = 4
     """Videos of a request."""

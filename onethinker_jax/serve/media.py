@@ -3,26 +3,52 @@
 import asyncio
 import base64
 import binascii
+import logging
+import os
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import IO, Literal, ParamSpec, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from onethinker_jax.data_pipeline.media.decoding import VideoProbe
-from onethinker_jax.data_pipeline.media.media_file import MediaError, MediaFile, MemoryFile
+from onethinker_jax.data_pipeline.media.decoding import Video, VideoProbe
+from onethinker_jax.data_pipeline.media.frame_folder import film_of
+from onethinker_jax.data_pipeline.media.media_file import DecoderError, MediaError, MediaFile, MemoryFile
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import GRACE_SECONDS, MediaReader
+from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.serve.arguments import Limits
 from onethinker_jax.serve.errors import wrong
 from onethinker_jax.serve.fetching import Fetcher
+from onethinker_jax.serve.requests import FrameTimes
 
 LONGEST_ADDRESS = 4096
+FRAMES = "data:video/jpeg;base64,"
+
+logger = logging.getLogger("onethinker_jax.serve")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Decoders(MediaPool):
+    """Processes in which a file that no decoder can take is the file's fault, whatever the decoder says of it."""
+
+    def call(self, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return super().call(function, *arguments, **keywords)
+        except DecoderError as error:
+            logger.error("%s: %s", arguments[0], error)
+            raise MediaError(f"{arguments[0]}: cannot be decoded") from None
 
 
 class LimitedReader(MediaReader):
     """Reads media in replaceable processes; what is larger than allowed is refused before it is decoded."""
 
     def __init__(self, limits: Limits, *, workers: int, time_limit: float):
-        self.pool = MediaPool(workers, time_limit=time_limit + GRACE_SECONDS)
+        self.pool = _Decoders(workers, time_limit=time_limit + GRACE_SECONDS)
         super().__init__(pool=self.pool, time_limit=time_limit)
         self._limits = limits
 
@@ -36,12 +62,27 @@ class LimitedReader(MediaReader):
         self, path: MediaFile, *, fps: float, max_frames: int, num_frames: int | None = None
     ) -> VideoProbe:
         """As `MediaReader`. Raises MediaError also for frames of too many pixels, and for too long a video."""
+        num_frames = len(path.pictures) if isinstance(path, GivenFrames) else num_frames
         probe = super().video_size(path, fps=fps, max_frames=max_frames, num_frames=num_frames)
         self._check(path, probe.height, probe.width)
         if probe.duration > self._limits.video_seconds:
             most = self._limits.video_seconds
             raise MediaError(f"{path}: {probe.duration:.1f} seconds, more than the {most:g} allowed")
         return probe
+
+    def video(
+        self,
+        path: MediaFile,
+        bounds: PixelBounds | None,
+        *,
+        fps: float,
+        max_frames: int,
+        num_frames: int | None = None,
+        near: tuple[float, ...] = (),
+    ) -> Video:
+        """As `MediaReader`; of frames that are given, all."""
+        num_frames = len(path.pictures) if isinstance(path, GivenFrames) else num_frames
+        return super().video(path, bounds, fps=fps, max_frames=max_frames, num_frames=num_frames, near=near)
 
     def _check(self, path: MediaFile, height: int, width: int) -> None:
         if height * width > self._limits.pixels:
@@ -50,16 +91,43 @@ class LimitedReader(MediaReader):
             )
 
 
+@dataclass(frozen=True)
+class GivenFrames:
+    """A `MediaFile`: JPEG frames that a client has sampled, as a film that holds them."""
+
+    name: str
+    pictures: tuple[bytes, ...]
+    times: tuple[int, ...]  # when each is shown and when the last one ends, increasing, in ticks
+    tick: Fraction  # seconds
+
+    def __str__(self) -> str:
+        return self.name
+
+    def is_file(self) -> bool:
+        """Always."""
+        return True
+
+    def stat(self) -> os.stat_result:
+        """Its size alone."""
+        return os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, sum(map(len, self.pictures)), 0, 0, 0))
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """The film, which the process that decodes puts together. Raises FFmpegError: no pictures."""
+        return film_of(self.pictures, self.times, self.tick)
+
+
 class MediaSource:
     """Turns the addresses of a request into files."""
 
-    def __init__(self, limits: Limits, folder: Path | None, fetcher: Fetcher | None):
+    def __init__(self, limits: Limits, folder: Path | None, fetcher: Fetcher | None, most_frames: int):
         """`folder`: whose files may be named, without symbolic links in its path; None: none."""
-        self._limits, self._folder, self._fetcher = limits, folder, fetcher
+        self._limits, self._folder, self._fetcher, self._most_frames = limits, folder, fetcher, most_frames
 
-    async def file(self, url: str, name: str) -> MediaFile:
-        """The file behind an address; `name` stands for it in errors. Raises Refused."""
+    async def file(self, url: str, name: str, times: FrameTimes | None = None) -> MediaFile:
+        """The file behind an address; `name` stands for it in errors, `times` are those of frames. Raises Refused."""
         scheme = url[:8].partition(":")[0].lower()
+        if url.startswith(FRAMES):
+            return await asyncio.to_thread(self._frames, url, name, times)
         if scheme == "data":
             return await asyncio.to_thread(self._data, url, name)
         if len(url) > LONGEST_ADDRESS:
@@ -80,15 +148,22 @@ class MediaSource:
         head, comma, payload = url.partition(",")
         if not comma or not head.endswith(";base64"):
             raise wrong(f"{name}: its data URL must be data:TYPE;base64,…")
-        if "," in payload:
-            raise wrong(
-                f"{name}: a video of frames is not taken as one data URL; send the file or single images"
-            )
-        try:
-            content = base64.b64decode(payload, validate=True)
-        except (binascii.Error, ValueError):
-            raise wrong(f"{name}: its data URL is not base64") from None
-        return MemoryFile(name, self._bounded(content, name))
+        return MemoryFile(name, self._bounded(_decoded(payload, name), name))
+
+    def _frames(self, url: str, name: str, times: FrameTimes | None) -> MediaFile:
+        """A video of JPEG frames, one after the other behind one head, as vLLM takes them."""
+        if times is None:
+            raise wrong(f"{name}: a video of JPEG frames needs their times, in media_io_kwargs.video")
+        payloads = url.removeprefix(FRAMES).split(",")
+        if len(payloads) > self._most_frames:
+            raise wrong(f"{name}: {len(payloads)} frames, more than the {self._most_frames} allowed")
+        if len(payloads) != len(times.frames_indices):
+            raise wrong(f"{name}: {len(payloads)} frames, and {len(times.frames_indices)} frames_indices")
+        pictures = tuple(self._bounded(_decoded(one, name), name) for one in payloads)
+        shown, tick = times.frames_indices, 1 / Fraction(times.fps).limit_denominator(10**6)
+        # A last frame that lasts much longer than the others would look like a film that is cut off.
+        gap = round(shown[-1] / (len(shown) - 1)) if len(shown) > 1 else times.total_num_frames
+        return GivenFrames(name, pictures, (*shown, shown[-1] + gap), tick)
 
     def _bounded(self, content: bytes, name: str) -> bytes:
         if len(content) > self._limits.media_bytes:
@@ -120,3 +195,10 @@ class MediaSource:
         if status.st_size > self._limits.media_bytes:
             raise wrong(f"{name}: {status.st_size} bytes, more than the {self._limits.media_bytes} allowed")
         return found
+
+
+def _decoded(payload: str, name: str) -> bytes:
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise wrong(f"{name}: its data URL is not base64") from None

@@ -5,6 +5,7 @@ A field that cannot change the answer is taken and has no effect. Unknown fields
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -51,7 +52,6 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "chat_template": (),
     "chat_template_kwargs": ({},),
     "mm_processor_kwargs": ({},),
-    "media_io_kwargs": ({},),
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
     "skip_special_tokens": (True,),
@@ -144,6 +144,32 @@ class Message(_Strict):
         return kept
 
 
+class FrameTimes(_Strict):
+    """When the frames of a `video/jpeg` data URL are shown, as vLLM is told: frame i at frames_indices[i] / fps s."""
+
+    num_frames: Literal[-1] = -1
+    do_sample_frames: Literal[False]
+    fps: Annotated[float, Field(gt=0, le=10**6)]
+    frames_indices: Annotated[
+        list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=MOST_PARTS)
+    ]
+    total_num_frames: Annotated[int, Field(ge=1, lt=2**31)]
+    duration: float | None = None
+
+    @model_validator(mode="after")
+    def _increasing(self) -> "FrameTimes":
+        numbers = [*self.frames_indices, self.total_num_frames]
+        if numbers[0] or any(after <= before for before, after in pairwise(numbers)):
+            raise ValueError("frames_indices must increase from 0, to less than total_num_frames")
+        return self
+
+
+class MediaSettings(_Strict):
+    """How media are read, in vLLM's words."""
+
+    video: FrameTimes | None = None
+
+
 class StreamOptions(_Strict):
     """What a stream holds beside the answer."""
 
@@ -170,6 +196,7 @@ class ChatRequest(_Strict):
     stop: Annotated[list[Stop], Field(max_length=MOST_STOPS)] = []
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    media_io_kwargs: MediaSettings = MediaSettings()
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS)] = 0
 

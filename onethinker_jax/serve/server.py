@@ -72,7 +72,8 @@ def make_parts(arguments: Arguments) -> Parts:
     engine = Engine(batch, tokens, mesh)
     logger.info("compiling …")
     engine.warm_up()
-    source = MediaSource(limits, folder, Fetcher(limits.media_bytes) if arguments.fetch else None)
+    fetcher = Fetcher(limits.media_bytes) if arguments.fetch else None
+    source = MediaSource(limits, folder, fetcher, arguments.video_max_frames)
     maker = PromptMaker(processor, source, limits, (arguments.prompt_tokens, arguments.prompt_patches))
     return Parts(arguments, key, engine, maker, ServeMetrics(engine, reader.pool), tokens)
 

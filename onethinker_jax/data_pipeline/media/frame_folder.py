@@ -9,9 +9,10 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO, Literal
 
@@ -71,26 +72,37 @@ class FrameFolder:
             raise FileNotFoundError(f"{self.folder}: holds no picture ({', '.join(_ENDINGS)})")
         if other := next((f for f in frames if f.suffix.lower()[:3] != frames[0].suffix.lower()[:3]), None):
             raise OSError(f"{self.folder}: {other.name} is of another format than {frames[0].name}")
-        file = io.BytesIO()
+        tick = 1 / Fraction(self.fps).limit_denominator(_DENOMINATOR)
+        pictures = (frame.read_bytes() for frame in frames)
         try:
-            self._write(frames, file)
+            return film_of(pictures, range(len(frames) + 1), tick, comment=COMMENT)
         except FFmpegError as error:
             raise OSError(f"{frames[0]}: not a readable picture ({error.strerror})") from error
-        file.seek(0)
-        return file
 
-    def _write(self, frames: list[Path], file: IO[bytes]) -> None:
-        tick = 1 / Fraction(self.fps).limit_denominator(_DENOMINATOR)
-        with av.open(str(frames[0])) as first, av.open(file, "w", format="mov") as container:
-            stream = container.add_stream_from_template(first.streams.video[0])
-            stream.time_base = tick
-            container.metadata["comment"] = COMMENT
-            for number, frame in enumerate(frames):
-                packet = av.Packet(frame.read_bytes())
-                packet.stream, packet.time_base, packet.is_keyframe = stream, tick, True
-                packet.pts = packet.dts = number
-                packet.duration = 1
-                container.mux(packet)
+
+def film_of(
+    pictures: Iterable[bytes], times: Sequence[int], tick: Fraction, *, comment: str = ""
+) -> IO[bytes]:
+    """A QuickTime file of pictures of one format, in memory.
+
+    `times` are when each comes on screen, increasing, and when the last one leaves it, in ticks of so many seconds.
+    Raises FFmpegError: the first one is no picture.
+    """
+    pictures = iter(pictures)
+    first, file = next(pictures), io.BytesIO()
+    with av.open(io.BytesIO(first)) as model, av.open(file, "w", format="mov") as container:
+        stream = container.add_stream_from_template(model.streams.video[0])
+        stream.time_base = tick
+        if comment:
+            container.metadata["comment"] = comment
+        for (time, following), picture in zip(pairwise(times), chain([first], pictures), strict=True):
+            packet = av.Packet(picture)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, tick, True
+            packet.pts = packet.dts = time
+            packet.duration = following - time
+            container.mux(packet)
+    file.seek(0)
+    return file
 
 
 def row_rate(files: Iterable[MediaFile]) -> dict[str, float]:

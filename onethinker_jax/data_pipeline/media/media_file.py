@@ -13,6 +13,10 @@ class MediaError(SkippableError, ValueError):
     """A media file is missing, empty, truncated or not what it should be. One line, naming the file."""
 
 
+class DecoderError(RuntimeError):
+    """A file met an error of a library, or of ours, that no decoder should make; holds its traceback."""
+
+
 class MediaFile(Protocol):
     """A file to be read: a `Path`, or something that behaves like one. Its text names it in errors."""
 

@@ -66,7 +66,7 @@ class MediaPool:
 
         Raises MediaError, RecordError: raised by the function.
         Raises MediaError: it took too long, too much memory, or killed its worker.
-        Raises RuntimeError: another error of the function, or no worker can be started.
+        Raises DecoderError: another error of the function. RuntimeError: no worker can be started.
         """
         worker = self._idle.get()
         try:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
-from onethinker_jax.data_pipeline.media.decoding import MediaError
+from onethinker_jax.data_pipeline.media.media_file import DecoderError, MediaError
 from onethinker_jax.data_pipeline.records.json_rows import RecordError
 
 
@@ -32,7 +32,7 @@ def main(handle: int, memory_bytes: int) -> None:
         except MemoryError:
             reply = "failed", MediaError(f"{arguments[0]}: needs more than {soft / 2**30:.0f} GiB to decode")
         except Exception:  # noqa: BLE001 - an error of the code: raised in the parent, with this traceback
-            reply = "failed", RuntimeError(f"a media worker failed:\n{traceback.format_exc()}")
+            reply = "failed", DecoderError(f"a media worker failed:\n{traceback.format_exc()}")
         try:
             connection.send(reply)
         except BrokenPipeError:
