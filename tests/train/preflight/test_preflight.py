@@ -27,7 +27,7 @@ from onethinker_jax.train.__main__ import main, parse
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.presets import PRESETS, shapes, smoke
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.dry_run import kept_activations, stage_rows
+from onethinker_jax.train.dry_run import stage_rows
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.compilation_watch import count_compilations
 from onethinker_jax.train.log.log import RunLog
@@ -387,18 +387,6 @@ def test_what_a_stage_would_do(corpora) -> None:
     assert sft[:4] == ["SFT", 6, 5, f"up to {most:,.0f}"] and sft[4] == pytest.approx(6 * most / 5)
     assert rl[:3] == ["RL", 4, 8] and rl[4] == 4 * config.rl.prompts_per_step / 8
     assert heldout[2] == 1 and heldout[4] == 5.0  # greedy of three models, sampled of two
-
-
-def test_what_remat_keeps() -> None:
-    sizes = family_member("8b")
-    kept = {
-        remat: kept_activations(
-            replace(shapes().model, remat=remat, compute_dtype="bfloat16"), sizes, 1000, 0
-        )
-        for remat in ("none", "dots", "full")
-    }
-    assert kept["full"] == 1000 * 36 * 4096 * 2  # a layer's input
-    assert kept["full"] < kept["dots"] < kept["none"]
 
 
 def test_preflight_passes_a_good_base(base) -> None:
