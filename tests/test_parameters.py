@@ -15,7 +15,7 @@ PACKAGE = ROOT / "onethinker_jax"
 KERNELS = {
     f"model/attention/{file}.py": {"_forward_kernel", "_query_gradient_kernel", "_key_gradients_kernel"}
     for file in ("flash_gpu", "flash_tpu")
-}
+} | {"model/attention/decode_gpu.py": {"_kernel"}}
 # protoc writes it.
 GENERATED = {"rewards/proto/reward_pb2_grpc.py"}
 
