@@ -7,7 +7,9 @@ from onethinker_jax.data_pipeline.processor.token_bytes import TokenBytes
 
 
 class AnswerText:
-    """Takes tokens, gives text. All that it gives, put together, is the answer's text up to the first stop string.
+    """Takes tokens, gives text. All that it gives, put together, is the answer's text up to its stop string.
+
+    That is the one which a token completes first; of several that one token completes, the one that begins first.
 
     What may be the beginning of a stop string, or of a character, is held back until it is known.
     """
