@@ -11,7 +11,8 @@ forward, five more backward.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from onethinker_jax.model.attention.attention import Backend, attention
+from onethinker_jax.model.attention.pair_count import seen_pairs
 
 Ids = tuple[np.ndarray, np.ndarray]
 
@@ -48,12 +50,14 @@ KINDS: dict[str, tuple[Callable[[int], Ids], int, int, int, bool]] = {
 }
 
 
-def visible_pairs(segments: np.ndarray, own: np.ndarray, causal: bool) -> int:
-    total = 0
-    for at in range(len(segments)):
-        sees = (segments == segments[at]) & ((own == 0) | (own == own[at]))
-        total += int((sees[: at + 1] if causal else sees).sum())
-    return total
+@dataclass(frozen=True)
+class Measured:
+    """What one form of attention took on one kind of row."""
+
+    form: str
+    seconds: tuple[float, float]  # forward; forward and backward
+    flops: tuple[float, float]  # of the pairs that see each other
+    errors: tuple[float, float]  # of values; of gradients
 
 
 def median_seconds(function: Callable[..., Any], arguments: Sequence[Any], runs: int) -> float:
@@ -74,7 +78,26 @@ def difference(ours: Any, reference: Any) -> float:
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in floats)
 
 
-def measure(kind: str, tokens: int, runs: int) -> None:
+def forms_of(kind: str, ids: Ids, platform: str) -> dict[str, Callable[..., jax.Array]]:
+    """The XLA form, and on a GPU the flash kernels; where a row is one segment, also what JAX has of its own."""
+    make, *_, causal = KINDS[kind]
+    segments, own = (jnp.asarray(x)[None] for x in ids)
+    on_gpu = platform == "gpu"
+    names: tuple[Backend, ...] = ("xla", "flash_gpu") if on_gpu else ("xla",)
+    forms: dict[str, Callable[..., jax.Array]] = {
+        name: partial(attention, segment_ids=segments, branch_ids=own, causal=causal, backend=name)
+        for name in names
+    }
+    if make is one_segment:
+        name = "cudnn" if on_gpu else "xla"
+        forms["cuDNN" if on_gpu else "jax.nn"] = partial(
+            jax.nn.dot_product_attention, is_causal=causal, implementation=name
+        )
+    return forms
+
+
+def measure(kind: str, tokens: int, runs: int) -> Iterator[Measured]:
+    """Every form on rows of this kind, the XLA form first: the others are compared with it."""
     make, heads, kv_heads, size, causal = KINDS[kind]
     ids = make(tokens)
     rng = np.random.default_rng(0)
@@ -82,17 +105,9 @@ def measure(kind: str, tokens: int, runs: int) -> None:
         jnp.asarray(rng.normal(size=(1, tokens, count, size)), jnp.bfloat16)
         for count in (heads, kv_heads, kv_heads, heads)
     )
-    segments, own = (jnp.asarray(x)[None] for x in ids)
-    names: tuple[Backend, Backend] = ("xla", "flash_gpu")
-    forms: dict[str, Callable[..., jax.Array]] = {
-        name: partial(attention, segment_ids=segments, branch_ids=own, causal=causal, backend=name)
-        for name in names
-    }
-    if make is one_segment:
-        forms["cudnn"] = partial(jax.nn.dot_product_attention, is_causal=causal, implementation="cudnn")
-    products = 2 * visible_pairs(*ids, causal) * heads * size
-    found, slow = None, (0.0, 0.0)
-    for name, form in forms.items():
+    products = 2 * seen_pairs(*(x[None] for x in ids), causal=causal) * heads * size
+    found = None
+    for name, form in forms_of(kind, ids, jax.default_backend()).items():
         forward = jax.jit(form)
         both = jax.jit(lambda *x, form=form: jax.vjp(form, *x[:3])[1](x[3]))
         result = forward(query, key, value), both(query, key, value, direction)
@@ -100,12 +115,19 @@ def measure(kind: str, tokens: int, runs: int) -> None:
             median_seconds(forward, (query, key, value), runs),
             median_seconds(both, (query, key, value, direction), runs),
         )
-        if found is None:
-            found, slow = result, seconds
-        cells = [kind, f"{tokens:,}", name]
-        for taken, base, count in zip(seconds, slow, (2, 7), strict=True):
-            cells += [f"{taken * 1e3:.2f}", f"{base / taken:.2f}", f"{count * products / taken / 1e12:.0f}"]
-        cells += [f"{difference(ours, base):.1e}" for ours, base in zip(result, found, strict=True)]
+        found = found or result
+        values, gradients = (difference(ours, base) for ours, base in zip(result, found, strict=True))
+        yield Measured(name, seconds, (2.0 * products, 7.0 * products), (values, gradients))
+
+
+def print_rows(kind: str, tokens: int, runs: int) -> None:
+    slow = None
+    for one in measure(kind, tokens, runs):
+        slow = slow or one.seconds
+        cells = [kind, f"{tokens:,}", one.form]
+        for taken, base, flops in zip(one.seconds, slow, one.flops, strict=True):
+            cells += [f"{taken * 1e3:.2f}", f"{base / taken:.2f}", f"{flops / taken / 1e12:.0f}"]
+        cells += [f"{error:.1e}" for error in one.errors]
         sys.stdout.write("| " + " | ".join(cells) + " |\n")
         sys.stdout.flush()
 
@@ -124,7 +146,7 @@ def main() -> int:
     sys.stdout.write("| " + " | ".join([*titles, "error", "of gradients"]) + " |\n" + "|---" * 11 + "|\n")
     for tokens in arguments.tokens:
         for kind in KINDS:
-            measure(kind, tokens, arguments.runs)
+            print_rows(kind, tokens, arguments.runs)
     return 0
 
 

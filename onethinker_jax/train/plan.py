@@ -200,10 +200,14 @@ def plan(
         if not pairs:
             names = ", ".join(program.name for program in programs)
             raise UsageError(f"--only {only}: no program's name matches; there are: {names}")
-        return [_compile(program, plain, mesh) for program, plain in pairs]
+        return [compile_program(program, plain, mesh)[0] for program, plain in pairs]
 
 
-def _compile(program: "Program", plain: "Program", mesh: "Mesh") -> Report:
+def compile_program(program: "Program", plain: "Program", mesh: "Mesh") -> tuple[Report, Any]:
+    """What is known of a program, and its executable, None where the compiler refuses it: too much memory.
+
+    `plain` is the same program without recomputation. The mesh must be the one in context.
+    """
     import jax
 
     from onethinker_jax.train.cost.attention_layout import run_flops
@@ -230,7 +234,7 @@ def _compile(program: "Program", plain: "Program", mesh: "Mesh") -> Report:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Report(program, time.perf_counter() - began, refusal=_refusal(error), **counts)
+        return Report(program, time.perf_counter() - began, refusal=_refusal(error), **counts), None
     seconds = time.perf_counter() - began
     analysis: Any = compiled.memory_analysis()
     memory = Memory(
@@ -241,7 +245,7 @@ def _compile(program: "Program", plain: "Program", mesh: "Mesh") -> Report:
         {kind: device_bytes(tree) for kind, tree in program.resident.items()},
     )
     traffic = count_traffic(compiled.as_text(), trips=program.trips, hosts=_hosts(mesh))
-    return Report(program, seconds, memory=memory, traffic=traffic, **counts)
+    return Report(program, seconds, memory=memory, traffic=traffic, **counts), compiled
 
 
 def _hosts(mesh: "Mesh") -> list[int]:

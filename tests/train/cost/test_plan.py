@@ -338,7 +338,7 @@ def test_a_program_that_does_not_fit_is_reported(monkeypatch) -> None:
         (8 * 2**16, 2**20), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(("fsdp", "tensor")))
     )
     program = Program("SFT gradients", jax.jit(lambda x: x.sum()), {"batch": large}, {}, 1, 0)
-    report = plan._compile(program, program, mesh)
+    report = plan.compile_program(program, program, mesh)[0]
     assert not report.fits(chip)
     assert report.refusal.startswith("needs 128.00 GiB of 31.25 GiB")
     assert report.refusal in plan.describe(config, chip, mesh, [report], None)
