@@ -30,7 +30,7 @@ lint: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	@test -n "$(ARGS)" || { echo 'Which? make bench ARGS="NAME --flags", NAME one of:' \
-		$(basename $(notdir $(wildcard benchmarks/*.py))) >&2; exit 2; }
+		$(basename $(notdir $(wildcard benchmarks/*.py) benchmarks/gpu)) >&2; exit 2; }
 	$(BIN)/python -m benchmarks.$(ARGS)
 
 clean:

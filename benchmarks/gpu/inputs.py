@@ -1,8 +1,10 @@
 """Prompts and packed rows of random tokens and images, of exact lengths."""
 
 from collections import Counter
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.gpu.cases import Scale
@@ -80,18 +82,22 @@ def prompt_layout(tokens: int, scale: Scale) -> AttentionLayout:
     return AttentionLayout(RowLayouts(tokens, Counter({((tokens,),): 1})), images)
 
 
-def random_like(shapes: object, seed: int = 0) -> object:
-    """Arrays of these shapes on the device: normal numbers, small whole ones, True."""
+def waves_like(shapes: object) -> object:
+    """Arrays of these shapes on the device: sines that no two places share, whole numbers 0.
 
-    def fill(shape: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
-        if jax.numpy.issubdtype(shape.dtype, jax.numpy.floating):
-            return jax.random.normal(key, shape.shape, shape.dtype)
-        return jax.random.randint(key, shape.shape, 0, 2).astype(shape.dtype)
+    A cache may fill most of a GPU's memory: random numbers would need several times its size while they are made.
+    """
 
-    leaves, tree = jax.tree.flatten(shapes)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    filled = [
-        jax.jit(lambda key, leaf=leaf: fill(leaf, key), out_shardings=leaf.sharding)(key)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, filled)
+    def fill(shape: jax.ShapeDtypeStruct) -> jax.Array:
+        if not jnp.issubdtype(shape.dtype, jnp.floating):
+            return jnp.zeros(shape.shape, shape.dtype)
+        angles = jnp.zeros((), jnp.float32)
+        for axis in range(len(shape.shape)):
+            places = jax.lax.broadcasted_iota(jnp.float32, shape.shape, axis)
+            angles = angles + places * (axis + 1) ** 0.5
+        return jnp.sin(angles).astype(shape.dtype)
+
+    def made(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.jit(partial(fill, leaf), out_shardings=leaf.sharding)()
+
+    return jax.tree.map(made, shapes)

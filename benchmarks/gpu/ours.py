@@ -1,5 +1,6 @@
 """Our side: programs that `plan` makes, compiled and run on the first device that JAX sees, with random weights."""
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
@@ -11,9 +12,9 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.gpu.attention_rows import attention_rows
-from benchmarks.gpu.cases import Case, Scale, sampling_config, training_config
+from benchmarks.gpu.cases import Case, Part, Scale, sampling_config, training_config
 from benchmarks.gpu.ceilings import ceilings
-from benchmarks.gpu.inputs import example_of, packed_layout, packed_row, prompt_layout, random_like
+from benchmarks.gpu.inputs import example_of, packed_layout, packed_row, prompt_layout, waves_like
 from benchmarks.gpu.programs import Compiled, Compiler, median_seconds
 from benchmarks.gpu.rl_step import rl_step
 from benchmarks.gpu.table import Row, Work
@@ -63,20 +64,23 @@ class Ours:
     def clear(self) -> None:
         """Lets go of what the device holds."""
         self._held = None
+        gc.collect()
 
     def measure(self, case: Case) -> Iterator[Row]:
         """The rows of a case."""
-        scale = self._scale
-        parts: dict[str, Callable[[], Iterator[Row]]] = {
-            "ceilings": lambda: ceilings(scale),
-            "attention": lambda: attention_rows(case, scale),
-            "training": lambda: self._training(case),
-            "prefill": lambda: self._prefill(case),
-            "decode": lambda: self._decode(case),
-            "RL step": lambda: self._rl_step(case),
+        parts: dict[Part, Callable[[Case], Iterator[Row]]] = {
+            "training": self._training,
+            "prefill": self._prefill,
+            "decode": self._decode,
+            "RL step": self._rl_step,
         }
-        with jax.set_mesh(self._mesh):
-            yield from parts[case.part]()
+        if case.part == "ceilings":
+            yield from ceilings(self._scale)
+        elif case.part == "attention":
+            yield from attention_rows(case, self._scale)
+        else:
+            with jax.set_mesh(self._mesh):
+                yield from parts[case.part](case)
 
     def _programs(self, case: Case) -> dict[str, Compiled]:
         """The case's programs. Those of its neighbours are compiled with them, since each alone leaves cores idle.
@@ -86,16 +90,14 @@ class Ours:
         if case not in self._compiled:
             alike = [one for one in self._cases if (one.part, one.model) == (case.part, case.model)]
             for one in alike[alike.index(case) :]:
-                self._compiled[one] = self._begin(one, first=one is case)
+                self._compiled[one] = self._begin(one)
             wait([future for one in alike for future in self._compiled.get(one, {}).values()])
         return {name: future.result() for name, future in self._compiled.pop(case).items()}
 
-    def _begin(self, case: Case, *, first: bool) -> dict[str, Future[Compiled]]:
+    def _begin(self, case: Case) -> dict[str, Future[Compiled]]:
         if case.part == "training":
             config, layout = training_config(case, self._scale), packed_layout(case.tokens, self._scale)
-            names = (
-                [GRADIENTS, UPDATE] if first else [GRADIENTS]
-            )  # the update is the same for rows of any length
+            names = [GRADIENTS, UPDATE]
         else:
             config, layout = sampling_config(case, self._scale), prompt_layout(case.tokens, self._scale)
             names = [PREFILL if case.part == "prefill" else DECODING]
@@ -105,15 +107,15 @@ class Ours:
         """A micro-batch's gradients and the optimiser's update."""
         config, scale = training_config(case, self._scale), self._scale
         programs = self._programs(case)
-        if UPDATE in programs:
-            self._update = programs[UPDATE]
-        gradients_of, update = programs[GRADIENTS], self._update
+        gradients_of, update = programs[GRADIENTS], programs[UPDATE]
         held = self._trained(config, case.model)
         batch = shard_rows(packed_row(planned_sizes(config.model), case.tokens, scale), self._mesh)
         sums: dict[str, jax.Array] = {}
 
         def micro_batch() -> jax.Array:
-            held.gradients, new = gradients_of.executable(held.state.params, None, held.gradients, batch)
+            held.gradients, new = gradients_of.executable(
+                held.state.params, None, held.gradients, batch, None
+            )
             sums.update(new)
             return new["loss"]
 
@@ -173,7 +175,7 @@ class Ours:
         program = self._programs(case)[DECODING]
         weights = self._weights(config, case.model)
         shapes = program.program.arguments["KV cache"]
-        cache: Any = random_like(shapes)
+        cache: Any = waves_like(shapes)
         numbers = {"length": case.tokens, "next_position": case.tokens}
         cache = replace(
             cache,
