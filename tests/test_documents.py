@@ -108,7 +108,7 @@ OTHERS = {
         "--heldout",
     ),
     *("--tower", "--records"),
-    *("--model", "--clients", "--requests", "--url"),
+    *("--model", "--clients", "--requests", "--url", "--minutes", "--only", "--tiny"),
 }
 
 
