@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -262,7 +263,7 @@ def test_pages_show_a_question_without_a_picture(text: Record, tmp_path: Path) -
     client: Any = Judge()
     (scores,) = Scorer(client, settings=RewardSettings(variant="paper"))([text], [texts])
     tokens = [np.arange(5, dtype=np.int32)] * 3
-    prompt: Any = None
+    prompt: Any = SimpleNamespace(tokens=np.zeros(1), patches=np.zeros(0))
     samples = Samples(tokens, [np.zeros(5, np.float32)] * 3, [True, True, False], texts)
     group = Group(0, text, prompt, samples, scores)
     pages = RolloutPages(RunFolder(tmp_path), LogSettings(), media=MediaReader(), fps=2.0)

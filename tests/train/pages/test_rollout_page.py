@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def group(folder: Path, kind: str, data_type: str, truth: str, number: int = 7, 
     scores = [score_response(text, one.answer, problem_type=kind, data_type=data_type) for text in texts]
     tokens = [np.arange(5 + i, dtype=np.int32) for i in range(samples)]
     logprobs = [np.zeros(len(ids), np.float32) for ids in tokens]
-    prompt: Any = None
+    prompt: Any = SimpleNamespace(tokens=np.zeros(1), patches=np.zeros(0))
     return Group(0, one, prompt, Samples(tokens, logprobs, [True, True, False][:samples], texts), scores)
 
 

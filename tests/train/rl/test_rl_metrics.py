@@ -1,5 +1,6 @@
 """What is reported of an RL step: means by task, speed, and the table of it."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def group(kind: str, data_type: str, accuracies: list[float], lengths: list[int]
     tokens = [np.arange(length, dtype=np.int32) for length in lengths]
     samples = Samples(tokens, [np.zeros(n, np.float32) for n in lengths], [False, True], ["a", "b"])
     scores = [Score(accuracy + 1 - i, accuracy, 1.0 - i, 0.5 * i) for i, accuracy in enumerate(accuracies)]
-    prompt: Any = None
+    prompt: Any = SimpleNamespace(tokens=np.zeros(1), patches=np.zeros(0))
     return Group(0, record, prompt, samples, scores, most)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
@@ -33,6 +35,12 @@ EVERY_GROUP = replace(SETTINGS, accuracy_low=-1.0, accuracy_high=2.0)
 
 class Prompt(int):
     opening = ""
+    tokens = patches = np.zeros(1, np.int32)
+
+
+def policy(number: int) -> nnx.State:
+    """A policy of one parameter."""
+    return nnx.State({"number": nnx.Param(jnp.float32(number))})
 
 
 class FakeSampler:
@@ -70,7 +78,8 @@ class FakeSampler:
         for number, prompt in enumerate(prompts):
             group_size = SETTINGS.rollout.group_size
             tokens = [np.array([prompt, step, g], np.int32) for g in range(group_size)]
-            logprobs = [np.full(3, params or 0, np.float32)] * group_size
+            value = 0 if params is None else float(jax.tree.leaves(params)[0])
+            logprobs = [np.full(3, value, np.float32)] * group_size
             texts = [self.processor.response(prompt, ids) for ids in tokens]
             yield [number], [Samples(tokens, logprobs, [True] * group_size, texts)]
 
@@ -150,7 +159,7 @@ def test_what_is_given_back_is_taken_again(log, overlap):
     settings = replace(
         SETTINGS, overlap=overlap, loss=replace(SETTINGS.loss, importance_sampling="token_truncate")
     )
-    policies = tuple(map(jnp.float32, (1, 2, 3)))
+    policies = tuple(map(policy, (1, 2, 3)))
     with rollouts(FakeSampler(), log, settings) as undisturbed:
         whole = [taken(undisturbed, step, policies) for step in (1, 2, 3)]
     assert any(rollout.surplus for rollout in whole)
