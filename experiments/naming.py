@@ -78,7 +78,9 @@ def names(answer: str, name: str) -> bool:
     return re.search(rf"\b{re.escape(name)}\b", answer.lower()) is not None
 
 
-def measure(answers: Mapping[int, str], questions: Mapping[int, Naming]) -> list[dict[str, object]]:
+def measure(
+    answers: Mapping[int | str, str], questions: Mapping[int | str, Naming]
+) -> list[dict[str, object]]:
     """A line a split: how many questions, and what their answers name, in percent.
 
     `right` is the share that name the truth, `wrong` the same of wrong things, `interval` the 95% interval of the
@@ -109,9 +111,9 @@ def measure(answers: Mapping[int, str], questions: Mapping[int, Naming]) -> list
     return lines
 
 
-def read_answers(path: Path) -> dict[int, str]:
+def read_answers(path: Path) -> dict[int | str, str]:
     """Responses by problem_id. Raises UserError naming a line that is none."""
-    found: dict[int, str] = {}
+    found: dict[int | str, str] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             row = json.loads(line)
@@ -124,12 +126,12 @@ def read_answers(path: Path) -> dict[int, str]:
 def run(arguments: Arguments) -> None:
     """A line a split."""
     answers = read_answers(arguments.answers)
-    questions: dict[int, Naming] = {}
+    questions: dict[int | str, Naming] = {}
     for record in RecordFile(arguments.records):
         question = naming(record)
         if question is not None:
             questions[record.problem_id] = question
-    missing = sorted(set(questions) - set(answers))
+    missing = [number for number in questions if number not in answers]
     if missing or not questions:
         what = f"no answer to record {missing[0]}" if missing else "no question of naming"
         raise UserError(f"{arguments.answers}: {what} of {arguments.records}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments.naming import Arguments, bare_name, measure, names, naming, read_answers, run
+from experiments.naming import Arguments, Naming, bare_name, measure, names, naming, read_answers, run
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
 from onethinker_jax.errors import UserError
 
@@ -33,7 +33,7 @@ ROWS = [
     row(5, "Which pasted object is in the centre?", "It is a violin.", split="unseen"),
     row(6, "How many owls are there?", "2"),
 ]
-ANSWERS = {
+ANSWERS: dict[int | str, str] = {
     1: "<think>I see an owl and a rubber duck.</think><answer>A</answer>",  # right; one wrong option of three
     2: "<answer>It shows a lemur.</answer>",  # right, and not the Taj Mahal
     3: "<answer>It shows a lemurs' den.</answer>",  # neither: "lemur" is no word of it
@@ -65,7 +65,9 @@ def test_questions_of_naming_and_their_wrong_things(records: Path) -> None:
 
 
 def test_shares_of_right_and_wrong_names_by_split(records: Path) -> None:
-    questions = {r.problem_id: q for r in RecordFile(records) if (q := naming(r)) is not None}
+    questions: dict[int | str, Naming] = {
+        r.problem_id: q for r in RecordFile(records) if (q := naming(r)) is not None
+    }
     seen, unseen = measure(ANSWERS, questions)
     assert (seen["split"], seen["questions"]) == ("photos_seen", 3)
     assert seen["right"] == pytest.approx(66.7) and seen["wrong"] == pytest.approx(11.1)

@@ -94,7 +94,7 @@ def test_the_kernel_equals_xla(monkeypatch, slots: int, columns: int, dtype: str
 
     def part(*axes: int) -> KeyValues:
         pair = rng.normal(size=(2, LAYERS, *axes, columns, KV_HEADS, SIZE))
-        return to_cache(*(jnp.asarray(one, jnp.float32) for one in pair), dtype)
+        return to_cache(jnp.asarray(pair[0], jnp.float32), jnp.asarray(pair[1], jnp.float32), dtype)
 
     query = jnp.asarray(rng.normal(size=(ROWS, slots, KV_HEADS, 2, SIZE)), jnp.float32)
     nothing: Any = jnp.zeros(ROWS)
@@ -127,8 +127,8 @@ def test_the_kernel_on_a_mesh() -> None:
 
     rows = 4
     prefix, suffix = (
-        to_cache(*(normal(LAYERS, *axes, 16, KV_HEADS, SIZE) for _ in range(2)), "float32")
-        for axes in ((rows,), (rows, SLOTS))
+        to_cache(normal(*shape), normal(*shape), "float32")
+        for shape in ((LAYERS, rows, 16, KV_HEADS, SIZE), (LAYERS, rows, SLOTS, 16, KV_HEADS, SIZE))
     )
     nothing: Any = jnp.zeros(rows)
     cache = KVCache(prefix, suffix, nothing, nothing, nothing)
