@@ -12,7 +12,6 @@ from onethinker_jax import command_line
 if __name__ == "__main__":
     command_line.begin()
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from experiments.result_lines import read_lines
 from experiments.tables import rows_to_markdown
 from experiments.words import say
 from onethinker_jax.errors import UserError
 from onethinker_jax.tasks import PROBLEM_TYPES, complete
+from onethinker_jax.train.pages.intervals import interval
 
 PROG = "python -m experiments.job_table"
 FAMILY: Mapping[str, str] = complete(
@@ -44,7 +45,6 @@ FAMILY: Mapping[str, str] = complete(
     },
     PROBLEM_TYPES,
 )
-RESAMPLES = 2000
 FIELDS = ("accuracy", "overall")  # of an answer: in shares of 1; the reward
 STAGES = ("sft", "rl")
 
@@ -67,8 +67,7 @@ def read_run(folder: Path) -> tuple[list[str], np.ndarray]:
         path = folder / "heldout" / f"{stage}.jsonl"
         if not path.is_file():
             raise UserError(f"{path}: no held-out answers; the run has not got to its end")
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        stages.append(sorted(rows, key=lambda row: row["problem_id"]))
+        stages.append(sorted(read_lines(path), key=lambda row: row["problem_id"]))
     keys = [[(row["problem_id"], row["task"]) for row in rows] for rows in stages]
     if keys[0] != keys[1]:
         raise UserError(f"{folder}: SFT and RL answered different held-out records")
@@ -80,20 +79,20 @@ def table(tasks: Sequence[str], values: np.ndarray) -> str:
     """A row a family and one of all. `values`: float [runs, records, 2 stages, 2 fields]."""
     families = np.array([FAMILY[task.rsplit(" (", 1)[0]] for task in tasks])
     names = list(dict.fromkeys(FAMILY.values()))
-    rng, rows = np.random.default_rng(0), []
+    rows = []
     for name in (*names, "all"):
         chosen = values[:, (families == name) | (name == "all")]
         if not chosen.shape[1]:
             continue
         gains = chosen[:, :, 1, 0].mean(0) - chosen[:, :, 0, 0].mean(0)
-        drawn = rng.choice(gains, (RESAMPLES, len(gains))).mean(1)
-        half = np.ptp(np.percentile(drawn, [2.5, 97.5])) / 2
+        found = interval(gains)
+        half = "" if found is None else f" ± {100 * (found[1] - found[0]) / 2:.1f}"
         (sft, reward_sft), (rl, reward_rl) = chosen.mean((0, 1))
         rows.append(
             [
                 name,
                 f"{100 * sft:.1f} → {100 * rl:.1f}",
-                f"{100 * gains.mean():+.1f} ± {100 * half:.1f}",
+                f"{100 * gains.mean():+.1f}{half}",
                 f"{reward_sft:.3f} → {reward_rl:.3f}",
             ]
         )

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from experiments.result_lines import read_lines
 from experiments.words import say
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.data_pipeline.records.record_file import RecordFile
@@ -70,7 +71,7 @@ def naming(record: Record) -> Naming | None:
 
 def bare_name(text: str) -> str:
     """A thing's name without an article, full stop or capitals: "It is a rubber duck." -> "rubber duck"."""
-    return ARTICLE.sub("", f"{text.strip()}").strip(" .").lower()
+    return ARTICLE.sub("", text.strip()).strip(" .").lower()
 
 
 def names(answer: str, name: str) -> bool:
@@ -114,11 +115,10 @@ def measure(
 def read_answers(path: Path) -> dict[int | str, str]:
     """Responses by problem_id. Raises UserError naming a line that is none."""
     found: dict[int | str, str] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, row in enumerate(read_lines(path), 1):
         try:
-            row = json.loads(line)
             found[row["problem_id"]] = row["response"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise UserError(f"{path}, line {number}: no held-out answer: {error!r}") from error
     return found
 

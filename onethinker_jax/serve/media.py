@@ -62,7 +62,7 @@ class LimitedReader(MediaReader):
         self, path: MediaFile, *, fps: float, max_frames: int, num_frames: int | None = None
     ) -> VideoProbe:
         """As `MediaReader`. Raises MediaError also for frames of too many pixels, and for too long a video."""
-        num_frames = len(path.pictures) if isinstance(path, GivenFrames) else num_frames
+        num_frames = _frames_wanted(path, num_frames)
         probe = super().video_size(path, fps=fps, max_frames=max_frames, num_frames=num_frames)
         self._check(path, probe.height, probe.width)
         if probe.duration > self._limits.video_seconds:
@@ -81,7 +81,7 @@ class LimitedReader(MediaReader):
         near: tuple[float, ...] = (),
     ) -> Video:
         """As `MediaReader`; of frames that are given, all."""
-        num_frames = len(path.pictures) if isinstance(path, GivenFrames) else num_frames
+        num_frames = _frames_wanted(path, num_frames)
         return super().video(path, bounds, fps=fps, max_frames=max_frames, num_frames=num_frames, near=near)
 
     def _check(self, path: MediaFile, height: int, width: int) -> None:
@@ -89,6 +89,11 @@ class LimitedReader(MediaReader):
             raise MediaError(
                 f"{path}: {width} x {height} pixels, more than the {self._limits.pixels} allowed"
             )
+
+
+def _frames_wanted(path: MediaFile, num_frames: int | None) -> int | None:
+    """All of frames that are given; of another film, what is asked for."""
+    return len(path.pictures) if isinstance(path, GivenFrames) else num_frames
 
 
 @dataclass(frozen=True)

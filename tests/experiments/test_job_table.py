@@ -13,7 +13,7 @@ def write(folder: Path, stage: str, accuracies: dict[str, float]) -> None:
     (folder / "heldout").mkdir(parents=True, exist_ok=True)
     rows = [
         {"problem_id": number, "task": task, "accuracy": value, "overall": value + 0.5}
-        for number, (task, value) in enumerate(accuracies.items())
+        for number, (task, value) in enumerate(5 * list(accuracies.items()))
     ]
     text = "".join(f"{json.dumps(row)}\n" for row in reversed(rows))
     (folder / "heldout" / f"{stage}.jsonl").write_text(text)

@@ -18,6 +18,7 @@ import pytest
 from onethinker_jax.command_line import UsageError, parse
 from onethinker_jax.serve.__main__ import main
 from onethinker_jax.serve.arguments import Arguments
+from tests.certificates import make_certificate
 from tests.places import ROOT
 from tests.serve.serving import Running, data_url, image, image_url, user
 from tests.waiting import HANG_S, wait_until
@@ -137,23 +138,7 @@ def test_files_that_cannot_be(tmp_path: Path, model: Path, capsys, monkeypatch: 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder / "certificate.pem", folder / "key.pem"
+    return make_certificate(tmp_path_factory.mktemp("tls"), "localhost", "IP:127.0.0.1")
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def film_of(
 ) -> IO[bytes]:
     """A QuickTime file of pictures of one format, in memory.
 
-    `times` are when each comes on screen, increasing, and when the last one leaves it, in ticks of so many seconds.
+    `times` are when each comes on screen, increasing, and when the last one leaves it, in units of `tick` seconds.
     Raises FFmpegError: the first one is no picture.
     """
     pictures = iter(pictures)

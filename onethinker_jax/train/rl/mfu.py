@@ -38,7 +38,7 @@ class UpdateFlops:
     patches: float  # of a pair of patches
 
     def of(self, micro_batches: float, tokens: float, pairs: np.ndarray) -> float:
-        """Of `micro_batches` with so many target tokens and `pairs`, those of text and those of patches."""
+        """Of `micro_batches` that hold `tokens` target tokens and `pairs`: [pairs of text, pairs of patches]."""
         return float(
             self.body * micro_batches + self.head * tokens + np.dot((self.text, self.patches), pairs)
         )

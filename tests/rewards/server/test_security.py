@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from onethinker_jax.rewards.client.client import (
     TextItem,
 )
 from onethinker_jax.rewards.client.security import TOKEN_VARIABLE, SecurityError
+from tests.certificates import make_certificate
 from tests.rewards.server.trial_server import Process, trial_server
 from tests.waiting import HANG_S
 
@@ -26,21 +26,7 @@ WHOLE = (0, 0, 1000, 1000)
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate of its own authority for the name reward.test, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ]
-    command += ["-days", "2", "-subj", "/CN=reward.test", "-addext", "subjectAltName=DNS:reward.test"]
-    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder / "certificate.pem", folder / "key.pem"
+    return make_certificate(tmp_path_factory.mktemp("tls"), "reward.test", "DNS:reward.test")
 
 
 def test_beyond_this_machine(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
