@@ -27,6 +27,8 @@ OURS = METHODS[0]
 """The arm that the others are compared with, and whose settings are swept."""
 ALL = "all records"
 MEAN = "mean of families"
+Group = str | Sequence[str]
+"""A task, a family, ALL, MEAN, or several tasks together."""
 GROUPS = (*FAMILIES, MEAN, ALL)
 
 
@@ -102,7 +104,7 @@ class Results:
         return [arm for arm in among if Key(arm, mixture) in self.runs]
 
     def values(
-        self, key: Key, group: str, measure: Measure = "accuracy", answers: Answers = "greedy"
+        self, key: Key, group: Group, measure: Measure = "accuracy", answers: Answers = "greedy"
     ) -> dict[int, float]:
         """Seed -> the mean over a group of held-out records."""
         return {
@@ -110,19 +112,19 @@ class Results:
             for seed, line in self.runs.get(key, {}).items()
         }
 
-    def before(self, group: str, measure: Measure = "accuracy", answers: Answers = "greedy") -> float:
+    def before(self, group: Group, measure: Measure = "accuracy", answers: Answers = "greedy") -> float:
         """The SFT model's mean over a group."""
         return group_mean(self.start["heldout"][answers], group, measure)
 
     def gain(
-        self, key: Key, group: str, measure: Measure = "accuracy", answers: Answers = "greedy"
+        self, key: Key, group: Group, measure: Measure = "accuracy", answers: Answers = "greedy"
     ) -> Estimate:
         """What RL changed: an arm minus the SFT model."""
         start = self.before(group, measure, answers)
         return estimate([value - start for value in self.values(key, group, measure, answers).values()])
 
     def difference(
-        self, a: Key, b: Key, group: str, measure: Measure = "accuracy", answers: Answers = "greedy"
+        self, a: Key, b: Key, group: Group, measure: Measure = "accuracy", answers: Answers = "greedy"
     ) -> Estimate | None:
         """A minus B over the seeds that both have; None where they share none."""
         if b.arm == BASELINE:
@@ -161,8 +163,8 @@ def record_accuracies(line: Mapping[str, Any], group: str) -> np.ndarray:
     return np.concatenate(rows) / 100
 
 
-def group_mean(tasks: Mapping[str, Sequence[float]], group: str, measure: Measure) -> float:
-    """The mean over the records of a task, a family or all, or the mean of the families' means.
+def group_mean(tasks: Mapping[str, Sequence[float]], group: Group, measure: Measure) -> float:
+    """The mean over the records of a task, several, a family or all, or the mean of the families' means.
 
     `tasks` is a line's {task: [records, accuracy, reward, format]}.
     """
@@ -170,9 +172,10 @@ def group_mean(tasks: Mapping[str, Sequence[float]], group: str, measure: Measur
     if group == MEAN:
         families = sorted({family_of(task) for task in tasks})
         return float(np.mean([group_mean(tasks, family, measure) for family in families]))
-    rows = [row for task, row in tasks.items() if group in (ALL, task, family_of(task))]
+    wanted = {group} if isinstance(group, str) else set(group)
+    rows = [row for task, row in tasks.items() if wanted & {ALL, task, family_of(task)}]
     if not rows:
-        raise ResultsError(f"no held-out records of {group}")
+        raise ResultsError(f"no held-out records of {', '.join(sorted(wanted))}")
     return sum(row[0] * row[column] for row in rows) / sum(row[0] for row in rows)
 
 

@@ -32,6 +32,8 @@ from experiments.arms import (
 from experiments.gradients import BINS
 
 SFT = "SFT model"
+MIXED = ("mixed", "sparse", "dense")
+"""The mixtures that are compared: all tasks, those of sparse rewards, those of dense rewards."""
 
 
 def rows_to_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -162,7 +164,9 @@ def _interval(found: Estimate) -> str:
     return said.replace("-", "−")
 
 
-def left_out(results: Results, arm: str = OURS, answers: Answers = "greedy") -> str:
+def left_out(
+    results: Results, measure: Measure = "accuracy", answers: Answers = "greedy", arm: str = OURS
+) -> str:
     """What a family gains from RL on all tasks and from RL without it (zero-shot), and what it does for the others."""
     rows = []
     whole = Key(arm)
@@ -171,28 +175,50 @@ def left_out(results: Results, arm: str = OURS, answers: Answers = "greedy") -> 
         if without not in results.runs or whole not in results.runs:
             continue
         others = [one for one in results.families if one != family]
-        zero_shot = results.gain(without, family, "accuracy", answers)
-        trained = results.gain(whole, family, "accuracy", answers)
-        rows.append(
-            [
-                family,
-                number(results.before(family, "accuracy", answers), "accuracy"),
-                change(trained, "accuracy"),
-                change(zero_shot, "accuracy"),
-                change(_difference_of_means(results, whole, without, others, answers), "accuracy"),
-            ]
+        found = (
+            results.gain(whole, family, measure, answers),
+            results.gain(without, family, measure, answers),
+            _difference_of_means(results, whole, without, others, measure, answers),
         )
-    head = ["family", SFT, "RL on all tasks", "RL without it", "what it does for the other families"]
+        before = number(results.before(family, measure, answers), measure)
+        rows.append([family, before, *(change(one, measure) for one in found)])
+    head = [
+        f"{answers} answers, {measure}",
+        SFT,
+        "RL on all tasks",
+        "RL without it",
+        "what it does for the other families",
+    ]
     return rows_to_markdown(head, rows) if rows else "_No runs without a family yet._"
 
 
+def never_trained(results: Results) -> str:
+    """What RL on all other tasks does for a family that SFT too went without."""
+    rows = []
+    for family in results.families:
+        key = Key(OURS, mixture_without(family))
+        if key in results.runs:
+            cells = []
+            wanted: list[tuple[Measure, Answers]] = [
+                ("accuracy", "greedy"),
+                ("format", "sampled"),
+                ("reward", "sampled"),
+            ]
+            for measure, answers in wanted:
+                cells.append(number(results.before(family, measure, answers), measure))
+                cells.append(change(results.gain(key, family, measure, answers), measure))
+            rows.append([family, *cells])
+    head = ["family", "accuracy, greedy", "by RL", "format, sampled", "by RL", "reward, sampled", "by RL"]
+    return rows_to_markdown(head, rows) if rows else "_No runs yet._"
+
+
 def _difference_of_means(
-    results: Results, a: Key, b: Key, families: Sequence[str], answers: Answers
+    results: Results, a: Key, b: Key, families: Sequence[str], measure: Measure, answers: Answers
 ) -> Estimate | None:
     """A minus B of the mean over families, paired by seed."""
     found = []
     for key in (a, b):
-        values = [results.values(key, family, "accuracy", answers) for family in families]
+        values = [results.values(key, family, measure, answers) for family in families]
         found.append({seed: float(np.mean([one[seed] for one in values])) for seed in values[0]})
     shared = sorted(found[0].keys() & found[1].keys())
     return estimate([found[0][seed] - found[1][seed] for seed in shared]) if shared else None
@@ -236,40 +262,45 @@ def learning_rates(results: Results, mixture: str = "mixed") -> str:
 
 
 def mixtures(results: Results) -> str:
-    """EMA-GRPO (paper) minus each method on each kind of mixture, over the tasks that it trains on."""
+    """EMA-GRPO (paper) minus each method and the SFT model, over the tasks that it trains on, for each mixture."""
     rows = []
-    for mixture in ("mixed", "sparse", "dense"):
+    for mixture in MIXED:
         ours = Key(OURS, mixture)
         if ours not in results.runs:
             continue
-        trained = [task for task in results.tasks if task.rpartition(" (")[0] in MIXTURES[mixture]]
-        for arm in results.arms(mixture, METHODS):
+        trained = tasks_of(results, mixture)
+        for arm in (BASELINE, *results.arms(mixture, METHODS)):
             if arm != OURS:
                 found = _over_tasks(results, ours, Key(arm, mixture), trained)
-                rows.append([mixture, f"− {ARMS[arm].title}", *found])
-    head = ["mixture", f"{ARMS[OURS].title} …", "accuracy", "sampled reward"]
+                rows.append([mixture, f"− {title(arm)}", *found])
+    head = ["mixture", f"{ARMS[OURS].title} …", "accuracy, greedy", "reward, sampled"]
     return rows_to_markdown(head, rows) if rows else "_No runs yet._"
 
 
-def _over_tasks(results: Results, a: Key, b: Key, tasks: Sequence[str]) -> list[str]:
-    """A minus B over the records of these tasks: greedy accuracy, sampled reward."""
-    cells = []
-    wanted: list[tuple[Measure, Answers]] = [("accuracy", "greedy"), ("reward", "sampled")]
-    for measure, answers in wanted:
-        counts = np.array([results.start["heldout"]["greedy"][task][0] for task in tasks])
-        found: list[dict[int, float]] = []
-        for key in (a, b):
-            of_tasks = [results.values(key, task, measure, answers) for task in tasks]
-            found.append(
-                {
-                    seed: float(np.average([one[seed] for one in of_tasks], weights=counts))
-                    for seed in of_tasks[0]
-                }
+def transfer(results: Results) -> str:
+    """What RL with EMA-GRPO (paper) on each mixture changes in tasks with sparse and with dense rewards."""
+    rows = []
+    for mixture in MIXED:
+        ours = Key(OURS, mixture)
+        if ours in results.runs:
+            found = (
+                _over_tasks(results, ours, Key(BASELINE), tasks_of(results, kind))
+                for kind in ("sparse", "dense")
             )
-        shared = sorted(found[0].keys() & found[1].keys())
-        values = [found[0][seed] - found[1][seed] for seed in shared]
-        cells.append(change(estimate(values) if values else None, measure))
-    return cells
+            rows.append([mixture, *(cell for cells in found for cell in cells)])
+    of_kinds = (f"{kind}: {what}" for kind in ("sparse", "dense") for what in ("accuracy", "sampled reward"))
+    return rows_to_markdown(["RL on", *of_kinds], rows) if rows else "_No runs yet._"
+
+
+def tasks_of(results: Results, mixture: str) -> list[str]:
+    """The held-out tasks that a mixture trains on."""
+    return [task for task in results.tasks if task.rpartition(" (")[0] in MIXTURES[mixture]]
+
+
+def _over_tasks(results: Results, a: Key, b: Key, tasks: Sequence[str]) -> list[str]:
+    """A minus B over the records of these tasks, paired by seed: greedy accuracy, sampled reward."""
+    wanted: list[tuple[Measure, Answers]] = [("accuracy", "greedy"), ("reward", "sampled")]
+    return [change(results.difference(a, b, tasks, *kinds), kinds[0]) for kinds in wanted]
 
 
 def budget(results: Results, mixture: str = "mixed") -> str:
@@ -339,7 +370,10 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "tasks": by_task,
     "budget": budget,
     "mixtures": mixtures,
+    "transfer": transfer,
     "left_out": left_out,
+    "left_out_reward": lambda results: left_out(results, "reward", "sampled"),
+    "never_trained": never_trained,
     "sensitivity": sensitivity,
     "learning_rates": learning_rates,
 }

@@ -96,18 +96,8 @@ OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
     *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
-    *(
-        "--start",
-        "--data",
-        "--workers",
-        "--add",
-        "--learning-rates",
-        "--steps",
-        "--arms",
-        "--prompts",
-        "--heldout",
-    ),
-    *("--tower", "--records"),
+    *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps", "--arms", "--prompts"),
+    *("--heldout", "--mixtures", "--seeds", "--tower", "--records"),
     *("--model", "--clients", "--requests", "--url", "--minutes", "--only", "--tiny"),
 }
 

@@ -114,6 +114,16 @@ def test_tables(results: Results) -> None:
     # tracking gains 11 if it is trained on and 0 if not; without it math, and so QA, gained up to 2 more
     (row,) = (line for line in said["left_out"].splitlines() if line.startswith("| tracking"))
     assert row.startswith("| tracking | 30.0 | **+11.0 ± 2.5** | +0.0 ± 0.0 | −0.1 ± ")
+    (row,) = (line for line in said["left_out_reward"].splitlines() if line.startswith("| tracking"))
+    assert row.startswith("| tracking | 0.900 | **+0.110 ± 0.025** | +0.000 ± 0.000 | −0.001 ± ")
+    # 40 records of choice and math, of which none changes; 60 of the others, of which tracking's 20 gain 11
+    (row,) = (line for line in said["transfer"].splitlines() if line.startswith("| mixed"))
+    assert row == "| mixed | +0.0 ± 0.0 | +0.000 ± 0.000 | **+3.7 ± 0.8** | **+0.037 ± 0.008** |"
+    assert "| sparse | − SFT model | +0.0 ± 0.0 | +0.000 ± 0.000 |" in said["mixtures"]
+    assert (
+        "| tracking | 30.0 | +0.0 ± 0.0 | 100.0 | +0.0 ± 0.0 | 0.900 | +0.000 ± 0.000 |"
+        in said["never_trained"]
+    )
     assert "| decay 0.9 |" in said["sensitivity"] and "| sparse | − GRPO | " in said["mixtures"]
     assert said["learning_rates"].splitlines()[0] == "| gain of RL, mean of families | 0.0005 | 0.001 |"
     line = Results(made_up.study()).runs[Key("grpo")][0]
@@ -121,7 +131,10 @@ def test_tables(results: Results) -> None:
     assert line["curves"].keys().isdisjoint({"prompts_drawn", "grad_norm"})
     assert f"| GRPO | – | – | {expected:.3f} |" in said["budget"]
     alone = Results(made_up.study()[:1])
-    for name in ("budget", "left_out", "sensitivity", "learning_rates", "mixtures"):
+    for name in (
+        *("budget", "left_out", "left_out_reward", "never_trained"),
+        *("sensitivity", "learning_rates", "mixtures", "transfer"),
+    ):
         assert TABLES[name](alone).startswith("_No ")
     assert sentence(alone).startswith("_No runs")
 
