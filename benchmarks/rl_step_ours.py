@@ -27,7 +27,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.objective import AdvantageConfig, PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.rl import RLSettings

@@ -9,7 +9,7 @@ from flax import nnx
 
 from onethinker_jax.rewards.score_pool import score_pool
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.log.compilation_watch import count_compilations

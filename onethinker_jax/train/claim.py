@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onethinker_jax.files import write_whole
-from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.run_folder import RunFolder

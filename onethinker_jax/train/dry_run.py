@@ -20,7 +20,7 @@ from onethinker_jax.model.sharding import BATCH_AXES, DECODE_RULES, tree_shardin
 from onethinker_jax.responses import generation_shape, sampling_config, suppressed_ids
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
-from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.run import TrainConfig

@@ -33,8 +33,8 @@ from onethinker_jax.model.lora import add_adapters, merge_adapters
 from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.peft_directory import CONFIG, save_peft
 from onethinker_jax.model.qwen3_vl import Qwen3VL
-from onethinker_jax.train.adapter_record import AdapterRecord
-from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints
+from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord
+from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
 from onethinker_jax.train.run_folder import RunFolder
 
 

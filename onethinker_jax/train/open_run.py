@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from onethinker_jax.train.adapter_record import AdapterRecord, check_adapters
-from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord, check_adapters
+from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.compilation_watch import Compilations
 from onethinker_jax.train.log.log import RunLog

@@ -28,8 +28,8 @@ from onethinker_jax.rewards.client.client import RewardClient
 from onethinker_jax.rewards.client.sidecar import connect
 from onethinker_jax.rewards.score_pool import ScorePool, score_pool
 from onethinker_jax.scoring import Scorer
-from onethinker_jax.train.adapter_record import AdapterRecord
-from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord
+from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.claim import check_claim, claim_directory
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo

@@ -16,7 +16,7 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.tasks import PROBLEM_TYPES
-from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.hosts import Hosts

@@ -13,7 +13,7 @@ import pytest
 
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
 from onethinker_jax.train.claim import _MAY_CHANGE, _MAY_GROW, check_claim, claim_directory
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.optimizer import OptimizerSettings

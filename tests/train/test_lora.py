@@ -21,9 +21,9 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.safetensors_files import weights_digest
 from onethinker_jax.model.sharding import make_mesh, shard_rows, tree_shardings
 from onethinker_jax.responses import Sampler
-from onethinker_jax.train.adapter_record import AdapterRecord, check_adapters
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints
+from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord, check_adapters
+from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes

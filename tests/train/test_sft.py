@@ -12,7 +12,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.sharding import make_mesh
-from onethinker_jax.train.checkpoint import Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.sft import SFTSettings

@@ -12,7 +12,7 @@ import pytest
 
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.advantages import compute_advantages, init_moments
-from onethinker_jax.train.checkpoint import CheckpointError, Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
 from onethinker_jax.train.config.objective import AdvantageConfig
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.optimizer import make_optimizer

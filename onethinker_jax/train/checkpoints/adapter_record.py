@@ -10,7 +10,7 @@ from typing import Any
 
 from onethinker_jax.lora_settings import LoRASettings
 from onethinker_jax.model.safetensors_files import weights_digest
-from onethinker_jax.train.checkpoint import CheckpointError
+from onethinker_jax.train.checkpoints.checkpoints import CheckpointError
 from onethinker_jax.train.config.model import ModelSettings
 
 
