@@ -26,7 +26,7 @@ from onethinker_jax.train.cost.gpu import TARGETS, GpuTopology
 from onethinker_jax.train.cost.hardware import GIB, MARGIN
 
 if TYPE_CHECKING:
-    from onethinker_jax.train.planned_program import Program
+    from onethinker_jax.train.plans.planned_program import Program
 
 PAGE = Path(__file__).parent / "plan.md"
 BEGIN, END = "<!-- gpus: begin -->", "<!-- gpus: end -->"
@@ -94,7 +94,7 @@ def compile_all(config: MemoryConfig) -> list[Compiled]:
     from jax.experimental import topologies
 
     from onethinker_jax.model.sharding import make_mesh
-    from onethinker_jax.train.plan_programs import plan_programs
+    from onethinker_jax.train.plans.programs import plan_programs
     from onethinker_jax.train.policy import planned_sizes
 
     host = GpuTopology(TARGETS[config.gpu], config.mesh.size, 1)

@@ -164,6 +164,7 @@ ALLOWED: dict[str, set[str]] = {
             "evaluate.answers",
             "train.checkpoints",
             "train.preflight",
+            "train.plans",
             "train.simulation",
             "train.rl",
             "train.pages",
@@ -172,6 +173,10 @@ ALLOWED: dict[str, set[str]] = {
     "train.checkpoints": {*LOWER_TRAIN, "model"},
     "train.config": {"data_pipeline.batches", "rewards", "rewards.client", "train.run_folder"},
     "train.cost": {"model.attention"},
+    "train.plans": {
+        *("model", "model.attention", "model.generation", "responses"),
+        *(*DATA, *LOWER_TRAIN, "train.rl", "train.simulation"),
+    },
     "train.simulation": {*DATA, "model", "model.attention", "model.generation", *LOWER_TRAIN},
     "train.log": {"train.config", "train.run_folder"},
     "train.run_folder": set(),  # a noun of all rooms of train

@@ -30,7 +30,7 @@ from onethinker_jax.train.heldout import sampled_stages, stages_of
 from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.plan_shapes import moved, shard_shapes, state_shapes, training_layout
+from onethinker_jax.train.plans.shapes import moved, shard_shapes, state_shapes, training_layout
 from onethinker_jax.train.policy import abstract_model
 from onethinker_jax.train.run import Ready, begin, connect_service, open_log, prepare
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from onethinker_jax.train.cost.program_cost import Traffic
-    from onethinker_jax.train.planned_program import Program
+    from onethinker_jax.train.plans.planned_program import Program
     from onethinker_jax.train.simulation.given_lengths import GivenLengths
 
 
@@ -114,7 +114,7 @@ def run(config: PlanConfig) -> int:
     reports = plan(config, mesh, only=config.only, lengths=lengths)
     sys.stdout.write(describe(config, chip, mesh, reports, config.topology, only=config.only))
     if lengths is not None:
-        from onethinker_jax.train.plan_lengths import describe_expected
+        from onethinker_jax.train.plans.lengths import describe_expected
 
         sys.stdout.write(
             describe_expected(config.lengths or "", lengths.notes, reports, chip, only=config.only)
@@ -185,7 +185,7 @@ def plan(
     """
     import jax
 
-    from onethinker_jax.train.plan_programs import plan_programs
+    from onethinker_jax.train.plans.programs import plan_programs
     from onethinker_jax.train.policy import planned_sizes
 
     sizes = planned_sizes(config.model)

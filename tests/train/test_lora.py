@@ -33,15 +33,15 @@ from onethinker_jax.train.log.compilation_watch import count_compilations
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.plan_programs import plan_programs
-from onethinker_jax.train.plan_shapes import BASE
+from onethinker_jax.train.plans.programs import plan_programs
+from onethinker_jax.train.plans.shapes import BASE
 from onethinker_jax.train.policy import Policy, make_model
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import sft_update, train_sft
 from onethinker_jax.train.state import init_state
 from tests.tiny_model import write_model
 from tests.train import making
-from tests.train.cost.test_plan import narrow
+from tests.train.plans.test_plan import narrow
 from tests.train.rl.small_run import FIRST, SETTINGS, Rule, metrics, numbers, same
 from tests.train.test_sft import SETTINGS as SFT
 from tests.train.test_sft import Batches

@@ -30,7 +30,7 @@ from onethinker_jax.train import plan
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.plan_programs import plan_programs
+from onethinker_jax.train.plans.programs import plan_programs
 
 TEXT = Path(__file__).parent / "gpu_decode.txt.gz"
 TOPOLOGY, TPUS = "h200x4", "v6e:2x2"

@@ -35,7 +35,8 @@ from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.plan_shapes import (
+from onethinker_jax.train.plans.planned_program import Program, Updates
+from onethinker_jax.train.plans.shapes import (
     BASE,
     batch_shapes,
     moved,
@@ -45,7 +46,6 @@ from onethinker_jax.train.plan_shapes import (
     state_shapes,
     training_layout,
 )
-from onethinker_jax.train.planned_program import Program, Updates
 from onethinker_jax.train.policy import Policy, abstract_model
 from onethinker_jax.train.rl.policy_update import PolicyBatch, rl_logprobs, rl_update
 from onethinker_jax.train.sft import sft_update

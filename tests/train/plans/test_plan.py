@@ -24,9 +24,9 @@ from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.hardware import CHIPS, TopologyError, parse_topology
 from onethinker_jax.train.cost.program_cost import Traffic
-from onethinker_jax.train.plan_lengths import describe_expected, expected_seconds
-from onethinker_jax.train.plan_programs import plan_programs
-from onethinker_jax.train.planned_program import Program
+from onethinker_jax.train.plans.lengths import describe_expected, expected_seconds
+from onethinker_jax.train.plans.planned_program import Program
+from onethinker_jax.train.plans.programs import plan_programs
 from onethinker_jax.train.simulation.expected_programs import Expected
 from onethinker_jax.train.simulation.expected_step import largest_sizes
 from onethinker_jax.train.simulation.given_lengths import given_lengths
