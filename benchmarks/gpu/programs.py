@@ -14,9 +14,10 @@ from benchmarks.gpu.table import Work
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.attention_layout import AttentionLayout
-from onethinker_jax.train.plan import Report, compile_program
+from onethinker_jax.train.plans.compiling import compile_program
 from onethinker_jax.train.plans.planned_program import Program
 from onethinker_jax.train.plans.programs import plan_programs
+from onethinker_jax.train.plans.report import Report
 
 COMPILERS = 8  # programs compiled at once
 

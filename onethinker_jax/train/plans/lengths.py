@@ -1,15 +1,13 @@
 """What a plan says of the step at given lengths, in Markdown."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onethinker_jax.train.cost.hardware import Chip
-
-if TYPE_CHECKING:
-    from onethinker_jax.train.plan import Report
+from onethinker_jax.train.plans.report import Report
 
 
-def expected_seconds(report: "Report", chip: Chip) -> float:
+def expected_seconds(report: Report, chip: Chip) -> float:
     """Least time of one run at the given lengths."""
     assert report.traffic is not None
     assert report.memory is not None
@@ -26,7 +24,7 @@ def expected_seconds(report: "Report", chip: Chip) -> float:
 
 
 def describe_expected(
-    lengths: str, notes: Sequence[str], reports: Sequence["Report"], chip: Chip, *, only: str = ""
+    lengths: str, notes: Sequence[str], reports: Sequence[Report], chip: Chip, *, only: str = ""
 ) -> str:
     """The step at the given lengths in Markdown: each program's runs and time, and of each stage the sum."""
     known = [r for r in reports if r.traffic is not None and r.program.expected is not None]

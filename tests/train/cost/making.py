@@ -26,11 +26,11 @@ from onethinker_jax.model import text
 from onethinker_jax.model.attention import decode_attention
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.sampler_settings import SamplerSettings
-from onethinker_jax.train import plan
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.plans.programs import plan_programs
+from onethinker_jax.train.plans.targets import find_target
 
 TEXT = Path(__file__).parent / "gpu_decode.txt.gz"
 TOPOLOGY, TPUS = "h200x4", "v6e:2x2"
@@ -75,7 +75,7 @@ def two_layers() -> tuple[TrainConfig, Qwen3VLConfig]:
 def decoding(topology: str, *, as_on_gpus: bool = False) -> str:
     """The compiled text of decoding for the topology; `as_on_gpus` with the kernel and unrolled layers."""
     config, sizes = two_layers()
-    _, mesh = plan._target(config, topology)
+    mesh = find_target(config.mesh, topology).mesh(config.mesh)
     backend = "flash_gpu" if as_on_gpus else "xla"
     chosen = [
         patch.object(module, "platform_backend", lambda: backend) for module in (decode_attention, text)

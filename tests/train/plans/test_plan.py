@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import pytest
+from jax.sharding import Mesh
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
@@ -22,11 +23,16 @@ from onethinker_jax.train.config.optimizer import BatchSettings
 from onethinker_jax.train.config.presets import PRESETS, shapes
 from onethinker_jax.train.config.presets_qwen3_vl import SLICES
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.cost.hardware import CHIPS, TopologyError, parse_topology
+from onethinker_jax.train.cost.hardware import CHIPS, Chip, TopologyError, parse_topology
 from onethinker_jax.train.cost.program_cost import Traffic
+from onethinker_jax.train.plans.compiling import compile_program
+from onethinker_jax.train.plans.compiling import plan as plan_all
+from onethinker_jax.train.plans.description import describe
 from onethinker_jax.train.plans.lengths import describe_expected, expected_seconds
 from onethinker_jax.train.plans.planned_program import Program
 from onethinker_jax.train.plans.programs import plan_programs
+from onethinker_jax.train.plans.report import Memory, Report
+from onethinker_jax.train.plans.targets import find_target
 from onethinker_jax.train.simulation.expected_programs import Expected
 from onethinker_jax.train.simulation.expected_step import largest_sizes
 from onethinker_jax.train.simulation.given_lengths import given_lengths
@@ -113,6 +119,12 @@ def test_without_libtpu(monkeypatch, capsys) -> None:
     assert capsys.readouterr().err == (
         "error: libtpu is not installed; it comes with the extra tpu: pip install '.[tpu]'\n"
     )
+
+
+def eight_chips(config: TrainConfig) -> tuple[Chip, Mesh]:
+    """A slice that need not be there, and the config's mesh over it."""
+    target = find_target(config.mesh, "v6e:2x4")
+    return target.chip, target.mesh(config.mesh)
 
 
 def narrow(layers: int) -> tuple[TrainConfig, Qwen3VLConfig]:
@@ -225,16 +237,17 @@ def test_what_moves_caches_and_the_heldout_sampler_are_listed_where_asked() -> N
 @needs_libtpu
 def test_the_mesh_of_every_preset_can_be_made() -> None:
     for preset, topology in SLICES.items():
-        _, mesh = plan._target(preset(), topology)
+        mesh = preset().mesh
+        mesh = find_target(mesh, topology).mesh(mesh)
         assert mesh.size == parse_topology(topology).devices
 
 
 def test_time_at_given_lengths_by_hand() -> None:
     """Decoding moves the whole cache a token, less what is not read; other programs their share of FLOPs and bytes."""
     chip = replace(CHIPS["v5e"], flops=10.0, hbm_bandwidth=10.0, link_bandwidth=10.0)
-    memory = plan.Memory({"KV cache": 4.0}, 0.0, 0.0, 0.0, {})
+    memory = Memory({"KV cache": 4.0}, 0.0, 0.0, 0.0, {})
     half, nothing = Expected(1.5, share=0.5), Expected(2.0, cache=0.25, share=0.5, useful=0.125, facts="few")
-    update = plan.Report(
+    update = Report(
         Program("RL gradients", None, {}, {}, 2, 0, expected=half),  # pyright: ignore[reportArgumentType]
         0.0,
         flops=8.0,
@@ -262,11 +275,11 @@ def test_time_at_given_lengths_by_hand() -> None:
 @pytest.mark.slow
 def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     config, sizes = narrow(8)
-    monkeypatch.setattr("onethinker_jax.train.policy.planned_sizes", lambda settings: sizes)
-    chip, mesh = plan._target(config, "v6e:2x4")
+    monkeypatch.setattr("onethinker_jax.train.plans.compiling.planned_sizes", lambda settings: sizes)
+    chip, mesh = eight_chips(config)
     sizes_allowed = largest_sizes(config)
     longest = given_lengths("conversation=2048,prompt=512,response=64", sizes_allowed)
-    reports = plan.plan(config, mesh, lengths=longest)
+    reports = plan_all(config, mesh, lengths=longest)
     for report in reports:  # nothing is shorter
         assert report.program.expected is not None
         assert report.program.expected.runs == report.program.runs
@@ -293,18 +306,18 @@ def test_a_plan_for_eight_chips(monkeypatch, capsys) -> None:
     assert prefill.resident["KV cache"] == decoding.arguments["KV cache"] > 0
     assert decoding.aliased > 0.9 * decoding.arguments["KV cache"]
     assert decoding.resident["optimiser"] > 2 * reports[0].memory.arguments["gradients"] * 0.99
-    text = plan.describe(config, chip, mesh, reports, "v6e:2x4")
+    text = describe(config, chip, mesh, reports, "v6e:2x4")
     assert "shapes on v6e:2x4: fits" in text
     assert "RL step, every length at its limit" in text
-    partly = plan.describe(config, chip, mesh, reports[2:3], "v6e:2x4", only="RL gradients")
+    partly = describe(config, chip, mesh, reports[2:3], "v6e:2x4", only="RL gradients")
     assert "shapes on v6e:2x4, only RL gradients: fits" in partly
     assert "RL step" not in partly
     with pytest.raises(
         UsageError, match=r"--only sampling: no program's .*; there are: SFT gradients, SFT update"
     ):
-        plan.plan(config, mesh, only="sampling")
+        plan_all(config, mesh, only="sampling")
     small = replace(chip, hbm=2**20)
-    assert "does not fit" in plan.describe(config, small, mesh, reports, "v6e:2x4")
+    assert "does not fit" in describe(config, small, mesh, reports, "v6e:2x4")
 
 
 @needs_libtpu
@@ -316,7 +329,7 @@ def test_compile_time_does_not_grow_with_depth() -> None:
     times = {}
     for layers in (8, 32):
         config, sizes = narrow(layers)
-        _, mesh = plan._target(config, "v6e:2x4")
+        _, mesh = eight_chips(config)
         with jax.set_mesh(mesh):
             program = plan_programs(config, sizes, mesh)[2]
             began = time.process_time()
@@ -333,12 +346,12 @@ def test_a_program_that_does_not_fit_is_reported(monkeypatch) -> None:
     from jax.sharding import NamedSharding, PartitionSpec
 
     config, _ = narrow(8)
-    chip, mesh = plan._target(config, "v6e:2x4")
+    chip, mesh = eight_chips(config)
     large = jax.ShapeDtypeStruct(
         (8 * 2**16, 2**20), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(("fsdp", "tensor")))
     )
     program = Program("SFT gradients", jax.jit(lambda x: x.sum()), {"batch": large}, {}, 1, 0)
-    report = plan.compile_program(program, program, mesh)[0]
+    report = compile_program(program, program, mesh)[0]
     assert not report.fits(chip)
     assert report.refusal.startswith("needs 128.00 GiB of 31.25 GiB")
-    assert report.refusal in plan.describe(config, chip, mesh, [report], None)
+    assert report.refusal in describe(config, chip, mesh, [report], None)
