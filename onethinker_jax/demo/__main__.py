@@ -23,7 +23,7 @@ from functools import partial
 
 from rich.console import Console
 
-from onethinker_jax.demo.question import picture_file
+from onethinker_jax.demo.question import answer_files
 from onethinker_jax.demo.session import Session, ask, talk
 
 
@@ -36,8 +36,8 @@ def run(arguments: Arguments) -> None:
             talk(session, console)
         return
     question = arguments.question()
-    picture_file(question.media, arguments.out, overwrite=arguments.overwrite)  # before anything is read
-    question.record()
+    record = question.record()  # before anything is loaded
+    answer_files(question, record, arguments.out, overwrite=arguments.overwrite, clip=arguments.clip)
     with Session(arguments) as session:
         ask(session, question, console)
 

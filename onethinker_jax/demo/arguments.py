@@ -35,8 +35,10 @@ class Arguments(ModelArguments):
     out: Path | None = None
     """File of the picture; by default <name of the first medium>_answer.png in the current folder, or _answer_2 where
     that is there, and none where there is no medium."""
+    clip: bool = True
+    """Writes an MP4 beside the picture where the answer is about places or times of a video."""
     overwrite: bool = False
-    """Replaces an older picture of the same name."""
+    """Replaces an older picture and clip of the same name."""
     raw: bool = False
     """Prints the response as the model wrote it, tags included."""
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onethinker_jax.assistant import Answer, Response
-from onethinker_jax.data_pipeline.drawing.answer_picture import time_text
+from onethinker_jax.data_pipeline.drawing.time_bar import time_text
 from onethinker_jax.data_pipeline.drawing.views import Masks, View
 from onethinker_jax.rewards.answers import Box, StructuredAnswer
 
@@ -37,9 +37,9 @@ def print_answer(console: Console, answer: Answer, *, raw: bool) -> None:
         section("Answer", shown(answer))
     for tag, part in (("think", answer.reasoning), ("answer", answer.text)):
         if part is None:
-            _warn(console, f"the response has no <{tag}>…</{tag}>")
+            print_warning(console, f"the response has no <{tag}>…</{tag}>")
     if answer.error is not None:
-        _warn(console, f"the answer {answer.error}")
+        print_warning(console, f"the answer {answer.error}")
 
 
 def described(
@@ -79,7 +79,7 @@ def described(
 def print_end(console: Console, response: Response, limit: int) -> None:
     """How the response ended, and its speed."""
     if response.reason == "length":
-        _warn(console, f"cut off after --max-new-tokens {limit}")
+        print_warning(console, f"cut off after --max-new-tokens {limit}")
     ends = {"stop": "ended by itself", "length": "cut off", "stop_string": "ended at a stop string"}
     said = f"{response.tokens} tokens after a prompt of {response.prompt_tokens}"
     if response.seconds < SHORTEST:  # too short to tell a speed from
@@ -89,5 +89,6 @@ def print_end(console: Console, response: Response, limit: int) -> None:
     console.print(Text(f"{said}; {ends[response.reason]}"), soft_wrap=True)
 
 
-def _warn(console: Console, text: str) -> None:
+def print_warning(console: Console, text: str) -> None:
+    """One line that begins with "warning:"."""
     console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)

@@ -12,6 +12,7 @@ from PIL import Image
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.question import question_record
+from onethinker_jax.tasks import is_structured
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
@@ -50,30 +51,58 @@ def media_files(words: Sequence[str]) -> tuple[Path, ...]:
     return tuple(map(Path, words))
 
 
-def picture_file(media: Sequence[Path], out: Path | None, *, overwrite: bool) -> Path | None:
-    """Where the picture goes: to `out`, else to a free name made of the first medium's.
+@dataclass(frozen=True)
+class AnswerFiles:
+    """Where an answer is drawn: as a picture, and as a clip where it is about places or times of a video."""
 
-    An earlier picture stays. None where there is neither `out` nor a medium.
+    picture: Path | None
+    clip: Path | None
 
-    Raises UsageError when none can be written there.
+
+def answer_files(
+    question: Question, record: Record, out: Path | None, *, overwrite: bool, clip: bool
+) -> AnswerFiles:
+    """The picture goes to `out`, else to a free name made of the first medium's; a clip has its name, and ends in .mp4.
+
+    Earlier files stay. No picture where there is neither `out` nor a medium; no clip without a picture, or where
+    `clip` is false.
+
+    Raises UsageError when one cannot be written there.
     """
+    clip = clip and bool(record.videos) and is_structured(record.problem_type)
+    media = question.media
+
+    def files(picture: Path) -> AnswerFiles:
+        return AnswerFiles(picture, picture.with_suffix(".mp4") if clip else None)
+
     if out is None:
         if not media:
-            return None
-        file, number = Path(f"{media[0].stem}_answer.png"), 1
-        while file.exists() and (not overwrite or _is_one_of(file, media)):
+            return AnswerFiles(None, None)
+        found, number = files(Path(f"{media[0].stem}_answer.png")), 1
+        while any(
+            one.exists() and (not overwrite or _is_one_of(one, media))
+            for one in (found.picture, found.clip)
+            if one is not None
+        ):
             number += 1
-            file = file.with_stem(f"{media[0].stem}_answer_{number}")
-        return file
+            found = files(Path(f"{media[0].stem}_answer_{number}.png"))
+        return found
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise UsageError(f"--out {out}: not the name of a picture, such as answer.png")
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}")
-    if _is_one_of(out, media):
-        raise UsageError(f"--out {out}: is the medium itself")
-    if out.exists() and not overwrite:
-        raise UsageError(f"--out {out}: is there already; --overwrite replaces it")
-    return out
+    found = files(out)
+    _check_free(out, f"--out {out}", media, overwrite)
+    if found.clip is not None:
+        _check_free(found.clip, f"--out {out}: its clip {found.clip}", media, overwrite)
+    return found
+
+
+def _check_free(file: Path, name: str, media: Sequence[Path], overwrite: bool) -> None:
+    if _is_one_of(file, media):
+        raise UsageError(f"{name}: is the medium itself")
+    if file.exists() and not overwrite:
+        raise UsageError(f"{name}: is there already; --overwrite replaces it")
 
 
 def _is_one_of(file: Path, media: Sequence[Path]) -> bool:

@@ -4,19 +4,23 @@ import contextlib
 import io
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from onethinker_jax.assistant import Answer, Assistant, read_answer
+from onethinker_jax.data_pipeline.drawing.answer_clip import CLIP_BOUNDS, CLIP_FPS, CLIP_FRAMES, write_clip
 from onethinker_jax.data_pipeline.drawing.answer_picture import answer_picture
+from onethinker_jax.data_pipeline.drawing.mp4_file import EncoderError
 from onethinker_jax.data_pipeline.drawing.views import Masks, view_record
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
+from onethinker_jax.data_pipeline.records.conversation import words_of
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.demo.arguments import Arguments
 from onethinker_jax.demo.chat import chat
-from onethinker_jax.demo.printing import described, print_answer, print_end, shown
-from onethinker_jax.demo.question import Question, picture_file
+from onethinker_jax.demo.printing import described, print_answer, print_end, print_warning, shown
+from onethinker_jax.demo.question import Question, answer_files
 from onethinker_jax.rewards.answers import StructuredAnswer
 from onethinker_jax.rewards.client.client import RewardClient
 from onethinker_jax.rewards.client.sidecar import connect
@@ -47,10 +51,10 @@ class Session:
 
 
 def ask(session: Session, question: Question, console: Console) -> None:
-    """Prints reasoning and answer, and writes the picture if there is to be one."""
+    """Prints reasoning and answer, and writes the picture and the clip where there are to be any."""
     arguments, processor = session.arguments, session.assistant.processor
-    file = picture_file(question.media, arguments.out, overwrite=arguments.overwrite)
     record = question.record()
+    files = answer_files(question, record, arguments.out, overwrite=arguments.overwrite, clip=arguments.clip)
     with _status("reading the media"):
         prompt = processor.prompt(record)
         client = session.client() if TABLE[record.problem_type].judged_by == "mask" else None
@@ -68,13 +72,17 @@ def ask(session: Session, question: Question, console: Console) -> None:
             max_frames=MASK_FRAMES if masks else 128,  # the very frames that masks are made on
             media=processor.media,
         )
-        if file is not None:
-            answer_picture(view, structured, masks, text=_caption(answer)).save(file, optimize=True)
+        if files.picture is not None:
+            answer_picture(view, structured, masks, text=_caption(answer)).save(files.picture, optimize=True)
+        clip_error = _draw_clip(files.clip, record, structured, masks, processor.media)
     for name, value in described(structured, masks, view):
         console.print(Text(f"{name:<14}{value}"), soft_wrap=True)
     print_end(console, answer.response, arguments.answer_settings().max_new_tokens)
-    if file is not None:
-        console.print(Text(f"picture: {file}"), soft_wrap=True)
+    if clip_error is not None:
+        print_warning(console, f"no clip is written: {clip_error}")
+    for kind, file in (("picture", files.picture), ("clip", files.clip)):
+        if file is not None and file.exists():
+            console.print(Text(f"{kind}: {file}"), soft_wrap=True)
     console.file.flush()  # whoever asks through a pipe waits for it
 
 
@@ -111,6 +119,31 @@ def make_masks(client: RewardClient, record: Record, prompt: StructuredAnswer, m
     item = pictures.item(prompt)
     masks = client.segment_videos([item])[0] if record.videos else client.segment_images([item])[0][None]
     return Masks(pictures.times, masks)
+
+
+def _draw_clip(
+    file: Path | None,
+    record: Record,
+    structured: StructuredAnswer | None,
+    masks: Masks | None,
+    media: MediaReader,
+) -> EncoderError | None:
+    """Writes the clip, where there is to be one; or why it cannot be written here. No older one stays in its place.
+
+    Masks are drawn on the very frames that they are made on.
+    """
+    if file is None:
+        return None
+    file.unlink(missing_ok=True)
+    if structured is None:
+        return None
+    fps, frames = (MASK_FPS, MASK_FRAMES) if masks else (CLIP_FPS, CLIP_FRAMES)
+    video = media.video(record.videos[0], CLIP_BOUNDS, fps=fps, max_frames=frames)
+    try:
+        write_clip(file, video, structured, masks, question=words_of(record.problem).strip())
+    except EncoderError as error:
+        return error
+    return None
 
 
 def _caption(answer: Answer) -> str | None:

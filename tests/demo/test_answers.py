@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from onethinker_jax.assistant import Assistant, Response
-from onethinker_jax.data_pipeline.drawing.answer_picture import LARGEST, MARGIN, _font, _wrapped
+from onethinker_jax.data_pipeline.drawing.answer_picture import LARGEST, MARGIN
+from onethinker_jax.data_pipeline.drawing.captions import load_font, wrapped
 from onethinker_jax.data_pipeline.drawing.draw import PREDICTED
 from onethinker_jax.demo import __main__ as demo
 from onethinker_jax.demo import session
@@ -237,7 +238,7 @@ def test_missing_tags_and_length(answers, image):
 
 
 def test_captions_fit():
-    font = _font(18)
-    lines = _wrapped("a bb ccc " * 40 + "d" * 400, font, 200)
+    font = load_font(18)
+    lines = wrapped("a bb ccc " * 40 + "d" * 400, font, 200)
     assert all(font.getlength(line) <= 200 for line in lines)
     assert "".join(lines).replace(" ", "") == "abbccc" * 40 + "d" * 400

@@ -51,7 +51,7 @@ def annotations_at(
         return Annotations(mask=mask)
     if time is not None and answer.boxes:
         second = math.floor(time + 0.5)
-        track = [_centre(box) for s, box in sorted(answer.boxes.items()) if s <= second <= max(answer.boxes)]
+        track = [centre(box) for s, box in sorted(answer.boxes.items()) if s <= second <= max(answer.boxes)]
         return Annotations(box=answer.boxes.get(second), track=track, mask=mask)
     key = answer.key_time
     if time is not None and key is not None and time != min(times, key=lambda t: abs(t - key)):
@@ -177,7 +177,8 @@ def _grown(mask: np.ndarray, by: int) -> np.ndarray:
     return ~_shrunk(~mask, by)
 
 
-def _centre(box: Box) -> Point:
+def centre(box: Box) -> Point:
+    """The middle of a box."""
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
