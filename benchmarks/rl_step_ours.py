@@ -28,6 +28,7 @@ from onethinker_jax.rewards.score import Score
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
+from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.config.objective import AdvantageConfig, PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.rl import RLSettings
@@ -179,7 +180,7 @@ def main() -> None:
     ):
         np.savez(scratch / "check.npz", **check(graphdef, params, sampler, records, settings, mesh))
         folder = RunFolder(scratch / "run")
-        checkpoints = Checkpoints(folder.checkpoints, keep=1)
+        checkpoints = Checkpoints(folder.checkpoints, CheckpointSettings())
         turns.ready(prompt_tokens=settings.rollout.prompt_tokens)
         rollouts = Rollouts(RecordStream(records, seed=0), sampler, LetterScorer(), settings, seed=0, log=log)
         run = Run(Hosts(), log, checkpoints, folder, compilations)

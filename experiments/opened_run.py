@@ -51,7 +51,7 @@ def opened(config: TrainConfig) -> Iterator[OpenedRun]:
         ):
             policy, params = first_policy(config, ready.mesh, log)
             scorer = make_scorer(config, client, pool, ready.processor)
-            checkpoints = Checkpoints(config.folder.checkpoints, keep=config.keep_checkpoints)
+            checkpoints = Checkpoints(config.checkpoint_directory, config.checkpoints)
             try:
                 yield OpenedRun(
                     ready, policy, params, scorer, Run(hosts, log, checkpoints, config.folder, compilations)

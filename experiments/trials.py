@@ -12,6 +12,7 @@ from typing import Any
 from experiments.arms import BASELINE, settings_of
 from onethinker_jax.files import whole_folder, write_whole
 from onethinker_jax.tasks import Task
+from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.run_folder import RunFolder
@@ -111,7 +112,7 @@ def make_study(base: TrainConfig, out: Path, start: Path, data: Path, sizes: Siz
         rl=replace(base.rl, steps=steps, prompts_per_step=prompts),
         evaluation=replace(base.evaluation, gallery=0),
         log=replace(base.log, table_every=0, rollouts_every=0, wandb=None),
-        keep_checkpoints=1,
+        checkpoints=CheckpointSettings(keep=KeepSettings(last=1)),
     )
     rows = json.loads(rl_file.read_text(encoding="utf-8"))
     return Study(config, out, sorted({_task(row) for row in rows}))

@@ -5,9 +5,12 @@ Settings that change no number of the run may change, and a run may go on for mo
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from etils import epath
 
 from onethinker_jax.files import write_whole
 from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
@@ -18,6 +21,12 @@ from onethinker_jax.train.run_folder import RunFolder
 # Where a run lies, how its media are decoded, where its sidecars are and what is shown change no number of it.
 _MAY_CHANGE = (
     "out",
+    "checkpoints.directory",
+    "checkpoints.keep.last",
+    "checkpoints.keep.every",
+    "checkpoints.keep.best",
+    "checkpoints.checksums",
+    "checkpoints.on_damaged",
     "data.cache_bytes",
     "data.check_lengths",
     "data.frame_cache",
@@ -42,6 +51,10 @@ _MAY_CHANGE = (
 )
 
 
+# Settings of older runs that changed no number either, and are called otherwise now.
+_GONE = ("keep_checkpoints",)
+
+
 # What may also change where it only adds to what was done.
 _MAY_GROW = ("sft.steps", "rl.steps")
 
@@ -54,9 +67,10 @@ def check_claim(config: TrainConfig) -> list[str]:
     """
     folder = config.folder
     differing = _standing_differences(config)
-    if not any(any(part.glob("*")) for part in (folder.checkpoints, folder.heldout)):
+    checkpoints = epath.Path(config.checkpoint_directory)
+    if not any(folder.heldout.glob("*")) and not (checkpoints.exists() and any(checkpoints.iterdir())):
         return []
-    known = set(_names(_plain(TrainConfig())))
+    known = set(_names(plain(TrainConfig())))
     for name, _, _ in differing:
         if name not in known and "mixture" not in name:
             raise SettingError(
@@ -92,7 +106,7 @@ def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> 
         else:
             shutil.rmtree(folder.base, ignore_errors=True)
     folder.path.mkdir(parents=True, exist_ok=True)
-    mine = _plain(config)
+    mine = plain(config)
     write_whole(folder.settings, json.dumps(mine, indent=2) + "\n")
 
 
@@ -105,13 +119,28 @@ def _standing_differences(config: TrainConfig) -> list[tuple[str, Any, Any]]:
         standing = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from error
-    found = _differences(_with_defaults(standing, _plain(TrainConfig())), _plain(config))
-    return [item for item in found if item[0] not in _MAY_CHANGE]
+    found = _differences(_with_defaults(standing, plain(TrainConfig())), plain(config))
+    return [item for item in found if item[0] not in (*_MAY_CHANGE, *_GONE)]
 
 
-def _plain(config: TrainConfig) -> dict[str, Any]:
+def plain(config: TrainConfig) -> dict[str, Any]:
     """The settings as `config.json` holds them."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def check_settings(
+    saved: dict[str, Any] | None, config: TrainConfig, stage: str, where: os.PathLike[str]
+) -> None:
+    """Raises CheckpointError where a checkpoint, of the settings `saved`, is of another run than this one.
+
+    The run's folder says the same of itself. A checkpoint may lie elsewhere, or come from elsewhere.
+    """
+    if saved is None:
+        return
+    grown = ("rl.steps",) if stage == "rl" else _MAY_GROW
+    for name, old, new in _differences(_with_defaults(saved, plain(TrainConfig())), plain(config)):
+        if name not in (*_MAY_CHANGE, *_GONE, *grown):
+            raise CheckpointError(f"checkpoint {where} is of a run with {name} {old!r}, not {new!r}")
 
 
 def _names(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -134,7 +163,7 @@ def _with_defaults(standing: dict[str, Any], defaults: dict[str, Any]) -> dict[s
 
 def _reached(config: TrainConfig, differing: Sequence[tuple[str, Any, Any]]) -> tuple[str, int]:
     """The stage of the newest checkpoint, and how many of its steps are done."""
-    checkpoints = Checkpoints(config.folder.checkpoints, keep=None)
+    checkpoints = Checkpoints(config.checkpoint_directory)
     try:
         newest = checkpoints.newest()
     finally:

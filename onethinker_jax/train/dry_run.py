@@ -73,9 +73,7 @@ def dry_run(config: TrainConfig) -> None:
 
 
 def _say_start(config: TrainConfig, log: RunLog) -> None:
-    if not config.folder.checkpoints.is_dir():
-        return
-    checkpoints = Checkpoints(config.folder.checkpoints, keep=None)
+    checkpoints = Checkpoints(config.checkpoint_directory)
     newest = checkpoints.newest()
     checkpoints.close()
     if newest is not None:

@@ -7,7 +7,7 @@ fills a step with groups, `policy_update.py` packs them and compiles the update.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import jax
@@ -24,6 +24,7 @@ from onethinker_jax.rewards.client.client import RewardGivenUp
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import TaskMoments, compute_advantages, init_moments
+from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.objective import AdvantageConfig
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.hosts import Hosts
@@ -33,6 +34,7 @@ from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
+from onethinker_jax.train.rl.heldout_scores import HeldOutScores
 from onethinker_jax.train.rl.mfu import Utilisation
 from onethinker_jax.train.rl.policy_update import (
     PolicyBatch,
@@ -64,14 +66,15 @@ def train_ema_grpo(
     first_number: int,
     pages: RolloutPages | None = None,
     table_every: int = 0,
+    scores: HeldOutScores | None = None,
 ) -> nnx.State:
     """Trains for `settings.steps` rollout batches, from the newest RL checkpoint if there is one.
 
     With several processes `rollouts` and `settings` are this one's part. Checkpoints are numbered from
-    `first_number`. Every `table_every` steps the console shows a table, and `pages` are written of the steps
-    that they want. Raises KeyboardInterrupt, and what a rollout raises (or HostError, where it was another
-    process's), each after a checkpoint of the last whole step: RewardUnavailable, ScoringError, NoGroupsLeft, or an
-    error that names a bad record.
+    `first_number`. Every `table_every` steps the console shows a table, `pages` are written of the steps that they
+    want, and `scores` made of those that they want, which may end RL early. Raises KeyboardInterrupt, and what a
+    rollout or a scoring raises (or HostError, where it was another process's), each after a checkpoint of the last
+    whole step: RewardUnavailable, ScoringError, NoGroupsLeft, or an error that names a bad record.
     """
     optimizer = make_optimizer(
         settings.optimizer, settings.steps * settings.num_minibatches, train_vision=True
@@ -80,18 +83,44 @@ def train_ema_grpo(
     learner = Learner(policy, optimizer, settings, rollouts, base)
     moments = init_moments(len(MOMENTS))
     state = init_state(trained, optimizer, moments, policy.mesh, reference=settings.loss.kl_coefficient > 0)
-    state, number = _resume(state, base, rollouts, first_number, run)
+    scores = HeldOutScores(EvaluationSettings(), lambda step, params: {}) if scores is None else scores
+    state, number, unreported = _resume(state, base, rollouts, scores, first_number, run)
     start = number - first_number
     run.log.stage("rl", settings.steps, start)
 
-    def save(step: int) -> None:
+    def save(step: int, unreported: Mapping[str, float] | None = None) -> None:
         mine = rollouts.state()  # which says whether `behaviour` is still needed
         behaviour = None if rollouts.behaviour is None else split_adapters(rollouts.behaviour)[0]
-        run.save(first_number + step, replace(state, behaviour=behaviour), "rl", mine)
+        run.save(
+            first_number + step,
+            replace(state, behaviour=behaviour),
+            "rl",
+            mine,
+            heldout=scores.at(step),
+            scorings=scores.state(),
+            unreported=unreported,
+        )
+
+    def score(step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """The metrics, with those of the held-out records; where these fail, a checkpoint has what is not reported."""
+        if not scores.wanted(step):
+            return metrics
+        try:
+            return metrics | scores.score(step, join_adapters(state.params, base))
+        except Exception as error:
+            save(step, {name: float(value) for name, value in metrics.items()})
+            if interrupt.requested and isinstance(error, (RewardGivenUp, HostError)):
+                raise KeyboardInterrupt from error
+            raise
 
     compiled = None
     with rollouts, deferred_interrupt(run.log, give_up=rollouts.scorer.give_up) as interrupt:
+        if unreported is not None:  # by a process that could not score its last step
+            run.log.metrics(start, score(start, unreported))
+            run.add_score(number, scores.at(start))
         for step in range(start + 1, settings.steps + 1):
+            if scores.verdict is not None:
+                break
             began = time.perf_counter()
             params = join_adapters(state.params, base)
             try:
@@ -108,28 +137,41 @@ def train_ema_grpo(
 
             run.log.phase("updating")
             state, advantages, metrics = learner.learn(state, rollout, run.hosts, began)
-            _report(step, rollout, advantages, metrics, settings, run, pages)
+            _show(step, rollout, advantages, metrics, settings, run, pages)
+            metrics = score(step, metrics)
+            if step % settings.log_every == 0 or step == settings.steps or scores.wanted(step):
+                run.log.metrics(step, metrics)
             if table_every and step % table_every == 0:
                 show_table(run.log, step, metrics)
             if compiled is not None and (late := run.compilations.since(compiled)):
                 run.log.warn(f"compiled after warm-up: {', '.join(late)}")
 
             stopping = run.hosts.any(interrupt.requested)
-            if step % settings.save_every == 0 or step == settings.steps or stopping:
+            if step % settings.save_every == 0 or step == settings.steps or stopping or scores.wanted(step):
                 save(step)
             compiled = run.compilations.count  # of several processes a first save compiles slices of its own
             if stopping:
                 raise KeyboardInterrupt
+    if scores.verdict is not None:
+        run.log.info(f"RL stops after step {scores.last}: {scores.verdict}")
     return join_adapters(state.params, base)
 
 
 def _resume(
-    state: TrainState, base: nnx.State | None, rollouts: Rollouts, first_number: int, run: Run
-) -> tuple[TrainState, int]:
-    """The state and the checkpoint's number to go on from: the newest one of RL, else `first_number`."""
+    state: TrainState,
+    base: nnx.State | None,
+    rollouts: Rollouts,
+    scores: HeldOutScores,
+    first_number: int,
+    run: Run,
+) -> tuple[TrainState, int, dict[str, float] | None]:
+    """The state and the checkpoint's number to go on from: the newest one of RL, else `first_number`.
+
+    With them the metrics of the last step, where these were not reported yet.
+    """
     saved = run.newest()
     if saved is None or saved[1]["stage"] != "rl":
-        return state, first_number
+        return state, first_number, None
     number, host = saved
     mine = run.hosts.own(host["hosts"])
     behaviour, beside = None, None
@@ -139,7 +181,8 @@ def _resume(
         state = run.checkpoints.restore(number, replace(state, behaviour=behaviour))
         behaviour = None if state.behaviour is None else join_adapters(state.behaviour, beside)
         rollouts.restore(mine, behaviour)
-    return replace(state, behaviour=None), number
+    scores.restore(host.get("scorings", []))
+    return replace(state, behaviour=None), number, host.get("unreported")
 
 
 class Learner:
@@ -272,7 +315,7 @@ def _gathered(
     return trained, {**rollout_metrics(drawn, settings), **measured}
 
 
-def _report(
+def _show(
     step: int,
     rollout: Rollout,
     advantages: np.ndarray,
@@ -281,15 +324,13 @@ def _report(
     run: Run,
     pages: RolloutPages | None,
 ) -> None:
-    """Writes the page of the step and logs its lengths and its metrics, where the settings ask for them."""
+    """Writes the page of the step where it is wanted, and logs its lengths."""
     if pages is not None and pages.wanted(step):
         began = time.perf_counter()
         with run.log.doing("writing the page of rollouts"):
             pages.write(step, rollout.groups, advantages, metrics)
         metrics["seconds/page"] = time.perf_counter() - began
     run.log.lengths(step, sampled_lengths(rollout.drawn, settings))
-    if step % settings.log_every == 0 or step == settings.steps:
-        run.log.metrics(step, metrics)
 
 
 def group_advantages(

@@ -87,12 +87,12 @@ def _newest(run: Path) -> tuple[Qwen3VL, AdapterRecord | None]:
     if not folder.checkpoints.is_dir():
         raise CheckpointError(f"{run}: holds no checkpoints; is this the folder of a run?")
     config = Qwen3VLConfig.from_directory(folder.base)
-    checkpoints = Checkpoints(folder.checkpoints, keep=None)
+    checkpoints = Checkpoints(folder.checkpoints)
     newest = checkpoints.newest()
     if newest is None:
         raise CheckpointError(f"{folder.checkpoints}: holds no checkpoint yet")
     number, host = newest
-    values = checkpoints.parameters(number)
+    values = checkpoints.arrays(number)
     checkpoints.close()
     record = AdapterRecord.from_json(host["adapters"]) if "adapters" in host else None
     if record is None:
@@ -104,7 +104,7 @@ def _newest(run: Path) -> tuple[Qwen3VL, AdapterRecord | None]:
     graphdef, shapes = nnx.split(model)
     trained, base = split_adapters(shapes)
     flat = [
-        (path, variable.replace(jnp.asarray(values[".".join(map(str, path))])))
+        (path, variable.replace(jnp.asarray(values.read(".".join(map(str, path))))))
         for path, variable in nnx.to_flat_state(trained)
     ]
     return nnx.merge(graphdef, join_adapters(nnx.from_flat_state(flat), base)), record

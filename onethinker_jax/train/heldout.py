@@ -4,8 +4,11 @@ Greedy answers are what a user gets; the mean reward of sampled ones is what RL 
 answers its part of the records.
 """
 
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax
 from flax import nnx
@@ -15,13 +18,16 @@ from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.evaluate.answers.predictions import (
     Prediction,
     evaluate,
+    over_all,
     read_predictions,
     write_predictions,
 )
+from onethinker_jax.files import whole_file
 from onethinker_jax.model.sharding import local_mesh
 from onethinker_jax.responses import Sampler
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
+from onethinker_jax.train.checkpoints.checkpoints import CheckpointError
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.policy import Policy
@@ -92,37 +98,85 @@ class HeldOut:
         rollout = config.rl.rollout
         self.sampled = sampler(replace(greedy, temperature=rollout.temperature, stop=rollout.stop))
 
-    def score(self, stage: str, params: nnx.State) -> None:
+    def score(self, stage: str, params: nnx.State, *, step: int | None = None) -> None:
         """Answers with the stage's model, where its answers do not stand already.
 
-        Raises PackingError naming a record that is too long, MediaError naming a file, RewardUnavailable.
+        `step`: the RL step whose greedy answers are these. Raises PackingError naming a record that is too long,
+        MediaError naming a file, RewardUnavailable, and what failed in another process as HostError.
         """
+        if step is not None:
+            self.run.hosts.first_does(lambda: self._adopt(stage, step))
         self._answer(stage, params)
         if stage in sampled_stages(self.config):
             self._answer(stage, params, sampled=True)
 
+    def check_answers(self) -> None:
+        """Raises CheckpointError where an answer of the model before RL is gone: no checkpoint holds that model."""
+        if not self.config.sft.steps:
+            return
+        for sampled in (False, True) if "sft" in sampled_stages(self.config) else (False,):
+            file = self.run.folder.answers("sft", sampled=sampled)
+            if not self.run.hosts.gather(file.is_file())[0]:
+                raise CheckpointError(
+                    f"{file} is gone, and the model after SFT, whose answers it held, is in no checkpoint of RL: put "
+                    "the run's folder back as it was"
+                )
+
+    def score_step(self, step: int, params: nnx.State) -> dict[str, float]:
+        """Answers greedily with the model after an RL step; the metrics of that. Raises as `score` does."""
+        began = time.perf_counter()
+        file = self.run.folder.answers(_of_step(step))
+        predictions = self._predict(f"RL step {step}", params, self.greedy, "greedy answers")
+        self.run.hosts.first_does(lambda: _write(file, predictions))
+        means = over_all(predictions)
+        return {
+            "heldout/accuracy": means.accuracy,
+            "heldout/reward": means.overall,
+            "heldout/format": means.format,
+            "seconds/heldout": time.perf_counter() - began,
+        }
+
+    def _adopt(self, stage: str, step: int) -> None:
+        """The answers of an RL step are also the stage's, where both are not there already."""
+        made, file = self.run.folder.answers(_of_step(step)), self.run.folder.answers(stage)
+        if made.is_file() and not file.is_file():
+            with whole_file(file) as aside:
+                shutil.copyfile(made, aside)
+
     def _answer(self, stage: str, params: nnx.State, *, sampled: bool = False) -> None:
-        file, hosts, log = self.run.folder.answers(stage, sampled=sampled), self.run.hosts, self.run.log
-        if hosts.gather(file.is_file())[0]:
+        file = self.run.folder.answers(stage, sampled=sampled)
+        if self.run.hosts.gather(file.is_file())[0]:
             return
         sampler = self.sampled if sampled else self.greedy
         what = (
             f"answers at temperature {self.config.rl.rollout.temperature:g}" if sampled else "greedy answers"
         )
-        log.info(f"held-out records, {stage} model: {len(self.records)} {what} …")
+        predictions = self._predict(f"{stage} model", params, sampler, what)
+        self.run.hosts.first_does(lambda: _write(file, predictions))
+
+    def _predict(self, model: str, params: nnx.State, sampler: Sampler, what: str) -> list[Prediction]:
+        """The answers of all processes, in the order of the records; each process gives its part."""
+        hosts, log = self.run.hosts, self.run.log
+        log.info(f"held-out records, {model}: {len(self.records)} {what} …")
         params = sampler.decoding_params(params)
         mine = self.records[hosts.index :: hosts.count]
-        doing = log.doing(f"held-out records, {stage} model: {what}", len(mine), unit="records")
+        predicted: list[Prediction] = []
+        doing = log.doing(f"held-out records, {model}: {what}", len(mine), unit="records")
         with jax.set_mesh(sampler.mesh), doing as progress:
-            predicted = evaluate(sampler, params, mine, self.scorer, tell=progress.reached)
+            hosts.all_do(
+                lambda: predicted.extend(evaluate(sampler, params, mine, self.scorer, tell=progress.reached))
+            )
         answers = hosts.gather([prediction.to_json() for prediction in predicted])
-        predictions = [
+        return [
             Prediction.from_json(answers[number % hosts.count][number // hosts.count], record)
             for number, record in enumerate(self.records)
         ]
 
-        def write() -> None:
-            file.parent.mkdir(exist_ok=True)
-            write_predictions(file, predictions)
 
-        hosts.first_does(write)
+def _of_step(step: int) -> str:
+    return f"rl_step_{step:08}"
+
+
+def _write(file: Path, predictions: Sequence[Prediction]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    write_predictions(file, predictions)

@@ -5,6 +5,8 @@ from typing import Any
 
 from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord, check_adapters
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
+from onethinker_jax.train.claim import check_settings, plain
+from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.compilation_watch import Compilations
 from onethinker_jax.train.log.log import RunLog
@@ -22,18 +24,52 @@ class Run:
     folder: RunFolder
     compilations: Compilations
     adapters: AdapterRecord | None = None  # what this run's checkpoints hold the adapters of
+    config: TrainConfig | None = None  # of the whole run; its checkpoints say that they are of it
 
-    def save(self, number: int, state: TrainState, stage: str, mine: Any) -> None:
-        """Begins checkpoint `number`; `mine` is what this process itself must remember, as JSON holds it."""
-        host = {"stage": stage, "hosts": self.hosts.gather(mine)}
+    def save(
+        self,
+        number: int,
+        state: TrainState,
+        stage: str,
+        mine: Any,
+        *,
+        heldout: float | None = None,
+        **shared: Any,
+    ) -> None:
+        """Begins checkpoint `number`; `mine` is what this process itself must remember, as JSON holds it.
+
+        `heldout` is the held-out score of the state's model, and `shared` what all processes know.
+        """
+        host = {"stage": stage, "hosts": self.hosts.gather(mine), **shared}
         if self.adapters is not None:
             host["adapters"] = self.adapters.to_json()
-        self.checkpoints.save(number, state, host)
+        if self.config is not None:
+            host["settings"] = plain(self.config)
+        if self.hosts.gather(self.checkpoints.missing())[0]:
+            self.log.warn(
+                f"{self.checkpoints.directory} was removed under this run, and with it the checkpoints before: number "
+                f"{number} is written into a new one"
+            )
+            self.hosts.first_does(self.checkpoints.begin_anew)
+        self.checkpoints.save(number, state, host, heldout=heldout)
+
+    def add_score(self, number: int, heldout: float | None) -> None:
+        """Gives checkpoint `number` the held-out score that it was written without."""
+        if heldout is not None:
+            self.hosts.first_does(lambda: self.checkpoints.add_score(number, heldout))
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
-        """As `Checkpoints.newest`; raises CheckpointError where that is of other adapters or another base."""
-        saved = self.checkpoints.newest()
+        """As `Checkpoints.newest`, the first process having held the files against their checksums.
+
+        Raises CheckpointError where that is of other settings, other adapters or another base.
+        """
+        with self.log.doing("verifying the newest checkpoint"):
+            self.hosts.first_does(lambda: [self.log.warn(said) for said in self.checkpoints.settle()])
+        saved = self.checkpoints.newest(verified=True)
         if saved is not None:
             number, host = saved
-            check_adapters(host.get("adapters"), self.adapters, self.checkpoints.directory / str(number))
+            where = self.checkpoints.directory / str(number)
+            if self.config is not None:
+                check_settings(host.get("settings"), self.config, host["stage"], where)
+            check_adapters(host.get("adapters"), self.adapters, where)
         return saved

@@ -53,6 +53,7 @@ from onethinker_jax.train.preflight.prepare import (
 )
 from onethinker_jax.train.preflight.record_limits import check_lengths
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts
+from onethinker_jax.train.rl.heldout_scores import HeldOutScores
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import train_sft
 
@@ -80,8 +81,10 @@ def run(config: TrainConfig) -> None:
         ):
             policy, params = first_policy(config, ready.mesh, log)
             scorer = make_scorer(config, client, pool, ready.processor)
-            checkpoints = Checkpoints(config.folder.checkpoints, keep=config.keep_checkpoints)
-            opened = Run(hosts, log, checkpoints, config.folder, compilations, _adapters(config, hosts, log))
+            checkpoints = Checkpoints(config.checkpoint_directory, config.checkpoints)
+            opened = Run(
+                hosts, log, checkpoints, config.folder, compilations, _adapters(config, hosts, log), config
+            )
             try:
                 params = _train(share, policy, params, ready, scorer, opened)
             finally:
@@ -235,13 +238,18 @@ def _train(
     heldout = HeldOut(config, policy, ready.processor, ready.corpora.heldout, scorer, run)
     heldout.score("fresh", params)
     newest = run.newest()
-    if ready.sft_stream is not None and (newest is None or newest[1]["stage"] == "sft"):
+    if newest is not None and newest[1]["stage"] == "rl":
+        heldout.check_answers()
+    elif ready.sft_stream is not None:
         params = _train_sft(config, policy, params, ready, run)
     if config.sft.steps:
         heldout.score("sft", params)
     if ready.rl_stream is not None:
-        params = _train_rl(config, policy, params, ready, scorer, run)
-    if "rl" in stages_of(config):
+        scores = HeldOutScores(config.evaluation, heldout.score_step)
+        params = _train_rl(config, policy, params, ready, scorer, run, scores)
+        ended = scores.last == config.rl.steps or scores.verdict is not None
+        heldout.score("rl", params, step=scores.last if ended else None)
+    elif "rl" in stages_of(config):
         heldout.score("rl", params)
     return params
 
@@ -262,7 +270,13 @@ def _train_sft(config: TrainConfig, policy: Policy, params: nnx.State, ready: Re
 
 
 def _train_rl(
-    config: TrainConfig, policy: Policy, params: nnx.State, ready: Ready, scorer: Scorer, run: Run
+    config: TrainConfig,
+    policy: Policy,
+    params: nnx.State,
+    ready: Ready,
+    scorer: Scorer,
+    run: Run,
+    scores: HeldOutScores,
 ) -> nnx.State:
     assert ready.rl_stream is not None
     sampler = Sampler(
@@ -285,6 +299,7 @@ def _train_rl(
         first_number=config.sft.steps,
         pages=pages if run.hosts.leads else None,
         table_every=config.log.table_every,
+        scores=scores,
     )
 
 

@@ -17,6 +17,7 @@ from onethinker_jax.model.sharding import make_mesh, tree_shardings
 from onethinker_jax.responses import Sampler
 from onethinker_jax.tasks import PROBLEM_TYPES
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
+from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.hosts import Hosts
@@ -98,7 +99,7 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
     ) -> nnx.State:
         graphdef, params = of
         folder = RunFolder(directory)
-        checkpoints = Checkpoints(folder.checkpoints, keep=None)
+        checkpoints = Checkpoints(folder.checkpoints, CheckpointSettings(keep=KeepSettings(last=None)))
         scorer = scorer or cast(Any, Rule())
         stream = RecordStream(corpus or records, seed=SEED)
         with RunLog(directory) as log, count_compilations() as compilations:

@@ -15,6 +15,7 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
 from onethinker_jax.train.claim import _MAY_CHANGE, _MAY_GROW, check_claim, claim_directory
+from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes, smoke
@@ -83,7 +84,7 @@ def standing(tmp_path: Path, *, stage: str, number: int, constant: bool = True) 
     state = init_state(
         params, make_optimizer(CONSTANT, 1, train_vision=True), init_moments(1), make_mesh(), reference=False
     )
-    checkpoints = Checkpoints(config.directory / "checkpoints", keep=None)
+    checkpoints = Checkpoints(config.directory / "checkpoints", CheckpointSettings())
     checkpoints.save(number, state, {"stage": stage, "hosts": []})
     checkpoints.close()
     answered = ["fresh", "sft", "sft_sampled", "rl", "rl_sampled"] if stage == "rl" else ["fresh", "sft"]

@@ -24,6 +24,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord, check_adapters
 from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
+from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
@@ -71,7 +72,7 @@ def train(adapted: Any, directory: Path, batches: Any, record: AdapterRecord | N
     graphdef, params = adapted
     params = copied(params)
     folder = RunFolder(directory)
-    checkpoints = Checkpoints(folder.checkpoints, keep=None)
+    checkpoints = Checkpoints(folder.checkpoints, CheckpointSettings())
     with RunLog(directory) as log, count_compilations() as compilations:
         run = Run(Hosts(), log, checkpoints, folder, compilations, record)
         try:
@@ -105,7 +106,7 @@ def test_sft_moves_adapters_alone_and_its_resume_changes_no_bit(
     base_stands(adapted[1], whole)
     for name, values in making.named(split_adapters(whole)[1]).items():
         np.testing.assert_array_equal(values, before[name], err_msg=name)
-    checkpoints = Checkpoints(tmp_path / "whole" / "checkpoints", keep=None)
+    checkpoints = Checkpoints(tmp_path / "whole" / "checkpoints", CheckpointSettings())
     names = {f"decoder.layers.{name}.lora.{part}" for name in LORA.targets for part in "ab"}
     assert checkpoints.parameters(5).keys() == names
     checkpoints.close()

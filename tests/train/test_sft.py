@@ -13,6 +13,7 @@ import pytest
 from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
+from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.sft import SFTSettings
@@ -76,7 +77,7 @@ def train(policy: Any, directory: Path, batches: Any, settings: SFTSettings = SE
     graphdef, params = policy
     mesh, folder = make_mesh(), RunFolder(directory)
     params = jax.tree.map(lambda leaf: leaf.copy(), params)
-    checkpoints = Checkpoints(folder.checkpoints, keep=None)
+    checkpoints = Checkpoints(folder.checkpoints, CheckpointSettings(keep=KeepSettings(last=None)))
     with RunLog(directory) as log, count_compilations() as compilations:
         run = Run(Hosts(), log, checkpoints, folder, compilations)
         try:

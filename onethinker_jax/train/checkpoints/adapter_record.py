@@ -3,6 +3,7 @@
 The base is in no checkpoint. One that does not stand any more as it did is an error that is named, never another model.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,13 +42,15 @@ class AdapterRecord:
         """As JSON holds it."""
         return asdict(self)
 
-    def check_base(self, where: Path) -> None:
+    def check_base(self, where: os.PathLike[str]) -> None:
         """Raises CheckpointError where the base's weights are others now than those of the checkpoint `where`."""
         if (now := weights_digest(Path(self.base))) != self.digest:
             raise CheckpointError(_other_base(where, self, self.base, now))
 
 
-def check_adapters(saved: Mapping[str, Any] | None, mine: AdapterRecord | None, where: Path) -> None:
+def check_adapters(
+    saved: Mapping[str, Any] | None, mine: AdapterRecord | None, where: os.PathLike[str]
+) -> None:
     """Raises CheckpointError where the checkpoint `where` is not of this run's adapters and base."""
     if saved is None and mine is None:
         return
@@ -71,7 +74,7 @@ def check_adapters(saved: Mapping[str, Any] | None, mine: AdapterRecord | None, 
         )
 
 
-def _other_base(where: Path, theirs: AdapterRecord, base: str, digest: str) -> str:
+def _other_base(where: os.PathLike[str], theirs: AdapterRecord, base: str, digest: str) -> str:
     return (
         f"checkpoint {where} holds adapters of the weights with SHA-256 {theirs.digest[:12]}, and {base} now holds "
         f"others ({digest[:12]}): put those back"

@@ -1,6 +1,7 @@
 """The answers to the held-out records."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.config.checks import SettingError, at_least_zero, positive
@@ -16,9 +17,19 @@ class EvaluationSettings:
     """Before and after RL, beside greedy answers one at RL's temperature: their mean reward is what RL raises."""
     gallery: int = 3
     """Held-out records a task shown on the page."""
+    every: int = 0
+    """RL steps between scorings of the held-out records, greedily, each with a checkpoint; 0: none during RL."""
+    metric: Literal["accuracy", "reward"] = "accuracy"
+    """Whose mean over the held-out records is the score of a checkpoint."""
+    patience: int = 0
+    """Scorings in a row without a better score after which RL stops; 0: never."""
 
     def __post_init__(self) -> None:
-        at_least_zero("evaluation", self, "gallery")
+        at_least_zero("evaluation", self, "gallery", "every", "patience")
+        if self.patience and not self.every:
+            raise SettingError(
+                "evaluation.patience counts the scorings of evaluation.every, which is 0: set both"
+            )
         positive("evaluation.sampler", self.sampler, "prompt_patches")
         check_untruncated("evaluation.sampler", self.sampler)
         if self.sampler.group_size != 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from onethinker_jax.host_settings import HostSettings
 from onethinker_jax.rewards.client.sidecar import SidecarSettings
 from onethinker_jax.rewards.score import RewardSettings
+from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.config.checks import SettingError, at_least_zero, check_rows, positive
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.evaluation import EvaluationSettings
@@ -59,16 +60,13 @@ class TrainConfig:
     mesh: MeshSettings = field(default_factory=MeshSettings)
     hosts: HostSettings = field(default_factory=HostSettings)
     log: LogSettings = field(default_factory=LogSettings)
-    keep_checkpoints: int = 2
-    """Newest checkpoints that are kept; older ones are removed."""
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise SettingError(f"name {self.name!r} must be a plain folder name")
-        if self.keep_checkpoints < 1 or self.seed < 0:
-            raise SettingError(
-                f"keep_checkpoints {self.keep_checkpoints} must be at least 1, seed {self.seed} at least 0"
-            )
+        if self.seed < 0:
+            raise SettingError(f"seed {self.seed} must be at least 0")
         self._check_files()
         self._check_vision_adapters()
         batches = {
@@ -122,6 +120,11 @@ class TrainConfig:
     def directory(self) -> Path:
         """Folder of the run, `out/name`."""
         return self.out / self.name
+
+    @property
+    def checkpoint_directory(self) -> str:
+        """Where the run's checkpoints lie."""
+        return self.checkpoints.directory or str(self.folder.checkpoints)
 
     @property
     def folder(self) -> RunFolder:

@@ -1,5 +1,6 @@
 """Checkpoints: exact, complete, and never passed over in silence when they are broken."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.advantages import compute_advantages, init_moments
-from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
+from onethinker_jax.train.checkpoints.checkpoints import LAYOUT, CheckpointError, Checkpoints
+from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.config.objective import AdvantageConfig
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.optimizer import make_optimizer
@@ -60,7 +62,7 @@ def same(ours: TrainState, theirs: TrainState) -> None:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrainState]]:
     """A folder with checkpoints 2 and 3 of three saved ones, and the states at 0 .. 3."""
     directory = tmp_path_factory.mktemp("saved") / "checkpoints"
-    checkpoints, state = Checkpoints(directory, keep=2), fresh()
+    checkpoints, state = Checkpoints(directory, CheckpointSettings()), fresh()
     states = [jax.device_get(state)]
     for number in (1, 2, 3):
         state = stepped(state, number)
@@ -73,8 +75,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrainSta
 
 def test_a_state_comes_back_in_every_bit(saved: tuple[Path, list[TrainState]]) -> None:
     directory, states = saved
-    checkpoints = Checkpoints(directory, keep=2)
-    assert checkpoints.newest() == (3, {"stage": "rl", "floats": [0.1, 1e-45, 3.0]})
+    checkpoints = Checkpoints(directory)
+    assert checkpoints.newest() == (3, {"layout": LAYOUT, "stage": "rl", "floats": [0.1, 1e-45, 3.0]})
     for number in (2, 3):
         same(checkpoints.restore(number, fresh()), states[number])
     assert sorted(path.name for path in directory.iterdir()) == ["2", "3"]
@@ -84,7 +86,7 @@ def test_a_state_comes_back_in_every_bit(saved: tuple[Path, list[TrainState]]) -
 def test_going_on_from_a_checkpoint(saved: tuple[Path, list[TrainState]]) -> None:
     """A restored state makes the steps that the uninterrupted one makes, without compiling anything anew."""
     directory, states = saved
-    checkpoints = Checkpoints(directory, keep=2)
+    checkpoints = Checkpoints(directory)
     like = fresh()
     restored = checkpoints.restore(2, like)
     for mine, other in zip(jax.tree.leaves(restored), jax.tree.leaves(like), strict=True):
@@ -95,15 +97,18 @@ def test_going_on_from_a_checkpoint(saved: tuple[Path, list[TrainState]]) -> Non
 
 def test_parameters_alone(saved: tuple[Path, list[TrainState]]) -> None:
     directory, states = saved
-    checkpoints = Checkpoints(directory, keep=None)
-    values = checkpoints.parameters(3)
-    assert sorted(values) == ["lm_head.kernel", "visual.patch_embed.bias"]
-    np.testing.assert_array_equal(values["lm_head.kernel"], states[3].params["lm_head"]["kernel"])
+    checkpoints = Checkpoints(directory)
+    arrays = checkpoints.arrays(3)
+    assert {name: one.shape for name, one in arrays.shapes.items()} == {
+        "lm_head.kernel": (3, 400),
+        "visual.patch_embed.bias": (2,),
+    }
+    np.testing.assert_array_equal(arrays.read("lm_head.kernel"), states[3].params["lm_head"]["kernel"])
     checkpoints.close()
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path / "none", keep=1)
+    checkpoints = Checkpoints(tmp_path / "none")
     assert checkpoints.newest() is None
     checkpoints.close()
 
@@ -145,7 +150,7 @@ def test_a_broken_checkpoint_is_named(
     directory = tmp_path / "checkpoints"
     shutil.copytree(saved[0], directory)
     DAMAGES[damage](directory / "3")
-    checkpoints = Checkpoints(directory, keep=2)
+    checkpoints = Checkpoints(directory)
     with pytest.raises(CheckpointError) as caught:
         newest = checkpoints.newest()
         assert newest is not None and newest[0] == 3
@@ -158,8 +163,10 @@ def test_a_broken_checkpoint_is_named(
 
 
 def test_a_checkpoint_of_another_shape(saved: tuple[Path, list[TrainState]]) -> None:
-    checkpoints = Checkpoints(saved[0], keep=2)
-    with pytest.raises(CheckpointError, match="cannot be restored"):
+    checkpoints = Checkpoints(saved[0])
+    with pytest.raises(
+        CheckpointError, match=re.escape("its params.lm_head.kernel is float32 [3, 400], and this")
+    ):
         checkpoints.restore(3, fresh(width=401))
     checkpoints.close()
 
@@ -169,7 +176,7 @@ def test_what_was_being_written_does_not_count(saved: tuple[Path, list[TrainStat
     directory = tmp_path / "checkpoints"
     shutil.copytree(saved[0], directory)
     (directory / "3").rename(directory / "3.orbax-checkpoint-tmp-0")
-    checkpoints = Checkpoints(directory, keep=2)
+    checkpoints = Checkpoints(directory)
     newest = checkpoints.newest()
     assert newest is not None and newest[0] == 2
     same(checkpoints.restore(2, fresh()), saved[1][2])

@@ -16,6 +16,7 @@ from tests.places import ROOT
 
 # Where a run lies, how its media are decoded, whom it asks for scores, what it shows and how often it saves.
 CHANGES_NO_NUMBER = {
+    "checkpoints",
     "data.cache_bytes",
     "data.check_lengths",
     "data.frame_cache",
@@ -24,7 +25,6 @@ CHANGES_NO_NUMBER = {
     "data.media_workers",
     "evaluation.gallery",
     "hosts",
-    "keep_checkpoints",
     "log",
     "name",
     "out",
@@ -194,6 +194,9 @@ SHAPES: dict[str, Any] = {
     "sidecar.mask_model": None,
     "sidecar.dtype": "float32",
     "evaluation.sampled": True,
+    "evaluation.every": 0,
+    "evaluation.metric": "accuracy",
+    "evaluation.patience": 0,
     "evaluation.sampler.prompt_tokens": 208,
     "evaluation.sampler.prompt_patches": 160,
     "evaluation.sampler.max_new_tokens": 152,
