@@ -5,6 +5,7 @@ process calls these methods, in the same order.
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -108,7 +109,7 @@ def join_processes(settings: HostSettings) -> Processes:
     auto = settings.coordinator == "auto"
     try:
         if auto:
-            jax.distributed.initialize()
+            jax.distributed.initialize(local_device_ids=[] if _alone_on_its_host() else None)
         else:
             jax.distributed.initialize(settings.coordinator, settings.count, settings.index)
     except (RuntimeError, ValueError) as error:
@@ -116,3 +117,15 @@ def join_processes(settings: HostSettings) -> Processes:
         what = "this is no cluster that JAX knows" if auto else "the processes did not find each other"
         raise HostError(f"hosts.coordinator {settings.coordinator}: {what} ({reason})") from error
     return Processes(jax.process_index(), jax.process_count())
+
+
+def _alone_on_its_host() -> bool:
+    """Whether Slurm or Open MPI started one process on each host, which is to have all GPUs of it.
+
+    JAX takes both for launchers of one process a GPU, and shows a process the GPU of its number on the host alone;
+    an empty list of devices stands for all. JAX_LOCAL_DEVICE_IDS says it otherwise.
+    """
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        return False
+    tasks, nodes = (os.environ.get(f"SLURM_STEP_NUM_{name}") for name in ("TASKS", "NODES"))
+    return (tasks is not None and tasks == nodes) or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"

@@ -120,7 +120,7 @@ def test_settings_that_name_nobody(settings, message):
 
 
 def test_auto_without_a_cluster(monkeypatch):
-    def initialize(*_: object) -> None:
+    def initialize(*_: object, **__: object) -> None:
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr("jax.distributed.initialize", initialize)
