@@ -14,7 +14,7 @@ class HostSettings:
     """The processes of a run on several hosts, which all are given the same command; by default there is one."""
 
     coordinator: str | None = None
-    """`auto`: as a TPU pod, Slurm, Open MPI or Kubernetes says; else `host:port` where the first one listens."""
+    """`auto`: as a TPU pod, Slurm or Open MPI says; else `host:port` where the first one listens."""
     count: int | None = None
     """How many there are, and which this is, from 0; with `host:port`."""
     index: int | None = None

@@ -12,13 +12,13 @@ from tests.test_command_line import HELP, help_of
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGE = ROOT / "onethinker_jax"
-FOLDERS = "benchmarks|docs|examples|experiments|tests|onethinker_jax|data_pipeline|demo|evaluate|model|rewards|train"
+FOLDERS = "benchmarks|deploy|docs|examples|experiments|tests|onethinker_jax|data_pipeline|demo|evaluate|model|rewards|train"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_a_document_names_are_there(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    named = re.findall(rf"(?<![\w/.-])((?:{FOLDERS})/[\w./-]+\.(?:css|js|json|md|png|proto|py))\b", text)
+    named = re.findall(rf"(?<![\w/.-])((?:{FOLDERS})/[\w./-]+\.(?:css|js|json|md|png|proto|py|sbatch|sh|yaml))\b", text)
     gone = [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
     links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]*)?\)", text)
     gone += [link for link in links if not (document.parent / link).exists()]
@@ -91,13 +91,14 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
     assert seen > 50
 
 
-# Flags in the documents that are of pip, hf, gcloud, tensorboard, git, ruff, our benchmarks and our experiments.
+# Flags in the documents that are of pip, hf, gcloud, docker, Slurm, kubectl, tensorboard, git, ruff, our benchmarks and our experiments.
 OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
     *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
     *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps", "--arms", "--prompts"),
     *("--heldout", "--mixtures", "--seeds", "--tower", "--records"),
+    *("--build-arg", "--target", "--rm", "--gpus", "--nodes", "--wait", "--requeue", "--signal", "--from-file"),
     *("--model", "--clients", "--requests", "--url", "--minutes", "--only", "--tiny"),
 }
 
