@@ -40,6 +40,8 @@ class Limits:
     """Requests under way at once, those that wait for a slot included; one more is told to come back."""
     seconds: float = 600.0
     """Seconds that a request may take, its reading, waiting and answer included."""
+    header_seconds: float = 20.0
+    """Seconds within which a request's headers must arrive; then the connection is closed."""
     body_bytes: int = 32 * 2**20
     """Bytes of a request, its media included."""
     samples: int = 16
@@ -59,6 +61,7 @@ class Limits:
         for name in (
             "requests",
             "seconds",
+            "header_seconds",
             "body_bytes",
             "samples",
             "media_bytes",

@@ -22,7 +22,7 @@ from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.serve.arguments import Limits
 from onethinker_jax.serve.errors import wrong
 from onethinker_jax.serve.fetching import Fetcher
-from onethinker_jax.serve.requests import FrameTimes
+from onethinker_jax.serve.requests import FrameCount, FrameTimes
 
 LONGEST_ADDRESS = 4096
 FRAMES = "data:video/jpeg;base64,"
@@ -92,8 +92,10 @@ class LimitedReader(MediaReader):
 
 
 def _frames_wanted(path: MediaFile, num_frames: int | None) -> int | None:
-    """All of frames that are given; of another film, what is asked for."""
-    return len(path.pictures) if isinstance(path, GivenFrames) else num_frames
+    """All of frames that are given; of another film, what the request asks for, or the server by itself."""
+    if isinstance(path, GivenFrames):
+        return len(path.pictures)
+    return path.num_frames if isinstance(path, CountedFilm) else num_frames
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,50 @@ class GivenFrames:
         return film_of(self.pictures, self.times, self.tick)
 
 
+@dataclass(frozen=True)
+class CountedFilm:
+    """A `MediaFile`: a film, and how many of its frames a request wants."""
+
+    file: MediaFile
+    num_frames: int
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+    @property
+    def name(self) -> str:
+        """The film's."""
+        return self.file.name
+
+    def is_file(self) -> bool:
+        """Whether the film is there."""
+        return self.file.is_file()
+
+    def stat(self) -> os.stat_result:
+        """The film's."""
+        return self.file.stat()
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """The film."""
+        return self.file.open(mode)
+
+
 class MediaSource:
     """Turns the addresses of a request into files."""
 
     def __init__(self, limits: Limits, folder: Path | None, fetcher: Fetcher | None, most_frames: int):
         """`folder`: whose files may be named, without symbolic links in its path; None: none."""
         self._limits, self._folder, self._fetcher, self._most_frames = limits, folder, fetcher, most_frames
+
+    async def video(self, url: str, name: str, settings: FrameTimes | FrameCount | None) -> MediaFile:
+        """The film behind an address; `settings` are the times of its frames, or their number. Raises Refused."""
+        if not isinstance(settings, FrameCount):
+            return await self.file(url, name, settings)
+        if settings.num_frames > self._most_frames:
+            raise wrong(
+                f"media_io_kwargs.video.num_frames: {settings.num_frames}, more than the {self._most_frames} allowed"
+            )
+        return CountedFilm(await self.file(url, name), settings.num_frames)
 
     async def file(self, url: str, name: str, times: FrameTimes | None = None) -> MediaFile:
         """The file behind an address; `name` stands for it in errors, `times` are those of frames. Raises Refused."""

@@ -12,7 +12,7 @@ from onethinker_jax.errors import UserError
 from onethinker_jax.serve.arguments import Limits
 from onethinker_jax.serve.errors import wrong
 from onethinker_jax.serve.media import MediaSource
-from onethinker_jax.serve.requests import FrameTimes, ImagePart, Message, TextPart, VideoPart
+from onethinker_jax.serve.requests import FrameCount, FrameTimes, ImagePart, Message, TextPart, VideoPart
 
 LETTERS_A_TOKEN = 32
 """A text of more letters than this for each token that a prompt may have is refused before it is tokenised."""
@@ -28,10 +28,12 @@ class PromptMaker:
         self._text = ThreadPoolExecutor(2, "text")
         self._media = ThreadPoolExecutor(workers, "media")
 
-    async def prompt(self, messages: Sequence[Message], times: FrameTimes | None = None) -> Example:
-        """The prompt, ending where the model starts to answer; `times`: of a video of frames. Raises Refused."""
+    async def prompt(
+        self, messages: Sequence[Message], video: FrameTimes | FrameCount | None = None
+    ) -> Example:
+        """The prompt, ending where the model starts to answer; `video`: how videos are read. Raises Refused."""
         loop = asyncio.get_running_loop()
-        record = await self._record(messages, times)
+        record = await self._record(messages, video)
         threads = self._media if record.images or record.videos else self._text
         return await loop.run_in_executor(threads, self._made, record)
 
@@ -47,7 +49,7 @@ class PromptMaker:
         self._media.shutdown(wait=False, cancel_futures=True)
         self._processor.media.close()
 
-    async def _record(self, messages: Sequence[Message], times: FrameTimes | None) -> Record:
+    async def _record(self, messages: Sequence[Message], video: FrameTimes | FrameCount | None) -> Record:
         """The conversation with its files. Raises Refused."""
         if messages[-1].role != "user":
             raise wrong("the last message must be the user's", f"messages[{len(messages) - 1}].role")
@@ -66,15 +68,14 @@ class PromptMaker:
                     continue
                 if message.role != "user":
                     raise wrong(f"{field}: media belong to the user's messages", field)
-                kind, url = (
-                    ("image", part.image_url.url)
-                    if isinstance(part, ImagePart)
-                    else ("video", part.video_url.url)
-                )
-                files[kind].append(await self._source.file(url, field, times))
-                content += f"<{kind}>"
+                if isinstance(part, ImagePart):
+                    files["image"].append(await self._source.file(part.image_url.url, field))
+                    content += "<image>"
+                else:
+                    files["video"].append(await self._source.video(part.video_url.url, field, video))
+                    content += "<video>"
             turns.append({"role": message.role.replace("developer", "system"), "content": content})
-        if times is not None and len(files["video"]) != 1:
+        if isinstance(video, FrameTimes) and len(files["video"]) != 1:
             raise wrong("media_io_kwargs.video gives the times of one video", "media_io_kwargs")
         kind = "video" if files["video"] else "image" if files["image"] else "text"
         images, videos = tuple(files["image"]), tuple(files["video"])

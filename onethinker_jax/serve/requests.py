@@ -14,6 +14,7 @@ from pydantic import (
     Discriminator,
     Field,
     StringConstraints,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -164,10 +165,26 @@ class FrameTimes(_Strict):
         return self
 
 
+class FrameCount(_Strict):
+    """How many frames of each video are read, evenly by their number, in place of the server's frames a second."""
+
+    num_frames: Annotated[int, Field(ge=1)]
+
+
+def _says(video: Any) -> str:
+    alone = isinstance(video, FrameCount) or (isinstance(video, dict) and set(video) == {"num_frames"})
+    return "count" if alone else "times"
+
+
+VideoSettings = Annotated[
+    Annotated[FrameTimes, Tag("times")] | Annotated[FrameCount, Tag("count")], Discriminator(_says)
+]
+
+
 class MediaSettings(_Strict):
     """How media are read, in vLLM's words."""
 
-    video: FrameTimes | None = None
+    video: VideoSettings | None = None
 
 
 class StreamOptions(_Strict):
@@ -276,6 +293,8 @@ def _path(loc: tuple[int | str, ...]) -> str:
             text += f"[{part}]"
         elif number > 2 and loc[number - 2] == "content" and part in PART_TYPES:
             continue  # the branch of the union, of which the client does not know
+        elif number and loc[number - 1] == "video" and part in ("times", "count"):
+            continue
         else:
             text += f".{part}" if text else part
     return text

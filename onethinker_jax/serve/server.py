@@ -23,6 +23,7 @@ from onethinker_jax.responses import generation_shape, sampling_config, suppress
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.serve.app import Parts, make_app
 from onethinker_jax.serve.arguments import Arguments
+from onethinker_jax.serve.connections import timed_connections
 from onethinker_jax.serve.engine import Engine
 from onethinker_jax.serve.fetching import Fetcher
 from onethinker_jax.serve.media import LimitedReader, MediaSource
@@ -88,7 +89,7 @@ class Server:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
                 make_app(parts),
-                http="h11",
+                http=timed_connections(arguments.limits.header_seconds),
                 ws="none",
                 lifespan="on",
                 log_config=None,

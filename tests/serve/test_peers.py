@@ -1,13 +1,17 @@
 """Other people's tools: what evaluation harnesses send is taken; what vLLM reads is what transformers' class has."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from safetensors import safe_open
 
+from onethinker_jax.data_pipeline.media.decoding import load_video
+from tests.data_pipeline.making import write_video
 from tests.serve.serving import Running, image_url
 
 PICTURE = image_url(64, 64)
@@ -62,6 +66,41 @@ def test_requests_of_evaluation_harnesses(running_server: Running, request_of: d
     got = httpx2.post(url, json={"model": "tiny", **request_of}, headers=headers, timeout=None)
     assert got.status_code == 200
     assert isinstance(got.json()["choices"][0]["message"]["content"], str)
+
+
+def test_a_harness_names_a_video_and_how_many_frames(
+    running_server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lmms-eval with `pass_video_url`: the prompt is that of the file's frames, evenly by their number."""
+    folder = running_server.parts.arguments.media_folder
+    assert folder is not None
+    video = write_video(folder / "a b.mp4", [0, 0.2, 0.4, 0.9, 1.3, 2.4, 2.7], size=(64, 64))
+    maker, made = running_server.parts.maker, []
+    given = maker._made
+    monkeypatch.setattr(maker, "_made", lambda record: made.append(given(record)) or made[-1])
+    content = [{"type": "video_url", "video_url": {"url": f"file://{video}"}}, {"type": "text", "text": "?"}]
+    messages: list[Any] = [{"role": "user", "content": content}]
+    create = running_server.client().chat.completions.create
+    for count in (2, 3):
+        extra = {"media_io_kwargs": {"video": {"num_frames": count}}}
+        create(model="tiny", messages=messages, max_tokens=2, temperature=0, extra_body=extra)
+        frames = load_video(video, fps=1, max_frames=9, num_frames=count)
+        told = [f"<{time:.1f} seconds>" for time in _of_pairs(frames.timestamps)]
+        text = maker._processor.tokenizer.decode(made[-1].tokens, skip_special_tokens=False)
+        assert re.findall(r"<[\d.]+ seconds>", text) == told
+    for wrong, said in (
+        ({"num_frames": 5}, "media_io_kwargs.video.num_frames: 5, more than the 4 allowed"),
+        ({"num_frames": 0}, "media_io_kwargs.video.num_frames: input should be greater than"),
+        ({"num_frames": 2, "fps": 1.0}, "media_io_kwargs.video."),
+    ):
+        with pytest.raises(openai.BadRequestError, match=re.escape(said)):
+            create(model="tiny", messages=messages, extra_body={"media_io_kwargs": {"video": wrong}})
+
+
+def _of_pairs(times: Any) -> list[float]:
+    """The times that the model is told: one for two frames, in their middle; an odd last one is doubled."""
+    padded = [*times, *([times[-1]] if len(times) % 2 else [])]
+    return [(one + other) / 2 for one, other in zip(padded[::2], padded[1::2], strict=True)]
 
 
 def test_a_directory_is_what_others_read(model: Path) -> None:
