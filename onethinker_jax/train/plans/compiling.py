@@ -28,19 +28,32 @@ def plan(
     Raises UsageError where none does; ShardingError, ConfigError or SettingError naming what cannot be; LengthsError
     where the lengths make no step.
     """
+    with jax.set_mesh(mesh):
+        pairs = program_pairs(config, mesh, only=only, lengths=lengths)
+        return [compile_program(program, plain, mesh)[0] for program, plain in pairs]
+
+
+def program_pairs(
+    config: TrainConfig,
+    mesh: Mesh,
+    *,
+    only: str = "",
+    everything: bool = False,
+    lengths: GivenLengths | None = None,
+) -> list[tuple[Program, Program]]:
+    """The programs whose names match `only`, and each without recomputation. The mesh must be the one in context.
+
+    Raises UsageError where no name matches, and what `plan_programs` does.
+    """
     sizes = planned_sizes(config.model)
     without_remat = replace(config, model=replace(config.model, remat="none"))
-    with jax.set_mesh(mesh):
-        programs = plan_programs(config, sizes, mesh, lengths=lengths)
-        pairs = [
-            (program, plain)
-            for program, plain in zip(programs, plan_programs(without_remat, sizes, mesh), strict=True)
-            if re.search(only, program.name)
-        ]
-        if not pairs:
-            names = ", ".join(program.name for program in programs)
-            raise UsageError(f"--only {only}: no program's name matches; there are: {names}")
-        return [compile_program(program, plain, mesh)[0] for program, plain in pairs]
+    programs = plan_programs(config, sizes, mesh, everything=everything, lengths=lengths)
+    plain = plan_programs(without_remat, sizes, mesh, everything=everything)
+    pairs = [pair for pair in zip(programs, plain, strict=True) if re.search(only, pair[0].name)]
+    if not pairs:
+        names = ", ".join(program.name for program in programs)
+        raise UsageError(f"--only {only}: no program's name matches; there are: {names}")
+    return pairs
 
 
 def compile_program(program: Program, plain: Program, mesh: Mesh) -> tuple[Report, Any]:

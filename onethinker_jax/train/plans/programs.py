@@ -40,7 +40,7 @@ from onethinker_jax.train.plans.shapes import (
     BASE,
     batch_shapes,
     moved,
-    result_shapes,
+    prompt_shapes,
     rows_shape,
     shard_shapes,
     state_shapes,
@@ -210,7 +210,7 @@ def _sampling_programs(
     programs = _prefill_programs(sampler, functions, shape, weights, beside, sizes, mesh)
     beside, moving = sampler.resident, []
     if moves:
-        waiting = result_shapes(programs[-1].function, programs[-1].arguments)
+        waiting = prompt_shapes(programs[-1].function, programs[-1].arguments)
         moving = _moving_programs(sampler, functions, shape, weights, cache, waiting)
         beside = {**beside, "prompts that wait": waiting}
 

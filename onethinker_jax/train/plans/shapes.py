@@ -8,6 +8,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from onethinker_jax.data_pipeline.batches.packing import Batch
+from onethinker_jax.model.attention.kv_cache import shard_prompts
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 from onethinker_jax.model.parameters import split_adapters
@@ -18,10 +19,14 @@ from onethinker_jax.train.state import TrainState, optimizer_shapes
 BASE = "frozen base"  # what adapters are added to
 
 
-def result_shapes(function: Any, arguments: dict[str, Any]) -> Any:
-    """The shapes of what a jitted function returns, laid out as it returns them."""
-    shardings = function.lower(*arguments.values()).compile().output_shardings
-    return shard_shapes(jax.eval_shape(function, *arguments.values()), shardings)
+def prompt_shapes(prefill: Any, arguments: dict[str, Any]) -> Any:
+    """The shapes of the prompts that a prefill returns, laid out as it returns them: by `shard_prompts`."""
+    shapes = jax.eval_shape(prefill, *arguments.values())
+
+    def laid_out() -> Any:
+        return shard_prompts(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+
+    return shard_shapes(shapes, jax.jit(laid_out).lower().compile().output_shardings)
 
 
 def shard_shapes(tree: Any, shardings: Any) -> Any:

@@ -1,0 +1,81 @@
+"""What a run holds on one device for each mesh: weights, moments, gradients, the sampler's weights, in bytes.
+
+From the shapes and shardings that training and the plan use; no program is traced.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.sharding import DECODE_RULES, tree_shardings
+from onethinker_jax.tasks import MOMENTS
+from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.cost.program_cost import device_bytes
+from onethinker_jax.train.optimizer import make_optimizer
+from onethinker_jax.train.plans.shapes import BASE, moved, shard_shapes, state_shapes, training_layout
+from onethinker_jax.train.policy import abstract_model
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Bytes of one device by kind."""
+
+    parameters: float  # that are trained
+    base: float  # frozen, beside adapters
+    gradients: float
+    optimizer: dict[str, float]  # by stage, the reference policy of RL included
+    decoder: float  # weights to decode with
+    resting: float  # parameters and base that decoding does not share
+
+    def training(self, stage: str) -> float:
+        """While gradients are computed, activations aside; RL's reference lies with its optimiser here."""
+        return self.parameters + self.base + self.gradients + self.optimizer[stage]
+
+    def sampling(self) -> float:
+        """While RL samples, the cache aside."""
+        return self.decoder + self.resting + self.optimizer["RL"]
+
+
+class ModelShapes:
+    """The shapes of a policy and of its optimisers, made once for all meshes."""
+
+    def __init__(self, config: TrainConfig, sizes: Qwen3VLConfig):
+        self._config = config
+        self.shapes: nnx.State = nnx.split(abstract_model(sizes, config.model))[1]
+
+    @cached_property
+    def _optimizers(self) -> dict[str, tuple[Any, int, bool]]:
+        """Stage -> optimiser, tasks, whether there is a reference."""
+        sft, rl = self._config.sft, self._config.rl
+        found: dict[str, tuple[Any, int, bool]] = {}
+        if sft.steps:
+            found["SFT"] = make_optimizer(sft.optimizer, sft.steps, train_vision=sft.train_vision), 1, False
+        if rl.steps:
+            optimizer = make_optimizer(rl.optimizer, rl.steps * rl.num_minibatches, train_vision=True)
+            found["RL"] = optimizer, len(MOMENTS), rl.loss.kl_coefficient > 0
+        return found
+
+    def on(self, mesh: Mesh) -> Holdings:
+        """Raises ShardingError naming a parameter that the mesh does not divide."""
+        lying = training_layout(self.shapes, mesh)
+        trained = lying["parameters"]
+        optimizer, gradients = {}, trained
+        for stage, (one, tasks, reference) in self._optimizers.items():
+            state, gradients = state_shapes(trained, one, tasks, mesh, reference=reference)
+            optimizer[stage] = device_bytes((state.optimizer, state.reference))
+        dtype = self._config.model.compute_dtype
+        weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), self.shapes)
+        weights = shard_shapes(weights, tree_shardings(self.shapes, mesh, DECODE_RULES))
+        return Holdings(
+            device_bytes(trained),
+            device_bytes(lying.get(BASE)),
+            device_bytes(gradients),
+            optimizer,
+            device_bytes(weights),
+            sum(device_bytes(moved(tree, weights)) for tree in lying.values()),
+        )
