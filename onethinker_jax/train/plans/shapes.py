@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.attention.kv_cache import shard_prompts
@@ -67,7 +67,7 @@ def batch_shapes(rows: int, tokens: int, patches: int, sizes: Qwen3VLConfig, mes
     return Batch(inputs, array(jnp.int32, tokens), array(jnp.bool_, tokens))
 
 
-def training_layout(shapes: nnx.State, mesh: Mesh) -> dict[str, Any]:
+def training_layout(shapes: nnx.State, mesh: Mesh | AbstractMesh) -> dict[str, Any]:
     """By kind what is trained, and beside adapters the base, as they lie while a run trains."""
     trained, base = split_adapters(shard_shapes(shapes, tree_shardings(shapes, mesh, TRAIN_RULES)))
     return {"parameters": trained} | ({} if base is None else {BASE: base})
@@ -81,7 +81,7 @@ def moved(tree: nnx.State, others: nnx.State) -> list[Any]:
 
 
 def state_shapes(
-    params: nnx.State, optimizer: Any, tasks: int, mesh: Mesh, *, reference: bool
+    params: nnx.State, optimizer: Any, tasks: int, mesh: Mesh | AbstractMesh, *, reference: bool
 ) -> tuple[TrainState, nnx.State]:
     """The train state around `params`, and the gradient sums, as `init_state` and `Update.zeros` lay them out."""
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -95,7 +95,7 @@ class Estimator:
 
     def holdings(self, mesh: MeshSettings) -> Holdings:
         """What lies on a device; raises ShardingError where the mesh does not divide a parameter."""
-        return self._once(("holdings", mesh), lambda: self._shapes.on(self._target.mesh(mesh)))
+        return self._once(("holdings", mesh), lambda: self._shapes.on(mesh))
 
     def estimates(self, config: TrainConfig) -> list[Estimate]:
         """A step's programs, in the plan's order."""

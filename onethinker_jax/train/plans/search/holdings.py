@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, AxisType
 
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.sharding import DECODE_RULES, tree_shardings
+from onethinker_jax.model.sharding import AXES, DECODE_RULES, tree_shardings
 from onethinker_jax.tasks import MOMENTS
+from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.program_cost import device_bytes
 from onethinker_jax.train.optimizer import make_optimizer
@@ -60,8 +61,10 @@ class ModelShapes:
             found["RL"] = optimizer, len(MOMENTS), rl.loss.kl_coefficient > 0
         return found
 
-    def on(self, mesh: Mesh) -> Holdings:
-        """Raises ShardingError naming a parameter that the mesh does not divide."""
+    def on(self, settings: MeshSettings) -> Holdings:
+        """On a mesh of these sizes. Raises ShardingError naming a parameter that it does not divide."""
+        shape = (settings.data, settings.fsdp, settings.tensor)
+        mesh = AbstractMesh(shape, AXES, (AxisType.Auto,) * len(AXES))
         lying = training_layout(self.shapes, mesh)
         trained = lying["parameters"]
         optimizer, gradients = {}, trained
