@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from onethinker_jax.train.cost.hardware import Chip
@@ -45,7 +45,11 @@ class Compiled:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON, for a file of results."""
-        return asdict(self)
+        traffic = self.traffic
+        if traffic is not None:  # `asdict` would count the items of a `Counter` anew
+            traffic = {**vars(traffic), "calls": dict(traffic.calls), "wire": dict(traffic.wire)}
+        flops = {"flops": dict(self.flops), "model_flops": dict(self.model_flops)}
+        return {**vars(self), **flops, "traffic": traffic}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "Compiled":

@@ -37,6 +37,8 @@ PACKAGE = Path(__file__).parents[3]
 COMPILE_LIMIT_S = 2 * 3600.0
 CLOSE = 1.02
 """Settings that are expected within this factor of the best that compiled are compiled as well."""
+SURE = 0.85
+"""Share of the memory within which a program is expected to fit before any of its kind has compiled."""
 
 Compile = Callable[[TrainConfig, str], Outcome]
 """Compiles the program of this name, of these settings."""
@@ -111,7 +113,7 @@ class Search:
         self.base, self.target, self._results, self._compile = base, target, results, compile_program
         self._topology, self._given, self._tell = topology, given, tell
         self._sizes = planned_sizes(base.model)
-        self._estimator = Estimator(base, self._sizes, target, given)
+        self.estimator = Estimator(base, self._sizes, target, given)
         self._place = digest(topology, *_versions())
         self._counting = digest_of_sources(PACKAGE / "train" / "cost")
         self._sources = digest_of_sources(PACKAGE)
@@ -123,22 +125,27 @@ class Search:
         """Compiles for about `budget_s` seconds."""
         end = time.monotonic() + budget_s
         some = self._given is not None
-        all_of_them, refused = candidates(self.base, self._sizes, self.target, self._estimator, buckets=some)
-        estimates = {id(one): self._estimator.estimates(one.config) for one in all_of_them}
+        all_of_them, refused = candidates(self.base, self._sizes, self.target, self.estimator, buckets=some)
+        estimates = {id(one): self.estimator.estimates(one.config) for one in all_of_them}
         most = usable(self.target.chip)
         small = [one for one in all_of_them if max(e.memory for e in estimates[id(one)]) <= most]
         found = Found(self.base, len(all_of_them), refused, len(all_of_them) - len(small))
-        waiting = [all_of_them[0], *(one for one in small if one is not all_of_them[0])]
+        waiting = [one for one in small if one is not all_of_them[0]]
         self._tell(
             f"{len(all_of_them):,} settings, {found.too_large:,} too large; compiling those that promise most"
         )
-        while waiting:
-            if found.trials:
-                waiting.sort(key=lambda one: self._order(one, estimates[id(one)]))
-                if found.best is not None and not self._promises(estimates[id(waiting[0])], found.best):
-                    found.ended = "no other setting is expected to be faster"
-                    break
-            candidate = waiting.pop(0)
+        as_given = [
+            all_of_them[0]
+        ]  # compiled second: with little time the best is worth more than the comparison
+        while waiting or as_given:
+            waiting.sort(key=lambda one: self._order(one, estimates[id(one)]))
+            if as_given and (found.trials or not waiting):
+                candidate = as_given.pop()
+            elif found.best is not None and not self._promises(estimates[id(waiting[0])], found.best):
+                found.ended = "no other setting is expected to be faster"
+                break
+            else:
+                candidate = waiting.pop(0)
             trial = self._try(candidate, estimates[id(candidate)], end)
             if trial is None:
                 found.ended = "the budget is used up"
@@ -157,9 +164,11 @@ class Search:
 
     def _order(self, one: Candidate, estimates: Sequence[Estimate]) -> tuple[bool, float, float, int]:
         """Settings that fit first, then fast ones; of equals those that need little memory, and change little."""
-        memory = max(e.likely + self._correction(e.name)[1] for e in estimates)
+        memory = {e.name: e.likely + self._correction(e.name)[1] for e in estimates}
+        most = usable(self.target.chip)
+        tight = any(needed > most * (1 if name in self._over else SURE) for name, needed in memory.items())
         seconds = float(f"{self._expected(estimates):.3g}")
-        return memory > usable(self.target.chip), seconds, memory, len(one.changes)
+        return tight, seconds, max(memory.values()), len(one.changes)
 
     def _expected(self, estimates: Sequence[Estimate]) -> float:
         """Seconds of the run's steps by the estimates, corrected by what compiled."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from onethinker_jax.model.attention.attention import check_heads
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.sharding import ShardingError
 from onethinker_jax.train.config.checks import SettingError
@@ -85,13 +86,13 @@ def _meshes(devices: int) -> Iterator[MeshSettings]:
 
 def _refusal(mesh: MeshSettings, sizes: Qwen3VLConfig, target: Target, estimator: Estimator) -> str:
     """Why the trainer could not take the mesh, or nothing."""
-    text = sizes.text
-    if text.num_kv_heads % mesh.tensor:
-        return f"tensor does not divide the {text.num_kv_heads} heads of keys"
     a_process = min(Counter(device.process_index for device in target.devices).values())
     if a_process % mesh.tensor:
         return f"tensor is split over processes of {a_process} devices"
+    text, vision = sizes.text, sizes.vision
     try:
+        check_heads(text.num_heads, text.num_kv_heads, mesh.tensor)
+        check_heads(vision.num_heads, vision.num_heads, mesh.tensor)
         estimator.holdings(mesh)
     except ShardingError as error:
         return str(error)
