@@ -1,18 +1,18 @@
 """A question of one's own, in no file of records, as the record that the pipeline takes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from onethinker_jax.command_line import UsageError
-from onethinker_jax.data_pipeline.media.decoding import media_kind
 from onethinker_jax.data_pipeline.media.grey_levels import set_clear_value, to_rgb
 from onethinker_jax.data_pipeline.media.media_file import MediaFile, MemoryFile
+from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.data_pipeline.records.text_errors import text_error
 from onethinker_jax.spelling import hint
@@ -23,9 +23,14 @@ Medium: TypeAlias = str | PathLike[str] | Image.Image | np.ndarray
 
 
 def question_record(
-    text: str, media: Sequence[MediaFile] = (), *, task: str = "open-ended", options: Sequence[str] = ()
+    text: str,
+    media: Sequence[MediaFile] = (),
+    *,
+    task: str = "open-ended",
+    options: Sequence[str] = (),
+    kind_of: Callable[[MediaFile], Literal["image", "video"]] | None = None,
 ) -> Record:
-    """The question about these media, whose kinds their content says.
+    """The question about these media, whose kinds `kind_of` says, by default their content, read by this process.
 
     Raises UsageError, or MediaError naming a file. Whether placeholders fit the media is checked when the prompt is
     made.
@@ -44,7 +49,8 @@ def question_record(
     if options and not lettered:
         choices = " or ".join(map(repr, of_answer("letter")))
         raise UsageError(f"options are for task {choices}, not {task!r}")
-    kinds = [media_kind(file) if isinstance(file, Path) else "image" for file in media]
+    kind_of = kind_of or MediaReader().kind
+    kinds = [kind_of(file) for file in media]
     kind = "text" if not kinds else "video" if "video" in kinds else "image"
     if kind not in row.media:
         needs = [_article(one) for one in row.media if one != "text"]

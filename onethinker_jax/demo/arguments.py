@@ -32,6 +32,8 @@ class Arguments(ModelArguments):
     """An option of a multiple-choice question: given once for each, in order."""
     chat: bool = False
     """Keeps the model loaded and reads questions from standard input, a line each; docs/demo.md says in what form."""
+    serve: bool = False
+    """Serves a page to ask on, with other flags: `--serve --help` lists them."""
     out: Path | None = None
     """File of the picture; by default <name of the first medium>_answer.png in the current folder, or _answer_2 where
     that is there, and none where there is no medium."""

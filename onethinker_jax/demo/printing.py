@@ -35,20 +35,32 @@ def print_answer(console: Console, answer: Answer, *, raw: bool) -> None:
         section("Reasoning", answer.reasoning)
     if answer.text is not None and not raw:
         section("Answer", shown(answer))
+    for said in wrong_with(answer):
+        print_warning(console, said)
+
+
+def wrong_with(answer: Answer) -> Iterator[str]:
+    """What keeps a response from being read, a sentence each."""
     for tag, part in (("think", answer.reasoning), ("answer", answer.text)):
         if part is None:
-            print_warning(console, f"the response has no <{tag}>…</{tag}>")
+            yield f"the response has no <{tag}>…</{tag}>"
     if answer.error is not None:
-        print_warning(console, f"the answer {answer.error}")
+        yield f"the answer {answer.error}"
 
 
 def described(
-    structured: StructuredAnswer | None, masks: Masks | None, view: View
+    structured: StructuredAnswer | None,
+    masks: Masks | None,
+    view: View,
+    size: tuple[int, int] | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """(part, what the answer says of it) of a structured answer; places in pixels of the file's own size."""
+    """(part, what the answer says of it) of a structured answer; places in pixels of the file's own size.
+
+    `size` is its height and width, by default those of the view's frames.
+    """
     if structured is None:
         return
-    height, width = view.frames[0].shape[:2]
+    height, width = size or view.frames[0].shape[:2]
 
     def place(point: Sequence[float]) -> str:
         sides = (width, height) * (len(point) // 2)

@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import hmac
 import secrets
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -17,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.data_pipeline.processor.token_bytes import TokenBytes
@@ -26,6 +23,7 @@ from onethinker_jax.serve.answering import Answering, Post
 from onethinker_jax.serve.arguments import Arguments
 from onethinker_jax.serve.engine import Engine, Job, Piece
 from onethinker_jax.serve.errors import Refused, wrong
+from onethinker_jax.serve.guard import Guard
 from onethinker_jax.serve.metrics import ServeMetrics
 from onethinker_jax.serve.prompts import PromptMaker
 from onethinker_jax.serve.replies import Reply
@@ -160,23 +158,15 @@ class Api:
 
     async def _pieces(self, job: Job, answers: int, began: float) -> AsyncGenerator[Piece, None]:
         """The pieces of a job's answers until all are through; closed before, the job is dropped."""
-        open_answers, first = answers, True
-        self._parts.engine.submit(job)
-        try:
-            while open_answers:
-                pieces = await job.pieces.get()
-                if pieces is None:
-                    raise Refused(500, "the device failed; the server's log says more")
+        first = True
+        async with contextlib.aclosing(self._parts.engine.answers(job, answers)) as arriving:
+            async for pieces in arriving:
                 if first:
                     self._metrics.first_token.observe(time.monotonic() - began)
                     first = False
                 self._metrics.generated_tokens.inc(len(pieces))
                 for piece in pieces:
-                    open_answers -= piece.finish_reason is not None
                     yield piece
-        finally:
-            if open_answers:
-                self._parts.engine.drop(job)
 
 
 async def _whole(reply: Reply, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
@@ -198,47 +188,6 @@ async def _chunks(reply: Reply, pieces: AsyncIterator[Piece]) -> AsyncIterator[d
             yield chunk
     if reply.include_usage:
         yield reply.counted(count)
-
-
-class Guard:
-    """Lets those in who may come: with the key, where there is one; by a name of this machine, where it listens there.
-
-    A browser can be brought to send requests to this machine for any page, under the page's own name.
-    """
-
-    def __init__(self, app: ASGIApp, parts: Parts):
-        self._app, self._key, self._metrics = app, parts.api_key, parts.metrics
-        local = {"localhost", "127.0.0.1", "::1", parts.arguments.host}
-        self._hosts = local if parts.arguments.loopback else None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] == "http" and (refused := self._refused(Request(scope))) is not None:
-            self._metrics.requests.labels("any", refused.status).inc()
-            await JSONResponse(refused.body(), refused.status, headers=refused.headers)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _refused(self, request: Request) -> Refused | None:
-        if self._hosts is not None:
-            try:
-                host = urlsplit("//" + request.headers.get("host", "")).hostname
-            except ValueError:
-                host = None
-            if host not in self._hosts:
-                return Refused(421, "the Host header names another machine than this one")
-        if self._key is None or request.url.path == "/health":
-            return None
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(
-            key.strip().encode("utf-8", "replace"), self._key
-        ):
-            return None
-        refused = Refused(
-            401, "the API key is missing or wrong (Authorization: Bearer …)", code="invalid_api_key"
-        )
-        refused.headers["WWW-Authenticate"] = "Bearer"
-        return refused
 
 
 def make_app(parts: Parts) -> Starlette:
@@ -276,5 +225,10 @@ def make_app(parts: Parts) -> Starlette:
         exception_handlers={HTTPException: refused, Refused: refused},
         lifespan=life,
     )
-    app.add_middleware(Guard, parts=parts)  # pyright: ignore[reportArgumentType]
+
+    def count(status: int) -> None:
+        parts.metrics.requests.labels("any", status).inc()
+
+    arguments = parts.arguments
+    app.add_middleware(Guard, arguments=arguments, key=parts.api_key, refused=count)  # pyright: ignore[reportArgumentType]
     return app

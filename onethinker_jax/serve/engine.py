@@ -9,7 +9,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -19,6 +19,7 @@ from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.data_pipeline.processor.token_bytes import TokenBytes
 from onethinker_jax.model.generation.running_batch import NewTokens, RunningBatch, SampleRequest
 from onethinker_jax.serve.answer_text import AnswerText
+from onethinker_jax.serve.errors import Refused
 
 logger = logging.getLogger("onethinker_jax.serve")
 
@@ -100,6 +101,24 @@ class Engine:
     def drop(self, job: Job) -> None:
         """Frees what a job holds; nothing where it is through."""
         self._inbox.put(lambda: self._leave(job))
+
+    async def answers(self, job: Job, count: int = 1) -> AsyncGenerator[list[Piece], None]:
+        """The pieces of a job's `count` answers as they come; closed before they are through, the job is dropped.
+
+        Raises Refused: the device failed.
+        """
+        under_way = count
+        self.submit(job)
+        try:
+            while under_way:
+                pieces = await job.pieces.get()
+                if pieces is None:
+                    raise Refused(500, "the device failed; the server's log says more")
+                under_way -= sum(piece.finish_reason is not None for piece in pieces)
+                yield pieces
+        finally:
+            if under_way:
+                self.drop(job)
 
     def _run(self) -> None:
         with jax.set_mesh(self._mesh):

@@ -23,7 +23,8 @@ class PromptMaker:
 
     def __init__(self, processor: Processor, source: MediaSource, limits: Limits, sizes: tuple[int, int]):
         """`sizes`: the most tokens and patches of a prompt."""
-        self._processor, self._source, self._limits, self._sizes = processor, source, limits, sizes
+        self.processor = processor
+        self._source, self._limits, self._sizes = source, limits, sizes
         workers = max(processor.media.workers, 1)
         self._text = ThreadPoolExecutor(2, "text")
         self._media = ThreadPoolExecutor(workers, "media")
@@ -32,22 +33,25 @@ class PromptMaker:
         self, messages: Sequence[Message], video: FrameTimes | FrameCount | None = None
     ) -> Example:
         """The prompt, ending where the model starts to answer; `video`: how videos are read. Raises Refused."""
-        loop = asyncio.get_running_loop()
-        record = await self._record(messages, video)
+        return await self.of_record(await self._record(messages, video), "messages")
+
+    async def of_record(self, record: Record, field: str) -> Example:
+        """A record's prompt; `field` stands for it in errors. Raises Refused."""
+        self._check_length(len(record.problem), field)
         threads = self._media if record.images or record.videos else self._text
-        return await loop.run_in_executor(threads, self._made, record)
+        return await asyncio.get_running_loop().run_in_executor(threads, self._made, record, field)
 
     async def tokens(self, text: str) -> list[int]:
         """The tokens of a text. Raises Refused."""
         self._check_length(len(text), "prompt")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._text, self._processor.tokenizer.encode, text)
+        return await loop.run_in_executor(self._text, self.processor.tokenizer.encode, text)
 
     def close(self) -> None:
         """Ends the threads and the processes that decode."""
         self._text.shutdown(wait=False, cancel_futures=True)
         self._media.shutdown(wait=False, cancel_futures=True)
-        self._processor.media.close()
+        self.processor.media.close()
 
     async def _record(self, messages: Sequence[Message], video: FrameTimes | FrameCount | None) -> Record:
         """The conversation with its files. Raises Refused."""
@@ -103,16 +107,14 @@ class PromptMaker:
         if letters > LETTERS_A_TOKEN * self._sizes[0]:
             raise wrong(f"{field}: {letters} characters, more than {self._sizes[0]} tokens can hold", field)
 
-    def _made(self, record: Record) -> Example:
+    def _made(self, record: Record, field: str) -> Example:
         """The prompt. Whatever is wrong with files or texts is the client's to mend."""
         try:
-            lengths = self._processor.lengths(record, training=False)
+            lengths = self.processor.lengths(record, training=False)
             sizes = (lengths.tokens, lengths.patches)
             for name, size, most in zip(("tokens", "patches"), sizes, self._sizes, strict=True):
                 if size > most:
-                    raise wrong(
-                        f"messages: a prompt of {size} {name}, more than the {most} allowed", "messages"
-                    )
-            return self._processor.prompt(record)
+                    raise wrong(f"{field}: a prompt of {size} {name}, more than the {most} allowed", field)
+            return self.processor.prompt(record)
         except UserError as error:
             raise wrong(str(error).removeprefix("request: ")[:600]) from None

@@ -10,6 +10,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import uvicorn
+from starlette.types import ASGIApp
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.data_pipeline.batches.packing import stack_prompts
@@ -82,15 +83,14 @@ def make_parts(arguments: Arguments) -> Parts:
 class Server:
     """A server that is ready to `run`. It listens from now on; what comes before `run` waits."""
 
-    def __init__(self, parts: Parts):
+    def __init__(self, arguments: Arguments, app: ASGIApp, *, websockets: bool = False):
         """Raises UsageError where it cannot listen."""
-        arguments = parts.arguments
         self._socket = _listening(arguments.host, arguments.port)
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
-                make_app(parts),
+                app,
                 http=timed_connections(arguments.limits.header_seconds),
-                ws="none",
+                ws="auto" if websockets else "none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -104,7 +104,8 @@ class Server:
         )
         scheme = "http" if arguments.tls_key is None else "https"
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        self.url = f"{scheme}://{host}:{self._socket.getsockname()[1]}/v1"
+        self.root = f"{scheme}://{host}:{self._socket.getsockname()[1]}"
+        self.url = f"{self.root}/v1"
 
     def run(self) -> None:
         """Serves until SIGTERM or Ctrl-C, or `stop`; requests under way are then answered first."""
@@ -131,7 +132,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def serve(arguments: Arguments) -> None:
     """Serves until a signal."""
-    server = Server(make_parts(arguments))
+    server = Server(arguments, make_app(make_parts(arguments)))
     signal.signal(
         signal.SIGTERM, lambda *_: None
     )  # the server's own stands before it while it runs, and sends it on

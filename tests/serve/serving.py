@@ -12,7 +12,7 @@ from typing import Any
 import openai
 from PIL import Image
 
-from onethinker_jax.serve.app import Parts
+from onethinker_jax.serve.app import Parts, make_app
 from onethinker_jax.serve.arguments import Arguments, Limits
 from onethinker_jax.serve.server import Server, make_parts
 from tests.data_pipeline.making import picture, write_video
@@ -47,7 +47,7 @@ class Running:
 
     @property
     def root(self) -> str:
-        return self.server.url.removesuffix("/v1")
+        return self.server.root
 
     def client(self, **options: Any) -> openai.OpenAI:
         settings = {"api_key": "none", "max_retries": 0, "timeout": HANG_S}
@@ -58,7 +58,7 @@ class Running:
 def running(parts: Parts, **changes: Any) -> Iterator[Running]:
     """The server of these parts, `changes` of its arguments apart, until the block ends."""
     parts = replace(parts, arguments=replace(parts.arguments, **changes))
-    server = Server(parts)
+    server = Server(parts.arguments, make_app(parts))
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
     try:

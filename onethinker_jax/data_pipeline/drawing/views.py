@@ -52,12 +52,13 @@ def view_record(
     max_frames: int = 128,
     media: MediaReader | None = None,
     bounds: PixelBounds | None = None,
+    every_frame: bool = False,
 ) -> View:
     """Loads a record's media: all images, or at most `MAX_FRAMES` frames of the first video.
 
     Frames are those of the seconds and key times that the true answer, or one of the others, names, out of at
-    most `max_frames` sampled at `fps`. `media` reads them, in the size that `bounds` allow; by default this process
-    does, in the file's own size.
+    most `max_frames` sampled at `fps`; with `every_frame` they are all of these. `media` reads them, in the size that
+    `bounds` allow; by default this process does, in the file's own size.
 
     Raises MediaError when an image or video cannot be read.
     """
@@ -65,7 +66,11 @@ def view_record(
     annotations = parse_structured(unwrap_answer(record.answer), record.problem_type, record.data_type)
     if record.videos:
         video = media.video(record.videos[0], bounds, fps=fps, max_frames=max_frames)
-        shown = _frames_to_show(video.timestamps, annotations, *others)
+        shown = (
+            range(len(video.frames))
+            if every_frame
+            else _frames_to_show(video.timestamps, annotations, *others)
+        )
         frames = [video.frames[i] for i in shown]
         times, duration = tuple(float(video.timestamps[i]) for i in shown), video.duration
     else:

@@ -6,7 +6,8 @@ that crashes or hangs its decoder then takes down no more than one of them.
 """
 
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from onethinker_jax.data_pipeline.media.decoding import (
     VideoProbe,
     load_image,
     load_video,
+    media_kind,
     probe_image,
     probe_video,
 )
@@ -58,6 +60,12 @@ class MediaReader:
     def workers(self) -> int:
         """Processes that decode, and so how many threads may well read at once; 0: none but this one."""
         return 0 if self._pool is None else len(self._pool)
+
+    def kind(self, path: MediaFile) -> Literal["image", "video"]:
+        """What the content of a file on disk is; one that is elsewhere counts as an image. Raises MediaError."""
+        if not isinstance(path, Path):
+            return "image"
+        return media_kind(path) if self._pool is None else self._pool.call(media_kind, path)
 
     def image(self, path: MediaFile, bounds: PixelBounds | None) -> np.ndarray:
         """uint8 [H, W, 3] within the bounds; None: in the file's own size.

@@ -1,0 +1,233 @@
+"""What one visitor has of the page: a medium, a question, and the models that answer it."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nicegui import background_tasks, events, ui
+
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.records.conversation import words_of
+from onethinker_jax.data_pipeline.records.record import Record, task_of
+from onethinker_jax.demo.page.film import check_media, film_html, view_on_page
+from onethinker_jax.demo.page.masks import MaskMaker
+from onethinker_jax.demo.page.pane import Pane
+from onethinker_jax.demo.page.thinking import Sampling, Thinker
+from onethinker_jax.errors import UserError
+from onethinker_jax.question import question_record
+from onethinker_jax.serve.arguments import Limits
+from onethinker_jax.tasks import PROBLEM_TYPES, TABLE
+
+LONGEST_NAME = 80
+
+
+@dataclass
+class House:
+    """What all visitors share."""
+
+    thinkers: Sequence[Thinker]
+    examples: Sequence[Record]
+    masks: MaskMaker
+    limits: Limits
+    folder: Path  # of what is dropped
+    under_way: int = 0  # questions
+
+
+class Desk:
+    """One visitor's page, made where the caller stands."""
+
+    def __init__(self, house: House):
+        self._house, self._media = house, house.thinkers[0].processor.media
+        self._folder = Path(tempfile.mkdtemp(dir=house.folder))
+        self._about: Record | None = (
+            None  # the medium, as an example or a dropped file has it; None: no medium
+        )
+        self._example: Record | None = None  # until something of it is changed
+        self._task: asyncio.Task | None = None
+        with ui.element("div").classes("desk"):
+            with ui.element("section").classes("card ask"):
+                self._build_question()
+            with ui.element("div").classes("answers"):
+                self._panes = [Pane(thinker, house.masks) for thinker in house.thinkers]
+        ui.context.client.on_delete(self._leave)
+
+    def _build_question(self) -> None:
+        self._upload = ui.upload(
+            label="Drop an image or a video here",
+            auto_upload=True,
+            max_files=1,
+            max_file_size=self._house.limits.media_bytes,
+            on_upload=self._dropped,
+            on_rejected=lambda: self._fail(
+                f"one file of at most {self._house.limits.media_bytes} bytes can be dropped at a time"
+            ),
+        )
+        self._preview = ui.html(sanitize=False).classes("preview")
+        self._remove = ui.button("Remove the medium", on_click=self._removed).props("flat dense no-caps")
+        self._kind = ui.select(
+            list(PROBLEM_TYPES), value="open-ended", label="Task", on_change=self._retasked
+        )
+        self._words = ui.textarea("Question").props("autogrow outlined")
+        self._options = ui.textarea("Options, one a line").props("autogrow outlined")
+        with ui.expansion("Sampling"):
+            self._temperature = ui.number("Temperature (0: greedy)", value=0, min=0, max=2, step=0.1)
+            self._top_p = ui.number("Top p", value=1, min=0.01, max=1, step=0.05)
+            self._seed = ui.number("Seed (empty: any)", value=0, min=0, precision=0)
+            self._longest = ui.number("Most tokens (empty: as many as allowed)", min=1, precision=0)
+        with ui.element("div").classes("row"):
+            self._ask = ui.button("Ask", on_click=self._asked).props("no-caps")
+            self._cancel = ui.button("Cancel", on_click=self._cancelled).props("no-caps outline")
+        self._error = ui.label().classes("error").props("role=alert")
+        if self._house.examples:
+            with ui.expansion("Examples", value=True), ui.element("div").classes("examples"):
+                for number, record in enumerate(self._house.examples):
+                    if number == 0 or task_of(record) != task_of(self._house.examples[number - 1]):
+                        ui.label(str(task_of(record))).classes("heading")
+                    self._build_example(record)
+        self._remove.set_visibility(False)
+        self._cancel.disable()
+        self._fail("")
+        self._retasked()
+
+    def _build_example(self, record: Record) -> None:
+        button = ui.element("button").classes("example").props("type=button")
+        with button:
+            ui.label(words_of(record.problem).strip())
+        button.on("click", lambda: self._took(record))
+
+    def _fail(self, message: str) -> None:
+        """Shows one message, none where it is empty."""
+        self._error.set_text(message.replace(f"{self._folder}/", ""))
+        self._error.set_visibility(bool(message))
+
+    def _retasked(self) -> None:
+        self._options.set_visibility(TABLE[self._kind.value].answer == "letter")
+
+    async def _dropped(self, event: events.UploadEventArguments) -> None:
+        """A file was dropped: it is looked at, and shown."""
+        self._upload.reset()
+        self._removed()
+        if event.file.size() > self._house.limits.media_bytes:
+            self._fail(f"{event.file.name}: more than the {self._house.limits.media_bytes} bytes allowed")
+            return
+        file = self._folder / _file_name(event.file.name)
+        await event.file.save(file)
+        await self._take_medium([file])
+
+    async def _take_medium(self, files: list[MediaFile]) -> None:
+        try:
+            record = await asyncio.to_thread(question_record, "of a file", files, kind_of=self._kind_of)
+        except (UserError, OSError) as error:
+            self._fail(str(error))
+            return
+        await self._look_at(record)
+
+    async def _look_at(self, record: Record) -> None:
+        """Shows the media of a record, without its answer, and keeps them for the question."""
+        media = self._media
+
+        def looked() -> str:
+            check_media(record, media)
+            return film_html(view_on_page(record, None, media), truth=False)
+
+        try:
+            film = await asyncio.to_thread(looked)
+        except (UserError, OSError) as error:
+            self._fail(str(error))
+            return
+        self._about = record
+        self._preview.set_content(film)
+        self._remove.set_visibility(bool(film))
+
+    async def _took(self, record: Record) -> None:
+        """An example was chosen."""
+        self._removed()
+        self._kind.set_value(record.problem_type)
+        self._words.set_value(words_of(record.problem).strip())
+        self._options.set_value("\n".join(record.options))
+        self._example = record
+        await self._look_at(record)
+
+    def _removed(self) -> None:
+        self._about = self._example = None
+        self._preview.set_content("")
+        self._remove.set_visibility(False)
+        self._fail("")
+
+    def _kind_of(self, file: MediaFile) -> Literal["image", "video"]:
+        """What a file is, found where it can do no harm."""
+        if self._about is not None and file in (*self._about.images, *self._about.videos):
+            return "video" if file in self._about.videos else "image"
+        return self._media.kind(file)
+
+    def _asked_record(self) -> Record:
+        """The question as it stands. Raises UserError."""
+        text, options = self._words.value or "", (self._options.value or "").splitlines()
+        lettered = TABLE[self._kind.value].answer == "letter"
+        options = tuple(option.strip() for option in options if option.strip()) if lettered else ()
+        example = self._example
+        if example is not None:
+            asked = (words_of(example.problem).strip(), example.options, example.problem_type)
+            if asked == (text.strip(), options, self._kind.value):
+                return example
+        about = self._about
+        files = () if about is None else (*about.videos, *about.images)
+        return question_record(text, files, task=self._kind.value, options=options, kind_of=self._kind_of)
+
+    def _sampling(self) -> Sampling:
+        seed, longest = self._seed.value, self._longest.value
+        return Sampling(
+            temperature=min(max(float(self._temperature.value or 0), 0.0), 2.0),
+            top_p=min(max(float(self._top_p.value or 1), 0.01), 1.0),
+            seed=None if seed is None else int(seed),
+            max_new_tokens=None if longest is None else max(int(longest), 1),
+        )
+
+    def _asked(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = background_tasks.create(self._answered(), name="a question of the page")
+
+    async def _answered(self) -> None:
+        """Asks all models at once."""
+        house = self._house
+        self._fail("")
+        try:
+            record = self._asked_record()
+        except (UserError, OSError) as error:
+            self._fail(str(error))
+            return
+        if house.under_way >= house.limits.requests:
+            self._fail(f"{house.under_way} questions are under way, as many as are taken; come back later")
+            return
+        sampling = self._sampling()
+        house.under_way += 1
+        self._ask.disable()
+        self._cancel.enable()
+        try:
+            async with asyncio.TaskGroup() as models:
+                for pane in self._panes:
+                    models.create_task(pane.answer(record, sampling, house.limits.seconds))
+        finally:
+            house.under_way -= 1
+            self._ask.enable()
+            self._cancel.disable()
+
+    def _cancelled(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _leave(self) -> None:
+        """The visitor has gone: what was asked is given up, what was dropped is forgotten."""
+        self._cancelled()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _file_name(said: str) -> str:
+    """A name for a dropped file that is one whatever the browser said, and near to that."""
+    name = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in said)
+    name = name.strip().lstrip(".")[-LONGEST_NAME:]
+    return name or "medium"

@@ -1,0 +1,258 @@
+"""The page in a headless Chromium: an image, a video, two models side by side, errors, cancelling."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+import onethinker_jax
+from tests.data_pipeline.making import write_image, write_video
+from tests.demo.hand_made import said
+from tests.waiting import HANG_S, wait_until
+
+pytest.importorskip("nicegui", reason="the extra web is not installed")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+from tests.demo.page.browsing import CHROMIUM, FLAGS, NEW, Running, arguments_for
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+
+TRACK = {"boxes": {"1": [100, 100, 500, 500], "2": [300, 300, 700, 700]}}
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record of a box in an image, and one of a span in a video of four seconds."""
+    folder = tmp_path_factory.mktemp("examples")
+    write_image(folder / "street.png", 64, 96)
+    write_video(folder / "walk.mp4", [number / 4 for number in range(16)], size=(64, 64))
+    shared = {"options": [], "data_source": "tests"}
+    box, span = '{"boxes":[100,200,500,600]}', '{"time":[1.0,2.5]}'
+    rows = [
+        {
+            **shared,
+            **{"problem_id": 1, "problem": "<image>Where is the kerb?", "path": "street.png"},
+            **{
+                "data_type": "image",
+                "problem_type": "spatial grounding",
+                "solution": f"<answer>{box}</answer>",
+            },
+        },
+        {
+            **shared,
+            **{"problem_id": 2, "problem": "<video>When does she wave?", "path": "walk.mp4"},
+            **{
+                "data_type": "video",
+                "problem_type": "temporal grounding",
+                "solution": f"<answer>{span}</answer>",
+            },
+        },
+    ]
+    (folder / "eval.json").write_text(json.dumps(rows))
+    return folder / "eval.json"
+
+
+@pytest.fixture(scope="session")
+def running(model: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The page of the tiny model beside itself, which no test changes."""
+    arguments = arguments_for(model, examples=examples, beside=model)
+    with Running(arguments, tmp_path_factory.mktemp("dropped")).up() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: "sync_api.Browser", running: Running) -> Iterator["sync_api.Page"]:
+    """The page just opened. Whatever it does, it asks no other machine, and its scripts have no errors."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.set_default_timeout(1000 * HANG_S)
+    hosts, errors = set(), []
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    page.on("pageerror", lambda error: errors.append(error))
+    page.goto(running.server.root)
+    page.get_by_role("button", name="Ask", exact=True).wait_for()
+    yield page
+    context.close()
+    assert hosts <= {"127.0.0.1", None}  # None: of data URLs
+    assert not errors
+    wait_until(lambda: not running.busy() and not running.house.under_way)
+
+
+def drop(page: "sync_api.Page", file: Path) -> None:
+    page.locator("input[type=file]").set_input_files(file)
+
+
+def ask(page: "sync_api.Page", question: str) -> None:
+    page.get_by_label("Question").fill(question)
+    page.get_by_role("button", name="Ask", exact=True).click()
+
+
+def choose(page: "sync_api.Page", example: str) -> None:
+    page.locator(".example", has_text=example).click()
+    page.locator(".preview img").first.wait_for()
+    page.get_by_role("button", name="Ask", exact=True).click()
+
+
+def answered(page: "sync_api.Page") -> list["sync_api.Locator"]:
+    """Both models' parts of the page, once the answers are there."""
+    panes = page.locator(".pane").all()
+    for pane in panes:
+        pane.locator(".status", has_text="prompt of").wait_for()
+    return panes
+
+
+def alerts(page: "sync_api.Page") -> list[str]:
+    page.locator("[role=alert]:visible").first.wait_for()
+    return page.locator("[role=alert]:visible").all_inner_texts()
+
+
+def test_an_image_is_dropped_and_asked_about(page, model: Path, tmp_path: Path) -> None:
+    """Both models are the same one: each says what the directory says greedily, word for word."""
+    image = write_image(tmp_path / "street.png", 64, 96)
+    drop(page, image)
+    page.locator(".preview img.still").wait_for()
+    ask(page, "What is this?")
+    true = onethinker_jax.load(model, max_new_tokens=NEW).answer(image, "What is this?").response
+    for pane in answered(page):
+        pane.get_by_role("button", name="Copy as JSON").click()
+        page.get_by_text("copied").last.wait_for()
+        copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+        assert (copied["response"], copied["tokens"]) == (true.text, true.tokens)
+        assert (copied["media"], copied["question"], copied["task"]) == (
+            ["street.png"],
+            "What is this?",
+            "open-ended",
+        )
+        assert "cut off after 24 tokens" in pane.locator(".warning").inner_text()
+        assert pane.locator(".drawn img").count() == 1
+
+
+def test_two_answers_are_drawn_side_by_side(page, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong = '{"boxes":[100,200,500,600]}', '{"boxes":[0,0,90,90]}'
+    running.say(monkeypatch, said(right), said(wrong))
+    choose(page, "Where is the kerb?")
+    pictures = []
+    for pane, text in zip(answered(page), (right, wrong), strict=True):
+        assert pane.locator(".answer").inner_text() == text
+        assert pane.locator(".reasoning").inner_text() == "I look at it."
+        assert pane.locator(".truth").inner_text() == f"true answer: {right}"
+        pictures.append(pane.locator(".drawn img").get_attribute("src"))
+    assert "box: [10, 13, 48, 38] of 96 x 64 pixels" in page.locator(".places").first.inner_text()
+    assert pictures[0] != pictures[1]
+
+
+def test_a_video_has_a_scrubber_and_a_bar(page, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.say(monkeypatch, *[said('{"time":[2.0,3.0]}')] * 2)
+    choose(page, "When does she wave?")
+    pane = answered(page)[0]
+    lanes = pane.locator(".lane i")
+    assert [lane.get_attribute("title") for lane in lanes.all()] == ["true: 1–2.5 s", "predicted: 2–3 s"]
+    slider, shown = pane.locator(".drawn input[type=range]"), pane.locator(".screen img:visible")
+    assert shown.get_attribute("alt") == "frame at 2.0 s"  # where the answer begins
+    slider.press("End")
+    assert shown.get_attribute("alt") == "frame at 3.8 s"
+    assert pane.locator("output").inner_text() == "3.8 s"
+    pane.locator(".play").click()  # from the end it begins again
+    page.wait_for_function("film => Number(film.value) < film.max", arg=slider.element_handle())
+    slider.press("Home")
+    assert shown.get_attribute("alt") == "frame at 0.0 s"
+
+
+def test_a_video_of_ones_own_is_tracked(
+    page, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Dropped after an example was chosen, so no true answer stands beside it."""
+    running.say(monkeypatch, *[said(json.dumps(TRACK))] * 2)
+    page.locator(".example", has_text="Where is the kerb?").click()
+    page.locator(".preview img.still").wait_for()
+    drop(page, write_video(tmp_path / "walk.mp4", [number / 4 for number in range(12)], size=(64, 64)))
+    page.locator(".preview .scrubbed").wait_for()
+    page.get_by_label("Task").click()
+    page.get_by_role("option", name="tracking").click()
+    ask(page, "Track the dog.")
+    pane = answered(page)[0]
+    assert pane.locator(".screen img").count() == 12
+    assert pane.locator(".screen img:visible").get_attribute("alt") == "frame at 1.0 s"
+    assert not pane.locator(".truth").is_visible()
+    assert pane.locator(".places").inner_text().splitlines() == [
+        "box at 1 s: [6, 6, 32, 32] of 64 x 64 pixels, [100, 100, 500, 500] of 1000",
+        "box at 2 s: [19, 19, 45, 45] of 64 x 64 pixels, [300, 300, 700, 700] of 1000",
+    ]
+
+
+@pytest.mark.parametrize("name", ["broken.mp4", "<b>no'name.txt"])
+def test_a_file_that_is_no_medium_is_one_message(page, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x00\x00\x00\x18ftypmp42" + b"no film" * 99)
+    drop(page, tmp_path / name)
+    assert alerts(page) == [f"{name}: neither an image nor a video that can be read"]
+    assert not page.locator(".preview img").count()
+
+
+def test_a_video_that_breaks_off_is_one_message(page, tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", [number / 4 for number in range(40)], size=(64, 64))
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:-400])
+    drop(page, tmp_path / "cut.mp4")
+    (message,) = alerts(page)
+    assert message.startswith("cut.mp4: ") and "\n" not in message
+
+
+def test_a_question_that_cannot_be_asked_is_one_message(page) -> None:
+    ask(page, "")
+    assert alerts(page) == ["the question is empty"]
+    page.get_by_label("Task").click()
+    page.get_by_role("option", name="tracking").click()
+    ask(page, "Track the dog.")
+    page.get_by_text("task 'tracking' needs a video, and there is none").wait_for()
+    assert len(alerts(page)) == 1
+
+
+def test_too_long_a_question_is_one_message_of_each_model(page) -> None:
+    ask(page, "how long? " * 300)
+    page.locator(".pane [role=alert]:visible").nth(1).wait_for()
+    first, second = alerts(page)
+    assert first == second and first.startswith("question: a prompt of ") and "256 allowed" in first
+    ask(page, "What is 1 + 1?")  # and it goes on
+    answered(page)
+
+
+def test_a_file_that_is_too_large_is_not_taken(page, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(2**18 + 1))
+    drop(page, tmp_path / "large.png")
+    assert alerts(page) == ["one file of at most 262144 bytes can be dropped at a time"]
+
+
+def test_cancel_frees_the_slots(page, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.hold(monkeypatch)
+    ask(page, "What is 1 + 1?")
+    page.locator(".status", has_text="thinking").first.wait_for()
+    assert running.busy() == 2 and running.house.under_way == 1
+    page.get_by_role("button", name="Cancel").click()
+    wait_until(lambda: running.busy() == 0 and running.house.under_way == 0)
+    page.locator(".status", has_text="cancelled").nth(1).wait_for()
+    monkeypatch.undo()
+    ask(page, "What is 1 + 1?")
+    answered(page)
+
+
+def test_going_away_frees_the_slots_and_forgets_the_files(
+    page, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drop(page, write_image(tmp_path / "street.png", 64, 96))
+    page.locator(".preview img").wait_for()
+    running.hold(monkeypatch)
+    ask(page, "What is this?")
+    wait_until(lambda: running.busy() == 2)
+    assert list(running.house.folder.rglob("street.png"))
+    page.close()
+    wait_until(lambda: running.busy() == 0 and running.house.under_way == 0)
+    wait_until(lambda: not list(running.house.folder.rglob("street.png")))
