@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate.page OUT [OUT2]": "an evaluation, or two side by side, as one HTML file with examples drawn",
     "evaluate.onethinker_prompts REPO": "OneThinker's own wording, out of a copy of its repository",
     "demo MODEL MEDIA QUESTION": "one question about images or videos, its answer drawn; --chat asks on",
+    "demo MODEL --serve": "a page where one drops a medium in, asks, and watches the model think",
     "serve MODEL": "a model behind OpenAI's API: chat about texts, images and videos, streamed",
     "data_pipeline.check FILES": "are record files and their media fit for training, and what do they hold",
     "data_pipeline.sources LAYOUT PATH": "a public data set as a training file, filtered and counted",

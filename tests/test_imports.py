@@ -97,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": {*DATA, *REWARDS},
     "model_arguments": {*DATA, "model", "rewards.client"},
     "processes": set(),
-    "question": {"data_pipeline.media", "data_pipeline.records"},
+    "question": {"data_pipeline.media", "data_pipeline.media.reading", "data_pipeline.records"},
     "assistant": {
         *("data_pipeline.processor", "data_pipeline.records", "rewards", "rewards.equivalence"),
         *("model", "model.generation", "model_arguments", "question", "responses"),
@@ -142,6 +142,12 @@ ALLOWED: dict[str, set[str]] = {
         "model_arguments",
         "assistant",
         "question",
+        "demo.page",
+    },
+    "demo.page": {
+        *DATA,
+        *("rewards", "rewards.client", "scoring", "model", "model.generation", "model_arguments"),
+        *("assistant", "question", "demo", "serve"),
     },
     "serve": {
         *DATA,
@@ -207,6 +213,7 @@ SPLIT = {
     "data_pipeline.photos",
     "data_pipeline.sources",
     "evaluate",
+    "demo",
 }
 TORCH_ONLY = {
     f"onethinker_jax.rewards.backends.{name}"
@@ -219,7 +226,13 @@ NO_JAX = {
     *(
         f"onethinker_jax.{name}"
         for name in (
-            *("demo.arguments", "evaluate.arguments", "evaluate.score_arguments", "model_arguments"),
+            *(
+                "demo.arguments",
+                "demo.page.arguments",
+                "evaluate.arguments",
+                "evaluate.score_arguments",
+                "model_arguments",
+            ),
             "serve.arguments",
         )
     ),

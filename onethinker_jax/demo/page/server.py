@@ -110,7 +110,9 @@ def make_app(house: House, arguments: PageArguments) -> ASGIApp:
     app.add_middleware(Bounded, most=arguments.limits.media_bytes + FORM_BYTES)
     app.add_middleware(Guard, arguments=arguments, key=arguments.api_key(), browsers=True)
     names = ", ".join(thinker.name for thinker in house.thinkers)
-    ui.run_with(app, root=root, title=names, favicon="💭", dark=None, show_welcome_message=False)
+    ui.run_with(
+        app, root=root, title=names, favicon="💭", dark=None, tailwind=False, show_welcome_message=False
+    )
     return app
 
 

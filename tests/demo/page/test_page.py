@@ -15,7 +15,7 @@ from tests.waiting import HANG_S, wait_until
 pytest.importorskip("nicegui", reason="the extra web is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from tests.demo.page.browsing import CHROMIUM, FLAGS, NEW, Running, arguments_for
+from tests.demo.page.browsing import CHROMIUM, FLAGS, NEW, Running, arguments_for  # noqa: E402
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
 
@@ -33,21 +33,21 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
         {
             **shared,
-            **{"problem_id": 1, "problem": "<image>Where is the kerb?", "path": "street.png"},
-            **{
-                "data_type": "image",
-                "problem_type": "spatial grounding",
-                "solution": f"<answer>{box}</answer>",
-            },
+            "problem_id": 1,
+            "problem": "<image>Where is the kerb?",
+            "path": "street.png",
+            "data_type": "image",
+            "problem_type": "spatial grounding",
+            "solution": f"<answer>{box}</answer>",
         },
         {
             **shared,
-            **{"problem_id": 2, "problem": "<video>When does she wave?", "path": "walk.mp4"},
-            **{
-                "data_type": "video",
-                "problem_type": "temporal grounding",
-                "solution": f"<answer>{span}</answer>",
-            },
+            "problem_id": 2,
+            "problem": "<video>When does she wave?",
+            "path": "walk.mp4",
+            "data_type": "video",
+            "problem_type": "temporal grounding",
+            "solution": f"<answer>{span}</answer>",
         },
     ]
     (folder / "eval.json").write_text(json.dumps(rows))
@@ -63,18 +63,17 @@ def running(model: Path, examples: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator["sync_api.Browser"]:
+def browser() -> Iterator["sync_api.BrowserContext"]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
+        yield browser.new_context(permissions=["clipboard-read", "clipboard-write"])
         browser.close()
 
 
 @pytest.fixture
-def page(browser: "sync_api.Browser", running: Running) -> Iterator["sync_api.Page"]:
+def page(browser: "sync_api.BrowserContext", running: Running) -> Iterator["sync_api.Page"]:
     """The page just opened. Whatever it does, it asks no other machine, and its scripts have no errors."""
-    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-    page = context.new_page()
+    page = browser.new_page()
     page.set_default_timeout(1000 * HANG_S)
     hosts, errors = set(), []
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
@@ -82,7 +81,7 @@ def page(browser: "sync_api.Browser", running: Running) -> Iterator["sync_api.Pa
     page.goto(running.server.root)
     page.get_by_role("button", name="Ask", exact=True).wait_for()
     yield page
-    context.close()
+    page.close()
     assert hosts <= {"127.0.0.1", None}  # None: of data URLs
     assert not errors
     wait_until(lambda: not running.busy() and not running.house.under_way)
