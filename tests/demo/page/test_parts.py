@@ -125,7 +125,7 @@ def test_a_film_shows_where_the_answer_begins(video: Path) -> None:
 def test_every_frame_of_a_track_is_another_picture(video: Path) -> None:
     record = question_record("Track it.", [video], task="tracking")
     view = view_on_page(record, None, MediaReader())
-    boxes = {second: (0.0, 100.0 * second, 300.0, 100.0 * second + 300) for second in range(5)}
+    boxes = {second: (0.0, 100.0 * second, 300.0, 100.0 * second + 300) for second in range(6)}
     plain, drawn = (
         re.findall('src="([^"]*)"', film_html(view, one)) for one in (None, StructuredAnswer(boxes=boxes))
     )
