@@ -60,7 +60,7 @@ class VideoProbe:
     path: MediaFile
 
 
-def media_kind(path: Path) -> Literal["image", "video"]:
+def media_kind(path: MediaFile) -> Literal["image", "video"]:
     """What the file's content is; a GIF, WebP, PNG or AVIF of several frames is a video, a HEIC an image.
 
     Raises MediaError: there is no such file, or it is neither.
@@ -71,7 +71,7 @@ def media_kind(path: Path) -> Literal["image", "video"]:
     if is_heic(head):
         return "image"
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as opened, Image.open(opened) as image:
             return "video" if is_animated(image) else "image"
     except Image.DecompressionBombError:
         return "image"  # which reading it will refuse
@@ -79,7 +79,7 @@ def media_kind(path: Path) -> Literal["image", "video"]:
         if is_avif(head):
             return "image"
     try:
-        with av.open(str(path), mode="r") as container:
+        with av.open(source(path), mode="r") as container:
             if container.streams.video and container.format.name != "tty":  # FFmpeg draws any text
                 return "video"
     except (FFmpegError, EOFError):

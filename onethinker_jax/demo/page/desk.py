@@ -1,16 +1,13 @@
 """What one visitor has of the page: a medium, a question, and the models that answer it."""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from nicegui import background_tasks, events, ui
 
-from onethinker_jax.data_pipeline.media.media_file import MediaFile
+from onethinker_jax.data_pipeline.media.media_file import MediaFile, MemoryFile
 from onethinker_jax.data_pipeline.records.conversation import words_of
 from onethinker_jax.data_pipeline.records.record import Record, task_of
 from onethinker_jax.demo.page.film import check_media, film_html, view_on_page
@@ -21,8 +18,7 @@ from onethinker_jax.errors import UserError
 from onethinker_jax.question import question_record
 from onethinker_jax.serve.arguments import Limits
 from onethinker_jax.tasks import PROBLEM_TYPES, TABLE
-
-LONGEST_NAME = 80
+from onethinker_jax.text_output import one_line
 
 
 @dataclass
@@ -33,7 +29,6 @@ class House:
     examples: Sequence[Record]
     masks: MaskMaker
     limits: Limits
-    folder: Path  # of what is dropped
     under_way: int = 0  # questions
 
 
@@ -42,7 +37,6 @@ class Desk:
 
     def __init__(self, house: House):
         self._house, self._media = house, house.thinkers[0].processor.media
-        self._folder = Path(tempfile.mkdtemp(dir=house.folder))
         self._about: Record | None = (
             None  # the medium, as an example or a dropped file has it; None: no medium
         )
@@ -101,7 +95,7 @@ class Desk:
 
     def _fail(self, message: str) -> None:
         """Shows one message, none where it is empty."""
-        self._error.set_text(message.replace(f"{self._folder}/", ""))
+        self._error.set_text(message)
         self._error.set_visibility(bool(message))
 
     def _retasked(self) -> None:
@@ -114,13 +108,9 @@ class Desk:
         if event.file.size() > self._house.limits.media_bytes:
             self._fail(f"{event.file.name}: more than the {self._house.limits.media_bytes} bytes allowed")
             return
-        file = self._folder / _file_name(event.file.name)
-        await event.file.save(file)
-        await self._take_medium([file])
-
-    async def _take_medium(self, files: list[MediaFile]) -> None:
+        file = MemoryFile(one_line(event.file.name), await event.file.read())
         try:
-            record = await asyncio.to_thread(question_record, "of a file", files, kind_of=self._kind_of)
+            record = await asyncio.to_thread(question_record, "of a file", [file], kind_of=self._media.kind)
         except (UserError, OSError) as error:
             self._fail(str(error))
             return
@@ -159,10 +149,9 @@ class Desk:
         self._fail("")
 
     def _kind_of(self, file: MediaFile) -> Literal["image", "video"]:
-        """What a file is, found where it can do no harm."""
-        if self._about is not None and file in (*self._about.images, *self._about.videos):
-            return "video" if file in self._about.videos else "image"
-        return self._media.kind(file)
+        """What a file is that was looked at before."""
+        assert self._about is not None
+        return "video" if file in self._about.videos else "image"
 
     def _asked_record(self) -> Record:
         """The question as it stands. Raises UserError."""
@@ -221,13 +210,5 @@ class Desk:
             self._task.cancel()
 
     def _leave(self) -> None:
-        """The visitor has gone: what was asked is given up, what was dropped is forgotten."""
+        """The visitor has gone: what was asked is given up."""
         self._cancelled()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _file_name(said: str) -> str:
-    """A name for a dropped file that is one whatever the browser said, and near to that."""
-    name = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in said)
-    name = name.strip().lstrip(".")[-LONGEST_NAME:]
-    return name or "medium"

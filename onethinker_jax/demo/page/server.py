@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import logging
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 
 from fastapi import FastAPI
 from nicegui import ui
@@ -55,8 +53,8 @@ def fitted(arguments: PageArguments) -> PageArguments:
     )
 
 
-def make_house(arguments: PageArguments, folder: Path) -> House:
-    """Loads examples and models and compiles; nothing listens yet. `folder` takes what visitors drop.
+def make_house(arguments: PageArguments) -> House:
+    """Loads examples and models and compiles; nothing listens yet.
 
     Raises UserError: what `make_parts` raises, and RecordError of an example file.
     """
@@ -64,7 +62,7 @@ def make_house(arguments: PageArguments, folder: Path) -> House:
     thinkers = [Thinker(make_parts(fitted(one))) for one in arguments.models()]
     first = thinkers[0].parts.arguments
     logger.info("prompts of %d tokens, answers of %d", first.prompt_tokens, first.max_new_tokens)
-    return House(thinkers, examples, MaskMaker(arguments.sidecar), arguments.limits, folder)
+    return House(thinkers, examples, MaskMaker(arguments.sidecar), arguments.limits)
 
 
 def _examples(arguments: PageArguments) -> list[Record]:
@@ -136,10 +134,9 @@ class Bounded:
 
 def serve(arguments: PageArguments) -> None:
     """Serves the page until a signal. Raises what `make_house` raises, and UsageError where it cannot listen."""
-    with tempfile.TemporaryDirectory(prefix="onethinker-page-") as folder:
-        house = make_house(arguments, Path(folder))
-        server = Server(arguments, make_app(house, arguments), websockets=True)
-        signal.signal(signal.SIGTERM, lambda *_: None)  # as in serve.server
-        names = " and ".join(thinker.name for thinker in house.thinkers)
-        logger.info("%s: open %s/ in a browser", names, server.root)
-        server.run()
+    house = make_house(arguments)
+    server = Server(arguments, make_app(house, arguments), websockets=True)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # as in serve.server
+    names = " and ".join(thinker.name for thinker in house.thinkers)
+    logger.info("%s: open %s/ in a browser", names, server.root)
+    server.run()

@@ -45,8 +45,8 @@ def arguments_for(model: Path, **changes: Any) -> PageArguments:
 class Running:
     """The page in a thread; once a process, as NiceGUI wants it."""
 
-    def __init__(self, arguments: PageArguments, folder: Path):
-        self.house: House = make_house(arguments, folder)
+    def __init__(self, arguments: PageArguments):
+        self.house: House = make_house(arguments)
         self.server = Server(arguments, make_app(self.house, arguments), websockets=True)
         self.engines = [thinker.parts.engine for thinker in self.house.thinkers]
 

@@ -6,7 +6,6 @@ that crashes or hangs its decoder then takes down no more than one of them.
 """
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -62,9 +61,7 @@ class MediaReader:
         return 0 if self._pool is None else len(self._pool)
 
     def kind(self, path: MediaFile) -> Literal["image", "video"]:
-        """What the content of a file on disk is; one that is elsewhere counts as an image. Raises MediaError."""
-        if not isinstance(path, Path):
-            return "image"
+        """What the file's content is, as `media_kind` has it. Raises MediaError."""
         return media_kind(path) if self._pool is None else self._pool.call(media_kind, path)
 
     def image(self, path: MediaFile, bounds: PixelBounds | None) -> np.ndarray:
