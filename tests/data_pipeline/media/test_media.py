@@ -19,6 +19,7 @@ from onethinker_jax.data_pipeline.media.decoding import (
     probe_image,
     probe_video,
 )
+from onethinker_jax.data_pipeline.media.media_file import MemoryFile
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from tests.data_pipeline.making import (
     brightness,
@@ -150,8 +151,12 @@ def test_the_content_says_what_a_file_is(tmp_path):
     (tmp_path / "notes.txt").write_text("words\n" * 50)
     write_audio(tmp_path / "sound.m4a")
     for name in ("empty.png", "notes.txt", "sound.m4a"):
-        with pytest.raises(MediaError, match=f"{name}: neither an image nor a video"):
-            media_kind(tmp_path / name)
+        for file in (tmp_path / name, MemoryFile(name, (tmp_path / name).read_bytes())):
+            with pytest.raises(MediaError, match=f"{name}: neither an image nor a video"):
+                media_kind(file)
+    for name in ("b.mp4", "b.png", "still.gif", "moving.gif"):
+        file = MemoryFile(name, (tmp_path / name).read_bytes())
+        assert media_kind(file) == media_kind(tmp_path / name)
     with pytest.raises(MediaError, match=r"none\.png: no such file"):
         media_kind(tmp_path / "none.png")
 
