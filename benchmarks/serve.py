@@ -1,13 +1,16 @@
 """Load on the server: latency and tokens a second of many clients, each answer compared with the one it has alone.
 
     python -m benchmarks.serve MODEL [--clients 64] [--requests 640] [--slots 16] [--tokens 64] [--no-transformers]
+                               [--memory-requests 5000]
     python -m benchmarks.serve --url http://host:8000/v1 [--clients 64] [--requests 640]
 
 Each of `KINDS` questions, a third of them about a picture, has a seed, and is asked alone first, one by one. Then
 clients ask them all again, in a random order: half of them streamed, one in eight read slowly, one in eight given up
-after its first token. What is lost, doubled or another's answer is an error. Without --url the server of MODEL is
-started, and its resident memory is told after the first tenth of the requests and at the end. `transformers` is its
-`generate`, one question at a time, greedy, as many tokens each.
+after its first token. What is lost, doubled or another's answer is an error, and so are slots that stay taken. They are
+asked one by one once more at the end: on a machine that others use too, compare figures of one run only. Without --url
+the server of MODEL is started; `--memory-requests` more, of at most `FEW` tokens each, are then asked the same way, and
+its resident memory is told after each tenth of them. `transformers` is its `generate`, one question at a time, greedy,
+as many tokens each.
 """
 
 import argparse
@@ -21,11 +24,13 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import openai
 from PIL import Image
@@ -34,6 +39,7 @@ from onethinker_jax.data_pipeline.processor.processor import Processor
 
 KINDS = 24
 SLOW_SECONDS = 0.05  # between two chunks of a slow reader
+FEW = 4  # tokens of an answer where memory is watched
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,12 @@ class Load:
     wrong: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     seconds: float = 0.0
+    mebibytes: list[float] = field(default_factory=list)  # resident, after each tenth of the requests
+
+    @property
+    def through(self) -> int:
+        """Requests that have an answer or were given up."""
+        return len(self.ids) + self.given_up
 
     def lines(self) -> Iterator[str]:
         yield f"{len(self.ids)} answers and {self.given_up} given up in {self.seconds:.1f} s, wrong: {len(self.wrong)}"
@@ -112,8 +124,12 @@ async def under_load(
     *,
     clients: int,
     requests: int,
+    memory: Callable[[], float] | None = None,
 ) -> Load:
-    """Asks `requests` questions by `clients` at once; a wrong answer is told in `Load.wrong`."""
+    """Asks `requests` questions by `clients` at once; a wrong answer is told in `Load.wrong`.
+
+    `memory` gives mebibytes, which `Load.mebibytes` takes down ten times.
+    """
     load, numbers, began = Load(), iter(range(requests)), time.monotonic()
 
     async def work() -> None:
@@ -129,13 +145,14 @@ async def under_load(
                 load.tokens += answer.usage.completion_tokens if answer.usage else 0
             else:
                 text, name = await _streamed(client, request, how, load, start)
-            if text is None:
-                continue
-            if how != "slow":
-                load.whole.append(time.monotonic() - start)
-            if text != expected[kind] or name in load.ids:
-                load.wrong.append(f"request {number} ({how}): {text!r}, not {expected[kind]!r}")
-            load.ids.add(name)
+            if text is not None:
+                if how != "slow":
+                    load.whole.append(time.monotonic() - start)
+                if text != expected[kind] or name in load.ids:
+                    load.wrong.append(f"request {number} ({how}): {text!r}, not {expected[kind]!r}")
+                load.ids.add(name)
+            if memory is not None and load.through % max(requests // 10, 1) == 0:
+                load.mebibytes.append(memory())
 
     await asyncio.gather(*(work() for _ in range(clients)))
     load.seconds = time.monotonic() - began
@@ -227,28 +244,56 @@ def in_transformers(model: Path, questions: list[Question]) -> float:
     return tokens / seconds
 
 
+async def emptied(client: openai.AsyncOpenAI) -> None:
+    """Waits until no slot is taken: those of clients that hung up are free at the next decode block."""
+    root = str(client.base_url).removesuffix("/").removesuffix("/v1")
+    async with httpx2.AsyncClient() as asking:
+        while True:
+            text = (await asking.get(f"{root}/metrics")).text
+            found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            names = (
+                "onethinker_slots_running",
+                "onethinker_requests_waiting",
+                "onethinker_requests_under_way",
+            )
+            if all(float(found[name]) == 0 for name in names):
+                return
+            await asyncio.sleep(0.1)
+
+
 async def run(arguments: argparse.Namespace, url: str, pid: int | None) -> int:
-    questions = make_questions(arguments.tokens)
     async with openai.AsyncOpenAI(
         base_url=url, api_key=arguments.api_key, max_retries=0, timeout=3600
     ) as client:
         model = (await client.models.list()).data[0].id
-        await alone(client, model, questions[:2])
-        expected, rate = await alone(client, model, questions)
-        say(f"one by one: {rate:.0f} tokens a second")
-        if pid is not None:
-            warm = max(arguments.requests // 10, arguments.clients)
-            await under_load(client, model, questions, expected, clients=arguments.clients, requests=warm)
-            say(f"resident after {warm} requests: {resident(pid):.0f} MiB")
-        load = await under_load(
-            client, model, questions, expected, clients=arguments.clients, requests=arguments.requests
-        )
-        say(f"{arguments.clients} clients:", *(f"  {line}" for line in load.lines()))
-        if pid is not None:
-            say(f"resident after {arguments.requests} more: {resident(pid):.0f} MiB")
-    for line in load.wrong[:5]:
-        say(line)
-    return 1 if load.wrong or len(load.ids) + load.given_up != arguments.requests else 0
+
+        async def loaded(requests: int, tokens: int, memory: Callable[[], float] | None) -> Load:
+            questions = make_questions(tokens)
+            await alone(client, model, questions[:2])
+            expected, rate = await alone(client, model, questions)
+            say(f"one by one: {rate:.0f} tokens a second")
+            load = await under_load(
+                client,
+                model,
+                questions,
+                expected,
+                clients=arguments.clients,
+                requests=requests,
+                memory=memory,
+            )
+            await emptied(client)
+            say(f"{arguments.clients} clients:", *(f"  {line}" for line in load.lines()), *load.wrong[:5])
+            _, rate = await alone(client, model, questions)
+            say(f"one by one again: {rate:.0f} tokens a second")
+            return load
+
+        loads = [(await loaded(arguments.requests, arguments.tokens, None), arguments.requests)]
+        if pid is not None and arguments.memory_requests:
+            say(f"{arguments.memory_requests} requests of at most {FEW} tokens:")
+            watched = await loaded(arguments.memory_requests, FEW, partial(resident, pid))
+            say(f"resident after each tenth: {', '.join(f'{one:.0f}' for one in watched.mebibytes)} MiB")
+            loads.append((watched, arguments.memory_requests))
+    return 1 if any(load.wrong or load.through != requests for load, requests in loads) else 0
 
 
 def main() -> int:
@@ -262,6 +307,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=640)
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--memory-requests", type=int, default=0)
     parser.add_argument("--no-transformers", dest="transformers", action="store_false")
     arguments = parser.parse_args()
     if (arguments.model is None) == (arguments.url is None):
