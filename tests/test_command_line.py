@@ -40,6 +40,7 @@ PACKAGE = Path(onethinker_jax.__file__).parent
 WORKERS = {
     "data_pipeline.media.reading.media_worker",
     "rewards.equivalence.math_worker",
+    "train.plans.search.worker",
     "rewards.score_worker",
 }  # our processes start these
 HELP: dict[str, Callable[[], object]] = {

@@ -171,6 +171,7 @@ ALLOWED: dict[str, set[str]] = {
             "train.checkpoints",
             "train.preflight",
             "train.plans",
+            "train.plans.search",
             "train.simulation",
             "train.rl",
             "train.pages",
@@ -182,6 +183,10 @@ ALLOWED: dict[str, set[str]] = {
     "train.plans": {
         *("model", "model.attention", "model.generation", "responses"),
         *(*DATA, *LOWER_TRAIN, "train.rl", "train.simulation"),
+    },
+    "train.plans.search": {
+        *("model", "model.attention", "model.generation", "responses"),
+        *(*DATA, *LOWER_TRAIN, "train.plans", "train.simulation"),
     },
     "train.simulation": {*DATA, "model", "model.attention", "model.generation", *LOWER_TRAIN},
     "train.log": {"train.config", "train.run_folder"},

@@ -62,9 +62,9 @@ def small() -> TrainConfig:
 
 
 def several(base: TrainConfig) -> list[TrainConfig]:
-    """`base`, and with it rows of a whole group, products kept or not, more slots."""
+    """`base`, and with it rows of a whole group, everything kept, more slots."""
     found = []
-    for samples, remat, slots in itertools.product((1, GROUP), ("full", "none"), (1, 4)):
+    for (samples, remat), slots in itertools.product(((1, "full"), (GROUP, "full"), (GROUP, "none")), (1, 4)):
         batch = replace(base.rl.batch, tokens=PROMPT + samples * ANSWER)
         rl = replace(base.rl, batch=batch, rollout=replace(base.rl.rollout, prompt_slots=slots))
         found.append(replace(base, model=replace(base.model, remat=remat), rl=rl))

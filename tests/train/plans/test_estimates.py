@@ -5,8 +5,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 import jax
+import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from onethinker_jax.lora_settings import LoRASettings
 from onethinker_jax.model import text
@@ -67,7 +67,7 @@ def of_adapters(config: TrainConfig) -> TrainConfig:
     ids=["full", "none", "dots on four devices", "adapters"],
 )
 def test_flops_and_what_is_held_are_those_of_the_plan(config: TrainConfig) -> None:
-    """FLOPs of the traced programs, with the kernels of GPUs, to 2%; arguments to a byte in a hundred."""
+    """FLOPs of the traced programs, with the kernels of GPUs, to 1%; arguments to a byte in a hundred."""
     sizes, target = planned_sizes(config.model), here(config.mesh.size)
     mesh = target.mesh(config.mesh)
     estimates = {one.name: one for one in Estimator(config, sizes, target).estimates(config)}
@@ -93,9 +93,7 @@ def test_flops_and_what_is_held_are_those_of_the_plan(config: TrainConfig) -> No
                 program.function.trace(*program.arguments.values()).jaxpr.jaxpr, trips=program.trips
             )
             flops, _ = run_flops(program.layout, counted, counted, "gpu")
-            if program.name == "RL decoding":
-                continue  # its attention is a kernel of no stated cost; what limits it are bytes
-            assert estimate.seconds["compute"] * CHIP.flops == pytest.approx(flops / mesh.size, rel=0.02), (
+            assert estimate.seconds["compute"] * CHIP.flops == pytest.approx(flops / mesh.size, rel=0.01), (
                 program.name
             )
     assert not estimates
@@ -111,6 +109,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Search]:
     with (
         patch.object(search, "candidates", lambda *args, **kwargs: (chosen, {})),
         patch.object(search, "CLOSE", float("inf")),
+        patch.object(Search, "_check_whole", lambda *args: None),
     ):
         return looking(budget_s=1e6), looking
 
@@ -119,9 +118,10 @@ def test_settings_are_estimated_in_the_order_of_what_compiles(searched: tuple[Fo
     found, looking = searched
     assert len(found.trials) == len(several(small())) and not any(trial.failure for trial in found.trials)
     compiled = [trial.seconds(looking.target, given=False) for trial in found.trials]
-    estimated = [trial.estimate for trial in found.trials]
+    estimated = [trial.estimate["RL"] for trial in found.trials]
     assert max(compiled) > 2 * min(compiled)
-    assert spearmanr(estimated, compiled).statistic > 0.9
+    ranks = [np.argsort(np.argsort(one)) for one in (estimated, compiled)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.9  # Spearman's
     assert found.best is not None and found.best.seconds(looking.target, given=False) == min(compiled)
 
 

@@ -176,7 +176,8 @@ class Estimator:
         for tower, length, trained in towers:
             passes = passes_of(remat, trained)
             runs = attention_runs(shares, remat, trained, causal=tower.causal)
-            flops += tower.product_flops(batch.rows * length, passes)
+            repeated = remat == "full" and trained != "nothing"
+            flops += tower.product_flops(batch.rows * length, passes, repeated=repeated)
             flops += tower.attention_flops(batch.rows, length, runs)
             numbers += tower.product_numbers(batch.rows * length / shards, mesh.tensor, passes)
             # Two gathers and two scatters of a layer's input along `tensor` a pass.

@@ -49,15 +49,13 @@ class Trial:
     """Settings that were compiled, and what came of it: reports of all programs, or of those up to a failure."""
 
     candidate: Candidate
-    estimate: float  # seconds of the run's steps, before anything was compiled
+    estimate: dict[str, float]  # stage -> seconds of a step, before anything was compiled
     reports: list[Report]
     failure: str = ""  # "" where all programs compiled and fit
 
     def seconds(self, target: Target, *, given: bool) -> float:
         """Of the run's steps, of all stages."""
-        steps = stage_steps(self.candidate.config)
-        found = step_seconds(self.reports, target, given=given)
-        return sum(seconds * steps[stage] for stage, seconds in found.items())
+        return run_seconds(self.candidate.config, step_seconds(self.reports, target, given=given))
 
 
 @dataclass
@@ -68,15 +66,28 @@ class Found:
     considered: int
     refused: Mapping[str, int]  # meshes, by reason
     too_large: int  # settings whose bound of memory is beyond a device's
+    as_given: dict[str, float]  # stage -> estimated seconds of a step of `base`
     trials: list[Trial] = field(default_factory=list)
     best: Trial | None = None
     ended: str = ""
     notes: list[str] = field(default_factory=list)
 
 
-def stage_steps(config: TrainConfig) -> dict[str, int]:
-    """Stage -> its steps in a run."""
-    return {"SFT": config.sft.steps, "RL": config.rl.steps}
+def run_seconds(config: TrainConfig, steps: Mapping[str, float]) -> float:
+    """Of all steps of a run, of seconds a step by stage."""
+    counts = {"SFT": config.sft.steps, "RL": config.rl.steps}
+    return sum(seconds * counts[stage] for stage, seconds in steps.items())
+
+
+def estimated_steps(
+    estimates: Sequence[Estimate], correction: Callable[[str], float] = lambda program: 1.0
+) -> dict[str, float]:
+    """Stage -> seconds of a step; `correction` is a program's factor."""
+    found: dict[str, float] = {}
+    for one in estimates:
+        stage = one.name.split()[0]
+        found[stage] = found.get(stage, 0.0) + one.step * correction(one.name)
+    return found
 
 
 def least_seconds(report: Report, target: Target, *, given: bool) -> float:
@@ -129,18 +140,18 @@ class Search:
         estimates = {id(one): self.estimator.estimates(one.config) for one in all_of_them}
         most = usable(self.target.chip)
         small = [one for one in all_of_them if max(e.memory for e in estimates[id(one)]) <= most]
-        found = Found(self.base, len(all_of_them), refused, len(all_of_them) - len(small))
+        too_large = len(all_of_them) - len(small)
+        as_given = estimated_steps(estimates[id(all_of_them[0])])
+        found = Found(self.base, len(all_of_them), refused, too_large, as_given)
         waiting = [one for one in small if one is not all_of_them[0]]
         self._tell(
             f"{len(all_of_them):,} settings, {found.too_large:,} too large; compiling those that promise most"
         )
-        as_given = [
-            all_of_them[0]
-        ]  # compiled second: with little time the best is worth more than the comparison
-        while waiting or as_given:
+        first = [all_of_them[0]]  # after the most promising, which is worth more where time is short
+        while waiting or first:
             waiting.sort(key=lambda one: self._order(one, estimates[id(one)]))
-            if as_given and (found.trials or not waiting):
-                candidate = as_given.pop()
+            if first and (found.trials or not waiting):
+                candidate = first.pop()
             elif found.best is not None and not self._promises(estimates[id(waiting[0])], found.best):
                 found.ended = "no other setting is expected to be faster"
                 break
@@ -172,8 +183,10 @@ class Search:
 
     def _expected(self, estimates: Sequence[Estimate]) -> float:
         """Seconds of the run's steps by the estimates, corrected by what compiled."""
-        steps = stage_steps(self.base)
-        return sum(e.step * self._correction(e.name)[0] * steps[e.name.split()[0]] for e in estimates)
+        return run_seconds(self.base, self._expected_steps(estimates))
+
+    def _expected_steps(self, estimates: Sequence[Estimate]) -> dict[str, float]:
+        return estimated_steps(estimates, lambda program: self._correction(program)[0])
 
     def _promises(self, estimates: Sequence[Estimate], best: Trial) -> bool:
         return self._expected(estimates) < self._seconds(best) * CLOSE
@@ -187,9 +200,9 @@ class Search:
 
     def _try(self, candidate: Candidate, estimates: Sequence[Estimate], end: float) -> Trial | None:
         """Compiles what is not known of the settings' programs; None where the budget ends before."""
-        uncorrected = sum(e.step * stage_steps(self.base)[e.name.split()[0]] for e in estimates)
+        uncorrected = estimated_steps(estimates)
         by_name = {estimate.name: estimate for estimate in estimates}
-        self._tell(f"{candidate.flags or 'as given'}: {self._expected(estimates):.4g} s expected")
+        self._tell(f"{candidate.flags or 'as given'}: {_said(self._expected_steps(estimates))} expected")
         reports: dict[str, Report] = {}
         mesh = self.target.mesh(candidate.config.mesh)
         with jax.set_mesh(mesh):
@@ -210,7 +223,7 @@ class Search:
                     return Trial(candidate, uncorrected, list(reports.values()), f"{program.name}: {failure}")
         ordered = [reports[program.name] for program in programs]
         trial = Trial(candidate, uncorrected, ordered)
-        self._tell(f"  {self._seconds(trial):.4g} s")
+        self._tell(f"  {_said(step_seconds(ordered, self.target, given=self._given is not None))}")
         return trial
 
     def _learn(self, report: Report, estimate: Estimate | None) -> None:
@@ -273,6 +286,10 @@ class Search:
             if not failure:
                 return
             found.notes.append(f"{trial.candidate.flags or 'as given'}: {failure}")
+
+
+def _said(steps: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} step {seconds:.4g} s" for stage, seconds in steps.items())
 
 
 def _versions() -> list[str]:

@@ -1,6 +1,6 @@
 """What a search found, in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from onethinker_jax.train.cost.hardware import GIB
 from onethinker_jax.train.plans.report import Report
@@ -13,7 +13,8 @@ from onethinker_jax.train.plans.targets import Target
 def describe_search(found: Found, target: Target, topology: str | None, *, lengths: str | None = None) -> str:
     """The settings that were compiled, fastest first, the flags of the best, and what these keep the same."""
     given = lengths is not None
-    steps = step_seconds(found.trials[0].reports, target, given=given) if found.trials else {}
+    as_given = [trial for trial in found.trials if not trial.candidate.changes and not trial.failure]
+    steps = step_seconds(as_given[0].reports, target, given=given) if as_given else {}
     stages = [stage for stage, count in (("SFT", found.base.sft.steps), ("RL", found.base.rl.steps)) if count]
     where = topology or f"{len(target.devices)} x {target.chip.name}"
     at = f"at the lengths {lengths}" if given else "every length at its limit"
@@ -36,6 +37,9 @@ def describe_search(found: Found, target: Target, topology: str | None, *, lengt
     lines += [
         f"| {_name(trial)} |" + " |" * (2 * len(stages)) + f" | | {trial.failure} |" for trial in failed
     ]
+    if not any(not trial.candidate.changes for trial in found.trials):
+        nothing = " |" * (2 * len(stages))
+        lines.append(f"| as given, not compiled |{nothing} | | {_estimated(found.as_given)} |")
     lines += ["", *_best_lines(found, target, steps, given=given)]
     lines += [f"- Meshes left out, {count}: {reason}" for reason, count in found.refused.items()]
     lines += [f"- {note}" for note in found.notes]
@@ -53,8 +57,12 @@ def _row(trial: Trial, stages: Sequence[str], target: Target, *, given: bool) ->
         own = [report for report in trial.reports if report.program.name.startswith(stage)]
         cells += [f"**{seconds[stage]:.4g}**", _limits(own, target)]
     largest = max((report.memory.total for report in trial.reports if report.memory), default=0.0) / GIB
-    cells += [f"{_mfu(trial, target, given=given):.0%}", f"{largest:.1f}", f"{trial.estimate:.4g}"]
+    cells += [f"{_mfu(trial, target, given=given):.0%}", f"{largest:.1f}", _estimated(trial.estimate)]
     return f"| {_name(trial)} | " + " | ".join(cells) + " |"
+
+
+def _estimated(steps: Mapping[str, float]) -> str:
+    return ", ".join(f"{seconds:.4g}" for seconds in steps.values())
 
 
 def _limits(reports: Sequence[Report], target: Target) -> str:

@@ -53,9 +53,10 @@ class Tower:
     kept: int  # numbers of a token that `remat` dots keeps of a layer beside its input, at least
     causal: bool
 
-    def product_flops(self, tokens: int, passes: int) -> float:
-        """Of all layers."""
-        return float(tokens) * passes * self.layers * sum(product.flops for product in self.products)
+    def product_flops(self, tokens: int, passes: int, *, repeated: bool = False) -> float:
+        """Of all layers. `repeated`: one pass makes a layer anew, but for its last product, which nobody needs."""
+        flops = passes * sum(product.flops for product in self.products)
+        return float(tokens) * self.layers * (flops - repeated * self.products[-1].flops)
 
     def product_numbers(self, tokens: float, tensor: int, passes: float) -> float:
         """What one of `tensor` devices reads and writes for its tokens, in all layers."""
