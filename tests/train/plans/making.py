@@ -15,6 +15,7 @@ from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.hardware import Chip
 from onethinker_jax.train.plans.compiling import compile_counted, program_pairs
+from onethinker_jax.train.plans.planned_program import Program
 from onethinker_jax.train.plans.search.results import Outcome
 from onethinker_jax.train.plans.targets import Target
 
@@ -23,18 +24,18 @@ CHIP = Chip("tiny", hbm=2**30, flops=4e12, hbm_bandwidth=4e10, link_bandwidth=1e
 GROUP, PROMPT, ANSWER = 4, 512, 128
 
 
-def small() -> TrainConfig:
-    """Two layers and a tower of two; 4 prompts a step in 2 updates, 4 samples of each, one a row."""
+def small(layers: int = 2) -> TrainConfig:
+    """A model with a tower, `layers` each; 4 prompts a step in 2 updates, 4 samples of each, one a row."""
     base = shapes()
     model = ModelSettings(
         vocab_size=512,
         hidden_size=128,
         intermediate_size=256,
-        num_layers=2,
+        num_layers=layers,
         num_heads=2,
         num_kv_heads=2,
         head_dim=64,
-        vision_depth=2,
+        vision_depth=layers,
         vision_hidden_size=64,
         vision_intermediate_size=128,
         vision_heads=2,
@@ -43,7 +44,12 @@ def small() -> TrainConfig:
         compute_dtype="bfloat16",
     )
     rollout = SamplerSettings(
-        prompt_tokens=PROMPT, prompt_patches=512, max_new_tokens=ANSWER, group_size=GROUP, prompt_slots=1
+        prompt_tokens=PROMPT,
+        prompt_patches=512,
+        max_new_tokens=ANSWER,
+        group_size=GROUP,
+        prompt_slots=1,
+        prefill_rows=1,
     )
     return replace(
         base,
@@ -84,9 +90,13 @@ def slice_of(chip: Chip, devices: int, *, a_process: int, platform: str = "tpu")
     return Target(chip, described)
 
 
+_pairs: dict[str, dict[str, tuple[Program, Program]]] = {}
+
+
 def compile_here(config: TrainConfig, program: str) -> Outcome:
     """Compiles for the CPU, in this process."""
     mesh = here().mesh(MeshSettings())
     with jax.set_mesh(mesh):
-        (pair,) = program_pairs(config, mesh, only=f"^{program}$", everything=True)
-        return Outcome(compile_counted(*pair, mesh)[0])
+        if repr(config) not in _pairs:
+            _pairs[repr(config)] = {pair[0].name: pair for pair in program_pairs(config, mesh)}
+        return Outcome(compile_counted(*_pairs[repr(config)][program], mesh)[0])
