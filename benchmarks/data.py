@@ -268,7 +268,7 @@ def step_seconds(config: TrainConfig, processor: Processor, batch: Batch) -> flo
             gradients, sums = update.accumulate(
                 state.params, None, update.zeros(state.params), shard_rows(batch, mesh)
             )
-            state, norm = update.apply(state, gradients, sums["tokens"])
+            state, norm = update.apply(state, gradients, sums["tokens"], sums["loss"])
             jax.block_until_ready(norm)
             taken.append(time.perf_counter() - began)
     return statistics.median(taken[1:])

@@ -30,7 +30,7 @@ from onethinker_jax.rewards.server import __main__ as server
 from onethinker_jax.serve import __main__ as serve
 from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.train import __main__ as train
-from onethinker_jax.train import export, plan
+from onethinker_jax.train import export, plan, replay
 from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.config.run import TrainConfig
 from tests.places import ROOT
@@ -46,6 +46,7 @@ WORKERS = {
 HELP: dict[str, Callable[[], object]] = {
     "train": lambda: train.parse(["--help"], train.TrainCommand),
     "train.plan": lambda: train.parse(["--help"], plan.PlanConfig),
+    "train.replay": lambda: parse(replay.Arguments, ["--help"], prog="replay", description=None),
     "train.export": lambda: parse(export.Arguments, ["--help"], prog="export", description=None),
     "evaluate": lambda: parse(evaluate.Arguments, ["--help"], prog="evaluate", description=None),
     "evaluate.score": lambda: parse(score.ScoreArguments, ["--help"], prog="score", description=None),

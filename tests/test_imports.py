@@ -169,6 +169,7 @@ ALLOWED: dict[str, set[str]] = {
             "processes",
             "evaluate.answers",
             "train.checkpoints",
+            "train.health",
             "train.preflight",
             "train.plans",
             "train.plans.search",
@@ -191,6 +192,7 @@ ALLOWED: dict[str, set[str]] = {
     "train.simulation": {*DATA, "model", "model.attention", "model.generation", *LOWER_TRAIN},
     "train.log": {"train.config", "train.run_folder"},
     "train.run_folder": set(),  # a noun of all rooms of train
+    "train.health": {"data_pipeline.batches", "data_pipeline.records", "model", *LOWER_TRAIN},
     "train.rl": {
         *DATA,
         "rewards",
@@ -199,13 +201,14 @@ ALLOWED: dict[str, set[str]] = {
         "model.generation",
         "responses",
         "scoring",
+        "train.health",
         *LOWER_TRAIN,
     },
     "train.pages": {*DATA, "rewards", "model", "scoring", "evaluate.answers", *LOWER_TRAIN, "train.rl"},
     "train.preflight": {
         *(DATA | LOWER_TRAIN),
         *("data_pipeline.worlds", "data_pipeline.shapes", "data_pipeline.photos", "model"),
-        *("model.generation", "responses", "scoring"),
+        *("model.generation", "responses", "scoring", "train.health"),
     },
     "__main__": {"train.config"},  # says what there is
 }
@@ -227,6 +230,7 @@ TORCH_ONLY = {
 NO_JAX = {
     *(name for name in MODULES if name.startswith("onethinker_jax.train.config.")),
     "onethinker_jax.train.export_arguments",
+    "onethinker_jax.train.replay_arguments",
     "onethinker_jax.rewards.backends.minilm",
     *(
         f"onethinker_jax.{name}"
@@ -393,6 +397,7 @@ def test_importing_the_trainer_imports_no_torch() -> None:
             "train",
             "train.plan",
             "train.export",
+            "train.replay",
             "evaluate",
             "evaluate.score",
             "evaluate.compare",

@@ -15,10 +15,12 @@ from etils import epath
 from onethinker_jax.files import write_whole
 from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
 from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.run_folder import RunFolder
 
-# Where a run lies, how its media are decoded, where its sidecars are and what is shown change no number of it.
+# Where a run lies, how its media are decoded, where its sidecars are, what is shown and what is watched change no
+# number of it.
 _MAY_CHANGE = (
     "out",
     "checkpoints.directory",
@@ -48,6 +50,7 @@ _MAY_CHANGE = (
     "hosts.coordinator",
     "hosts.count",  # a checkpoint says itself how many wrote it
     "hosts.index",
+    *(f"health.{field.name}" for field in dataclasses.fields(HealthSettings)),
 )
 
 

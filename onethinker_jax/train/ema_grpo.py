@@ -27,6 +27,7 @@ from onethinker_jax.train.advantages import TaskMoments, compute_advantages, ini
 from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.objective import AdvantageConfig
 from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.health.stage_health import NotedUpdate, StageHealth, forgiven
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.open_run import Run
@@ -34,6 +35,7 @@ from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
+from onethinker_jax.train.rl.failed_update import failed_update
 from onethinker_jax.train.rl.heldout_scores import HeldOutScores
 from onethinker_jax.train.rl.mfu import Utilisation
 from onethinker_jax.train.rl.policy_update import (
@@ -74,17 +76,21 @@ def train_ema_grpo(
     `first_number`. Every `table_every` steps the console shows a table, `pages` are written of the steps that they
     want, and `scores` made of those that they want, which may end RL early. Raises KeyboardInterrupt, and what a
     rollout or a scoring raises (or HostError, where it was another process's), each after a checkpoint of the last
-    whole step: RewardUnavailable, ScoringError, NoGroupsLeft, or an error that names a bad record.
+    whole step: RewardUnavailable, ScoringError, NoGroupsLeft, an error that names a bad record, or NotFinite after too
+    many updates in a row that were not finite.
     """
     optimizer = make_optimizer(
         settings.optimizer, settings.steps * settings.num_minibatches, train_vision=True
     )
     trained, base = split_adapters(params)
-    learner = Learner(policy, optimizer, settings, rollouts, base)
+    health = StageHealth("rl", run)
+    learner = Learner(
+        policy, optimizer, settings, rollouts, base, stop_after=run.health.max_consecutive_nonfinite
+    )
     moments = init_moments(len(MOMENTS))
     state = init_state(trained, optimizer, moments, policy.mesh, reference=settings.loss.kl_coefficient > 0)
     scores = HeldOutScores(EvaluationSettings(), lambda step, params: {}) if scores is None else scores
-    state, number, unreported = _resume(state, base, rollouts, scores, first_number, run)
+    state, number, unreported = _resume(state, base, rollouts, scores, first_number, health, run)
     start = number - first_number
     run.log.stage("rl", settings.steps, start)
 
@@ -99,6 +105,7 @@ def train_ema_grpo(
             heldout=scores.at(step),
             scorings=scores.state(),
             unreported=unreported,
+            health=health.checkpointed(step),
         )
 
     def score(step: int, metrics: dict[str, float]) -> dict[str, float]:
@@ -106,7 +113,8 @@ def train_ema_grpo(
         if not scores.wanted(step):
             return metrics
         try:
-            return metrics | scores.score(step, join_adapters(state.params, base))
+            with health.unwatched():
+                return metrics | scores.score(step, join_adapters(state.params, base))
         except Exception as error:
             save(step, {name: float(value) for name, value in metrics.items()})
             if interrupt.requested and isinstance(error, (RewardGivenUp, HostError)):
@@ -114,7 +122,7 @@ def train_ema_grpo(
             raise
 
     compiled = None
-    with rollouts, deferred_interrupt(run.log, give_up=rollouts.scorer.give_up) as interrupt:
+    with health, rollouts, deferred_interrupt(run.log, give_up=rollouts.scorer.give_up) as interrupt:
         if unreported is not None:  # by a process that could not score its last step
             run.log.metrics(start, score(start, unreported))
             run.add_score(number, scores.at(start))
@@ -137,6 +145,9 @@ def train_ema_grpo(
 
             run.log.phase("updating")
             state, advantages, metrics = learner.learn(state, rollout, run.hosts, began)
+            health.note(*(replace(update, step=step) for update in learner.updates))
+            health.catch_up(step, state)
+            metrics |= health.metrics(step, metrics)
             _show(step, rollout, advantages, metrics, settings, run, pages)
             metrics = score(step, metrics)
             if step % settings.log_every == 0 or step == settings.steps or scores.wanted(step):
@@ -146,10 +157,17 @@ def train_ema_grpo(
             if compiled is not None and (late := run.compilations.since(compiled)):
                 run.log.warn(f"compiled after warm-up: {', '.join(late)}")
 
+            if health.failing is not None:
+                failed = failed_update(health.failing, rollout.groups, advantages, learner.failing)
+                error = health.keep(failed, state)
+                state = forgiven(state)
+                save(step)
+                raise error
             stopping = run.hosts.any(interrupt.requested)
             if step % settings.save_every == 0 or step == settings.steps or stopping or scores.wanted(step):
                 save(step)
             compiled = run.compilations.count  # of several processes a first save compiles slices of its own
+            health.beat(step)
             if stopping:
                 raise KeyboardInterrupt
     if scores.verdict is not None:
@@ -163,6 +181,7 @@ def _resume(
     rollouts: Rollouts,
     scores: HeldOutScores,
     first_number: int,
+    health: StageHealth,
     run: Run,
 ) -> tuple[TrainState, int, dict[str, float] | None]:
     """The state and the checkpoint's number to go on from: the newest one of RL, else `first_number`.
@@ -171,6 +190,7 @@ def _resume(
     """
     saved = run.newest()
     if saved is None or saved[1]["stage"] != "rl":
+        health.begin(state)
         return state, first_number, None
     number, host = saved
     mine = run.hosts.own(host["hosts"])
@@ -181,6 +201,7 @@ def _resume(
         state = run.checkpoints.restore(number, replace(state, behaviour=behaviour))
         behaviour = None if state.behaviour is None else join_adapters(state.behaviour, beside)
         rollouts.restore(mine, behaviour)
+    health.begin(state, host["health"])
     scores.restore(host.get("scorings", []))
     return replace(state, behaviour=None), number, host.get("unreported")
 
@@ -195,12 +216,19 @@ class Learner:
         settings: RLSettings,
         rollouts: Rollouts,
         base: nnx.State | None = None,
+        *,
+        stop_after: int = 0,
     ):
-        """`base` is what the policy's adapters are added to, if it has any."""
+        """`base` is what the policy's adapters are added to, if it has any; `stop_after` is that of `make_update`."""
+        self.updates: list[NotedUpdate] = []
+        """Those of the newest step."""
+        self.failing: list[PolicyBatch] = []
+        """This process's micro-batches of the update after which nothing is taken any more."""
+        self._stop_after = stop_after
         sampling = rollouts.sampler.config
         self._settings, self._mesh, self._base = settings, policy.mesh, base
         self._scaling = advantage_config(settings, rollouts.scorer)
-        self._update = rl_update(policy, optimizer, settings, sampling)
+        self._update = rl_update(policy, optimizer, settings, sampling, stop_after=stop_after)
         self._score = rl_logprobs(policy, sampling)
         self._utilisation = Utilisation(policy, optimizer, settings, sampling, base)
 
@@ -212,7 +240,10 @@ class Learner:
         stats, metrics = _gathered(rollout, settings, hosts)
         advantages, moments = group_advantages(stats, state.moments, self._scaling, settings)
         mine = advantages[hosts.index * settings.prompts_per_step :][: settings.prompts_per_step]
+        before = state.moments
         state, sums = self._update_policy(replace(state, moments=moments), rollout.groups, mine, hosts)
+        if self.updates and not any(update.finite for update in self.updates):
+            state = replace(state, moments=before)  # nothing was learnt from this step
         ended = time.perf_counter()
         metrics |= {**sums, **_advantage_metrics(stats, advantages, state)}
         metrics |= speed_metrics(
@@ -227,7 +258,7 @@ class Learner:
         """`settings.num_minibatches` optimiser steps over the groups in equal parts; token means of what was summed.
 
         A part whose every sample is left out of the loss makes no step. A process that needs fewer micro-batches than
-        another goes through empty ones.
+        another goes through empty ones. What a skipped update summed counts in no mean.
         """
         settings, update, base = self._settings, self._update, self._base
         params = join_adapters(state.params, base)
@@ -248,24 +279,33 @@ class Learner:
             batches = (batch for first in starts for batch in micro_batches(first))
             old = iter([self._score(params, shard_rows(batch, self._mesh)) for batch in batches])
         totals: dict[str, float] = defaultdict(float)
-        count = 0
+        count, self.updates = 0, []
         for first in starts:
-            gradients, sums = update.zeros(state.params), None
+            gradients, sums, seen = update.zeros(state.params), None, []
             for batch in micro_batches(first):
                 laid = shard_rows(batch, self._mesh)
                 laid = laid if old is None else replace(laid, old=next(old))
+                seen.append(replace(batch, old=laid.old))
                 gradients, new = update.accumulate(state.params, state.reference, gradients, laid, base)
                 self._utilisation.add(batch)  # the devices are at work
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
                 count += 1
             if sums is None:
                 continue
-            state, norm = update.apply(state, gradients, sums["count"])
-            for name, value in jax.device_get(sums).items():
-                totals[name] += float(value)
-            totals["grad_norm"] += float(norm) / settings.num_minibatches
+            state, norm = update.apply(state, gradients, sums["count"], sums["loss"])
+            values, norm, in_a_row = jax.device_get((sums, norm, state.skips.in_a_row))
+            self.updates.append(
+                NotedUpdate(0, slice(first, first + size), float(values["loss"]), float(norm))
+            )
+            if in_a_row and in_a_row == self._stop_after:
+                self.failing = seen
+                break
+            if not in_a_row:
+                for name, value in (values | {"grad_norm": norm}).items():
+                    totals[name] += float(value)
         tokens, averaged = totals.pop("tokens", 0.0), totals.pop("count", 0.0)
-        divisors = {"grad_norm": 1.0, "loss": max(averaged, 1.0)}
+        taken = sum(update.finite for update in self.updates)
+        divisors = {"grad_norm": max(taken, 1.0), "loss": max(averaged, 1.0)}
         means = {name: value / divisors.get(name, max(tokens, 1.0)) for name, value in totals.items()}
         return state, {**means, "trained_tokens": tokens, "micro_batches": float(count)}
 

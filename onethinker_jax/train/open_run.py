@@ -1,11 +1,12 @@
 """A run that is open: what its stages share beside the policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord, check_adapters
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.claim import check_settings, plain
+from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.compilation_watch import Compilations
@@ -25,6 +26,7 @@ class Run:
     compilations: Compilations
     adapters: AdapterRecord | None = None  # what this run's checkpoints hold the adapters of
     config: TrainConfig | None = None  # of the whole run; its checkpoints say that they are of it
+    health: HealthSettings = field(default_factory=HealthSettings)
 
     def save(
         self,

@@ -34,6 +34,7 @@ from onethinker_jax.train.claim import check_claim, claim_directory
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export import check_export, export_adapter, export_model
+from onethinker_jax.train.health.disk import check_writable, disk_errors
 from onethinker_jax.train.heldout import HeldOut, read_answers, stages_of
 from onethinker_jax.train.hosts import Hosts, join_hosts
 from onethinker_jax.train.log.compilation_watch import count_compilations
@@ -43,6 +44,7 @@ from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.pages.rollout_page import RolloutPages
 from onethinker_jax.train.pages.summary import print_summary, write_run_page
 from onethinker_jax.train.policy import Policy, make_model
+from onethinker_jax.train.preflight.disk_space import check_disk_space
 from onethinker_jax.train.preflight.preflight import check_before
 from onethinker_jax.train.preflight.prepare import (
     Corpora,
@@ -63,7 +65,11 @@ def run(config: TrainConfig) -> None:
     hosts = join_hosts(config.hosts)
     share = hosts.share(config)
     notes = begin(config, hosts)
-    with open_log(config, hosts) as log, count_compilations() as compilations:
+    with (
+        disk_errors(config.folder),
+        open_log(config, hosts) as log,
+        count_compilations() as compilations,
+    ):
         log.info(
             f"run {config.name}, seed {config.seed}, in {config.directory}, on {jax.device_count()} x "
             f"{jax.devices()[0]}" + (f", process {hosts.index} of {hosts.count}" if hosts.count > 1 else "")
@@ -83,7 +89,10 @@ def run(config: TrainConfig) -> None:
             scorer = make_scorer(config, client, pool, ready.processor)
             checkpoints = Checkpoints(config.checkpoint_directory, config.checkpoints)
             opened = Run(
-                hosts, log, checkpoints, config.folder, compilations, _adapters(config, hosts, log), config
+                *(hosts, log, checkpoints, config.folder, compilations),
+                adapters=_adapters(config, hosts, log),
+                config=config,
+                health=config.health,
             )
             try:
                 params = _train(share, policy, params, ready, scorer, opened)
@@ -169,6 +178,7 @@ class Ready:
 
 def begin(config: TrainConfig, hosts: Hosts) -> list[str]:
     """Claims the run's folder once nothing speaks against the run; what to say of settings that have changed."""
+    hosts.all_do(lambda: check_writable(config.folder))
     notes = hosts.all_do(lambda: check_claim(config))
     if hosts.any(bool(notes) or not config.folder.finished):
         hosts.all_do(lambda: check_before(config))
@@ -185,6 +195,7 @@ def prepare(config: TrainConfig, hosts: Hosts, log: RunLog) -> Ready:
     make_streams(config, corpora, hosts)  # a wrong mixture is named before all records are measured
     hosts.first_does(lambda: prepare_base(config, corpora, log))
     check_export(config.folder.base, config.folder.model)
+    hosts.first_does(lambda: check_disk_space(config))
     processor = make_processor(config, config.folder.base)
     if processor.opening:
         log.info(f"the chat template begins answers with {processor.opening!r}, which counts as written")

@@ -1,7 +1,7 @@
 """The folder of a run: what each file and folder in it is called, and nowhere else.
 
     config.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  lengths.jsonl
-    tensorboard/  model/  adapter/  index.html
+    tensorboard/  model/  adapter/  index.html, and after trouble  stacks.txt  replay/
 
 Several processes share the folder. What is each one's own, such as its log, is in `hosts/NUMBER` for all but the
 first.
@@ -84,6 +84,20 @@ class RunFolder:
     def tensorboard(self, stage: str) -> Path:
         """The event files of a stage."""
         return self.path / "tensorboard" / stage
+
+    @property
+    def stacks(self) -> Path:
+        """Where the threads of a process were when a step did not end."""
+        return self.path / "stacks.txt"
+
+    @property
+    def replays(self) -> Path:
+        """The updates at which the run stopped because they were not finite."""
+        return self.path / "replay"
+
+    def replay(self, stage: str, step: int) -> Path:
+        """One of them."""
+        return self.replays / f"{stage}_{step:08}"
 
     @property
     def console(self) -> Path:

@@ -2,6 +2,7 @@
 
 import time
 from itertools import chain
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.sft import SFTSettings
+from onethinker_jax.train.health.replay_folder import FailedUpdate, record_row
+from onethinker_jax.train.health.stage_health import NotedUpdate, StageHealth, forgiven
 from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.lm_head import token_logprobs
 from onethinker_jax.train.open_run import Run
@@ -31,19 +34,21 @@ def train_sft(
     """Trains for `settings.steps` updates, from the newest SFT checkpoint if there is one; returns parameters.
 
     Every process's `batches` are its own rows. Raises KeyboardInterrupt after a checkpoint when Ctrl-C was
-    pressed; several processes stop at the next step that is logged.
+    pressed; several processes stop at the next step that is logged. Raises NotFinite after too many updates in a row
+    that were not finite, when the next step is logged or saved: after a checkpoint of the last of them.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps, train_vision=settings.train_vision)
-    update = sft_update(policy, optimizer, settings)
+    update = sft_update(policy, optimizer, settings, stop_after=run.health.max_consecutive_nonfinite)
     trained, base = split_adapters(params)
     state = init_state(trained, optimizer, init_moments(1), policy.mesh, reference=False)
-    state, start = _resume(state, batches, run)
+    health = StageHealth("sft", run)
+    state, start = _resume(state, batches, health, run)
     run.log.stage("sft", settings.steps, start)
     meter, began, stopping = [], time.perf_counter(), False
 
-    with deferred_interrupt(run.log) as interrupt:
+    with health, deferred_interrupt(run.log) as interrupt:
         for step in range(start + 1, settings.steps + 1):
-            gradients, sums = update.zeros(state.params), None
+            place, gradients, sums = batches.state(), update.zeros(state.params), None
             for _ in range(settings.accumulate):
                 batch = next(batches)
                 meter.append((*packing_efficiency(batch), batch.targets.size))
@@ -51,42 +56,82 @@ def train_sft(
                 gradients, new = update.accumulate(state.params, None, gradients, batch, base)
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
             assert sums is not None
-            state, norm = update.apply(state, gradients, sums["tokens"])
+            state, norm = update.apply(state, gradients, sums["tokens"], sums["loss"])
+            health.note(NotedUpdate(step, place, sums["loss"], norm))
 
             last = step == settings.steps
             logged = last or step % settings.log_every == 0
             if logged:
-                loss = float(sums["loss"] / sums["tokens"])  # waits for the device
-                speed = _throughput(list(chain(*run.hosts.gather(meter))), began)
-                run.log.metrics(step, {"loss": loss, "grad_norm": float(norm), **speed})
+                _catch_up(step, state, batches, settings, health, run)  # waits for the device
+                health.beat(step)
+                values = {"loss": float(sums["loss"] / sums["tokens"]), "grad_norm": float(norm)}
+                values |= _throughput(list(chain(*run.hosts.gather(meter))), began)
+                run.log.metrics(step, values | health.metrics(step, values))
                 meter, began = [], time.perf_counter()
             if logged or run.hosts.count == 1:  # to ask the others is to wait for the device
                 stopping = run.hosts.any(interrupt.requested)
             if stopping or last or step % settings.save_every == 0:
-                run.save(step, state, "sft", batches.state())
+                _catch_up(step, state, batches, settings, health, run)
+                run.save(step, state, "sft", batches.state(), health=health.state())
             if stopping:
                 raise KeyboardInterrupt
     return join_adapters(state.params, base)
 
 
-def _resume(state: TrainState, batches: TrainingBatches, run: Run) -> tuple[TrainState, int]:
+def _resume(
+    state: TrainState, batches: TrainingBatches, health: StageHealth, run: Run
+) -> tuple[TrainState, int]:
     """The state and the step to go on from, and the batches' place there: the newest checkpoint's, if there is one."""
     if (saved := run.newest()) is None:
+        health.begin(state)
         return state, 0
     number, host = saved
     with run.log.doing(f"reading checkpoint {number}"):
         state = run.checkpoints.restore(number, state)
     batches.restore(run.hosts.own(host["hosts"]))
+    health.begin(state, host["health"])
     return state, number
 
 
-def sft_update(policy: Policy, optimizer: optax.GradientTransformation, settings: SFTSettings) -> Update:
-    """The compiled update of SFT."""
+def _catch_up(
+    step: int,
+    state: TrainState,
+    batches: TrainingBatches,
+    settings: SFTSettings,
+    health: StageHealth,
+    run: Run,
+) -> None:
+    """Raises NotFinite where too many updates in a row were skipped, once the last of them is kept and saved.
+
+    What came behind it in the meantime was not taken either, and its records come again. The micro-batches are made
+    once more from their place, since no batch is kept while the device is at work.
+    """
+    health.catch_up(step, state)
+    if (failing := health.failing) is None:
+        return
+    micro_batches: list[Batch] = []
+    records: list[dict[str, Any]] = []
+    batches.restore(failing.place)
+    for number in range(settings.accumulate):
+        before = batches.state()
+        micro_batches.append(next(batches))
+        found = batches.records(before, batches.state())
+        records += [{"micro_batch": number, **record_row(record)} for record in found]
+    failed = FailedUpdate(failing.step, float(failing.loss), float(failing.norm), micro_batches, records)
+    error = health.keep(failed, state)
+    run.save(failing.step, forgiven(state), "sft", batches.state(), health=health.state())
+    raise error
+
+
+def sft_update(
+    policy: Policy, optimizer: optax.GradientTransformation, settings: SFTSettings, *, stop_after: int = 0
+) -> Update:
+    """The compiled update of SFT; `stop_after` is that of `make_update`."""
 
     def loss(params: nnx.State, _: nnx.State | None, batch: Batch) -> tuple[jax.Array, Sums]:
         return sft_loss(policy.graphdef, params, batch, train_vision=settings.train_vision)
 
-    return make_update(loss, optimizer, compute_dtype=policy.compute_dtype)
+    return make_update(loss, optimizer, compute_dtype=policy.compute_dtype, stop_after=stop_after)
 
 
 def sft_loss(

@@ -1,7 +1,8 @@
 """TrainState: everything on the device that training remembers, and the two compiled halves of an update.
 
 An update is any number of equal-shaped micro-batches: `accumulate` adds a micro-batch's gradient *sum*,
-`apply` divides by the update's token count and takes the optimiser's step. SFT and RL share both.
+`apply` divides by the update's token count and takes the optimiser's step. SFT and RL share both. An update whose loss
+or gradient is NaN or infinite is skipped on the device: the host need not look at it first.
 """
 
 from collections.abc import Callable
@@ -24,8 +25,22 @@ Sums = dict[str, jax.Array]
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Skips:
+    """How many updates were skipped because their loss or gradient was not finite."""
+
+    total: jax.Array  # int32 []
+    in_a_row: jax.Array  # int32 [], the newest ones; 0 after an update that was taken
+
+    @classmethod
+    def none(cls) -> "Skips":
+        """Of a stage at its start."""
+        return cls(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimiser state, update count, the reward moments of EMA-GRPO, and the reference policy.
+    """Parameters, optimiser state, update count, the reward moments of EMA-GRPO, skips, and the reference policy.
 
     With LoRA the parameters, here and in `reference` and `behaviour`, are the adapters alone: the base, which no update
     changes, is no part of the state. `behaviour` is only in checkpoints whose next rollout is still to be sampled from
@@ -34,8 +49,9 @@ class TrainState:
 
     params: nnx.State
     optimizer: optax.OptState
-    step: jax.Array  # int32 []
+    step: jax.Array  # int32 [], updates that were taken
     moments: TaskMoments
+    skips: Skips
     reference: nnx.State | None = None
     behaviour: nnx.State | None = None
 
@@ -56,9 +72,9 @@ def init_state(
     copy = jax.tree.map(jnp.copy, params) if reference else None
     # Laid out as `apply` returns them, so that it is compiled once; copied, as no two donated leaves may share.
     everywhere = NamedSharding(mesh, PartitionSpec())
-    step = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
+    step, skips = jax.device_put((jnp.zeros((), jnp.int32), Skips.none()), everywhere)
     moments = jax.device_put(jax.tree.map(jnp.copy, moments), everywhere)
-    return TrainState(params, opt_state, step, moments, copy)
+    return TrainState(params, opt_state, step, moments, skips, copy)
 
 
 def optimizer_shapes(optimizer: optax.GradientTransformation, params: nnx.State) -> optax.OptState:
@@ -71,12 +87,13 @@ class Update:
     """The compiled halves of an update.
 
     `accumulate(params, reference, gradients, batch, base) -> (gradients, sums)` and
-    `apply(state, gradients, count) -> (state, gradient norm)`; `zeros(params)` starts an update. `base` is what
-    adapters are added to, by default nothing.
+    `apply(state, gradients, count, loss) -> (state, gradient norm)`; `zeros(params)` starts an update. `base` is what
+    adapters are added to, by default nothing. Where `loss`, the update's sum, or the norm is not finite, `apply` gives
+    the state as it was, bit for bit, with one more skip.
     """
 
     accumulate: Callable[..., tuple[nnx.State, Sums]]
-    apply: Callable[[TrainState, nnx.State, jax.Array], tuple[TrainState, jax.Array]]
+    apply: Callable[[TrainState, nnx.State, jax.Array, jax.Array], tuple[TrainState, jax.Array]]
     zeros: Callable[[nnx.State], nnx.State]
 
 
@@ -85,11 +102,13 @@ def make_update(
     optimizer: optax.GradientTransformation,
     *,
     compute_dtype: str = "float32",
+    stop_after: int = 0,
 ) -> Update:
     """Compiles an update around `loss(params, reference, batch) -> (summed loss, sums to report)`.
 
     `loss` sees whole trees of parameters in `compute_dtype`, adapters joined with their base; gradients add up and the
-    optimiser steps in float32.
+    optimiser steps in float32. After `stop_after` skips in a row nothing is taken or counted any more, so that the
+    state is still that of the skipped updates when the host comes to look; 0: it always goes on.
     """
 
     def typed_loss(
@@ -110,22 +129,38 @@ def make_update(
         new = constrain_parameters(in_dtype(new, "float32"))
         return jax.tree.map(jnp.add, gradients, new), {"loss": total, **sums}
 
-    def apply(state: TrainState, gradients: nnx.State, count: jax.Array) -> tuple[TrainState, jax.Array]:
+    def apply(
+        state: TrainState, gradients: nnx.State, count: jax.Array, loss: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
         gradients = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradients)
+        norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(norm) & jnp.isfinite(loss)
+        stopped = state.skips.in_a_row >= stop_after if stop_after else jnp.zeros((), bool)
         masters = in_dtype(state.params, "float32")
         updates, opt_state = optimizer.update(gradients, state.optimizer, masters)
         stepped: Any = optax.apply_updates(masters, updates)
         params = jax.tree.map(lambda new, old: new.astype(old.dtype), stepped, state.params)
-        return (
-            TrainState(params, opt_state, state.step + 1, state.moments, state.reference),
-            optax.global_norm(gradients),
+        # a choice leaf by leaf, not a branch: it is fused into the step and writes into the same buffers
+        params, opt_state, step = jax.tree.map(
+            lambda new, old: jnp.where(finite & ~stopped, new, old),
+            (params, opt_state, state.step + 1),
+            (state.params, state.optimizer, state.step),
         )
+        skips = _counted(state.skips, finite, stopped)
+        return TrainState(params, opt_state, step, state.moments, skips, state.reference), norm
 
     return Update(
         accumulate=jax.jit(accumulate, donate_argnums=2),
         apply=jax.jit(apply, donate_argnums=0),
         zeros=jax.jit(lambda params: constrain_parameters(_zeros(params))),
     )
+
+
+def _counted(skips: Skips, finite: jax.Array, stopped: jax.Array) -> Skips:
+    """The skips after an update."""
+    skipped = (~finite & ~stopped).astype(jnp.int32)
+    going_on = jnp.where(finite & ~stopped, 0, skips.in_a_row)
+    return Skips(skips.total + skipped, going_on + skipped)
 
 
 def in_dtype(params: Any, dtype: str) -> Any:

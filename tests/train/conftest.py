@@ -18,6 +18,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.tasks import PROBLEM_TYPES
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
+from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.hosts import Hosts
@@ -30,6 +31,8 @@ from onethinker_jax.train.run_folder import RunFolder
 from tests.data_pipeline.making import write_image, write_tokenizer
 from tests.train import making
 from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule
+
+HEALTH = HealthSettings()
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +88,7 @@ def sampler(sampler_on: Callable[[Mesh], Sampler]) -> Sampler:
 def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler: Sampler):
     """train(directory, scorer, settings, …) -> parameters at the end, from the newest checkpoint there.
 
-    `corpus`: other records than the session's; `of`: another policy.
+    `corpus`: other records than the session's; `of`: another policy; `health`: other settings of it.
     """
 
     def run(
@@ -95,6 +98,7 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
         at: Sampler = sampler,
         corpus: list[Record] | None = None,
         of: tuple[nnx.GraphDef, nnx.State] = policy,
+        health: HealthSettings = HEALTH,
         **shown: Any,
     ) -> nnx.State:
         graphdef, params = of
@@ -109,7 +113,7 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
                     jax.tree.map(lambda leaf: leaf.copy(), params),
                     Rollouts(stream, at, scorer, settings, seed=SEED, log=log),
                     settings,
-                    Run(Hosts(), log, checkpoints, folder, compilations),
+                    Run(Hosts(), log, checkpoints, folder, compilations, health=health),
                     first_number=FIRST,
                     **shown,
                 )

@@ -114,7 +114,7 @@ def sharded_update(mesh: Mesh, mine: slice = slice(None)) -> tuple[jax.Array, di
         gradients, sums = update.accumulate(
             params, None, gradients, shard_rows(rows_of(batch(ROWS), mine), mesh)
         )
-        state, _ = update.apply(state, gradients, sums["tokens"])
+        state, _ = update.apply(state, gradients, sums["tokens"], sums["loss"])
     arrays = {f"gradients.{name}": leaf for name, leaf in leaves_of(gradients).items()}
     arrays |= {f"params.{name}": leaf for name, leaf in leaves_of(state.params).items()}
     return sums["loss"], arrays

@@ -274,7 +274,7 @@ def test_an_update_on_eight_devices_is_that_of_one() -> None:
             rows = shard_rows(making.batch(making.ROWS), mesh)
             gradients, sums = update.accumulate(state.params, None, update.zeros(state.params), rows, frozen)
             gradients = jax.device_get(gradients)
-            state, _ = update.apply(state, jax.device_put(gradients), sums["tokens"])
+            state, _ = update.apply(state, jax.device_put(gradients), sums["tokens"], sums["loss"])
             found.append((float(sums["loss"]), making.named(gradients), making.named(state.params)))
     (one_loss, one_gradients, one_params), (loss, gradients, params) = found
     np.testing.assert_allclose(loss, one_loss, rtol=1e-5)

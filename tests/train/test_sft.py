@@ -14,6 +14,7 @@ from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
+from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.sft import SFTSettings
@@ -36,6 +37,8 @@ SETTINGS = replace(
     log_every=2,
     save_every=2,
 )
+
+HEALTH = HealthSettings()
 
 
 class Batches:
@@ -73,13 +76,19 @@ def policy():
     return making.policy()
 
 
-def train(policy: Any, directory: Path, batches: Any, settings: SFTSettings = SETTINGS) -> Any:
+def train(
+    policy: Any,
+    directory: Path,
+    batches: Any,
+    settings: SFTSettings = SETTINGS,
+    health: HealthSettings = HEALTH,
+) -> Any:
     graphdef, params = policy
     mesh, folder = make_mesh(), RunFolder(directory)
     params = jax.tree.map(lambda leaf: leaf.copy(), params)
     checkpoints = Checkpoints(folder.checkpoints, CheckpointSettings(keep=KeepSettings(last=None)))
     with RunLog(directory) as log, count_compilations() as compilations:
-        run = Run(Hosts(), log, checkpoints, folder, compilations)
+        run = Run(Hosts(), log, checkpoints, folder, compilations, health=health)
         try:
             return train_sft(Policy(graphdef, mesh), params, batches, settings, run)
         finally:

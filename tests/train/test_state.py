@@ -45,12 +45,13 @@ class Case:
     def step(self, state: TrainState, rows: int) -> tuple[TrainState, nnx.State, float]:
         """State, summed gradients and their mean's norm after an update over ROWS, `rows` at a time."""
         whole, gradients = making.batch(ROWS), self.update.zeros(state.params)
-        total = jnp.float32(0)
+        total, loss = jnp.float32(0), jnp.float32(0)
         for first in range(0, len(ROWS), rows):
             part = shard_rows(making.rows_of(whole, slice(first, first + rows)), make_mesh())
             gradients, sums = self.update.accumulate(state.params, None, gradients, part)
             total += sums["tokens"]
-        state, norm = self.update.apply(state, gradients, total)
+            loss += sums["loss"]
+        state, norm = self.update.apply(state, gradients, total, loss)
         return state, gradients, float(norm)
 
 
@@ -262,6 +263,6 @@ def test_a_reference_stays() -> None:
         gradients, sums = update.accumulate(
             state.params, state.reference, update.zeros(state.params), jnp.float32(2.0)
         )
-        state, _ = update.apply(state, gradients, sums["tokens"])
+        state, _ = update.apply(state, gradients, sums["tokens"], sums["loss"])
     np.testing.assert_array_equal(state.reference["decoder"]["norm"]["scale"], 1.0)
     assert np.all(np.asarray(state.params["decoder"]["norm"]["scale"]) < 1.0)

@@ -138,7 +138,7 @@ def test_an_update_on_text_alone_leaves_the_vision_tower(policy, found, kind):
         policy = Policy(graphdef, make_mesh())
         update = sft_update(policy, optimizer, replace(shapes().sft, optimizer=settings))
         before = making.named(params)
-        state, norm = update.apply(state, gradients, found["text"][0][1]["tokens"])
+        state, norm = update.apply(state, gradients, found["text"][0][1]["tokens"], found["text"][0][0])
     assert np.isfinite(float(norm)) and float(norm) > 0
     for name, leaf in making.named(state.params).items():
         assert np.isfinite(leaf).all(), name

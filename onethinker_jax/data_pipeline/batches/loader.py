@@ -213,6 +213,11 @@ class TrainingBatches:
         self._state = {"stream": dict(state["stream"]), "pending": list(state["pending"])}
         self._failure = None
 
+    def records(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Record]:
+        """The records of the batches between two states, in the order of the stream; bad ones that were skipped too."""
+        taken = {*before["pending"], *range(before["stream"]["position"], after["stream"]["position"])}
+        return [self._stream.at(turn) for turn in sorted(taken - set(after["pending"]))]
+
     def close(self) -> None:
         """Stops the threads and forgets the batches made ahead; `next` goes on after the last handed out."""
         if self._pool is not None:

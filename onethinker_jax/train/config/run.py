@@ -14,6 +14,7 @@ from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.config.checks import SettingError, at_least_zero, check_rows, positive
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.evaluation import EvaluationSettings
+from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.rl import RLSettings
@@ -61,6 +62,7 @@ class TrainConfig:
     hosts: HostSettings = field(default_factory=HostSettings)
     log: LogSettings = field(default_factory=LogSettings)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):

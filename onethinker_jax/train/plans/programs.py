@@ -347,7 +347,7 @@ def _update_programs(
         Program(
             f"{stage.stage} update",
             update.apply,
-            {"parameters, optimiser": state, "gradients": gradients, "count": count},
+            {"parameters, optimiser": state, "gradients": gradients, "count": count, "loss": count},
             beside if base is None else {BASE: base, **beside},
             stage.updates,
             0,

@@ -14,7 +14,7 @@ from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 from onethinker_jax.model.parameters import split_adapters
 from onethinker_jax.model.sharding import TRAIN_RULES, batch_sharding, tree_shardings
 from onethinker_jax.train.advantages import init_moments
-from onethinker_jax.train.state import TrainState, optimizer_shapes
+from onethinker_jax.train.state import Skips, TrainState, optimizer_shapes
 
 BASE = "frozen base"  # what adapters are added to
 
@@ -86,14 +86,15 @@ def state_shapes(
     """The train state around `params`, and the gradient sums, as `init_state` and `Update.zeros` lay them out."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     moments = optimizer_shapes(optimizer, params)
-    tasks_shape = jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), init_moments(tasks)))
-    step, task_moments = shard_shapes(tasks_shape, jax.tree.map(lambda _: everywhere, tasks_shape))
+    small = jax.eval_shape(lambda: (jnp.zeros((), jnp.int32), init_moments(tasks), Skips.none()))
+    step, task_moments, skips = shard_shapes(small, jax.tree.map(lambda _: everywhere, small))
     gradients = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), params)
     state = TrainState(
         params,
         shard_shapes(moments, tree_shardings(moments, mesh)),
         step,
         task_moments,
+        skips,
         params if reference else None,
     )
     return state, gradients

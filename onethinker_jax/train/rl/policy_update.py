@@ -87,9 +87,14 @@ def empty_policy_batch(settings: RLSettings, patch_values: int) -> PolicyBatch:
 
 
 def rl_update(
-    policy: Policy, optimizer: optax.GradientTransformation, settings: RLSettings, sampling: SamplingConfig
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    settings: RLSettings,
+    sampling: SamplingConfig,
+    *,
+    stop_after: int = 0,
 ) -> Update:
-    """The compiled update of RL.
+    """The compiled update of RL; `stop_after` is that of `make_update`.
 
     Raises ValueError when the sampler leaves out tokens: the loss would take the model for the distribution that
     was sampled from, and tokens that leave or enter the truncated one have no ratio of probabilities.
@@ -105,7 +110,7 @@ def rl_update(
         max_length=settings.rollout.max_new_tokens,
         sampling=sampling,
     )
-    return make_update(loss, optimizer, compute_dtype=policy.compute_dtype)
+    return make_update(loss, optimizer, compute_dtype=policy.compute_dtype, stop_after=stop_after)
 
 
 def rl_logprobs(policy: Policy, sampling: SamplingConfig) -> Callable[[nnx.State, PolicyBatch], jax.Array]:

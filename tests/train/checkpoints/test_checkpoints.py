@@ -49,7 +49,7 @@ def stepped(state: TrainState, number: int) -> TrainState:
     gradients, sums = UPDATE.accumulate(
         state.params, state.reference, UPDATE.zeros(state.params), jnp.float32(number)
     )
-    return UPDATE.apply(state, gradients, sums["tokens"])[0]
+    return UPDATE.apply(state, gradients, sums["tokens"], sums["loss"])[0]
 
 
 def same(ours: TrainState, theirs: TrainState) -> None:

@@ -102,7 +102,7 @@ def test_two_hundred_mixed_batches_compile_nothing(tmp_path: Path) -> None:
         for number, batch in enumerate(batches(processor)):
             gradients = update.zeros(state.params)
             gradients, sums = update.accumulate(state.params, None, gradients, shard_rows(batch, mesh))
-            state, _ = update.apply(state, gradients, sums["tokens"])
+            state, _ = update.apply(state, gradients, sums["tokens"], sums["loss"])
             if number % 20 == 0:
                 prompts = [conversation(processor, rng, prompt=True) for _ in range(3)]
                 sampler(state.params, prompts, seed=0, step=number)

@@ -73,7 +73,7 @@ def metrics(directory: Path) -> list[dict]:
 
 
 def is_timed(name: str) -> bool:
-    return name.startswith(("time", "prompts_per_second", "tokens_per_second", "seconds/"))
+    return name.startswith(("time", "prompts_per_second", "tokens_per_second", "seconds/", "host/"))
 
 
 def same(ours: Any, theirs: Any) -> None:

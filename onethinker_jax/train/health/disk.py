@@ -1,0 +1,94 @@
+"""The run's disk: it can be written and has the space before step 1, and one line says when it is full later."""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onethinker_jax.errors import UserError
+from onethinker_jax.files import temporary
+from onethinker_jax.train.health.host_resources import GIB, free_disk
+from onethinker_jax.train.run_folder import RunFolder
+
+_OF_THE_DISK = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "it may not be written",
+    errno.EIO: "the disk does not answer",
+}
+# how TensorStore, which writes the arrays of a checkpoint, says the same
+_TOLD = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system|Input/output error")
+_PROBE = b"\0" * 65_536
+
+
+class DiskError(UserError, OSError):
+    """The run's folder cannot be written, or what the run writes does not fit. The error is one line."""
+
+
+def check_writable(folder: RunFolder) -> None:
+    """Writes a file where the run's folder is or will be, and removes it; raises DiskError where that fails."""
+    path = folder.path
+    while not path.exists():
+        path = path.parent
+    try:
+        with temporary(path / "probe") as probe:
+            probe.write_bytes(_PROBE)
+    except OSError as error:
+        raise DiskError(f"{folder.path}: {_reason(error)}: nothing was begun") from error
+
+
+def check_space(folder: RunFolder, *, checkpoint: float, model: float, keep: int) -> None:
+    """Raises DiskError where `keep` checkpoints, one more being written, and the model do not fit.
+
+    `checkpoint` and `model` are in bytes. What checkpoints stand in the folder is counted as theirs.
+    """
+    standing = [path for path in folder.checkpoints.rglob("*") if path.is_file()]
+    have = sum(path.stat().st_size for path in standing)
+    needed = max((keep + 1) * checkpoint - have, checkpoint) + model
+    free = free_disk(folder.path)
+    if free < needed:
+        raise DiskError(
+            f"{folder.path}: {free / GIB:,.3g} GiB free, and the run needs {needed / GIB:,.3g} more: a checkpoint has "
+            f"{checkpoint / GIB:,.3g}, keep_checkpoints {keep} and one more are there at a time, the model has "
+            f"{model / GIB:,.3g}"
+        )
+
+
+@contextmanager
+def disk_errors(folder: RunFolder) -> Iterator[None]:
+    """Within the block a disk that is full, read-only or gone raises DiskError, which names the newest checkpoint."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:  # the last two are TensorStore's and Orbax'
+        if isinstance(error, UserError):
+            raise
+        reason = _reason_of_the_disk(error)
+        if reason is None:
+            raise
+        numbers = [int(path.name) for path in _listed(folder.checkpoints) if path.name.isdecimal()]
+        newest = f"checkpoint {max(numbers)} is whole" if numbers else "there is no checkpoint yet"
+        raise DiskError(
+            f"{folder.path}: {reason}; {newest}, and the same command goes on from there once it can be written"
+        ) from error
+
+
+def _listed(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else []
+
+
+def _reason(error: OSError) -> str:
+    return _OF_THE_DISK.get(error.errno or 0, error.strerror or str(error))
+
+
+def _reason_of_the_disk(error: BaseException) -> str | None:
+    """What the disk has, if this error or one that it came from tells of it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            return _OF_THE_DISK[seen.errno]
+        if told := _TOLD.search(str(seen)):
+            return told[0][0].lower() + told[0][1:]
+        seen = seen.__cause__ or seen.__context__
+    return None
