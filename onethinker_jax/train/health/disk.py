@@ -1,6 +1,7 @@
 """The run's disk: it can be written and has the space before step 1, and one line says when it is full later."""
 
 import errno
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,12 @@ def check_space(folder: RunFolder, *, checkpoint: float, model: float, keep: int
 
 @contextmanager
 def disk_errors(folder: RunFolder) -> Iterator[None]:
-    """Within the block a disk that is full, read-only or gone raises DiskError, which names the newest checkpoint."""
+    """Within the block a disk that is full, read-only or gone raises DiskError, which names the newest checkpoint.
+
+    What Orbax says of it in its own words, with a traceback a thread, is not shown.
+    """
+    absl = logging.getLogger("absl")
+    absl.addFilter(_of_something_else)
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:  # the last two are TensorStore's and Orbax'
@@ -72,6 +78,15 @@ def disk_errors(folder: RunFolder) -> Iterator[None]:
         raise DiskError(
             f"{folder.path}: {reason}; {newest}, and the same command goes on from there once it can be written"
         ) from error
+    finally:
+        absl.removeFilter(_of_something_else)
+
+
+def _of_something_else(record: logging.LogRecord) -> bool:
+    """Whether a record does not tell of the disk."""
+    raised = record.exc_info[1] if record.exc_info else None
+    of_the_disk = raised is not None and _reason_of_the_disk(raised) is not None
+    return not of_the_disk and not _TOLD.search(record.getMessage())
 
 
 def _listed(path: Path) -> list[Path]:
