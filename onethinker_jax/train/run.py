@@ -30,6 +30,7 @@ from onethinker_jax.rewards.score_pool import ScorePool, score_pool
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
+from onethinker_jax.train.checkpoints.orbax_calls import reads_ended
 from onethinker_jax.train.claim import check_claim, claim_directory
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
@@ -66,6 +67,7 @@ def run(config: TrainConfig) -> None:
     share = hosts.share(config)
     notes = begin(config, hosts)
     with (
+        reads_ended(),
         disk_errors(config.folder),
         open_log(config, hosts) as log,
         count_compilations() as compilations,

@@ -72,7 +72,7 @@ def train_sft(
                 stopping = run.hosts.any(interrupt.requested)
             if stopping or last or step % settings.save_every == 0:
                 _catch_up(step, state, batches, settings, health, run)
-                run.save(step, state, "sft", batches.state(), health=health.state())
+                run.save(step, state, "sft", batches.state(), health=health.checkpointed(step))
             if stopping:
                 raise KeyboardInterrupt
     return join_adapters(state.params, base)
@@ -119,7 +119,7 @@ def _catch_up(
         records += [{"micro_batch": number, **record_row(record)} for record in found]
     failed = FailedUpdate(failing.step, float(failing.loss), float(failing.norm), micro_batches, records)
     error = health.keep(failed, state)
-    run.save(failing.step, forgiven(state), "sft", batches.state(), health=health.state())
+    run.save(failing.step, forgiven(state), "sft", batches.state(), health=health.checkpointed(failing.step))
     raise error
 
 

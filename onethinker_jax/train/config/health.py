@@ -30,9 +30,9 @@ class HealthSettings:
     """Responses this many times as long as in the stage's first window are flagged."""
     low_host_memory: float = 0.05
     """A share of the host's memory: less of it available is flagged."""
-    low_disk: float = 2.0
-    """Checkpoints' worth of space: less of it free on the run's disk is flagged. A run that has not begun is refused
-    where its checkpoints, the model and one more checkpoint do not fit."""
+    low_disk: float = 1.0
+    """Less free space than this many checkpoints take, when one is about to be written, is flagged. A run whose
+    checkpoints and model do not fit is refused before its first step."""
 
     def __post_init__(self) -> None:
         at_least_zero(

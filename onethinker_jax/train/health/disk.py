@@ -67,10 +67,13 @@ def disk_errors(folder: RunFolder) -> Iterator[None]:
     absl.addFilter(_of_something_else)
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:  # the last two are TensorStore's and Orbax'
-        if isinstance(error, UserError):
-            raise
-        reason = _reason_of_the_disk(error)
+    except (
+        UserError,
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # the last two are TensorStore's and Orbax'
+        reason = None if isinstance(error, DiskError) else _reason_of_the_disk(error, folder)
         if reason is None:
             raise
         numbers = [int(path.name) for path in _listed(folder.checkpoints) if path.name.isdecimal()]
@@ -85,8 +88,11 @@ def disk_errors(folder: RunFolder) -> Iterator[None]:
 def _of_something_else(record: logging.LogRecord) -> bool:
     """Whether a record does not tell of the disk."""
     raised = record.exc_info[1] if record.exc_info else None
-    of_the_disk = raised is not None and _reason_of_the_disk(raised) is not None
-    return not of_the_disk and not _TOLD.search(record.getMessage())
+    return (raised is None or _reason_of_the_disk(raised) is None) and not _TOLD.search(record.getMessage())
+
+
+def _below(path: Path, folder: Path) -> bool:
+    return path.absolute().is_relative_to(folder.absolute())
 
 
 def _listed(path: Path) -> list[Path]:
@@ -97,12 +103,13 @@ def _reason(error: OSError) -> str:
     return _OF_THE_DISK.get(error.errno or 0, error.strerror or str(error))
 
 
-def _reason_of_the_disk(error: BaseException) -> str | None:
-    """What the disk has, if this error or one that it came from tells of it."""
+def _reason_of_the_disk(error: BaseException, folder: RunFolder | None = None) -> str | None:
+    """What the disk has, if this error or one that it came from tells of it; nothing of a file outside `folder`."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-            return _OF_THE_DISK[seen.errno]
+            inside = folder is None or seen.filename is None or _below(Path(str(seen.filename)), folder.path)
+            return _OF_THE_DISK[seen.errno] if inside else None
         if told := _TOLD.search(str(seen)):
             return told[0][0].lower() + told[0][1:]
         seen = seen.__cause__ or seen.__context__

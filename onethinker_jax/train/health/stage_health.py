@@ -45,7 +45,7 @@ class StageHealth:
         self.failing: NotedUpdate | None = None
         """The update at which too many in a row were skipped: the run is to stop."""
         self._stage, self._run, self._settings = stage, run, run.health
-        self._flags, self._low = Flags(run.health), Flags(run.health)
+        self._flags, self._memory, self._disk = (Flags(run.health) for _ in range(3))
         own = run.folder.of_process(run.hosts.index)
         self._watchdog = Watchdog(run.health, own.stacks, stage=stage, processes=run.hosts.count)
         self._noted: list[NotedUpdate] = []
@@ -61,15 +61,23 @@ class StageHealth:
         self._watchdog.__exit__(*error)
 
     def begin(self, state: TrainState, saved: Mapping[str, Any] | None = None) -> None:
-        """Goes on from a checkpoint's state and from what `state` gave for it, if there is one."""
+        """Goes on from a checkpoint's state and from what `checkpointed` gave for it, if there is one."""
         self._total, self._in_a_row = _counts(state)
         self._checkpoint_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if saved is not None:
             self._norms = list(saved["norms"])
             self._flags.restore(saved["flags"])
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON holds it."""
+    def checkpointed(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON holds it; says where the disk has little space for one."""
+        free, size = free_disk(self._run.folder.path), self._checkpoint_bytes
+        low = {}
+        if free < self._settings.low_disk * size:
+            low["disk"] = (
+                f"{free / GIB:.3g} GiB are free on the disk of {self._run.folder.path}, and a checkpoint has "
+                f"{size / GIB:.3g}: make space"
+            )
+        self._say(step, self._disk.new(low))
         return {"norms": self._norms, "flags": self._flags.state()}
 
     def beat(self, step: int) -> None:
@@ -105,8 +113,7 @@ class StageHealth:
         """The step's metrics of health, after its lines are said; `values` are its other metrics."""
         up, (resources, low) = self._flags.look(self._norms, values), self._host()
         self._norms = []
-        for text in (*self._flags.new(up), *self._low.new(low)):
-            self._run.log.warn(f"{self._stage} step {step}: {text}")
+        self._say(step, [*self._flags.new(up), *self._memory.new(low)])
         shown = FLAGS if self._stage == "rl" else FLAGS[:1]
         flags = {f"health/{name}": float(name in up) for name in shown}
         return {"health/skipped_updates": float(self._total), **flags, **resources}
@@ -122,6 +129,10 @@ class StageHealth:
             f"onethinker_jax.train.replay {run.folder.path} looks at it; the same command goes on behind it"
         )
 
+    def _say(self, step: int, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._run.log.warn(f"{self._stage} step {step}: {line}")
+
     def _say_skipped(self, step: int, new: int, last: NotedUpdate) -> None:
         most = self._settings.max_consecutive_nonfinite
         what = "1 update was" if new == 1 else f"{new} updates were"
@@ -132,7 +143,7 @@ class StageHealth:
         )
 
     def _host(self) -> tuple[dict[str, float], dict[str, str]]:
-        """Metrics of memory and disk, and what is low."""
+        """Metrics of memory and disk, and what of the memory is low."""
         settings, low = self._settings, {}
         values: dict[str, float] = {}
         if (resident := resident_memory()) is not None:
@@ -144,13 +155,7 @@ class StageHealth:
                     f"{memory.available / GIB:.3g} GiB of the host's memory are left of {memory.limit / GIB:.3g}: "
                     "smaller rl.prompts_ahead, data.window, data.media_workers or data.cache_bytes take less"
                 )
-        free, checkpoint = free_disk(self._run.folder.path), self._checkpoint_bytes
-        values["host/disk_free_gib"] = free / GIB
-        if free < settings.low_disk * checkpoint:
-            low["disk"] = (
-                f"{free / GIB:.3g} GiB are free on the disk of {self._run.folder.path}, and a checkpoint has "
-                f"{checkpoint / GIB:.3g}: make space before a checkpoint fails"
-            )
+        values["host/disk_free_gib"] = free_disk(self._run.folder.path) / GIB
         return values, low
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import pytest
+from tests.train.test_checkpoint import fresh, stepped
 
 from onethinker_jax.train.__main__ import main
 from onethinker_jax.train.checkpoint import Checkpoints
@@ -22,7 +23,6 @@ from onethinker_jax.train.health.host_resources import GIB, free_disk, host_memo
 from onethinker_jax.train.run_folder import RunFolder
 from tests.train import making
 from tests.train.rl.small_run import numbers, same
-from tests.train.test_checkpoint import fresh, stepped
 from tests.train.test_sft import SETTINGS as SFT
 from tests.train.test_sft import Batches
 from tests.train.test_sft import train as train_sft
@@ -162,7 +162,9 @@ def test_a_disk_that_fails_during_sft(disk: Any, tmp_path: Path, ending: str) ->
 
     with pytest.raises(DiskError) as caught, disk_errors(run):
         train_sft(policy, run.path, Batches(3, fails), settings)
-    reason = {"full": "no space left on ", "read-only": "(the disk is read-only|read-only file system)"}[ending]
+    reason = {"full": "no space left on ", "read-only": "(the disk is read-only|read-only file system)"}[
+        ending
+    ]
     assert re.match(f"{run.path}: {reason}", str(caught.value))
     assert "; checkpoint 2 is whole, and" in str(caught.value)
     if ending == "full":
