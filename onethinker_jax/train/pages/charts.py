@@ -45,6 +45,8 @@ PANELS = {
     "mfu": ("Utilisation", "MFU", "of the update: its FLOPs over what the devices could do"),
     "memory_gib": ("Memory", "GiB", "of the fullest device"),
     "seconds": ("Time of a step", "seconds", "by phase"),
+    "health": ("Health", "", "updates skipped so far; 1 while a flag is up"),
+    "host": ("Host", "GiB", "memory that is left, memory of this process, free disk"),
 }
 
 

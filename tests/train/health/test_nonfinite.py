@@ -16,17 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train import ema_grpo
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
+from onethinker_jax.train.config.presets import smoke
 from onethinker_jax.train.health.replay_folder import batch_of, read_replay
 from onethinker_jax.train.health.stage_health import NotFinite
 from onethinker_jax.train.log.log import read_metrics
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.state import TrainState, init_state, make_update
+from tests.data_pipeline.making import write_tokenizer
 from tests.train import making
+from tests.train.health.replaying import replayed
 from tests.train.rl.small_run import FIRST, SETTINGS, metrics, numbers, same, saved
 from tests.train.test_sft import SETTINGS as SFT
 from tests.train.test_sft import Batches
@@ -179,7 +183,9 @@ def test_sft_skips_and_goes_on(sft_policy: Any, tmp_path: Path, capsys: pytest.C
     assert flags[0] == flags[1] and len(flags[0]["flags"]["norms"]) == 6
 
 
-def test_sft_stops_after_three_in_a_row(sft_policy: Any, tmp_path: Path) -> None:
+def test_sft_stops_after_three_in_a_row(
+    sft_policy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Noticed at step 8, which is logged; kept and saved is step 5, and what came behind it comes again."""
     with pytest.raises(ZeroDivisionError):  # a clean run until step 2
         train_sft(sft_policy, tmp_path / "clean", Batches(3, lambda: 1 // 0), replace(LONG, save_every=2))
@@ -209,6 +215,18 @@ def test_sft_stops_after_three_in_a_row(sft_policy: Any, tmp_path: Path) -> None
     met = making.named(kept.state(like).params)
     clean = making.named(saved_state(tmp_path / "clean", 2)["params"])
     assert [values.tobytes() for values in met.values()] == [values.tobytes() for values in clean.values()]
+
+    config = replace(smoke(), name="run", out=tmp_path, sft=LONG, model=replace(smoke().model, remat="none"))
+    said = replayed(config, making.CONFIG, capsys)
+    assert "sft step 5: loss 175" in said and "gradient norm nan in the run; 1 micro-batches" in said
+    assert re.search(
+        r"0 +│ 175\.\d+ +│ nan +│ +\d+", said
+    )  # the loss again, and a gradient that is not finite
+    assert re.search(r"decoder\.layers +│ \d", said) and re.search(r"visual\.[a-z_]+ +│ nan", said)
+    assert "not finite: input inputs.vision.embed_weight of micro-batch 0: in rows 0" in said
+    lines = [line for line in said.splitlines() if line.startswith("not finite: gradient ")]
+    assert lines and all(line.startswith("not finite: gradient visual.") for line in lines)
+    assert "not finite: parameter" not in said and "not finite: optimiser" not in said
 
     settings = replace(LONG, log_every=8)
     gone_on = train_sft(sft_policy, tmp_path / "run", Poisoned(3, 4, 5), settings)
@@ -258,7 +276,13 @@ def test_rl_skips_and_goes_on(train: Any, tmp_path: Path, monkeypatch: pytest.Mo
         assert any(array.tobytes() != third[name].tobytes() for name, array in first.items()), part
 
 
-def test_rl_stops_after_three_in_a_row(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rl_stops_after_three_in_a_row(
+    train: Any,
+    processor: Processor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     poison(monkeypatch, 3, 4, 5)
     with pytest.raises(NotFinite, match=r"rl step 3: 3 updates in a row .*/rl_00000003: python -m"):
         train(tmp_path / "run", settings=SETTINGS)
@@ -269,6 +293,15 @@ def test_rl_stops_after_three_in_a_row(train: Any, tmp_path: Path, monkeypatch: 
         assert len(record["samples"]) == len(record["advantages"]) == SETTINGS.rollout.group_size
         assert record["origin"] == "made" or record["problem_id"] in range(20)
     assert np.isnan(kept.micro_batches[0]["sampled"]).any()
+    config = replace(smoke(), name="run", out=tmp_path, rl=SETTINGS)
+    write_tokenizer(config.folder.base, image_pixels=(1024, 4096))
+    said = replayed(config, making.config_for(processor), capsys, config.folder.replay("rl", 3))
+    assert "rl step 3: loss nan, gradient norm nan in the run; " in said
+    assert "not finite: input sampled of micro-batch 0: in rows" in said
+    assert "not finite: gradient decoder.layers." in said and "in layers 0, 1 of 2" in said
+    assert "kl_reference" in said and "Rows of the micro-batches that are not finite, each alone" in said
+    assert "records of the row" in said and "│ made" in said
+
     monkeypatch.undo()
     train(tmp_path / "run", settings=SETTINGS)
     assert [row["health/skipped_updates"] for row in metrics(tmp_path / "run")] == [0, 2, 3, 3]
