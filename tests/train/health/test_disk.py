@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from onethinker_jax.model.sharding import make_mesh
@@ -35,9 +36,10 @@ from tests.waiting import wait_until
 OPTIMIZER = make_optimizer(OptimizerSettings(1e-2), 5, train_vision=True)
 
 
-def fresh(value: float) -> TrainState:
+def fresh(seed: int) -> TrainState:
     """A state of a few MB."""
-    params: Any = {"lm_head": {"kernel": jnp.full((3, 100_000), value)}}
+    noise = np.random.default_rng(seed).normal(size=(3, 100_000))  # which no compression makes small
+    params: Any = {"lm_head": {"kernel": jnp.asarray(noise, jnp.float32)}}
     return init_state(params, OPTIMIZER, init_moments(3), make_mesh(), reference=True)
 
 
@@ -140,12 +142,12 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(disk: Any) -> None:
     small = disk(16)
     folder = RunFolder(small.path)
     checkpoints = Checkpoints(folder.checkpoints, keep=1)
-    state = fresh(1.0)
+    state = fresh(1)
     checkpoints.save(1, state, {"stage": "sft"})
     assert checkpoints.newest() is not None  # waits
     small.fill(left=500_000)
     with pytest.raises(DiskError) as caught, disk_errors(folder):
-        checkpoints.save(2, fresh(2.0), {"stage": "sft"})
+        checkpoints.save(2, fresh(2), {"stage": "sft"})
         checkpoints.close()
     assert str(caught.value).startswith(f"{small.path}: no space left on ")
     assert "; checkpoint 1 is whole, and the same command goes on from there" in str(caught.value)
@@ -154,7 +156,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(disk: Any) -> None:
     again = Checkpoints(folder.checkpoints, keep=1)
     newest = again.newest()
     assert newest is not None and newest[0] == 1
-    same(again.restore(1, fresh(3.0)), state)
+    same(again.restore(1, fresh(3)), state)
     again.close()
 
 
