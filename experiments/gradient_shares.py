@@ -35,8 +35,8 @@ from onethinker_jax.train.__main__ import parse as parse_trainer
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.ema_grpo import advantage_config, group_advantages
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts
+from onethinker_jax.train.rl.learner import advantage_config, group_advantages
 from onethinker_jax.train.rl.policy_update import rl_update
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.run import rollout_mesh

@@ -18,8 +18,8 @@ from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import TaskMoments, init_moments
 from onethinker_jax.train.config.rl import RLSettings
-from onethinker_jax.train.ema_grpo import advantage_config, group_advantages
 from onethinker_jax.train.policy import Policy
+from onethinker_jax.train.rl.learner import advantage_config, group_advantages
 from onethinker_jax.train.rl.policy_update import policy_batches
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import Update

@@ -18,7 +18,9 @@ FOLDERS = "benchmarks|deploy|docs|examples|experiments|tests|onethinker_jax|data
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_a_document_names_are_there(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    named = re.findall(rf"(?<![\w/.-])((?:{FOLDERS})/[\w./-]+\.(?:css|js|json|md|png|proto|py|sbatch|sh|yaml))\b", text)
+    named = re.findall(
+        rf"(?<![\w/.-])((?:{FOLDERS})/[\w./-]+\.(?:css|js|json|md|png|proto|py|sbatch|sh|yaml))\b", text
+    )
     gone = [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
     links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]*)?\)", text)
     gone += [link for link in links if not (document.parent / link).exists()]
@@ -99,7 +101,17 @@ OTHERS = {
     *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
     *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps", "--arms", "--prompts"),
     *("--heldout", "--mixtures", "--seeds", "--tower", "--records"),
-    *("--build-arg", "--target", "--rm", "--gpus", "--nodes", "--wait", "--requeue", "--signal", "--from-file"),
+    *(
+        "--build-arg",
+        "--target",
+        "--rm",
+        "--gpus",
+        "--nodes",
+        "--wait",
+        "--requeue",
+        "--signal",
+        "--from-file",
+    ),
     *("--model", "--clients", "--requests", "--url", "--minutes", "--only", "--tiny"),
 }
 

@@ -28,13 +28,13 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.ema_grpo import Learner
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.compilation_watch import count_compilations
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy, planned_sizes
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts
+from onethinker_jax.train.rl.learner import Learner
 from onethinker_jax.train.state import TrainState, init_state
 
 IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")

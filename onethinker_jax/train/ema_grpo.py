@@ -6,28 +6,20 @@ fills a step with groups, `policy_update.py` packs them and compiles the update.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from onethinker_jax.model.parameters import join_adapters, split_adapters
-from onethinker_jax.model.sharding import shard_rows
-from onethinker_jax.model.vision import patch_values
 from onethinker_jax.processes import HostError
 from onethinker_jax.rewards.client.client import RewardGivenUp
-from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS
-from onethinker_jax.train.advantages import TaskMoments, compute_advantages, init_moments
+from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.evaluation import EvaluationSettings
-from onethinker_jax.train.config.objective import AdvantageConfig
 from onethinker_jax.train.config.rl import RLSettings
-from onethinker_jax.train.health.stage_health import NotedUpdate, StageHealth, forgiven
+from onethinker_jax.train.health.stage_health import StageHealth, forgiven
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.open_run import Run
@@ -37,24 +29,11 @@ from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
 from onethinker_jax.train.rl.failed_update import failed_update
 from onethinker_jax.train.rl.heldout_scores import HeldOutScores
-from onethinker_jax.train.rl.mfu import Utilisation
-from onethinker_jax.train.rl.policy_update import (
-    PolicyBatch,
-    empty_policy_batch,
-    policy_batches,
-    rl_logprobs,
-    rl_update,
-)
+from onethinker_jax.train.rl.learner import Learner
 from onethinker_jax.train.rl.rl_metrics import (
-    by_task,
-    device_memory,
-    length_penalty,
-    rollout_metrics,
     sampled_lengths,
     show_table,
-    speed_metrics,
 )
-from onethinker_jax.train.rl.rollouts import Group, GroupStats
 from onethinker_jax.train.state import TrainState, init_state
 
 
@@ -206,124 +185,6 @@ def _resume(
     return replace(state, behaviour=None), number, host.get("unreported")
 
 
-class Learner:
-    """What is learnt from a rollout: advantages, and the updates of the policy, compiled once for all steps."""
-
-    def __init__(
-        self,
-        policy: Policy,
-        optimizer: optax.GradientTransformation,
-        settings: RLSettings,
-        rollouts: Rollouts,
-        base: nnx.State | None = None,
-        *,
-        stop_after: int = 0,
-    ):
-        """`base` is what the policy's adapters are added to, if it has any; `stop_after` is that of `make_update`."""
-        self.updates: list[NotedUpdate] = []
-        """Those of the newest step."""
-        self.failing: list[PolicyBatch] = []
-        """This process's micro-batches of the update after which nothing is taken any more."""
-        self._stop_after = stop_after
-        sampling = rollouts.sampler.config
-        self._settings, self._mesh, self._base = settings, policy.mesh, base
-        self._scaling = advantage_config(settings, rollouts.scorer)
-        self._update = rl_update(policy, optimizer, settings, sampling, stop_after=stop_after)
-        self._score = rl_logprobs(policy, sampling)
-        self._utilisation = Utilisation(policy, optimizer, settings, sampling, base)
-
-    def learn(
-        self, state: TrainState, rollout: Rollout, hosts: Hosts, began: float
-    ) -> tuple[TrainState, np.ndarray, dict[str, float]]:
-        """The state after a step that `began` at that time, this process's advantages [groups, G], and metrics."""
-        updating, settings = time.perf_counter(), self._settings
-        stats, metrics = _gathered(rollout, settings, hosts)
-        advantages, moments = group_advantages(stats, state.moments, self._scaling, settings)
-        mine = advantages[hosts.index * settings.prompts_per_step :][: settings.prompts_per_step]
-        before = state.moments
-        state, sums = self._update_policy(replace(state, moments=moments), rollout.groups, mine, hosts)
-        if self.updates and not any(update.finite for update in self.updates):
-            state = replace(state, moments=before)  # nothing was learnt from this step
-        ended = time.perf_counter()
-        metrics |= {**sums, **_advantage_metrics(stats, advantages, state)}
-        metrics |= speed_metrics(
-            metrics, len(stats), step_seconds=ended - began, update_seconds=ended - updating
-        )
-        metrics |= device_memory() | self._utilisation.metrics(metrics, state)
-        return state, mine, metrics
-
-    def _update_policy(
-        self, state: TrainState, groups: Sequence[Group], advantages: np.ndarray, hosts: Hosts
-    ) -> tuple[TrainState, dict[str, float]]:
-        """`settings.num_minibatches` optimiser steps over the groups in equal parts; token means of what was summed.
-
-        A part whose every sample is left out of the loss makes no step. A process that needs fewer micro-batches than
-        another goes through empty ones. What a skipped update summed counts in no mean.
-        """
-        settings, update, base = self._settings, self._update, self._base
-        params = join_adapters(state.params, base)
-        pixels = patch_values(params)
-        size = len(groups) // settings.num_minibatches
-
-        def micro_batches(first: int) -> Iterator[PolicyBatch]:
-            part = slice(first, first + size)
-            batches = policy_batches(groups[part], advantages[part], settings)
-            missing = max(hosts.gather(len(batches))) - len(batches)
-            yield from [*batches, *[empty_policy_batch(settings, pixels)] * missing]
-
-        starts = range(0, len(groups), size)
-        old = None
-        if (
-            settings.loss.importance_sampling != "none" and settings.num_minibatches > 1
-        ):  # the first update moves the policy
-            batches = (batch for first in starts for batch in micro_batches(first))
-            old = iter([self._score(params, shard_rows(batch, self._mesh)) for batch in batches])
-        totals: dict[str, float] = defaultdict(float)
-        count, self.updates = 0, []
-        for first in starts:
-            gradients, sums, seen = update.zeros(state.params), None, []
-            for batch in micro_batches(first):
-                laid = shard_rows(batch, self._mesh)
-                laid = laid if old is None else replace(laid, old=next(old))
-                seen.append(replace(batch, old=laid.old))
-                gradients, new = update.accumulate(state.params, state.reference, gradients, laid, base)
-                self._utilisation.add(batch)  # the devices are at work
-                sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
-                count += 1
-            if sums is None:
-                continue
-            state, norm = update.apply(state, gradients, sums["count"], sums["loss"])
-            values, norm, in_a_row = jax.device_get((sums, norm, state.skips.in_a_row))
-            self.updates.append(
-                NotedUpdate(0, slice(first, first + size), float(values["loss"]), float(norm))
-            )
-            if in_a_row and in_a_row == self._stop_after:
-                self.failing = seen
-                break
-            if not in_a_row:
-                for name, value in (values | {"grad_norm": norm}).items():
-                    totals[name] += float(value)
-        tokens, averaged = totals.pop("tokens", 0.0), totals.pop("count", 0.0)
-        taken = sum(update.finite for update in self.updates)
-        divisors = {"grad_norm": max(taken, 1.0), "loss": max(averaged, 1.0)}
-        means = {name: value / divisors.get(name, max(tokens, 1.0)) for name, value in totals.items()}
-        return state, {**means, "trained_tokens": tokens, "micro_batches": float(count)}
-
-
-def advantage_config(settings: RLSettings, scorer: Scorer) -> AdvantageConfig:
-    """The settings of the advantages.
-
-    GDPO weighs the parts of a reward as its own sum does, unless told otherwise; the overlong penalty is a part too.
-    """
-    advantage = settings.advantage
-    if advantage.method == "gdpo":
-        weights = advantage.weights or scorer.reward_weights
-        if settings.loss.overlong == "penalty":
-            weights = (*weights, settings.loss.overlong_penalty)
-        advantage = replace(advantage, weights=weights)
-    return advantage
-
-
 def _take(rollouts: Rollouts, step: int, params: nnx.State, hosts: Hosts) -> Rollout:
     """The step's rollout, once every process has its own; if one fails, all give theirs back.
 
@@ -337,22 +198,6 @@ def _take(rollouts: Rollouts, step: int, params: nnx.State, hosts: Hosts) -> Rol
             rollouts.give_back(rollout)
         raise
     return taken[0]
-
-
-def _gathered(
-    rollout: Rollout, settings: RLSettings, hosts: Hosts
-) -> tuple[list[GroupStats], dict[str, float]]:
-    """Statistics of the groups to train on, process by process, and the metrics of all groups that were sampled."""
-    kept = [group.stats.to_json() for group in rollout.groups]
-    parts = hosts.gather([kept, [stats.to_json() for stats in rollout.drawn], rollout.metrics])
-    trained, drawn = (
-        [GroupStats.from_json(saved) for part in parts for saved in part[which]] for which in (0, 1)
-    )
-    measured = {
-        name: (sum if name == "groups_waiting" else max)(part[2][name] for part in parts)
-        for name in rollout.metrics
-    }
-    return trained, {**rollout_metrics(drawn, settings), **measured}
 
 
 def _show(
@@ -371,47 +216,3 @@ def _show(
             pages.write(step, rollout.groups, advantages, metrics)
         metrics["seconds/page"] = time.perf_counter() - began
     run.log.lengths(step, sampled_lengths(rollout.drawn, settings))
-
-
-def group_advantages(
-    groups: Sequence[GroupStats], moments: TaskMoments, scaling: AdvantageConfig, settings: RLSettings
-) -> tuple[np.ndarray, TaskMoments]:
-    """float32 [groups, G] advantages, and the moments after this batch's rewards.
-
-    `scaling` is what `advantage_config` gives of the settings; `moments` are those before.
-    """
-    rewards = np.array([group.rewards for group in groups], np.float32)
-    components = None
-    if settings.advantage.method == "gdpo":
-        parts = [[(s.accuracy, s.format, s.structure) for s in group.scores] for group in groups]
-        components = np.array(parts, np.float32).reshape(rewards.size, -1)
-    if settings.loss.overlong == "penalty":
-        penalty = length_penalty(groups, settings)
-        rewards += settings.loss.overlong_penalty * penalty
-        if components is not None:
-            components = np.column_stack([components, penalty.reshape(-1)])
-    group_ids = np.repeat(np.arange(len(groups), dtype=np.int32), rewards.shape[1])
-    tasks = np.array([MOMENTS.index(group.task.moments) for group in groups], np.int32)
-    task_ids = np.repeat(tasks, rewards.shape[1])
-    advantages, moments = compute_advantages(
-        rewards.reshape(-1), group_ids, task_ids, moments, scaling, components
-    )
-    return np.asarray(advantages).reshape(rewards.shape), moments
-
-
-def _advantage_metrics(
-    groups: Sequence[GroupStats], advantages: np.ndarray, state: TrainState
-) -> dict[str, float]:
-    """|A| of the groups trained on, over all and by task, and the σ_τ after their rewards."""
-    sizes = {
-        id(group): np.abs(of_samples).mean() for group, of_samples in zip(groups, advantages, strict=True)
-    }
-    sigma, seen = np.asarray(state.moments.sigma()), np.asarray(state.moments.initialised)
-    return {
-        "advantage_abs": float(np.abs(advantages).mean()),
-        **{
-            f"advantage_abs/{task}": float(np.mean([sizes[id(group)] for group in groups_of_task]))
-            for task, groups_of_task in by_task(groups).items()
-        },
-        **{f"sigma/{task}": float(sigma[i]) for i, task in enumerate(MOMENTS) if seen[i]},
-    }

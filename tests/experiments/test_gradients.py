@@ -19,10 +19,10 @@ from onethinker_jax.tasks import MOMENTS, TASKS
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.rl import RLSettings
-from onethinker_jax.train.ema_grpo import advantage_config, group_advantages
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts
+from onethinker_jax.train.rl.learner import advantage_config, group_advantages
 from onethinker_jax.train.rl.policy_update import policy_batches, rl_update
 from onethinker_jax.train.rl.rollouts import Group
 from onethinker_jax.train.state import Update

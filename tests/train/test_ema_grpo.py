@@ -28,9 +28,9 @@ from onethinker_jax.rewards.score_pool import ScoringError
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import MOMENTS, PROBLEM_TYPES
 from onethinker_jax.train.config.objective import AdvantageConfig, PolicyLossSettings
-from onethinker_jax.train.ema_grpo import advantage_config
 from onethinker_jax.train.rl import rollouts
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
+from onethinker_jax.train.rl.learner import advantage_config
 from onethinker_jax.train.rl.policy_update import policy_batches, rl_loss
 from onethinker_jax.train.rl.rollouts import Group, RolloutWatch, roll_out
 from tests.places import GOLDEN

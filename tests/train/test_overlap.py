@@ -19,9 +19,9 @@ from onethinker_jax.train import interrupt
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.presets import shapes
-from onethinker_jax.train.ema_grpo import Learner
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
+from onethinker_jax.train.rl.learner import Learner
 from onethinker_jax.train.rl.rollouts import roll_out
 from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule, metrics, numbers, same, saved
 from tests.waiting import HANG_S

@@ -21,7 +21,7 @@ from onethinker_jax.train.checkpoints.stored_arrays import StoredArrays, shape_e
 from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.state import TrainState
 
-LAYOUT = 1
+LAYOUT = 2
 """Number of what a checkpoint holds and how; another one is refused. It rises with every change of these."""
 METRICS = "metrics"
 """Orbax's name for the folder, and the file in it, of a checkpoint's metrics."""

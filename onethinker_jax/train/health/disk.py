@@ -52,7 +52,7 @@ def check_space(folder: RunFolder, *, checkpoint: float, model: float, keep: int
     if free < needed:
         raise DiskError(
             f"{folder.path}: {free / GIB:,.3g} GiB free, and the run needs {needed / GIB:,.3g} more: a checkpoint has "
-            f"{checkpoint / GIB:,.3g}, keep_checkpoints {keep} and one more are there at a time, the model has "
+            f"{checkpoint / GIB:,.3g}, {keep} of them and one more are there at a time, the model has "
             f"{model / GIB:,.3g}"
         )
 

@@ -24,6 +24,7 @@ from onethinker_jax.files import whole_file, write_whole
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
 from onethinker_jax.text_output import json_text
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
+from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.state import TrainState
@@ -57,7 +58,7 @@ class Replay:
 
     def state(self, like: TrainState) -> TrainState:
         """The state that the update met; raises CheckpointError."""
-        checkpoints = Checkpoints(self.folder / "state", keep=None)
+        checkpoints = Checkpoints(self.folder / "state")
         try:
             return checkpoints.restore(self.facts["step"], like)
         finally:
@@ -71,7 +72,7 @@ def write_replay(
     path = folder.replay(facts["stage"], failed.step)
     hosts.first_does(lambda: _emptied(path))
     hosts.all_do(lambda: _write_rows(path, failed, hosts.index))
-    checkpoints = Checkpoints(path / "state", keep=None)
+    checkpoints = Checkpoints(path / "state", CheckpointSettings())
     try:
         checkpoints.save(failed.step, state, dict(facts))
     finally:

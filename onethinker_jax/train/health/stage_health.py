@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,10 @@ class StageHealth:
     def beat(self, step: int) -> None:
         """Notes that the devices are through with `step`."""
         self._watchdog.beat(step)
+
+    def unwatched(self) -> AbstractContextManager[None]:
+        """A block that is no part of a step, such as scoring the held-out records: nothing is watched."""
+        return self._watchdog.paused()
 
     def note(self, *updates: NotedUpdate) -> None:
         """Takes updates whose numbers nobody need have waited for yet."""

@@ -4,12 +4,14 @@ Durations are of a monotonic clock: a wall clock that is set while the run goes 
 """
 
 import faulthandler
+import math
 import os
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -72,6 +74,18 @@ class Watchdog:
             return self._settings.first_step_timeout_seconds
         usual = max(self._durations)
         return max(self._settings.step_timeout_factor * usual, self._settings.step_timeout_seconds)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block nothing is watched; it does not count in the step."""
+        since, began = self._since, self._clock()
+        self._since = math.inf
+        faulthandler.cancel_dump_traceback_later()
+        try:
+            yield
+        finally:
+            self._since = self._clock() - (began - since)
+            self._arm()
 
     def look(self) -> bool:
         """Ends the process if the step has taken too long; whether it did."""

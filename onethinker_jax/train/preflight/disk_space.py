@@ -20,7 +20,13 @@ def check_disk_space(config: TrainConfig) -> None:
     """Raises DiskError naming what is free and what is needed; the run's base must be there."""
     shapes = nnx.state(abstract_model(Qwen3VLConfig.from_directory(config.folder.base), config.model))
     checkpoint = max(checkpoint_bytes(config, shapes).values(), default=0)
-    check_space(config.folder, checkpoint=checkpoint, model=tree_bytes(shapes), keep=config.keep_checkpoints)
+    settings = config.checkpoints
+    keep = (
+        1 if settings.keep.last is None else settings.keep.last
+    )  # of all that are kept one must fit, at least
+    if settings.directory is not None:
+        checkpoint = 0  # they are elsewhere, perhaps in a bucket
+    check_space(config.folder, checkpoint=checkpoint, model=tree_bytes(shapes), keep=keep)
 
 
 def checkpoint_bytes(config: TrainConfig, shapes: nnx.State) -> dict[str, int]:

@@ -20,6 +20,7 @@ from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.__main__ import main
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
+from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.health.disk import DiskError, check_space, check_writable, disk_errors
 from onethinker_jax.train.health.host_resources import GIB, free_disk, host_memory
@@ -119,7 +120,7 @@ def test_a_disk_that_is_too_small_for_the_run(disk: Any) -> None:
         check_space(folder, checkpoint=2 * mib, model=mib, keep=3)
     assert str(caught.value) == (
         f"{folder.path}: {8 * mib / GIB:.3g} GiB free, and the run needs {9 * mib / GIB:.3g} more: a checkpoint has "
-        f"{2 * mib / GIB:.3g}, keep_checkpoints 3 and one more are there at a time, the model has {mib / GIB:.3g}"
+        f"{2 * mib / GIB:.3g}, 3 of them and one more are there at a time, the model has {mib / GIB:.3g}"
     )
     checkpoint = folder.checkpoints / "3"
     checkpoint.mkdir(parents=True)
@@ -133,7 +134,7 @@ def test_a_run_measures_what_it_will_need(disk: Any, capsys: pytest.CaptureFixtu
     few = [part for name in ("sft", "rl", "heldout") for part in (f"--data.world-{name}", 36)]
     line = error_of(capsys, "smoke", "--out", small.path, *few)
     assert line.startswith(f"error: {small.path / 'smoke'}: 0.00")
-    assert "keep_checkpoints 2 and one more are there at a time" in line
+    assert "2 of them and one more are there at a time" in line
     assert not list((small.path / "smoke").glob("checkpoints/*"))
 
 
@@ -141,7 +142,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(disk: Any) -> None:
     """One is kept: it is not removed before the next is whole."""
     small = disk(16)
     folder = RunFolder(small.path)
-    checkpoints = Checkpoints(folder.checkpoints, keep=1)
+    checkpoints = Checkpoints(folder.checkpoints, CheckpointSettings(keep=KeepSettings(last=1)))
     state = fresh(1)
     checkpoints.save(1, state, {"stage": "sft"})
     assert checkpoints.newest() is not None  # waits
@@ -153,7 +154,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(disk: Any) -> None:
     assert "; checkpoint 1 is whole, and the same command goes on from there" in str(caught.value)
     assert "\n" not in str(caught.value)
     small.clear()
-    again = Checkpoints(folder.checkpoints, keep=1)
+    again = Checkpoints(folder.checkpoints, CheckpointSettings(keep=KeepSettings(last=1)))
     newest = again.newest()
     assert newest is not None and newest[0] == 1
     same(again.restore(1, fresh(3)), state)

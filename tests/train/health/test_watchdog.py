@@ -87,6 +87,17 @@ def test_a_step_that_does_not_end(watched: Watched, capfd: pytest.CaptureFixture
     )
 
 
+def test_a_pause_is_no_part_of_a_step(watched: Watched) -> None:
+    watched.take(1, 1, 30)
+    watched.now += 80
+    with watched.dog.paused():
+        watched.now += 5000
+        assert not watched.dog.look()
+    assert not watched.dog.look()
+    watched.take(5)
+    assert watched.dog.limit == 3 * 85
+
+
 def test_the_first_step(watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:
     watched.now += 1001
     assert watched.dog.look()
