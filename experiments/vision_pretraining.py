@@ -50,7 +50,7 @@ from onethinker_jax.model.inputs import VisionInputs, patch_geometry
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.__main__ import parse as parse_trainer
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.export import export_model
+from onethinker_jax.train.export.directory import export_model
 from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.run import begin, first_policy, open_log, prepare

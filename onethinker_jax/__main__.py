@@ -9,6 +9,7 @@ from onethinker_jax.train.config.presets import PRESETS
 COMMANDS = {
     "train [PRESET]": "a whole run: data, SFT, EMA-GRPO, held-out answers, a page, an exported model",
     "train.plan [PRESET]": "does a preset fit a TPU slice or GPUs, and how fast could it be",
+    "train.checkpoints RUN": "the checkpoints of a run: listed, verified, deleted",
     "train.export RUN": "a run's newest checkpoint as a Hugging Face directory",
     "train.replay RUN": "the update at which a run stopped over NaN, computed once more, part by part",
     "evaluate MODEL FILE": "a model's answers to a benchmark file, scored by task",

@@ -30,9 +30,11 @@ from onethinker_jax.rewards.server import __main__ as server
 from onethinker_jax.serve import __main__ as serve
 from onethinker_jax.spelling import hint, nearest
 from onethinker_jax.train import __main__ as train
-from onethinker_jax.train import export, plan, replay
+from onethinker_jax.train import plan, replay
+from onethinker_jax.train.checkpoints import __main__ as checkpoints
 from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.export import __main__ as export
 from tests.places import ROOT
 from tests.waiting import HANG_S
 
@@ -42,11 +44,13 @@ WORKERS = {
     "rewards.equivalence.math_worker",
     "train.plans.search.worker",
     "rewards.score_worker",
+    "train.export.transformers_logits",
 }  # our processes start these
 HELP: dict[str, Callable[[], object]] = {
     "train": lambda: train.parse(["--help"], train.TrainCommand),
     "train.plan": lambda: train.parse(["--help"], plan.PlanConfig),
     "train.replay": lambda: parse(replay.Arguments, ["--help"], prog="replay", description=None),
+    "train.checkpoints": lambda: checkpoints.main(["--help"]),
     "train.export": lambda: parse(export.Arguments, ["--help"], prog="export", description=None),
     "evaluate": lambda: parse(evaluate.Arguments, ["--help"], prog="evaluate", description=None),
     "evaluate.score": lambda: parse(score.ScoreArguments, ["--help"], prog="score", description=None),

@@ -170,6 +170,7 @@ ALLOWED: dict[str, set[str]] = {
             "evaluate.answers",
             "train.checkpoints",
             "train.health",
+            "train.export",
             "train.preflight",
             "train.plans",
             "train.plans.search",
@@ -179,6 +180,7 @@ ALLOWED: dict[str, set[str]] = {
         ),
     },
     "train.checkpoints": {*LOWER_TRAIN, "model"},
+    "train.export": {*(DATA | LOWER_TRAIN), "model", "train.checkpoints"},
     "train.config": {"data_pipeline.batches", "rewards", "rewards.client", "train.run_folder"},
     "train.cost": {"model.attention"},
     "train.plans": {
@@ -214,7 +216,7 @@ ALLOWED: dict[str, set[str]] = {
     "train.preflight": {
         *(DATA | LOWER_TRAIN),
         *("data_pipeline.worlds", "data_pipeline.shapes", "data_pipeline.photos", "model"),
-        *("model.generation", "responses", "scoring", "train.health"),
+        *("model.generation", "responses", "scoring", "train.export", "train.health"),
     },
     "__main__": {"train.config"},  # says what there is
 }
@@ -230,13 +232,18 @@ SPLIT = {
     "demo",
 }
 TORCH_ONLY = {
-    f"onethinker_jax.rewards.backends.{name}"
-    for name in ("polar", "polar_model", "sam2", "sam2_hf", "sam2_meta", "sam2_network", "torch_device")
+    "onethinker_jax.train.export.transformers_logits",  # a process of its own
+    *(
+        f"onethinker_jax.rewards.backends.{name}"
+        for name in ("polar", "polar_model", "sam2", "sam2_hf", "sam2_meta", "sam2_network", "torch_device")
+    ),
 }
 NO_JAX = {
     *(name for name in MODULES if name.startswith("onethinker_jax.train.config.")),
     "onethinker_jax.train.export_arguments",
     "onethinker_jax.train.replay_arguments",
+    "onethinker_jax.train.checkpoints.arguments",
+    "onethinker_jax.train.export.arguments",
     "onethinker_jax.rewards.backends.minilm",
     *(
         f"onethinker_jax.{name}"
@@ -402,6 +409,7 @@ def test_importing_the_trainer_imports_no_torch() -> None:
         *(
             "train",
             "train.plan",
+            "train.checkpoints",
             "train.export",
             "train.replay",
             "evaluate",

@@ -12,8 +12,8 @@ dtype asked for. `qwen3_vl.py` has the legend of the axis letters.
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,48 @@ def _found(
     return config, graphdef, flat, tensors
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a directory holds beside its weights.
+
+    From `copy_from` come the tokenizer, processor and generation config files; `generation_config` replaces the last of
+    these, `extra_config` adds top-level keys to `config.json`, and `files` are more files of text by their names.
+    """
+
+    copy_from: str | Path | None = None
+    extra_config: Mapping[str, Any] | None = None
+    generation_config: Mapping[str, Any] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredParameter:
+    """A parameter of ours that lies somewhere: `read` gives it whole, on the host; as `dtype` it is written."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def rounded(self) -> np.ndarray:
+        """The whole parameter in its `dtype`."""
+        return self.read().astype(self.dtype, copy=False)
+
+
+def stored_parameters(path: str | Path, *, dtype: Any) -> list[StoredParameter]:
+    """The parameters of a directory, in `dtype`. Raises as `load_hf` does, of what it finds without reading weights."""
+    config, _, flat, tensors = _found(Path(path), dtype, "none")
+    wanted = jnp.dtype(dtype)
+
+    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.asarray(_load(name, shape, config, tensors, None, wanted))
+
+    return [
+        StoredParameter(name, value.shape, np.dtype(wanted), partial(read, name, value.shape))
+        for name, value in ((_name(key), value) for key, value in flat.items())
+    ]
+
+
 def save_hf(
     model: Qwen3VL,
     path: str | Path,
@@ -156,34 +198,57 @@ def save_hf(
     copy_from: str | Path | None = None,
     extra_config: Mapping[str, Any] | None = None,
     generation_config: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
     max_file_bytes: int = 5 * 10**9,
 ) -> None:
-    """Writes a Hugging Face directory: `config.json`, the weights, and what `copy_from` has beside them.
+    """Writes a Hugging Face directory: `config.json`, the weights, and what lies beside them, as `Beside` says.
 
-    A file of weights has at most `max_file_bytes`; where there are several, there is an index. From `copy_from` come
-    the tokenizer, processor and generation config files; `generation_config` replaces the last of these, and
-    `extra_config` adds top-level keys to `config.json`. Tensors are gathered and written one at a time. The directory
-    is complete or absent: it is written beside `path` and renamed; an older one is replaced. Every process of a run
-    must call it; the first one writes. Raises OSError where the directory cannot be written.
+    A file of weights has at most `max_file_bytes`; where there are several, there is an index. Tensors are gathered and
+    written one at a time. The directory is complete or absent: it is written beside `path` and renamed; an older one is
+    replaced. Every process of a run must call it; the first one writes. Raises OSError where the directory cannot be
+    written.
     """
-    path = Path(path)
     tensors = [
         tensor
         for key, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
         for tensor in _tensors(_name(key), variable[...], model.config)
     ]
+    beside = Beside(copy_from, extra_config, generation_config, files or {})
+    _write_directory(tensors, model.config, Path(path), beside, max_file_bytes)
+
+
+def save_parameters(
+    parameters: Iterable[StoredParameter],
+    config: Qwen3VLConfig,
+    path: str | Path,
+    *,
+    beside: Beside | None = None,
+    max_file_bytes: int = 5 * 10**9,
+) -> None:
+    """As `save_hf`, of parameters that are read one after another: no two of them are in memory at a time."""
+    newest = _NewestRead()
+    tensors = [tensor for one in parameters for tensor in _stored_tensors(one, config, newest)]
+    _write_directory(tensors, config, Path(path), beside or Beside(), max_file_bytes)
+
+
+def _write_directory(
+    tensors: Sequence[Tensor], config: Qwen3VLConfig, path: Path, beside: Beside, max_file_bytes: int
+) -> None:
     if jax.process_index():
         write_tensors(tensors, None, max_file_bytes=max_file_bytes)
         multihost_utils.sync_global_devices(f"{path} is written")
         return
     with whole_folder(path) as folder:
-        config = model.config.to_hf(dtype=str(tensors[0].dtype), extra=extra_config)
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        if copy_from is not None:
-            for file in companion_files(Path(copy_from)):
+        text = json.dumps(config.to_hf(dtype=str(tensors[0].dtype), extra=beside.extra_config), indent=2)
+        (folder / "config.json").write_text(text + "\n")
+        if beside.copy_from is not None:
+            for file in companion_files(Path(beside.copy_from)):
                 shutil.copy2(file, folder / file.name)
-        if generation_config is not None:
-            (folder / "generation_config.json").write_text(json.dumps(generation_config, indent=2) + "\n")
+        if beside.generation_config is not None:
+            text = json.dumps(beside.generation_config, indent=2)
+            (folder / "generation_config.json").write_text(text + "\n")
+        for name, text in beside.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
         write_tensors(tensors, folder, max_file_bytes=max_file_bytes)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{path} is written")
@@ -329,6 +394,35 @@ def _tensors(ours: str, array: Array, config: Qwen3VLConfig) -> Iterator[Tensor]
 
     for layer, (full_name, shape) in enumerate(_expected(ours, array.shape, config)):
         yield Tensor(full_name, dtype, shape, partial(fetch, layer if stacked else None))
+
+
+class _NewestRead:
+    """The parameter that was read last: its layers are cut out of one reading, and it goes before the next comes."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._values: np.ndarray | None = None
+
+    def values(self, parameter: StoredParameter) -> np.ndarray:
+        if parameter.name != self._name or self._values is None:
+            self._values = None
+            self._name, self._values = parameter.name, parameter.read()
+        return self._values
+
+
+def _stored_tensors(
+    parameter: StoredParameter, config: Qwen3VLConfig, newest: _NewestRead
+) -> Iterator[Tensor]:
+    """The checkpoint's tensors of one parameter, which is read when the first of them is written."""
+    name, layout = TABLE[parameter.name]
+
+    def fetch(layer: int | None) -> np.ndarray:
+        values = newest.values(parameter)
+        one = (values if layer is None else values[layer]).astype(parameter.dtype, copy=False)
+        return one.T if layout in _TURNED else one
+
+    for layer, (full_name, shape) in enumerate(_expected(parameter.name, parameter.shape, config)):
+        yield Tensor(full_name, parameter.dtype, shape, partial(fetch, layer if "{}" in name else None))
 
 
 def to_host(array: Array) -> np.ndarray:

@@ -65,13 +65,14 @@ def merge_adapters(model: Qwen3VL) -> Qwen3VL:
     for _, linear in adapted_maps(merged, model.lora):
         assert linear.lora is not None
         a, b = linear.lora.a[...], linear.lora.b[...]
-        linear.kernel = nnx.Param(_merged(linear.kernel[...], a, b, model.lora.scale))
+        linear.kernel = nnx.Param(merged_kernel(linear.kernel[...], a, b, model.lora.scale))
         linear.lora = nnx.data(None)
     merged.lora = None
     return merged
 
 
 @jax.jit
-def _merged(kernel: Array, a: Array, b: Array, scale: float) -> Array:
+def merged_kernel(kernel: Array, a: Array, b: Array, scale: float) -> Array:
+    """W + scale A B of a kernel [..., in, out] and its adapters [..., in, rank] and [..., rank, out]."""
     added = jnp.matmul(a.astype(jnp.float32), b.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
     return (kernel.astype(jnp.float32) + scale * added).astype(kernel.dtype)

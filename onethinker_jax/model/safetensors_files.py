@@ -173,7 +173,7 @@ def write_tensors(tensors: Sequence[Tensor], directory: Path | None, *, max_file
         else [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     )
     for name, part in zip(names, files, strict=True):
-        write_file(sorted(part, key=lambda t: t.name), None if directory is None else directory / name)
+        write_file(part, None if directory is None else directory / name)
     if directory is not None and len(files) > 1:
         file_of = {t.name: name for name, part in zip(names, files, strict=True) for t in part}
         index = {
@@ -184,17 +184,19 @@ def write_tensors(tensors: Sequence[Tensor], directory: Path | None, *, max_file
 
 
 def write_file(tensors: Iterable[Tensor], file: Path | None) -> None:
-    """Writes one file, tensor by tensor; the widest dtypes come first, as the format wants them aligned.
+    """Writes one file, tensor by tensor in the given order, each into its place.
 
-    Without a `file` every tensor is fetched all the same, as in `write_tensors`.
+    In the file the widest dtypes come first, as the format wants them aligned, and then the names in order. Without a
+    `file` every tensor is fetched all the same, as in `write_tensors`.
     """
-    tensors = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    tensors = list(tensors)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    places: dict[str, int] = {}
     end = 0
-    for tensor in tensors:
-        begin, end = end, end + tensor.nbytes
-        code = _CODES[tensor.dtype]
-        header[tensor.name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    for tensor in sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name)):
+        places[tensor.name], end = end, end + tensor.nbytes
+        code, place = _CODES[tensor.dtype], [places[tensor.name], end]
+        header[tensor.name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": place}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if file is None:
@@ -204,4 +206,5 @@ def write_file(tensors: Iterable[Tensor], file: Path | None) -> None:
     with file.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors:
+            stream.seek(8 + len(text) + places[tensor.name])
             stream.write(np.ascontiguousarray(tensor.fetch()).view(np.uint8).data)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from onethinker_jax.train.config.presets import PRESETS
     from onethinker_jax.train.config.run import TrainConfig
     from onethinker_jax.train.ema_grpo import train_ema_grpo
-    from onethinker_jax.train.export import export_model, load_run
+    from onethinker_jax.train.export.directory import export_model
+    from onethinker_jax.train.export.stored_model import load_run
     from onethinker_jax.train.sft import train_sft
 
 __all__ = [
@@ -34,7 +35,8 @@ _HOME = {
     "config.objective": ("AdvantageConfig",),
     "config.run": ("TrainConfig",),
     "ema_grpo": ("train_ema_grpo",),
-    "export": ("export_model", "load_run"),
+    "export.directory": ("export_model",),
+    "export.stored_model": ("load_run",),
     "config.presets": ("PRESETS",),
     "sft": ("train_sft",),
 }

@@ -181,8 +181,11 @@ def _resume(
         behaviour = None if state.behaviour is None else join_adapters(state.behaviour, beside)
         rollouts.restore(mine, behaviour)
     health.begin(state, host["health"])
-    scores.restore(host.get("scorings", []))
-    return replace(state, behaviour=None), number, host.get("unreported")
+    scored, unreported = host.get("scorings", []), host.get("unreported")
+    if unreported is not None and (late := run.checkpoints.score(number)) is not None:
+        scored, unreported = [*scored, [number - first_number, late]], None  # by a process before this one
+    scores.restore(scored)
+    return replace(state, behaviour=None), number, unreported
 
 
 def _take(rollouts: Rollouts, step: int, params: nnx.State, hosts: Hosts) -> Rollout:

@@ -34,7 +34,8 @@ from onethinker_jax.train.checkpoints.orbax_calls import reads_ended
 from onethinker_jax.train.claim import check_claim, claim_directory
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.ema_grpo import train_ema_grpo
-from onethinker_jax.train.export import check_export, export_adapter, export_model
+from onethinker_jax.train.export.directory import check_export, export_adapter, export_model
+from onethinker_jax.train.export.model_card import CARD, card_to_write, model_card
 from onethinker_jax.train.health.disk import check_writable, disk_errors
 from onethinker_jax.train.heldout import HeldOut, read_answers, stages_of
 from onethinker_jax.train.hosts import Hosts, join_hosts
@@ -53,6 +54,7 @@ from onethinker_jax.train.preflight.prepare import (
     make_streams,
     prepare_base,
     prepare_data,
+    write_counts,
 )
 from onethinker_jax.train.preflight.record_limits import check_lengths
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts
@@ -155,7 +157,11 @@ def make_scorer(
 def _finish(config: TrainConfig, model: Qwen3VL, heldout: Sequence[Record], scorer: Scorer, run: Run) -> None:
     """Exports the model, and shows what it answered."""
     with run.log.doing(f"exporting to {run.folder.model}"):
-        export_model(model, run.folder.base, run.folder.model)
+        dtype = np.dtype(jax.tree.leaves(nnx.state(model, nnx.Param))[0].dtype)
+        card, kept = card_to_write(run.folder.model, model_card(run.folder, dtype))
+        export_model(model, run.folder.base, run.folder.model, files={CARD: card})
+    if kept:
+        run.log.info(f"{run.folder.model / CARD} was edited, and is kept")
     if run.adapters is not None:
         with run.log.doing(f"exporting the adapters to {run.folder.adapter}"):
             export_adapter(model, run.adapters.base, run.folder.adapter)
@@ -202,6 +208,7 @@ def prepare(config: TrainConfig, hosts: Hosts, log: RunLog) -> Ready:
     if processor.opening:
         log.info(f"the chat template begins answers with {processor.opening!r}, which counts as written")
     corpora, lengths = check_lengths(config, corpora, processor, hosts, log)
+    hosts.first_does(lambda: write_counts(config, corpora))
     sft, rl = make_streams(config, corpora, hosts)
     return Ready(corpora, sft, rl, processor, mesh, lengths)
 

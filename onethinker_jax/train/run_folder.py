@@ -1,7 +1,7 @@
 """The folder of a run: what each file and folder in it is called, and nowhere else.
 
-    config.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl  lengths.jsonl
-    tensorboard/  model/  adapter/  index.html, and after trouble  stacks.txt  replay/
+    config.json  records.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl
+    lengths.jsonl  tensorboard/  model/  adapter/  index.html, and after trouble  stacks.txt  replay/
 
 Several processes share the folder. What is each one's own, such as its log, is in `hosts/NUMBER` for all but the
 first.
@@ -37,6 +37,11 @@ class RunFolder:
     def base(self) -> Path:
         """The model directory without weights."""
         return self.path / "base"
+
+    @property
+    def records(self) -> Path:
+        """How many records there are for each purpose, and the names of their files."""
+        return self.path / "records.json"
 
     @property
     def lengths(self) -> Path:

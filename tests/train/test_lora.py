@@ -28,7 +28,8 @@ from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.config.model import ModelSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes
-from onethinker_jax.train.export import load_run, main
+from onethinker_jax.train.export.__main__ import main
+from onethinker_jax.train.export.stored_model import load_run
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.compilation_watch import count_compilations
 from onethinker_jax.train.log.log import RunLog

@@ -305,7 +305,7 @@ def test_from_an_exported_directory_without_sft(finished: Run, tmp_path: Path) -
     started = (run.directory / "heldout" / "fresh.jsonl").read_text()
     assert started == (finished.directory / "heldout" / "rl.jsonl").read_text()
     for file in source.iterdir():
-        if file.name not in ("model.safetensors", "config.json"):
+        if file.name not in ("model.safetensors", "config.json", "README.md"):
             assert (run.directory / "model" / file.name).read_bytes() == file.read_bytes()
     before, after = (load_file(folder / "model.safetensors") for folder in (source, run.directory / "model"))
     assert before.keys() == after.keys()

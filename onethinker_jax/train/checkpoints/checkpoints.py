@@ -93,6 +93,12 @@ class Checkpoints:
         with quiet():
             return [Described(number, self._manager.metrics(number)) for number in self.numbers()]
 
+    def score(self, number: int) -> float | None:
+        """The held-out score of a checkpoint, if it has one."""
+        with quiet():
+            metrics = self._manager.metrics(number)
+        return None if metrics is None else metrics[HELDOUT]
+
     def best(self) -> int | None:
         """Number of the checkpoint with the best held-out score; None where none has one."""
         scored = {one.step: rank(one.metrics) for one in self.described() if one.metrics is not None}
@@ -112,10 +118,13 @@ class Checkpoints:
             self.verify(number)
         return number, self.host(number)
 
-    def host(self, number: int) -> dict[str, Any]:
-        """The host part of a checkpoint; raises CheckpointError where another version of the program wrote it."""
+    def host(self, number: int, *, of_any_layout: bool = False) -> dict[str, Any]:
+        """The host part of a checkpoint; raises CheckpointError where another version of the program wrote it.
+
+        `of_any_layout` is for whoever wants no more than the parameters, which all layouts hold alike.
+        """
         host = self._read(number, host=ocp.args.JsonRestore())["host"]
-        if (layout := host.get("layout", 1)) != LAYOUT:
+        if (layout := host.get("layout", 1)) != LAYOUT and not of_any_layout:
             raise CheckpointError(
                 f"checkpoint {self.directory / str(number)} is of layout {layout}, and this version of onethinker_jax "
                 f"reads layout {LAYOUT}: go on with the version that wrote it, or choose another --name"
@@ -226,7 +235,10 @@ class Checkpoints:
         if good is None:
             hint = "no older one is good: put it back, or choose another --name"
         else:
-            hint = f"checkpoint {good} is good; --checkpoints.on-damaged older goes on from it"
+            hint = (
+                f"checkpoint {good} is good: train goes on from it with --checkpoints.on-damaged older, export reads "
+                f"it with --step {good}"
+            )
         return CheckpointError(f"checkpoint {where} cannot be restored: {reason} ({hint})")
 
     def _read(self, number: int, **items: Any) -> Any:

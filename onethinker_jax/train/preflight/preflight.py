@@ -11,7 +11,7 @@ from onethinker_jax.scoring import check_reward
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.presets import SHAPES_BASE, TINY_MEDIA
 from onethinker_jax.train.config.run import TrainConfig
-from onethinker_jax.train.export import check_out
+from onethinker_jax.train.export.directory import check_out
 from onethinker_jax.train.policy import abstract_model, check_base, check_family
 
 # Above it a full fine-tuning ruins a pretrained model, whatever the optimiser: Muon's steps have AdamW's size.

@@ -98,6 +98,17 @@ def prepare_data(config: TrainConfig, hosts: Hosts, log: RunLog) -> Corpora:
     return Corpora(**records, files={purpose: file for purpose, file in files.items() if file is not None})
 
 
+def write_counts(config: TrainConfig, corpora: Corpora) -> None:
+    """Writes how many records there are for each purpose, and the names of their files, for the model card."""
+    counts = {"sft": len(corpora.sft), "rl": len(corpora.rl), "heldout": len(corpora.heldout)}
+    found = {
+        purpose: {"file": file.name, "records": counts[purpose]}
+        for purpose, file in corpora.files.items()
+        if purpose == "heldout" or getattr(config, purpose).steps
+    }
+    write_whole(config.folder.records, json.dumps(found, indent=2) + "\n")
+
+
 def world_of(data: DataSettings) -> World:
     """The world that the settings name. Raises LibraryError, WorldError."""
     sizes = (data.world_seed, data.world_rl, data.world_sft, data.world_heldout, data.world_captions)

@@ -16,7 +16,7 @@ from onethinker_jax.errors import UserError
 from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.config.presets import shapes
-from onethinker_jax.train.export import check_export, export_model
+from onethinker_jax.train.export.directory import check_export, export_model
 from onethinker_jax.train.preflight.prepare import copy_base, prepare_base
 from onethinker_jax.train.run import run
 from tests.data_pipeline.making import rl_row, sft_row, write_image, write_rows, write_tokenizer
