@@ -26,7 +26,7 @@ class WorkerProcess:
     """Runs `python -m module`, whose main calls `serve_lines`, and asks it questions.
 
     The process starts at the first question, in a session of its own so that Ctrl-C does not reach it, and
-    ends when this process does, however that ends. For one thread at a time.
+    ends when this process does, however that ends: SIGTERM it ignores. For one thread at a time.
     """
 
     def __init__(self, module: str) -> None:
@@ -139,7 +139,8 @@ def serve_lines(answer: Callable[[Any], Any]) -> None:
 
     What libraries print goes to standard error, so that it cannot end up between the answers.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a scheduler may send SIGTERM to all processes of a job
+        signal.signal(number, signal.SIG_IGN)
     with os.fdopen(os.dup(1), "w", encoding="ascii") as answers:
         os.dup2(2, 1)
         answers.write('{"ready": true}\n')

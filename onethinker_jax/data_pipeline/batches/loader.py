@@ -103,8 +103,12 @@ class RecordStream:
 
         Raises RecordError: the record's file or media are no longer as they were.
         """
-        number = self._order[position * self._hosts + self._host]
+        number = self._order[self.number(position)]
         return self._records[int(number)]  # type: ignore[call-overload]
+
+    def number(self, position: int) -> int:
+        """The number in the order of all hosts that a position of this host's part has."""
+        return position * self._hosts + self._host
 
     @property
     def position(self) -> int:

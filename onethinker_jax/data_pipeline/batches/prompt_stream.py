@@ -1,7 +1,9 @@
 """The prompts of a stream's records, made beside the device's work: what `TrainingBatches` is for RL."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.ordered_examples import OrderedExamples
@@ -41,6 +43,7 @@ class PromptStream:
         self._stream, self._make = stream, make
         self._workers, self._ahead = workers or min(ahead, 1), ahead
         self._position = stream.position
+        self._pending: deque[int] = deque()  # earlier positions that are still to be handed out
         self._examples: OrderedExamples | None = None
 
     def next(self, wanted: int = 1) -> tuple[int, Record, Example]:
@@ -53,7 +56,7 @@ class PromptStream:
         """
         if self._examples is None:
             self._examples = OrderedExamples(
-                itertools.count(self._position),
+                itertools.chain(tuple(self._pending), itertools.count(self._position)),
                 self._stream.at,
                 self._make,
                 bad=self._stream.bad,
@@ -64,15 +67,21 @@ class PromptStream:
             )
         while True:
             position, made = self._examples.next(wanted)
-            if made is not None:
+            if self._pending:
+                self._pending.popleft()
+            elif made is not None:
                 self._position = position + 1
+            if made is not None:
                 return position, *made
 
-    def state(self) -> dict[str, int]:
-        """The position after the last prompt that was handed out; can be written as JSON."""
-        return {**self._stream.state(), "position": self._position}
+    def state(self) -> dict[str, Any]:
+        """The position after the last prompt that was handed out, and earlier ones that are pending; as JSON holds it.
 
-    def restore(self, state: Mapping[str, int]) -> None:
+        Positions are pending only after a restart with another number of hosts (`redealing.py`).
+        """
+        return {**self._stream.state(), "position": self._position, "pending": list(self._pending)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
         """The next prompt will be the one that followed when `state` was taken.
 
         Raises StreamError: the state is of a stream with other records, weights, seed or hosts.
@@ -80,6 +89,7 @@ class PromptStream:
         self.close()
         self._stream.restore(state)
         self._position = self._stream.position
+        self._pending = deque(state.get("pending", ()))
 
     def close(self) -> None:
         """Ends the threads and forgets the prompts made ahead; `next` goes on after the last handed out."""
