@@ -15,7 +15,14 @@ from onethinker_jax.demo.page.arguments import PageArguments
 from onethinker_jax.demo.page.server import make_app, make_house
 from onethinker_jax.serve.server import Server
 
-TASK, NUMBER = "spatial-temporal grounding (video)", 1  # of its examples
+TASK, NUMBER = "spatial-temporal grounding (video)", 3  # of its examples
+SIZES = {
+    "prompt_slots": 1,
+    "prompt_buckets": 1,
+    "prompt_tokens": 256,
+    "prompt_patches": 512,
+    "max_new_tokens": 256,
+}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -23,8 +30,10 @@ def shot(url: str) -> bytes:
     """The page as a PNG file, once the example is answered."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+        assert chromium is not None, "there is no chromium: apt-get install chromium"
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(600_000)
         page.goto(url)
         heading = page.locator(".examples .heading", has_text=TASK)
         heading.locator(f"xpath=following-sibling::button[{NUMBER}]").click()
@@ -37,7 +46,7 @@ def shot(url: str) -> bytes:
 
 
 def main() -> None:
-    arguments = PageArguments(model=Path(sys.argv[1]), port=0, prompt_buckets=1)
+    arguments = PageArguments(model=Path(sys.argv[1]), port=0, **SIZES)
     server = Server(arguments, make_app(make_house(arguments), arguments), websockets=True)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -112,7 +112,8 @@ class Pane:
             label.set_visibility(bool(text))
         self._copy.set_visibility(True)
         self._details.set_visibility(True)
-        self._status.set_text(f"{speed_text(thought.progress)}; prompt of {answer.response.prompt_tokens}")
+        prompt = f"after a prompt of {answer.response.prompt_tokens}"
+        self._status.set_text(f"{speed_text(thought.progress)}; {prompt}")
 
     def _drawn(self, record: Record, thought: Thought) -> tuple[str, list[tuple[str, str]], str]:
         """The media with the answer on them, its places in words, and why there are no masks, "" where there are."""

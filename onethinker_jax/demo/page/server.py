@@ -25,6 +25,8 @@ from onethinker_jax.serve.server import Server, make_parts
 
 logger = logging.getLogger("onethinker_jax.serve")
 
+RECONNECT_SECONDS = 15.0
+"""That a visitor's connection may be lost, or a busy machine not answer, before the visitor counts as gone."""
 FORM_BYTES = 2**16
 """Of a request that carries a file, beside the file."""
 
@@ -109,7 +111,14 @@ def make_app(house: House, arguments: PageArguments) -> ASGIApp:
     app.add_middleware(Guard, arguments=arguments, key=arguments.api_key(), browsers=True)
     names = ", ".join(thinker.name for thinker in house.thinkers)
     ui.run_with(
-        app, root=root, title=names, favicon="💭", dark=None, tailwind=False, show_welcome_message=False
+        app,
+        root=root,
+        title=names,
+        favicon="💭",
+        dark=None,
+        reconnect_timeout=RECONNECT_SECONDS,
+        tailwind=False,
+        show_welcome_message=False,
     )
     return app
 

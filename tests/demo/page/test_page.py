@@ -16,6 +16,8 @@ from tests.waiting import HANG_S, wait_until
 pytest.importorskip("nicegui", reason="the extra web is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
+from nicegui import core  # noqa: E402
+
 from tests.demo.page.browsing import CHROMIUM, FLAGS, NEW, Running, arguments_for  # noqa: E402
 
 if TYPE_CHECKING:
@@ -246,6 +248,7 @@ def test_cancel_frees_the_slots(page, running: Running, monkeypatch: pytest.Monk
 
 
 def test_going_away_frees_the_slots(page, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.app.config, "reconnect_timeout", 0.1)  # seconds in which it could come back
     running.hold(monkeypatch)
     ask(page, "What is this?")
     wait_until(lambda: running.busy() == 2)
