@@ -46,7 +46,15 @@ def shot(url: str) -> bytes:
 
 
 def main() -> None:
-    arguments = PageArguments(model=Path(sys.argv[1]), port=0, **SIZES)
+    arguments = PageArguments(
+        model=Path(sys.argv[1]),
+        port=0,
+        prompt_slots=1,
+        prompt_buckets=1,
+        prompt_tokens=256,
+        prompt_patches=512,
+        max_new_tokens=256,
+    )
     server = Server(arguments, make_app(make_house(arguments), arguments), websockets=True)
     thread = threading.Thread(target=server.run)
     thread.start()
