@@ -194,13 +194,7 @@ ALLOWED: dict[str, set[str]] = {
     "train.simulation": {*DATA, "model", "model.attention", "model.generation", *LOWER_TRAIN},
     "train.log": {"train.config", "train.run_folder"},
     "train.run_folder": set(),  # a noun of all rooms of train
-    "train.health": {
-        "data_pipeline.batches",
-        "data_pipeline.records",
-        "model",
-        "train.checkpoints",
-        *LOWER_TRAIN,
-    },
+    "train.health": {*DATA, "model", "train.checkpoints", *LOWER_TRAIN},
     "train.rl": {
         *DATA,
         "rewards",

@@ -35,14 +35,16 @@ class Run:
         stage: str,
         mine: Any,
         *,
+        health: Any,
         heldout: float | None = None,
         **shared: Any,
     ) -> None:
         """Begins checkpoint `number`; `mine` is what this process itself must remember, as JSON holds it.
 
-        `heldout` is the held-out score of the state's model, and `shared` what all processes know.
+        `health` is what the stage's `StageHealth` must remember, `heldout` the held-out score of the state's model, and
+        `shared` what else all processes know.
         """
-        host = {"stage": stage, "hosts": self.hosts.gather(mine), **shared}
+        host = {"stage": stage, "hosts": self.hosts.gather(mine), "health": health, **shared}
         if self.adapters is not None:
             host["adapters"] = self.adapters.to_json()
         if self.config is not None:

@@ -205,7 +205,7 @@ def _show_rows(replay: Replay, opened: Opened, broken: Sequence[tuple[int, Any]]
     """The rows of the micro-batches that are not finite, each computed alone, and the records that these hold."""
     rows = []
     for number, batch in broken:
-        samples = batch.sample_index if isinstance(batch, PolicyBatch) else None
+        samples = np.asarray(batch.sample_index) if isinstance(batch, PolicyBatch) else None
         inner = batch.batch if isinstance(batch, PolicyBatch) else batch
         for row in range(len(inner.targets)):
             gradients, sums = opened.gradients(only_row(batch, row))

@@ -153,6 +153,6 @@ def _write_rows(path: Path, failed: FailedUpdate, index: int) -> None:
         for key, leaf in jax.tree_util.tree_leaves_with_path(batch)
     }
     with whole_file(path / f"batch_{index}.npz") as aside, aside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     lines = "".join(json_text(dict(record)) + "\n" for record in failed.records)
     write_whole(path / f"records_{index}.jsonl", lines)

@@ -25,7 +25,8 @@ class Stalled:
 def stalling(params: Any, stream: Any, count: int, sampler: Any, *arguments: Any, **options: Any) -> Any:
     """As `roll_out`, three times."""
     rounds[0] += 1
-    return roll_out(params, stream, count, sampler if rounds[0] < 4 else Stalled(), *arguments, **options)
+    chosen: Any = sampler if rounds[0] < 4 else Stalled()
+    return roll_out(params, stream, count, chosen, *arguments, **options)
 
 
 dynamic_sampling.roll_out = stalling

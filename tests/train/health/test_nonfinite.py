@@ -29,7 +29,7 @@ from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.rl import learner
 from onethinker_jax.train.state import TrainState, init_state, make_update
 from tests.data_pipeline.making import write_tokenizer
-from tests.train import making
+from tests.train import making, running
 from tests.train.health.replaying import replayed
 from tests.train.rl.small_run import FIRST, SETTINGS, metrics, numbers, same, saved
 from tests.train.test_sft import SETTINGS as SFT
@@ -117,7 +117,7 @@ def test_a_shard_of_a_gradient_stops_all_devices() -> None:
     update = make_update(toy_loss, optimizer)
     with jax.set_mesh(mesh):
         state = init_state(toy_params(), optimizer, init_moments(1), mesh, reference=False)
-        gradients = update.zeros(state.params)
+        gradients: Any = update.zeros(state.params)
         layer = gradients["decoder"]["layers"]["q_proj"]
         assert not layer["kernel"].is_fully_replicated
         layer["kernel"] = layer["kernel"].at[1, 3, 3].set(NAN)
@@ -137,7 +137,7 @@ class Poisoned(Batches):
         batch = super().__next__()
         if self.taken not in self.bad:
             return batch
-        vision = batch.inputs.vision
+        vision: Any = batch.inputs.vision
         weights = np.array(vision.embed_weight)
         weights[0, 0] = NAN
         return replace(batch, inputs=replace(batch.inputs, vision=replace(vision, embed_weight=weights)))
@@ -314,3 +314,10 @@ def saved_state(directory: Path, number: int) -> Any:
 
     with ocp.StandardCheckpointer() as reader:
         return reader.restore((directory / "checkpoints" / str(number) / "state").absolute())
+
+
+def test_two_processes_skip_and_keep_the_same_update(tmp_path: Path) -> None:
+    port, module = running.free_port(), "tests.train.health.nonfinite_process"
+    commands = [["-m", module, number, port, tmp_path] for number in range(2)]
+    ends = running.ends_of(running.start_together(commands, devices=2))
+    assert [status for status, _ in ends] == [0, 0], ends
