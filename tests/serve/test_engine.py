@@ -69,17 +69,15 @@ def test_an_error_of_ours_is_a_500(running_server: Running, monkeypatch: pytest.
 
 
 def test_a_decoder_that_dies_is_replaced(running_server: Running) -> None:
-    """Its process is killed while it reads the picture of a request; the next request has a new one."""
+    """Its process is killed, and another reads the picture of the request."""
     pool, client = running_server.parts.maker._processor.media.pool, running_server.client()  # pyright: ignore
     messages = user(image(image_url()), "What?")
     before = client.chat.completions.create(model="tiny", messages=messages, temperature=0)
     (worker,) = pool._workers
     os.kill(worker.process.pid, signal.SIGKILL)
     replaced = pool.replaced
-    with pytest.raises(openai.BadRequestError, match="the process that decodes it died"):
-        client.chat.completions.create(model="tiny", messages=messages)
-    assert pool.replaced == replaced + 1
     after = client.chat.completions.create(model="tiny", messages=messages, temperature=0)
+    assert pool.replaced == replaced + 1
     assert after.choices == before.choices
 
 

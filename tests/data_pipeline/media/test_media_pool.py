@@ -16,7 +16,7 @@ import pytest
 from onethinker_jax.data_pipeline.media.decoding import MediaError, load_image, load_video
 from onethinker_jax.data_pipeline.media.reading import frame_cache
 from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
-from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
+from onethinker_jax.data_pipeline.media.reading.media_pool import ATTEMPTS, MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from tests.data_pipeline.making import begin_and_hang, picture, write_image, write_video
@@ -61,8 +61,8 @@ def test_workers_that_die_or_hang_are_replaced(tmp_path):
     with MediaPool(1, time_limit=HANG_S) as pool:
         pool.call(load_image, path)
         first = process_of(pool)
-        os.kill(first.pid, signal.SIGKILL)
-        with pytest.raises(MediaError, match=r"a\.png: the process that decodes it died \(SIGKILL\)"):
+        os.kill(first.pid, signal.SIGABRT)  # as a decoder that finds its memory broken
+        with pytest.raises(MediaError, match=r"a\.png: the process that decodes it died \(SIGABRT\)"):
             pool.call(load_image, path)
         np.testing.assert_array_equal(pool.call(load_image, path), load_image(path))
         second = process_of(pool)
@@ -80,20 +80,35 @@ def test_workers_that_die_or_hang_are_replaced(tmp_path):
     assert last.poll() is not None, "a closed pool leaves a process"
 
 
-def test_a_worker_killed_in_the_middle_of_a_job(pool, tmp_path):
+def test_a_killed_worker_says_nothing_of_its_file(pool, tmp_path):
+    """The kernel kills one of them where memory is short; another reads the file."""
+    path = write_image(tmp_path / "a.png")
+    pool.call(load_image, path)
+    before = pool.replaced
+    for worker in pool._workers:
+        if worker.process is not None:
+            worker.process.kill()
+    np.testing.assert_array_equal(pool.call(load_image, path), load_image(path))
+    assert pool.replaced == before + 1
+
+
+def test_a_file_that_has_every_worker_killed_is_bad(pool, tmp_path):
     begun = tmp_path / "begun"
 
     def kill() -> None:
-        wait_until(begun.exists)
-        for worker in pool._workers:
-            if worker.process is not None:
-                worker.process.kill()
+        for _ in range(ATTEMPTS):
+            wait_until(begun.exists)
+            begun.unlink()
+            for worker in pool._workers:
+                if worker.process is not None:
+                    worker.process.kill()
 
-    killer = threading.Thread(target=kill)
+    killer, before = threading.Thread(target=kill), pool.replaced
     killer.start()
-    with pytest.raises(MediaError, match="begun: the process that decodes it died"):
+    with pytest.raises(MediaError, match=r"begun: the process that decodes it died \(SIGKILL\)"):
         pool.call(begin_and_hang, begun)
     killer.join()
+    assert pool.replaced >= before + ATTEMPTS
     assert pool.call(abs, -3) == 3
 
 

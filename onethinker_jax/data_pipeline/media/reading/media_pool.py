@@ -1,5 +1,8 @@
 """A pool of processes that decode media; one that dies or hangs is replaced, and its file reported bad.
 
+One that was killed from outside, as the kernel does where memory is short, says nothing of its file, which another
+worker reads.
+
 Each worker has one job at a time, so it is always known which file did it. Workers are fresh interpreters
 and no forks: the trainer holds device threads, which a fork would copy in the middle of their work.
 """
@@ -22,6 +25,9 @@ R = TypeVar("R")
 
 # Decoders leak a little with every file; a worker is replaced after this many files.
 JOBS_A_WORKER = 1000
+
+ATTEMPTS = 3
+"""Workers that may be killed over one file before it counts as bad."""
 
 
 class MediaPool:
@@ -69,19 +75,29 @@ class MediaPool:
         Raises DecoderError: another error of the function. RuntimeError: no worker can be started.
         """
         worker = self._idle.get()
+        kind, value = "", None
         try:
-            kind, value = self._run(worker, (function, arguments, keywords), arguments[0])
+            for _ in range(ATTEMPTS):
+                kind, value = self._run(worker, (function, arguments, keywords), arguments[0])
+                if kind != "killed":
+                    break
         except BaseException:  # an interrupt too: what the worker is doing now nobody will ask for
             worker.stop()
             raise
         finally:
             self._idle.put(worker)
-        if kind == "failed":
+        if kind in ("failed", "killed"):
             raise value
         return value
 
     def _run(self, worker: "_Worker", job: tuple, what: Any) -> tuple[str, Any]:
-        connection = worker.started()
+        """What the worker answered, or `killed` and the error that this is."""
+        killed = "killed", MediaError(f"{what}: the process that decodes it died (SIGKILL)")
+        try:
+            connection = worker.started()
+        except EOFError:
+            self.replaced += 1
+            return killed
         overdue = threading.Event()
         timer = threading.Timer(self.time_limit, worker.kill, [overdue])
         timer.daemon = True
@@ -94,6 +110,8 @@ class MediaPool:
             code = worker.stop()
             if overdue.is_set():
                 raise MediaError(f"{what}: not decoded within {self.time_limit:g} s") from None
+            if code == -signal.SIGKILL:
+                return killed
             raise MediaError(f"{what}: the process that decodes it died ({_cause(code)})") from None
         finally:
             timer.cancel()
@@ -123,7 +141,10 @@ class _Worker:
         self.jobs = 0
 
     def started(self) -> Connection:
-        """The connection to the running process."""
+        """The connection to the running process.
+
+        Raises EOFError when something killed it while it started, RuntimeError when it does not start.
+        """
         self.jobs += 1
         if self.connection is not None and self.jobs <= JOBS_A_WORKER:
             return self.connection
@@ -148,7 +169,10 @@ class _Worker:
             if self.connection.poll(self.start_limit) and self.connection.recv() == "ready":
                 return self.connection
         except EOFError:
-            pass
+            code = self.stop()
+            if code == -signal.SIGKILL:
+                raise
+            raise RuntimeError(f"a media worker did not start ({_cause(code)})") from None
         raise RuntimeError(f"a media worker did not start ({_cause(self.stop())})")
 
     def kill(self, overdue: threading.Event) -> None:
