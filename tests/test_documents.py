@@ -12,7 +12,8 @@ from tests.test_command_line import HELP, help_of
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGE = ROOT / "onethinker_jax"
-FOLDERS = "benchmarks|deploy|docs|examples|experiments|tests|onethinker_jax|data_pipeline|demo|evaluate|model|rewards|train"
+FOLDERS = "benchmarks|deploy|docs|examples|experiments|tests|onethinker_jax"
+FOLDERS += "|data_pipeline|demo|evaluate|model|rewards|train"  # of the package
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -94,7 +95,8 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
     assert seen > 50
 
 
-# Flags in the documents that are of pip, hf, gcloud, docker, Slurm, kubectl, tensorboard, git, ruff, our benchmarks and our experiments.
+# Flags in the documents that are of pip, hf, gcloud, docker, Slurm, kubectl, tensorboard, git, ruff, our benchmarks and
+# our experiments.
 OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
