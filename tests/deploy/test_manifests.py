@@ -41,8 +41,9 @@ def test_schema(manifest: Path) -> None:
 
 def changed(*path: str | int, to: Any) -> dict[str, Any]:
     """The JobSet of GPUs with another value at a place."""
-    (document,) = documents(DEPLOY / "jobset_gpu.yaml")
-    place = document = deepcopy(document)
+    (original,) = documents(DEPLOY / "jobset_gpu.yaml")
+    document = deepcopy(original)
+    place: Any = document
     for name in path[:-1]:
         place = place[name]
     place[path[-1]] = to

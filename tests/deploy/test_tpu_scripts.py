@@ -131,5 +131,5 @@ def test_xpk(tmp_path: Path) -> None:
 # Of `xpk workload create --help`, xpk 1.16; the script's command also went through its --dry-run.
 XPK_FLAGS = {
     *("--cluster", "--project", "--zone", "--workload", "--tpu-type", "--docker-image", "--storage"),
-    *("--max-restarts", "--termination-grace-period-seconds", "--command"),
+    *("--max-restarts", "--restart-on-exit-codes", "--termination-grace-period-seconds", "--command"),
 }

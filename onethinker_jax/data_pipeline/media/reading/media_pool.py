@@ -75,7 +75,8 @@ class MediaPool:
         Raises DecoderError: another error of the function. RuntimeError: no worker can be started.
         """
         worker = self._idle.get()
-        kind, value = "", None
+        kind: str = ""
+        value: Any = None
         try:
             for _ in range(ATTEMPTS):
                 kind, value = self._run(worker, (function, arguments, keywords), arguments[0])
