@@ -37,10 +37,8 @@ class Desk:
 
     def __init__(self, house: House):
         self._house, self._media = house, house.thinkers[0].processor.media
-        self._about: Record | None = (
-            None  # the medium, as an example or a dropped file has it; None: no medium
-        )
-        self._example: Record | None = None  # until something of it is changed
+        self._about: Record | None = None  # holds the medium: an example, or made of what was dropped
+        self._example: Record | None = None  # the one that was taken, while its medium is there
         self._task: asyncio.Task | None = None
         with ui.element("div").classes("desk"):
             with ui.element("section").classes("card ask"):

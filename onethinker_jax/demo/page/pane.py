@@ -1,6 +1,7 @@
 """One model's part of the page: its reasoning as it comes, its answer, and the answer drawn on the medium."""
 
 import asyncio
+import logging
 import time
 
 from nicegui import ui
@@ -14,6 +15,8 @@ from onethinker_jax.demo.printing import described, shown
 from onethinker_jax.errors import UserError
 from onethinker_jax.serve.errors import Refused
 from onethinker_jax.tasks import TABLE
+
+logger = logging.getLogger("onethinker_jax.demo")
 
 BETWEEN_UPDATES = 0.1
 """Seconds: each sends the whole text to the browser."""
@@ -68,6 +71,9 @@ class Pane:
             self._fail(f"not answered within the {seconds:g} seconds allowed")
         except (UserError, Refused, OSError) as error:
             self._fail(str(error))
+        except Exception:
+            logger.exception("%s: a question of the page failed", self._thinker.name)
+            self._fail("an error of the server; its log says more")
         except asyncio.CancelledError:
             self._status.set_text(f"cancelled; {self._status.text}")
             raise

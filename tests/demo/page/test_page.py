@@ -225,11 +225,19 @@ def test_a_question_that_cannot_be_asked_is_one_message(page) -> None:
     assert len(alerts(page)) == 1
 
 
-def test_too_long_a_question_is_one_message_of_each_model(page) -> None:
+def test_what_a_model_cannot_answer_is_one_message_of_each(
+    page, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask(page, "how long? " * 300)
     page.locator(".pane [role=alert]:visible").nth(1).wait_for()
     first, second = alerts(page)
     assert first == second and first.startswith("question: a prompt of ") and "256 allowed" in first
+    for engine in running.engines:
+        monkeypatch.setattr(engine, "answers", lambda job: 1 / 0)
+    ask(page, "What is 1 + 1?")
+    page.get_by_text("an error of the server; its log says more").nth(1).wait_for()
+    assert len(alerts(page)) == 2
+    monkeypatch.undo()
     ask(page, "What is 1 + 1?")  # and it goes on
     answered(page)
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,24 @@ def test_serve_chooses_the_flags() -> None:
 )
 def test_models_of_runs_are_named_by_the_run(model: str, name: str) -> None:
     assert PageArguments(model=Path(model)).name == name
+
+
+def test_prompts_and_answers_fit_the_positions_of_the_model(model: Path, tmp_path: Path) -> None:
+    """Three quarters of a prompt's patches are a video's, each of two frames of 16 x 16 pixels."""
+    pytest.importorskip("nicegui", reason="the extra web is not installed")
+    from onethinker_jax.demo.page.server import fitted
+
+    copy = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 4096
+    (copy / "config.json").write_text(json.dumps(config))
+    small = fitted(PageArguments(model=copy))
+    assert (small.prompt_tokens, small.max_new_tokens, small.prompt_patches) == (3072, 1024, 12288)
+    assert small.video_total_pixels == 12288 * 3 // 4 * 512
+    shorter = replace(
+        small, prompt_tokens=256, prompt_patches=512, max_new_tokens=24, video_total_pixels=9999
+    )
+    assert fitted(shorter) == shorter
 
 
 def run_folder(folder: Path, heldout: Path | None) -> Path:
