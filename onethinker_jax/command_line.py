@@ -15,7 +15,8 @@
         sys.exit(main(sys.argv[1:]))
 
 Exit status: what `run` returns, 0 for None; 1 an error that the user can mend, shown as one line on stderr; 2 a command
-line that cannot be used, one line that names the flag; 130 Ctrl-C, no traceback whatever is under way.
+line that cannot be used, one line that names the flag; 130 Ctrl-C, no traceback whatever is under way; a
+`Terminated` that `run` raises has a status of its own.
 
 Imports nothing that takes time, so that `begin` comes before all that does.
 """
@@ -44,6 +45,14 @@ _BORDER = "╭╮╰╯│ "
 
 class UsageError(UserError, ValueError):
     """A command line that cannot be used; the message names the flag or setting in one line."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The end that another signal than Ctrl-C asked for, with the exit status that whoever sent it goes by."""
+
+    def __init__(self, text: str = "", *, status: int):
+        super().__init__(text)
+        self.status = status
 
 
 def begin() -> None:
@@ -84,7 +93,7 @@ def main(
         interrupts_end_at_once()
         of_the_work = str(stop) or stopped
         sys.stderr.write(f"stopped; {of_the_work}\n" if of_the_work else "stopped\n")
-        return INTERRUPTED
+        return stop.status if isinstance(stop, Terminated) else INTERRUPTED
 
 
 def interrupts_end_at_once(said: str = "") -> None:

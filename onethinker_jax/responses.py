@@ -5,7 +5,7 @@ Any number of prompts runs through the model's own sampler in fixed shapes, and 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,12 +91,13 @@ class Sampler:
         seed: int,
         step: int,
         ahead: int | None = None,
+        halted: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[list[int], list[Samples]]]:
         """The samples of a call in parts: the numbers of the prompts that are through, and their samples.
 
         The device goes on while the caller works on a part. `ahead` is the number of prompts that are read and kept
-        beyond those on the device, by default all. A number whose prompt is None has no samples. Raises PackingError
-        when a prompt is longer than the settings allow.
+        beyond those on the device, by default all. A number whose prompt is None has no samples. Once `halted` says so
+        no more are sampled. Raises PackingError when a prompt is longer than the settings allow.
         """
         settings = self.settings
         kept: dict[int, Example] = {}  # until it is on the device
@@ -128,6 +129,7 @@ class Sampler:
             seed=seed,
             step=step,
             find_stop=self._find_stop if settings.stop else None,
+            halted=halted,
         )
         unfinished: dict[int, list[Completion]] = defaultdict(list)
         for some in stream:
@@ -145,6 +147,10 @@ class Sampler:
     def decoding_params(self, params: nnx.State) -> nnx.State:
         """`params` in the dtype and sharding that decoding uses; these pass through a second time unchanged."""
         return decoding_layout(params, self.mesh, self.compute_dtype)
+
+    def number(self, own: int) -> int:
+        """The number among those of all processes that this one's prompt number `own` has."""
+        return self._first + self._stride * own
 
     def warm_up(self, params: nnx.State) -> None:
         """Compiles every program of sampling, which else the first call does."""

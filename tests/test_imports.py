@@ -177,6 +177,7 @@ ALLOWED: dict[str, set[str]] = {
             "train.simulation",
             "train.rl",
             "train.pages",
+            "train.stopping",
         ),
     },
     "train.checkpoints": {*LOWER_TRAIN, "model"},
@@ -193,6 +194,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "train.simulation": {*DATA, "model", "model.attention", "model.generation", *LOWER_TRAIN},
     "train.log": {"train.config", "train.run_folder"},
+    "train.stopping": {"processes", "train.config", "train.log"},
     "train.run_folder": set(),  # a noun of all rooms of train
     "train.health": {*DATA, "model", "train.checkpoints", *LOWER_TRAIN},
     "train.rl": {
@@ -204,6 +206,7 @@ ALLOWED: dict[str, set[str]] = {
         "responses",
         "scoring",
         "train.health",
+        "processes",
         *LOWER_TRAIN,
     },
     "train.pages": {*DATA, "rewards", "model", "scoring", "evaluate.answers", *LOWER_TRAIN, "train.rl"},

@@ -1,7 +1,8 @@
 """python -m onethinker_jax.train [PRESET] [--flags]: a whole run, from data to an exported checkpoint.
 
 Exit status: 0 done, 1 an error that is named in one line, 2 an unknown preset or flag, 124 a step did not end
-(health/watchdog.py), 130 stopped by Ctrl-C (after these two the same command goes on from there).
+(health/watchdog.py), 130 stopped by Ctrl-C, 143 (or `--preemption.exit-status`) by SIGTERM (after these three the same
+command goes on from there).
 """
 
 from onethinker_jax import command_line

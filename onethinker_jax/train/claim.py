@@ -1,6 +1,6 @@
 """The claim of a run's folder: it belongs to one configuration, and another is refused, naming what differs.
 
-Settings that change no number of the run may change, and a run may go on for more steps.
+Settings that change no number of the run may change, a run may go on for more steps, and on other devices.
 """
 
 import dataclasses
@@ -36,6 +36,7 @@ _MAY_CHANGE = (
     "data.media_workers",
     "data.media_time_limit",
     "rl.prompts_ahead",
+    "rl.save_rollouts",
     "sidecar.addresses",
     "sidecar.authorities",
     "sidecar.token_file",
@@ -51,8 +52,20 @@ _MAY_CHANGE = (
     "hosts.count",  # a checkpoint says itself how many wrote it
     "hosts.index",
     *(f"health.{field.name}" for field in dataclasses.fields(HealthSettings)),
+    "preemption.deadline",
+    "preemption.exit_status",
 )
 
+# Over which devices the run lies: these change the order of its sums, and nothing else.
+_MAY_MOVE = (
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "rl.rollout_mesh",
+    "rl.batch.rows",
+    "rl.rollout.prompt_slots",
+    "evaluation.sampler.prompt_slots",
+)
 
 # Settings of older runs that changed no number either, and are called otherwise now.
 _GONE = ("keep_checkpoints",)
@@ -81,15 +94,22 @@ def check_claim(config: TrainConfig) -> list[str]:
                 "does not know: go on with that version, choose another --name, or delete that folder"
             )
     for name, old, new in differing:
-        if name not in _MAY_GROW:
+        if name not in (*_MAY_GROW, *_MAY_MOVE):
             raise SettingError(
                 f"{folder.path} holds a run with {name} {old!r}, not {new!r}: choose another --name, "
                 "or delete that folder"
             )
-    if not differing:
-        return []
-    stage, done = _reached(config, differing)
-    return [_check_steps(config, name, old, new, stage, done) for name, old, new in differing]
+    moved = [
+        f"{name} {new!r} instead of {old!r}: sums are taken in another order from here, so that the run goes on "
+        "equal to rounding, not in bits"
+        for name, old, new in differing
+        if name in _MAY_MOVE
+    ]
+    grown = [difference for difference in differing if difference[0] in _MAY_GROW]
+    if not grown:
+        return moved
+    stage, done = _reached(config, grown)
+    return [*moved, *(_check_steps(config, name, old, new, stage, done) for name, old, new in grown)]
 
 
 def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> None:
@@ -105,7 +125,8 @@ def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> 
         if not differing:
             return
         if notes:
-            _forget_end(folder, [name.partition(".")[0] for name, _, _ in differing])
+            if grown := [name.partition(".")[0] for name, _, _ in differing if name in _MAY_GROW]:
+                _forget_end(folder, grown)
         else:
             shutil.rmtree(folder.base, ignore_errors=True)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -142,7 +163,7 @@ def check_settings(
         return
     grown = ("rl.steps",) if stage == "rl" else _MAY_GROW
     for name, old, new in _differences(_with_defaults(saved, plain(TrainConfig())), plain(config)):
-        if name not in (*_MAY_CHANGE, *_GONE, *grown):
+        if name not in (*_MAY_CHANGE, *_MAY_MOVE, *_GONE, *grown):
             raise CheckpointError(f"checkpoint {where} is of a run with {name} {old!r}, not {new!r}")
 
 

@@ -14,14 +14,13 @@ from flax import nnx
 
 from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.processes import HostError
-from onethinker_jax.rewards.client.client import RewardGivenUp
+from onethinker_jax.rewards.client.client import RewardGivenUp, RewardUnavailable
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.health.stage_health import StageHealth, forgiven
 from onethinker_jax.train.hosts import Hosts
-from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.pages.rollout_page import RolloutPages
@@ -30,11 +29,14 @@ from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
 from onethinker_jax.train.rl.failed_update import failed_update
 from onethinker_jax.train.rl.heldout_scores import HeldOutScores
 from onethinker_jax.train.rl.learner import Learner
+from onethinker_jax.train.rl.redealing import redeal_rollouts
 from onethinker_jax.train.rl.rl_metrics import (
     sampled_lengths,
     show_table,
 )
+from onethinker_jax.train.rl.rollouts import Stopped
 from onethinker_jax.train.state import TrainState, init_state
+from onethinker_jax.train.stopping.notice import Notice, StepCut, StopKind
 
 
 def train_ema_grpo(
@@ -53,10 +55,10 @@ def train_ema_grpo(
 
     With several processes `rollouts` and `settings` are this one's part. Checkpoints are numbered from
     `first_number`. Every `table_every` steps the console shows a table, `pages` are written of the steps that they
-    want, and `scores` made of those that they want, which may end RL early. Raises KeyboardInterrupt, and what a
-    rollout or a scoring raises (or HostError, where it was another process's), each after a checkpoint of the last
-    whole step: RewardUnavailable, ScoringError, NoGroupsLeft, an error that names a bad record, or NotFinite after too
-    many updates in a row that were not finite.
+    want, and `scores` made of those that they want, which may end RL early. Raises KeyboardInterrupt, at SIGTERM
+    `Terminated`, and what a rollout or a scoring raises (or HostError, where it was another process's), each after a
+    checkpoint of the last whole step: RewardUnavailable, ScoringError, NoGroupsLeft, an error that names a bad record,
+    or NotFinite after too many updates in a row that were not finite.
     """
     optimizer = make_optimizer(
         settings.optimizer, settings.steps * settings.num_minibatches, train_vision=True
@@ -74,6 +76,8 @@ def train_ema_grpo(
     run.log.stage("rl", settings.steps, start)
 
     def save(step: int, unreported: Mapping[str, float] | None = None) -> None:
+        if run.notice.kind is StopKind.PREEMPTION:
+            rollouts.cut()  # of the step that follows: its finished prompts are kept
         mine = rollouts.state()  # which says whether `behaviour` is still needed
         behaviour = None if rollouts.behaviour is None else split_adapters(rollouts.behaviour)[0]
         run.save(
@@ -86,22 +90,24 @@ def train_ema_grpo(
             unreported=unreported,
             health=health.checkpointed(step),
         )
+        rollouts.checkpointed(step)
 
     def score(step: int, metrics: dict[str, float]) -> dict[str, float]:
         """The metrics, with those of the held-out records; where these fail, a checkpoint has what is not reported."""
         if not scores.wanted(step):
             return metrics
         try:
+            if run.notice.agreed(run.hosts) is StopKind.PREEMPTION:
+                raise StepCut
             with health.unwatched():
                 return metrics | scores.score(step, join_adapters(state.params, base))
         except Exception as error:
             save(step, {name: float(value) for name, value in metrics.items()})
-            if interrupt.requested and isinstance(error, (RewardGivenUp, HostError)):
-                raise KeyboardInterrupt from error
+            _stop_by(error, run)
             raise
 
-    compiled = None
-    with health, rollouts, deferred_interrupt(run.log, give_up=rollouts.scorer.give_up) as interrupt:
+    compiled, loop = None, run.notice.deferred(run.log, give_up=rollouts.scorer.give_up, cut=rollouts.cut)
+    with health, rollouts, loop as notice:
         if unreported is not None:  # by a process that could not score its last step
             run.log.metrics(start, score(start, unreported))
             run.add_score(number, scores.at(start))
@@ -111,13 +117,12 @@ def train_ema_grpo(
             began = time.perf_counter()
             params = join_adapters(state.params, base)
             try:
-                rollout = _take(rollouts, step, params, run.hosts)
+                rollout = _take(rollouts, step, params, run.hosts, notice)
             except Exception as error:
                 save(step - 1)
-                if interrupt.requested and isinstance(error, (RewardGivenUp, HostError)):
-                    raise KeyboardInterrupt from error
+                _stop_by(error, run)
                 raise
-            if step < settings.steps and not interrupt.requested:
+            if step < settings.steps and not notice.kind:
                 rollouts.start(step + 1, params)
             else:  # a run that goes on for more steps goes on as if it had been longer from the start
                 rollouts.hold(params)
@@ -142,13 +147,13 @@ def train_ema_grpo(
                 state = forgiven(state)
                 save(step)
                 raise error
-            stopping = run.hosts.any(interrupt.requested)
+            stopping = notice.agreed(run.hosts)
             if step % settings.save_every == 0 or step == settings.steps or stopping or scores.wanted(step):
                 save(step)
             compiled = run.compilations.count  # of several processes a first save compiles slices of its own
             health.beat(step)
             if stopping:
-                raise KeyboardInterrupt
+                raise notice.stop()
     if scores.verdict is not None:
         run.log.info(f"RL stops after step {scores.last}: {scores.verdict}")
     return join_adapters(state.params, base)
@@ -172,7 +177,7 @@ def _resume(
         health.begin(state)
         return state, first_number, None
     number, host = saved
-    mine = run.hosts.own(host["hosts"])
+    mine = run.own(host, redeal_rollouts)
     behaviour, beside = None, None
     if mine["behaviour"]:
         behaviour, beside = split_adapters(rollouts.decoding_copy(join_adapters(state.params, base)))
@@ -180,6 +185,7 @@ def _resume(
         state = run.checkpoints.restore(number, replace(state, behaviour=behaviour))
         behaviour = None if state.behaviour is None else join_adapters(state.behaviour, beside)
         rollouts.restore(mine, behaviour)
+    rollouts.checkpointed(number - first_number)
     health.begin(state, host["health"])
     scored, unreported = host.get("scorings", []), host.get("unreported")
     if unreported is not None and (late := run.checkpoints.score(number)) is not None:
@@ -188,15 +194,31 @@ def _resume(
     return replace(state, behaviour=None), number, unreported
 
 
-def _take(rollouts: Rollouts, step: int, params: nnx.State, hosts: Hosts) -> Rollout:
-    """The step's rollout, once every process has its own; if one fails, all give theirs back.
+def _stop_by(error: Exception, run: Run) -> None:
+    """Raises what ends a stopped run, in all processes, where the step failed by the stop itself.
 
-    Raises what failed here, or HostError saying what failed elsewhere.
+    A scheduler's SIGTERM may reach the reward service too.
+    """
+    stop = run.notice.agreed(run.hosts)
+    others = (RewardUnavailable,) if stop is StopKind.PREEMPTION else ()
+    if stop and isinstance(error, (RewardGivenUp, HostError, Stopped, StepCut, *others)):
+        raise run.notice.stop() from error
+
+
+def _take(rollouts: Rollouts, step: int, params: nnx.State, hosts: Hosts, notice: Notice) -> Rollout:
+    """The step's rollout, once every process has its own; if one fails, or is to be cut, all give theirs back.
+
+    Raises what failed here, StepCut where the step is cut, or HostError saying what failed elsewhere.
     """
     taken: list[Rollout] = []
+
+    def take() -> None:
+        taken.append(rollouts.take(step, params))
+        notice.heed_cut()
+
     try:
-        hosts.all_do(lambda: taken.append(rollouts.take(step, params)))
-    except HostError:
+        hosts.all_do(take)
+    except (HostError, StepCut):
         for rollout in taken:
             rollouts.give_back(rollout)
         raise

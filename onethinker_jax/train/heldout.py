@@ -163,9 +163,12 @@ class HeldOut:
         predicted: list[Prediction] = []
         doing = log.doing(f"held-out records, {model}: {what}", len(mine), unit="records")
         with jax.set_mesh(sampler.mesh), doing as progress:
-            hosts.all_do(
-                lambda: predicted.extend(evaluate(sampler, params, mine, self.scorer, tell=progress.reached))
-            )
+
+            def reached(done: int) -> None:
+                progress.reached(done)
+                self.run.notice.heed_cut()
+
+            hosts.all_do(lambda: predicted.extend(evaluate(sampler, params, mine, self.scorer, tell=reached)))
         answers = hosts.gather([prediction.to_json() for prediction in predicted])
         return [
             Prediction.from_json(answers[number % hosts.count][number // hosts.count], record)

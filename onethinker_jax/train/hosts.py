@@ -4,10 +4,9 @@ They agree as all `Processes` do; the methods here concern one process.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from onethinker_jax.host_settings import HostSettings
-from onethinker_jax.processes import HostError, Processes, join_processes
+from onethinker_jax.processes import Processes, join_processes
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.run import TrainConfig
@@ -17,15 +16,6 @@ from onethinker_jax.train.run_folder import RunFolder
 @dataclass(frozen=True)
 class Hosts(Processes):
     """This process's number among all, and how many there are."""
-
-    def own(self, parts: list[Any]) -> Any:
-        """This process's of the `parts` that a checkpoint keeps; raises HostError when they are another number."""
-        if len(parts) != self.count:
-            raise HostError(
-                f"the checkpoint was written by {len(parts)} processes, not {self.count}: each of them goes on "
-                "from its own place in the records"
-            )
-        return parts[self.index]
 
     def folder(self, config: TrainConfig) -> RunFolder:
         """Where this process writes what is its own: the run's folder, or one inside it."""

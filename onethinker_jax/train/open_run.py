@@ -1,5 +1,6 @@
 """A run that is open: what its stages share beside the policy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from onethinker_jax.train.log.compilation_watch import Compilations
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.state import TrainState
+from onethinker_jax.train.stopping.notice import Notice
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Run:
     adapters: AdapterRecord | None = None  # what this run's checkpoints hold the adapters of
     config: TrainConfig | None = None  # of the whole run; its checkpoints say that they are of it
     health: HealthSettings = field(default_factory=HealthSettings)
+    notice: Notice = field(default_factory=Notice)
 
     def save(
         self,
@@ -44,6 +47,7 @@ class Run:
         `health` is what the stage's `StageHealth` must remember, `heldout` the held-out score of the state's model, and
         `shared` what else all processes know.
         """
+        self.notice.begin_writing()
         host = {"stage": stage, "hosts": self.hosts.gather(mine), "health": health, **shared}
         if self.adapters is not None:
             host["adapters"] = self.adapters.to_json()
@@ -77,3 +81,17 @@ class Run:
                 check_settings(host.get("settings"), self.config, host["stage"], where)
             check_adapters(host.get("adapters"), self.adapters, where)
         return saved
+
+    def own(self, host: dict[str, Any], deal: Callable[[list[Any], int], list[Any]]) -> Any:
+        """What this process itself must remember of a checkpoint.
+
+        Where another number of processes wrote it, `deal` makes theirs into those of as many as there are now.
+        """
+        parts, count = host["hosts"], self.hosts.count
+        if len(parts) != count:
+            self.log.info(
+                f"the checkpoint is of {len(parts)} process{'es' * (len(parts) > 1)}, not {count}: from here on number "
+                f"k of the order of records goes to process k mod {count}"
+            )
+            parts = deal(parts, count)
+        return parts[self.hosts.index]

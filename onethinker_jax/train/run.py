@@ -5,6 +5,7 @@ again: running the same command after an interruption goes on from the newest ch
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -59,13 +60,23 @@ from onethinker_jax.train.preflight.prepare import (
 from onethinker_jax.train.preflight.record_limits import check_lengths
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts
 from onethinker_jax.train.rl.heldout_scores import HeldOutScores
+from onethinker_jax.train.rl.saved_rollouts import SavedRollouts
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import train_sft
+from onethinker_jax.train.stopping.notice import Notice
+from onethinker_jax.train.stopping.peers import Peers
 
 
 def run(config: TrainConfig) -> None:
     """Does or finishes the whole run; what it leaves behind is in `run_folder.py`."""
     hosts = join_hosts(config.hosts)
+    notice = Notice(config.preemption, Peers(hosts) if hosts.count > 1 else None)
+    with notice.listening():
+        _run(config, hosts, notice)
+
+
+def _run(config: TrainConfig, hosts: Hosts, notice: Notice) -> None:
+    """`run`, once all processes are there and `notice` hears what is to stop it."""
     share = hosts.share(config)
     notes = begin(config, hosts)
     with (
@@ -97,12 +108,14 @@ def run(config: TrainConfig) -> None:
                 adapters=_adapters(config, hosts, log),
                 config=config,
                 health=config.health,
+                notice=notice,
             )
             try:
                 params = _train(share, policy, params, ready, scorer, opened)
             finally:
-                with log.doing("writing the checkpoint"):
+                with log.doing("writing the checkpoint"), notice.writing():
                     checkpoints.close()
+            notice.heed()
             _finish(config, nnx.merge(policy.graphdef, params), ready.corpora.heldout, scorer, opened)
 
 
@@ -162,6 +175,7 @@ def _finish(config: TrainConfig, model: Qwen3VL, heldout: Sequence[Record], scor
         export_model(model, run.folder.base, run.folder.model, files={CARD: card})
     if kept:
         run.log.info(f"{run.folder.model / CARD} was edited, and is kept")
+    run.hosts.first_does(lambda: shutil.rmtree(run.folder.saved_rollouts, ignore_errors=True))
     if run.adapters is not None:
         with run.log.doing(f"exporting the adapters to {run.folder.adapter}"):
             export_adapter(model, run.adapters.base, run.folder.adapter)
@@ -308,7 +322,12 @@ def _train_rl(
         first=run.hosts.index,
         stride=run.hosts.count,
     )
-    rollouts = Rollouts(ready.rl_stream, sampler, scorer, config.rl, seed=config.seed, log=run.log)
+    saved = None
+    if config.rl.save_rollouts:
+        saved = SavedRollouts(run.folder.saved_rollouts, sampler, seed=config.seed, log=run.log)
+    rollouts = Rollouts(
+        ready.rl_stream, sampler, scorer, config.rl, seed=config.seed, log=run.log, saved=saved
+    )
     pages = RolloutPages(run.folder, config.log, media=ready.processor.media, fps=config.data.video_fps)
     return train_ema_grpo(
         policy,

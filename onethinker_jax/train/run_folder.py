@@ -1,7 +1,8 @@
 """The folder of a run: what each file and folder in it is called, and nowhere else.
 
-    config.json  records.json  data/  base/  lengths/  checkpoints/  heldout/  quarantine/  rollouts/  metrics.jsonl
-    lengths.jsonl  tensorboard/  model/  adapter/  index.html, and after trouble  stacks.txt  replay/
+    config.json  records.json  data/  base/  lengths/  checkpoints/  saved_rollouts/  heldout/  quarantine/
+    rollouts/  metrics.jsonl  lengths.jsonl  tensorboard/  model/  adapter/  index.html, and after trouble  stacks.txt
+    replay/
 
 Several processes share the folder. What is each one's own, such as its log, is in `hosts/NUMBER` for all but the
 first.
@@ -52,6 +53,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """One folder a checkpoint."""
         return self.path / "checkpoints"
+
+    @property
+    def saved_rollouts(self) -> Path:
+        """The samples of steps that no checkpoint holds yet: one folder a step, shared by all processes."""
+        return self.path / "saved_rollouts"
 
     @property
     def heldout(self) -> Path:

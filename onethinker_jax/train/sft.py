@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from onethinker_jax.data_pipeline.batches.loader import TrainingBatches
 from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficiency
+from onethinker_jax.data_pipeline.batches.redealing import redeal_batches
 from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import shard_rows
@@ -20,7 +21,6 @@ from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.health.replay_folder import FailedUpdate, record_row
 from onethinker_jax.train.health.stage_health import NotedUpdate, StageHealth, forgiven
-from onethinker_jax.train.interrupt import deferred_interrupt
 from onethinker_jax.train.lm_head import token_logprobs
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.optimizer import make_optimizer
@@ -33,9 +33,10 @@ def train_sft(
 ) -> nnx.State:
     """Trains for `settings.steps` updates, from the newest SFT checkpoint if there is one; returns parameters.
 
-    Every process's `batches` are its own rows. Raises KeyboardInterrupt after a checkpoint when Ctrl-C was
-    pressed; several processes stop at the next step that is logged. Raises NotFinite after too many updates in a row
-    that were not finite, when the next step is logged or saved: after a checkpoint of the last of them.
+    Every process's `batches` are its own rows. Raises KeyboardInterrupt after a checkpoint of the step under way when
+    Ctrl-C was pressed, and `Terminated` at SIGTERM; where that cuts the step, after one of the step before. Raises
+    NotFinite after too many updates in a row that were not finite, when the next step is logged or saved: after a
+    checkpoint of the last of them.
     """
     optimizer = make_optimizer(settings.optimizer, settings.steps, train_vision=settings.train_vision)
     update = sft_update(policy, optimizer, settings, stop_after=run.health.max_consecutive_nonfinite)
@@ -46,15 +47,21 @@ def train_sft(
     run.log.stage("sft", settings.steps, start)
     meter, began, stopping = [], time.perf_counter(), False
 
-    with health, deferred_interrupt(run.log) as interrupt:
+    with health, run.notice.deferred(run.log) as notice:
         for step in range(start + 1, settings.steps + 1):
             place, gradients, sums = batches.state(), update.zeros(state.params), None
             for _ in range(settings.accumulate):
+                if stopping and run.hosts.any(notice.cut.is_set()):
+                    if step > start + 1:
+                        _catch_up(step - 1, state, batches, settings, health, run)
+                        run.save(step - 1, state, "sft", place, health=health.checkpointed(step - 1))
+                    raise notice.stop()
                 batch = next(batches)
                 meter.append((*packing_efficiency(batch), batch.targets.size))
                 batch = shard_rows(batch, policy.mesh)
                 gradients, new = update.accumulate(state.params, None, gradients, batch, base)
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
+                stopping = stopping or notice.reached()
             assert sums is not None
             state, norm = update.apply(state, gradients, sums["tokens"], sums["loss"])
             health.note(NotedUpdate(step, place, sums["loss"], norm))
@@ -68,13 +75,12 @@ def train_sft(
                 values |= _throughput(list(chain(*run.hosts.gather(meter))), began)
                 run.log.metrics(step, values | health.metrics(step, values))
                 meter, began = [], time.perf_counter()
-            if logged or run.hosts.count == 1:  # to ask the others is to wait for the device
-                stopping = run.hosts.any(interrupt.requested)
             if stopping or last or step % settings.save_every == 0:
                 _catch_up(step, state, batches, settings, health, run)
                 run.save(step, state, "sft", batches.state(), health=health.checkpointed(step))
             if stopping:
-                raise KeyboardInterrupt
+                notice.agreed(run.hosts)
+                raise notice.stop()
     return join_adapters(state.params, base)
 
 
@@ -88,7 +94,7 @@ def _resume(
     number, host = saved
     with run.log.doing(f"reading checkpoint {number}"):
         state = run.checkpoints.restore(number, state)
-    batches.restore(run.hosts.own(host["hosts"]))
+    batches.restore(run.own(host, redeal_batches))
     health.begin(state, host["health"])
     return state, number
 

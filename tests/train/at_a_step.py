@@ -2,7 +2,8 @@
 
 python -m tests.train.at_a_step STAGE ACTION [PRESET] [--flags]
 
-ACTION is a signal that it sends itself, such as SIGINT, or a file: it holds until that is there.
+ACTION is a signal that it sends itself, such as SIGINT, or a file: it holds until that is there. With SIGTERM@save it
+sends the signal while the stage's first checkpoint is being written.
 """
 
 import os
@@ -14,10 +15,12 @@ from typing import Any
 
 from onethinker_jax.train.__main__ import main
 from onethinker_jax.train.log.log import RunLog, read_metrics
+from onethinker_jax.train.open_run import Run
 from tests.waiting import wait_until
 
 stage, action, *arguments = sys.argv[1:]
-write, pending = RunLog.metrics, [action]
+name, _, moment = action.partition("@")
+write, save, pending = RunLog.metrics, Run.save, [action]
 
 
 def write_and_act(log: RunLog, step: int, values: Mapping[str, Any]) -> None:
@@ -31,7 +34,18 @@ def write_and_act(log: RunLog, step: int, values: Mapping[str, Any]) -> None:
             wait_until(Path(action).exists)
 
 
-RunLog.metrics = write_and_act  # type: ignore[method-assign]
+def save_and_act(run: Run, number: int, state: Any, of: str, mine: Any) -> None:
+    """As `Run.save`, which begins to write, then the signal, once."""
+    save(run, number, state, of, mine)
+    if pending and of == stage:
+        pending.clear()
+        os.kill(os.getpid(), getattr(signal, name))
+
+
+if moment == "save":
+    Run.save = save_and_act  # type: ignore[method-assign]
+else:
+    RunLog.metrics = write_and_act  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     sys.exit(main(arguments))

@@ -27,7 +27,9 @@ from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollouts
+from onethinker_jax.train.rl.saved_rollouts import SavedRollouts
 from onethinker_jax.train.run_folder import RunFolder
+from onethinker_jax.train.stopping.notice import Notice
 from tests.data_pipeline.making import write_image, write_tokenizer
 from tests.train import making
 from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule
@@ -88,7 +90,8 @@ def sampler(sampler_on: Callable[[Mesh], Sampler]) -> Sampler:
 def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler: Sampler):
     """train(directory, scorer, settings, …) -> parameters at the end, from the newest checkpoint there.
 
-    `corpus`: other records than the session's; `of`: another policy; `health`: other settings of it.
+    `corpus`: other records than the session's; `of`: another policy; `health`: other settings of it; `keep`: finished
+    prompts are kept on disk.
     """
 
     def run(
@@ -99,6 +102,8 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
         corpus: list[Record] | None = None,
         of: tuple[nnx.GraphDef, nnx.State] = policy,
         health: HealthSettings = HEALTH,
+        keep: bool = False,
+        notice: Notice | None = None,
         **shown: Any,
     ) -> nnx.State:
         graphdef, params = of
@@ -107,13 +112,18 @@ def train(policy: tuple[nnx.GraphDef, nnx.State], records: list[Record], sampler
         scorer = scorer or cast(Any, Rule())
         stream = RecordStream(corpus or records, seed=SEED)
         with RunLog(directory) as log, count_compilations() as compilations:
+            saved = SavedRollouts(folder.saved_rollouts, at, seed=SEED, log=log) if keep else None
             try:
                 return train_ema_grpo(
                     Policy(graphdef, make_mesh()),
                     jax.tree.map(lambda leaf: leaf.copy(), params),
-                    Rollouts(stream, at, scorer, settings, seed=SEED, log=log),
+                    Rollouts(stream, at, scorer, settings, seed=SEED, log=log, saved=saved),
                     settings,
-                    Run(Hosts(), log, checkpoints, folder, compilations, health=health),
+                    Run(
+                        *(Hosts(), log, checkpoints, folder, compilations),
+                        health=health,
+                        notice=notice or Notice(),
+                    ),
                     first_number=FIRST,
                     **shown,
                 )

@@ -69,9 +69,9 @@ def at_a_step(stage: str, action: object, *arguments: object) -> list[object]:
     return ["tests.train.at_a_step", stage, action, *arguments]
 
 
-def interrupted(stage: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the trainer to its end, with a Ctrl-C when the first step of the stage is in the metrics."""
-    command = [sys.executable, "-m", *map(str, at_a_step(stage, "SIGINT", *arguments))]
+def interrupted(stage: str, *arguments: object, by: str = "SIGINT") -> subprocess.CompletedProcess[str]:
+    """Runs the trainer to its end, with a signal of `at_a_step`, by default when the stage's first step is done."""
+    command = [sys.executable, "-m", *map(str, at_a_step(stage, by, *arguments))]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=HANG_S, env=in_tests(), cwd=ROOT, check=False
     )

@@ -14,9 +14,10 @@ import pytest
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
-from onethinker_jax.train.claim import _MAY_CHANGE, _MAY_GROW, check_claim, claim_directory
+from onethinker_jax.train.claim import _MAY_CHANGE, _MAY_GROW, _MAY_MOVE, check_claim, claim_directory
 from onethinker_jax.train.config.checkpoints import CheckpointSettings
 from onethinker_jax.train.config.checks import SettingError
+from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
 from onethinker_jax.train.config.presets import shapes, smoke
 from onethinker_jax.train.config.run import TrainConfig
@@ -35,7 +36,7 @@ def settings_of(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_settings_that_may_change_exist() -> None:
-    assert not {*_MAY_CHANGE, *_MAY_GROW} - set(settings_of(shapes()))
+    assert not {*_MAY_CHANGE, *_MAY_GROW, *_MAY_MOVE} - set(settings_of(shapes()))
 
 
 def test_a_directory_belongs_to_one_config(tmp_path: Path) -> None:
@@ -93,6 +94,23 @@ def standing(tmp_path: Path, *, stage: str, number: int, constant: bool = True) 
         (config.directory / "heldout" / f"{name}.jsonl").write_text("{}\n")
     (config.directory / "index.html").write_text("page")
     return config
+
+
+def test_a_run_goes_on_on_other_devices(tmp_path: Path) -> None:
+    """What is said of it; a finished run stays finished. Another global batch is refused."""
+    config = standing(tmp_path, stage="rl", number=10)
+    elsewhere = replace(config, mesh=MeshSettings(data=2))
+    (note,) = check_claim(elsewhere)
+    assert note.startswith("mesh.data 2 instead of 1: sums are taken in another order from here")
+    before = answers(config)
+    claim_directory(elsewhere, [note])
+    assert answers(config) == before and (config.directory / "index.html").exists()
+    assert json.loads((config.directory / "config.json").read_text())["mesh"]["data"] == 2
+    both = with_steps(config, rl=9)
+    assert len(check_claim(both)) == 2  # the steps, and back to one device
+    batch = replace(elsewhere.sft.batch, rows=4)
+    with pytest.raises(SettingError, match=r"holds a run with sft.batch.rows 2, not 4"):
+        check_claim(replace(elsewhere, sft=replace(elsewhere.sft, batch=batch)))
 
 
 def with_steps(config: TrainConfig, *, sft: int | None = None, rl: int | None = None) -> TrainConfig:

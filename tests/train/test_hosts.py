@@ -47,12 +47,6 @@ def test_alone():
     assert join_hosts(HostSettings()) == Hosts()
 
 
-def test_own_part_of_a_checkpoint():
-    assert Hosts(1, 2).own(["a", "b"]) == "b"
-    with pytest.raises(HostError, match="written by 2 processes, not 3"):
-        Hosts(1, 3).own(["a", "b"])
-
-
 def test_a_process_has_its_share_of_rows_and_prompts():
     whole = smoke()
     whole = replace(
@@ -187,10 +181,10 @@ def test_files_of_a_run(whole: Path):
 
 @pytest.mark.slow
 def test_stopped_twice_it_ends_in_the_same_bits(whole: Path, tmp_path: Path):
-    """Ctrl-C reaches one of the processes; both stop after the same step."""
-    for stage, number in (("sft", 1), ("rl", 0)):
-        ends = stopped(tmp_path, stage, number, signal.SIGINT)
-        assert [status for status, _ in ends] == [130, 130], ends
+    """SIGTERM and Ctrl-C reach one of the processes; both stop after the same step."""
+    for stage, number, sign, status in (("sft", 1, signal.SIGTERM, 143), ("rl", 0, signal.SIGINT, 130)):
+        ends = stopped(tmp_path, stage, number, sign)
+        assert [ended for ended, _ in ends] == [status, status], ends
     assert [status for status, _ in run(tmp_path)] == [0, 0]
     assert_equal(tmp_path, whole)
 
@@ -210,12 +204,31 @@ def test_one_process_gives_the_same(whole: Path, tmp_path: Path):
     """RL on the devices of two processes and of one: the same prompts and samples, sums in another order."""
     arguments = ("--sft.steps", 0, "--rl.loss.entropy-coefficient", 0.05, "--evaluation.no-sampled")
     assert [status for status, _ in run(tmp_path / "two", *arguments)] == [0, 0]
-    command = ["-m", "onethinker_jax.train", "smoke", "--out", tmp_path / "one", *SIZES, *arguments]
-    ends = running.ends_of(running.start_together([command], devices=4))
-    assert ends[0][0] == 0, ends
-    one, two = (
-        [row for row in metrics(tmp_path / name / "smoke") if row["stage"] == "rl"] for name in ("one", "two")
-    )
+    status, said = run_alone("onethinker_jax.train", "smoke", "--out", tmp_path / "one", *SIZES, *arguments)
+    assert status == 0, said
+    # SIGTERM stops the third run after each of its first two steps; two processes begin, one goes on, two end.
+    out = tmp_path / "changing"
+    ends = stopped(out, "rl", 1, signal.SIGTERM, *arguments)
+    assert [status for status, _ in ends] == [143, 143], ends
+    at = "tests.train.at_a_step", "rl", "SIGTERM"
+    status, said = run_alone(*at, "smoke", "--out", out, *SIZES, *arguments)
+    assert status == 143 and "the checkpoint is of 2 processes, not 1: from here on" in said, said
+    ends = run(out, *arguments)
+    assert [status for status, _ in ends] == [0, 0] and "the checkpoint is of 1 process, not 2" in ends[0][
+        1
+    ], ends
+    for name in ("two", "changing"):
+        assert_close(tmp_path / name / "smoke", tmp_path / "one" / "smoke")
+
+
+def run_alone(*command: object) -> tuple[int, str]:
+    """One process on the devices of both."""
+    return running.ends_of(running.start_together([["-m", *command]], devices=4))[0]
+
+
+def assert_close(ours_in: Path, theirs_in: Path) -> None:
+    """The same curves of RL to rounding, the same numbers of prompts and tokens."""
+    two, one = ([row for row in metrics(name) if row["stage"] == "rl"] for name in (ours_in, theirs_in))
     assert len(one) == len(two) == smoke().rl.steps
     for ours, theirs in zip(two, one, strict=True):
         for row in (ours, theirs):
@@ -223,6 +236,7 @@ def test_one_process_gives_the_same(whole: Path, tmp_path: Path):
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
             assert value == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), (name, ours["step"])
+        assert ours["sampled_tokens"] == theirs["sampled_tokens"]
     assert one[-1]["grad_norm"] > 0
 
 

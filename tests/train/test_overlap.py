@@ -15,7 +15,6 @@ from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.rewards.client.client import RewardGivenUp, RewardUnavailable
 from onethinker_jax.rewards.score import Score
-from onethinker_jax.train import interrupt
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.presets import shapes
@@ -23,6 +22,7 @@ from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.dynamic_sampling import NoGroupsLeft
 from onethinker_jax.train.rl.learner import Learner
 from onethinker_jax.train.rl.rollouts import roll_out
+from onethinker_jax.train.stopping import notice
 from tests.train.rl.small_run import FIRST, SEED, SETTINGS, Rule, metrics, numbers, same, saved
 from tests.waiting import HANG_S
 
@@ -122,7 +122,7 @@ class Silent(Listening):
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_stop_gives_up_scores_that_do_not_come(train, whole, tmp_path, monkeypatch, overlap):
     """What was done is kept, and made again to the same bits; the service's own deadline would be minutes away."""
-    monkeypatch.setattr(interrupt, "STOP_GRACE_S", 0.0)
+    monkeypatch.setattr(notice, "STOP_GRACE_S", 0.0)
     settings = OVERLAP if overlap else SETTINGS
     expected = whole
     if not overlap:
@@ -137,7 +137,7 @@ def test_a_stop_gives_up_scores_that_do_not_come(train, whole, tmp_path, monkeyp
 
 
 def test_a_second_ctrl_c_gives_them_up_at_once(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(interrupt, "STOP_GRACE_S", 100 * HANG_S)
+    monkeypatch.setattr(notice, "STOP_GRACE_S", 100 * HANG_S)
     rule = Silent(0, presses=2)
     monkeypatch.setattr(RunLog, "info", lambda _, text: rule.heard.set() if "Stopping" in text else None)
     with pytest.raises(KeyboardInterrupt):

@@ -248,14 +248,14 @@ def test_a_broken_checkpoint_is_named(finished: Run, tmp_path: Path) -> None:
 
 
 def test_stopped_twice_it_ends_in_the_same_bits(finished: Run, tmp_path: Path) -> None:
-    """Ctrl-C during SFT and during RL; the same command goes on, and nothing shows in the result."""
+    """SIGTERM while SFT saves, Ctrl-C during RL; the same command goes on, and nothing shows in the result."""
     command = ("smoke", "--out", tmp_path)
     stopped = Run(tmp_path / "smoke", "", "")
-    for stage in ("sft", "rl"):
-        result = running.interrupted(stage, *command)
-        assert result.returncode == 130, result.stdout + result.stderr
+    for stage, by, status in (("sft", "SIGTERM@save", 143), ("rl", "SIGINT", 130)):
+        result = running.interrupted(stage, *command, by=by)
+        assert result.returncode == status, result.stdout + result.stderr
         assert result.stderr == "stopped; the same command goes on from here\n"
-        assert "Stopping: finishing this step" in result.stdout
+        assert f"{'Stopping' if status == 130 else 'SIGTERM'}: finishing this step" in result.stdout
         assert not (stopped.directory / "model").exists()
         assert stopped.metrics(stage)[-1]["step"] < getattr(CONFIG, stage).steps
     result = running.module("onethinker_jax.train", *command)

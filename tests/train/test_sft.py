@@ -1,7 +1,9 @@
 """The SFT loop: gradient accumulation, frozen vision, and a resume that changes no bit."""
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ import jax
 import numpy as np
 import pytest
 
+from onethinker_jax.command_line import Terminated
 from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.sharding import make_mesh
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
 from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
+from onethinker_jax.train.config.preemption import PreemptionSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.hosts import Hosts
@@ -25,6 +29,7 @@ from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.run_folder import RunFolder
 from onethinker_jax.train.sft import train_sft
+from onethinker_jax.train.stopping.notice import Notice
 from tests.train import making
 
 SETTINGS = replace(
@@ -82,15 +87,25 @@ def train(
     batches: Any,
     settings: SFTSettings = SETTINGS,
     health: HealthSettings = HEALTH,
+    notice: Notice | None = None,
 ) -> Any:
     graphdef, params = policy
-    mesh, folder = make_mesh(), RunFolder(directory)
     params = jax.tree.map(lambda leaf: leaf.copy(), params)
+    with RunLog(directory) as log, open_run(directory, log, notice, health) as run:
+        return train_sft(Policy(graphdef, make_mesh()), params, batches, settings, run)
+
+
+@contextmanager
+def open_run(
+    directory: Path, log: RunLog, notice: Notice | None = None, health: HealthSettings = HEALTH
+) -> Iterator[Run]:
+    """A run of one process in that folder."""
+    folder = RunFolder(directory)
     checkpoints = Checkpoints(folder.checkpoints, CheckpointSettings(keep=KeepSettings(last=None)))
-    with RunLog(directory) as log, count_compilations() as compilations:
-        run = Run(Hosts(), log, checkpoints, folder, compilations, health=health)
+    with count_compilations() as compilations:
         try:
-            return train_sft(Policy(graphdef, mesh), params, batches, settings, run)
+            common = (Hosts(), log, checkpoints, folder, compilations)
+            yield Run(*common, notice=notice or Notice(), health=health)
         finally:
             checkpoints.close()
 
@@ -99,9 +114,16 @@ def saved(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
 
 
-def test_the_loop_and_its_resume(policy, tmp_path):
-    batches = Batches()
-    whole = train(policy, tmp_path / "whole", batches)
+@pytest.fixture(scope="module")
+def undisturbed(policy, tmp_path_factory) -> tuple[Path, Batches, Any]:
+    """Folder, batches and parameters of a run that nothing disturbs."""
+    directory, batches = tmp_path_factory.mktemp("undisturbed"), Batches()
+    return directory, batches, train(policy, directory / "whole", batches)
+
+
+def test_the_loop_and_its_resume(policy, undisturbed, tmp_path):
+    directory, batches, whole = undisturbed
+    shutil.copytree(directory / "whole", tmp_path / "whole")
     assert batches.taken == SETTINGS.steps * SETTINGS.accumulate
     assert saved(tmp_path / "whole") == [2, 4, 5]
     rows = read_metrics(tmp_path / "whole" / "metrics.jsonl")
@@ -134,6 +156,23 @@ def test_the_loop_and_its_resume(policy, tmp_path):
         for name in ("whole", "killed")
     ]
     assert losses[0] == losses[1]
+
+
+def test_sigterm_lets_a_step_end_or_cuts_it(policy, undisturbed, tmp_path):
+    """One between the micro-batches of the third update: it is finished. Two: it is cut, and made again."""
+    whole = making.named(undisturbed[2])
+    for name, count, kept in (("once", 1, 3), ("twice", 2, 2)):
+        notice = Notice(PreemptionSettings(deadline=1e6, exit_status=75))
+
+        def stop(count: int = count) -> None:
+            for _ in range(count):
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.raises(Terminated) as stopped:
+            train(policy, tmp_path / name, Batches(5, stop), replace(SETTINGS, save_every=5), notice=notice)
+        assert stopped.value.status == 75 and saved(tmp_path / name) == [kept]
+        for leaf, values in making.named(train(policy, tmp_path / name, Batches())).items():
+            np.testing.assert_array_equal(values, whole[leaf], err_msg=leaf)
 
 
 def test_a_second_interrupt_stops_at_once(policy, tmp_path):

@@ -106,10 +106,12 @@ class ContinuousBatching:
         seed: int,
         step: int,
         find_stop: FindStop | None = None,
+        halted: Callable[[], bool] = lambda: False,
     ) -> Iterator[list[Completion]]:
         """`group_size` samples of every prompt as they end, keyed by (seed, step, prompt, sample, token).
 
-        Raises ValueError when a prompt fits in no bucket.
+        Between decode blocks `halted` is asked: once it is true, samples that have not ended are left. Raises
+        ValueError when a prompt fits in no bucket.
         """
         waiting = _Waiting(prompts, partial(bucket_of, self.shape))
         if not self._lazy:
@@ -125,7 +127,7 @@ class ContinuousBatching:
                 cache = self._insert(cache, staged, free, table)
                 staged = staged if staged.numbers else None
             table.start_samples()
-            if not table.live.any():
+            if halted() or not table.live.any():
                 break
             more = bool(staged or waiting)
             if not more:

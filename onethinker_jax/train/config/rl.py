@@ -41,6 +41,9 @@ class RLSettings:
     """Steps between points of the curves."""
     save_every: int = 10
     """Steps between checkpoints."""
+    save_rollouts: bool = True
+    """Keep the samples of finished prompts on disk until a checkpoint holds what was learnt from them: a run that was
+    killed or preempted does not sample them again."""
 
     def __post_init__(self) -> None:
         positive("rl", self, "prompts_per_step", "num_minibatches", "max_generation_rounds")

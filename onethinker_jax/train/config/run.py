@@ -17,6 +17,7 @@ from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.preemption import PreemptionSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.sft import SFTSettings
 from onethinker_jax.train.run_folder import RunFolder
@@ -63,6 +64,7 @@ class TrainConfig:
     log: LogSettings = field(default_factory=LogSettings)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
+    preemption: PreemptionSettings = field(default_factory=PreemptionSettings)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):

@@ -28,6 +28,7 @@ from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.rollouts import Group, GroupStats, RolloutWatch, Stopped, roll_out
+from onethinker_jax.train.rl.saved_rollouts import SavedRollouts
 
 
 class NoGroupsLeft(UserError):
@@ -76,7 +77,9 @@ class Rollouts:
         *,
         seed: int,
         log: RunLog,
+        saved: SavedRollouts | None = None,
     ):
+        """`saved` keeps the samples of finished prompts on disk."""
         self.behaviour: nnx.State | None = None
         self.sampler, self.scorer = sampler, scorer
         self._records, self._settings = stream, settings
@@ -86,7 +89,11 @@ class Rollouts:
             workers=sampler.processor.media.workers,
             ahead=settings.prompts_per_step if settings.prompts_ahead is None else settings.prompts_ahead,
         )
-        self._seed, self._log = seed, log
+        self._seed, self._log, self._saved = seed, log, saved
+        self._carried: tuple[list[GroupStats], int] = (
+            [],
+            0,
+        )  # of a step that was begun: what was drawn, in rounds
         self._waiting: list[Group] = []
         self._next: Future[Rollout] | None = None  # of the step that follows: made ahead, or given back
         self._before = stream.state()  # the newest rollout's place in the stream
@@ -113,7 +120,7 @@ class Rollouts:
         except Exception:
             self._stream.restore(self._before)
             raise
-        self._waiting, self._next, self.behaviour = rollout.surplus, None, None
+        self._waiting, self._next, self.behaviour, self._carried = rollout.surplus, None, None, ([], 0)
         rollout.metrics["seconds/rollout_wait"] = time.perf_counter() - began
         return rollout
 
@@ -161,18 +168,32 @@ class Rollouts:
                 self.behaviour = None
             else:
                 place = self._before
+        drawn, rounds = self._carried if ahead is None else ([], 0)
         return {
             "stream": place,
             "waiting": [group.to_json() for group in waiting],
             "ahead": ahead,
             "behaviour": self.behaviour is not None,
+            "carried": {"drawn": [stats.to_json() for stats in drawn], "rounds": rounds},
         }
+
+    def cut(self) -> None:
+        """Ends the rollout under way, which then raises Stopped, and begins no other."""
+        self._stop.set()
+
+    def checkpointed(self, step: int) -> None:
+        """A checkpoint of the step is begun, or was read."""
+        if self._saved is not None:
+            self._saved.checkpointed(step)
 
     def restore(self, saved: Mapping[str, Any], behaviour: nnx.State | None) -> None:
         """Goes on from what `state` gave, with the checkpoint's `behaviour`."""
         self._stream.restore(saved["stream"])
         self._waiting = [Group.from_json(group, self._records, self.sampler) for group in saved["waiting"]]
         self.behaviour = behaviour
+        if "carried" in saved:
+            drawn = [GroupStats.from_json(stats) for stats in saved["carried"]["drawn"]]
+            self._carried = drawn, saved["carried"]["rounds"]
         if saved["ahead"] is not None:
             self._next = _made(Rollout.from_json(saved["ahead"], self._records, self.sampler))
 
@@ -205,8 +226,9 @@ class Rollouts:
     def _fill_on_mesh(self, params: nnx.State, step: int) -> Rollout:
         settings, began = self._settings, time.perf_counter()
         low, high = settings.accuracy_low, settings.accuracy_high
-        kept, drawn, rounds = list(self._waiting), [], 0
+        kept, drawn, rounds = list(self._waiting), list(self._carried[0]), self._carried[1]
         watch = RolloutWatch(stop=self._stop)
+        saved = None if self._saved is None else self._saved.of_step(step, params, self._records)
         while len(kept) < settings.prompts_per_step and rounds < settings.max_generation_rounds:
             if self._stop.is_set():
                 raise Stopped
@@ -222,8 +244,9 @@ class Rollouts:
                 seed=self._seed,
                 step=draw,
                 watch=watch,
+                saved=saved,
             )
-            drawn += groups
+            drawn += [group.stats for group in groups]
             kept += [group for group in groups if low < group.stats.accuracy < high]
             rounds += 1
         if len(kept) < settings.prompts_per_step:
@@ -240,8 +263,7 @@ class Rollouts:
             "seconds/reward": watch.seconds.reward,
             "seconds/reward_wait": watch.seconds.reward_wait,
         }
-        stats = [group.stats for group in drawn]
-        return Rollout(kept[: settings.prompts_per_step], kept[settings.prompts_per_step :], stats, metrics)
+        return Rollout(kept[: settings.prompts_per_step], kept[settings.prompts_per_step :], drawn, metrics)
 
 
 def _made(rollout: Rollout) -> Future[Rollout]:

@@ -22,6 +22,7 @@ from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.tasks import BY_NAME, Task
+from onethinker_jax.train.rl.saved_rollouts import SavedDraw, SavedStep
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,11 @@ def roll_out(
     seed: int,
     step: int,
     watch: RolloutWatch | None = None,
+    saved: SavedStep | None = None,
 ) -> list[Group]:
     """The next `count` usable records of the stream as scored groups.
+
+    With `saved` the samples of prompts that were sampled before are read, and those of others written as they end.
 
     Raises MediaError or PackingError naming a record that cannot be decoded or is too long, unless the stream
     skips bad records; RewardUnavailable when the service is gone; Stopped soon after `watch.stop` is set.
@@ -152,17 +156,28 @@ def roll_out(
     began = time.perf_counter()
     positions, records, prompts = _next_prompts(stream, count, watch.stop)
     seconds.prompts += time.perf_counter() - began
-    samples: dict[int, Samples] = {}  # by the prompt's number, in the order in which prompts were finished
+    draw = None if saved is None else saved.of_draw(step, positions, prompts)
+    before = {} if draw is None else draw.read(prompts)
+    samples = {number: samples_of_prompt for number, (samples_of_prompt, _) in before.items()}
+    scored = {number: scores for number, (_, scores) in before.items() if scores is not None}
+    missing = [None if number in before else prompt for number, prompt in enumerate(prompts)]
     with ThreadPoolExecutor(1, thread_name_prefix="rewards") as pool:
-        scoring = _Scoring(scorer, pool, seconds)
-        for numbers, samples_of_part in sampler.parts(params, prompts, seed=seed, step=step):
+        scoring = _Scoring(scorer, pool, seconds, draw)
+        if unscored := [number for number in before if number not in scored]:
+            scoring.begin(unscored, [records[n] for n in unscored], [samples[n] for n in unscored])
+        parts = sampler.parts(params, missing, seed=seed, step=step, halted=watch.stop.is_set)
+        for numbers, samples_of_part in parts:
+            for number, samples_of_prompt in zip(numbers, samples_of_part, strict=True):
+                samples[number] = samples_of_prompt
+                if draw is not None:
+                    draw.keep(number, samples_of_prompt)
             if watch.stop.is_set():
                 raise Stopped
-            samples.update(zip(numbers, samples_of_part, strict=True))
             watch.tell(len(samples))
-            scoring.begin([records[number] for number in numbers], samples_of_part)
-        scores = scoring.end()
-    scored = dict(zip(samples, scores, strict=True))
+            scoring.begin(numbers, [records[number] for number in numbers], samples_of_part)
+        if watch.stop.is_set():
+            raise Stopped
+        scored.update(scoring.end())
     return [
         Group(position, record, prompt, samples[number], scored[number], scorer.max_accuracy(record))
         for number, (position, record, prompt) in enumerate(zip(positions, records, prompts, strict=True))
@@ -172,40 +187,52 @@ def roll_out(
 class _Scoring:
     """The scores of a rollout's parts, computed one after the other in the pool's thread while others are sampled."""
 
-    def __init__(self, scorer: Scorer, pool: ThreadPoolExecutor, seconds: RolloutSeconds):
-        self._scorer, self._pool, self._seconds = scorer, pool, seconds
-        self._waiting: list[Future[list[list[Score]]]] = []
-        self._scores: list[list[Score]] = []
+    def __init__(
+        self,
+        scorer: Scorer,
+        pool: ThreadPoolExecutor,
+        seconds: RolloutSeconds,
+        saved: SavedDraw | None = None,
+    ):
+        """Scores are also written to `saved`."""
+        self._scorer, self._pool, self._seconds, self._saved = scorer, pool, seconds, saved
+        self._waiting: list[Future[dict[int, list[Score]]]] = []
+        self._scores: dict[int, list[Score]] = {}
 
-    def begin(self, records: Sequence[Record], samples: Sequence[Samples]) -> None:
+    def begin(self, numbers: Sequence[int], records: Sequence[Record], samples: Sequence[Samples]) -> None:
         """Has the next part scored; raises what an earlier one raised, where that is known by now."""
         before = self._waiting[-1] if self._waiting else None
-        self._waiting.append(self._pool.submit(self._score, records, samples, before))
+        self._waiting.append(self._pool.submit(self._score, numbers, records, samples, before))
         while len(self._waiting) > 1 and self._waiting[0].done():
             self._collect()
 
-    def end(self) -> list[list[Score]]:
-        """Waits for the scores of all parts: a list a prompt, in the order of the parts."""
+    def end(self) -> dict[int, list[Score]]:
+        """Waits for the scores of all parts, by the prompts' numbers."""
         while self._waiting:
             self._collect()
         return self._scores
 
     def _score(
         self,
+        numbers: Sequence[int],
         records: Sequence[Record],
         samples: Sequence[Samples],
-        before: Future[list[list[Score]]] | None,
-    ) -> list[list[Score]]:
+        before: Future[dict[int, list[Score]]] | None,
+    ) -> dict[int, list[Score]]:
         if before is not None:
             before.result()  # ended by now; if it failed, this raises and no more scores are asked for
         began = time.perf_counter()
         scored = self._scorer(records, [samples_of_prompt.texts for samples_of_prompt in samples])
         self._seconds.reward += time.perf_counter() - began
-        return scored
+        by_number = dict(zip(numbers, scored, strict=True))
+        if self._saved is not None:
+            for number, scores in by_number.items():
+                self._saved.keep_scores(number, scores)
+        return by_number
 
     def _collect(self) -> None:
         began = time.perf_counter()
-        self._scores.extend(self._waiting.pop(0).result())
+        self._scores.update(self._waiting.pop(0).result())
         self._seconds.reward_wait += time.perf_counter() - began
 
 

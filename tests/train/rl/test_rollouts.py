@@ -71,7 +71,7 @@ class FakeSampler:
             assert self.changed.wait_for(lambda: len(self.made) >= count, HANG_S), self.made
 
     def parts(
-        self, params: Any, prompts: Sequence[int], *, seed: int, step: int
+        self, params: Any, prompts: Sequence[int], *, seed: int, step: int, **_: Any
     ) -> Iterator[tuple[list[int], list[Samples]]]:
         self.while_decoding()
         self.draws.append(step)

@@ -1,0 +1,1 @@
+"""How a run is stopped: Ctrl-C, SIGTERM, and what its processes tell each other of them."""
