@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -30,6 +30,7 @@ OTHERS_S = 10.0
 INTERPRETER_S = 60.0
 """After the limit: when a thread has held the interpreter all the while, and this file's own could not run."""
 _POLL_S = 1.0
+_FLUSH_S = 5.0
 
 
 class Watchdog:
@@ -93,7 +94,7 @@ class Watchdog:
         if took <= limit:
             return False
         written = self._write_stacks(took)
-        sys.stderr.flush()
+        _flush()
         os.write(2, f"error: {one_line(self._line(took, written))}\n".encode())
         if self._processes > 1:
             time.sleep(OTHERS_S)
@@ -151,3 +152,16 @@ class Watchdog:
             f"{self._stage}: the step after {self._step} has not ended for {took:.0f} s ({usual}): {where}; the same "
             "command goes on from the newest checkpoint"
         )
+
+
+def _flush() -> None:
+    """Gives on what was printed, which an exit without Python's own end loses; waits for no reader that is stuck."""
+
+    def flush() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+
+    thread = threading.Thread(target=flush, name="flush", daemon=True)
+    thread.start()
+    thread.join(_FLUSH_S)

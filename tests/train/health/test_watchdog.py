@@ -1,5 +1,6 @@
 """The watchdog: a step that does not end ends the run, with stacks, one line, and a status of its own."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -178,5 +179,9 @@ def test_a_stalled_sampler_ends_the_run(tmp_path: Path) -> None:
     rows = read_metrics(tmp_path / "smoke" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert (tmp_path / "smoke" / "checkpoints" / "2" / "state").is_dir()
-    service = int(next(line for line in said.splitlines() if "reward service: " in line).split()[-1])
-    wait_until(lambda: not Path(f"/proc/{service}").exists(), what=lambda: f"process {service} goes on")
+    service = re.search(r"reward service: .*, process (\d+)", said)
+    assert service is not None
+    process_of = Path("/proc") / service[1] / "cmdline"  # of a zombie that nobody reaps it is empty
+    wait_until(
+        lambda: not process_of.exists() or not process_of.read_bytes(), what=lambda: f"{service[1]} goes on"
+    )
