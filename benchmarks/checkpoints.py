@@ -4,8 +4,8 @@
 
 The state is the size's parameters in bfloat16, with `--moments` also Adam's two in float32. On a CPU it takes twice its
 own size in memory: itself, and the copy that is being written. "Pause" is how long `save` keeps the caller; "written"
-is from its begin until the checkpoint is whole, checksums included. "Beyond" is the peak of resident memory above what the
-process held before. Files come from the page cache, as they were just written.
+is from its begin until the checkpoint is whole, checksums included. "Beyond" is the peak of resident memory above what
+the process held before. Files come from the page cache, as they were just written.
 """
 
 import argparse

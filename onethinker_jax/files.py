@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from onethinker_jax.text_output import encodable
 
@@ -88,6 +89,18 @@ def put_folder(aside: Path, path: Path) -> None:
                 os.rename(old, path)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+def rename_folder(folder: Any, name: str) -> Any:
+    """Gives a folder another name in its place, where an older one of that name goes; the new path.
+
+    `folder` is a path of `etils`, which may lie in a bucket.
+    """
+    place = folder.parent / name
+    if place.exists():
+        place.rmtree()
+    folder.rename(place)
+    return place
 
 
 def undo_broken_swap(path: Path) -> None:

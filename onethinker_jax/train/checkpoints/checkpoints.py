@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from onethinker_jax.errors import UserError
+from onethinker_jax.files import rename_folder
 from onethinker_jax.train.checkpoints.checksums import damage, write_checksums
 from onethinker_jax.train.checkpoints.keeping import HELDOUT, NUMBER, Described, policy, rank
 from onethinker_jax.train.checkpoints.orbax_calls import one_line, quiet, reads_ended
@@ -156,11 +157,7 @@ class Checkpoints:
 
     def set_aside(self, number: int) -> epath.Path:
         """Gives a damaged checkpoint another name, under which nothing takes it for one."""
-        aside = self.directory / f"{number}{DAMAGED}"
-        if aside.exists():
-            aside.rmtree()
-        (self.directory / str(number)).rename(aside)
-        return aside
+        return rename_folder(self.directory / str(number), f"{number}{DAMAGED}")
 
     def restore(self, number: int, like: TrainState) -> TrainState:
         """The state of checkpoint `number`, with the structure and shardings of `like`."""

@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.headers.get("Content-Range", "").endswith("/*"):
                 self._say(308, Range=f"bytes=0-{len(data) - 1}")
             else:
-                self._say(200, self.bucket.put(name, data))
+                self._say(200, self.bucket.put(name, bytes(data)))
         elif kind == "resumable":
             session = uuid.uuid4().hex
             name = query.get("name") or json.loads(body)["name"]

@@ -1,4 +1,4 @@
-"""One of two processes of two devices each, which save together, find a damaged checkpoint, and go on from the older one.
+"""One of two processes of two devices each: they save together, find a damaged checkpoint, and take the older one.
 
 python -m tests.train.checkpoints.two_processes NUMBER PORT FOLDER
 """
