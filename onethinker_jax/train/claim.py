@@ -35,6 +35,7 @@ _MAY_CHANGE = (
     "data.frame_cache_bytes",
     "data.media_workers",
     "data.media_time_limit",
+    "evaluation.patience",  # says only when RL stops
     "rl.prompts_ahead",
     "rl.save_rollouts",
     "sidecar.addresses",

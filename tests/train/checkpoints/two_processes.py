@@ -38,7 +38,7 @@ checkpoints = Checkpoints(folder.checkpoints, CheckpointSettings(on_damaged="old
 with RunLog(folder.of_process(number).path) as log:
     run = Run(hosts, log, checkpoints, folder, Compilations())
     for step in (1, 2, 3):
-        run.save(step, state(step), "rl", {"place": 10 * step + number}, heldout=1.0 / step)
+        run.save(step, state(step), "rl", {"place": 10 * step + number}, health=None, heldout=1.0 / step)
     assert checkpoints.numbers() == [1, 2, 3] and checkpoints.best() == 1
 
     def damage() -> None:
@@ -53,5 +53,5 @@ with RunLog(folder.of_process(number).path) as log:
     kernel = checkpoints.restore(2, state(0))["params"]["kernel"]  # type: ignore[index]
     for shard in kernel.addressable_shards:
         np.testing.assert_array_equal(np.asarray(shard.data), 2 * values[shard.index])
-    run.save(3, state(4), "rl", {"place": 40 + number})
+    run.save(3, state(4), "rl", {"place": 40 + number}, health=None)
     checkpoints.close()
