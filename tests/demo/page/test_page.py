@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: 
 TRACK = {"boxes": {"1": [100, 100, 500, 500], "2": [300, 300, 700, 700]}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A record of a box in an image, and one of a span in a video of four seconds."""
     folder = tmp_path_factory.mktemp("examples")
@@ -60,7 +60,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "eval.json"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running(model: Path, examples: Path) -> Iterator[Running]:
     """The page of the tiny model beside itself, which no test changes."""
     arguments = arguments_for(model, examples=examples, beside=model)
@@ -68,9 +68,12 @@ def running(model: Path, examples: Path) -> Iterator[Running]:
         yield one
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tab(running: Running) -> "Iterator[Page]":
-    """A tab of a browser that asks no other machine, and whose scripts have no errors, all the time."""
+    """A tab of a browser that asks no other machine, and whose scripts have no errors, all the time.
+
+    For this module alone: while Playwright is there, this thread has a running event loop, which other tests must not.
+    """
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
