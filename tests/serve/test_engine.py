@@ -70,7 +70,7 @@ def test_an_error_of_ours_is_a_500(running_server: Running, monkeypatch: pytest.
 
 def test_a_decoder_that_dies_is_replaced(running_server: Running) -> None:
     """Its process is killed, and another reads the picture of the request."""
-    pool, client = running_server.parts.maker._processor.media.pool, running_server.client()  # pyright: ignore
+    pool, client = running_server.parts.maker.processor.media.pool, running_server.client()  # pyright: ignore
     messages = user(image(image_url()), "What?")
     before = client.chat.completions.create(model="tiny", messages=messages, temperature=0)
     (worker,) = pool._workers

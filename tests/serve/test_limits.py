@@ -108,7 +108,7 @@ def test_messages_that_cannot_be(app: Any, messages: Any, said: str) -> None:
 
 
 def test_too_long_a_video_is_not_decoded(silent: Parts, app: Any, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(type(silent.maker._processor.media), "video", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(type(silent.maker.processor.media), "video", lambda *_, **__: pytest.fail("decoded"))
     got = chat(app, user(video(video_url(tmp_path, 9)), "What?"))
     assert got.status == 400 and "9.0 seconds, more than the 8 allowed" in got.error["message"]
 
