@@ -52,8 +52,6 @@ from onethinker_jax.train.state import Sums, TrainState, Update
 
 STACKED = ("layers", "blocks")
 """Parts of the model whose parameters are stacked: the first axis is the layer."""
-SHOWN = 40
-"""Lines of what is not finite; of more, the rest is counted."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +164,8 @@ def records_of(
     return [record["origin"] or f"record {record['problem_id']}" for record in found]
 
 
-def show(replay: Replay, opened: Opened, console: Console) -> None:
-    """Prints the update part by part."""
+def show(replay: Replay, opened: Opened, console: Console, *, most: int) -> None:
+    """Prints the update part by part, and `most` lines of what is not finite."""
     facts, state = replay.facts, opened.state
     console.print(
         f"{facts['stage']} step {facts['step']}: loss {facts['loss']}, gradient norm {facts['grad_norm']} in the run; "
@@ -191,10 +189,10 @@ def show(replay: Replay, opened: Opened, console: Console) -> None:
     )
     lines += not_finite(total, "gradient")
     _show_rows(replay, opened, broken, console)
-    for line in lines[:SHOWN]:
+    for line in lines[:most]:
         console.print(f"not finite: {line}")
-    if len(lines) > SHOWN:
-        console.print(f"not finite: {len(lines) - SHOWN} more")
+    if len(lines) > most:
+        console.print(f"not finite: {len(lines) - most} more")
     if not lines and not broken:
         console.print(
             "everything is finite here: the run's machine or version computed something else, or a device was at fault"
@@ -241,7 +239,7 @@ def run(arguments: Arguments) -> None:
     opened = open_replay(replay, config, folder)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     with jax.set_mesh(opened.mesh):
-        show(replay, opened, console)
+        show(replay, opened, console, most=arguments.lines)
 
 
 main = partial(command_line.main, Arguments, run, prog="python -m onethinker_jax.train.replay")

@@ -12,3 +12,5 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """The run's folder, whose newest such update is taken, or RUN/replay/STAGE_STEP."""
+    lines: int = 40
+    """Most lines of what is not finite; of more, the rest is counted."""
