@@ -24,8 +24,8 @@ from flax import nnx
 
 from benchmarks.weights import Watch
 from onethinker_jax.model.family import family_member
-from onethinker_jax.model.hf_weights import StoredParameter, save_parameters
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.stored_parameters import StoredParameter, save_parameters
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.checkpoints.checksums import damage, size_of
 from onethinker_jax.train.config.checkpoints import CheckpointSettings

@@ -12,7 +12,7 @@ dtype asked for. `qwen3_vl.py` has the legend of the axis letters.
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -96,7 +96,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "decoder.layers.experts.down.kernel": (f"{_LAYER}mlp.experts.down_proj", "down"),
 }
 Axes = tuple[int, ...]  # how a tensor of the checkpoint is transposed to become ours
-_TURNED: dict[str, Axes] = {"linear": (1, 0), "conv": (1, 0)}
+TURNED: dict[str, Axes] = {"linear": (1, 0), "conv": (1, 0)}
 _SWAPPED: dict[str, Axes] = {
     "gate_up": (0, 3, 1, 2),
     "down": (0, 2, 1),
@@ -120,20 +120,20 @@ def load_hf(
     """
     from onethinker_jax.model.sharding import parameter_sharding
 
-    config, graphdef, flat, tensors = _found(Path(path), dtype, remat)
+    config, graphdef, flat, tensors = find_parameters(Path(path), dtype, remat)
     for key, variable in flat.items():
-        name, shape = _name(key), variable.shape
+        name, shape = parameter_name(key), variable.shape
         sharding = None if mesh is None else parameter_sharding(name, shape, mesh)
-        flat[key] = variable.replace(_load(name, shape, config, tensors, sharding, jnp.dtype(dtype)))
+        flat[key] = variable.replace(load_parameter(name, shape, config, tensors, sharding, jnp.dtype(dtype)))
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
 def check_weights(path: str | Path) -> None:
     """Raises what `load_hf` would raise without a mesh; it reads only the headers of the files."""
-    _found(Path(path), jnp.float32, "none")
+    find_parameters(Path(path), jnp.float32, "none")
 
 
-def _found(
+def find_parameters(
     path: Path, dtype: Any, remat: Remat
 ) -> tuple[Qwen3VLConfig, nnx.GraphDef, dict[Any, Any], dict[str, StoredTensor]]:
     """A directory's config, the model's graph and shapes, and its tensors, which are all there and of these shapes."""
@@ -142,7 +142,7 @@ def _found(
     graphdef, shapes = nnx.split(model)
     flat = dict(nnx.to_flat_state(shapes))
     tensors = find_tensors(path)
-    wanted = {_name(key): value.shape for key, value in flat.items()}
+    wanted = {parameter_name(key): value.shape for key, value in flat.items()}
     problems = _problems(wanted, {name: tensor.shape for name, tensor in tensors.items()}, config)
     if problems:
         raise WeightsError(f"{path}: " + "; ".join(problems))
@@ -161,34 +161,6 @@ class Beside:
     extra_config: Mapping[str, Any] | None = None
     generation_config: Mapping[str, Any] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class StoredParameter:
-    """A parameter of ours that lies somewhere: `read` gives it whole, on the host; as `dtype` it is written."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    read: Callable[[], np.ndarray]
-
-    def rounded(self) -> np.ndarray:
-        """The whole parameter in its `dtype`."""
-        return self.read().astype(self.dtype, copy=False)
-
-
-def stored_parameters(path: str | Path, *, dtype: Any) -> list[StoredParameter]:
-    """The parameters of a directory, in `dtype`. Raises as `load_hf` does, of what it finds without reading weights."""
-    config, _, flat, tensors = _found(Path(path), dtype, "none")
-    wanted = jnp.dtype(dtype)
-
-    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        return np.asarray(_load(name, shape, config, tensors, None, wanted))
-
-    return [
-        StoredParameter(name, value.shape, np.dtype(wanted), partial(read, name, value.shape))
-        for name, value in ((_name(key), value) for key, value in flat.items())
-    ]
 
 
 def save_hf(
@@ -211,29 +183,16 @@ def save_hf(
     tensors = [
         tensor
         for key, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
-        for tensor in _tensors(_name(key), variable[...], model.config)
+        for tensor in _tensors(parameter_name(key), variable[...], model.config)
     ]
     beside = Beside(copy_from, extra_config, generation_config, files or {})
-    _write_directory(tensors, model.config, Path(path), beside, max_file_bytes)
+    write_directory(tensors, model.config, Path(path), beside, max_file_bytes)
 
 
-def save_parameters(
-    parameters: Iterable[StoredParameter],
-    config: Qwen3VLConfig,
-    path: str | Path,
-    *,
-    beside: Beside | None = None,
-    max_file_bytes: int = 5 * 10**9,
-) -> None:
-    """As `save_hf`, of parameters that are read one after another: no two of them are in memory at a time."""
-    newest = _NewestRead()
-    tensors = [tensor for one in parameters for tensor in _stored_tensors(one, config, newest)]
-    _write_directory(tensors, config, Path(path), beside or Beside(), max_file_bytes)
-
-
-def _write_directory(
+def write_directory(
     tensors: Sequence[Tensor], config: Qwen3VLConfig, path: Path, beside: Beside, max_file_bytes: int
 ) -> None:
+    """Writes a directory whole or not at all, as `save_hf` does of a model's `tensors`."""
     if jax.process_index():
         write_tensors(tensors, None, max_file_bytes=max_file_bytes)
         multihost_utils.sync_global_devices(f"{path} is written")
@@ -254,11 +213,12 @@ def _write_directory(
         multihost_utils.sync_global_devices(f"{path} is written")
 
 
-def _name(key: tuple[Any, ...]) -> str:
+def parameter_name(key: tuple[Any, ...]) -> str:
+    """The dotted name of a parameter at that path of the tree."""
     return ".".join(str(part) for part in key)
 
 
-def _expected(
+def expected_tensors(
     ours: str, shape: tuple[int, ...], config: Qwen3VLConfig
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The names and shapes of the checkpoint's tensors that one parameter of ours is made of."""
@@ -280,7 +240,7 @@ def _problems(
     wanted: dict[str, tuple[int, ...]] = {}
     allowed: set[tuple[str, tuple[int, ...]]] = set()
     for key, full in ours.items():
-        for name, shape in _expected(key, full, config):
+        for name, shape in expected_tensors(key, full, config):
             wanted[name] = shape
             allowed.add((name, shape))
             if TABLE[key][1] in _SWAPPED:
@@ -300,7 +260,7 @@ def _problems(
     ]
 
 
-def _load(
+def load_parameter(
     ours: str,
     shape: tuple[int, ...],
     config: Qwen3VLConfig,
@@ -313,7 +273,8 @@ def _load(
     stacked = "{}" in name
     one = shape[1:] if stacked else shape
     views = [
-        _view(tensors[full_name], layout, one, there) for full_name, there in _expected(ours, shape, config)
+        _view(tensors[full_name], layout, one, there)
+        for full_name, there in expected_tensors(ours, shape, config)
     ]
     if not stacked:
         stored, axes = views[0]
@@ -337,7 +298,7 @@ def _view(
     stored: StoredTensor, layout: str, shape: tuple[int, ...], released: tuple[int, ...]
 ) -> tuple[StoredTensor, Axes]:
     """A tensor with the axes of ours, of `shape`, in the file's order, and the transposition from there to ours."""
-    axes = _TURNED.get(layout, tuple(range(len(shape))))
+    axes = TURNED.get(layout, tuple(range(len(shape))))
     if stored.shape != released:
         axes = _SWAPPED[layout]
     there = [0] * len(shape)
@@ -382,7 +343,7 @@ def _putting(sharding: NamedSharding | None, axes: Axes) -> Callable[[Array, Arr
 def _tensors(ours: str, array: Array, config: Qwen3VLConfig) -> Iterator[Tensor]:
     """The checkpoint's tensors of one parameter, each gathered to the host when it is written."""
     name, layout = TABLE[ours]
-    turned, stacked, dtype = layout in _TURNED, "{}" in name, np.dtype(array.dtype)
+    turned, stacked, dtype = layout in TURNED, "{}" in name, np.dtype(array.dtype)
     whole = cache(lambda: to_host(array))
     small = dtype.itemsize * array.size <= SMALL
 
@@ -392,37 +353,8 @@ def _tensors(ours: str, array: Array, config: Qwen3VLConfig) -> Iterator[Tensor]
             return one.T if turned else one
         return to_host(array if layer is None and not turned else _take(array, layer, turned=turned))
 
-    for layer, (full_name, shape) in enumerate(_expected(ours, array.shape, config)):
+    for layer, (full_name, shape) in enumerate(expected_tensors(ours, array.shape, config)):
         yield Tensor(full_name, dtype, shape, partial(fetch, layer if stacked else None))
-
-
-class _NewestRead:
-    """The parameter that was read last: its layers are cut out of one reading, and it goes before the next comes."""
-
-    def __init__(self) -> None:
-        self._name: str | None = None
-        self._values: np.ndarray | None = None
-
-    def values(self, parameter: StoredParameter) -> np.ndarray:
-        if parameter.name != self._name or self._values is None:
-            self._values = None
-            self._name, self._values = parameter.name, parameter.read()
-        return self._values
-
-
-def _stored_tensors(
-    parameter: StoredParameter, config: Qwen3VLConfig, newest: _NewestRead
-) -> Iterator[Tensor]:
-    """The checkpoint's tensors of one parameter, which is read when the first of them is written."""
-    name, layout = TABLE[parameter.name]
-
-    def fetch(layer: int | None) -> np.ndarray:
-        values = newest.values(parameter)
-        one = (values if layer is None else values[layer]).astype(parameter.dtype, copy=False)
-        return one.T if layout in _TURNED else one
-
-    for layer, (full_name, shape) in enumerate(_expected(parameter.name, parameter.shape, config)):
-        yield Tensor(full_name, parameter.dtype, shape, partial(fetch, layer if "{}" in name else None))
 
 
 def to_host(array: Array) -> np.ndarray:

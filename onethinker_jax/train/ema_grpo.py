@@ -7,7 +7,7 @@ fills a step with groups, `policy_update.py` packs them and compiles the update.
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flax import nnx
@@ -19,7 +19,8 @@ from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.rl import RLSettings
-from onethinker_jax.train.health.stage_health import StageHealth, forgiven
+from onethinker_jax.train.health.replay_folder import FailedUpdate
+from onethinker_jax.train.health.stage_health import NotFinite, StageHealth, forgiven
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.optimizer import make_optimizer
@@ -60,68 +61,23 @@ def train_ema_grpo(
     checkpoint of the last whole step: RewardUnavailable, ScoringError, NoGroupsLeft, an error that names a bad record,
     or NotFinite after too many updates in a row that were not finite.
     """
-    optimizer = make_optimizer(
-        settings.optimizer, settings.steps * settings.num_minibatches, train_vision=True
-    )
-    trained, base = split_adapters(params)
-    health = StageHealth("rl", run)
-    learner = Learner(
-        policy, optimizer, settings, rollouts, base, stop_after=run.health.max_consecutive_nonfinite
-    )
-    moments = init_moments(len(MOMENTS))
-    state = init_state(trained, optimizer, moments, policy.mesh, reference=settings.loss.kl_coefficient > 0)
+    learner, state, base, health = _begin(policy, params, rollouts, settings, run)
     scores = HeldOutScores(EvaluationSettings(), lambda step, params: {}) if scores is None else scores
     state, number, unreported = _resume(state, base, rollouts, scores, first_number, health, run)
     start = number - first_number
     run.log.stage("rl", settings.steps, start)
-
-    def save(step: int, unreported: Mapping[str, float] | None = None) -> None:
-        if run.notice.kind is StopKind.PREEMPTION:
-            rollouts.cut()  # of the step that follows: its finished prompts are kept
-        mine = rollouts.state()  # which says whether `behaviour` is still needed
-        behaviour = None if rollouts.behaviour is None else split_adapters(rollouts.behaviour)[0]
-        run.save(
-            first_number + step,
-            replace(state, behaviour=behaviour),
-            "rl",
-            mine,
-            heldout=scores.at(step),
-            scorings=scores.state(),
-            unreported=unreported,
-            health=health.checkpointed(step),
-        )
-        rollouts.checkpointed(step)
-
-    def score(step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """The metrics, with those of the held-out records; where these fail, a checkpoint has what is not reported."""
-        if not scores.wanted(step):
-            return metrics
-        try:
-            if run.notice.agreed(run.hosts) is StopKind.PREEMPTION:
-                raise StepCut
-            with health.unwatched():
-                return metrics | scores.score(step, join_adapters(state.params, base))
-        except Exception as error:
-            save(step, {name: float(value) for name, value in metrics.items()})
-            _stop_by(error, run)
-            raise
-
+    left = _StepEnd(rollouts, scores, health, run, first_number, base)
     compiled, loop = None, run.notice.deferred(run.log, give_up=rollouts.scorer.give_up, cut=rollouts.cut)
     with health, rollouts, loop as notice:
         if unreported is not None:  # by a process that could not score its last step
-            run.log.metrics(start, score(start, unreported))
+            run.log.metrics(start, left.scored(start, state, unreported))
             run.add_score(number, scores.at(start))
         for step in range(start + 1, settings.steps + 1):
             if scores.verdict is not None:
                 break
             began = time.perf_counter()
             params = join_adapters(state.params, base)
-            try:
-                rollout = _take(rollouts, step, params, run.hosts, notice)
-            except Exception as error:
-                save(step - 1)
-                _stop_by(error, run)
-                raise
+            rollout = left.taken(step, state, params)
             if step < settings.steps and not notice.kind:
                 rollouts.start(step + 1, params)
             else:  # a run that goes on for more steps goes on as if it had been longer from the start
@@ -133,23 +89,17 @@ def train_ema_grpo(
             health.catch_up(step, state)
             metrics |= health.metrics(step, metrics)
             _show(step, rollout, advantages, metrics, settings, run, pages)
-            metrics = score(step, metrics)
-            if step % settings.log_every == 0 or step == settings.steps or scores.wanted(step):
-                run.log.metrics(step, metrics)
-            if table_every and step % table_every == 0:
-                show_table(run.log, step, metrics)
+            metrics = left.scored(step, state, metrics)
+            _log(step, metrics, settings, run, scores=scores, table_every=table_every)
             if compiled is not None and (late := run.compilations.since(compiled)):
                 run.log.warn(f"compiled after warm-up: {', '.join(late)}")
 
             if health.failing is not None:
                 failed = failed_update(health.failing, rollout.groups, advantages, learner.failing)
-                error = health.keep(failed, state)
-                state = forgiven(state)
-                save(step)
-                raise error
+                raise left.kept(step, state, failed)
             stopping = notice.agreed(run.hosts)
             if step % settings.save_every == 0 or step == settings.steps or stopping or scores.wanted(step):
-                save(step)
+                left.save(step, state)
             compiled = run.compilations.count  # of several processes a first save compiles slices of its own
             health.beat(step)
             if stopping:
@@ -157,6 +107,82 @@ def train_ema_grpo(
     if scores.verdict is not None:
         run.log.info(f"RL stops after step {scores.last}: {scores.verdict}")
     return join_adapters(state.params, base)
+
+
+def _begin(
+    policy: Policy, params: nnx.State, rollouts: Rollouts, settings: RLSettings, run: Run
+) -> tuple[Learner, TrainState, nnx.State | None, StageHealth]:
+    """What learns, the state before the first step, the base of its adapters, and the watch over the stage."""
+    optimizer = make_optimizer(
+        settings.optimizer, settings.steps * settings.num_minibatches, train_vision=True
+    )
+    trained, base = split_adapters(params)
+    health = StageHealth("rl", run)
+    learner = Learner(
+        policy, optimizer, settings, rollouts, base, stop_after=run.health.max_consecutive_nonfinite
+    )
+    moments = init_moments(len(MOMENTS))
+    state = init_state(trained, optimizer, moments, policy.mesh, reference=settings.loss.kl_coefficient > 0)
+    return learner, state, base, health
+
+
+@dataclass(frozen=True)
+class _StepEnd:
+    """What is left of a step: the score of its model on the held-out records, and its checkpoint."""
+
+    rollouts: Rollouts
+    scores: HeldOutScores
+    health: StageHealth
+    run: Run
+    first_number: int
+    base: nnx.State | None
+
+    def save(self, step: int, state: TrainState, unreported: Mapping[str, float] | None = None) -> None:
+        rollouts, run = self.rollouts, self.run
+        if run.notice.kind is StopKind.PREEMPTION:
+            rollouts.cut()  # of the step that follows: its finished prompts are kept
+        mine = rollouts.state()  # which says whether `behaviour` is still needed
+        behaviour = None if rollouts.behaviour is None else split_adapters(rollouts.behaviour)[0]
+        run.save(
+            self.first_number + step,
+            replace(state, behaviour=behaviour),
+            "rl",
+            mine,
+            heldout=self.scores.at(step),
+            scorings=self.scores.state(),
+            unreported=unreported,
+            health=self.health.checkpointed(step),
+        )
+        rollouts.checkpointed(step)
+
+    def taken(self, step: int, state: TrainState, params: nnx.State) -> Rollout:
+        """The rollout of the step; what fails is raised after a checkpoint of the step before."""
+        try:
+            return _take(self.rollouts, step, params, self.run.hosts, self.run.notice)
+        except Exception as error:
+            self.save(step - 1, state)
+            _stop_by(error, self.run)
+            raise
+
+    def kept(self, step: int, state: TrainState, failed: FailedUpdate) -> NotFinite:
+        """The error of a step that failed, after a checkpoint from which the same command goes on."""
+        error = self.health.keep(failed, state)
+        self.save(step, forgiven(state))
+        return error
+
+    def scored(self, step: int, state: TrainState, metrics: dict[str, float]) -> dict[str, float]:
+        """The metrics, with those of the held-out records; where these fail, a checkpoint has what is not reported."""
+        if not self.scores.wanted(step):
+            return metrics
+        try:
+            if self.run.notice.agreed(self.run.hosts) is StopKind.PREEMPTION:
+                raise StepCut
+            with self.health.unwatched():
+                return metrics | self.scores.score(step, join_adapters(state.params, self.base))
+        except Exception as error:
+            self.save(step, state, {name: float(value) for name, value in metrics.items()})
+            _stop_by(error, self.run)
+            raise
 
 
 def _resume(
@@ -223,6 +249,22 @@ def _take(rollouts: Rollouts, step: int, params: nnx.State, hosts: Hosts, notice
             rollouts.give_back(rollout)
         raise
     return taken[0]
+
+
+def _log(
+    step: int,
+    metrics: dict[str, float],
+    settings: RLSettings,
+    run: Run,
+    *,
+    scores: HeldOutScores,
+    table_every: int,
+) -> None:
+    """Logs the metrics of the step, and shows its table, where they are wanted."""
+    if step % settings.log_every == 0 or step == settings.steps or scores.wanted(step):
+        run.log.metrics(step, metrics)
+    if table_every and step % table_every == 0:
+        show_table(run.log, step, metrics)
 
 
 def _show(

@@ -97,7 +97,7 @@ def test_load_then_save_gives_the_same_bytes(checkpoint, tmp_path):
 
 def test_every_parameter_has_one_row_in_the_table():
     ours = {
-        hf_weights._name(path)
+        hf_weights.parameter_name(path)
         for config in (tiny.BASE, UNTIED, tiny.CONFIGS[tiny.MOE])
         for path, _ in nnx.to_flat_state(
             nnx.state(nnx.eval_shape(lambda c=config: Qwen3VL(c, rngs=nnx.Rngs(0))))

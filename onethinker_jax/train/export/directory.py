@@ -9,10 +9,11 @@ from onethinker_jax.data_pipeline.processor.end_tokens import (
     read_end_tokens,
     read_generation_config,
 )
-from onethinker_jax.model.hf_weights import Beside, save_hf, save_parameters
+from onethinker_jax.model.hf_weights import Beside, save_hf
 from onethinker_jax.model.lora import merge_adapters
 from onethinker_jax.model.peft_directory import CONFIG, save_peft
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.stored_parameters import save_parameters
 from onethinker_jax.train.export.stored_model import StoredModel
 
 

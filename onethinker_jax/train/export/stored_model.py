@@ -15,10 +15,11 @@ import numpy as np
 from flax import nnx
 
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.hf_weights import StoredParameter, load_hf, stored_parameters
+from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.model.lora import add_adapters, merged_kernel
 from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.qwen3_vl import Qwen3VL
+from onethinker_jax.model.stored_parameters import StoredParameter, stored_parameters
 from onethinker_jax.train.checkpoints.adapter_record import AdapterRecord
 from onethinker_jax.train.checkpoints.checkpoints import CheckpointError, Checkpoints
 from onethinker_jax.train.checkpoints.standing import checkpoints_of

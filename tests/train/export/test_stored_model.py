@@ -16,9 +16,10 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from onethinker_jax.data_pipeline.processor.processor import Processor
-from onethinker_jax.model.hf_weights import StoredParameter, load_hf, save_hf, save_parameters
+from onethinker_jax.model.hf_weights import load_hf, save_hf
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import make_mesh, tree_shardings
+from onethinker_jax.model.stored_parameters import StoredParameter, save_parameters
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
 from onethinker_jax.train.export.__main__ import main
