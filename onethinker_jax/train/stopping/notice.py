@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -209,7 +209,8 @@ class Notice:
             f"stopped; what was under way did not end within preemption.deadline {self._settings.deadline:g} s: "
             "the same command goes on from the newest checkpoint\n"
         )
-        os.write(2, said.encode())
+        with suppress(OSError):  # nobody may read it any more
+            os.write(2, said.encode())
         os._exit(self._settings.exit_status)
 
 

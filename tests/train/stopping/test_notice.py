@@ -1,5 +1,6 @@
 """What SIGTERM leads to: outside of training, while a step goes on, and at the deadline."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -117,6 +118,11 @@ def test_a_step_that_hangs_in_a_library_ends_at_the_deadline(tmp_path: Path) -> 
     assert result.returncode == 75, result.stderr
     (line,) = result.stderr.splitlines()
     assert "did not end within preemption.deadline 0.2 s: the same command goes on" in line
+    reading, unread = os.pipe()
+    os.close(reading)
+    result = subprocess.run(command, stderr=unread, timeout=HANG_S, env=running.in_tests())
+    os.close(unread)
+    assert result.returncode == 75
 
 
 def test_settings_that_cannot_be() -> None:
