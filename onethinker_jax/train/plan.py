@@ -97,6 +97,7 @@ def _search(config: PlanConfig) -> int:
     base, topology = config.config(), config.topology
     lengths = None if config.lengths is None else given_lengths(config.lengths, largest_sizes(base))
     path = config.results or config.out / "plans" / f"{config.name}-{topology or 'here'}.jsonl"
+    results = Results(path)
     target = find_target(base.mesh, topology)
     compiling = compile_in_process(
         topology, None if config.compile_gib is None else config.compile_gib * 2**30
@@ -105,7 +106,7 @@ def _search(config: PlanConfig) -> int:
     def tell(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
-    search = Search(base, target, Results(path), compiling, topology=topology, given=lengths, tell=tell)
+    search = Search(base, target, results, compiling, topology=topology, given=lengths, tell=tell)
     found = search(60 * config.budget)
     sys.stdout.write(describe_search(found, target, topology, lengths=config.lengths))
     return 0 if found.best is not None else 1

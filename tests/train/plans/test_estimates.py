@@ -1,7 +1,9 @@
 """Estimates against what is traced and compiled: FLOPs, memory that is held, the order of settings."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import jax
@@ -11,22 +13,26 @@ import pytest
 from onethinker_jax.lora_settings import LoRASettings
 from onethinker_jax.model import text
 from onethinker_jax.model.attention import attention, decode_attention
+from onethinker_jax.train import plan
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.optimizer import BatchSettings
+from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.attention_layout import run_flops
+from onethinker_jax.train.cost.hardware import CHIPS
 from onethinker_jax.train.cost.program_cost import count_flops, device_bytes
 from onethinker_jax.train.plans.programs import plan_programs
 from onethinker_jax.train.plans.search import search
 from onethinker_jax.train.plans.search.estimates import Estimator
-from onethinker_jax.train.plans.search.results import Results
+from onethinker_jax.train.plans.search.results import Outcome, Results
 from onethinker_jax.train.plans.search.search import Found, Search
 from onethinker_jax.train.plans.search.space import Candidate, changed
 from onethinker_jax.train.policy import planned_sizes
 from onethinker_jax.train.simulation.expected_step import largest_sizes
 from onethinker_jax.train.simulation.given_lengths import full_lengths
-from tests.train.plans.making import CHIP, compile_here, here, several, small
+from tests.train.plans.making import CHIP, compile_here, here, several, slice_of, small
 
+COMPILED = Path(__file__).parent / "compiled_v5p.jsonl"
 FOUR = MeshSettings(fsdp=2, tensor=2)
 
 
@@ -113,6 +119,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Search]:
         return looking(budget_s=1e6), looking
 
 
+@pytest.mark.slow
 def test_settings_are_estimated_in_the_order_of_what_compiles(searched: tuple[Found, Search]) -> None:
     found, looking = searched
     assert len(found.trials) == len(several(looking.base)) and not any(
@@ -126,6 +133,7 @@ def test_settings_are_estimated_in_the_order_of_what_compiles(searched: tuple[Fo
     assert found.best is not None and found.best.seconds(looking.target, given=False) == min(compiled)
 
 
+@pytest.mark.slow
 def test_no_setting_is_left_out_that_compiles_within_memory(searched: tuple[Found, Search]) -> None:
     """The bound of every program is below what it needs as compiled, and near it where nothing is kept."""
     found, looking = searched
@@ -134,6 +142,47 @@ def test_no_setting_is_left_out_that_compiles_within_memory(searched: tuple[Foun
         for report in trial.reports:
             assert report.memory is not None
             assert 0 < estimates[report.program.name].memory <= report.memory.total, report.program.name
+
+
+def kept_rows() -> list[dict[str, Any]]:
+    """Programs of qwen3_vl_8b_rl that a search compiled for a v5p-32, as its file of results has them."""
+    return [json.loads(line) for line in COMPILED.read_text(encoding="utf-8").splitlines()]
+
+
+def test_programs_of_a_tpu_are_estimated_as_they_compiled() -> None:
+    """Least seconds to a quarter, in the same order; what must be kept or returned is no more than XLA has for it."""
+    base = PRESETS["qwen3_vl_8b_rl"]()
+    target, sizes = slice_of(CHIPS["v5p"], 16, a_process=4), planned_sizes(base.model)
+    estimator, pairs = Estimator(base, sizes, target), []
+    for row in kept_rows():
+        config, program = plan.parse([base.name, *row["flags"].split()]), row["program"]
+        compiled = Outcome.from_json(row).compiled
+        assert compiled is not None and compiled.traffic is not None
+        estimate = next(one for one in estimator.estimates(config) if one.name == program)
+        layout = estimator.micro_batches("RL", config)[1] if program == "RL gradients" else None
+        flops, _ = run_flops(layout, compiled.flops, compiled.model_flops, "tpu")
+        moved, sent = compiled.traffic.hbm, sum(compiled.traffic.wire.values())
+        chip, devices = target.chip, config.mesh.size
+        limits = (
+            flops / devices / chip.flops,
+            moved / chip.hbm_bandwidth,
+            sent / chip.link_bandwidth,
+        )
+        pairs.append((estimate.step, estimate.runs * max(limits)))
+        held = estimator.holdings(config.mesh)
+        beside = {
+            "RL gradients": held.training("RL"),
+            "RL prefill": held.sampling() + estimator.cache_bytes(config),
+        }
+        if program in beside:
+            made = compiled.outputs + compiled.temporaries
+            assert 0 < estimate.memory - beside[program] <= made, program
+    assert len(pairs) > 3
+    for estimated, seconds in pairs:
+        assert estimated == pytest.approx(seconds, rel=0.25)
+    assert sorted(range(len(pairs)), key=lambda n: pairs[n][0]) == sorted(
+        range(len(pairs)), key=lambda n: pairs[n][1]
+    )
 
 
 def test_given_lengths_are_estimated_too() -> None:

@@ -40,8 +40,8 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The program's `Compiled` as JSON, or an `error` of one line."""
     threading.Thread(target=_watch, args=(asked["most_bytes"], os.getppid()), daemon=True).start()
     config: TrainConfig = pickle.loads(base64.b64decode(asked["config"]))
-    mesh = find_target(config.mesh, asked["topology"]).mesh(config.mesh)
     try:
+        mesh = find_target(config.mesh, asked["topology"]).mesh(config.mesh)
         with jax.set_mesh(mesh):
             (pair,) = program_pairs(config, mesh, only=f"^{re.escape(asked['program'])}$", everything=True)
             return {"compiled": compile_counted(*pair, mesh)[0].to_json()}
