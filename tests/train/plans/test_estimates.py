@@ -177,7 +177,7 @@ def test_programs_of_a_tpu_are_estimated_as_they_compiled() -> None:
         if program in beside:
             made = compiled.outputs + compiled.temporaries
             assert 0 < estimate.memory - beside[program] <= made, program
-    assert len(pairs) > 3
+    assert len(pairs) >= 3
     for estimated, seconds in pairs:
         assert estimated == pytest.approx(seconds, rel=0.25)
     assert sorted(range(len(pairs)), key=lambda n: pairs[n][0]) == sorted(

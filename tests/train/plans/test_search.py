@@ -117,7 +117,7 @@ def made_up(
     """Programs that are lowered at once, and whose texts differ where a plan's would."""
     rl = config.rl
     texts = {
-        "RL gradients": rl.batch.tokens + len(config.model.remat),
+        "RL gradients": rl.batch.tokens + (config.model.remat == "none"),
         "RL update": 0,
         "RL prefill": 1,
         "RL decoding": rl.rollout.prompt_slots,
@@ -156,7 +156,7 @@ def test_a_failed_compilation_is_a_row_and_the_search_goes_on(tmp_path: Path) ->
     failed = [trial for trial in found.trials if trial.failure]
     assert failed and {trial.failure for trial in failed} == {"RL gradients: the compiler crashed (SIGSEGV)"}
     assert found.best is not None and found.best.candidate.config.model.remat == "full"
-    assert found.ended == "every setting was compiled"
+    assert found.ended == "no other setting is expected to be faster"
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     assert len(compiler.asked) == len(set(texts)) < len(texts)  # settings share programs
     text = describe_search(found, looking.target, "made up")
