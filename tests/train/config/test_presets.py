@@ -16,8 +16,7 @@ from tests.places import ROOT
 
 # Where a run lies, how its media are decoded, whom it asks for scores, what it shows and how often it saves.
 CHANGES_NO_NUMBER = {
-    "checkpoints",
-    "health",
+    *("checkpoints", "health"),
     "data.cache_bytes",
     "data.check_lengths",
     "data.frame_cache",
