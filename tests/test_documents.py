@@ -116,7 +116,7 @@ OTHERS = {
     ),
     *("--model", "--clients", "--requests", "--url", "--minutes", "--only", "--tiny"),
     *("--base-url", "--max-tokens", "--api-nproc", "--api-mode", "--stream", "--video-llm", "--local-media"),
-    *("--tasks", "--batch", "--max-model-len", "--memory-requests"),
+    *("--tasks", "--batch", "--max-model-len", "--memory-requests", "--tokens"),
 }
 
 
