@@ -120,7 +120,10 @@ def test_a_preempted_trainer_is_started_again(name: str) -> None:
     assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     job = document["spec"]["replicatedJobs"][0]["template"]["spec"]
     by_status, by_node = job["podFailurePolicy"]["rules"]
-    assert by_status["onExitCodes"]["values"] == [143]
+    ((count, pod),) = pods(document)
+    preemption = divided(pod["containers"][0]["args"], count).preemption
+    assert by_status["onExitCodes"]["values"] == [preemption.exit_status]
+    assert preemption.deadline < pod["terminationGracePeriodSeconds"]
     names = {container["name"] for container in job["template"]["spec"]["containers"]}
     assert by_status["onExitCodes"]["containerName"] in names
     assert by_node["onPodConditions"][0]["type"] == "DisruptionTarget"

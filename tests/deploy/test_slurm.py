@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from onethinker_jax.train.config.preemption import PreemptionSettings
 from onethinker_jax.train.log.log import read_metrics
 from tests.deploy.commands import DEPLOY
 from tests.deploy.fake_command import fake
@@ -95,6 +96,7 @@ def test_two_nodes_train_together(tmp_path: Path) -> None:
 
 def test_a_job_that_was_stopped_is_queued_again(tmp_path: Path) -> None:
     """And with no other status."""
+    assert (PreemptionSettings().exit_status, PreemptionSettings().deadline < 300) == (143, True)
     for status in (0, 1, 137, 143):
         folder = tmp_path / str(status)
         result = submit(folder, "smoke", END_WITH=status)
