@@ -18,6 +18,10 @@ class MissingLibrary(UserError, ImportError):
     """A library of an extra that is not installed; the message says how to install it."""
 
 
+class EndedByStop(Exception):
+    """Work that nobody waits for any more, since it was told to stop."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, without its colon: compilers and codecs go on for pages."""
     return str(error).partition("\n")[0].rstrip(": ")

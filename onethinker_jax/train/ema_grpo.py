@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from flax import nnx
 
+from onethinker_jax.errors import EndedByStop
 from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.processes import HostError
-from onethinker_jax.rewards.client.client import RewardGivenUp, RewardUnavailable
+from onethinker_jax.rewards.client.client import RewardUnavailable
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.evaluation import EvaluationSettings
@@ -35,7 +36,6 @@ from onethinker_jax.train.rl.rl_metrics import (
     sampled_lengths,
     show_table,
 )
-from onethinker_jax.train.rl.rollouts import Stopped
 from onethinker_jax.train.state import TrainState, init_state
 from onethinker_jax.train.stopping.notice import Notice, StepCut, StopKind
 
@@ -227,7 +227,7 @@ def _stop_by(error: Exception, run: Run) -> None:
     """
     stop = run.notice.agreed(run.hosts)
     others = (RewardUnavailable,) if stop is StopKind.PREEMPTION else ()
-    if stop and isinstance(error, (RewardGivenUp, HostError, Stopped, StepCut, *others)):
+    if stop and isinstance(error, (EndedByStop, HostError, *others)):
         raise run.notice.stop() from error
 
 

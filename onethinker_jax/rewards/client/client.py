@@ -22,7 +22,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from onethinker_jax.errors import SkippableError, UserError
+from onethinker_jax.errors import EndedByStop, SkippableError, UserError
 from onethinker_jax.rewards.backends.types import TextItem
 from onethinker_jax.rewards.client.addresses import channel_target, is_local
 from onethinker_jax.rewards.client.messages import (
@@ -74,7 +74,7 @@ class RewardItemError(RewardUnavailable, SkippableError):
     """The service works and failed on one item."""
 
 
-class RewardGivenUp(RewardUnavailable):
+class RewardGivenUp(RewardUnavailable, EndedByStop):
     """The client stopped waiting for the service, as `give_up` asked."""
 
 

@@ -18,6 +18,7 @@ from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.processor.processor import Example
 from onethinker_jax.data_pipeline.records.record import Record, task_of
+from onethinker_jax.errors import EndedByStop
 from onethinker_jax.responses import Sampler, Samples
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.scoring import Scorer
@@ -119,7 +120,7 @@ class RolloutSeconds:
     reward_wait: float = 0.0
 
 
-class Stopped(RuntimeError):
+class Stopped(EndedByStop):
     """A rollout that nobody waits for any more."""
 
 

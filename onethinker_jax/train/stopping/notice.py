@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from onethinker_jax.command_line import Terminated
+from onethinker_jax.errors import EndedByStop
 from onethinker_jax.processes import Processes
 from onethinker_jax.train.config.preemption import PreemptionSettings
 from onethinker_jax.train.log.log import RunLog
@@ -42,7 +43,7 @@ class Deferred:
     cut: Callable[[], None]
 
 
-class StepCut(RuntimeError):
+class StepCut(EndedByStop):
     """The step under way is not waited for any more."""
 
 
