@@ -16,7 +16,7 @@ from tests.places import ROOT
 
 # Where a run lies, how its media are decoded, whom it asks for scores, what it shows and how often it saves.
 CHANGES_NO_NUMBER = {
-    *("checkpoints", "health"),
+    *("checkpoints", "health", "preemption"),
     "data.cache_bytes",
     "data.check_lengths",
     "data.frame_cache",
@@ -30,7 +30,7 @@ CHANGES_NO_NUMBER = {
     "out",
     "rl.log_every",
     "rl.prompts_ahead",
-    "rl.save_every",
+    *("rl.save_every", "rl.save_rollouts"),
     "sft.log_every",
     "sft.save_every",
     "sidecar.addresses",
