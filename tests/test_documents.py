@@ -95,8 +95,8 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
     assert seen > 50
 
 
-# Flags in the documents that are of pip, hf, gcloud, docker, Slurm, kubectl, tensorboard, git, ruff, our benchmarks and
-# our experiments.
+# Flags in the documents that are of pip, hf, gcloud, docker, Slurm, kubectl, tensorboard, git, ruff, vLLM, evaluation
+# harnesses, our benchmarks and our experiments.
 OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),

@@ -40,7 +40,6 @@ TORCH_ONLY = {
 }
 NO_JAX = {
     *(name for name in MODULES if name.startswith("onethinker_jax.train.config.")),
-    "onethinker_jax.train.export_arguments",
     "onethinker_jax.train.replay_arguments",
     "onethinker_jax.train.checkpoints.arguments",
     "onethinker_jax.train.export.arguments",

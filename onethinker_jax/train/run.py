@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -170,8 +171,8 @@ def make_scorer(
 def _finish(config: TrainConfig, model: Qwen3VL, heldout: Sequence[Record], scorer: Scorer, run: Run) -> None:
     """Exports the model, and shows what it answered."""
     with run.log.doing(f"exporting to {run.folder.model}"):
-        dtype = np.dtype(jax.tree.leaves(nnx.state(model, nnx.Param))[0].dtype)
-        card, kept = card_to_write(run.folder.model, model_card(run.folder, dtype))
+        made = model_card(run.folder, jnp.dtype(config.model.frozen_dtype))
+        card, kept = card_to_write(run.folder.model, made)
         export_model(model, run.folder.base, run.folder.model, files={CARD: card})
     if kept:
         run.log.info(f"{run.folder.model / CARD} was edited, and is kept")

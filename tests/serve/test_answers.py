@@ -253,7 +253,7 @@ def test_models_and_tokens(client, running_server: Running, tmp_path: Path) -> N
     (model,) = client.models.list()
     assert (model.id, model.object) == ("tiny", "model")
     assert client.models.retrieve("tiny") == model
-    processor = running_server.parts.maker._processor
+    processor = running_server.parts.maker.processor
     got: Any = client.post("/../tokenize", body={"prompt": "What is this?"}, cast_to=object)
     assert got["tokens"] == processor.tokenizer.encode("What is this?") and got["count"] == len(got["tokens"])
     messages = user(image(image_url()), video(video_url(tmp_path)), "Both?")

@@ -51,7 +51,7 @@ def test_answers_equal_those_of_the_directory(
         for part in asked.answer([Question(n, one) for n, one in enumerate(records)])
         for answer in part
     ]
-    processor = running_server.parts.maker._processor
+    processor = running_server.parts.maker.processor
     settings = SamplerSettings(
         prompt_tokens=256, prompt_patches=512, max_new_tokens=NEW, temperature=0, prompt_slots=1
     )
@@ -69,7 +69,7 @@ def test_a_video_of_frames_is_the_video(
     """Each frame with its time, although the server itself would sample others; pixels as JPEG keeps them."""
     times = [0, 0.2, 0.4, 0.9, 1.3, 2.4, 2.7]
     one = record(3, videos=(write_video(tmp_path / "a.mp4", times, size=(64, 64)),))
-    processor = running_server.parts.maker._processor
+    processor = running_server.parts.maker.processor
     theirs, ours = processor.prompt(one), []
     made = running_server.parts.maker._made
     monkeypatch.setattr(

@@ -138,7 +138,7 @@ def test_a_harness_names_a_video_and_how_many_frames(
         create(model="tiny", messages=messages, max_tokens=2, temperature=0, extra_body=extra)
         frames = load_video(film, fps=1, max_frames=9, num_frames=count)
         told = [f"<{time:.1f} seconds>" for time in _of_pairs(frames.timestamps)]
-        prompt = maker._processor.tokenizer.decode(made[-1].tokens, skip_special_tokens=False)
+        prompt = maker.processor.tokenizer.decode(made[-1].tokens, skip_special_tokens=False)
         assert re.findall(r"<[\d.]+ seconds>", prompt) == told
     for wrong, said in (
         ({"num_frames": 5}, "media_io_kwargs.video.num_frames: 5, more than the 4 allowed"),

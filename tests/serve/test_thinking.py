@@ -23,7 +23,7 @@ def thinking(
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model" / "chat_template.jinja").write_text(THINKING_TEMPLATE.read_text())
     processor = Processor.from_pretrained(tmp_path / "model")
-    monkeypatch.setattr(running_server.parts.maker, "_processor", processor)
+    monkeypatch.setattr(running_server.parts.maker, "processor", processor)
     return processor
 
 
