@@ -8,7 +8,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -197,7 +197,10 @@ def test_scoring_runs_beside_the_sampler(policy, records, sampler, monkeypatch):
     class Halves:
         """The sampler with two prompts a batch."""
 
-        def parts(self, *arguments: Any, **options: Any) -> Iterator[tuple[list[int], list[Samples]]]:
+        def parts(
+            self, *arguments: Any, halted: Callable[[], bool], **options: Any
+        ) -> Iterator[tuple[list[int], list[Samples]]]:
+            assert not halted()
             samples = sampler(*arguments, **options)
             for start in range(0, 6, 2):
                 decoding[start // 2].set()
