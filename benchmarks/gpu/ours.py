@@ -120,7 +120,7 @@ class Ours:
             return new["loss"]
 
         def step() -> jax.Array:
-            held.state, norm = update.executable(held.state, held.gradients, sums["tokens"])
+            held.state, norm = update.executable(held.state, held.gradients, sums["tokens"], sums["loss"])
             return norm
 
         first = float(micro_batch() / sums["tokens"])  # of the weights as they were made

@@ -73,7 +73,7 @@ def test_a_video_of_frames_is_the_video(
     theirs, ours = processor.prompt(one), []
     made = running_server.parts.maker._made
     monkeypatch.setattr(
-        running_server.parts.maker, "_made", lambda given: ours.append(made(given)) or ours[-1]
+        running_server.parts.maker, "_made", lambda *given: ours.append(made(*given)) or ours[-1]
     )
     request = asked.request(one)
     assert request.more["media_io_kwargs"]["video"]["frames_indices"][0] == 0

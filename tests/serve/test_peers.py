@@ -129,7 +129,7 @@ def test_a_harness_names_a_video_and_how_many_frames(
     film = write_video(folder / "a b.mp4", [0, 0.2, 0.4, 0.9, 1.3, 2.4, 2.7], size=(64, 64))
     maker, made = running_server.parts.maker, []
     given = maker._made
-    monkeypatch.setattr(maker, "_made", lambda record: made.append(given(record)) or made[-1])
+    monkeypatch.setattr(maker, "_made", lambda *asked: made.append(given(*asked)) or made[-1])
     content = [{"type": "video_url", "video_url": {"url": f"file://{film}"}}, {"type": "text", "text": "?"}]
     messages: list[Any] = [{"role": "user", "content": content}]
     create = running_server.client().chat.completions.create

@@ -34,9 +34,9 @@ def write_and_act(log: RunLog, step: int, values: Mapping[str, Any]) -> None:
             wait_until(Path(action).exists)
 
 
-def save_and_act(run: Run, number: int, state: Any, of: str, mine: Any) -> None:
+def save_and_act(run: Run, number: int, state: Any, of: str, mine: Any, **more: Any) -> None:
     """As `Run.save`, which begins to write, then the signal, once."""
-    save(run, number, state, of, mine)
+    save(run, number, state, of, mine, **more)
     if pending and of == stage:
         pending.clear()
         os.kill(os.getpid(), getattr(signal, name))

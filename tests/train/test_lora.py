@@ -109,7 +109,7 @@ def test_sft_moves_adapters_alone_and_its_resume_changes_no_bit(
         np.testing.assert_array_equal(values, before[name], err_msg=name)
     checkpoints = Checkpoints(tmp_path / "whole" / "checkpoints", CheckpointSettings())
     names = {f"decoder.layers.{name}.lora.{part}" for name in LORA.targets for part in "ab"}
-    assert checkpoints.parameters(5).keys() == names
+    assert checkpoints.arrays(5).shapes.keys() == names
     checkpoints.close()
     with pytest.raises(KeyboardInterrupt):
         train(adapted, tmp_path / "stopped", Batches(6, lambda: signal.raise_signal(signal.SIGINT)), record)

@@ -355,7 +355,7 @@ def test_a_dry_run_says_what_would_run_and_compiles_nothing(world, tmp_path, cap
     assert re.search(r"│ SFT +│ +6 │ +60 │", out) and re.search(r"│ RL +│ +4 │ +24 │", out)
     directory = tmp_path / "smoke"
     left = {path.name for path in directory.iterdir()}
-    assert left == {"config.json", "base", "lengths", "metrics.jsonl", "reward_server.log"}
+    assert left == {"config.json", "records.json", "base", "lengths", "metrics.jsonl", "reward_server.log"}
     assert (directory / "metrics.jsonl").read_text() == ""
     settings = json.loads((directory / "config.json").read_text())
     assert "dry_run" not in settings
