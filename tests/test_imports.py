@@ -5,7 +5,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -61,23 +61,26 @@ NO_JAX = {
 }
 
 
-def imports(name: str, *, types: bool = True) -> Iterator[str]:
+@cache
+def imports(name: str, *, types: bool = True) -> frozenset[str]:
     """Modules that module `name` names in import statements; `types`: also those for checks of types alone."""
     path = MODULES[name]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")
             parents = parents[: len(parents) - node.level + 1] if node.level else []
             base = ".".join([*parents, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names if f"{base}.{alias.name}" in MODULES)
+            below = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {base, *(below & MODULES.keys())}
         if types or not (isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")):
             pending.extend(ast.iter_child_nodes(node))
+    return frozenset(found)
 
 
 def room(name: str) -> str:
