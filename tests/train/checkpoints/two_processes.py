@@ -49,7 +49,7 @@ with RunLog(folder.of_process(number).path) as log:
     hosts.first_does(damage)
     saved = run.newest()
     assert saved is not None and saved[0] == 2
-    assert hosts.own(saved[1]["hosts"]) == {"place": 20 + number}
+    assert saved[1]["hosts"][number] == {"place": 20 + number}
     kernel = checkpoints.restore(2, state(0))["params"]["kernel"]  # type: ignore[index]
     for shard in kernel.addressable_shards:
         np.testing.assert_array_equal(np.asarray(shard.data), 2 * values[shard.index])

@@ -128,8 +128,8 @@ def test_settings_are_estimated_in_the_order_of_what_compiles(searched: tuple[Fo
     compiled = [trial.seconds(looking.target, given=False) for trial in found.trials]
     estimated = [trial.estimate["RL"] for trial in found.trials]
     assert max(compiled) > 2 * min(compiled)
-    ranks = [np.argsort(np.argsort(one)) for one in (estimated, compiled)]
-    assert np.corrcoef(*ranks)[0, 1] > 0.9  # Spearman's
+    ranks = np.stack([np.argsort(np.argsort(one)) for one in (estimated, compiled)])
+    assert np.corrcoef(ranks)[0, 1] > 0.9  # Spearman's
     assert found.best is not None and found.best.seconds(looking.target, given=False) == min(compiled)
 
 
