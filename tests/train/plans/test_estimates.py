@@ -7,8 +7,9 @@ from typing import Any
 from unittest.mock import patch
 
 import jax
+import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from onethinker_jax.lora_settings import LoRASettings
 from onethinker_jax.model import text
@@ -128,7 +129,8 @@ def test_settings_are_estimated_in_the_order_of_what_compiles(searched: tuple[Fo
     compiled = [trial.seconds(looking.target, given=False) for trial in found.trials]
     estimated = [trial.estimate["RL"] for trial in found.trials]
     assert max(compiled) > 2 * min(compiled)
-    assert spearmanr(estimated, compiled).statistic > 0.9
+    found_order, true_order = (rankdata(one) for one in (estimated, compiled))
+    assert np.corrcoef(found_order, true_order)[0, 1] > 0.9  # Spearman's
     assert found.best is not None and found.best.seconds(looking.target, given=False) == min(compiled)
 
 
