@@ -29,7 +29,7 @@ VICTIMS = {  # SFT asks neither the service nor mathematics
     "sft": [TRAINER, CHECKPOINT, "media worker"],
     "rl": [TRAINER, CHECKPOINT, *MODULES],
 }
-LATEST_S = 4.0
+LATEST_S = 1.5
 """A kill comes at most this long after its step: in the next steps, a start, a compilation, an answer."""
 
 
@@ -44,9 +44,12 @@ class Kill:
 
 
 def planned(count: int, seed: int, steps: dict[str, int]) -> list[Kill]:
-    """`count` kills in the order of the run, each victim of a stage about as often; steps and times are random."""
+    """`count` kills in the order of the run, each victim of a stage about as often; steps and times are random.
+
+    None is meant for the last third of a stage: the run is not to be done before its last kill.
+    """
     draw = random.Random(seed)
-    places = [(stage, step) for stage in steps for step in range(1, steps[stage])]
+    places = [(stage, step) for stage in steps for step in range(1, 1 + steps[stage] * 2 // 3)]
     chosen = sorted(draw.choices(range(len(places)), k=count))
     bags: dict[str, list[str]] = {stage: [] for stage in steps}
     kills = []

@@ -15,7 +15,7 @@ FLAGS = (
     *("--data.media-workers", 1, "--sidecar.timeout", 30, "--evaluation.no-sampled"),
     *("--sft.save-every", 2, "--rl.save-every", 1),
 )
-SHORT, LONG = {"sft": 6, "rl": 2}, {"sft": 10, "rl": 8}
+SHORT, LONG = {"sft": 6, "rl": 2}, {"sft": 12, "rl": 24}
 
 
 @pytest.fixture(scope="module")
