@@ -5,6 +5,9 @@ a value that the caller gave: a dataclass of settings that refuses a value is a 
 error of any other class is a bug of ours, or of a library, and keeps its traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """Something that the user can mend; the message says what and where, in one line."""
@@ -16,6 +19,19 @@ class SkippableError(UserError):
 
 class MissingLibrary(UserError, ImportError):
     """A library of an extra that is not installed; the message says how to install it."""
+
+
+@contextmanager
+def libraries_of(extra: str, *names: str) -> Iterator[None]:
+    """For the block, which imports: a missing one of these libraries is a MissingLibrary that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in names:
+            raise
+        raise MissingLibrary(
+            f"{error.name} is not installed; it comes with the extra {extra}: pip install -e '.[{extra}]'"
+        ) from None
 
 
 class EndedByStop(Exception):

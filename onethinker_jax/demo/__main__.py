@@ -32,7 +32,7 @@ from rich.console import Console
 
 from onethinker_jax.demo.question import answer_files
 from onethinker_jax.demo.session import Session, ask, talk
-from onethinker_jax.errors import MissingLibrary
+from onethinker_jax.errors import libraries_of
 
 SERVE, PROG = "--serve", "python -m onethinker_jax.demo"
 
@@ -48,14 +48,8 @@ def run(arguments: Arguments | PageArguments) -> None:
     """One question or many, or a page. Raises MissingLibrary where the page's extra is not installed."""
     if isinstance(arguments, PageArguments):
         command_line.show_log(command_line.LogLines(sys.stderr), level=logging.INFO)
-        try:
+        with libraries_of("web", "fastapi", "nicegui", "starlette", "uvicorn"):
             from onethinker_jax.demo.page.server import serve
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in ("fastapi", "nicegui", "starlette", "uvicorn"):
-                raise
-            raise MissingLibrary(
-                f"{error.name} is not installed; it comes with the extra web: pip install -e '.[web]'"
-            ) from None
         serve(arguments)
         return
     console = Console(highlight=False)

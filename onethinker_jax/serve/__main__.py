@@ -19,20 +19,14 @@ import logging
 import sys
 from functools import partial
 
-from onethinker_jax.errors import MissingLibrary
+from onethinker_jax.errors import libraries_of
 
 
 def run(arguments: Arguments) -> None:
     """Serves until a signal. Raises MissingLibrary where the extra `serve` is not installed."""
     command_line.show_log(command_line.LogLines(sys.stderr), level=logging.INFO)
-    try:
+    with libraries_of("serve", "starlette", "uvicorn", "pydantic", "httpcore2"):
         from onethinker_jax.serve.server import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "pydantic", "httpcore2"):
-            raise
-        raise MissingLibrary(
-            f"{error.name} is not installed; it comes with the extra serve: pip install -e '.[serve]'"
-        ) from None
     serve(arguments)
 
 

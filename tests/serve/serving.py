@@ -21,17 +21,22 @@ from tests.waiting import HANG_S
 SLOTS, NEW = 3, 40
 
 
+SMALL: dict[str, Any] = {
+    "port": 0,
+    "prompt_tokens": 256,
+    "prompt_patches": 512,
+    "prompt_buckets": 1,
+    "video_max_frames": 4,
+    "video_max_pixels": 4096,
+    "media_workers": 1,
+}
+"""What servers and pages of the tests' tiny model have in common."""
+
+
 def arguments_for(model: Path, **changes: Any) -> Arguments:
-    settings: dict[str, Any] = {
-        "port": 0,
+    settings: dict[str, Any] = SMALL | {
         "prompt_slots": SLOTS,
-        "prompt_tokens": 256,
-        "prompt_patches": 512,
-        "prompt_buckets": 1,
         "max_new_tokens": NEW,
-        "video_max_frames": 4,
-        "video_max_pixels": 4096,
-        "media_workers": 1,
         "served_model_name": "tiny",
         "limits": Limits(samples=8, images=3, videos=2, body_bytes=2**20, video_seconds=8, pixels=2**16),
     }

@@ -16,6 +16,7 @@ from onethinker_jax.demo.page.server import make_app, make_house
 from onethinker_jax.serve.arguments import Limits
 from onethinker_jax.serve.engine import Job, Piece
 from onethinker_jax.serve.server import Server
+from tests.serve.serving import SMALL
 from tests.waiting import HANG_S
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -27,16 +28,9 @@ NEW = 24
 
 
 def arguments_for(model: Path, **changes: Any) -> PageArguments:
-    settings: dict[str, Any] = {
-        "port": 0,
+    settings: dict[str, Any] = SMALL | {
         "prompt_slots": 1,
-        "prompt_tokens": 256,
-        "prompt_patches": 512,
-        "prompt_buckets": 1,
         "max_new_tokens": NEW,
-        "video_max_frames": 4,
-        "video_max_pixels": 4096,
-        "media_workers": 1,
         "limits": Limits(media_bytes=2**18, video_seconds=8, pixels=2**16),
     }
     return PageArguments(model=model, **settings | changes)
