@@ -15,19 +15,16 @@ with the weights loaded.
 """
 
 import argparse
-import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.turns import answer_rounds, print_table, take_turns
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs, mrope_positions, patch_geometry
 
 VARIANTS = ("shared", "repeated", "transformers")
@@ -74,9 +71,9 @@ def make_checkpoint(directory: Path) -> None:
     save_hf(Qwen3VL(config, rngs=nnx.Rngs(0)), directory)
 
 
-def make_prompt(length: int) -> tuple[np.ndarray, np.ndarray]:
+def make_prompt(length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Token ids [S] of text around one image, and its patches, uint8 [P, 1536]."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     text = rng.integers(0, IMAGE, length - IMAGE_TOKENS - 2)
     image = [START, *[IMAGE] * IMAGE_TOKENS, END]
     tokens = np.concatenate([text[:16], image, text[16:]]).astype(np.int32)
@@ -110,8 +107,8 @@ def our_inputs(tokens: np.ndarray, patches: np.ndarray, rows: int) -> tuple[Mode
     return jax.tree.map(lambda x: np.stack([x] * rows), inputs), int(positions.max()) + 1
 
 
-def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int], int]:
-    """(round) -> tokens drawn; in round 0 everything is compiled."""
+def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int], dict[str, float]]:
+    """(round) -> {"tokens": how many were drawn}; in round 0 everything is compiled."""
     import jax.numpy as jnp
     from flax import nnx
 
@@ -144,17 +141,17 @@ def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int]
 
     prompts = Prompts([(len(tokens), len(patches))] * prompt_slots, stack)
 
-    def call(number: int) -> int:
+    def call(number: int) -> dict[str, float]:
         if number == 0:
             decoding.warm_up(params)
-            return 0
+            return {"tokens": 0}
         parts = decoding(params, prompts, group_size=sample_slots, seed=0, step=number)
-        return sum(len(one.tokens) for part in parts for one in part)
+        return {"tokens": sum(len(one.tokens) for part in parts for one in part)}
 
     return call
 
 
-def transformers_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int], int]:
+def transformers_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int], dict[str, float]]:
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -174,7 +171,7 @@ def transformers_sampler(directory: Path, settings: argparse.Namespace) -> Calla
     }
     inputs = {name: value.to(device) for name, value in inputs.items()}
 
-    def call(number: int) -> int:
+    def call(number: int) -> dict[str, float]:
         torch.manual_seed(number)
         with torch.no_grad():
             out = model.generate(
@@ -190,32 +187,9 @@ def transformers_sampler(directory: Path, settings: argparse.Namespace) -> Calla
                 eos_token_id=None,
                 pad_token_id=0,
             )
-        return out.shape[0] * (out.shape[1] - len(tokens))
+        return {"tokens": out.shape[0] * (out.shape[1] - len(tokens))}
 
     return call
-
-
-def child(settings: argparse.Namespace) -> None:
-    """Answers each line of standard input, a round's number, with what that round took."""
-    make = transformers_sampler if settings.variant == "transformers" else our_sampler
-    call = make(Path(settings.directory), settings)
-    loaded = largest_resident()
-    for line in sys.stdin:
-        began, busy = time.perf_counter(), time.process_time()
-        tokens = call(int(line))
-        row = {
-            "seconds": time.perf_counter() - began,
-            "cpu_seconds": time.process_time() - busy,
-            "tokens": tokens,
-            "memory": largest_resident() - loaded,
-        }
-        sys.stdout.write(json.dumps(row) + "\n")
-        sys.stdout.flush()
-
-
-def largest_resident() -> int:
-    """Bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> int:
@@ -231,7 +205,8 @@ def main() -> int:
     parser.add_argument("--directory", help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.variant:
-        child(settings)
+        make = transformers_sampler if settings.variant == "transformers" else our_sampler
+        answer_rounds(make(Path(settings.directory), settings))
         return 0
     if settings.prompt < IMAGE_TOKENS + 32:
         parser.error(f"--prompt {settings.prompt}: the image alone has {IMAGE_TOKENS} tokens")
@@ -239,62 +214,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "model"
         make_checkpoint(directory)
-        found = take_turns(names, directory, settings.rounds)
-    report(found, settings)
-    return 0
-
-
-def take_turns(names: list[str], directory: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
-    """What each round of each variant took; ours begin with round 0, which compiles and is left out."""
-    command = [sys.executable, "-m", "benchmarks.generate", *sys.argv[1:], "--directory", str(directory)]
-    children = {
-        name: subprocess.Popen(
-            [*command, "--variant", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in names
-    }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for number in range(rounds + 1):
-        for name, process in children.items():
-            if number == 0 and name == "transformers":
-                continue
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(f"{number}\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"the process of {name} ended with status {process.wait()}")
-            if number:
-                found[name].append(json.loads(line))
-    for process in children.values():
-        process.communicate()
-    return found
-
-
-def report(found: dict[str, list[dict[str, float]]], settings: argparse.Namespace) -> None:
-    load = os.getloadavg()[0]
-    sys.stdout.write(
-        f"{settings.samples} samples of {settings.response} tokens, prompt of {settings.prompt}, "
-        f"{settings.dtype}, {os.cpu_count()} cores, load {load:.1f}\n\n"
-        "| sampler | seconds | tokens/s | x | CPU seconds | x | memory MiB |\n" + "|---" * 7 + "|\n"
+        found = take_turns("benchmarks.generate", names, directory, settings.rounds)
+    print_table(
+        f"{settings.samples} samples of {settings.response} tokens, prompt of {settings.prompt}, {settings.dtype}",
+        found,
     )
-    columns = ("seconds", "cpu_seconds", "tokens", "memory")
-    middle = {
-        name: {c: float(np.median([row[c] for row in rows])) for c in columns} for name, rows in found.items()
-    }
-    slow = middle[list(found)[-1]]
-    for name, row in middle.items():
-        cells = [
-            name,
-            f"{row['seconds']:.1f}",
-            f"{row['tokens'] / row['seconds']:.0f}",
-            f"{slow['seconds'] / row['seconds']:.2f}",
-            f"{row['cpu_seconds']:.1f}",
-            f"{slow['cpu_seconds'] / row['cpu_seconds']:.2f}",
-            f"{row['memory'] / 2**20:.0f}",
-        ]
-        sys.stdout.write("| " + " | ".join(cells) + " |\n")
+    return 0
 
 
 if __name__ == "__main__":
