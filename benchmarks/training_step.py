@@ -113,9 +113,7 @@ def transformers_step(directory: Path, settings: argparse.Namespace) -> Callable
     model.train()
     if settings.remat != "none":
         model.gradient_checkpointing_enable()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
     def call(number: int) -> dict[str, float]:
         parts = [make_prompt(settings.tokens, seed) for seed in seeds(number, settings)]
@@ -146,7 +144,9 @@ def seeds(number: int, settings: argparse.Namespace) -> range:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="A training step on the CPU, against transformers in PyTorch.")
+    parser = argparse.ArgumentParser(
+        description="A training step on the CPU, against transformers in PyTorch."
+    )
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)

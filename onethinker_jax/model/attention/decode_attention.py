@@ -3,12 +3,14 @@
 A prompt's keys are read once for all samples of it. Both parts of the cache are read in chunks of columns (as in
 FlashDecoding), and a chunk that no sample needs is skipped: the cost of a step follows the longest prompt and the
 longest sample that are there, not the capacity for them, although every shape is fixed. The tokens of a prefill chunk
-meet their prompt's keys in the same way (`prefix_attention`). On GPUs a kernel (`decode_gpu.py`) reads both parts of
-the cache in place. `qwen3_vl.py` has the legend of the axis letters.
+meet their prompt's keys in the same way (`prefix_attention`). On GPUs and TPUs a kernel (`decode_gpu.py`,
+`decode_tpu.py`) reads both parts of the cache in place, of each row only what it sees. `qwen3_vl.py` has the legend of
+the axis letters.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -52,7 +54,7 @@ def decode_attention(
     """softmax(q k^T / sqrt(H)) v over the prompt's tokens, the sample's own, and the new token's `key` and `value`.
 
     Query heads are grouped over key heads (GQA): head n reads key head n // (N / K). `backend` None takes the
-    platform's; there is a kernel for GPUs, elsewhere it is XLA.
+    platform's: kernels for GPUs and TPUs, elsewhere XLA.
     """
     rows, slots, heads, size = query.shape
     kv_heads = key.shape[2]
@@ -62,10 +64,10 @@ def decode_attention(
         scores * size**-0.5, jnp.ones_like(scores), value[:, :, :, None].astype(jnp.float32)
     )
     backend = platform_backend() if backend is None else backend
-    if backend.startswith("flash_gpu"):
-        parts = _by_kernel(query, cache, layer, visible, interpret=backend.endswith("interpreted"))
-    else:
+    if backend == "xla":
         parts = _by_xla(query, cache.prefix, cache.suffix, layer, visible)
+    else:
+        parts = _by_kernel(query, cache, layer, visible, backend)
     whole = merge((newest, *parts))
     return (whole.acc / whole.l).astype(value.dtype).reshape(rows, slots, heads, size)
 
@@ -102,25 +104,26 @@ def _by_xla(
 
 
 def _by_kernel(
-    query: Array, cache: KVCache, layer: Array, visible: Visible, *, interpret: bool
+    query: Array, cache: KVCache, layer: Array, visible: Visible, backend: Backend
 ) -> tuple[OnlineSoftmax, OnlineSoftmax]:
     """As `_by_xla`. On a mesh every device works on the rows and heads that it holds."""
-    from onethinker_jax.model.attention.decode_gpu import addressable, decode_softmax
+    from onethinker_jax.model.attention import decode_gpu, decode_tpu
+
+    kernel = decode_tpu if backend.startswith("flash_tpu") else decode_gpu
+    softmax = partial(kernel.decode_softmax, interpret=backend.endswith("interpreted"))
 
     def local(
         query: Array, prefix: KeyValues, suffix: KeyValues, layer: Array, visible: Visible
     ) -> tuple[OnlineSoftmax, OnlineSoftmax]:
-        if not (addressable(prefix) and addressable(suffix)):
+        if kernel is decode_gpu and not all(decode_gpu.addressable(part) for part in (prefix, suffix)):
             return _by_xla(query, prefix, suffix, layer, visible)
         rows, slots = visible.suffix.shape
         flat = jax.tree.map(lambda x: x.reshape(x.shape[0], rows * slots, *x.shape[3:]), suffix)
         lengths, own = visible.prefix, visible.suffix.reshape(-1)
         oldest = (visible.column - own) % suffix.capacity
         nothing = jnp.zeros_like(lengths)
-        of_prompts = decode_softmax(_together(query), prefix, layer, nothing, lengths, interpret=interpret)
-        of_samples = decode_softmax(
-            query.reshape(rows * slots, *query.shape[2:]), flat, layer, oldest, own, interpret=interpret
-        )
+        of_prompts = softmax(_together(query), prefix, layer, nothing, lengths)
+        of_samples = softmax(query.reshape(rows * slots, *query.shape[2:]), flat, layer, oldest, own)
         own_parts = jax.tree.map(lambda x: x.reshape(rows, slots, *x.shape[1:]), of_samples)
         return _apart(of_prompts, query.shape), own_parts
 

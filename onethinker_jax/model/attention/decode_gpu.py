@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, Int
 
-from onethinker_jax.model.attention.flash_blocks import ONE_LAYER
+from onethinker_jax.model.attention.flash_blocks import ONE_LAYER, decode_cost
 from onethinker_jax.model.attention.kv_cache import KeyValues
 from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
 
@@ -48,7 +48,7 @@ def decode_softmax(
     step = min(COLUMNS * 2 // max(part.key.dtype.itemsize, 2), max(pl.next_power_of_2(columns), SMALLEST))
     each = pl.cdiv(queries, block)  # blocks of queries that a row and head have
     padded = each * block
-    cost = _cost(query, part)
+    cost = decode_cost(query, part)
     query = jnp.pad(query, ((0, 0), (0, 0), (0, padded - queries), (0, 0)))
     splits = max(min(PROGRAMS // (rows * each * heads), pl.cdiv(columns, step)), 1)
     scales = [] if part.key_scale is None else [part.key_scale, part.value_scale]
@@ -160,10 +160,3 @@ def addressable(part: KeyValues) -> bool:
     """Whether Pallas can reach every number: it takes offsets for 32 bits wide, signed, up to 2^32 bytes."""
     sizes = [(x.size, x.size * x.dtype.itemsize) for x in jax.tree.leaves(part)]
     return all(count < 2**31 or size > 2**32 for count, size in sizes)
-
-
-def _cost(query: Array, part: KeyValues) -> pl.CostEstimate:
-    """Every column seen by every query."""
-    pairs = math.prod(query.shape[:3]) * part.capacity
-    held = sum(x.size * x.dtype.itemsize // x.shape[0] for x in jax.tree.leaves(part))
-    return pl.CostEstimate(flops=4 * pairs * query.shape[-1], transcendentals=pairs, bytes_accessed=held)

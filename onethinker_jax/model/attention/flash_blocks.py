@@ -1,9 +1,14 @@
 """What both flash kernels share: which tokens, and which blocks of tokens, see each other; kernel names and costs."""
 
+import math
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Int
+
+from onethinker_jax.model.attention.kv_cache import KeyValues
 
 Part = Literal["forward", "query_gradient", "key_gradients"]
 """A kernel of attention. The last one accumulates over blocks of keys, the others over blocks of queries."""
@@ -94,3 +99,10 @@ def kernel_cost(
         "transcendentals": pairs,
         "bytes_accessed": (query.size + key.size) * 2 * query.dtype.itemsize,
     }
+
+
+def decode_cost(query: Array, part: KeyValues) -> pl.CostEstimate:
+    """Of a kernel by which queries [B, K, Q, H] meet one layer of `part`: every column seen by every query."""
+    pairs = math.prod(query.shape[:3]) * part.capacity
+    held = sum(x.size * x.dtype.itemsize // x.shape[0] for x in jax.tree.leaves(part))
+    return pl.CostEstimate(flops=4 * pairs * query.shape[-1], transcendentals=pairs, bytes_accessed=held)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onethinker_jax.model.attention import decode_attention, decode_gpu
+from onethinker_jax.model.attention import decode_attention, decode_gpu, decode_tpu
 from onethinker_jax.model.attention.attention import Backend
 from onethinker_jax.model.attention.decode_attention import Visible
 from onethinker_jax.model.attention.kv_cache import KeyValues, KVCache, to_cache
@@ -39,6 +39,8 @@ def softmax_attention(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -
         ("xla", 8, "int8"),
         ("flash_gpu_interpreted", 256, "float32"),
         ("flash_gpu_interpreted", 8, "int8"),
+        ("flash_tpu_interpreted", 256, "float32"),
+        ("flash_tpu_interpreted", 8, "int8"),
     ],
 )
 def test_equals_attention_over_all_keys(
@@ -46,6 +48,8 @@ def test_equals_attention_over_all_keys(
 ) -> None:
     """The ring is written round: a slot's newest entry lies before `column`, its oldest behind the ring's end."""
     monkeypatch.setattr(decode_attention, "CHUNK", chunk)
+    monkeypatch.setattr(decode_tpu, "FEWEST", chunk)
+    monkeypatch.setattr(decode_tpu, "BLOCK_BYTES", 0)
     rng = np.random.default_rng(column)
 
     def normal(*shape: int) -> np.ndarray:
@@ -76,6 +80,7 @@ def test_equals_attention_over_all_keys(
             np.testing.assert_allclose(got[row, slot], expected, atol=2e-6 if dtype == "float32" else 0.03)
 
 
+@pytest.mark.parametrize("backend", ["flash_gpu_interpreted", "flash_tpu_interpreted"])
 @pytest.mark.parametrize(
     ("slots", "columns", "dtype", "programs"),
     [
@@ -85,11 +90,15 @@ def test_equals_attention_over_all_keys(
         (24, 32, "float32", 512),  # more queries than a block holds
     ],
 )
-def test_the_kernel_equals_xla(monkeypatch, slots: int, columns: int, dtype: str, programs: int) -> None:
+def test_the_kernel_equals_xla(
+    monkeypatch, slots: int, columns: int, dtype: str, programs: int, backend: Backend
+) -> None:
     """Parts m, l and acc of both softmaxes, where something is seen; elsewhere m is NEGATIVE."""
     monkeypatch.setattr(decode_gpu, "COLUMNS", 16 if dtype == "int8" else 32)
     monkeypatch.setattr(decode_gpu, "QUERIES", 16)
     monkeypatch.setattr(decode_gpu, "PROGRAMS", programs)
+    monkeypatch.setattr(decode_tpu, "FEWEST", 8)
+    monkeypatch.setattr(decode_tpu, "BLOCK_BYTES", 16 * KV_HEADS * SIZE * (1 if dtype == "int8" else 4))
     rng = np.random.default_rng(columns)
 
     def part(*axes: int) -> KeyValues:
@@ -102,7 +111,7 @@ def test_the_kernel_equals_xla(monkeypatch, slots: int, columns: int, dtype: str
     own = rng.integers(0, columns + 1, (ROWS, slots))
     own[0, 0], own[1, 1] = 0, columns
     seen = np.broadcast_to(np.array([0, 1])[:, None], own.shape), own
-    by_kernel = jax.jit(partial(decode_attention._by_kernel, interpret=True))
+    by_kernel = jax.jit(partial(decode_attention._by_kernel, backend=backend))
     by_xla = jax.jit(decode_attention._by_xla)
     for column in (0, 1, 17, 31):
         visible = Visible(jnp.array([0, columns - 3]), jnp.asarray(own), jnp.int32(column))
@@ -118,7 +127,8 @@ def test_the_kernel_equals_xla(monkeypatch, slots: int, columns: int, dtype: str
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices, virtual ones do")
-def test_the_kernel_on_a_mesh() -> None:
+@pytest.mark.parametrize("backend", ["flash_gpu_interpreted", "flash_tpu_interpreted"])
+def test_the_kernel_on_a_mesh(backend: Backend) -> None:
     """Rows over `fsdp`, heads over `tensor`; every device works on its own."""
     rng = np.random.default_rng(0)
 
@@ -139,7 +149,7 @@ def test_the_kernel_on_a_mesh() -> None:
     attend = decode_attention.decode_attention
     plain = attend(*arguments, backend="xla")
     with jax.set_mesh(make_mesh(1, 4, 2)):
-        sharded = jax.jit(partial(attend, backend="flash_gpu_interpreted"))(*arguments)
+        sharded = jax.jit(partial(attend, backend=backend))(*arguments)
     np.testing.assert_allclose(sharded, plain, atol=2e-6)
 
 

@@ -3,9 +3,9 @@
     pip install '.[gpu-plan]'
     python -m tests.train.cost.making       # writes the fixture anew
 
-By XLA alone, as TPUs decode: a loop of unknown length over tokens, in it one over two layers, in it one over the three
-chunks of the prompts' keys and one over the two chunks of the samples' own. (As GPUs decode there is none but the
-first.) The fixture keeps of every instruction its name, type, operands,
+By XLA alone: a loop of unknown length over tokens, in it one over two layers, in it one over the three
+chunks of the prompts' keys and one over the two chunks of the samples' own. (As TPUs decode there is none over chunks,
+as GPUs decode none but the first.) The fixture keeps of every instruction its name, type, operands,
 computations, groups, and XLA's count of a loop's turns.
 """
 
@@ -24,9 +24,11 @@ import jax
 
 from onethinker_jax.model import text
 from onethinker_jax.model.attention import decode_attention
+from onethinker_jax.model.attention.attention import Backend
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.optimizer import BatchSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.plans.programs import plan_programs
@@ -38,8 +40,11 @@ LAYERS, PROMPT_CHUNKS, SAMPLE_CHUNKS = 2, 3, 2
 ROWS, GROUP, TOKENS = 2, 4, 8  # prompts, samples of each, tokens of a decode block
 
 
-def two_layers() -> tuple[TrainConfig, Qwen3VLConfig]:
-    """RL of a two-layer model on four devices: each has one of two prompts, and half of the heads."""
+def two_layers(times: int = 1) -> tuple[TrainConfig, Qwen3VLConfig]:
+    """RL of a two-layer model on four devices: each has one of two prompts, and half of the heads.
+
+    Prompts and samples are `times` as long as the fixture's.
+    """
     decoder = TextConfig(
         vocab_size=256, hidden_size=256, intermediate_size=512, num_layers=LAYERS, num_heads=4, num_kv_heads=2
     )
@@ -55,9 +60,9 @@ def two_layers() -> tuple[TrainConfig, Qwen3VLConfig]:
     ids: dict[str, Any] = {name: number for number, name in enumerate(names)}
     config = shapes()
     rollout = SamplerSettings(
-        prompt_tokens=256 * PROMPT_CHUNKS,
+        prompt_tokens=256 * PROMPT_CHUNKS * times,
         prompt_patches=256,
-        max_new_tokens=256 * SAMPLE_CHUNKS,
+        max_new_tokens=256 * SAMPLE_CHUNKS * times,
         group_size=GROUP,
         prompt_slots=ROWS,
         decode_block=TOKENS,
@@ -66,17 +71,22 @@ def two_layers() -> tuple[TrainConfig, Qwen3VLConfig]:
         config,
         model=replace(config.model, compute_dtype="bfloat16"),
         sft=replace(config.sft, steps=0),
-        rl=replace(config.rl, steps=1, prompts_per_step=ROWS, rollout=rollout),
+        rl=replace(
+            config.rl,
+            steps=1,
+            prompts_per_step=ROWS,
+            rollout=rollout,
+            batch=BatchSettings(ROWS, rollout.prompt_tokens + GROUP * rollout.max_new_tokens, 256),
+        ),
         mesh=MeshSettings(fsdp=2, tensor=2),
     )
     return config, Qwen3VLConfig(text=decoder, vision=vision, **ids)
 
 
-def decoding(topology: str, *, as_on_gpus: bool = False) -> str:
-    """The compiled text of decoding for the topology; `as_on_gpus` with the kernel and unrolled layers."""
-    config, sizes = two_layers()
+def decoding(topology: str, backend: Backend = "xla", times: int = 1) -> str:
+    """The compiled text of decoding for the topology: by XLA, or with its kernels as a back end has them."""
+    config, sizes = two_layers(times)
     mesh = find_target(config.mesh, topology).mesh(config.mesh)
-    backend = "flash_gpu" if as_on_gpus else "xla"
     chosen = [
         patch.object(module, "platform_backend", lambda: backend) for module in (decode_attention, text)
     ]

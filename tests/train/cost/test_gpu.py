@@ -165,9 +165,27 @@ def test_compiled_for_gpus_and_for_tpus(text: str, monkeypatch) -> None:
 def test_decoding_reads_weights_and_cache_in_place(text: str, monkeypatch, gpu: str) -> None:
     """No layer's weights and no keys are copied out of their stack; two kernels a layer read the cache."""
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    compiled = making.decoding(f"{gpu}x4", as_on_gpus=True)
+    compiled = making.decoding(f"{gpu}x4", "flash_gpu")
     assert compiled.count('custom_call_target="__gpu$xla.gpu.triton"') == 2 * making.LAYERS
     assert " while(" in compiled and "known_trip_count" not in compiled
     copied = re.findall(r"%wrapped_(?:dynamic-)?slice[\w.]* = bf16\[1,\d\d+,\d+\]", compiled)
     assert not copied
     assert traffic(compiled).hbm < 0.5 * traffic(text).hbm
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, of the extra tpu, is not installed"
+)
+@pytest.mark.slow
+def test_decoding_on_tpus_reads_the_cache_in_place(monkeypatch) -> None:
+    """Two kernels in the loop over layers, none over chunks; the bytes are those that must be read, and little more."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    compiled = making.decoding(making.TPUS, "flash_tpu", times=32)
+    assert compiled.count('custom_call_target="tpu_custom_call"') == 2
+    assert "decode_softmax_of_one_layer/" in compiled
+    assert len(re.findall(r" while\(", compiled)) == 2  # over tokens, and over layers
+    config, sizes = making.two_layers(times=32)
+    tokens = config.rl.rollout.prompt_tokens + making.GROUP * config.rl.rollout.max_new_tokens
+    heads = sizes.text.num_kv_heads // 2  # of a device, which has one of the prompts
+    cache = making.LAYERS * tokens * heads * sizes.text.head_dim * 2 * 2  # keys and values, bfloat16
+    assert cache < traffic(compiled).hbm / making.TOKENS < 1.15 * cache

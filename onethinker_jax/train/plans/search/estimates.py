@@ -40,9 +40,9 @@ from onethinker_jax.train.simulation.given_lengths import GivenLengths, full_len
 from onethinker_jax.train.simulation.packed_rows import ConversationBatches, group_batches, largest_frame
 
 # XLA's programs move, as the reports of docs/plan.md have it, 1.6 to 2.6 times what the products of training and
-# prefill read and write (norms, rotary, softmax, sums), and 1.1 to 1.45 times the weights and the cache a token.
+# prefill read and write (norms, rotary, softmax, sums), and 1.05 to 1.2 times the weights and the cache a token.
 AROUND_PRODUCTS = 2.0
-AROUND_DECODING = 1.25
+AROUND_DECODING = 1.1
 _ITEM = {"float32": 4, "bfloat16": 2, "int8": 1}
 
 
