@@ -3,10 +3,10 @@
     python -m benchmarks.training_step [--tokens 512] [--batch 4] [--rounds 5] [--remat none]
 
 The model of `benchmarks.generate` and `--batch` conversations of `--tokens` tokens, an image of 256 tokens in each; all
-tokens are targets, all weights are trained. In two processes that take turns: SFT's own update (`ours`), and
-`AutoModelForImageTextToText` with sdpa, cross entropy and torch's fused AdamW (`transformers`). A step is forward, backward, clipping
-and AdamW, in float32 unless `--dtype bfloat16`. Memory is the process's largest resident size, minus that
-with the weights loaded. The losses of each round are compared: both train the same weights on the same batches.
+tokens are targets, all weights are trained. Two processes take turns: SFT's own update (`ours`), and
+`AutoModelForImageTextToText` with sdpa, cross entropy and torch's fused AdamW (`transformers`). A step is the forward and
+backward passes, clipping and AdamW, in float32 unless `--dtype bfloat16`. Memory is the process's largest resident size,
+minus that with the weights loaded. Both train the same weights on the same batches, and their losses are printed.
 """
 
 import argparse
@@ -31,9 +31,7 @@ def our_step(directory: Path, settings: argparse.Namespace) -> Callable[[int], d
     from flax import nnx
 
     from onethinker_jax.data_pipeline.batches.packing import pack_rows
-    from onethinker_jax.data_pipeline.processor.processor import Example
     from onethinker_jax.model.hf_weights import load_hf
-    from onethinker_jax.model.inputs import mrope_positions, patch_geometry
     from onethinker_jax.model.sharding import make_mesh
     from onethinker_jax.train.advantages import init_moments
     from onethinker_jax.train.config.optimizer import BatchSettings, OptimizerSettings
@@ -65,36 +63,9 @@ def our_step(directory: Path, settings: argparse.Namespace) -> Callable[[int], d
     state = init_state(params, optimizer, init_moments(1), mesh, reference=False)
     del params
 
-    def example(seed: int) -> Example:
-        tokens, pixels = make_prompt(settings.tokens, seed)
-        positions = mrope_positions(
-            tokens,
-            GRID,
-            None,
-            image_token_id=IMAGE,
-            video_token_id=VIDEO,
-            vision_start_token_id=START,
-            merge=2,
-        )
-        frame_ids, coords, index, weight = patch_geometry(GRID, 2, GRID_SIDE)
-        visual = tokens == IMAGE
-        return Example(
-            tokens=tokens,
-            positions=positions,
-            loss_mask=np.ones(len(tokens), bool),
-            visual_index=np.where(visual, np.cumsum(visual) - 1, -1).astype(np.int32),
-            patches=pixels,
-            grids=GRID.astype(np.int32),
-            frame_ids=frame_ids,
-            coords=coords,
-            embed_index=index,
-            embed_weight=weight,
-            next_position=int(positions.max()) + 1,
-        )
-
     def call(number: int) -> dict[str, float]:
         nonlocal state
-        examples = [example(seed) for seed in seeds(number, settings)]
+        examples = [our_example(settings.tokens, seed) for seed in seeds(number, settings)]
         batch, left = pack_rows(examples, rows=settings.batch, tokens=settings.tokens, patches=patches)
         assert not left
         gradients, sums = update.accumulate(state.params, None, update.zeros(state.params), batch, None)
@@ -103,6 +74,38 @@ def our_step(directory: Path, settings: argparse.Namespace) -> Callable[[int], d
         return {"tokens": settings.batch * settings.tokens, "loss": float(sums["loss"] / sums["tokens"])}
 
     return call
+
+
+def our_example(length: int, seed: int) -> Any:
+    """A prompt of `make_prompt` whose every token is a target."""
+    from onethinker_jax.data_pipeline.processor.processor import Example
+    from onethinker_jax.model.inputs import mrope_positions, patch_geometry
+
+    tokens, pixels = make_prompt(length, seed)
+    positions = mrope_positions(
+        tokens,
+        GRID,
+        None,
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=START,
+        merge=2,
+    )
+    frame_ids, coords, index, weight = patch_geometry(GRID, 2, GRID_SIDE)
+    visual = tokens == IMAGE
+    return Example(
+        tokens=tokens,
+        positions=positions,
+        loss_mask=np.ones(len(tokens), bool),
+        visual_index=np.where(visual, np.cumsum(visual) - 1, -1).astype(np.int32),
+        patches=pixels,
+        grids=GRID.astype(np.int32),
+        frame_ids=frame_ids,
+        coords=coords,
+        embed_index=index,
+        embed_weight=weight,
+        next_position=int(positions.max()) + 1,
+    )
 
 
 def transformers_step(directory: Path, settings: argparse.Namespace) -> Callable[[int], dict[str, float]]:

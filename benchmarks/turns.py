@@ -1,6 +1,6 @@
 """Variants of one measurement, each in a process of its own, that take turns, and the table of what they took.
 
-A benchmark starts itself once a variant (`--variant NAME --directory DIR`); the child makes its call and answers rounds.
+A benchmark starts itself once a variant (`--variant NAME --directory DIR`); the child answers rounds with its call.
 """
 
 import json

@@ -4,8 +4,8 @@ XLA keeps scores, weights and sums in HBM between the products of each chunk: fo
 it share, nearly as many bytes as the keys and values themselves. It also reads a chunk for every sample as soon as one
 sample needs it. Here a grid step meets one block of a row's columns, all its key heads, with the sums in the chip's own
 memory, and only blocks that the row sees are read. The layer and what the rows see are known before the steps run
-(scalar prefetch), so that blocks are fetched ahead. `qwen3_vl.py` has the legend of the axis letters; here B are rows of
-a part of the cache (R prompts, or R x g samples) and Q the queries of a row and key head.
+(scalar prefetch), so that blocks are fetched ahead. `qwen3_vl.py` has the legend of the axis letters; here B are rows
+of a part of the cache (R prompts, or R x g samples) and Q the queries of a row and key head.
 """
 
 from functools import partial
