@@ -32,6 +32,7 @@ from PIL import Image
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficiency
+from onethinker_jax.data_pipeline.media.media_file import MediaFile
 from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
@@ -112,7 +113,7 @@ def seconds_of(run: Callable[[], object]) -> float:
 
 
 @contextlib.contextmanager
-def peer(python: str, processes: int, files: Sequence[Path]) -> Iterator[Callable[[], dict[str, float]]]:
+def peer(python: str, processes: int, files: Sequence[MediaFile]) -> Iterator[Callable[[], dict[str, float]]]:
     """qwen-vl-utils in processes of its own: a function that has all files fetched and gives seconds and bytes."""
     settings = [processes, FPS, MAX_FRAMES, *FRAME_PIXELS]
     command = [python, str(PEER), *map(str, settings), *map(str, files)]

@@ -163,7 +163,7 @@ async def _streamed(
     client: openai.AsyncOpenAI, request: dict[str, Any], how: str, load: Load, start: float
 ) -> tuple[str | None, str]:
     """The text and the id of a streamed answer; no text of one that is given up."""
-    options = {"include_usage": True}
+    options: Any = {"include_usage": True}
     stream = await client.chat.completions.create(**request, stream=True, stream_options=options)
     text, name = "", ""
     async with stream:
