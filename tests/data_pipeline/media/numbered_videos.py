@@ -20,8 +20,9 @@ ENCODERS = {
     "libvpx": {"deadline": "realtime", "cpu-used": "8", "b": "1M"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "b": "1M"},
     "libsvtav1": {"preset": "12", "crf": "20", "svtav1-params": "lp=1"},
-    "mpeg4": {"qscale": "2", "b": "4M"},
-    "mpeg2video": {"qscale": "2", "b": "4M"},
+    # Two threads on any machine: of what one thread writes, FFmpeg gives two frames of an .mpg the same time.
+    "mpeg4": {"qscale": "2", "b": "4M", "threads": "2"},
+    "mpeg2video": {"qscale": "2", "b": "4M", "threads": "2"},
 }
 
 _PIXELS = {"prores": "yuv422p10le", "mjpeg": "yuvj420p"}  # else yuv420p
