@@ -21,17 +21,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import jax
 import numpy as np
+from av import VideoFrame
 from flax import nnx
 from PIL import Image
 
 from onethinker_jax.data_pipeline.batches.loader import RecordStream, TrainingBatches
 from onethinker_jax.data_pipeline.batches.packing import Batch, packing_efficiency
+from onethinker_jax.data_pipeline.media.h264_file import H264File
 from onethinker_jax.data_pipeline.media.media_file import MediaFile
 from onethinker_jax.data_pipeline.media.reading.frame_cache import FrameCache
 from onethinker_jax.data_pipeline.media.reading.media_pool import MediaPool
@@ -73,19 +73,13 @@ def backdrop(height: int, width: int, seed: int) -> np.ndarray:
 def write_film(path: Path, height: int, width: int, seed: int) -> None:
     """A camera that pans over a backdrop, with a square that goes its own way."""
     behind = backdrop(height + 160, width + 240, seed)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.options = {"preset": "veryfast", "g": str(2 * RATE)}
+    with H264File(path, RATE, {"preset": "veryfast", "g": str(2 * RATE)}) as film:
         for number in range(SECONDS * RATE):
             top, left = round(80 + 80 * np.sin(number / 40)), round(120 + 120 * np.cos(number / 60))
             pixels = behind[top : top + height, left : left + width].copy()
             at = number * (width - height // 6) // (SECONDS * RATE)
             pixels[height // 3 : height // 2, at : at + height // 6] = (220, 40, 40)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            film.add(VideoFrame.from_ndarray(pixels, format="rgb24"), number)
 
 
 def make_records(folder: Path, kinds: Sequence[str], images: int, films: int) -> dict[str, list[Record]]:

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         "model",
     },
     "data_pipeline.drawing": {*MEDIA, "data_pipeline.records", "rewards"},
-    "data_pipeline.worlds": {"data_pipeline.processor", "rewards"},
+    "data_pipeline.worlds": {"data_pipeline.media", "data_pipeline.processor", "rewards"},
     "data_pipeline.shapes": {"data_pipeline.worlds"},
     "data_pipeline.photos": {
         *("data_pipeline.media", "data_pipeline.worlds"),

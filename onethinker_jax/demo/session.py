@@ -12,8 +12,8 @@ from rich.text import Text
 from onethinker_jax.assistant import Answer, Assistant, read_answer
 from onethinker_jax.data_pipeline.drawing.answer_clip import CLIP_BOUNDS, CLIP_FPS, CLIP_FRAMES, write_clip
 from onethinker_jax.data_pipeline.drawing.answer_picture import answer_picture
-from onethinker_jax.data_pipeline.drawing.mp4_file import EncoderError
 from onethinker_jax.data_pipeline.drawing.views import Masks, view_record
+from onethinker_jax.data_pipeline.media.h264_file import EncoderError
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.data_pipeline.records.conversation import words_of
 from onethinker_jax.data_pipeline.records.record import Record

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from onethinker_jax.assistant import Assistant, Response
-from onethinker_jax.data_pipeline.drawing import mp4_file
 from onethinker_jax.data_pipeline.drawing.answer_clip import clip_pictures, moving, write_clip
 from onethinker_jax.data_pipeline.drawing.answer_picture import MARGIN
 from onethinker_jax.data_pipeline.drawing.captions import INK
 from onethinker_jax.data_pipeline.drawing.draw import PREDICTED
+from onethinker_jax.data_pipeline.media import h264_file
 from onethinker_jax.data_pipeline.media.decoding import Video, load_video
 from onethinker_jax.demo import __main__ as demo
 from onethinker_jax.demo import session
@@ -194,7 +194,7 @@ def test_what_has_no_clip(asked, video, tmp_path):
 
 def test_without_an_encoder(asked, video, tmp_path, monkeypatch):
     """Another build of PyAV: the picture is there, and the clip's absence is said."""
-    monkeypatch.setattr(mp4_file, "ENCODER", "libx26x")
+    monkeypatch.setattr(h264_file, "ENCODER", "libx26x")
     status, out, _ = asked('{"time": [1, 2]}', video, "--task", "temporal grounding")
     said_of_it = f"warning: no clip is written: PyAV {av.__version__} has no H.264 encoder (libx26x)"
     assert status == 0 and out.splitlines()[-2:] == [said_of_it, "picture: walk_answer.png"]

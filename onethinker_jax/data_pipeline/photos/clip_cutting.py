@@ -8,8 +8,8 @@ from pathlib import Path
 
 import av
 from av import FFmpegError, VideoFrame
-from av.video.stream import VideoStream
 
+from onethinker_jax.data_pipeline.media.h264_file import H264File
 from onethinker_jax.data_pipeline.photos.library import LibraryError
 
 CLIP_SIDE = 640
@@ -42,7 +42,7 @@ def seconds_of(film: bytes, *, name: str) -> float:
 def cut(film: bytes, pieces: Sequence[tuple[Piece, Path]], *, name: str) -> None:
     """Writes pieces of a film, which follow each other, to their paths.
 
-    Raises LibraryError naming the film `name`: it cannot be decoded, or has no frame in a piece.
+    Raises LibraryError naming the film `name`: it cannot be decoded, or has no frame in a piece. EncoderError.
     """
     waiting = list(pieces)
     clip: _Clip | None = None
@@ -52,7 +52,7 @@ def cut(film: bytes, pieces: Sequence[tuple[Piece, Path]], *, name: str) -> None
             for frame in source.decode(video=0):
                 time = (frame.time or 0.0) + _EARLY
                 while waiting and time >= waiting[0][0].end and clip:
-                    clip.close()
+                    clip.file.close()
                     clip = None
                     waiting.pop(0)
                 if not waiting:
@@ -61,14 +61,14 @@ def cut(film: bytes, pieces: Sequence[tuple[Piece, Path]], *, name: str) -> None
                     clip = clip or _Clip(waiting[0][1], frame, rate)
                     clip.add(frame)
             if clip:
-                clip.close()
+                clip.file.close()
                 clip = None
                 waiting.pop(0)
     except (FFmpegError, IndexError) as error:
         raise LibraryError(f"{name} cannot be decoded: {error}") from error
     finally:
         if clip:
-            clip.container.close()
+            clip.file.close(whole=False)
     if waiting:
         piece = waiting[0][0]
         raise LibraryError(f"{name} has no frame from {piece.start:g} to {piece.end:g} s")
@@ -78,20 +78,11 @@ class _Clip:
     """A clip that is being written."""
 
     def __init__(self, path: Path, first: VideoFrame, rate: Fraction):
-        self.container = av.open(str(path), "w", options={"movflags": "faststart"})
-        stream = self.container.add_stream("libx264", rate=rate, options={"crf": "21"})
-        assert isinstance(stream, VideoStream)
+        self.file = H264File(path, rate, {"crf": "21"}, index_first=True)
         scale = min(1.0, CLIP_SIDE / max(first.width, first.height))
-        stream.width, stream.height = (round(side * scale / 2) * 2 for side in (first.width, first.height))
-        stream.pix_fmt = "yuv420p"
-        self.stream, self.rate, self.written = stream, rate, 0
+        self.size = [round(side * scale / 2) * 2 for side in (first.width, first.height)]
+        self.written = 0
 
     def add(self, frame: VideoFrame) -> None:
-        picture = frame.reformat(self.stream.width, self.stream.height, "yuv420p")
-        picture.pts, picture.time_base = self.written, 1 / self.rate
-        self.container.mux(self.stream.encode(picture))
+        self.file.add(frame.reformat(*self.size, "yuv420p"), self.written)
         self.written += 1
-
-    def close(self) -> None:
-        self.container.mux(self.stream.encode())
-        self.container.close()
