@@ -117,6 +117,7 @@ OTHERS = {
     *("--model", "--clients", "--requests", "--url", "--minutes", "--only", "--tiny"),
     *("--base-url", "--max-tokens", "--api-nproc", "--api-mode", "--stream", "--video-llm", "--local-media"),
     *("--tasks", "--batch", "--max-model-len", "--memory-requests", "--tokens"),
+    *("--limit-mm-per-prompt", "--allowed-local-media-path", "--generation-config"),
 }
 
 

@@ -45,6 +45,19 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "repetition_penalty": 1.0,
         "stream": True,
     },
+    "VLMEvalKit, --api-mode: a data set of several turns": {
+        "messages": [
+            {"role": "user", "content": [text("What is"), picture(), text("this?")]},
+            {"role": "assistant", "content": [text("A shape.")]},
+            {"role": "user", "content": [text("And what is in"), picture(), text("this one?")]},
+            {"role": "assistant", "content": [text("Another")]},
+            {"role": "user", "content": [text("Which was first?")]},
+        ],
+        "n": 1,
+        "max_tokens": 8,
+        "temperature": 0.5,
+        "stream": True,
+    },
     "VLMEvalKit, GPT4V": {
         "messages": [
             {"role": "system", "content": "Answer briefly."},

@@ -1,5 +1,6 @@
 """The page of the tests' tiny model, and a browser that looks at it."""
 
+import asyncio
 import shutil
 import threading
 import time
@@ -15,6 +16,7 @@ from onethinker_jax.demo.page.desk import House
 from onethinker_jax.demo.page.server import make_app, make_house
 from onethinker_jax.serve.arguments import Limits
 from onethinker_jax.serve.engine import Job, Piece
+from onethinker_jax.serve.guard import Guard
 from onethinker_jax.serve.server import Server
 from tests.serve.serving import SMALL
 from tests.waiting import HANG_S
@@ -41,7 +43,8 @@ class Running:
 
     def __init__(self, arguments: PageArguments):
         self.house: House = make_house(arguments)
-        self.server = Server(arguments, make_app(self.house, arguments), websockets=True)
+        self.app = make_app(self.house, arguments)
+        self.server = Server(arguments, self.app, websockets=True)
         self.engines = [thinker.parts.engine for thinker in self.house.thinkers]
 
     @contextmanager
@@ -54,6 +57,24 @@ class Running:
             self.server.stop()
             thread.join(HANG_S)
             assert not thread.is_alive()
+
+    @contextmanager
+    def beyond_loopback(self, arguments: PageArguments) -> Iterator[str]:
+        """The address of the same page once more, behind the TLS and the key of these arguments."""
+        from nicegui import core
+
+        second = Server(
+            arguments, Guard(self.app, arguments, arguments.api_key(), browsers=True), websockets=True
+        )
+        inner = second._uvicorn
+        inner.config.lifespan = "off"  # the engines are up
+        assert core.loop is not None  # of the page, to which its sockets belong
+        done = asyncio.run_coroutine_threadsafe(inner.serve(sockets=[second._socket]), core.loop)
+        try:
+            yield second.root.replace(arguments.host, "127.0.0.1")
+        finally:
+            second.stop()
+            done.result(HANG_S)
 
     def busy(self) -> int:
         """Slots in use, and answers that wait for one."""

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 import onethinker_jax
+from tests.certificates import make_certificate
 from tests.data_pipeline.making import write_image, write_video
 from tests.demo.hand_made import said
 from tests.waiting import HANG_S, wait_until
@@ -243,6 +245,36 @@ def test_what_a_model_cannot_answer_is_one_message_of_each(
     monkeypatch.undo()
     ask(page, "What is 1 + 1?")  # and it goes on
     answered(page)
+
+
+def test_beyond_loopback_the_key_is_the_password(
+    tab, running: Running, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Behind TLS: the page, its socket, and an answer that is seen while it comes; nothing without the key."""
+    certificate, tls_key = make_certificate(tmp_path, "page.test", "IP:127.0.0.1")
+    key = "the-key-of-this-test"
+    (tmp_path / "key").write_text(key)
+    files = {"api_key_file": tmp_path / "key", "tls_certificate": certificate, "tls_key": tls_key}
+    with running.beyond_loopback(arguments_for(model, host="0.0.0.0", **files)) as root:
+        for password, status in ((None, 401), ("another" + key, 401), (key, 200)):
+            auth = None if password is None else ("anyone", password)
+            assert httpx2.get(root, auth=auth, verify=str(certificate), timeout=HANG_S).status_code == status
+        context = tab.context.browser.new_context(
+            ignore_https_errors=True, http_credentials={"username": "anyone", "password": key}
+        )
+        page, sockets = context.new_page(), []
+        page.set_default_timeout(1000 * HANG_S)
+        page.on("websocket", lambda socket: sockets.append(socket))
+        page.goto(root)
+        with monkeypatch.context() as patch:
+            running.hold(patch)
+            ask(page, "What is 1 + 1?")
+            page.locator(".status", has_text="thinking").first.wait_for()
+        answered(page)
+        (socket,) = sockets
+        assert socket.url.startswith(root.replace("https", "wss", 1)) and not socket.is_closed()
+        context.close()
+        wait_until(lambda: not running.busy() and not running.house.under_way)
 
 
 def test_cancel_frees_the_slots(page, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
