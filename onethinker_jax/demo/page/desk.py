@@ -1,8 +1,8 @@
-"""What one visitor has of the page: a medium, a question, and the models that answer it."""
+"""What one visitor has of the page: media, a question, and the models that answer it."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nicegui import background_tasks, events, ui
@@ -37,8 +37,9 @@ class Desk:
 
     def __init__(self, house: House):
         self._house, self._media = house, house.thinkers[0].processor.media
-        self._about: Record | None = None  # holds the medium: an example, or made of what was dropped
-        self._example: Record | None = None  # the one that was taken, while its medium is there
+        self._about: Record | None = None  # holds the media: an example, or made of what was dropped
+        self._example: Record | None = None  # the one that was taken, while its media are there
+        self._looking = asyncio.Lock()  # media are looked at in the order in which they come
         self._task: asyncio.Task | None = None
         with ui.element("div").classes("desk"):
             with ui.element("section").classes("card ask"):
@@ -48,18 +49,23 @@ class Desk:
         ui.context.client.on_delete(self._leave)
 
     def _build_question(self) -> None:
+        most = self._house.limits.media_bytes
         self._upload = ui.upload(
-            label="Drop an image or a video here",
+            label="Drop images and videos here",
             auto_upload=True,
-            max_files=1,
-            max_file_size=self._house.limits.media_bytes,
-            on_upload=self._dropped,
+            multiple=True,
+            max_file_size=most,
+            max_total_size=most,
+            on_multi_upload=self._dropped,
             on_rejected=lambda: self._fail(
-                f"one file of at most {self._house.limits.media_bytes} bytes can be dropped at a time"
+                f"files of at most {most} bytes together can be dropped at a time"
             ),
         )
+        self._upload.props(
+            ':field-name="() => String(Math.random())"'
+        )  # files of one name are files of their own
         self._preview = ui.html(sanitize=False).classes("preview")
-        self._remove = ui.button("Remove the medium", on_click=self._removed).props("flat dense no-caps")
+        self._remove = ui.button("Remove the media", on_click=self._removed).props("flat dense no-caps")
         self._kind = ui.select(
             list(PROBLEM_TYPES), value="open-ended", label="Task", on_change=self._retasked
         )
@@ -99,52 +105,76 @@ class Desk:
     def _retasked(self) -> None:
         self._options.set_visibility(TABLE[self._kind.value].answer == "letter")
 
-    async def _dropped(self, event: events.UploadEventArguments) -> None:
-        """A file was dropped: it is looked at, and shown."""
+    async def _dropped(self, event: events.MultiUploadEventArguments) -> None:
+        """Files were dropped: they are looked at, and join those that were dropped before."""
         self._upload.reset()
-        self._removed()
-        if event.file.size() > self._house.limits.media_bytes:
-            self._fail(f"{event.file.name}: more than the {self._house.limits.media_bytes} bytes allowed")
-            return
-        file = MemoryFile(one_line(event.file.name), await event.file.read())
-        try:
-            record = await asyncio.to_thread(question_record, "of a file", [file], kind_of=self._media.kind)
-        except (UserError, OSError) as error:
-            self._fail(str(error))
-            return
-        await self._look_at(record)
+        async with self._looking:
+            if self._example is not None:
+                self._removed()
+            self._fail("")
+            most = self._house.limits.media_bytes
+            size = sum(file.stat().st_size for file in self._files()) + sum(one.size() for one in event.files)
+            if size > most:
+                self._fail(
+                    f"{event.files[-1].name}: {size} bytes with the other media, more than the {most} allowed"
+                )
+                return
+            files = [MemoryFile(one_line(one.name), await one.read()) for one in event.files]
+            try:
+                records = [
+                    await asyncio.to_thread(question_record, "of a file", [file], kind_of=self._media.kind)
+                    for file in files
+                ]
+            except (UserError, OSError) as error:
+                self._fail(str(error))
+                return
+            await self._look_at(records)
 
-    async def _look_at(self, record: Record) -> None:
-        """Shows the media of a record, without its answer, and keeps them for the question."""
-        media = self._media
+    async def _look_at(self, records: Sequence[Record]) -> None:
+        """Shows the media of records, without answers, and keeps them for the question."""
+        media, limits = self._media, self._house.limits
 
         def looked() -> str:
-            check_media(record, media)
-            return film_html(view_on_page(record, None, media), truth=False)
+            for record in records:
+                check_media(record, media)
+            return "".join(film_html(view_on_page(one, None, media), truth=False) for one in records)
 
         try:
             film = await asyncio.to_thread(looked)
         except (UserError, OSError) as error:
             self._fail(str(error))
             return
-        self._about = record
-        self._preview.set_content(film)
-        self._remove.set_visibility(bool(film))
+        held = [*([] if self._about is None else [self._about]), *records]
+        images, videos = (
+            [file for one in held for file in getattr(one, kind)] for kind in ("images", "videos")
+        )
+        for files, kind, most in ((images, "images", limits.images), (videos, "videos", limits.videos)):
+            if len(files) > most:
+                self._fail(f"{len(files)} {kind}, more than the {most} allowed")
+                return
+        self._about = replace(held[0], images=tuple(images), videos=tuple(videos))
+        self._preview.set_content(self._preview.content + film)
+        self._remove.set_visibility(bool(self._preview.content))
 
     async def _took(self, record: Record) -> None:
         """An example was chosen."""
-        self._removed()
-        self._kind.set_value(record.problem_type)
-        self._words.set_value(words_of(record.problem).strip())
-        self._options.set_value("\n".join(record.options))
-        self._example = record
-        await self._look_at(record)
+        async with self._looking:
+            self._removed()
+            self._kind.set_value(record.problem_type)
+            self._words.set_value(words_of(record.problem).strip())
+            self._options.set_value("\n".join(record.options))
+            self._example = record
+            await self._look_at([record])
 
     def _removed(self) -> None:
         self._about = self._example = None
         self._preview.set_content("")
         self._remove.set_visibility(False)
         self._fail("")
+
+    def _files(self) -> tuple[MediaFile, ...]:
+        """The media that are there."""
+        return () if self._about is None else (*self._about.videos, *self._about.images)
 
     def _kind_of(self, file: MediaFile) -> Literal["image", "video"]:
         """What a file is that was looked at before."""
@@ -161,9 +191,9 @@ class Desk:
             asked = (words_of(example.problem).strip(), example.options, example.problem_type)
             if asked == (text.strip(), options, self._kind.value):
                 return example
-        about = self._about
-        files = () if about is None else (*about.videos, *about.images)
-        return question_record(text, files, task=self._kind.value, options=options, kind_of=self._kind_of)
+        return question_record(
+            text, self._files(), task=self._kind.value, options=options, kind_of=self._kind_of
+        )
 
     def _sampling(self) -> Sampling:
         seed, longest = self._seed.value, self._longest.value

@@ -99,8 +99,8 @@ def page(tab: "Page", running: Running) -> "Iterator[Page]":
     wait_until(lambda: not running.busy() and not running.house.under_way)
 
 
-def drop(page: "Page", file: Path) -> None:
-    page.locator("input[type=file]").set_input_files(file)
+def drop(page: "Page", *files: Path) -> None:
+    page.locator("input[type=file]").set_input_files(files)
 
 
 def ask(page: "Page", question: str) -> None:
@@ -146,6 +146,31 @@ def test_an_image_is_dropped_and_asked_about(page, model: Path, tmp_path: Path) 
         )
         assert "cut off after 24 tokens" in pane.locator(".warning").inner_text()
         assert pane.locator(".drawn img").count() == 1
+
+
+def test_several_media_are_one_question(page, model: Path, tmp_path: Path) -> None:
+    """Two files of one name that are dropped at once, and one more: in their order, in the words of `answer`."""
+    (tmp_path / "other").mkdir()
+    images = [
+        write_image(tmp_path / name, 64, width)
+        for name, width in (("a.png", 96), ("other/a.png", 64), ("b.png", 32))
+    ]
+    drop(page, *images[:2])
+    page.locator(".preview img.still").nth(1).wait_for()
+    drop(page, images[2])
+    page.locator(".preview img.still").nth(2).wait_for()
+    ask(page, "Which is the largest?")
+    true = onethinker_jax.load(model, max_new_tokens=NEW).answer(images, "Which is the largest?").response
+    for pane in answered(page):
+        copied = json.loads(pane.locator(".json").last.inner_text())
+        assert (copied["response"], copied["media"]) == (true.text, ["a.png", "a.png", "b.png"])
+        assert pane.locator(".drawn img").count() == 3
+    page.get_by_label("Task").click()
+    page.get_by_role("option", name="spatial grounding").click()
+    ask(page, "Where is the kerb?")
+    assert alerts(page) == ["task 'spatial grounding' is about one medium, and there are 3"]
+    page.get_by_role("button", name="Remove the media").click()
+    page.locator(".preview img").first.wait_for(state="detached")
 
 
 def test_two_answers_are_drawn_side_by_side(page, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +237,7 @@ def test_a_file_that_is_no_medium_is_one_message(page, tmp_path: Path) -> None:
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         drop(page, tmp_path / name)
-        said = "can be dropped at a time" if name == "large.png" else f"{name}: "
+        said = "together can be dropped at a time" if name == "large.png" else f"{name}: "
         page.locator("[role=alert]:visible", has_text=said).wait_for()
         (message,) = alerts(page)
         assert "\n" not in message
