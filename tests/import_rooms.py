@@ -133,8 +133,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "serve": {
         *DATA,
-        *("model", "model.generation", "model_arguments", "responses"),
+        *("model", "model.generation", "model_arguments", "responses", "serve.requests"),
     },
+    "serve.requests": {*DATA, "model.generation", "serve"},
     "train": {
         *(DATA | REWARDS | LOWER_TRAIN),
         *(

@@ -30,6 +30,7 @@ SPLIT = {
     "data_pipeline.sources",
     "evaluate",
     "demo",
+    "serve",
 }
 TORCH_ONLY = {
     "onethinker_jax.train.export.transformers_logits",  # a process of its own

@@ -25,9 +25,9 @@ from onethinker_jax.serve.engine import Engine, Job, Piece
 from onethinker_jax.serve.errors import Refused, wrong
 from onethinker_jax.serve.guard import Guard
 from onethinker_jax.serve.metrics import ServeMetrics
-from onethinker_jax.serve.prompts import PromptMaker
 from onethinker_jax.serve.replies import Reply
-from onethinker_jax.serve.requests import ChatRequest, TokenizeRequest, parsed
+from onethinker_jax.serve.requests.fields import ChatRequest, TokenizeRequest, parsed
+from onethinker_jax.serve.requests.prompts import PromptMaker
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -26,10 +26,10 @@ from onethinker_jax.serve.app import Parts, make_app
 from onethinker_jax.serve.arguments import Arguments
 from onethinker_jax.serve.connections import timed_connections
 from onethinker_jax.serve.engine import Engine
-from onethinker_jax.serve.fetching import Fetcher
-from onethinker_jax.serve.media import LimitedReader, MediaSource
 from onethinker_jax.serve.metrics import ServeMetrics
-from onethinker_jax.serve.prompts import PromptMaker
+from onethinker_jax.serve.requests.fetching import Fetcher
+from onethinker_jax.serve.requests.media import LimitedReader, MediaSource
+from onethinker_jax.serve.requests.prompts import PromptMaker
 
 logger = logging.getLogger("onethinker_jax.serve")
 

@@ -21,8 +21,8 @@ from onethinker_jax.data_pipeline.media.reading.media_reader import GRACE_SECOND
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.serve.arguments import Limits
 from onethinker_jax.serve.errors import wrong
-from onethinker_jax.serve.fetching import Fetcher
-from onethinker_jax.serve.requests import FrameCount, FrameTimes
+from onethinker_jax.serve.requests.fetching import Fetcher
+from onethinker_jax.serve.requests.fields import FrameCount, FrameTimes
 
 LONGEST_ADDRESS = 4096
 FRAMES = "data:video/jpeg;base64,"

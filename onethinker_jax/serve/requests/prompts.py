@@ -11,8 +11,15 @@ from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.errors import UserError
 from onethinker_jax.serve.arguments import Limits
 from onethinker_jax.serve.errors import wrong
-from onethinker_jax.serve.media import MediaSource
-from onethinker_jax.serve.requests import FrameCount, FrameTimes, ImagePart, Message, TextPart, VideoPart
+from onethinker_jax.serve.requests.fields import (
+    FrameCount,
+    FrameTimes,
+    ImagePart,
+    Message,
+    TextPart,
+    VideoPart,
+)
+from onethinker_jax.serve.requests.media import MediaSource
 
 LETTERS_A_TOKEN = 32
 """A text of more letters than this for each token that a prompt may have is refused before it is tokenised."""

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from onethinker_jax.serve.errors import Refused
-from onethinker_jax.serve.fetching import Fetcher, is_public
+from onethinker_jax.serve.requests.fetching import Fetcher, is_public
 
 
 @pytest.mark.parametrize(
