@@ -80,9 +80,9 @@ class _Clip:
     def __init__(self, path: Path, first: VideoFrame, rate: Fraction):
         self.file = H264File(path, rate, {"crf": "21"}, index_first=True)
         scale = min(1.0, CLIP_SIDE / max(first.width, first.height))
-        self.size = [round(side * scale / 2) * 2 for side in (first.width, first.height)]
+        self.width, self.height = (round(side * scale / 2) * 2 for side in (first.width, first.height))
         self.written = 0
 
     def add(self, frame: VideoFrame) -> None:
-        self.file.add(frame.reformat(*self.size, "yuv420p"), self.written)
+        self.file.add(frame.reformat(self.width, self.height, "yuv420p"), self.written)
         self.written += 1
