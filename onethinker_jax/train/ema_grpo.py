@@ -36,6 +36,7 @@ from onethinker_jax.train.rl.rl_metrics import (
     sampled_lengths,
     show_table,
 )
+from onethinker_jax.train.rl.update_progress import UpdateCut
 from onethinker_jax.train.state import TrainState, init_state
 from onethinker_jax.train.stopping.notice import Notice, StepCut, StopKind
 
@@ -83,10 +84,7 @@ def train_ema_grpo(
             else:  # a run that goes on for more steps goes on as if it had been longer from the start
                 rollouts.hold(params)
 
-            run.log.phase("updating")
-            state, advantages, metrics = learner.learn(state, rollout, run.hosts, began)
-            health.note(*(replace(update, step=step) for update in learner.updates))
-            health.catch_up(step, state)
+            state, advantages, metrics = left.learnt(step, state, rollout, learner, began)
             metrics |= health.metrics(step, metrics)
             _show(step, rollout, advantages, metrics, settings, run, pages)
             metrics = left.scored(step, state, metrics)
@@ -100,7 +98,10 @@ def train_ema_grpo(
             stopping = notice.agreed(run.hosts)
             if step % settings.save_every == 0 or step == settings.steps or stopping or scores.wanted(step):
                 left.save(step, state)
-            compiled = run.compilations.count  # of several processes a first save compiles slices of its own
+            if rollout.begun is None:  # else it has not done all that a step does
+                compiled = (
+                    run.compilations.count
+                )  # of several processes a first save compiles slices of its own
             health.beat(step)
             if stopping:
                 raise notice.stop()
@@ -128,7 +129,7 @@ def _begin(
 
 @dataclass(frozen=True)
 class _StepEnd:
-    """What is left of a step: the score of its model on the held-out records, and its checkpoint."""
+    """What is done of a step so that a stop loses none of it: its parts, each of which may end in a checkpoint."""
 
     rollouts: Rollouts
     scores: HeldOutScores
@@ -163,6 +164,31 @@ class _StepEnd:
             self.save(step - 1, state)
             _stop_by(error, self.run)
             raise
+
+    def learnt(
+        self, step: int, state: TrainState, rollout: Rollout, learner: Learner, began: float
+    ) -> tuple[TrainState, np.ndarray, dict[str, float]]:
+        """As `Learner.learn`; where a stop cuts the step, a checkpoint of the one before has what it has come to."""
+        run = self.run
+        run.log.phase("updating")
+
+        def note(state: TrainState) -> None:
+            self.health.note(*(replace(update, step=step) for update in learner.updates))
+            self.health.catch_up(step, state)
+
+        try:
+            learnt = learner.learn(
+                state, rollout, run.hosts, began, cut=lambda: run.notice.cut_agreed(run.hosts)
+            )
+        except UpdateCut as cut:
+            note(cut.state)
+            begun = cut.progress if cut.progress.groups else None
+            self.rollouts.give_back(replace(rollout, begun=begun))
+            self.save(step - 1, cut.state)
+            run.notice.agreed(run.hosts)
+            raise run.notice.stop() from cut
+        note(learnt[0])
+        return learnt
 
     def kept(self, step: int, state: TrainState, failed: FailedUpdate) -> NotFinite:
         """The error of a step that failed, after a checkpoint from which the same command goes on."""

@@ -25,7 +25,15 @@ from onethinker_jax.train.lm_head import token_logprobs
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.policy import Policy
-from onethinker_jax.train.state import Sums, TrainState, Update, freeze_vision, init_state, make_update
+from onethinker_jax.train.state import (
+    InFlight,
+    Sums,
+    TrainState,
+    Update,
+    freeze_vision,
+    init_state,
+    make_update,
+)
 
 
 def train_sft(
@@ -45,7 +53,7 @@ def train_sft(
     health = StageHealth("sft", run)
     state, start = _resume(state, batches, health, run)
     run.log.stage("sft", settings.steps, start)
-    meter, began, stopping = [], time.perf_counter(), False
+    meter, began, stopping, flying = [], time.perf_counter(), False, InFlight()
 
     with health, run.notice.deferred(run.log) as notice:
         for step in range(start + 1, settings.steps + 1):
@@ -60,6 +68,7 @@ def train_sft(
                 meter.append((*packing_efficiency(batch), batch.targets.size))
                 batch = shard_rows(batch, policy.mesh)
                 gradients, new = update.accumulate(state.params, None, gradients, batch, base)
+                flying.add(new)
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
                 stopping = stopping or notice.reached()
             assert sums is not None

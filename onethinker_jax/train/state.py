@@ -5,6 +5,7 @@ An update is any number of equal-shaped micro-batches: `accumulate` adds a micro
 or gradient is NaN or infinite is skipped on the device: the host need not look at it first.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -154,6 +155,21 @@ def make_update(
         apply=jax.jit(apply, donate_argnums=0),
         zeros=jax.jit(lambda params: constrain_parameters(_zeros(params))),
     )
+
+
+class InFlight:
+    """Keeps the host near the devices, so that a stop has little to wait for: JAX lets it run dozens of calls ahead."""
+
+    MOST = 2  # one that is at work, and one behind it, so that the devices never wait for the host
+
+    def __init__(self) -> None:
+        self._outputs: deque[Any] = deque()
+
+    def add(self, outputs: Any) -> None:
+        """Takes what a micro-batch will give; waits until no more than `MOST` are under way."""
+        self._outputs.append(outputs)
+        while len(self._outputs) > self.MOST:
+            jax.block_until_ready(self._outputs.popleft())
 
 
 def _counted(skips: Skips, finite: jax.Array, stopped: jax.Array) -> Skips:

@@ -8,7 +8,7 @@ arXiv 2410.18252).
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
@@ -29,6 +29,7 @@ from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.rl.rollouts import Group, GroupStats, RolloutWatch, Stopped, roll_out
 from onethinker_jax.train.rl.saved_rollouts import SavedRollouts
+from onethinker_jax.train.rl.update_progress import UpdateProgress
 
 
 class NoGroupsLeft(UserError):
@@ -43,12 +44,20 @@ class Rollout:
     surplus: list[Group]
     drawn: list[GroupStats]
     metrics: dict[str, float]
+    begun: UpdateProgress | None = None  # what was learnt from it before a stop cut its step
 
     def to_json(self) -> dict[str, Any]:
-        """What a checkpoint keeps of a rollout that was made ahead."""
+        """What a checkpoint keeps of a rollout that was made ahead, or whose step was cut."""
         groups, surplus = ([group.to_json() for group in part] for part in (self.groups, self.surplus))
         drawn = [stats.to_json() for stats in self.drawn]
-        return {"groups": groups, "surplus": surplus, "drawn": drawn, "metrics": self.metrics}
+        begun = None if self.begun is None else self.begun.to_json()
+        return {
+            "groups": groups,
+            "surplus": surplus,
+            "drawn": drawn,
+            "metrics": self.metrics,
+            "begun": begun,
+        }
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any], stream: RecordStream, sampler: Sampler) -> "Rollout":
@@ -58,14 +67,17 @@ class Rollout:
             for part in ("groups", "surplus")
         )
         drawn = [GroupStats.from_json(stats) for stats in saved["drawn"]]
-        return cls(groups, surplus, drawn, dict(saved["metrics"]))
+        begun = saved.get("begun")
+        begun = None if begun is None else UpdateProgress.from_json(begun)
+        return cls(groups, surplus, drawn, dict(saved["metrics"]), begun)
 
 
 class Rollouts:
     """The rollouts of all steps in order; a context manager, which ends the threads of prompts and of `rl.overlap`.
 
     `behaviour` is None, or the parameters to sample the next rollout with, where the policy has moved on from them: a
-    checkpoint written after that rollout has failed must hold them.
+    checkpoint written after that rollout has failed must hold them. Where the next rollout is one whose step was cut
+    when the policy had moved, they are for the rollout behind it.
     """
 
     def __init__(
@@ -120,15 +132,22 @@ class Rollouts:
         except Exception:
             self._stream.restore(self._before)
             raise
-        self._waiting, self._next, self.behaviour, self._carried = rollout.surplus, None, None, ([], 0)
+        self._waiting, self._next, self._carried = rollout.surplus, None, ([], 0)
+        if rollout.begun is None:
+            self.behaviour = None
         rollout.metrics["seconds/rollout_wait"] = time.perf_counter() - began
         return rollout
 
     def give_back(self, rollout: Rollout) -> None:
         """Undoes the newest `take`, which gave this: the next one gives it again, also after a resume.
 
-        With overlap the parameters that it was sampled with are gone, so that it could not be made again.
+        With overlap the parameters that it was sampled with are gone, so that it could not be made again. What was
+        begun behind it is ended, and its prompts come again.
         """
+        if self._next is not None:
+            self.cut()
+            wait([self._next])
+            self._stream.restore(self._before)
         self._next = _made(rollout)
 
     def start(self, step: int, params: nnx.State) -> None:
@@ -139,8 +158,11 @@ class Rollouts:
             self._submit(step, self.behaviour)
 
     def hold(self, params: nnx.State) -> None:
-        """With overlap, keeps `params` for the next rollout, to be sampled when it is taken or after a resume."""
-        if self._thread is not None:
+        """With overlap, keeps `params` for the next rollout, to be sampled when it is taken or after a resume.
+
+        Those that are kept already, since a cut step had moved the policy, stay.
+        """
+        if self._thread is not None and self.behaviour is None:
             self.behaviour = self.decoding_copy(params)
 
     def decoding_copy(self, params: nnx.State) -> nnx.State:
@@ -164,8 +186,10 @@ class Rollouts:
         ahead, waiting, place = None, self._waiting, self._stream.state()
         if self._next is not None:
             if self._next.exception() is None:
-                ahead, waiting, place = self._next.result().to_json(), [], self._stream.state()
-                self.behaviour = None
+                rollout = self._next.result()
+                ahead, waiting, place = rollout.to_json(), [], self._stream.state()
+                if rollout.begun is None:
+                    self.behaviour = None
             else:
                 place = self._before
         drawn, rounds = self._carried if ahead is None else ([], 0)

@@ -1,10 +1,9 @@
 """The policy update at which a run stops because it was not finite: what is kept of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
-import jax
 import numpy as np
 
 from onethinker_jax.train.health.replay_folder import FailedUpdate, record_row
@@ -26,13 +25,4 @@ def failed_update(
         }
         for group, of_group in zip(groups[update.place], advantages[update.place], strict=True)
     ]
-    own = [replace(batch, old=_own_rows(batch.old)) for batch in micro_batches]
-    return FailedUpdate(update.step, float(update.loss), float(update.norm), own, records)
-
-
-def _own_rows(rows: jax.Array | None) -> Any:
-    """This process's rows of an array that lies over the devices of all, in their order; None of None."""
-    if rows is None:
-        return None
-    parts = {shard.index[0].start or 0: np.asarray(shard.data) for shard in rows.addressable_shards}
-    return np.concatenate([parts[start] for start in sorted(parts)])
+    return FailedUpdate(update.step, float(update.loss), float(update.norm), list(micro_batches), records)

@@ -1,8 +1,7 @@
 """What is learnt from a step's rollout: advantages, then the updates of the policy, compiled once for all steps."""
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
@@ -25,9 +24,10 @@ from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.dynamic_sampling import Rollout, Rollouts
 from onethinker_jax.train.rl.mfu import Utilisation
 from onethinker_jax.train.rl.policy_update import (
+    Minibatches,
     PolicyBatch,
-    empty_policy_batch,
-    policy_batches,
+    by_sample,
+    own_rows,
     rl_logprobs,
     rl_update,
 )
@@ -38,8 +38,9 @@ from onethinker_jax.train.rl.rl_metrics import (
     rollout_metrics,
     speed_metrics,
 )
-from onethinker_jax.train.rl.rollouts import Group, GroupStats
-from onethinker_jax.train.state import TrainState
+from onethinker_jax.train.rl.rollouts import GroupStats
+from onethinker_jax.train.rl.update_progress import UpdateCut, UpdateProgress
+from onethinker_jax.train.state import InFlight, TrainState
 
 
 class Learner:
@@ -69,19 +70,37 @@ class Learner:
         self._utilisation = Utilisation(policy, optimizer, settings, sampling, base)
 
     def learn(
-        self, state: TrainState, rollout: Rollout, hosts: Hosts, began: float
+        self,
+        state: TrainState,
+        rollout: Rollout,
+        hosts: Hosts,
+        began: float,
+        *,
+        cut: Callable[[], bool] = lambda: False,
     ) -> tuple[TrainState, np.ndarray, dict[str, float]]:
-        """The state after a step that `began` at that time, this process's advantages [groups, G], and metrics."""
+        """The state after a step that `began` at that time, this process's advantages [groups, G], and metrics.
+
+        All processes ask `cut` before every micro-batch whether the step is to end there; then this raises UpdateCut.
+        """
         updating, settings = time.perf_counter(), self._settings
         stats, metrics = _gathered(rollout, settings, hosts)
         advantages, moments = group_advantages(stats, state.moments, self._scaling, settings)
         mine = advantages[hosts.index * settings.prompts_per_step :][: settings.prompts_per_step]
-        before = state.moments
-        state, sums = self._update_policy(replace(state, moments=moments), rollout.groups, mine, hosts)
-        if self.updates and not any(update.finite for update in self.updates):
+        before, progress = state.moments, rollout.begun or UpdateProgress()
+        spent, pixels = progress.seconds, patch_values(join_adapters(state.params, self._base))
+        minibatches = Minibatches(rollout.groups, mine, settings, pixels, hosts)
+        try:
+            state = self._update_policy(replace(state, moments=moments), minibatches, progress, cut)
+        except UpdateCut as stopped:
+            progress.seconds += time.perf_counter() - updating
+            stopped.state = replace(
+                stopped.state, moments=before
+            )  # by which the step will compute them again
+            raise
+        if progress.updates and not progress.taken:
             state = replace(state, moments=before)  # nothing was learnt from this step
-        ended = time.perf_counter()
-        metrics |= {**sums, **_advantage_metrics(stats, advantages, state)}
+        ended = time.perf_counter() + spent
+        metrics |= {**_means(progress), **_advantage_metrics(stats, advantages, state)}
         metrics |= speed_metrics(
             metrics, len(stats), step_seconds=ended - began, update_seconds=ended - updating
         )
@@ -89,61 +108,81 @@ class Learner:
         return state, mine, metrics
 
     def _update_policy(
-        self, state: TrainState, groups: Sequence[Group], advantages: np.ndarray, hosts: Hosts
-    ) -> tuple[TrainState, dict[str, float]]:
-        """`settings.num_minibatches` optimiser steps over the groups in equal parts; token means of what was summed.
+        self,
+        state: TrainState,
+        minibatches: Minibatches,
+        progress: UpdateProgress,
+        cut: Callable[[], bool],
+    ) -> TrainState:
+        """The optimiser steps of the minibatches that `progress` does not hold; what they sum goes into it.
 
-        A part whose every sample is left out of the loss makes no step. A process that needs fewer micro-batches than
-        another goes through empty ones. What a skipped update summed counts in no mean.
+        A minibatch whose every sample is left out of the loss makes no step. What a skipped update summed counts in no
+        mean. Raises UpdateCut.
         """
         settings, update, base = self._settings, self._update, self._base
-        params = join_adapters(state.params, base)
-        pixels = patch_values(params)
-        size = len(groups) // settings.num_minibatches
-
-        def micro_batches(first: int) -> Iterator[PolicyBatch]:
-            part = slice(first, first + size)
-            batches = policy_batches(groups[part], advantages[part], settings)
-            missing = max(hosts.gather(len(batches))) - len(batches)
-            yield from [*batches, *[empty_policy_batch(settings, pixels)] * missing]
-
-        starts = range(0, len(groups), size)
-        old = None
+        done = progress.groups // minibatches.size
+        for number in range(done):
+            for batch in minibatches.batches(number):
+                self._utilisation.add(batch)
+        self.updates, flying = [], InFlight()
         if (
-            settings.loss.importance_sampling != "none" and settings.num_minibatches > 1
+            progress.old is None
+            and settings.loss.importance_sampling != "none"
+            and settings.num_minibatches > 1
         ):  # the first update moves the policy
-            batches = (batch for first in starts for batch in micro_batches(first))
-            old = iter([self._score(params, shard_rows(batch, self._mesh)) for batch in batches])
-        totals: dict[str, float] = defaultdict(float)
-        count, self.updates = 0, []
-        for first in starts:
+            progress.old = self._logprobs(state, minibatches, cut)
+        for number in range(done, settings.num_minibatches):
             gradients, sums, seen = update.zeros(state.params), None, []
-            for batch in micro_batches(first):
+            for batch in minibatches.batches(number, progress.old):
+                if cut():
+                    raise UpdateCut(state, progress)
+                seen.append(batch)
                 laid = shard_rows(batch, self._mesh)
-                laid = laid if old is None else replace(laid, old=next(old))
-                seen.append(replace(batch, old=laid.old))
                 gradients, new = update.accumulate(state.params, state.reference, gradients, laid, base)
                 self._utilisation.add(batch)  # the devices are at work
+                flying.add(new)
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
-                count += 1
-            if sums is None:
-                continue
-            state, norm = update.apply(state, gradients, sums["count"], sums["loss"])
-            values, norm, in_a_row = jax.device_get((sums, norm, state.skips.in_a_row))
-            self.updates.append(
-                NotedUpdate(0, slice(first, first + size), float(values["loss"]), float(norm))
-            )
-            if in_a_row and in_a_row == self._stop_after:
-                self.failing = seen
+            if sums is not None:
+                state, norm = update.apply(state, gradients, sums["count"], sums["loss"])
+                values, norm, in_a_row = jax.device_get((sums, norm, state.skips.in_a_row))
+                self.updates.append(
+                    NotedUpdate(0, minibatches.part(number), float(values["loss"]), float(norm))
+                )
+                progress.updates += 1
+                if not in_a_row:
+                    progress.add(values | {"grad_norm": norm})
+                elif in_a_row == self._stop_after:
+                    self.failing = seen
+            progress.groups += minibatches.size
+            progress.micro_batches += len(seen)
+            if self.failing:
                 break
-            if not in_a_row:
-                for name, value in (values | {"grad_norm": norm}).items():
-                    totals[name] += float(value)
-        tokens, averaged = totals.pop("tokens", 0.0), totals.pop("count", 0.0)
-        taken = sum(update.finite for update in self.updates)
-        divisors = {"grad_norm": max(taken, 1.0), "loss": max(averaged, 1.0)}
-        means = {name: value / divisors.get(name, max(tokens, 1.0)) for name, value in totals.items()}
-        return state, {**means, "trained_tokens": tokens, "micro_batches": float(count)}
+        return state
+
+    def _logprobs(
+        self, state: TrainState, minibatches: Minibatches, cut: Callable[[], bool]
+    ) -> list[np.ndarray]:
+        """What `UpdateProgress.old` is, of the policy as it is now. Raises UpdateCut."""
+        params, found = join_adapters(state.params, self._base), []
+        for number in range(self._settings.num_minibatches):
+            samples = [np.zeros(0, np.float32)] * minibatches.samples
+            for batch in minibatches.batches(number):
+                if cut():
+                    raise UpdateCut(state, UpdateProgress())
+                rows = own_rows(self._score(params, shard_rows(batch, self._mesh)))
+                for sample, values in by_sample(rows, np.asarray(batch.sample_index)).items():
+                    samples[sample] = values
+            found += samples
+        return found
+
+
+def _means(progress: UpdateProgress) -> dict[str, float]:
+    """Metrics of a step's updates: token means of what was summed."""
+    totals = dict(progress.totals)
+    tokens, averaged = totals.pop("tokens", 0.0), totals.pop("count", 0.0)
+    divisors = {"grad_norm": max(progress.taken, 1.0), "loss": max(averaged, 1.0)}
+    means = {name: value / divisors.get(name, max(tokens, 1.0)) for name, value in totals.items()}
+    return {**means, "trained_tokens": tokens, "micro_batches": float(progress.micro_batches)}
 
 
 def advantage_config(settings: RLSettings, scorer: Scorer) -> AdvantageConfig:

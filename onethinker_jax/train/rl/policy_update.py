@@ -5,7 +5,7 @@ are computed once an update and not G times.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -19,6 +19,7 @@ from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.rl import RLSettings
+from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.lm_head import token_logprobs
 from onethinker_jax.train.policy import Policy
 from onethinker_jax.train.rl.policy_losses import PolicyLogprobs, policy_loss
@@ -35,13 +36,20 @@ class PolicyBatch:
     advantages: jax.Array | np.ndarray  # float32 [B, T]
     sampled: jax.Array | np.ndarray  # float32 [B, T], log-probability when it was sampled
     sample_index: jax.Array | np.ndarray  # int32 [B, T], the number of its sample, -1 none
-    old: jax.Array | None = None  # float32 [B, T], log-probability when the step began; None: now's
+    old: jax.Array | np.ndarray | None = (
+        None  # float32 [B, T], log-probability when the step began; None: now's
+    )
 
 
 def policy_batches(
-    groups: Sequence[Group], advantages: np.ndarray, settings: RLSettings
+    groups: Sequence[Group],
+    advantages: np.ndarray,
+    settings: RLSettings,
+    old: Sequence[np.ndarray] | None = None,
 ) -> list[PolicyBatch]:
     """The groups packed into micro-batches of one shape, each target token with its sample's advantage.
+
+    `old` is what `by_sample` gave of the groups' samples, all of them in order, when the step began.
 
     With `settings.loss.overlong` "mask" a sample that was cut off is left out: it counts in its group's mean
     reward but not in the loss (overlong filtering, DAPO, arXiv 2503.14476).
@@ -61,19 +69,81 @@ def policy_batches(
         tokens=shape.tokens,
         patches=shape.patches,
     )
-    flat = advantages.reshape(-1)
-    logprobs = np.zeros((flat.size, settings.rollout.max_new_tokens), np.float32)
-    for number, values in enumerate(values for group in groups for values in group.samples.logprobs):
-        logprobs[number, : len(values)] = values
-    return [
-        PolicyBatch(
-            part.batch,
-            np.where(part.sample_index >= 0, flat[part.sample_index], 0.0).astype(np.float32),
-            np.where(part.sample_index >= 0, logprobs[part.sample_index, part.sample_offset], 0.0),
-            part.sample_index,
+    flat, width = advantages.reshape(-1), settings.rollout.max_new_tokens
+    sampled = _table([values for group in groups for values in group.samples.logprobs], width)
+    before = None if old is None else _table(old, width)
+    batches = []
+    for part in packed:
+        index, offset = part.sample_index, part.sample_offset
+        batches.append(
+            PolicyBatch(
+                part.batch,
+                np.where(index >= 0, flat[index], 0.0).astype(np.float32),
+                np.where(index >= 0, sampled[index, offset], 0.0),
+                index,
+                None if before is None else np.where(index >= 0, before[index, offset], 0.0),
+            )
         )
-        for part in packed
-    ]
+    return batches
+
+
+class Minibatches:
+    """The groups of a step in equal parts, each of them packed into micro-batches when it is asked for."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        advantages: np.ndarray,
+        settings: RLSettings,
+        patch_values: int,
+        hosts: Hosts,
+    ):
+        """`advantages` [groups, G]; `patch_values` are the numbers of a patch."""
+        self._groups, self._advantages, self._settings = groups, advantages, settings
+        self._patch_values, self._hosts = patch_values, hosts
+        self.size = len(groups) // settings.num_minibatches
+        """Groups of a minibatch."""
+        self.samples = self.size * settings.rollout.group_size
+        """Of a minibatch."""
+
+    def part(self, number: int) -> slice:
+        """Which groups are in a minibatch."""
+        return slice(number * self.size, (number + 1) * self.size)
+
+    def batches(self, number: int, old: Sequence[np.ndarray] | None = None) -> list[PolicyBatch]:
+        """The micro-batches of a minibatch: a process that needs fewer than another has empty ones too.
+
+        `old` is that of `UpdateProgress`.
+        """
+        part, first = self.part(number), number * self.samples
+        mine = None if old is None else old[first : first + self.samples]
+        batches = policy_batches(self._groups[part], self._advantages[part], self._settings, mine)
+        missing = max(self._hosts.gather(len(batches))) - len(batches)
+        empty = empty_policy_batch(self._settings, self._patch_values)
+        if old is not None:
+            empty = replace(empty, old=empty.sampled)
+        return [*batches, *[empty] * missing]
+
+
+def by_sample(rows: np.ndarray, sample_index: np.ndarray) -> dict[int, np.ndarray]:
+    """{number of a sample: float32 [tokens]} of a micro-batch's [B, T] `rows`, a value a target token."""
+    return {
+        int(number): rows[sample_index == number] for number in np.unique(sample_index[sample_index >= 0])
+    }
+
+
+def own_rows(rows: jax.Array) -> np.ndarray:
+    """This process's rows of an array that lies over the devices of all, in their order."""
+    parts = {shard.index[0].start or 0: np.asarray(shard.data) for shard in rows.addressable_shards}
+    return np.concatenate([parts[start] for start in sorted(parts)])
+
+
+def _table(values: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """float32 [samples, width], the values of each sample first in its row."""
+    table = np.zeros((len(values), width), np.float32)
+    for number, of_sample in enumerate(values):
+        table[number, : len(of_sample)] = of_sample
+    return table
 
 
 def empty_policy_batch(settings: RLSettings, patch_values: int) -> PolicyBatch:
@@ -137,8 +207,9 @@ def rl_loss(
     anchor = None
     if reference is not None:
         anchor = jax.lax.stop_gradient(_logprobs(graphdef, reference, batch, sampling)[0])
+    old = None if batch.old is None else jnp.asarray(batch.old)
     return policy_loss(
-        PolicyLogprobs(logprobs, jnp.asarray(batch.sampled), batch.old, anchor),
+        PolicyLogprobs(logprobs, jnp.asarray(batch.sampled), old, anchor),
         entropy,
         advantages=jnp.asarray(batch.advantages),
         mask=jnp.asarray(batch.batch.target_mask),

@@ -2,7 +2,8 @@
 
 A prompt goes where its record's number in the order of all goes (`data_pipeline/batches/redealing.py`), and a group
 that waits goes with it. A rollout that some processes had made ahead is taken apart: its groups wait, and its
-statistics are carried to the step's, so that no sample is missing in the metrics.
+statistics are carried to the step's, so that no sample is missing in the metrics. So is one whose step was cut: the
+groups that its minibatches had trained on are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ def redeal_rollouts(parts: Sequence[Mapping[str, Any]], hosts: int) -> list[dict
     for host, part in enumerate(parts):
         ahead = part["ahead"] or {"groups": [], "surplus": [], "drawn": [], "metrics": {"rounds": 0}}
         carried = part.get("carried", {"drawn": [], "rounds": 0})
-        for group in (*part["waiting"], *ahead["groups"], *ahead["surplus"]):
+        learnt_from = (ahead.get("begun") or {"groups": 0})["groups"]
+        for group in (*part["waiting"], *ahead["groups"][learnt_from:], *ahead["surplus"]):
             number = group["position"] * len(parts) + host
             waiting[number % hosts].append((number, {**group, "position": number // hosts}))
         drawn[host % hosts] += [*carried["drawn"], *ahead["drawn"]]

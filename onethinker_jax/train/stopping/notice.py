@@ -57,7 +57,7 @@ class Notice:
         """Set once the step under way is not waited for any more."""
         self._settings, self._peers = settings or PreemptionSettings(), peers
         self._deferred: Deferred | None = None
-        self._listening = self._raised = False
+        self._listening = self._raised = self._stops = False
         self._writing = False  # a checkpoint, which neither a signal nor the deadline ends
         self._sigterms = 0
         self._latches = {
@@ -111,6 +111,11 @@ class Notice:
         """Why the run stops, if it does: what any process has heard by now. All processes call this."""
         self._hear(StopKind(max(processes.gather(int(self.kind)))))
         return self.kind
+
+    def cut_agreed(self, processes: Processes) -> bool:
+        """Whether the step under way is cut here: of several processes, which all call this, the same call says so."""
+        self._stops = self._stops or self.reached()
+        return self._stops and processes.any(self.cut.is_set())
 
     def heed_cut(self) -> None:
         """Raises StepCut once the step under way is not waited for any more."""

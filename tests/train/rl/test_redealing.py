@@ -46,6 +46,16 @@ def test_groups_go_where_their_records_go(hosts: int) -> None:
         assert one["carried"]["rounds"] == 2
 
 
+def test_groups_that_a_cut_step_had_learnt_from_are_left_out() -> None:
+    before = [part(0, 1, 9, [], [6, 7, 8])]
+    before[0]["ahead"]["begun"] = {"groups": 1}
+    after = redeal_rollouts(before, 2)
+    assert {group["of"] for one in after for group in one["waiting"]} == {
+        number_of(0, 1, at) for at in (7, 8)
+    }
+    assert sum(len(one["carried"]["drawn"]) for one in after) == 3
+
+
 def test_overlapping_rollouts_stay_with_one_process() -> None:
     with pytest.raises(HostError, match=r"rl.overlap, which needs one process"):
         redeal_rollouts([{**part(0, 1, 3, []), "behaviour": True}], 2)
