@@ -29,6 +29,7 @@ from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.checkpoints.checkpoints import CheckpointError
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.health.watchdog import KNOWN_AFTER, NEVER
 from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.policy import Policy
 
@@ -96,6 +97,7 @@ class HeldOut:
         greedy = config.evaluation.sampler
         self.greedy = sampler(greedy)
         rollout = config.rl.rollout
+        self._compiled: set[Sampler] = set()  # have answered all records once
         self.sampled = sampler(replace(greedy, temperature=rollout.temperature, stop=rollout.stop))
 
     def score(self, stage: str, params: nnx.State, *, step: int | None = None) -> None:
@@ -160,15 +162,25 @@ class HeldOut:
         log.info(f"held-out records, {model}: {len(self.records)} {what} …")
         params = sampler.decoding_params(params)
         mine = self.records[hosts.index :: hosts.count]
-        predicted: list[Prediction] = []
-        doing = log.doing(f"held-out records, {model}: {what}", len(mine), unit="records")
-        with jax.set_mesh(sampler.mesh), doing as progress:
+        title = f"held-out records, {model}: {what}"
+        watchdog = self.run.watchdog(
+            title,
+            stalled="no answer has come after {}",
+            known_after=KNOWN_AFTER if sampler in self._compiled else NEVER,
+        )
+        with jax.set_mesh(sampler.mesh), log.doing(title, len(mine), unit="records") as progress:
 
             def reached(done: int) -> None:
                 progress.reached(done)
+                watchdog.beat(done)
                 self.run.notice.heed_cut()
 
-            hosts.all_do(lambda: predicted.extend(evaluate(sampler, params, mine, self.scorer, tell=reached)))
+            def answer() -> list[Prediction]:
+                with watchdog:  # not while the others are waited for
+                    return evaluate(sampler, params, mine, self.scorer, tell=reached)
+
+            predicted = hosts.all_do(answer)
+        self._compiled.add(sampler)
         answers = hosts.gather([prediction.to_json() for prediction in predicted])
         return [
             Prediction.from_json(answers[number % hosts.count][number // hosts.count], record)

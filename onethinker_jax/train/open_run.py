@@ -9,6 +9,7 @@ from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.claim import check_settings, plain
 from onethinker_jax.train.config.health import HealthSettings
 from onethinker_jax.train.config.run import TrainConfig
+from onethinker_jax.train.health.watchdog import KNOWN_AFTER, STEP, Watchdog
 from onethinker_jax.train.hosts import Hosts
 from onethinker_jax.train.log.compilation_watch import Compilations
 from onethinker_jax.train.log.log import RunLog
@@ -30,6 +31,17 @@ class Run:
     config: TrainConfig | None = None  # of the whole run; its checkpoints say that they are of it
     health: HealthSettings = field(default_factory=HealthSettings)
     notice: Notice = field(default_factory=Notice)
+
+    def watchdog(self, of: str, *, stalled: str = STEP, known_after: float = KNOWN_AFTER) -> Watchdog:
+        """What watches a part of this process's run, as `Watchdog` says."""
+        stacks = self.folder.of_process(self.hosts.index).stacks
+        return Watchdog(
+            *(self.health, stacks),
+            stage=of,
+            stalled=stalled,
+            known_after=known_after,
+            processes=self.hosts.count,
+        )
 
     def save(
         self,

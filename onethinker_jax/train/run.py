@@ -39,6 +39,7 @@ from onethinker_jax.train.ema_grpo import train_ema_grpo
 from onethinker_jax.train.export.directory import check_export, export_adapter, export_model
 from onethinker_jax.train.export.model_card import CARD, card_to_write, model_card
 from onethinker_jax.train.health.disk import check_writable, disk_errors
+from onethinker_jax.train.health.watchdog import NEVER
 from onethinker_jax.train.heldout import HeldOut, read_answers, stages_of
 from onethinker_jax.train.hosts import Hosts, join_hosts
 from onethinker_jax.train.log.compilation_watch import count_compilations
@@ -170,21 +171,28 @@ def make_scorer(
 
 def _finish(config: TrainConfig, model: Qwen3VL, heldout: Sequence[Record], scorer: Scorer, run: Run) -> None:
     """Exports the model, and shows what it answered."""
-    with run.log.doing(f"exporting to {run.folder.model}"):
-        made = model_card(run.folder, jnp.dtype(config.model.frozen_dtype))
-        card, kept = card_to_write(run.folder.model, made)
-        export_model(model, run.folder.base, run.folder.model, files={CARD: card})
-    if kept:
-        run.log.info(f"{run.folder.model / CARD} was edited, and is kept")
+    with run.watchdog("export", stalled="it has not ended", known_after=NEVER):
+        _export(config, model, run)
     run.hosts.first_does(lambda: shutil.rmtree(run.folder.saved_rollouts, ignore_errors=True))
-    if run.adapters is not None:
-        with run.log.doing(f"exporting the adapters to {run.folder.adapter}"):
-            export_adapter(model, run.adapters.base, run.folder.adapter)
     answers = read_answers(config, heldout)
     with run.log.doing("writing the page"):
         run.hosts.first_does(lambda: write_run_page(config, heldout, answers, scorer))
     print_summary(config, answers, run.log)
     _say_results(config, run.log)
+
+
+def _export(config: TrainConfig, model: Qwen3VL, run: Run) -> None:
+    """The model's directory, and that of its adapters if it has any."""
+    folder = run.folder
+    with run.log.doing(f"exporting to {folder.model}"):
+        made = model_card(folder, jnp.dtype(config.model.frozen_dtype))
+        card, kept = card_to_write(folder.model, made)
+        export_model(model, folder.base, folder.model, files={CARD: card})
+    if kept:
+        run.log.info(f"{folder.model / CARD} was edited, and is kept")
+    if run.adapters is not None:
+        with run.log.doing(f"exporting the adapters to {folder.adapter}"):
+            export_adapter(model, run.adapters.base, folder.adapter)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from onethinker_jax.errors import UserError
 from onethinker_jax.train.health.flags import FLAGS, Flags
 from onethinker_jax.train.health.host_resources import GIB, free_disk, host_memory, resident_memory
 from onethinker_jax.train.health.replay_folder import FailedUpdate, write_replay
-from onethinker_jax.train.health.watchdog import Watchdog
 from onethinker_jax.train.state import TrainState
 
 if TYPE_CHECKING:
@@ -47,8 +46,7 @@ class StageHealth:
         """The update at which too many in a row were skipped: the run is to stop."""
         self._stage, self._run, self._settings = stage, run, run.health
         self._flags, self._memory, self._disk = (Flags(run.health) for _ in range(3))
-        own = run.folder.of_process(run.hosts.index)
-        self._watchdog = Watchdog(run.health, own.stacks, stage=stage, processes=run.hosts.count)
+        self._watchdog = run.watchdog(stage)
         self._noted: list[NotedUpdate] = []
         self._norms: list[float] = []  # that no flag has seen
         self._total, self._in_a_row = 0, 0  # skips that are known here
@@ -86,7 +84,7 @@ class StageHealth:
         self._watchdog.beat(step)
 
     def unwatched(self) -> AbstractContextManager[None]:
-        """A block that is no part of a step, such as scoring the held-out records: nothing is watched."""
+        """A block that is no part of a step, such as answering the held-out records, which has a watch of its own."""
         return self._watchdog.paused()
 
     def note(self, *updates: NotedUpdate) -> None:

@@ -1,4 +1,6 @@
-"""The watchdog of a stage: a step that does not end is seen, and ends the run instead of holding its machines for ever.
+"""The watchdog: a step that does not end is seen, and ends the run instead of holding its machines for ever.
+
+So are answers to the held-out records that do not come, and an export that does not end.
 
 Durations are of a monotonic clock: a wall clock that is set while the run goes on moves nothing here.
 """
@@ -25,6 +27,9 @@ REMEMBERED = 20
 """The newest steps whose longest is the usual one."""
 KNOWN_AFTER = 2
 """Steps of a start that are not usual: they compile."""
+NEVER = math.inf
+"""The same of work that may compile all the while, or has no steps."""
+STEP = "the step after {} has not ended"
 OTHERS_S = 10.0
 """How long the first of several processes that sees the stall waits for the others to write their stacks too."""
 INTERPRETER_S = 60.0
@@ -47,11 +52,18 @@ class Watchdog:
         stacks: Path,
         *,
         stage: str,
+        stalled: str = STEP,
+        known_after: float = KNOWN_AFTER,
         processes: int = 1,
         clock: Clock = time.monotonic,
         end: Callable[[int], object] = os._exit,
     ) -> None:
+        """`stalled` is what to say of a `stage` that makes no step, with the number of the newest one.
+
+        The steps after the first `known_after` are the usual ones.
+        """
         self._settings, self._stacks, self._stage, self._processes = settings, stacks, stage, processes
+        self._stalled, self._known_after, self._owns_stacks = stalled, known_after, False
         self._clock, self._end = clock, end
         self._durations: deque[float] = deque(maxlen=REMEMBERED)
         self._step, self._beats, self._since = 0, 0, clock()
@@ -63,7 +75,7 @@ class Watchdog:
         """Notes that `step` is done: the next one begins."""
         now = self._clock()
         self._beats += 1
-        if self._beats > KNOWN_AFTER:
+        if self._beats > self._known_after:
             self._durations.append(now - self._since)
         self._step, self._since = step, now
         self._arm()
@@ -105,6 +117,9 @@ class Watchdog:
         if self._settings.step_timeout_factor:
             self._since = self._clock()
             self._stacks.parent.mkdir(parents=True, exist_ok=True)
+            self._owns_stacks = (
+                not self._stacks.exists()
+            )  # else another one, which is paused, may write there
             self._file = self._stacks.open("a", encoding="utf-8")
             self._arm()
             self._thread.start()
@@ -117,7 +132,7 @@ class Watchdog:
         self._stopped.set()
         self._thread.join()
         self._file.close()
-        if not self._stacks.stat().st_size:
+        if self._owns_stacks and not self._stacks.stat().st_size:
             self._stacks.unlink()
 
     def _run(self) -> None:
@@ -149,8 +164,8 @@ class Watchdog:
             usual = "health.first_step_timeout_seconds"
         where = f"the stacks of all threads are in {self._stacks}" if written else "the stacks are above"
         return (
-            f"{self._stage}: the step after {self._step} has not ended for {took:.0f} s ({usual}): {where}; the same "
-            "command goes on from the newest checkpoint"
+            f"{self._stage}: {self._stalled.format(self._step)} for {took:.0f} s ({usual}): {where}; the same command "
+            "goes on from the newest checkpoint"
         )
 
 

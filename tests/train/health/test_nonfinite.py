@@ -26,7 +26,7 @@ from onethinker_jax.train.health.replay_folder import batch_of, read_replay
 from onethinker_jax.train.health.stage_health import NotFinite
 from onethinker_jax.train.log.log import read_metrics
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.rl import learner
+from onethinker_jax.train.rl import policy_update
 from onethinker_jax.train.state import TrainState, init_state, make_update
 from tests.data_pipeline.making import write_tokenizer
 from tests.train import making, running
@@ -244,7 +244,7 @@ def test_sft_stops_after_three_in_a_row(
 
 def poison(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
     """The minibatches of RL of these numbers, from 1, were sampled with a probability that is not a number."""
-    made, seen = learner.policy_batches, [0]
+    made, seen = policy_update.policy_batches, [0]
 
     def poisoned(*arguments: Any) -> Any:
         seen[0] += 1
@@ -255,7 +255,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
             batches[0] = replace(batches[0], sampled=sampled)
         return batches
 
-    monkeypatch.setattr(learner, "policy_batches", poisoned)
+    monkeypatch.setattr(policy_update, "policy_batches", poisoned)
 
 
 def test_rl_skips_and_goes_on(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

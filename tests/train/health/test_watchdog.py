@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from onethinker_jax.train.config.health import HealthSettings
-from onethinker_jax.train.health.watchdog import REMEMBERED, STALLED, Watchdog
+from onethinker_jax.train.health.watchdog import NEVER, REMEMBERED, STALLED, Watchdog
 from onethinker_jax.train.log.log import read_metrics
 from tests.places import ROOT
 from tests.train import running
@@ -108,6 +108,40 @@ def test_the_first_step(watched: Watched, capfd: pytest.CaptureFixture[str]) -> 
     )
 
 
+def test_a_first_pass_may_compile_all_the_while(watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:
+    """However short its parts: its limit is that of first steps. Another watchdog, paused meanwhile, goes on."""
+    watched.take(1, 1, 30)
+    ended: list[int] = []
+    with watched.dog.paused():
+        inner = Watchdog(
+            SETTINGS,
+            watched.stacks,
+            stage="held-out records",
+            stalled="no answer has come after {}",
+            known_after=NEVER,
+            clock=lambda: watched.now,
+            end=ended.append,
+        )
+        with inner:
+            for done in range(1, 9):
+                watched.now += 1
+                inner.beat(done)
+            watched.now += 1000
+            assert not inner.look() and inner.limit == 1000
+            watched.now += 1
+            assert inner.look()
+    assert set(ended) == {STALLED} and not watched.ended
+    assert (
+        "held-out records: no answer has come after 8 for 1001 s (health.first_step" in capfd.readouterr().err
+    )
+    watched.stacks.write_text("")
+    with watched.dog.paused(), Watchdog(SETTINGS, watched.stacks, stage="sft"):
+        pass
+    assert watched.stacks.is_file()
+    watched.now += 91
+    assert watched.dog.look() and "rl, after step 3" in watched.stacks.read_text()
+
+
 def test_nothing_is_left_where_all_is_well(tmp_path: Path) -> None:
     """Nor watched where it is switched off."""
     made = Watched(tmp_path)
@@ -167,7 +201,7 @@ def test_a_stalled_sampler_ends_the_run(tmp_path: Path) -> None:
         2,
     )
     limits = ("--health.step-timeout-factor", 2, "--health.step-timeout-seconds", 2)
-    module = ["-m", "tests.train.health.stalled", "smoke", "--out", tmp_path, *flags, *limits]
+    module = ["-m", "tests.train.health.stalled", "rollout", "smoke", "--out", tmp_path, *flags, *limits]
     (process,) = running.start_together([module])
     ((status, said),) = running.ends_of([process])
     assert status == STALLED, said
@@ -185,3 +219,27 @@ def test_a_stalled_sampler_ends_the_run(tmp_path: Path) -> None:
     wait_until(
         lambda: not process_of.exists() or not process_of.read_bytes(), what=lambda: f"{service[1]} goes on"
     )
+
+
+def test_answers_and_an_export_that_do_not_end(tmp_path: Path) -> None:
+    """The first pass over the held-out records, which compiles, takes longer than the limit and is not ended."""
+    flags = ("--sft.steps", 0, "--rl.steps", 0, "--evaluation.sampler.max-new-tokens", 2)
+    limits = ("--health.step-timeout-factor", 1.01, "--health.step-timeout-seconds", 0)
+
+    def ends(what: str) -> str:
+        module = ["-m", "tests.train.health.stalled", what, "smoke", "--out", tmp_path, *flags, *limits]
+        (process,) = running.start_together([module])
+        ((status, said),) = running.ends_of([process])
+        assert status == STALLED, said
+        errors = [line for line in said.splitlines() if "error" in line]
+        assert len(errors) == 1
+        return errors[0]
+
+    heldout, stacks = tmp_path / "smoke" / "heldout", tmp_path / "smoke" / "stacks.txt"
+    said = ends("answers")
+    assert said.startswith("error: held-out records, rl model: greedy answers: no answer has come after ")
+    assert "in tell_and_hold" in stacks.read_text()
+    assert (heldout / "fresh.jsonl").is_file() and not (heldout / "rl.jsonl").exists()
+    said = ends("export")
+    assert said.startswith("error: export: it has not ended for ")
+    assert "in _export" in stacks.read_text() and (heldout / "rl.jsonl").is_file()
