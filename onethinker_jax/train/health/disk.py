@@ -3,7 +3,7 @@
 import errno
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,8 @@ _OF_THE_DISK = {
 }
 # how TensorStore, which writes the arrays of a checkpoint, says the same
 _TOLD = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system|Input/output error")
+ROLLOUTS = "saved rollouts"
+"""Their name among what a run writes."""
 _PROBE = b"\0" * 65_536
 
 
@@ -40,21 +42,29 @@ def check_writable(folder: RunFolder) -> None:
         raise DiskError(f"{folder.path}: {_reason(error)}: nothing was begun") from error
 
 
-def check_space(folder: RunFolder, *, checkpoint: float, model: float, keep: int) -> None:
-    """Raises DiskError where `keep` checkpoints, one more being written, and the model do not fit.
+def check_space(
+    folder: RunFolder, *, checkpoints: float, count: int, largest: float, beside: Mapping[str, float]
+) -> None:
+    """Raises DiskError where what a run keeps at a time does not fit, naming the parts; all sizes are in bytes.
 
-    `checkpoint` and `model` are in bytes. What checkpoints stand in the folder is counted as theirs.
+    `checkpoints` is what `count` of them have together, the one that is being written among them, `largest` what the
+    largest of them has, and `beside` what else the run writes. What checkpoints and saved rollouts stand in the folder
+    is counted as theirs.
     """
-    standing = [path for path in folder.checkpoints.rglob("*") if path.is_file()]
-    have = sum(path.stat().st_size for path in standing)
-    needed = max((keep + 1) * checkpoint - have, checkpoint) + model
+    rollouts = max(beside.get(ROLLOUTS, 0) - _size(folder.saved_rollouts), 0)
+    others = {name: size for name, size in {**beside, ROLLOUTS: rollouts}.items() if size}
+    needed = max(checkpoints - _size(folder.checkpoints), largest) + sum(others.values())
     free = free_disk(folder.path)
     if free < needed:
+        parts = {f"{count} checkpoints at a time": checkpoints} | others if count else others
+        said = ", ".join(f"{name} {size / GIB:,.3g}" for name, size in parts.items())
         raise DiskError(
-            f"{folder.path}: {free / GIB:,.3g} GiB free, and the run needs {needed / GIB:,.3g} more: a checkpoint has "
-            f"{checkpoint / GIB:,.3g}, {keep} of them and one more are there at a time, the model has "
-            f"{model / GIB:,.3g}"
+            f"{folder.path}: {free / GIB:,.3g} GiB free, and the run needs {needed / GIB:,.3g} more: {said}"
         )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.checkpoints import CheckpointSettings, KeepSettings
 from onethinker_jax.train.config.optimizer import OptimizerSettings
-from onethinker_jax.train.health.disk import DiskError, check_space, check_writable, disk_errors
+from onethinker_jax.train.health.disk import ROLLOUTS, DiskError, check_space, check_writable, disk_errors
 from onethinker_jax.train.health.host_resources import GIB, free_disk, host_memory
 from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.run_folder import RunFolder
@@ -115,26 +115,28 @@ def test_a_disk_that_is_too_small_for_the_run(disk: Any) -> None:
     """Counting what stands there already."""
     small, mib = disk(8), 2**20
     folder = RunFolder(small.path / "run")
-    check_space(folder, checkpoint=2 * mib, model=mib, keep=2)
+    sizes: dict[str, Any] = {"largest": 2 * mib, "beside": {"the model": mib, ROLLOUTS: mib // 2}}
+    check_space(folder, checkpoints=6 * mib, count=3, **sizes)
     with pytest.raises(DiskError) as caught:
-        check_space(folder, checkpoint=2 * mib, model=mib, keep=3)
+        check_space(folder, checkpoints=8 * mib, count=4, **sizes)
     assert str(caught.value) == (
-        f"{folder.path}: {8 * mib / GIB:.3g} GiB free, and the run needs {9 * mib / GIB:.3g} more: a checkpoint has "
-        f"{2 * mib / GIB:.3g}, 3 of them and one more are there at a time, the model has {mib / GIB:.3g}"
+        f"{folder.path}: {8 * mib / GIB:.3g} GiB free, and the run needs {9.5 * mib / GIB:.3g} more: 4 checkpoints at "
+        f"a time {8 * mib / GIB:.3g}, the model {mib / GIB:.3g}, saved rollouts {mib / 2 / GIB:.3g}"
     )
     checkpoint = folder.checkpoints / "3"
     checkpoint.mkdir(parents=True)
     (checkpoint / "array").write_bytes(b"\0" * 2 * mib)
-    check_space(folder, checkpoint=2 * mib, model=mib, keep=2)  # 4 + 1 of the 6 that are left
+    check_space(folder, checkpoints=6 * mib, count=3, **sizes)  # 4 + 1.5 of the 6 that are left
 
 
 def test_a_run_measures_what_it_will_need(disk: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole command: the world fits, checkpoints and model do not, and nothing is trained."""
-    small = disk(4)
+    small = disk(16)
     few = [part for name in ("sft", "rl", "heldout") for part in (f"--data.world-{name}", 36)]
+    few += ["--checkpoints.keep.every", 1]
     line = error_of(capsys, "smoke", "--out", small.path, *few)
-    assert line.startswith(f"error: {small.path / 'smoke'}: 0.00")
-    assert "2 of them and one more are there at a time" in line
+    assert line.startswith(f"error: {small.path / 'smoke'}: 0.0")
+    assert ": 4 checkpoints at a time 0.0" in line and "the state of an update kept for a replay 0.0" in line
     assert not list((small.path / "smoke").glob("checkpoints/*"))
 
 
