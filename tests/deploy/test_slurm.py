@@ -12,7 +12,6 @@ from onethinker_jax.train.config.preemption import PreemptionSettings
 from onethinker_jax.train.log.log import read_metrics
 from tests.deploy.commands import DEPLOY
 from tests.deploy.fake_command import fake
-from tests.places import ROOT
 from tests.train import running
 from tests.waiting import HANG_S
 
@@ -45,7 +44,7 @@ def submit(folder: Path, *arguments: object, **names: object) -> subprocess.Comp
     env |= {"PATH": f"{folder}:{os.environ['PATH']}"} | {name: str(value) for name, value in names.items()}
     command = [DEPLOY / "slurm.sbatch", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_S, check=False
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=HANG_S, check=False
     )
 
 
@@ -106,6 +105,16 @@ def test_a_job_that_was_stopped_is_queued_again(tmp_path: Path) -> None:
     header = (DEPLOY / "slurm.sbatch").read_text()
     assert "#SBATCH --requeue" in header and "#SBATCH --signal=TERM@300" in header
     assert "#SBATCH --ntasks-per-node=1" in header and "#SBATCH --open-mode=append" in header
+
+
+def test_a_step_that_hangs_again_and_again(tmp_path: Path) -> None:
+    """The job is queued again three times, also where it was stopped in between, and no more."""
+    for number, status in enumerate((124, 124, 143, 124, 124)):
+        (tmp_path / "scontrol.json").unlink(missing_ok=True)
+        result = submit(tmp_path, "smoke", END_WITH=status)
+        assert result.returncode == status
+        assert (tmp_path / "scontrol.json").exists() == (number < 4)
+    assert (tmp_path / f"onethinker-{os.getpid()}.hangs").read_text() == "3\n"
 
 
 def test_settings_of_a_run_stand_behind_the_preset(tmp_path: Path) -> None:

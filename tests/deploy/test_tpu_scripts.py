@@ -88,9 +88,26 @@ def test_a_run_on_a_pod(tmp_path: Path) -> None:
 
 
 def test_a_pod_that_is_taken_away(tmp_path: Path) -> None:
-    result, calls = run_pod(tmp_path, "ACTIVE SUSPENDED ACTIVE", "143 0")
+    result, calls = run_pod(tmp_path, "ACTIVE SUSPENDING SUSPENDED ACTIVE", "143 0")
     assert result.returncode == 0, result.stderr
     assert verbs(calls) == ["create", "ssh", "ssh", "delete", "create", "ssh", "ssh", "delete"]
+
+
+def test_a_stop_that_the_state_does_not_show_yet(tmp_path: Path) -> None:
+    """The trainer has saved and ended before the pod is said to go: the next start finds out."""
+    result, calls = run_pod(tmp_path, "ACTIVE ACTIVE ACTIVE SUSPENDED SUSPENDED ACTIVE", "143 255 0")
+    assert result.returncode == 0, result.stderr
+    assert verbs(calls) == ["create", *["ssh"] * 4, "delete", "create", "ssh", "ssh", "delete"]
+
+
+def test_a_step_that_hangs_again_and_again(tmp_path: Path) -> None:
+    """The trainer is started again on the same pod three times, and no more."""
+    result, calls = run_pod(tmp_path, "ACTIVE", "124 124 143 124 124")
+    assert result.returncode == 1
+    assert (
+        "on a pod that is still there, status 124" in result.stderr and "a step hung, 3 of 3" in result.stdout
+    )
+    assert verbs(calls) == ["create", *["ssh"] * 10]
 
 
 @pytest.mark.parametrize(
