@@ -3,7 +3,7 @@
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,22 @@ class Counting:
     def parts(self, params: Any, prompts: Sequence[Any], **options: Any) -> Any:
         self.sampled += sum(prompt is not None for prompt in prompts)
         return self.sampler.parts(params, prompts, **options)
+
+
+class Halting(Counting):
+    """Calls `then` when more than `after` prompts have ended, and samples on once it is told to halt."""
+
+    def __init__(self, sampler: Sampler, after: int, then: Callable[[], None]):
+        super().__init__(sampler)
+        self.left, self.then = after, then
+
+    def parts(self, params: Any, prompts: Sequence[Any], **options: Any) -> Any:
+        for part in super().parts(params, prompts, **options):
+            yield part
+            self.left -= len(part[0])
+            if self.left < 0 and not options["halted"]():
+                self.then()
+                wait_until(options["halted"])
 
 
 class Acting(Rule):
@@ -134,13 +150,14 @@ def test_sigterm_in_the_middle_of_a_rollout(train, whole, by_twos, tmp_path, ove
     notice = Notice(PreemptionSettings(deadline=1e6, exit_status=75))
 
     def stop() -> None:
+        wait_until(lambda: metrics(tmp_path / "run"))  # with overlap step 1 may still be in its updates
         for heard in (lambda: notice.kind, notice.cut.is_set):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             wait_until(heard)
 
-    sampler = Counting(by_twos)
+    sampler = Halting(by_twos, drawn[1] + 1, stop)
     with pytest.raises(Terminated) as stopped:
-        train(tmp_path / "run", Acting(drawn[1] + 1, stop), settings, sampler, keep=True, notice=notice)
+        train(tmp_path / "run", settings=settings, at=sampler, keep=True, notice=notice)
     assert stopped.value.status == 75
     assert numbers(tmp_path / "run") == [FIRST + 1]
     host = saved(tmp_path / "run", FIRST + 1)
