@@ -66,7 +66,8 @@ def train_ema_grpo(
     scores = HeldOutScores(EvaluationSettings(), lambda step, params: {}) if scores is None else scores
     state, number, unreported = _resume(state, base, rollouts, scores, first_number, health, run)
     start = number - first_number
-    run.log.stage("rl", settings.steps, start)
+    # a line of a process that was killed before the checkpoint had its score comes once more
+    run.log.stage("rl", settings.steps, start, recorded=start - (unreported is not None))
     left = _StepEnd(rollouts, scores, health, run, first_number, base)
     compiled, loop = None, run.notice.deferred(run.log, give_up=rollouts.scorer.give_up, cut=rollouts.cut)
     with health, rollouts, loop as notice:

@@ -79,7 +79,9 @@ class Checkpoints:
         """Gives a checkpoint the held-out score that it was written without, where Orbax looks for it."""
         folder = self.directory / str(number) / METRICS
         folder.mkdir(exist_ok=True)
-        (folder / METRICS).write_text(json.dumps({HELDOUT: heldout, NUMBER: number}))
+        aside = folder / f"{METRICS}.writing"  # a half of it would keep Orbax from opening the folder
+        aside.write_text(json.dumps({HELDOUT: heldout, NUMBER: number}))
+        aside.replace(folder / METRICS)
         self.numbers()
 
     def numbers(self) -> list[int]:

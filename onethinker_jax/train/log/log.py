@@ -89,22 +89,24 @@ class RunLog:
         self._compiling = CompilationWatch(self, clock)
         self._heart = Heart(self.beat) if beats else None
 
-    def stage(self, name: str, total_steps: int, start_step: int = 0) -> None:
+    def stage(self, name: str, total_steps: int, start_step: int = 0, *, recorded: int | None = None) -> None:
         """Begins a stage of `total_steps`, `start_step` of which a checkpoint already holds.
 
-        The lines of this stage past `start_step` are dropped from the metrics file.
+        The lines of this stage past `start_step` are dropped from the metrics file, and those past `recorded` where the
+        metrics of later steps are still to be recorded.
         """
+        recorded = start_step if recorded is None else recorded
         self._end_stage()
         self._metrics.close()
-        for path in (self._folder.metrics, self._folder.sampled_lengths):
+        for path, step in ((self._folder.metrics, recorded), (self._folder.sampled_lengths, start_step)):
             if path.exists():
-                _drop_after(path, name, start_step)
+                _drop_after(path, name, step)
         self._metrics = self._open_metrics()
         if self._wandb is not None and (address := self._wandb.begin(self.directory, name)):
             self.info(f"Weights & Biases: {address}")
         self._events = EventFile(self._folder.tensorboard(name))
         if start_step:
-            self._events.restart(start_step + 1)
+            self._events.restart(recorded + 1)
         self._progress = Progress(name, total_steps, start_step, clock=self._clock)
         self._last_line = -math.inf
         self._show()

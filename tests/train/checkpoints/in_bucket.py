@@ -24,10 +24,11 @@ for number in (1, 2, 3, 4):
     state = stepped(state, number)
     writer.save(number, state, {"stage": "rl"}, heldout=0.5 if number == 1 else None)
     states[number] = jax.device_get(state)
+writer.add_score(3, 0.25)
 writer.close()
 
 reader = Checkpoints(directory)
-assert reader.numbers() == [1, 3, 4] and reader.best() == 1
+assert reader.numbers() == [1, 3, 4] and reader.best() == 1 and reader.score(3) == 0.25
 newest = reader.newest()
 assert newest is not None and newest[0] == 4
 same(reader.restore(4, fresh()), states[4])

@@ -52,6 +52,9 @@ def test_resume_drops_what_lies_past_the_checkpoint(tmp_path: Path) -> None:
     assert steps(tmp_path, "rl") == [1, 2, 3, 4, 5, 6]
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["loss"] == 60
     with RunLog(tmp_path, console=console()[0]) as log:
+        log.stage("rl", 7, start_step=6, recorded=5)  # the metrics of step 6 come again
+    assert steps(tmp_path, "rl") == [1, 2, 3, 4, 5]
+    with RunLog(tmp_path, console=console()[0]) as log:
         log.stage("rl", 7)
     assert steps(tmp_path, "rl") == []
 

@@ -14,6 +14,7 @@ from onethinker_jax.rewards.client.client import RewardUnavailable
 from onethinker_jax.train.checkpoints.checkpoints import Checkpoints
 from onethinker_jax.train.config.checks import SettingError
 from onethinker_jax.train.config.evaluation import EvaluationSettings
+from onethinker_jax.train.open_run import Run
 from onethinker_jax.train.rl.heldout_scores import HeldOutScores
 from tests.train.rl.small_run import FIRST, SETTINGS, metrics, numbers, same
 
@@ -65,8 +66,21 @@ class Judge:
         return {"heldout/accuracy": 1 / step, "heldout/reward": size}
 
 
-def test_a_resumed_run_makes_the_same_scorings_and_the_same_stop(train: Any, tmp_path: Path) -> None:
-    """One run in one go; another whose scoring fails, which goes on from the step that it could not score."""
+class Killed(BaseException):
+    """What nothing catches, as nothing catches SIGKILL."""
+
+
+def kill(*_: Any) -> None:
+    raise Killed
+
+
+def test_a_resumed_run_makes_the_same_scorings_and_the_same_stop(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run in one go; another whose scoring fails, which goes on from the step that it could not score.
+
+    When it has scored that step, it is killed between the metrics and the checkpoint's score.
+    """
     settings = replace(SETTINGS, steps=6, save_every=5)
     evaluation = EvaluationSettings(every=2, patience=1)
 
@@ -80,6 +94,10 @@ def test_a_resumed_run_makes_the_same_scorings_and_the_same_stop(train: Any, tmp
     with pytest.raises(RewardUnavailable):
         run("broken", Judge(fails=2))
     assert [row["step"] for row in metrics(tmp_path / "broken")] == [1, 2, 3]
+    with monkeypatch.context() as patches, pytest.raises(Killed):
+        patches.setattr(Run, "add_score", kill)
+        run("broken", Judge())
+    assert [row["step"] for row in metrics(tmp_path / "broken")] == [1, 2, 3, 4]
     same(run("broken", judge := Judge()), whole)
     assert judge.asked == [4]
     assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
