@@ -20,7 +20,7 @@ TREES = {
 }
 # Not a user's to mend: what goes on between two of our functions, or is answered to a caller over the wire.
 INNER = {
-    *("OtherPackets", "WrongTimeline", "EndedByStop", "Stopped", "StepCut"),  # control flow
+    *("OtherPackets", "WrongTimeline", "EndedByStop", "Stopped", "StepCut", "UpdateCut"),  # control flow
     *("Unanswered", "_TryAgain"),  # of one question to an endpoint: counted, asked again
     *("QueueFull", "CacheFull", "ItemError"),  # a status of the reward service
     "CellError",  # of a table's cell: its row names it

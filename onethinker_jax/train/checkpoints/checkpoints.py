@@ -7,6 +7,7 @@ the checksums of all files (`checksums.py`), and the held-out score where there 
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from onethinker_jax.errors import UserError
-from onethinker_jax.files import rename_folder
+from onethinker_jax.files import rename_folder, write_whole
 from onethinker_jax.train.checkpoints.checksums import damage, write_checksums
 from onethinker_jax.train.checkpoints.keeping import HELDOUT, NUMBER, Described, policy, rank
 from onethinker_jax.train.checkpoints.orbax_calls import one_line, quiet, reads_ended
@@ -79,9 +80,11 @@ class Checkpoints:
         """Gives a checkpoint the held-out score that it was written without, where Orbax looks for it."""
         folder = self.directory / str(number) / METRICS
         folder.mkdir(exist_ok=True)
-        aside = folder / f"{METRICS}.writing"  # a half of it would keep Orbax from opening the folder
-        aside.write_text(json.dumps({HELDOUT: heldout, NUMBER: number}))
-        aside.replace(folder / METRICS)
+        file, text = folder / METRICS, json.dumps({HELDOUT: heldout, NUMBER: number})
+        if "://" in str(file):
+            file.write_text(text)  # an object of a bucket is whole or absent
+        else:
+            write_whole(Path(file), text)  # a half of it would keep Orbax from opening the checkpoints
         self.numbers()
 
     def numbers(self) -> list[int]:
