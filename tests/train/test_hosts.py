@@ -190,6 +190,21 @@ def test_stopped_twice_it_ends_in_the_same_bits(whole: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_stop_in_an_update(whole: Path, tmp_path: Path):
+    """SIGTERM reaches one of the processes; both cut the step between the same two micro-batches, and go on there."""
+    patient = "--preemption.deadline", 1e6
+    commands = running.hosts("smoke", "--out", tmp_path, *SIZES, *patient, at=(1, "rl", "SIGTERM@update"))
+    ends = running.ends_of(running.start_together(commands, devices=2))
+    assert [status for status, _ in ends] == [143, 143], ends
+    (kept,) = (tmp_path / "smoke" / "checkpoints").glob(f"{smoke().sft.steps + 1}/host/metadata")
+    parts = json.loads(kept.read_text())["hosts"]
+    begun = [part["ahead"]["begun"] and part["ahead"]["begun"]["groups"] for part in parts]
+    assert len(begun) == 2 and begun[0] == begun[1]
+    assert [status for status, _ in run(tmp_path)] == [0, 0]
+    assert_equal(tmp_path, whole)
+
+
+@pytest.mark.slow
 def test_a_process_is_killed(whole: Path, tmp_path: Path):
     """The other one ends too; started again, they go on from the newest checkpoint."""
     shutil.copytree(whole / "smoke" / "data", tmp_path / "smoke" / "data")
