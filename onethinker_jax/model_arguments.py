@@ -11,7 +11,7 @@ import tyro
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.rewards.client.sidecar import SidecarSettings
-from onethinker_jax.sampler_settings import KVDtype, SamplerSettings
+from onethinker_jax.sampler_settings import KVDtype, SamplerSettings, WeightsDtype
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -63,6 +63,8 @@ class ModelArguments:
     """What the model computes in."""
     kv_dtype: KVDtype | None = None
     """What the KV cache is kept in; by default what the model computes in."""
+    weights_dtype: WeightsDtype | None = None
+    """What the decoder's and the head's matrices are kept in; by default what the model computes in."""
     prefill_chunk_tokens: int | None = None
     """Most tokens of a prompt computed in one dispatch (chunked prefill); by default all."""
     image_max_pixels: int | None = None
@@ -120,6 +122,7 @@ class ModelArguments:
                 min_p=self.min_p,
                 stop=self.stop,
                 kv_dtype=self.kv_dtype,
+                weights_dtype=self.weights_dtype,
             )
         except ValueError as error:
             raise UsageError(str(error)) from None
@@ -188,4 +191,5 @@ class ModelArguments:
         from onethinker_jax.model.sharding import decoding_layout
 
         graphdef, params = nnx.split(load_hf(self.model, mesh=mesh, dtype=jnp.dtype(self.dtype)))
-        return graphdef, decoding_layout(params, mesh, self.dtype, donate=True)
+        moved = decoding_layout(params, mesh, self.dtype, weights_dtype=self.weights_dtype, donate=True)
+        return graphdef, moved

@@ -145,8 +145,9 @@ class Sampler:
                 )
 
     def decoding_params(self, params: nnx.State) -> nnx.State:
-        """`params` in the dtype and sharding that decoding uses; these pass through a second time unchanged."""
-        return decoding_layout(params, self.mesh, self.compute_dtype)
+        """`params` in the dtypes and sharding that decoding uses; these pass through a second time unchanged."""
+        settings, dtype = self.settings, self.compute_dtype
+        return decoding_layout(params, self.mesh, dtype, weights_dtype=settings.weights_dtype)
 
     def number(self, own: int) -> int:
         """The number among those of all processes that this one's prompt number `own` has."""
@@ -229,5 +230,6 @@ def generation_shape(settings: SamplerSettings, compute_dtype: str, shards: int)
         prefill_rows=-(-prefill_rows // shards) * shards,
         decode_block=min(settings.decode_block, settings.max_new_tokens),
         kv_dtype=settings.kv_dtype or compute_dtype,
+        weights_dtype=settings.weights_dtype,
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
     )

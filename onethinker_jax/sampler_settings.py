@@ -24,6 +24,7 @@ PROMPTS_AHEAD = 32
 
 
 KVDtype = Literal["float32", "bfloat16", "int8"]
+WeightsDtype = Literal["int8"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class SamplerSettings:
     kv_dtype: KVDtype | None = None
     """What the KV cache is kept in; by default what the model computes in. With int8 the sampler's probabilities are
     not quite those that RL computes."""
+    weights_dtype: WeightsDtype | None = None
+    """What the sampler keeps the decoder's and the head's matrices in; by default what the model computes in. With int8
+    the sampler's probabilities are not quite those that RL computes."""
     decode_block: int = 32
     """Most tokens of a sample drawn in one dispatch (multi-step decode)."""
 
@@ -99,6 +103,11 @@ class SamplerSettings:
     def truncated(self) -> bool:
         """Whether tokens are left out of the model's distribution."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+    @property
+    def quantised(self) -> str:
+        """The name of a setting by which the sampler's probabilities are not quite the model's, or nothing."""
+        return next((name for name in ("weights_dtype", "kv_dtype") if getattr(self, name) == "int8"), "")
 
     def all_together(self, prompts: int) -> "SamplerSettings":
         """These settings for `prompts` at a time: all decoded together, unless `prompt_slots` says otherwise."""

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from onethinker_jax.lora_settings import LoRASettings
+from onethinker_jax.model.int8_weights import matmul
 
 
 class LoRA(nnx.Module):
@@ -49,7 +50,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Maps the last axis; the others may be any."""
-        y = x @ self.kernel[...]
+        y = matmul(x, self.kernel[...])
         if self.lora is not None:
             y = y + self.lora(x)
         return y if self.bias is None else y + self.bias[...]

@@ -8,7 +8,9 @@ add up to 1. `qwen3_vl.py` has the legend of the axis letters; BT is the axis of
 (token, expert).
 """
 
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.config import MoEConfig
+from onethinker_jax.model.int8_weights import Int8Weights
 from onethinker_jax.model.layers import Linear, wide
 from onethinker_jax.model.sharding import context_mesh
 
@@ -58,20 +61,18 @@ class Experts(nnx.Module):
         # Few rows, as in decoding one prompt, are worked on by every data shard alike.
         rows = PartitionSpec(("data", "fsdp") if x.shape[0] % shards == 0 else None)
         local = partial(mix_experts, chosen=self.chosen, sum_over="tensor")
-        specs = (
-            rows,
-            PartitionSpec(),
-            PartitionSpec(None, None, None, "tensor"),
-            PartitionSpec(None, "tensor", None),
-        )
+        down: Any = PartitionSpec(None, "tensor", None)
+        if isinstance(kernels[2], Int8Weights):  # its scale has no axis F
+            down = replace(kernels[2], values=down, scale=PartitionSpec())
+        specs = (rows, PartitionSpec(), PartitionSpec(None, None, None, "tensor"), down)
         return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=rows)(x, *kernels)
 
 
 def mix_experts(
     x: Float[Array, "B T D"],
     router: Float[Array, "D E"],
-    gate_up: Float[Array, "E D 2 F"],
-    down: Float[Array, "E F D"],
+    gate_up: Float[Array, "E D 2 F"] | Int8Weights,
+    down: Float[Array, "E F D"] | Int8Weights,
     *,
     chosen: int,
     sum_over: str | None = None,
@@ -83,15 +84,27 @@ def mix_experts(
     flat = x.reshape(-1, x.shape[-1])
     weights, order, inverse, sizes = route(flat, router, chosen)
     tokens = _permute(jnp.repeat(flat, chosen, axis=0), order, inverse)  # expert by expert
-    count, width, _, size = gate_up.shape
-    both = jax.lax.ragged_dot(tokens, gate_up.reshape(count, width, 2 * size), sizes)
+    both = _grouped(tokens, jax.tree.map(lambda part: part.reshape(*part.shape[:2], -1), gate_up), sizes)
+    size = both.shape[-1] // 2
     gate, up = both[:, :size], both[:, size:]
-    out = jax.lax.ragged_dot(wide(jax.nn.silu, gate) * up, down, sizes, preferred_element_type=jnp.float32)
-    out = _permute(out, inverse, order).reshape(len(flat), chosen, width)
+    out = _grouped(wide(jax.nn.silu, gate) * up, down, sizes, jnp.float32)
+    out = _permute(out, inverse, order).reshape(len(flat), chosen, -1)
     mixed = jnp.einsum("nkd,nk->nd", out, weights)
     if sum_over is not None:
         mixed = jax.lax.psum(mixed, sum_over)
     return mixed.astype(x.dtype).reshape(x.shape)
+
+
+def _grouped(
+    x: Float[Array, "BTk in"], kernels: Array | Int8Weights, sizes: Int[Array, " E"], dtype: Any = None
+) -> Float[Array, "BTk out"]:
+    """Rows of x, sorted by expert, times their expert's kernel of [E, in, out]."""
+    if not isinstance(kernels, Int8Weights):
+        return jax.lax.ragged_dot(x, kernels, sizes, preferred_element_type=dtype)
+    values, scale = kernels.values.astype(x.dtype), kernels.scale[:, 0]
+    product = jax.lax.ragged_dot(x, values, sizes, preferred_element_type=dtype)
+    expert = jnp.repeat(jnp.arange(len(scale)), sizes, total_repeat_length=len(x))
+    return (product * scale[expert]).astype(product.dtype)
 
 
 def route(

@@ -29,6 +29,7 @@ from onethinker_jax.model.attention.decode_attention import Visible
 from onethinker_jax.model.attention.kv_cache import KVCache
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.inputs import ModelInputs
+from onethinker_jax.model.int8_weights import matmul
 from onethinker_jax.model.layers import Linear, Remat
 from onethinker_jax.model.text import Decoder, gather_visual
 from onethinker_jax.model.vision import VisionTower
@@ -99,4 +100,4 @@ class Qwen3VL(nnx.Module):
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Float32 logits, of a few positions only: losses use `train.lm_head`, which never makes [B, T, V]."""
-        return jnp.matmul(hidden, self.head(), preferred_element_type=jnp.float32)
+        return matmul(hidden, self.head(), jnp.float32)

@@ -10,16 +10,18 @@ A mesh over the devices of several processes trains; each process decodes on a m
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from onethinker_jax.errors import UserError
+from onethinker_jax.model.int8_weights import are_quantised, quantised, split_kernels, summed_axis
 
 T = TypeVar("T")
 
@@ -55,16 +57,27 @@ _AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"visual\.deepstack_mergers\.(norm\.scale|norm\.bias|fc[12]\.bias)", ("layers", None)),
     (r"ns_coeffs", (None,)),  # Muon's three Newton-Schulz coefficients, in its state
 )
-# Beside a kernel [..., in, out] LoRA's a [..., in, rank] and b [..., rank, out]; a rank is not sharded.
-LOGICAL_AXES = _AXES + tuple(
-    row
-    for pattern, axes in _AXES
-    if pattern.endswith(r"\.kernel") and "experts" not in pattern
-    for row in (
-        (pattern.replace("kernel", r"lora\.a"), (*axes[:-1], None)),
-        (pattern.replace("kernel", r"lora\.b"), (*axes[:-2], None, axes[-1])),
-    )
-)
+
+
+def _int8_rows() -> Iterator[tuple[str, tuple[str | None, ...]]]:
+    """A matrix in int8 (`int8_weights.py`): `values` lie as it does, `scale` has size 1 along the axis summed over."""
+    for pattern, axes in _AXES:
+        axis = summed_axis(pattern.replace("\\", ""))
+        if axis is not None:
+            at = len(axes) + axis
+            yield rf"{pattern}\.values", axes
+            yield rf"{pattern}\.scale", (*axes[:at], None, *axes[at + 1 :])
+
+
+def _lora_rows() -> Iterator[tuple[str, tuple[str | None, ...]]]:
+    """Beside a kernel [..., in, out] LoRA's a [..., in, rank] and b [..., rank, out]; a rank is not sharded."""
+    for pattern, axes in _AXES:
+        if pattern.endswith(r"\.kernel") and "experts" not in pattern:
+            yield pattern.replace("kernel", r"lora\.a"), (*axes[:-1], None)
+            yield pattern.replace("kernel", r"lora\.b"), (*axes[:-2], None, axes[-1])
+
+
+LOGICAL_AXES = (*_AXES, *_lora_rows(), *_int8_rows())
 
 TRAIN_RULES: Mapping[str, str] = {"embed": "fsdp", "heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
 DECODE_RULES: Mapping[str, str] = {"heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
@@ -193,17 +206,41 @@ def _constrain_layer(leaf: jax.Array, name: str, rules: Mapping[str, str]) -> ja
     return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*spec[1:]))
 
 
-def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) -> T:
+def decoding_layout(
+    params: nnx.State,
+    mesh: Mesh,
+    dtype: str,
+    *,
+    weights_dtype: str | None = None,
+    donate: bool = False,
+) -> nnx.State:
     """`params` in `dtype`, sharded by `DECODE_RULES`: decoding then gathers no weight at every token.
 
-    One compiled copy moves them; an array that would not change is passed on as it is. With `donate` the given
-    arrays are used up, and no more memory than theirs is needed where shapes and dtypes stay. Parameters that lie
-    on several processes are moved by all of them together, and `mesh` is a process's own. Raises ShardingError as
-    `tree_shardings` does.
+    One compiled copy moves them; an array that would not change is passed on as it is. With `weights_dtype` another
+    compiled program makes int8 matrices of those that are quantised (`int8_weights.py`), unless they are. With
+    `donate` the given arrays are used up, and no more memory than theirs is needed where shapes and dtypes stay.
+    Parameters that lie on several processes are moved by all of them together, and `mesh` is a process's own. Raises
+    ShardingError as `tree_shardings` does.
     """
-    leaves, tree = jax.tree.flatten(params)
-    first = leaves[0].sharding
+    first = jax.tree.leaves(params)[0].sharding
     source = mesh if first.is_fully_addressable else first.mesh
+    if weights_dtype is None:
+        laid_out = _decoding_copy(params, source, dtype, donate=donate)
+    else:
+        kernels, others = split_kernels(params)
+        kernels = kernels if are_quantised(kernels) else _int8_copy(kernels, source, dtype)
+        laid_out = nnx.merge_state(kernels, _decoding_copy(others, source, dtype, donate=donate))
+    return laid_out if first.is_fully_addressable else _local_view(laid_out, mesh)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _int8_copy(kernels: nnx.State, source: Mesh, dtype: str) -> nnx.State:
+    made = quantised(kernels, dtype)
+    return jax.lax.with_sharding_constraint(made, tree_shardings(made, source, DECODE_RULES))
+
+
+def _decoding_copy(params: nnx.State, source: Mesh, dtype: str, *, donate: bool) -> nnx.State:
+    leaves, tree = jax.tree.flatten(params)
     wanted = jax.tree.leaves(tree_shardings(params, source, DECODE_RULES))
     stay = [
         leaf.dtype == dtype and leaf.sharding.is_equivalent_to(to, leaf.ndim)
@@ -215,7 +252,7 @@ def decoding_layout(params: T, mesh: Mesh, dtype: str, *, donate: bool = False) 
         moved = iter(move([leaf for leaf, _ in going], dtype, tuple(to for _, to in going)))
         leaves = [leaf if stays else next(moved) for leaf, stays in zip(leaves, stay, strict=True)]
         params = jax.tree.unflatten(tree, leaves)
-    return params if first.is_fully_addressable else _local_view(params, mesh)
+    return params
 
 
 def _local_view(tree: T, mesh: Mesh) -> T:

@@ -10,7 +10,7 @@ import tyro
 
 from onethinker_jax.command_line import UsageError
 from onethinker_jax.model_arguments import ModelArguments
-from onethinker_jax.sampler_settings import KVDtype, SamplerSettings
+from onethinker_jax.sampler_settings import KVDtype, SamplerSettings, WeightsDtype
 
 MIN_KEY_CHARS = 16
 
@@ -97,6 +97,8 @@ class Arguments:
     """What the model computes in."""
     kv_dtype: KVDtype | None = None
     """What the KV cache is kept in; by default what the model computes in."""
+    weights_dtype: WeightsDtype | None = None
+    """What the decoder's and the head's matrices are kept in; by default what the model computes in."""
     mesh: ServeMesh = field(default_factory=ServeMesh)
     prompt_slots: int = 8
     """Answers decoded together; each has a place for a prompt and an answer of the greatest length in the KV cache."""
@@ -218,6 +220,7 @@ class Arguments:
                 max_new_tokens=self.max_new_tokens,
                 decode_block=self.decode_block,
                 kv_dtype=self.kv_dtype,
+                weights_dtype=self.weights_dtype,
             )
         except ValueError as error:
             raise UsageError(str(error)) from None
@@ -229,6 +232,7 @@ class Arguments:
             max_new_tokens=self.max_new_tokens,
             dtype=self.dtype,
             kv_dtype=self.kv_dtype,
+            weights_dtype=self.weights_dtype,
             image_max_pixels=self.image_max_pixels,
             video_fps=self.video_fps,
             video_max_frames=self.video_max_frames,

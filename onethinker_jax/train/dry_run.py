@@ -16,7 +16,7 @@ from flax import nnx
 from onethinker_jax.data_pipeline.processor.record_lengths import UNKNOWN
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.generation.generate import make_programs
-from onethinker_jax.model.sharding import BATCH_AXES, DECODE_RULES, tree_shardings
+from onethinker_jax.model.sharding import BATCH_AXES, tree_shardings
 from onethinker_jax.responses import generation_shape, sampling_config, suppressed_ids
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
@@ -30,7 +30,13 @@ from onethinker_jax.train.heldout import sampled_stages, stages_of
 from onethinker_jax.train.hosts import join_hosts
 from onethinker_jax.train.log.log import RunLog
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.plans.shapes import moved, shard_shapes, state_shapes, training_layout
+from onethinker_jax.train.plans.shapes import (
+    decoding_shapes,
+    moved,
+    shard_shapes,
+    state_shapes,
+    training_layout,
+)
 from onethinker_jax.train.policy import abstract_model
 from onethinker_jax.train.run import Ready, begin, connect_service, open_log, prepare
 
@@ -204,12 +210,11 @@ def _decoding(
     )
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     functions: Any = make_programs(graphdef, sampling, generation_shape(settings, dtype, shards))
-    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
+    weights = decoding_shapes(shapes, mesh, dtype, settings.weights_dtype)
     cache = jax.eval_shape(functions.empty, weights)
     kinds = {"KV cache": device_bytes(cache) / mesh.size}
-    sharded = shard_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
     layout = shard_shapes(shapes, tree_shardings(shapes, mesh))
-    if copied := device_bytes(moved(sharded, layout)):
+    if copied := device_bytes(moved(weights, layout)):
         kinds["weights to decode"] = copied
     return kinds
 

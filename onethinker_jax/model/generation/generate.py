@@ -57,6 +57,7 @@ class GenerationShape:
     # How often the prompt slots are halved when few are in use; each halving costs a decode step to compile.
     halvings: int = 2
     kv_dtype: str = "float32"  # or bfloat16, int8
+    weights_dtype: str | None = None  # int8, or None: what the model computes in
     prefill_chunk_tokens: int | None = None  # most tokens of a prompt computed in one dispatch; None: all
 
     def chunk_size(self, tokens: int) -> int:
@@ -163,17 +164,22 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
         jax.jit(embed_prompts),
         jax.jit(prefill_next_chunk, donate_argnums=2),
         jax.jit(insert, donate_argnums=0),
-        jax.jit(decode, donate_argnums=1, compiler_options=decode_options()),
+        jax.jit(decode, donate_argnums=1, compiler_options=decode_options(shape.weights_dtype)),
         jax.jit(take_rows),
     )
 
 
-def decode_options() -> dict[str, int]:
+def decode_options(weights_dtype: str | None) -> dict[str, int | str]:
     """What the compiler is told when it compiles decoding for the platform of the mesh in context.
 
-    On GPUs XLA joins products of the same input into one, and for that copies their weights next to each other.
+    On GPUs XLA joins products of the same input into one, and for that copies their weights next to each other. Where
+    all layers of an int8 stack are converted, its pass `slice-sinker` would convert the stack before it is sliced, and
+    so write it anew at every token.
     """
-    return {"xla_gpu_dot_merger_threshold_mb": 0} if layers_are_unrolled() else {}
+    if not layers_are_unrolled():
+        return {}
+    joined: dict[str, int | str] = {"xla_gpu_dot_merger_threshold_mb": 0}
+    return joined if weights_dtype is None else joined | {"xla_disable_hlo_passes": "slice-sinker"}
 
 
 def empty(model: Qwen3VL, sampling: SamplingConfig, shape: GenerationShape) -> KVCache:

@@ -85,6 +85,11 @@ class RLSettings:
                 f"rl.rollout.group_size {rollout.group_size}: a group needs at least 2 samples"
             )
         check_untruncated("rl.rollout", rollout)
+        if rollout.quantised and loss.importance_sampling == "none":
+            raise SettingError(
+                f"rl.rollout.{rollout.quantised} int8 trains on samples of other probabilities: set "
+                "rl.loss.importance_sampling, for example token_truncate"
+            )
         if loss.overlong == "penalty" and not 0 < loss.overlong_buffer <= rollout.max_new_tokens:
             raise SettingError(
                 f"rl.loss.overlong penalty needs rl.loss.overlong_buffer in 1 .. rl.rollout.max_new_tokens "

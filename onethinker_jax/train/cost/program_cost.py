@@ -272,8 +272,9 @@ def _used(
             updated += _size(body[one.operands[1]].shape)
         elif one.opcode in ("bitcast", "fusion"):
             values = [(body, one.name)]
-            if one.opcode == "fusion":
-                inner = _called(computations, one)
+            inner = _called(computations, one) if one.opcode == "fusion" else {}
+            # Of a fusion within this one that is a copy, as of an int8 operand into other tiles, no more is read.
+            if inner and [inside.opcode for inside in inner.values()] != ["parameter", "copy"]:
                 values = [(inner, _parameter(inner, at)) for at, x in enumerate(one.operands) if x == name]
             for where, value in values:
                 if (used := _used(computations, where, value)) is None:

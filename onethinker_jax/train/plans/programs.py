@@ -27,8 +27,6 @@ from onethinker_jax.model.inputs import ModelInputs
 from onethinker_jax.model.parameters import join_adapters
 from onethinker_jax.model.sharding import (
     BATCH_AXES,
-    DECODE_RULES,
-    tree_shardings,
 )
 from onethinker_jax.responses import generation_shape, sampling_config
 from onethinker_jax.sampler_settings import SamplerSettings
@@ -39,6 +37,7 @@ from onethinker_jax.train.plans.planned_program import Program, Updates
 from onethinker_jax.train.plans.shapes import (
     BASE,
     batch_shapes,
+    decoding_shapes,
     moved,
     prompt_shapes,
     rows_shape,
@@ -197,8 +196,7 @@ def _sampling_programs(
     settings, dtype, mesh = sampler.settings, policy.compute_dtype, policy.mesh
     shape = _slots(settings, policy)
     functions = make_programs(policy.graphdef, _distribution(settings, sizes), shape)
-    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
-    weights = shard_shapes(weights, tree_shardings(shapes, mesh, DECODE_RULES))
+    weights = decoding_shapes(shapes, mesh, dtype, settings.weights_dtype)
     fresh: Any = functions.empty
     cache = shard_shapes(jax.eval_shape(fresh, weights), fresh.lower(weights).compile().output_shardings)
     resident = {
@@ -228,7 +226,7 @@ def _sampling_programs(
     runs = math.ceil(samples * settings.max_new_tokens / shape.decode_block)
     arguments = {"weights to decode": weights, "KV cache": cache, "batch": (slots, key)}
     tokens = shape.prompt_slots * shape.sample_slots * shape.decode_block
-    jitted = jax.jit(decode, donate_argnums=1, compiler_options=decode_options())
+    jitted = jax.jit(decode, donate_argnums=1, compiler_options=decode_options(shape.weights_dtype))
     name = f"{sampler.stage} decoding"
     expected = None if sampler.given is None else expected_decoding(sampler.given, shape, cache)
     programs.append(

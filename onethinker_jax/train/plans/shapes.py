@@ -11,8 +11,9 @@ from onethinker_jax.data_pipeline.batches.packing import Batch
 from onethinker_jax.model.attention.kv_cache import shard_prompts
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.inputs import ModelInputs, VisionInputs
+from onethinker_jax.model.int8_weights import in_decoding_dtypes
 from onethinker_jax.model.parameters import split_adapters
-from onethinker_jax.model.sharding import TRAIN_RULES, batch_sharding, tree_shardings
+from onethinker_jax.model.sharding import DECODE_RULES, TRAIN_RULES, batch_sharding, tree_shardings
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.state import Skips, TrainState, optimizer_shapes
 
@@ -73,11 +74,27 @@ def training_layout(shapes: nnx.State, mesh: Mesh | AbstractMesh) -> dict[str, A
     return {"parameters": trained} | ({} if base is None else {BASE: base})
 
 
+def decoding_shapes(
+    shapes: nnx.State, mesh: Mesh | AbstractMesh, dtype: str, weights_dtype: str | None
+) -> nnx.State:
+    """The sampler's weights as `decoding_layout` lays them out. Raises ShardingError as `tree_shardings` does."""
+    weights = jax.eval_shape(lambda params: in_decoding_dtypes(params, dtype, weights_dtype), shapes)
+    return shard_shapes(weights, tree_shardings(weights, mesh, DECODE_RULES))
+
+
 def moved(tree: nnx.State, others: nnx.State) -> list[Any]:
-    """The arrays of `tree` that `decoding_layout` would not share with the `others` of the same names."""
+    """The arrays of `tree` that `decoding_layout` would not share with the `others`: no such one is of its name."""
     same = dict(jax.tree_util.tree_leaves_with_path(others))
-    pairs = [(leaf, same[path]) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-    return [a for a, b in pairs if a.dtype != b.dtype or not a.sharding.is_equivalent_to(b.sharding, a.ndim)]
+
+    def is_shared(path: Any, leaf: Any) -> bool:
+        other = same.get(path)
+        return (
+            other is not None
+            and leaf.dtype == other.dtype
+            and leaf.sharding.is_equivalent_to(other.sharding, leaf.ndim)
+        )
+
+    return [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if not is_shared(path, leaf)]
 
 
 def state_shapes(

@@ -21,6 +21,7 @@ from flax import nnx
 from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
 from onethinker_jax.errors import UserError
+from onethinker_jax.model.int8_weights import in_decoding_dtypes
 from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.sharding import DECODE_RULES, tree_shardings
 from onethinker_jax.responses import Sampler
@@ -171,10 +172,11 @@ class Rollouts:
             moved = self.sampler.decoding_params(params)
         else:
             mesh, dtype = self.sampler.mesh, self.sampler.compute_dtype
-            typed = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+            typed = in_decoding_dtypes(params, dtype, self._settings.rollout.weights_dtype)
             moved = jax.device_put(typed, tree_shardings(typed, mesh, DECODE_RULES))
         (own, base), (trained, _) = split_adapters(moved), split_adapters(params)
-        own = jax.tree.map(lambda new, old: jnp.copy(new) if new is old else new, own, trained)
+        shared = {id(leaf) for leaf in jax.tree.leaves(trained)}
+        own = jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in shared else leaf, own)
         return join_adapters(own, base)
 
     def state(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class SavedRollouts:
             "sampling": asdict(sampler.config),
             "stop": sampler.settings.stop,
             "group_size": sampler.settings.group_size,
-            "dtypes": [sampler.compute_dtype, sampler.settings.kv_dtype],
+            "dtypes": [sampler.compute_dtype, sampler.settings.kv_dtype, sampler.settings.weights_dtype],
             "seed": self._seed,
             "records": stream.state()["records"],
         }

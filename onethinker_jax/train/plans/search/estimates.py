@@ -126,7 +126,7 @@ class Estimator:
             seconds = {name: seconds[name] + scoring[name] for name in seconds}
         beside = held.training(stage)
         if stage == "RL" and config.rl.overlap and config.rl.rollout_mesh is None:
-            beside += held.resting + self.cache_bytes(config)
+            beside += held.resting[config.rl.rollout.weights_dtype] + self.cache_bytes(config)
         if stage == "RL" and loss.importance_sampling != "none" and config.rl.num_minibatches > 1:
             scores = [_same("RL log-probabilities", runs, scoring, beside - held.gradients)]
         kept = self._text.kept_numbers(batch.rows * batch.tokens / mesh.size, model.remat)
@@ -135,7 +135,7 @@ class Estimator:
         kept *= _ITEM[model.compute_dtype]
         working = self._working_bytes(batch, mesh, model.compute_dtype)
         if model.remat == "none":  # as much again: what is between the products; and weights, once gathered
-            working += kept + held.decoder
+            working += kept + held.decoder[None]
         moved = 2 * (held.parameters + held.optimizer[stage]) + held.gradients
         update = {"HBM": moved / self.chip.hbm_bandwidth}
         updates = 1 if stage == "SFT" else config.rl.num_minibatches
@@ -185,12 +185,12 @@ class Estimator:
             sent += item * 4 * passes * tower.layers * layer
         gathers = 1 if text == "nothing" else 2
         scatters = 1 if text == "all" else 0
-        gathered = held.decoder * (mesh.fsdp - 1) / mesh.fsdp
+        gathered = held.decoder[None] * (mesh.fsdp - 1) / mesh.fsdp
         sent += (gathers + scatters) * gathered
         if text == "all":  # sums of gradients over `data`, in float32
             sent += 2 * held.gradients * (mesh.data - 1) / mesh.data
         return self._seconds(
-            flops / mesh.size, AROUND_PRODUCTS * item * numbers + gathers * held.decoder, sent, mesh
+            flops / mesh.size, AROUND_PRODUCTS * item * numbers + gathers * held.decoder[None], sent, mesh
         )
 
     def _seconds(self, flops: float, moved: float, sent: float, mesh: MeshSettings) -> dict[str, float]:
@@ -250,10 +250,12 @@ class Estimator:
             mesh.size * self.chip.flops
         )
         prefill[self.chip.link] -= (
-            held.decoder * (mesh.fsdp - 1) / mesh.fsdp / self.chip.link_bandwidth
+            held.decoder[None] * (mesh.fsdp - 1) / mesh.fsdp / self.chip.link_bandwidth
         )  # weights lie whole
         prefill = {name: seconds * sampling.prefill_share for name, seconds in prefill.items()}
-        weights = item * self._decoder_numbers() / tensor
+        weights = (
+            _ITEM[rollout.weights_dtype or config.model.compute_dtype] * self._decoder_numbers() / tensor
+        )
         moved = weights + sampling.cache * cache
         columns = rollout.prompt_tokens + rollout.max_new_tokens
         seen = 4 * text.num_heads * text.head_dim * text.num_layers * columns
@@ -264,7 +266,7 @@ class Estimator:
             sampling.rows * flops / mesh.size, AROUND_DECODING * moved, sampling.rows * sent, mesh
         )
         block = {name: seconds * shape.decode_block for name, seconds in token.items()}
-        memory = held.sampling() + cache
+        memory = held.sampling(rollout.weights_dtype) + cache
         return [
             _same("RL prefill", sampling.prefills, prefill, memory + waiting),
             _same("RL decoding", sampling.blocks, block, memory),

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jax
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
 from onethinker_jax.model.config import Qwen3VLConfig
-from onethinker_jax.model.sharding import AXES, DECODE_RULES, tree_shardings
+from onethinker_jax.model.sharding import AXES
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.cost.program_cost import device_bytes
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.plans.shapes import BASE, moved, shard_shapes, state_shapes, training_layout
+from onethinker_jax.train.plans.shapes import BASE, decoding_shapes, moved, state_shapes, training_layout
 from onethinker_jax.train.policy import abstract_model
 
 
@@ -30,16 +29,17 @@ class Holdings:
     base: float  # frozen, beside adapters
     gradients: float
     optimizer: dict[str, float]  # by stage, the reference policy of RL included
-    decoder: float  # weights to decode with
-    resting: float  # parameters and base that decoding does not share
+    # By `rl.rollout.weights_dtype`:
+    decoder: dict[str | None, float]  # weights to decode with
+    resting: dict[str | None, float]  # parameters and base that decoding does not share
 
     def training(self, stage: str) -> float:
         """While gradients are computed, activations aside; RL's reference lies with its optimiser here."""
         return self.parameters + self.base + self.gradients + self.optimizer[stage]
 
-    def sampling(self) -> float:
+    def sampling(self, weights_dtype: str | None) -> float:
         """While RL samples, the cache aside."""
-        return self.decoder + self.resting + self.optimizer["RL"]
+        return self.decoder[weights_dtype] + self.resting[weights_dtype] + self.optimizer["RL"]
 
 
 class ModelShapes:
@@ -72,13 +72,15 @@ class ModelShapes:
             state, gradients = state_shapes(trained, one, tasks, mesh, reference=reference)
             optimizer[stage] = device_bytes((state.optimizer, state.reference))
         dtype = self._config.model.compute_dtype
-        weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), self.shapes)
-        weights = shard_shapes(weights, tree_shardings(self.shapes, mesh, DECODE_RULES))
+        weights = {kind: decoding_shapes(self.shapes, mesh, dtype, kind) for kind in (None, "int8")}
         return Holdings(
             device_bytes(trained),
             device_bytes(lying.get(BASE)),
             device_bytes(gradients),
             optimizer,
-            device_bytes(weights),
-            sum(device_bytes(moved(tree, weights)) for tree in lying.values()),
+            {kind: device_bytes(tree) for kind, tree in weights.items()},
+            {
+                kind: sum(device_bytes(moved(tree, others)) for tree in lying.values())
+                for kind, others in weights.items()
+            },
         )

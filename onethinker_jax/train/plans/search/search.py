@@ -240,7 +240,8 @@ class Search:
         if (known := self._results.of(key)) is not None:
             return known
         lowered = program.function.trace(*program.arguments.values()).lower()
-        options = decode_options() if "decoding" in program.name else {}
+        dtype = candidate.config.rl.rollout.weights_dtype
+        options = decode_options(dtype) if "decoding" in program.name else {}
         text = digest(self._place, self._counting, program.name, program.trips, options, lowered.as_text())
         outcome = self._results.of_text(text)
         if outcome is None:

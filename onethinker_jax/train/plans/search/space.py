@@ -34,6 +34,7 @@ CHANGES = {
     "rl.rollout.prefill_rows": SAME_UP_TO_ROUNDING,
     "rl.rollout.prompt_buckets": SAME_UP_TO_ROUNDING,
     "rl.rollout.kv_dtype": "a sampler of other probabilities, for which rl.loss.importance_sampling corrects",
+    "rl.rollout.weights_dtype": "a sampler of other probabilities, for which rl.loss.importance_sampling corrects",
     "evaluation.sampler.prompt_slots": SAME_UP_TO_ROUNDING,
 }
 MOST_ROWS = 4  # of a micro-batch a data shard
@@ -173,7 +174,7 @@ def _rl_settings(base: TrainConfig, *, buckets: bool) -> Iterator[Any]:
 
 
 def _samplers(base: TrainConfig, *, buckets: bool) -> Iterator[Any]:
-    """Slots that share a step's prompts evenly, as few prompts prefilled at once as can be, and the cache's dtype."""
+    """Slots that share a step's prompts evenly, few prompts prefilled at once, the cache's and the matrices' dtypes."""
     rl, rollout, shards = base.rl, base.rl.rollout, base.mesh.data * base.mesh.fsdp
     together = rollout.all_together(rl.prompts_per_step).together
     slots: list[int | None] = [
@@ -181,14 +182,17 @@ def _samplers(base: TrainConfig, *, buckets: bool) -> Iterator[Any]:
         for count in range(shards, rl.prompts_per_step + 1, shards)
         if rl.prompts_per_step % count == 0 and count != together
     ]
-    kinds = {rollout.kv_dtype} | ({"int8"} if rl.loss.importance_sampling != "none" else set())
+    corrected: set[Any] = {"int8"} if rl.loss.importance_sampling != "none" else set()
+    caches, matrices = {rollout.kv_dtype} | corrected, {rollout.weights_dtype} | corrected
     sizes = {rollout.prompt_buckets, *BUCKETS} if buckets else {rollout.prompt_buckets}
     for count in [rollout.prompt_slots, *slots]:
         of_slots = replace(rollout, prompt_slots=count)
         usual = rollout.prefill_rows or min(of_slots.all_together(rl.prompts_per_step).together, 8)
         rows = {rollout.prefill_rows} | ({shards} if -(-usual // shards) > 1 else set())
-        for prefill, kind, bucket in itertools.product(rows, kinds, sizes):
-            yield replace(of_slots, prefill_rows=prefill, kv_dtype=kind, prompt_buckets=bucket)
+        for prefill, cache, matrix, bucket in itertools.product(rows, caches, matrices, sizes):
+            yield replace(
+                of_slots, prefill_rows=prefill, kv_dtype=cache, weights_dtype=matrix, prompt_buckets=bucket
+            )
 
 
 def _doubled(most: int) -> list[int]:
