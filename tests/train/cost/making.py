@@ -26,8 +26,9 @@ from onethinker_jax.model import text
 from onethinker_jax.model.attention import decode_attention
 from onethinker_jax.model.attention.attention import Backend
 from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
-from onethinker_jax.sampler_settings import SamplerSettings
+from onethinker_jax.sampler_settings import SamplerSettings, WeightsDtype
 from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings
 from onethinker_jax.train.config.presets import shapes
 from onethinker_jax.train.config.run import TrainConfig
@@ -36,24 +37,30 @@ from onethinker_jax.train.plans.targets import find_target
 
 TEXT = Path(__file__).parent / "gpu_decode.txt.gz"
 TOPOLOGY, TPUS = "h200x4", "v6e:2x2"
+WIDTH = 256
 LAYERS, PROMPT_CHUNKS, SAMPLE_CHUNKS = 2, 3, 2
 ROWS, GROUP, TOKENS = 2, 4, 8  # prompts, samples of each, tokens of a decode block
 
 
-def two_layers(times: int = 1) -> tuple[TrainConfig, Qwen3VLConfig]:
+def two_layers(times: int = 1, width: int = WIDTH) -> tuple[TrainConfig, Qwen3VLConfig]:
     """RL of a two-layer model on four devices: each has one of two prompts, and half of the heads.
 
     Prompts and samples are `times` as long as the fixture's.
     """
     decoder = TextConfig(
-        vocab_size=256, hidden_size=256, intermediate_size=512, num_layers=LAYERS, num_heads=4, num_kv_heads=2
+        vocab_size=256,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_layers=LAYERS,
+        num_heads=4,
+        num_kv_heads=2,
     )
     vision = VisionConfig(
         depth=2,
         hidden_size=144,
         intermediate_size=256,
         num_heads=2,
-        out_hidden_size=256,
+        out_hidden_size=width,
         deepstack_layers=(0,),
     )
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -77,15 +84,25 @@ def two_layers(times: int = 1) -> tuple[TrainConfig, Qwen3VLConfig]:
             prompts_per_step=ROWS,
             rollout=rollout,
             batch=BatchSettings(ROWS, rollout.prompt_tokens + GROUP * rollout.max_new_tokens, 256),
+            loss=PolicyLossSettings(importance_sampling="token_truncate"),
         ),
         mesh=MeshSettings(fsdp=2, tensor=2),
     )
     return config, Qwen3VLConfig(text=decoder, vision=vision, **ids)
 
 
-def decoding(topology: str, backend: Backend = "xla", times: int = 1) -> str:
+def decoding(
+    topology: str,
+    backend: Backend = "xla",
+    times: int = 1,
+    *,
+    width: int = WIDTH,
+    weights_dtype: WeightsDtype | None = None,
+) -> str:
     """The compiled text of decoding for the topology: by XLA, or with its kernels as a back end has them."""
-    config, sizes = two_layers(times)
+    config, sizes = two_layers(times, width)
+    rollout = replace(config.rl.rollout, weights_dtype=weights_dtype)
+    config = replace(config, rl=replace(config.rl, rollout=rollout))
     mesh = find_target(config.mesh, topology).mesh(config.mesh)
     chosen = [
         patch.object(module, "platform_backend", lambda: backend) for module in (decode_attention, text)

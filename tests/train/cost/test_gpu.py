@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from onethinker_jax.model.attention.attention import Backend
 from onethinker_jax.train import plan
 from onethinker_jax.train.cost.collectives import bytes_between_hosts, groups_of
 from onethinker_jax.train.cost.gpu import TARGETS, is_gpu, parse_gpu_topology
@@ -189,3 +190,27 @@ def test_decoding_on_tpus_reads_the_cache_in_place(monkeypatch) -> None:
     heads = sizes.text.num_kv_heads // 2  # of a device, which has one of the prompts
     cache = making.LAYERS * tokens * heads * sizes.text.head_dim * 2 * 2  # keys and values, bfloat16
     assert cache < traffic(compiled).hbm / making.TOKENS < 1.15 * cache
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("topology", "backend"), [("h200x4", "flash_gpu"), ("a100x4", "flash_gpu"), (making.TPUS, "flash_tpu")]
+)
+def test_int8_matrices_are_read_once(monkeypatch, topology: str, backend: Backend) -> None:
+    """A byte a weight and token, and none written: what is saved is half of the bfloat16 matrices, less the scales."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    if topology == making.TPUS and importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu, of the extra tpu, is not installed")
+    width = 8192  # no stack of feed-forward matrices fits into a TPU's own memory
+    plain, small = (
+        traffic(making.decoding(topology, backend, width=width, weights_dtype=dtype)).hbm
+        for dtype in (None, "int8")
+    )
+    layer = 12 * 128 * width + 6 * width**2  # 4 + 2 + 2 + 4 heads
+    matrices = (making.LAYERS * layer + 256 * width) / 2  # a device's
+    # TPUs fetch both layers of the small stacks at each layer, once these fit.
+    assert (plain - small) / making.TOKENS == pytest.approx(
+        matrices, rel=0.1 if topology == making.TPUS else 0.02
+    )
+    assert small < 0.6 * plain

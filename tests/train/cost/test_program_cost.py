@@ -179,6 +179,22 @@ def test_slices_and_updates_inside_a_fusion() -> None:
     assert count_traffic(whole).hbm == count_traffic(FUSED).hbm + 4 * layer
 
 
+def test_a_stack_that_a_fusion_copies_before_it_is_sliced() -> None:
+    """So TPUs read an int8 stack: in other tiles, by a fusion within the fusion that moves nothing by itself."""
+    copied = FUSED.replace(
+        "  %layer.1 = f32[16,8]{1,0} fusion(%all, %at)",
+        "  %tiled = f32[5,16,8]{2,1,0} fusion(%all), kind=kLoop, calls=%copied\n"
+        "  %layer.1 = f32[16,8]{1,0} fusion(%tiled, %at)",
+    ).replace(
+        "%outer (",
+        "%copied (input: f32[5,16,8]) -> f32[5,16,8] {\n  %input = f32[5,16,8]{2,1,0} parameter(0)\n"
+        "  ROOT %copy = f32[5,16,8]{2,1,0} copy(%input)\n}\n\n%outer (",
+    )
+    assert count_traffic(copied).hbm == count_traffic(FUSED).hbm
+    summed = copied.replace(" copy(%input)", " add(%input, %input)")
+    assert count_traffic(summed).hbm == count_traffic(FUSED).hbm + 4 * 16 * 8 * 4
+
+
 KERNEL = """HloModule jit_step
 
 ENTRY %main (layer: s32[1], first: s32[2], count: s32[2], query: f32[2,8], keys: f32[5,2,8], values: f32[5,2,8]) -> f32[2,8] {

@@ -16,6 +16,7 @@ from onethinker_jax.model import text
 from onethinker_jax.model.attention import attention, decode_attention
 from onethinker_jax.train import plan
 from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.objective import PolicyLossSettings
 from onethinker_jax.train.config.optimizer import BatchSettings
 from onethinker_jax.train.config.presets import PRESETS
 from onethinker_jax.train.config.run import TrainConfig
@@ -58,6 +59,13 @@ def on_four(config: TrainConfig) -> TrainConfig:
     )
 
 
+def in_int8(config: TrainConfig) -> TrainConfig:
+    """A sampler of int8 matrices, for which the loss corrects."""
+    rollout = replace(config.rl.rollout, weights_dtype="int8")
+    loss = PolicyLossSettings(importance_sampling="token_truncate")
+    return replace(config, rl=replace(config.rl, rollout=rollout, loss=loss))
+
+
 def of_adapters(config: TrainConfig) -> TrainConfig:
     """RL of adapters, so thin that their own products are below a percent."""
     return replace(config, model=replace(config.model, lora=LoRASettings(rank=1)))
@@ -69,8 +77,9 @@ def of_adapters(config: TrainConfig) -> TrainConfig:
         with_sft(small()),
         replace(on_four(small()), model=replace(small().model, remat="dots")),
         of_adapters(replace(small(), model=replace(small().model, remat="none"))),
+        in_int8(on_four(small())),
     ],
-    ids=["full", "dots on four devices", "adapters, none"],
+    ids=["full", "dots on four devices", "adapters, none", "int8 on four devices"],
 )
 def test_flops_and_what_is_held_are_those_of_the_plan(config: TrainConfig) -> None:
     """FLOPs of the traced programs, with the kernels of GPUs, to 1%; arguments to a byte in a hundred."""

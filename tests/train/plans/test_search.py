@@ -62,7 +62,7 @@ def test_settings_change_the_speed_and_not_the_method(name: str) -> None:
     assert {"mesh.fsdp", "model.remat"} <= {key for one in found for key in one.changes}
 
 
-def test_an_int8_cache_is_tried_where_the_loss_corrects_for_it_and_buckets_where_lengths_differ() -> None:
+def test_int8_is_tried_where_the_loss_corrects_for_it_and_buckets_where_lengths_differ() -> None:
     base = PRESETS["qwen3_vl_8b_rl"]()
     loss = PolicyLossSettings(importance_sampling="token_truncate")
     corrected = replace(base, rl=replace(base.rl, loss=loss))
@@ -70,8 +70,9 @@ def test_an_int8_cache_is_tried_where_the_loss_corrects_for_it_and_buckets_where
     def tried(config: TrainConfig, *, buckets: bool) -> set[str]:
         return {key for one in space(config, buckets=buckets)[0] for key in one.changes}
 
-    assert not tried(base, buckets=False) & {"rl.rollout.kv_dtype", "rl.rollout.prompt_buckets"}
-    assert tried(corrected, buckets=True) >= {"rl.rollout.kv_dtype", "rl.rollout.prompt_buckets"}
+    names = {f"rl.rollout.{name}" for name in ("kv_dtype", "weights_dtype", "prompt_buckets")}
+    assert not tried(base, buckets=False) & names
+    assert tried(corrected, buckets=True) >= names
 
 
 def test_flags_lead_to_the_settings() -> None:
