@@ -9,6 +9,7 @@ LoRA's adapters and the vision tower stay as they are. `sharding.decoding_layout
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -91,6 +92,7 @@ def quantised(kernels: nnx.State, dtype: str) -> nnx.State:
     return nnx.map_state(quantise, kernels)
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def quantise_matrix(weights: Array, axis: int, dtype: str) -> Int8Weights:
     """The largest weight of an output channel is 127 times its scale; zeros keep a scale that is not 0."""
     weights = weights.astype(jnp.float32)

@@ -68,6 +68,14 @@ WRONG_FLAGS = {
         ["--rl.overlap"],
         "rl.overlap trains on samples that are one update old: set rl.loss.",
     ),
+    "int8 matrices": (
+        ["--rl.rollout.weights-dtype", "int8"],
+        "rl.rollout.weights_dtype int8 trains on samples of other probabilities: set rl.loss.importance_sampling, ",
+    ),
+    "int8 cache": (
+        ["--rl.rollout.kv-dtype", "int8"],
+        "rl.rollout.kv_dtype int8 trains on samples of other probabilities: set rl.loss.importance_sampling, ",
+    ),
     "devices of rollouts": (
         ["--rl.rollout-mesh", "1", "1", "1"],
         "rl.rollout_mesh is for rl.overlap, which is off",

@@ -13,6 +13,7 @@ from onethinker_jax.data_pipeline.batches.loader import RecordStream
 from onethinker_jax.data_pipeline.batches.prompt_stream import PromptStream
 from onethinker_jax.data_pipeline.records.record import Record
 from onethinker_jax.model.sharding import make_mesh
+from onethinker_jax.responses import Sampler
 from onethinker_jax.rewards.client.client import RewardGivenUp, RewardUnavailable
 from onethinker_jax.rewards.score import Score
 from onethinker_jax.train.config.checks import SettingError
@@ -190,6 +191,28 @@ def test_a_rollout_that_fails(train, whole, tmp_path):
         assert host["behaviour"] and host["ahead"] is None
     same(train(tmp_path, settings=OVERLAP), whole[0])
     assert metrics(tmp_path) == whole[1]
+
+
+@pytest.mark.slow
+def test_an_int8_sampler(train, policy, sampler, tmp_path):
+    """Its probabilities are not the policy's; int8 matrices are in a checkpoint, and a resume changes no bit."""
+    rollout = replace(SETTINGS.rollout, weights_dtype="int8")
+    settings = replace(OVERLAP, rollout=rollout)
+    small = Sampler(
+        policy[0],
+        sampler.processor,
+        rollout.all_together(SETTINGS.prompts_per_step),
+        mesh=make_mesh(),
+    )
+    expected = train(tmp_path / "whole", settings=settings, at=small), metrics(tmp_path / "whole")
+    assert 1e-4 < expected[1][0]["mismatch"] < 0.1
+    drawn = int(expected[1][0]["prompts_drawn"])
+    with pytest.raises(RewardUnavailable):
+        train(tmp_path / "run", Failing(RewardUnavailable, drawn), settings, at=small)
+    (number,) = numbers(tmp_path / "run")
+    assert saved(tmp_path / "run", number)["behaviour"]
+    same(train(tmp_path / "run", settings=settings, at=small), expected[0])
+    assert metrics(tmp_path / "run") == expected[1]
 
 
 @pytest.mark.slow
