@@ -84,10 +84,10 @@ def are_quantised(kernels: nnx.State) -> bool:
 def quantised(kernels: nnx.State, dtype: str) -> nnx.State:
     """The first part of `split_kernels` in int8, for a model that computes in `dtype`."""
 
-    def quantise(path: tuple[Any, ...], kernel: nnx.Param) -> nnx.Param:
+    def quantise(path: tuple[Any, ...], variable: nnx.Param) -> nnx.Param:
         axis = summed_axis(".".join(map(str, path)))
         assert axis is not None
-        return kernel.replace(quantise_matrix(kernel[...], axis, dtype))
+        return variable.replace(quantise_matrix(variable[...], axis, dtype))
 
     return nnx.map_state(quantise, kernels)
 

@@ -215,9 +215,7 @@ SHAPES: dict[str, Any] = {
     "evaluation.sampler.prefill_rows": None,
     "evaluation.sampler.prefill_chunk_tokens": None,
     "evaluation.sampler.sample_slots": None,
-    "mesh.data": 1,
-    "mesh.fsdp": 1,
-    "mesh.tensor": 1,
+    **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.tensor"), 1),
 }
 
 
