@@ -73,7 +73,8 @@ def split_kernels(params: nnx.State) -> tuple[nnx.State, nnx.State]:
         name = ".".join(map(str, path))
         return summed_axis(name) is not None and not (own_head and name == "embed")
 
-    return nnx.split_state(params, chosen, ...)
+    kernels, others = nnx.split_state(params, chosen, ...)
+    return kernels, others
 
 
 def are_quantised(kernels: nnx.State) -> bool:
@@ -84,7 +85,7 @@ def are_quantised(kernels: nnx.State) -> bool:
 def quantised(kernels: nnx.State, dtype: str) -> nnx.State:
     """The first part of `split_kernels` in int8, for a model that computes in `dtype`."""
 
-    def quantise(path: tuple[Any, ...], variable: nnx.Param) -> nnx.Param:
+    def quantise(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
         axis = summed_axis(".".join(map(str, path)))
         assert axis is not None
         return variable.replace(quantise_matrix(variable[...], axis, dtype))
