@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -155,4 +156,4 @@ def test_values_by_sample():
         7: [7.0],
     }
     with make_mesh():
-        np.testing.assert_array_equal(own_rows(learner.shard_rows(rows, make_mesh())), rows)
+        np.testing.assert_array_equal(own_rows(learner.shard_rows(jnp.asarray(rows), make_mesh())), rows)
