@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from threading import Event
 from typing import Any
 
 import jax
@@ -28,7 +27,7 @@ from onethinker_jax.responses import Sampler
 from onethinker_jax.scoring import Scorer
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.log.log import RunLog
-from onethinker_jax.train.rl.rollouts import Group, GroupStats, RolloutWatch, Stopped, roll_out
+from onethinker_jax.train.rl.rollouts import Group, GroupStats, RolloutWatch, StopFlag, Stopped, roll_out
 from onethinker_jax.train.rl.saved_rollouts import SavedRollouts
 from onethinker_jax.train.rl.update_progress import UpdateProgress
 
@@ -110,7 +109,7 @@ class Rollouts:
         self._waiting: list[Group] = []
         self._next: Future[Rollout] | None = None  # of the step that follows: made ahead, or given back
         self._before = stream.state()  # the newest rollout's place in the stream
-        self._stop = Event()
+        self._stop = StopFlag()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout") if settings.overlap else None
 
     def take(self, step: int, params: nnx.State) -> Rollout:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -124,12 +123,27 @@ class Stopped(EndedByStop):
     """A rollout that nobody waits for any more."""
 
 
+class StopFlag:
+    """Set once. It has no lock, as an Event has: a signal's handler may set it while the code it interrupts does."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """From any thread."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._is_set
+
+
 @dataclass
 class RolloutWatch:
     """What whoever asked for a rollout sees of it, and the event by which it is stopped."""
 
     seconds: RolloutSeconds = field(default_factory=RolloutSeconds)
-    stop: Event = field(default_factory=Event)
+    stop: StopFlag = field(default_factory=StopFlag)
     tell: Callable[[int], None] = lambda finished: None  # called with the number of prompts that are finished
 
 
@@ -238,7 +252,7 @@ class _Scoring:
 
 
 def _next_prompts(
-    stream: PromptStream, count: int, stop: Event
+    stream: PromptStream, count: int, stop: StopFlag
 ) -> tuple[list[int], list[Record], list[Example]]:
     """Places in the stream, records and prompts of the next `count` records that are not bad."""
     found: list[tuple[int, Record, Example]] = []

@@ -138,7 +138,7 @@ def test_progress_is_the_same_from_json():
     rng = np.random.default_rng(0)
     old = [rng.normal(size=n).astype(np.float32) for n in (3, 0, 5)]
     progress = UpdateProgress(groups=2, micro_batches=3, updates=1, seconds=1.5, old=old)
-    progress.add({"loss": np.float32(0.1), "tokens": 8.0})
+    progress.add({"loss": 0.1, "tokens": 8.0})
     again = UpdateProgress.from_json(progress.to_json())
     assert replace(again, old=None) == replace(progress, old=None) and again.taken == 1
     for ours, theirs in zip(again.old or [], old, strict=True):
