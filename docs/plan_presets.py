@@ -67,9 +67,12 @@ def _summary(reports: str) -> str:
             for row in re.findall(r"^\| runs a step \|(.*)\|$", report, re.MULTILINE)
             for run in row.split("|")
         ]
-        step = sum(float(time) * int(run) for time, run in zip(times, runs, strict=True))
+        step = "-"  # where a program was refused
+        if len(times) == len(runs):
+            seconds = sum(float(time) * int(run) for time, run in zip(times, runs, strict=True))
+            step = f"{seconds:.3g} s"
         fits = "yes" if all(verdict == "fits" for _, verdict in headings) else "no"
-        lines.append(f"| {name} | {headings[0][0]} | {fits} | {largest:.1f} | {rows[0][0]} | {step:.3g} s |")
+        lines.append(f"| {name} | {headings[0][0]} | {fits} | {largest:.1f} | {rows[0][0]} | {step} |")
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ python -m tests.train.host_process NUMBER PORT
 """
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ for (path, ours), wanted in zip(
 ):
     assert ours.is_fully_addressable, path
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(wanted), err_msg=str(path))
-kernel = layout["decoder"]["layers"]["q_proj"]["kernel"][...]
+kernel: Any = layout["decoder"]["layers"]["q_proj"]["kernel"][...]
 assert kernel.addressable_shards[0].data.size == kernel.size // 2
 again = decoding_layout(layout, mine, "float32")
 assert jax.tree.leaves(again)[0] is jax.tree.leaves(layout)[0]  # nothing is left to do

@@ -6,6 +6,8 @@ from typing import Literal
 
 from onethinker_jax.lora_settings import LoRASettings
 
+Remat = Literal["none", "dots", "full"]
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -52,7 +54,7 @@ class ModelSettings:
     """The output head is the embedding table."""
     family: str | None = None
     """A released size, such as `8b`: what `plan` compiles without weights; `init_from` must be of that size."""
-    remat: Literal["none", "dots", "full"] = "full"
+    remat: Remat = "full"
     """What is kept of a layer for the backward pass: everything, its matrix products, or its input alone."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """What the towers compute in; losses, norms, softmax and gradient sums are float32 either way."""

@@ -16,7 +16,9 @@ from dataclasses import replace
 
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.train.config.hosts import MeshSettings
+from onethinker_jax.train.config.model import Remat
 from onethinker_jax.train.config.presets_qwen3_vl import (
+    groups_in_rows,
     qwen3_vl_2b_rl,
     qwen3_vl_2b_sft,
     qwen3_vl_8b_rl,
@@ -29,7 +31,7 @@ PROMPT_BUCKETS = 4
 
 
 def on_mesh(
-    base: TrainConfig, name: str, mesh: MeshSettings, *, rows: int, heldout_slots: int
+    base: TrainConfig, name: str, mesh: MeshSettings, *, rows: int, heldout_slots: int, remat: Remat = "full"
 ) -> TrainConfig:
     """`base` on another mesh, with `rows` of a micro-batch and as many rows an update as before."""
     shards, sft, rl, evaluation = mesh.data * mesh.fsdp, base.sft, base.rl, base.evaluation
@@ -37,6 +39,7 @@ def on_mesh(
         base,
         name=name,
         mesh=mesh,
+        model=replace(base.model, remat=remat),
         sft=replace(
             sft,
             batch=replace(sft.batch, rows=rows),
@@ -52,13 +55,10 @@ def _sampler(base: SamplerSettings, prompt_slots: int, shards: int) -> SamplerSe
     return replace(base, prompt_slots=prompt_slots, prefill_rows=shards, prompt_buckets=PROMPT_BUCKETS)
 
 
-def groups_in_rows(config: TrainConfig, *, prompt_slots: int) -> TrainConfig:
-    """`config` with rows of an update that each hold a whole group, and as many prompts decoded together."""
+def decoding_together(config: TrainConfig, prompt_slots: int) -> TrainConfig:
+    """`config` with as many prompts decoded together, and a whole group in each row of an update."""
     rollout = _sampler(config.rl.rollout, prompt_slots, config.mesh.data * config.mesh.fsdp)
-    tokens = rollout.prompt_tokens + rollout.group_size * rollout.max_new_tokens
-    return replace(
-        config, rl=replace(config.rl, rollout=rollout, batch=replace(config.rl.batch, tokens=tokens))
-    )
+    return groups_in_rows(replace(config, rl=replace(config.rl, rollout=rollout)))
 
 
 def qwen3_vl_2b_sft_gpu() -> TrainConfig:
@@ -72,8 +72,8 @@ def qwen3_vl_2b_sft_gpu() -> TrainConfig:
     time; matrix products are kept for the backward pass.
     Planned, not run: 59.1 of 74.5 GiB. An update of full rows takes an H100 at least 12.1 s, 10,000 updates 34 h.
     """
-    config = on_mesh(qwen3_vl_2b_sft(), "qwen3_vl_2b_sft_gpu", MeshSettings(), rows=1, heldout_slots=12)
-    return replace(config, model=replace(config.model, remat="dots"))
+    mesh = MeshSettings()
+    return on_mesh(qwen3_vl_2b_sft(), "qwen3_vl_2b_sft_gpu", mesh, rows=1, heldout_slots=12, remat="dots")
 
 
 def qwen3_vl_2b_rl_gpu() -> TrainConfig:
@@ -88,7 +88,7 @@ def qwen3_vl_2b_rl_gpu() -> TrainConfig:
     Planned, not run: 59.2 of 74.5 GiB. A step of full lengths takes an H100 at least 1,350 s, 200 steps 75 h.
     """
     config = on_mesh(qwen3_vl_2b_rl(), "qwen3_vl_2b_rl_gpu", MeshSettings(), rows=1, heldout_slots=12)
-    return groups_in_rows(config, prompt_slots=4)
+    return decoding_together(config, 4)
 
 
 def qwen3_vl_8b_sft_8gpu() -> TrainConfig:
@@ -119,7 +119,7 @@ def qwen3_vl_8b_rl_8gpu() -> TrainConfig:
     """
     mesh = MeshSettings(fsdp=4, tensor=2)
     config = on_mesh(qwen3_vl_8b_rl(), "qwen3_vl_8b_rl_8gpu", mesh, rows=4, heldout_slots=64)
-    return groups_in_rows(config, prompt_slots=40)
+    return decoding_together(config, 40)
 
 
 GPU_PRESETS: dict[str, Callable[[], TrainConfig]] = {

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from onethinker_jax.lora_settings import LoRASettings
 from onethinker_jax.train.config.hosts import MeshSettings
-from onethinker_jax.train.config.presets_gpu import groups_in_rows, on_mesh
+from onethinker_jax.train.config.presets_gpu import decoding_together, on_mesh
 from onethinker_jax.train.config.presets_qwen3_vl import qwen3_vl_8b_rl
 from onethinker_jax.train.config.run import TrainConfig
 
@@ -30,7 +30,7 @@ def qwen3_vl_8b_rl_lora_gpu() -> TrainConfig:
     Planned, not run: 58.0 of 74.5 GiB. A step of full lengths takes an H100 at least 2,650 s, 200 steps 147 h.
     """
     config = on_mesh(qwen3_vl_8b_rl(), "qwen3_vl_8b_rl_lora_gpu", MeshSettings(), rows=1, heldout_slots=4)
-    config = groups_in_rows(config, prompt_slots=4)
+    config = decoding_together(config, 4)
     optimizer = replace(config.rl.optimizer, learning_rate=LEARNING_RATE)
     return replace(
         config,

@@ -31,7 +31,7 @@ from dataclasses import replace
 from onethinker_jax.train.config.data import DataSettings
 from onethinker_jax.train.config.evaluation import EvaluationSettings
 from onethinker_jax.train.config.hosts import MeshSettings
-from onethinker_jax.train.config.model import ModelSettings
+from onethinker_jax.train.config.model import ModelSettings, Remat
 from onethinker_jax.train.config.optimizer import BatchSettings
 from onethinker_jax.train.config.rl import RLSettings
 from onethinker_jax.train.config.run import TrainConfig
@@ -60,17 +60,32 @@ def _sft(size: str, mesh: MeshSettings) -> TrainConfig:
     )
 
 
-def _rl(size: str, mesh: MeshSettings, *, prompt_slots: int) -> TrainConfig:
+def _rl(
+    size: str,
+    mesh: MeshSettings,
+    *,
+    prompt_slots: int,
+    prefill_rows: int | None = None,
+    remat: Remat = "full",
+) -> TrainConfig:
     """128 prompts x 8 samples a step in 4 updates of 32 prompts; everything is trained."""
     rows, full = mesh.data * mesh.fsdp, RLSettings()
+    rollout = replace(full.rollout, prompt_slots=prompt_slots, prefill_rows=prefill_rows)
     return TrainConfig(
         name=f"qwen3_vl_{size.replace('-', '_')}_rl",
-        model=ModelSettings(family=size),
+        model=ModelSettings(family=size, remat=remat),
         sft=SFTSettings(steps=0, batch=BatchSettings(rows=rows)),
-        rl=replace(full, rollout=replace(full.rollout, prompt_slots=prompt_slots), batch=_rl_batch(rows)),
+        rl=replace(full, rollout=rollout, batch=_rl_batch(rows)),
         evaluation=_evaluation(rows, RL_PATCHES),
         mesh=mesh,
     )
+
+
+def groups_in_rows(config: TrainConfig) -> TrainConfig:
+    """`config` with rows of an update that each hold a whole group, so that its prompt is computed once."""
+    rollout = config.rl.rollout
+    tokens = rollout.prompt_tokens + rollout.group_size * rollout.max_new_tokens
+    return replace(config, rl=replace(config.rl, batch=replace(config.rl.batch, tokens=tokens)))
 
 
 def _rl_batch(rows: int) -> BatchSettings:
@@ -149,9 +164,10 @@ def qwen3_vl_2b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_2b_sft` exported, or the weights of Qwen/Qwen3-VL-2B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 11.0 of 31.25 GiB a chip. A step of full lengths takes at least 491 s, 200 steps 27 h.
+    Planned, not run: 25.9 of 31.25 GiB a chip. A step of full lengths takes at least 272 s, 200 steps 15 h.
     """
-    return _rl("2b", MeshSettings(fsdp=4, tensor=2), prompt_slots=4)
+    mesh = MeshSettings(fsdp=2, tensor=4)
+    return groups_in_rows(_rl("2b", mesh, prompt_slots=32, prefill_rows=2, remat="dots"))
 
 
 def qwen3_vl_4b_rl() -> TrainConfig:
@@ -173,9 +189,10 @@ def qwen3_vl_8b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_8b_sft` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 23.1 of 95.74 GiB a chip. A step of full lengths takes at least 499 s, 200 steps 28 h.
+    Planned, not run: 65.3 of 95.74 GiB a chip. A step of full lengths takes at least 186 s, 200 steps 10 h.
     """
-    return _rl("8b", MeshSettings(fsdp=8, tensor=2), prompt_slots=16)
+    mesh = MeshSettings(fsdp=4, tensor=4)
+    return groups_in_rows(_rl("8b", mesh, prompt_slots=128, prefill_rows=4, remat="dots"))
 
 
 def qwen3_vl_8b_rl_v6e() -> TrainConfig:
@@ -185,9 +202,9 @@ def qwen3_vl_8b_rl_v6e() -> TrainConfig:
 
     Needs the model that `qwen3_vl_8b_sft` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 11.8 of 31.25 GiB a chip. A step of full lengths takes at least 308 s, 200 steps 17 h.
+    Planned, not run: 21.9 of 31.25 GiB a chip. A step of full lengths takes at least 120 s, 200 steps 6.7 h.
     """
-    return _rl("8b", MeshSettings(fsdp=8, tensor=4), prompt_slots=8)
+    return groups_in_rows(_rl("8b", MeshSettings(fsdp=8, tensor=4), prompt_slots=64))
 
 
 def qwen3_vl_32b_rl() -> TrainConfig:
@@ -209,9 +226,9 @@ def qwen3_vl_30b_a3b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_30b_a3b_sft` exported, or the weights of Qwen/Qwen3-VL-30B-A3B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 23.9 of 95.74 GiB a chip. A step of full lengths takes at least 844 s, 200 steps 47 h.
+    Planned, not run: 35.6 of 95.74 GiB a chip. A step of full lengths takes at least 134 s, 200 steps 7.4 h.
     """
-    return _rl("30b-a3b", MeshSettings(fsdp=16, tensor=4), prompt_slots=16)
+    return groups_in_rows(_rl("30b-a3b", MeshSettings(fsdp=16, tensor=4), prompt_slots=128))
 
 
 # Preset -> the slice that its mesh is for.

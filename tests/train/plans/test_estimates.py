@@ -182,7 +182,7 @@ def test_programs_of_a_tpu_are_estimated_as_they_compiled() -> None:
         held = estimator.holdings(config.mesh)
         beside = {
             "RL gradients": held.training("RL"),
-            "RL prefill": held.sampling() + estimator.cache_bytes(config),
+            "RL prefill": held.sampling(config.rl.rollout.weights_dtype) + estimator.cache_bytes(config),
         }
         if program in beside:
             made = compiled.outputs + compiled.temporaries
