@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.turns import answer_rounds, print_table, take_turns
-from onethinker_jax.model.inputs import ModelInputs, VisionInputs, mrope_positions, patch_geometry
+from onethinker_jax.data_pipeline.batches.packing import stack_prompts
+from onethinker_jax.data_pipeline.processor.processor import Example
+from onethinker_jax.model.inputs import ModelInputs, mrope_positions, patch_geometry
 
 VARIANTS = ("shared", "repeated", "transformers")
 IMAGE, VIDEO, START, END = 8188, 8189, 8190, 8191
@@ -80,8 +82,9 @@ def make_prompt(length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return tokens, rng.integers(0, 256, (int(GRID.prod()), 1536)).astype(np.uint8)
 
 
-def our_inputs(tokens: np.ndarray, patches: np.ndarray, rows: int) -> tuple[ModelInputs, int]:
-    """The prompt in every row, and the position of the first new token."""
+def our_example(length: int, seed: int = 0) -> Example:
+    """The prompt as an example whose every token is a target."""
+    tokens, patches = make_prompt(length, seed)
     positions = mrope_positions(
         tokens,
         GRID,
@@ -93,18 +96,19 @@ def our_inputs(tokens: np.ndarray, patches: np.ndarray, rows: int) -> tuple[Mode
     )
     frame_ids, coords, index, weight = patch_geometry(GRID, 2, GRID_SIDE)
     visual = tokens == IMAGE
-    parts = VisionInputs(patches, frame_ids, coords, index, weight)
-    inputs = ModelInputs(
+    return Example(
         tokens=tokens,
         positions=positions,
-        segment_ids=np.ones_like(tokens),
-        branch_ids=np.zeros_like(tokens),
+        loss_mask=np.ones(len(tokens), bool),
         visual_index=np.where(visual, np.cumsum(visual) - 1, -1).astype(np.int32),
-        vision=parts,
+        patches=patches,
+        grids=GRID.astype(np.int32),
+        frame_ids=frame_ids,
+        coords=coords,
+        embed_index=index,
+        embed_weight=weight,
+        next_position=int(positions.max()) + 1,
     )
-    import jax
-
-    return jax.tree.map(lambda x: np.stack([x] * rows), inputs), int(positions.max()) + 1
 
 
 def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int], dict[str, float]]:
@@ -117,14 +121,15 @@ def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int]
     from onethinker_jax.model.generation.sampling import SamplingConfig
     from onethinker_jax.model.hf_weights import load_hf
 
-    tokens, patches = make_prompt(settings.prompt)
+    prompt = our_example(settings.prompt)
+    size = len(prompt.tokens), len(prompt.patches)
     graphdef, params = nnx.split(load_hf(directory, dtype=jnp.dtype(settings.dtype)))
     shared = settings.variant == "shared"
     prompt_slots, sample_slots = (1, settings.samples) if shared else (settings.samples, 1)
     shape = GenerationShape(
         prompt_slots=prompt_slots,
         sample_slots=sample_slots,
-        prompt_buckets=((len(tokens), len(patches)),),
+        prompt_buckets=(size,),
         prefill_rows=1,
         kv_dtype=settings.kv_dtype or settings.dtype,
     )
@@ -132,14 +137,10 @@ def our_sampler(directory: Path, settings: argparse.Namespace) -> Callable[[int]
     decoding = ContinuousBatching(graphdef, config, shape)
 
     def stack(numbers: Any, *_: int) -> tuple[ModelInputs, np.ndarray, np.ndarray]:
-        inputs, following = our_inputs(tokens, patches, len(numbers))
-        return (
-            inputs,
-            np.full(len(numbers), len(tokens), np.int32),
-            np.full(len(numbers), following, np.int32),
-        )
+        inputs, lengths = stack_prompts([prompt] * len(numbers), tokens=size[0], patches=size[1])
+        return inputs, lengths, np.full(len(numbers), prompt.next_position, np.int32)
 
-    prompts = Prompts([(len(tokens), len(patches))] * prompt_slots, stack)
+    prompts = Prompts([size] * prompt_slots, stack)
 
     def call(number: int) -> dict[str, float]:
         if number == 0:

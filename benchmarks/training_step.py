@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.generate import GRID, GRID_SIDE, IMAGE, START, VIDEO, make_checkpoint, make_prompt
+from benchmarks.generate import GRID, IMAGE, make_checkpoint, make_prompt, our_example
 from benchmarks.turns import answer_rounds, print_table, take_turns
 
 VARIANTS = ("ours", "transformers")
@@ -74,38 +74,6 @@ def our_step(directory: Path, settings: argparse.Namespace) -> Callable[[int], d
         return {"tokens": settings.batch * settings.tokens, "loss": float(sums["loss"] / sums["tokens"])}
 
     return call
-
-
-def our_example(length: int, seed: int) -> Any:
-    """A prompt of `make_prompt` whose every token is a target."""
-    from onethinker_jax.data_pipeline.processor.processor import Example
-    from onethinker_jax.model.inputs import mrope_positions, patch_geometry
-
-    tokens, pixels = make_prompt(length, seed)
-    positions = mrope_positions(
-        tokens,
-        GRID,
-        None,
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_start_token_id=START,
-        merge=2,
-    )
-    frame_ids, coords, index, weight = patch_geometry(GRID, 2, GRID_SIDE)
-    visual = tokens == IMAGE
-    return Example(
-        tokens=tokens,
-        positions=positions,
-        loss_mask=np.ones(len(tokens), bool),
-        visual_index=np.where(visual, np.cumsum(visual) - 1, -1).astype(np.int32),
-        patches=pixels,
-        grids=GRID.astype(np.int32),
-        frame_ids=frame_ids,
-        coords=coords,
-        embed_index=index,
-        embed_weight=weight,
-        next_position=int(positions.max()) + 1,
-    )
 
 
 def transformers_step(directory: Path, settings: argparse.Namespace) -> Callable[[int], dict[str, float]]:

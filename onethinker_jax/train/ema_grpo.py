@@ -99,10 +99,9 @@ def train_ema_grpo(
             stopping = notice.agreed(run.hosts)
             if step % settings.save_every == 0 or step == settings.steps or stopping or scores.wanted(step):
                 left.save(step, state)
-            if rollout.begun is None:  # else it has not done all that a step does
-                compiled = (
-                    run.compilations.count
-                )  # of several processes a first save compiles slices of its own
+            # Of several processes a first save compiles slices of its own; a step that was cut did not do all of it.
+            if rollout.begun is None:
+                compiled = run.compilations.count
             health.beat(step)
             if stopping:
                 raise notice.stop()

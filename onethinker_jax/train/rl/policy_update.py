@@ -36,9 +36,8 @@ class PolicyBatch:
     advantages: jax.Array | np.ndarray  # float32 [B, T]
     sampled: jax.Array | np.ndarray  # float32 [B, T], log-probability when it was sampled
     sample_index: jax.Array | np.ndarray  # int32 [B, T], the number of its sample, -1 none
-    old: jax.Array | np.ndarray | None = (
-        None  # float32 [B, T], log-probability when the step began; None: now's
-    )
+    # float32 [B, T], log-probability when the step began; None: now's
+    old: jax.Array | np.ndarray | None = None
 
 
 def policy_batches(
