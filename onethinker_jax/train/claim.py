@@ -5,6 +5,7 @@ Settings that change no number of the run may change, a run may go on for more s
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,9 @@ _MAY_CHANGE = (
     "data.media_time_limit",
     "evaluation.patience",  # says only when RL stops
     "rl.prompts_ahead",
+    "rl.save_every",
     "rl.save_rollouts",
+    "sft.save_every",
     "sidecar.addresses",
     "sidecar.authorities",
     "sidecar.token_file",
@@ -57,16 +60,26 @@ _MAY_CHANGE = (
     "preemption.exit_status",
 )
 
-# Over which devices the run lies: these change the order of its sums, and nothing else.
+# Over which devices the run lies, and how their memory is used: these change the order of its sums, and nothing else.
 _MAY_MOVE = (
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
+    "model.remat",
     "rl.rollout_mesh",
     "rl.batch.rows",
-    "rl.rollout.prompt_slots",
-    "evaluation.sampler.prompt_slots",
+    *(
+        f"{sampler}.{name}"
+        for sampler in ("rl.rollout", "evaluation.sampler")
+        for name in (
+            *("prompt_slots", "sample_slots", "decode_block"),
+            *("prompt_buckets", "prefill_rows", "prefill_chunk_tokens"),
+        )
+    ),
 )
+
+# What may move where their product, the rows of an update, stays.
+_ROWS_OF_AN_UPDATE = ("sft.batch.rows", "sft.accumulate")
 
 # Settings of older runs that changed no number either, and are called otherwise now.
 _GONE = ("keep_checkpoints",)
@@ -94,8 +107,9 @@ def check_claim(config: TrainConfig) -> list[str]:
                 f"{folder.path} holds a run of another version of onethinker_jax, with a setting {name} that this one "
                 "does not know: go on with that version, choose another --name, or delete that folder"
             )
+    movable = _movable(differing)
     for name, old, new in differing:
-        if name not in (*_MAY_GROW, *_MAY_MOVE):
+        if name not in (*_MAY_GROW, *movable):
             raise SettingError(
                 f"{folder.path} holds a run with {name} {old!r}, not {new!r}: choose another --name, "
                 "or delete that folder"
@@ -104,13 +118,21 @@ def check_claim(config: TrainConfig) -> list[str]:
         f"{name} {new!r} instead of {old!r}: sums are taken in another order from here, so that the run goes on "
         "equal to rounding, not in bits"
         for name, old, new in differing
-        if name in _MAY_MOVE
+        if name in movable
     ]
     grown = [difference for difference in differing if difference[0] in _MAY_GROW]
     if not grown:
         return moved
     stage, done = _reached(config, grown)
     return [*moved, *(_check_steps(config, name, old, new, stage, done) for name, old, new in grown)]
+
+
+def _movable(differing: Sequence[tuple[str, Any, Any]]) -> tuple[str, ...]:
+    """The settings that may move, given all that differ: an update's rows only where it has as many as before."""
+    rows = [(old, new) for name, old, new in differing if name in _ROWS_OF_AN_UPDATE]
+    if len(rows) == 2 and math.prod(old for old, _ in rows) == math.prod(new for _, new in rows):
+        return (*_MAY_MOVE, *_ROWS_OF_AN_UPDATE)
+    return _MAY_MOVE
 
 
 def claim_directory(config: TrainConfig, notes: Sequence[str] | None = None) -> None:
@@ -163,8 +185,9 @@ def check_settings(
     if saved is None:
         return
     grown = ("rl.steps",) if stage == "rl" else _MAY_GROW
-    for name, old, new in _differences(_with_defaults(saved, plain(TrainConfig())), plain(config)):
-        if name not in (*_MAY_CHANGE, *_MAY_MOVE, *_GONE, *grown):
+    differing = list(_differences(_with_defaults(saved, plain(TrainConfig())), plain(config)))
+    for name, old, new in differing:
+        if name not in (*_MAY_CHANGE, *_movable(differing), *_GONE, *grown):
             raise CheckpointError(f"checkpoint {where} is of a run with {name} {old!r}, not {new!r}")
 
 

@@ -113,6 +113,23 @@ def test_a_run_goes_on_on_other_devices(tmp_path: Path) -> None:
         check_claim(replace(elsewhere, sft=replace(elsewhere.sft, batch=batch)))
 
 
+def test_other_devices_may_hold_more_or_less(tmp_path: Path) -> None:
+    """What is kept for the backward pass, rows a micro-batch, prompts prefilled together: as their memory allows."""
+    config = standing(tmp_path, stage="sft", number=3)
+    model = replace(config.model, remat="full")
+    rollout = replace(config.rl.rollout, prefill_rows=1, prompt_buckets=2)
+    rows = replace(config.sft, batch=replace(config.sft.batch, rows=1), accumulate=2, save_every=1)
+    smaller = replace(config, model=model, sft=rows, rl=replace(config.rl, rollout=rollout, save_every=1))
+    changed = {
+        *("model.remat", "sft.batch.rows", "sft.accumulate"),
+        *("rl.rollout.prefill_rows", "rl.rollout.prompt_buckets"),
+    }
+    assert {note.partition(" ")[0] for note in check_claim(smaller)} == changed
+    fewer = replace(smaller, sft=replace(rows, accumulate=1))
+    with pytest.raises(SettingError, match=r"holds a run with sft.batch.rows 2, not 1"):
+        check_claim(fewer)
+
+
 def with_steps(config: TrainConfig, *, sft: int | None = None, rl: int | None = None) -> TrainConfig:
     return replace(
         config,

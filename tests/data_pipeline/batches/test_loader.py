@@ -220,3 +220,22 @@ def test_close_leaves_no_thread(processor, records):
         next(batches)
         assert any("training-batches" in thread.name for thread in threading.enumerate())
     assert not any("training-batches" in thread.name for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_state_goes_on_with_other_rows(records: list[Record], processor: Processor, rows: int) -> None:
+    """What was handed out before and after is the stream up to its position, less what still waits to be packed."""
+    handed: list[Record] = []
+    with make_batches(records, processor, window=8) as batches:
+        begun = batches.state()
+        take(batches, 4)
+        saved = batches.state()
+        handed += batches.records(begun, saved)
+    with make_batches(records, processor, window=8, rows=rows) as batches:
+        batches.restore(json.loads(json.dumps(saved)))
+        assert {batch.targets.shape[0] for batch in take(batches, 4)} == {rows}
+        end = batches.state()
+        handed += batches.records(saved, end)
+    stream = RecordStream(records, seed=0)
+    turns = set(range(end["stream"]["position"])) - set(end["pending"])
+    assert saved["pending"] and Counter(handed) == Counter(stream.at(turn) for turn in turns)
