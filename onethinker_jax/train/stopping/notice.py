@@ -149,7 +149,8 @@ class Notice:
 
     def _on_sigint(self, number: int, frame: object) -> None:
         if self.kind:
-            self._give_up()
+            if self._deferred is not None:
+                _apart(self._deferred.give_up)
             raise KeyboardInterrupt
         self._hear(StopKind.INTERRUPT)
 
@@ -158,7 +159,7 @@ class Notice:
         self._hear(StopKind.PREEMPTION)
         if self._deferred is not None:
             if self._sigterms > 1:
-                self._cut()
+                _apart(self._cut)
         elif not (
             self._raised or self._writing
         ):  # a second one would disturb what the first one ends in order
@@ -218,6 +219,11 @@ class Notice:
         with suppress(OSError):  # nobody may read it any more
             os.write(2, said.encode())
         os._exit(self._settings.exit_status)
+
+
+def _apart(act: Callable[[], None]) -> None:
+    """Acts in a thread: in a signal's handler it could wait for good for a lock that the main thread holds."""
+    threading.Thread(target=act, daemon=True).start()
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def test_a_step_has_half_of_the_deadline(log: RunLog) -> None:
         assert notice.reached() and notice.agreed(Hosts()) is StopKind.PREEMPTION
         assert not cut.is_set()
         signal.raise_signal(signal.SIGTERM)  # or at once
-        assert notice.cut.is_set() and cut.is_set() and given_up.is_set()
+        assert given_up.wait(HANG_S) and notice.cut.is_set() and cut.is_set()
 
     quick, cut = Notice(PreemptionSettings(deadline=0.02)), threading.Event()
     with pytest.raises(Terminated) as stop, quick.writing(), quick.deferred(log, cut=cut.set):
@@ -85,6 +85,26 @@ def test_ctrl_c_does_not_cut(log: RunLog) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         assert both.kind is StopKind.PREEMPTION
+
+
+@pytest.mark.parametrize(
+    ("number", "end"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_a_second_signal_waits_for_no_lock_of_the_main_thread(
+    log: RunLog, number: signal.Signals, end: type[BaseException]
+) -> None:
+    """It comes while the main thread holds what giving up takes."""
+    lock, given_up = threading.Lock(), threading.Event()
+
+    def give_up() -> None:
+        with lock:
+            given_up.set()
+
+    with pytest.raises(end), Notice(LONG).deferred(log, give_up=give_up), lock:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert number == signal.SIGTERM and not given_up.is_set()
+    assert given_up.wait(HANG_S)
 
 
 def test_the_command_ends_with_the_status(capsys: pytest.CaptureFixture[str]) -> None:
