@@ -66,6 +66,12 @@ def in_int8(config: TrainConfig) -> TrainConfig:
     return replace(config, rl=replace(config.rl, rollout=rollout, loss=loss))
 
 
+def overlapping(config: TrainConfig) -> TrainConfig:
+    """The sampler at work on the same device while the policy is updated, by two updates a step."""
+    loss = PolicyLossSettings(importance_sampling="token_truncate")
+    return replace(config, rl=replace(config.rl, overlap=True, loss=loss))
+
+
 def of_adapters(config: TrainConfig) -> TrainConfig:
     """RL of adapters, so thin that their own products are below a percent."""
     return replace(config, model=replace(config.model, lora=LoRASettings(rank=1)))
@@ -78,8 +84,19 @@ def of_adapters(config: TrainConfig) -> TrainConfig:
         replace(on_four(small()), model=replace(small().model, remat="dots")),
         of_adapters(replace(small(), model=replace(small().model, remat="none"))),
         in_int8(on_four(small())),
+        overlapping(small()),
+        overlapping(in_int8(small())),
+        overlapping(of_adapters(small())),
     ],
-    ids=["full", "dots on four devices", "adapters, none", "int8 on four devices"],
+    ids=[
+        "full",
+        "dots on four devices",
+        "adapters, none",
+        "int8 on four devices",
+        "overlap",
+        "overlap in int8",
+        "overlap of adapters",
+    ],
 )
 def test_flops_and_what_is_held_are_those_of_the_plan(config: TrainConfig) -> None:
     """FLOPs of the traced programs, with the kernels of GPUs, to 1%; arguments to a byte in a hundred."""

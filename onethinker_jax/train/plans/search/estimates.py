@@ -126,7 +126,7 @@ class Estimator:
             seconds = {name: seconds[name] + scoring[name] for name in seconds}
         beside = held.training(stage)
         if stage == "RL" and config.rl.overlap and config.rl.rollout_mesh is None:
-            beside += held.resting[config.rl.rollout.weights_dtype] + self.cache_bytes(config)
+            beside += held.apart[config.rl.rollout.weights_dtype] + self.cache_bytes(config)
         if stage == "RL" and loss.importance_sampling != "none" and config.rl.num_minibatches > 1:
             scores = [_same("RL log-probabilities", runs, scoring, beside - held.gradients)]
         kept = self._text.kept_numbers(batch.rows * batch.tokens / mesh.size, model.remat)

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
 from onethinker_jax.model.config import Qwen3VLConfig
+from onethinker_jax.model.parameters import join_adapters
 from onethinker_jax.model.sharding import AXES
 from onethinker_jax.tasks import MOMENTS
 from onethinker_jax.train.config.hosts import MeshSettings
@@ -32,6 +33,7 @@ class Holdings:
     # By `rl.rollout.weights_dtype`:
     decoder: dict[str | None, float]  # weights to decode with
     resting: dict[str | None, float]  # parameters and base that decoding does not share
+    apart: dict[str | None, float]  # weights to decode with that training does not share
 
     def training(self, stage: str) -> float:
         """While gradients are computed, activations aside; RL's reference lies with its optimiser here."""
@@ -73,6 +75,7 @@ class ModelShapes:
             optimizer[stage] = device_bytes((state.optimizer, state.reference))
         dtype = self._config.model.compute_dtype
         weights = {kind: decoding_shapes(self.shapes, mesh, dtype, kind) for kind in (None, "int8")}
+        whole = join_adapters(trained, lying.get(BASE))
         return Holdings(
             device_bytes(trained),
             device_bytes(lying.get(BASE)),
@@ -83,4 +86,5 @@ class ModelShapes:
                 kind: sum(device_bytes(moved(tree, others)) for tree in lying.values())
                 for kind, others in weights.items()
             },
+            {kind: device_bytes(moved(tree, whole)) for kind, tree in weights.items()},
         )
