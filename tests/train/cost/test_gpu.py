@@ -70,7 +70,7 @@ def test_chips_are_whole() -> None:
         (["qwen3_vl_8b_rl_8gpu", "--topology", "h200"], "unknown topology 'h200'; write h200x8"),
         (
             ["qwen3_vl_8b_rl_8gpu", "--topology", "h200x4"],
-            "h200x4 has 4 devices; mesh data=1 fsdp=4 tensor=2 has 8",
+            "h200x4 has 4 devices; mesh data=1 fsdp=2 tensor=4 has 8",
         ),
     ],
 )
