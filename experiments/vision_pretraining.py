@@ -5,7 +5,9 @@
 What a released Qwen3-VL has from its encoder's pretraining, a model that starts from nothing must get somewhere: from
 captions alone it learns colours and places soon, and shapes hardly at all (docs/results.md). Here every visual token,
 and every DeepStack feature of it, says what most of its 32 x 32 pixels belong to (colour, shape, size, place and box of
-the object, or background) and which characters have their middle in it. Linear heads read that; they are thrown away.
+the object, or background) and which characters have their middle in it. With `--digits` the sides of the box are also
+said as answers write them, by their hundreds and tens of a thousandth of the frame: a decoder can then copy what it
+would have to work out of a number. Linear heads read that; they are thrown away.
 
 The run's data, tokenizer and fresh model are those of the preset `shapes_base`, made in OUT; `OUT/model` is what
 `python -m onethinker_jax.train shapes_base --model.init-from OUT/model …` goes on from.
@@ -59,8 +61,10 @@ PROG = "python -m experiments.vision_pretraining"
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-"
 CLASSES = {"colour": tuple(COLOURS), "shape": tuple(SHAPES), "size": SIZES, "place": PLACES}
 """What a visual token says of the object under it; one more class is the background."""
-OUTPUTS = sum(len(words) + 1 for words in CLASSES.values()) + len(CHARACTERS) + 4
-"""The classes, the characters, and the object's box."""
+DIGITS = {"hundreds": 11, "tens": 10}
+"""Of a box's side in thousandths of the frame: 1000 has ten hundreds."""
+OUTPUTS = sum(len(words) + 1 for words in CLASSES.values()) + 4 * sum(DIGITS.values()) + len(CHARACTERS) + 4
+"""The classes, the digits of the box's four sides, the characters, and the box itself."""
 BOX_WEIGHT = 10.0
 """Of the mean error of a box's sides, as a share of the frame, beside the cross entropies."""
 FEWEST_PIXELS = 64
@@ -84,6 +88,8 @@ class Arguments:
     """Images, or rows of video frames, of an update."""
     colours: int = len(COLOURS)
     """How many colours objects have. With one, shapes are learnt from far fewer pictures (docs/results.md)."""
+    digits: bool = False
+    """The sides of boxes also by their digits."""
     tower: Path | None = None
     """A Hugging Face directory whose tower is trained on, in place of a fresh one. With `--steps 0` it is taken as it
     is, behind it a fresh decoder and a tokenizer of another world."""
@@ -216,12 +222,14 @@ def _padded(array: np.ndarray, length: int) -> np.ndarray:
 # ---------------------------------------------------------------- training
 
 
-def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.Array]:
-    """The mean loss of a token, and counts of the merged tokens, float [8].
+def token_loss(
+    outputs: jax.Array, pictures: Pictures, *, digits: bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """The mean loss of a token, and counts of the merged tokens, float [10].
 
-    Those with an object, how many of them have each class right, the sum of the errors of their boxes; those with a
-    character, and how many name one that is there. `outputs` are float [n, R, P / 4, OUTPUTS]: of the merged tokens,
-    then of each DeepStack feature.
+    Those with an object, how many of them have each class and digit right, the sum of the errors of their boxes;
+    those with a character, and how many name one that is there. `outputs` are float [n, R, P / 4, OUTPUTS]: of the
+    merged tokens, then of each DeepStack feature.
     """
     known = pictures.known.astype(jnp.float32)
     losses, right, first = jnp.zeros(outputs.shape[:3]), [], 0
@@ -233,6 +241,13 @@ def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.A
             part, jnp.broadcast_to(truth, part.shape[:3])
         )
         right.append(jnp.sum(there * (part[0].argmax(-1) == truth)))
+    sides = jnp.round(pictures.boxes * 1000).astype(jnp.int32)
+    for number, truth in zip(DIGITS.values(), (sides // 100, sides // 10 % 10), strict=True):
+        part = outputs[..., first : first + 4 * number].reshape(*outputs.shape[:3], 4, number)
+        first += 4 * number
+        wrong = optax.softmax_cross_entropy_with_integer_labels(part, jnp.broadcast_to(truth, part.shape[:4]))
+        losses += digits * wrong.mean(-1) * there
+        right.append(jnp.sum(there * (part[0].argmax(-1) == truth).mean(-1)))
     written_as, boxes = outputs[..., first:-4], outputs[..., -4:]
     characters = optax.sigmoid_binary_cross_entropy(written_as, pictures.characters).sum(-1)
     errors = jnp.abs(boxes - pictures.boxes).mean(-1) * there
@@ -257,7 +272,8 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
     def loss(params: dict[str, Any], pictures: Pictures) -> tuple[jax.Array, jax.Array]:
         merged, taps = nnx.merge(graphdef, params["visual"])(pictures.vision)
         features = jnp.concatenate([merged[None], taps])
-        return token_loss(jnp.einsum("nrmd,ndo->nrmo", features, params["heads"]), pictures)
+        outputs = jnp.einsum("nrmd,ndo->nrmo", features, params["heads"])
+        return token_loss(outputs, pictures, digits=arguments.digits)
 
     @jax.jit
     def update(
@@ -270,7 +286,7 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
     def drawn(step: int) -> Pictures:
         return draw_batch(arguments, step, bounds, processor.grid_side)
 
-    began, total = time.perf_counter(), np.zeros(8)
+    began, total = time.perf_counter(), np.zeros(len(CLASSES) + len(DIGITS) + 4)
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(drawn, 0)
         for step in range(1, arguments.steps + 1):
@@ -278,9 +294,9 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
             params, state, value, counts = update(params, state, pictures)
             total += np.asarray(counts)
             if step % arguments.log_every == 0 or step == arguments.steps:
-                names = (*CLASSES, "box_error")
-                shares = dict(zip(names, (total[1:6] / max(total[0], 1)).round(3).tolist(), strict=True))
-                shares["character"] = round(float(total[7] / max(total[6], 1)), 3)
+                names = (*CLASSES, *DIGITS, "box_error")
+                shares = dict(zip(names, (total[1:-2] / max(total[0], 1)).round(3).tolist(), strict=True))
+                shares["character"] = round(float(total[-1] / max(total[-2], 1)), 3)
                 seconds = round(time.perf_counter() - began)
                 say(json.dumps({"step": step, "loss": round(float(value), 4), **shares, "seconds": seconds}))
                 total[:] = 0

@@ -11,6 +11,7 @@ from flax import nnx
 from experiments.vision_pretraining import (
     CHARACTERS,
     CLASSES,
+    DIGITS,
     KINDS,
     OUTPUTS,
     PATCHES,
@@ -116,11 +117,16 @@ def test_the_loss_is_that_of_each_token_alone() -> None:
         for row, token in np.ndindex(pictures.known.shape):
             outputs[:, row, token, first + pictures.objects[row, token, index]] = 50.0
         first += len(words) + 1
+    sides = np.round(pictures.boxes * 1000).astype(int)
+    for number, truth in zip(DIGITS.values(), (sides // 100, sides // 10 % 10), strict=True):
+        for row, token, side in np.ndindex(sides.shape):
+            outputs[:, row, token, first + number * side + truth[row, token, side]] = 50.0
+        first += 4 * number
     outputs[..., first:-4] = 50.0 * (2 * pictures.characters - 1)
     outputs[..., -4:] = pictures.boxes
     loss, counts = token_loss(jnp.asarray(outputs), pictures)
     assert float(loss) == pytest.approx(0.0, abs=1e-5)
-    assert counts[0] == counts[1] == counts[2] == counts[3] == counts[4] > 0
+    assert (counts[1:7] == counts[0]).all() and counts[0] > 0
     outputs[:, ~pictures.known] = -7.0
     assert float(token_loss(jnp.asarray(outputs), pictures)[0]) == pytest.approx(0.0, abs=1e-5)
     assert isinstance(pictures, Pictures)
