@@ -3,8 +3,8 @@
 A parameter of ours is a path in the module tree; a stacked parameter [L, ...] is L tensors in the checkpoint,
 their name holding `{}` for the layer. Layouts: `linear` is stored transposed ([out, in] in PyTorch),
 `conv` is the patch convolution [out, channel, time, side, side] flattened to a matrix and transposed,
-`same` is as it is, `gate_up` and `down` are experts. Released checkpoints hold these as [E, D, 2F] and
-[E, F, D], and so does `save_hf`; transformers 5 may write them with the last two axes swapped, which is read
+`same` is as it is, `gate_up` and `down` are experts. Released checkpoints hold these as [E, D, 2F], for [E, 2, D, F] of
+ours, and [E, F, D], and so does `save_hf`; transformers 5 may write them with the last two axes swapped, which is read
 too (where the sizes cannot tell, as with D = 2F, the released layout is meant). Weights are cast straight to the
 dtype asked for. `qwen3_vl.py` has the legend of the axis letters.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -95,10 +95,12 @@ TABLE: dict[str, tuple[str, str]] = {
     "decoder.layers.experts.gate_up.kernel": (f"{_LAYER}mlp.experts.gate_up_proj", "gate_up"),
     "decoder.layers.experts.down.kernel": (f"{_LAYER}mlp.experts.down_proj", "down"),
 }
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 Axes = tuple[int, ...]  # how a tensor of the checkpoint is transposed to become ours
-TURNED: dict[str, Axes] = {"linear": (1, 0), "conv": (1, 0)}
+# By layout; each undoes itself.
+TURNED: dict[str, Axes] = {"linear": (1, 0), "conv": (1, 0), "gate_up": (0, 2, 1, 3)}
 _SWAPPED: dict[str, Axes] = {
-    "gate_up": (0, 3, 1, 2),
+    "gate_up": (0, 1, 3, 2),
     "down": (0, 2, 1),
 }  # experts as transformers 5 may write
 SMALL = 1 << 22  # bytes of a parameter, all layers, up to which it passes through the host whole
@@ -227,7 +229,7 @@ def expected_tensors(
     if layout == "linear":
         one = one[::-1]
     elif layout == "gate_up":
-        one = (one[0], one[1], one[2] * one[3])
+        one = (one[0], one[2], one[1] * one[3])
     elif layout == "conv":
         one = (one[1], *_conv_shape(config))
     for layer in range(shape[0]) if "{}" in name else (0,):
@@ -343,15 +345,14 @@ def _putting(sharding: NamedSharding | None, axes: Axes) -> Callable[[Array, Arr
 def _tensors(ours: str, array: Array, config: Qwen3VLConfig) -> Iterator[Tensor]:
     """The checkpoint's tensors of one parameter, each gathered to the host when it is written."""
     name, layout = TABLE[ours]
-    turned, stacked, dtype = layout in TURNED, "{}" in name, np.dtype(array.dtype)
+    axes, stacked, dtype = TURNED.get(layout), "{}" in name, np.dtype(array.dtype)
     whole = cache(lambda: to_host(array))
     small = dtype.itemsize * array.size <= SMALL
 
     def fetch(layer: int | None) -> np.ndarray:
         if small:
-            one = whole() if layer is None else whole()[layer]
-            return one.T if turned else one
-        return to_host(array if layer is None and not turned else _take(array, layer, turned=turned))
+            return turned(whole() if layer is None else whole()[layer], layout)
+        return to_host(array if layer is None and axes is None else _take(array, layer, layout))
 
     for layer, (full_name, shape) in enumerate(expected_tensors(ours, array.shape, config)):
         yield Tensor(full_name, dtype, shape, partial(fetch, layer if stacked else None))
@@ -364,10 +365,15 @@ def to_host(array: Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-@partial(jax.jit, static_argnames="turned")
-def _take(array: Array, layer: Array | int | None, *, turned: bool) -> Array:
+@partial(jax.jit, static_argnums=2)
+def _take(array: Array, layer: Array | int | None, layout: str) -> Array:
     one = array if layer is None else jax.lax.dynamic_index_in_dim(array, layer, axis=0, keepdims=False)
-    return one.T if turned else one
+    return turned(one, layout)
+
+
+def turned(one: AnyArray, layout: str) -> AnyArray:
+    """A parameter of ours with its axes in the checkpoint's order."""
+    return one.transpose(TURNED[layout]) if layout in TURNED else one
 
 
 def _conv_shape(config: Qwen3VLConfig) -> tuple[int, int, int, int]:

@@ -24,8 +24,7 @@ _SUMMED = (
     (r"embed", -1),  # as the head, transposed
     (r"lm_head\.kernel", -2),
     (r"decoder\.layers\.[^.]+_proj\.kernel", -2),
-    (r"decoder\.layers\.experts\.gate_up\.kernel", -3),
-    (r"decoder\.layers\.experts\.down\.kernel", -2),
+    (r"decoder\.layers\.experts\.(gate_up|down)\.kernel", -2),
 )
 
 

@@ -37,7 +37,7 @@ _AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"decoder\.layers\.(gate|up)_proj\.kernel", ("layers", "embed", "mlp")),
     (r"decoder\.layers\.down_proj\.kernel", ("layers", "mlp", "embed")),
     (r"decoder\.layers\.experts\.router\.kernel", ("layers", "embed", None)),
-    (r"decoder\.layers\.experts\.gate_up\.kernel", ("layers", "experts", "embed", None, "mlp")),
+    (r"decoder\.layers\.experts\.gate_up\.kernel", ("layers", "experts", None, "embed", "mlp")),
     (r"decoder\.layers\.experts\.down\.kernel", ("layers", "experts", "mlp", "embed")),
     (r"visual\.pos_embed", (None, "embed")),
     (r"visual\.patch_embed\.kernel", (None, "embed")),

@@ -15,12 +15,12 @@ import numpy as np
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.hf_weights import (
     TABLE,
-    TURNED,
     Beside,
     expected_tensors,
     find_parameters,
     load_parameter,
     parameter_name,
+    turned,
     write_directory,
 )
 from onethinker_jax.model.safetensors_files import Tensor
@@ -91,7 +91,7 @@ def _stored_tensors(
     def fetch(layer: int | None) -> np.ndarray:
         values = newest.values(parameter)
         one = (values if layer is None else values[layer]).astype(parameter.dtype, copy=False)
-        return one.T if layout in TURNED else one
+        return turned(one, layout)
 
     for layer, (full_name, shape) in enumerate(expected_tensors(parameter.name, parameter.shape, config)):
         yield Tensor(full_name, parameter.dtype, shape, partial(fetch, layer if "{}" in name else None))

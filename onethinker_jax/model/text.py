@@ -21,7 +21,7 @@ from onethinker_jax.model.attention.kv_cache import KeyValues, KVCache, to_cache
 from onethinker_jax.model.config import TextConfig
 from onethinker_jax.model.inputs import ModelInputs
 from onethinker_jax.model.layers import Linear, Remat, RMSNorm, recompute, stack_layers, wide
-from onethinker_jax.model.moe import Experts
+from onethinker_jax.model.moe import Experts, join_stacks, split_stacks
 from onethinker_jax.model.parameters import join_adapters, split_adapters
 from onethinker_jax.model.rope import rotate, text_rope
 from onethinker_jax.model.sharding import BATCH_AXES, constrain, gather_weights
@@ -226,14 +226,17 @@ class Decoder(nnx.Module):
         """One more token of each sample slot: hidden states, and its keys and values, each [L, R, g, K, H].
 
         `positions` holds one number a token, because a sampled token is text: its three positions are equal. On GPUs
-        the layers are unrolled: in a scan XLA copies each layer's weights out of the stack before it reads them.
+        the layers are unrolled: in a scan XLA copies each layer's weights out of the stack before it reads them. On
+        TPUs it copies only experts', which a kernel therefore reads in the stack.
         """
         tables = text_rope(jnp.repeat(positions[:, None], 3, axis=1), self.config)
         cos, sin = (table.astype(x.dtype) for table in tables)
         graphdef, params = nnx.split(self.layers)
+        stacks, params = split_stacks(params, x)
 
         def body(x: Array, layer: tuple[nnx.State, Array]) -> tuple[Array, tuple[Array, Array]]:
             params, number = layer
+            params = join_stacks(stacks, params, number)
             new = []
 
             def attend(query: Array, key: Array, value: Array) -> Array:

@@ -115,8 +115,7 @@ def _layer_matrices(params: Any) -> Any:
         names = parameter_names(path)
         if not _is_layer_matrix(names):
             return None
-        inputs = leaf.ndim - (3 if "gate_up" in names else 2)  # experts: [.., D, 2, F], two matrices
-        return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
+        return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
 
     return jax.tree_util.tree_map_with_path(axes, params)
 

@@ -157,8 +157,8 @@ def test_load_places_and_save_gathers(checkpoint, small, tmp_path, monkeypatch):
     assert q_proj.addressable_shards[0].data.shape == (3, 32, 32)
     if model.config.text.moe is not None:
         gate_up = layers.experts.gate_up.kernel[...]
-        assert gate_up.sharding.spec == PartitionSpec(None, None, "fsdp", None, "tensor")
-        assert gate_up.addressable_shards[0].data.shape == (3, 6, 32, 2, 12)
+        assert gate_up.sharding.spec == PartitionSpec(None, None, None, "fsdp", "tensor")
+        assert gate_up.addressable_shards[0].data.shape == (3, 6, 2, 32, 12)
     assert model.decoder.norm.scale[...].sharding.is_fully_replicated
     one, eight = nnx.state(load_hf(checkpoint)), nnx.state(model)
     jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(one), nnx.to_pure_dict(eight))

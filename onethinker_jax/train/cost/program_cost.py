@@ -79,8 +79,14 @@ def of_pairs(flops: Counter[str], shares: Mapping[str, float], *, others: float 
 
 
 def without_recomputation(flops: Mapping[str, int]) -> Counter[str]:
-    """Attention's backward pass is four matrix products; its two kernels do seven, making scores anew twice."""
+    """Attention's backward pass is four matrix products; its two kernels do seven, making scores anew twice.
+
+    The kernel of experts multiplies a token with all of them and counts with the token's own.
+    """
     kept = Counter({kind: n for kind, n in flops.items() if "attention" not in kind or "forward" in kind})
+    for kind in kept:
+        if found := re.fullmatch(rf"experts_(\d+)_of_(\d+){ONE_LAYER}", kind):
+            kept[kind] = kept[kind] * int(found[1]) // int(found[2])
     kept["attention_backward"] = sum(n for kind, n in flops.items() if "query_gradient" in kind) * 4 // 3
     return kept
 

@@ -22,10 +22,10 @@ if __name__ == "__main__":
 
 import jax
 
-from onethinker_jax.model import text
+from onethinker_jax.model import moe, text
 from onethinker_jax.model.attention import decode_attention
 from onethinker_jax.model.attention.attention import Backend
-from onethinker_jax.model.config import Qwen3VLConfig, TextConfig, VisionConfig
+from onethinker_jax.model.config import MoEConfig, Qwen3VLConfig, TextConfig, VisionConfig
 from onethinker_jax.sampler_settings import SamplerSettings, WeightsDtype
 from onethinker_jax.train.config.hosts import MeshSettings
 from onethinker_jax.train.config.objective import PolicyLossSettings
@@ -98,16 +98,18 @@ def decoding(
     *,
     width: int = WIDTH,
     weights_dtype: WeightsDtype | None = None,
+    experts: MoEConfig | None = None,
 ) -> str:
     """The compiled text of decoding for the topology: by XLA, or with its kernels as a back end has them."""
     config, sizes = two_layers(times, width)
+    sizes = replace(sizes, text=replace(sizes.text, moe=experts))
     rollout = replace(config.rl.rollout, weights_dtype=weights_dtype)
     config = replace(config, rl=replace(config.rl, rollout=rollout))
     mesh = find_target(config.mesh, topology).mesh(config.mesh)
     chosen = [
-        patch.object(module, "platform_backend", lambda: backend) for module in (decode_attention, text)
+        patch.object(module, "platform_backend", lambda: backend) for module in (decode_attention, text, moe)
     ]
-    with jax.set_mesh(mesh), chosen[0], chosen[1]:
+    with jax.set_mesh(mesh), chosen[0], chosen[1], chosen[2]:
         (program,) = (one for one in plan_programs(config, sizes, mesh) if one.name == "RL decoding")
         function = program.function
         return function.trace(*program.arguments.values()).lower().compile().as_text()

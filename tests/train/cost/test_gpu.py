@@ -7,6 +7,8 @@ import re
 import pytest
 
 from onethinker_jax.model.attention.attention import Backend
+from onethinker_jax.model.config import MoEConfig
+from onethinker_jax.sampler_settings import WeightsDtype
 from onethinker_jax.train import plan
 from onethinker_jax.train.cost.collectives import bytes_between_hosts, groups_of
 from onethinker_jax.train.cost.gpu import TARGETS, is_gpu, parse_gpu_topology
@@ -190,6 +192,25 @@ def test_decoding_on_tpus_reads_the_cache_in_place(monkeypatch) -> None:
     heads = sizes.text.num_kv_heads // 2  # of a device, which has one of the prompts
     cache = making.LAYERS * tokens * heads * sizes.text.head_dim * 2 * 2  # keys and values, bfloat16
     assert cache < traffic(compiled).hbm / making.TOKENS < 1.15 * cache
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, of the extra tpu, is not installed"
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("weights_dtype", [None, "int8"])
+@pytest.mark.parametrize("size", [384, 512])  # of a device's F: with D innermost, and with F
+def test_decoding_on_tpus_reads_experts_in_place(
+    monkeypatch, size: int, weights_dtype: WeightsDtype | None
+) -> None:
+    """A kernel reads the stacks as they are given: no instruction makes an array of all experts of a layer."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    moe = MoEConfig(num_experts=12, experts_per_token=4, intermediate_size=size)
+    compiled = making.decoding(making.TPUS, "flash_tpu", width=1024, weights_dtype=weights_dtype, experts=moe)
+    assert compiled.count('custom_call_target="tpu_custom_call"') == 3
+    assert "experts_4_of_12_of_one_layer/" in compiled and "ragged" not in compiled
+    made = re.findall(r" = (?:bf16|s8)\[(?:\d+,)?12,[\d,]*\]\S* ([a-z-]+)\(", compiled)
+    assert "parameter" in made and not set(made) - {"parameter", "bitcast", "get-tuple-element"}
 
 
 @needs_compiler
