@@ -51,7 +51,7 @@ def _inject_into_first(
     visual_index: Int[Array, "B T"],
 ) -> Float[Array, "B T D"]:
     """`x` after layer `number`, which has a DeepStack feature if it is one of the first n."""
-    if deepstack is None:
+    if deepstack is None or not len(deepstack):
         return x
 
     def add(x: Array) -> Array:

@@ -22,7 +22,12 @@ from tests.model.generation.making import LONG, WHOLE, assert_same, batching, pr
 
 torch = pytest.importorskip("torch")
 KINDS = list(tiny.KINDS)
-NAMES = ["tied", "untied, 3 queries a key, DeepStack into every layer", tiny.MOE]
+NAMES = [
+    "tied",
+    "untied, 3 queries a key, DeepStack into every layer",
+    tiny.MOE,
+    "as many key as query heads, no DeepStack, untied",
+]
 EXAMPLES = [tiny.example(kind, seed) for seed in range(2) for kind in KINDS]
 LAYOUTS = {
     "a sample at a time": {"prompt_slots": 1, "sample_slots": 1, "prefill_rows": 1},
