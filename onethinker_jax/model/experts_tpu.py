@@ -104,13 +104,12 @@ def _as_read(gate_up: LayerOfStack, down: LayerOfStack) -> tuple[list[Array], li
 
     The kernel wants axes in the order in which they lie, so that XLA copies nothing.
     """
-    first, second = gate_up.stack, down.stack
-    parts, scales = [first, second], []
-    if isinstance(first, Int8Weights) and isinstance(second, Int8Weights):
-        parts, scales = [first.values, second.values], [first.scale[:, :, :, 0], second.scale]
-    if _lies_turned(parts[0].shape[-1]):
-        parts[0] = parts[0].swapaxes(-1, -2)
-    return parts, scales
+    first, second, scales = gate_up.stack, down.stack, []
+    if isinstance(first, Int8Weights):
+        first, scales = first.values, [first.scale[:, :, :, 0]]
+    if isinstance(second, Int8Weights):
+        second, scales = second.values, [*scales, second.scale]
+    return [first.swapaxes(-1, -2) if _lies_turned(first.shape[-1]) else first, second], scales
 
 
 def _blocks(size: int, part: int, width: int) -> list[pl.BlockSpec]:
@@ -121,7 +120,7 @@ def _blocks(size: int, part: int, width: int) -> list[pl.BlockSpec]:
 
         def index(visit: Any, number: Any, place: Any, order: Any) -> tuple[Any, ...]:
             last = place[1] - 1
-            at = [0] * len(sides)
+            at: list[Any] = [0] * len(sides)
             if axis is not None:
                 at[axis] = jnp.where(visit > last, size // part - 1, number)
             return (place[0], order[jnp.minimum(visit, last)], *at)

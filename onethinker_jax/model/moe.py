@@ -59,7 +59,7 @@ class Experts(nnx.Module):
         mesh = context_mesh()
         in_stack = isinstance(kernels[1], LayerOfStack)
         interpret = platform_backend().endswith("interpreted")
-        mix = partial(mix_in_stack, interpret=interpret) if in_stack else mix_experts
+        mix: Any = partial(mix_in_stack, interpret=interpret) if in_stack else mix_experts
         if mesh is None or mesh.size == 1:
             return mix(x, *kernels, chosen=self.chosen)
         # Few rows, as in decoding one prompt, are worked on by every data shard alike.
@@ -147,14 +147,17 @@ def split_stacks(layers: nnx.State, x: Float[Array, "R g D"]) -> tuple[nnx.State
     few = tokens <= MOST_TOKENS and tokens * x.shape[2] <= MOST_NUMBERS
     if "experts" not in layers or not few or not platform_backend().startswith("flash_tpu"):
         return None, layers
-    return nnx.split_state(layers, lambda path, _: path[0] == "experts" and path[1] != "router", ...)
+    stacks, others = nnx.split_state(
+        layers, lambda path, _: path[0] == "experts" and path[1] != "router", ...
+    )
+    return stacks, others
 
 
 def join_stacks(stacks: nnx.State | None, layer: nnx.State, number: Int[Array, ""]) -> nnx.State:
     """The parameters of layer `number`, its experts left in the stacks."""
     if stacks is None:
         return layer
-    experts = nnx.map_state(lambda _, one: one.replace(LayerOfStack(one[...], number)), stacks)
+    experts = nnx.map_state(lambda _, variable: variable.replace(LayerOfStack(variable[...], number)), stacks)
     return nnx.merge_state(layer, experts)
 
 

@@ -80,8 +80,8 @@ def test_slices_are_whole_tiles(monkeypatch) -> None:
 def test_experts_that_no_token_chose_are_left_alone() -> None:
     """Their weights are NaN here, and so are those of the other layers."""
     router, gate_up, down = stacks(24, "float32")
-    x = np.random.default_rng(0).normal(size=(2, 1, WIDTH)).astype(np.float32)
-    _, experts = moe.choose(jnp.asarray(x[:, 0]), router, CHOSEN)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 1, WIDTH)), jnp.float32)
+    _, experts = moe.choose(x[:, 0], router, CHOSEN)
     spoilt = np.ones((LAYERS, EXPERTS), bool)
     spoilt[1, np.unique(experts)] = False
     assert spoilt[1].any()
@@ -148,7 +148,7 @@ def test_many_tokens_take_ragged_products(model: Qwen3VL, monkeypatch) -> None:
     width = model.config.text.hidden_size
     few, many = (jnp.zeros((rows, 8, width)) for rows in (32, 33))
     stacked, rest = moe.split_stacks(layers, few)
-    assert sorted(nnx.to_pure_dict(stacked)["experts"]) == ["down", "gate_up"]
+    assert stacked is not None and sorted(nnx.to_pure_dict(stacked)["experts"]) == ["down", "gate_up"]
     assert "router" in rest["experts"]
     assert moe.split_stacks(layers, many) == (None, layers)
     monkeypatch.setattr(moe, "MOST_NUMBERS", few.size - 1)
