@@ -222,9 +222,7 @@ def _padded(array: np.ndarray, length: int) -> np.ndarray:
 # ---------------------------------------------------------------- training
 
 
-def token_loss(
-    outputs: jax.Array, pictures: Pictures, *, digits: bool = True
-) -> tuple[jax.Array, jax.Array]:
+def token_loss(outputs: jax.Array, pictures: Pictures, *, digits: bool = True) -> tuple[jax.Array, jax.Array]:
     """The mean loss of a token, and counts of the merged tokens, float [10].
 
     Those with an object, how many of them have each class and digit right, the sum of the errors of their boxes;
