@@ -9,7 +9,7 @@ from onethinker_jax.model.family import family_name
 from onethinker_jax.model.hf_weights import check_weights
 from onethinker_jax.scoring import check_reward
 from onethinker_jax.train.config.checks import SettingError
-from onethinker_jax.train.config.presets import SHAPES_BASE, TINY_MEDIA
+from onethinker_jax.train.config.presets import SHAPES_BASE, SHAPES_LONG_BASE, TINY_MEDIA
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.export.directory import check_out
 from onethinker_jax.train.policy import abstract_model, check_base, check_family
@@ -58,7 +58,7 @@ def check_fresh_settings(config: TrainConfig, sizes: Qwen3VLConfig) -> None:
     Those are a learning rate above 1e-4 (of LoRA's adapters 1e-3) in a stage that has steps, and bounds of images or
     frames that are still those of the Shapes world. `model.tiny` says that they are meant.
     """
-    if config.model.init_from in (None, SHAPES_BASE) or config.model.tiny:
+    if config.model.init_from in (None, SHAPES_BASE, SHAPES_LONG_BASE) or config.model.tiny:
         return
     largest = LARGEST_LEARNING_RATE * (OF_ADAPTERS if config.model.lora.rank else 1)
     found = [
