@@ -102,7 +102,17 @@ OTHERS = {
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
     *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
     *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps", "--arms", "--prompts"),
-    *("--heldout", "--mixtures", "--seeds", "--tower", "--records", "--member", "--moments", "--scratch"),
+    *(
+        "--digits",
+        "--heldout",
+        "--mixtures",
+        "--seeds",
+        "--tower",
+        "--records",
+        "--member",
+        "--moments",
+        "--scratch",
+    ),
     *(
         "--build-arg",
         "--target",
