@@ -109,9 +109,7 @@ def mix_experts(
     out = _grouped(wide(jax.nn.silu, gate) * up, down, sizes, jnp.float32)
     out = _permute(out, inverse, order).reshape(len(flat), chosen, -1)
     mixed = jnp.einsum("nkd,nk->nd", out, weights)
-    if sum_over is not None:
-        mixed = jax.lax.psum(mixed, sum_over)
-    return mixed.astype(x.dtype).reshape(x.shape)
+    return _whole(mixed, x, sum_over)
 
 
 def mix_in_stack(
@@ -130,6 +128,13 @@ def mix_in_stack(
     choices = jax.nn.one_hot(experts, router.shape[-1], dtype=jnp.float32)
     every = jnp.einsum("nke,nk->ne", choices, weights, precision="highest")
     mixed = mix_few(flat, every, choices.any(1), gate_up, down, most=chosen, interpret=interpret)
+    return _whole(mixed, x, sum_over)
+
+
+def _whole(
+    mixed: Float[Array, "BT D"], x: Float[Array, "B T D"], sum_over: str | None
+) -> Float[Array, "B T D"]:
+    """What the devices of the axis `sum_over` have each summed over their part of F, in the shape and dtype of `x`."""
     if sum_over is not None:
         mixed = jax.lax.psum(mixed, sum_over)
     return mixed.astype(x.dtype).reshape(x.shape)
@@ -138,8 +143,8 @@ def mix_in_stack(
 def split_stacks(layers: nnx.State, x: Float[Array, "R g D"]) -> tuple[nnx.State | None, nnx.State]:
     """The stacks of experts that the tokens `x` read in place, and the other parameters.
 
-    None where there are no experts, or where the platform that is being compiled for, or so many tokens, read them
-    layer by layer.
+    None in place of the stacks where the layers have no experts, where the program is not compiled for a TPU, and where
+    the tokens are too many for the kernel: then experts are read layer by layer.
     """
     mesh = context_mesh()
     shards = 1 if mesh is None else _shards(mesh)

@@ -186,8 +186,9 @@ def check_settings(
         return
     grown = ("rl.steps",) if stage == "rl" else _MAY_GROW
     differing = list(_differences(_with_defaults(saved, plain(TrainConfig())), plain(config)))
+    allowed = {*_MAY_CHANGE, *_movable(differing), *_GONE, *grown}
     for name, old, new in differing:
-        if name not in (*_MAY_CHANGE, *_movable(differing), *_GONE, *grown):
+        if name not in allowed:
             raise CheckpointError(f"checkpoint {where} is of a run with {name} {old!r}, not {new!r}")
 
 
