@@ -8,14 +8,13 @@ add up to 1. For the few tokens of a decode step TPUs read the experts in place 
 the legend of the axis letters; BT is the axis of all tokens, BTk that of the pairs (token, expert).
 """
 
-import math
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from onethinker_jax.model.attention.attention import platform_backend
@@ -23,7 +22,7 @@ from onethinker_jax.model.config import MoEConfig
 from onethinker_jax.model.experts_tpu import MOST_NUMBERS, MOST_TOKENS, LayerOfStack, mix_few
 from onethinker_jax.model.int8_weights import Int8Weights
 from onethinker_jax.model.layers import Linear, wide
-from onethinker_jax.model.sharding import BATCH_AXES, context_mesh
+from onethinker_jax.model.sharding import context_mesh, data_shards
 
 
 class ExpertKernel(nnx.Module):
@@ -63,16 +62,11 @@ class Experts(nnx.Module):
         if mesh is None or mesh.size == 1:
             return mix(x, *kernels, chosen=self.chosen)
         # Few rows, as in decoding one prompt, are worked on by every data shard alike.
-        rows = PartitionSpec(("data", "fsdp") if x.shape[0] % _shards(mesh) == 0 else None)
+        rows = PartitionSpec(("data", "fsdp") if x.shape[0] % data_shards(mesh) == 0 else None)
         local = partial(mix, chosen=self.chosen, sum_over="tensor")
         specs = (rows, PartitionSpec(), _split(kernels[1], -1), _split(kernels[2], -2))
         mixed = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=not in_stack)
         return mixed(x, *kernels)
-
-
-def _shards(mesh: AbstractMesh) -> int:
-    """Devices that rows are split over."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def _split(kernel: Any, axis: int) -> Any:
@@ -147,7 +141,7 @@ def split_stacks(layers: nnx.State, x: Float[Array, "R g D"]) -> tuple[nnx.State
     the tokens are too many for the kernel: then experts are read layer by layer.
     """
     mesh = context_mesh()
-    shards = 1 if mesh is None else _shards(mesh)
+    shards = 1 if mesh is None else data_shards(mesh)
     tokens = x.shape[1] * (x.shape[0] // shards if x.shape[0] % shards == 0 else x.shape[0])
     few = tokens <= MOST_TOKENS and tokens * x.shape[2] <= MOST_NUMBERS
     if "experts" not in layers or not few or not platform_backend().startswith("flash_tpu"):

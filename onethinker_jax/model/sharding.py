@@ -334,9 +334,14 @@ def _dotted(path: tuple[object, ...]) -> str:
     return ".".join(part for part in parts if part != "value")
 
 
+def data_shards(mesh: Mesh | AbstractMesh) -> int:
+    """Devices that rows are split over: those of `BATCH_AXES`."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
     """The sharding of `rows` rows over `data` and `fsdp`; raises ShardingError when these do not divide them."""
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shards = data_shards(mesh)
     if rows % shards:
         raise ShardingError(f"{rows} rows are not a multiple of the {shards} data shards of the mesh")
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
