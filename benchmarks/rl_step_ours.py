@@ -84,6 +84,7 @@ def rl_settings(steps: int, prompt_tokens: int, patches: int) -> RLSettings:
     return RLSettings(
         steps=steps,
         prompts_per_step=PROMPTS,
+        num_minibatches=1,
         accuracy_low=-1.0,
         accuracy_high=2.0,
         rollout=SamplerSettings(
