@@ -3,7 +3,6 @@
 Any number of prompts runs through the model's own sampler in fixed shapes, and samples come out as they end.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from onethinker_jax.model.generation.continuous_batching import (
 from onethinker_jax.model.generation.generate import GenerationShape
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs
-from onethinker_jax.model.sharding import BATCH_AXES, decoding_layout
+from onethinker_jax.model.sharding import data_shards, decoding_layout
 from onethinker_jax.sampler_settings import SamplerSettings
 
 
@@ -66,7 +65,7 @@ class Sampler:
         self.config = sampling_config(
             settings, eos_ids=processor.ends.eos_ids, suppressed_ids=suppressed_ids(processor)
         )
-        shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+        shards = data_shards(mesh)
         shape = generation_shape(settings, compute_dtype, shards)
         self._decoding = ContinuousBatching(graphdef, self.config, shape, mesh, lazy=lazy)
         self._longest_stop = max((len(text.encode()) for text in settings.stop), default=0)

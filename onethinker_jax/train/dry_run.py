@@ -16,7 +16,7 @@ from flax import nnx
 from onethinker_jax.data_pipeline.processor.record_lengths import UNKNOWN
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.generation.generate import make_programs
-from onethinker_jax.model.sharding import BATCH_AXES, tree_shardings
+from onethinker_jax.model.sharding import data_shards, tree_shardings
 from onethinker_jax.responses import generation_shape, sampling_config, suppressed_ids
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
@@ -168,7 +168,7 @@ def stage_memory(config: TrainConfig, ready: Ready, sizes: Qwen3VLConfig) -> lis
             {"reference": device_bytes(state.reference)} if kept["reference"] else {}
         )
 
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shards = data_shards(mesh)
     with jax.set_mesh(mesh):
         if config.sft.steps:
             sft = config.sft
@@ -208,7 +208,7 @@ def _decoding(
     sampling = sampling_config(
         settings, eos_ids=processor.ends.eos_ids, suppressed_ids=suppressed_ids(processor)
     )
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shards = data_shards(mesh)
     functions: Any = make_programs(graphdef, sampling, generation_shape(settings, dtype, shards))
     weights = decoding_shapes(shapes, mesh, dtype, settings.weights_dtype)
     cache = jax.eval_shape(functions.empty, weights)

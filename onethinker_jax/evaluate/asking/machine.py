@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from onethinker_jax.data_pipeline.media.reading.media_reader import MediaReader
 from onethinker_jax.evaluate.arguments import Arguments
-from onethinker_jax.model.sharding import BATCH_AXES, ShardingError, make_mesh
+from onethinker_jax.model.sharding import ShardingError, data_shards, make_mesh
 
 logger = logging.getLogger("onethinker_jax.evaluate")
 
@@ -37,7 +37,7 @@ class Machine:
     @cached_property
     def shards(self) -> int:
         """Parts of the mesh that take prompts of their own."""
-        return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+        return data_shards(self.mesh)
 
     @cached_property
     def weights(self) -> tuple[nnx.GraphDef, nnx.State]:

@@ -8,7 +8,6 @@ letters.
 """
 
 import heapq
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +28,7 @@ from onethinker_jax.model.generation.generate import (
 )
 from onethinker_jax.model.generation.prefilling import Dispatched, Prefill, Stacked, bucket_of, padding
 from onethinker_jax.model.generation.sampling import SamplingConfig
-from onethinker_jax.model.sharding import BATCH_AXES, batch_sharding
+from onethinker_jax.model.sharding import batch_sharding, data_shards
 from onethinker_jax.model.vision import patch_values
 
 EndReason = Literal["stop", "length", "stop_string"]
@@ -92,7 +91,7 @@ class ContinuousBatching:
         if mesh is not None:
             for rows in (shape.prompt_slots, shape.prefill_rows):
                 batch_sharding(mesh, rows)
-            if math.prod(mesh.shape[axis] for axis in BATCH_AXES) > 1:
+            if data_shards(mesh) > 1:
                 sizes = sizes[:1]  # to halve rows on many devices would move their caches
         self.sizes = [size for size in sizes if size]
         self._lazy, self._warm = lazy, False

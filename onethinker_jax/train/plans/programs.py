@@ -25,9 +25,7 @@ from onethinker_jax.model.generation.generate import (
 from onethinker_jax.model.generation.sampling import SamplingConfig
 from onethinker_jax.model.inputs import ModelInputs
 from onethinker_jax.model.parameters import join_adapters
-from onethinker_jax.model.sharding import (
-    BATCH_AXES,
-)
+from onethinker_jax.model.sharding import data_shards
 from onethinker_jax.responses import generation_shape, sampling_config
 from onethinker_jax.sampler_settings import SamplerSettings
 from onethinker_jax.tasks import MOMENTS
@@ -237,7 +235,7 @@ def _sampling_programs(
 
 def _slots(settings: SamplerSettings, policy: Policy) -> GenerationShape:
     """The sampler's shapes; on several data shards it halves no rows."""
-    shards = math.prod(policy.mesh.shape[axis] for axis in BATCH_AXES)
+    shards = data_shards(policy.mesh)
     shape = generation_shape(settings, policy.compute_dtype, shards)
     return shape if shards == 1 else replace(shape, halvings=0)
 
