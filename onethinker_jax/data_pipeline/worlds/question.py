@@ -73,10 +73,14 @@ def ask(asked: Asked, scene: Any, rng: random.Random) -> Question | None:
 def choice(
     rng: random.Random, stem: str, right: str, wrong: Iterable[str], thinking: str, count: int = 4
 ) -> Question:
-    """A multiple-choice question with `count` lettered options in random order."""
+    """A multiple-choice question with `count` lettered options in random order.
+
+    Its thinking ends by reading the options one by one, until `right` is found.
+    """
     others = [option for option in dict.fromkeys(wrong) if option != right]
     options = [right, *rng.sample(others, min(count - 1, len(others)))]
     rng.shuffle(options)
     letter = LETTERS[options.index(right)]
     lettered = tuple(f"{a}. {option}" for a, option in zip(LETTERS, options, strict=False))
-    return Question(stem, letter, f"{thinking} That is {letter}.", lettered)
+    read = ", ".join(option.replace(".", "", 1) for option in lettered[: options.index(right) + 1])
+    return Question(stem, letter, f"{thinking} I look for {right}: {read}.", lettered)

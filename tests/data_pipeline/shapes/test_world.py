@@ -115,7 +115,7 @@ def test_the_records_are_those_of_this_version(records):
         if record.data_source == "shapes_shapes"  # prints depend on Pillow's font
     ]
     digest = hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
-    assert (VERSION, digest[:16]) == (5, "1bc9fc1843286983")
+    assert (VERSION, digest[:16]) == (6, "229536725ca2144a")
 
 
 def test_scenes_are_shared_by_records_but_not_by_files(records):
