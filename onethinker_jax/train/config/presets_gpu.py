@@ -100,7 +100,7 @@ def qwen3_vl_8b_sft_8gpu() -> TrainConfig:
     For H100 or A100 SXM. Needs the weights of Qwen/Qwen3-VL-8B-Instruct, `--data.sft-file` and
     `--data.heldout-file`. AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update, two rows a GPU
     at a time.
-    Planned, not run: 60.9 of 74.5 GiB a GPU. An update of full rows takes H100s at least 5.67 s, 10,000 updates 16 h.
+    Planned, not run: 60.9 of 74.5 GiB a GPU. An update of full rows takes H100s at least 5.69 s, 10,000 updates 16 h.
     """
     mesh = MeshSettings(fsdp=8)
     return on_mesh(qwen3_vl_8b_sft(), "qwen3_vl_8b_sft_8gpu", mesh, rows=16, heldout_slots=48)

@@ -27,7 +27,7 @@ def qwen3_vl_8b_rl_lora_gpu() -> TrainConfig:
     For an H100 or A100. Needs the weights of Qwen/Qwen3-VL-8B-Instruct, `--data.rl-file` and `--data.heldout-file`.
     AdamW at 2e-5 on the adapters of the language model, 128 prompts x 8 answers a step; 4 prompts with their 8 answers
     are decoded together, a group at a time is trained on.
-    Planned, not run: 58.0 of 74.5 GiB. A step of full lengths takes an H100 at least 2,650 s, 200 steps 147 h.
+    Planned, not run: 58.0 of 74.5 GiB. A step of full lengths takes an H100 at least 2,460 s, 200 steps 137 h.
     """
     config = on_mesh(qwen3_vl_8b_rl(), "qwen3_vl_8b_rl_lora_gpu", MeshSettings(), rows=1, heldout_slots=4)
     config = decoding_together(config, 4)
