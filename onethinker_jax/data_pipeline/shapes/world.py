@@ -41,6 +41,7 @@ class ShapesWorld(World):
         ),
         *(("image", "shapes"), ("video", "shapes"), ("image", "sum"), ("image", "shapes"), ("video", "sum")),
     )
+    taught_more: ClassVar = {"multiple choice": 3}  # options and letters are learnt later than the rest
 
     def settings(self) -> dict[str, Any]:
         """Numbers, seed and version."""

@@ -93,6 +93,8 @@ class World(ABC):
     """How many records share one picture or video at most, by kind of scene."""
     described: ClassVar[Sequence[tuple[Literal["image", "video"], str]]]
     """Medium and kind of the scenes that are only described, in turn."""
+    taught_more: ClassVar[Mapping[str, int]] = {}
+    """Problem types that have more than their share of the SFT file, and how many times it."""
 
     seed: int
     train_rl: int
@@ -167,8 +169,9 @@ class World(ABC):
 
     def task_counts(self, records: int, split: str = "") -> dict[tuple[str, Task], int]:
         """How many of `records` fall on each (kind of scene, task): largest remainders of the questions' shares."""
+        more = self.taught_more if split == "sft" else {}
         shares = {
-            (kind, task): self.questions[task][kind].share
+            (kind, task): self.questions[task][kind].share * more.get(task.problem_type, 1)
             for kind in self.kinds(split)
             for task in TASKS
             if task in self.questions and kind in self.questions[task]

