@@ -106,8 +106,8 @@ def test_the_sft_file_asks_choices_three_times_as_often_as_the_others():
         counts = ShapesWorld(**SIZES).task_counts(100_000, split)
         return sum(n for (_, task), n in counts.items() if task.problem_type == "multiple choice") / 100_000
 
-    assert share("rl") == share("eval") == pytest.approx(0.15, abs=1e-3)
-    assert share("sft") == pytest.approx(0.45 / 1.3, abs=1e-3)
+    assert share("rl") == share("eval") == pytest.approx(15 / 99, abs=1e-4)
+    assert share("sft") == pytest.approx(45 / (99 + 30), abs=1e-4)
 
 
 def test_the_records_are_those_of_this_version(records):
