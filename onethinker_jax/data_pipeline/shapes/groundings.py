@@ -7,6 +7,7 @@ from onethinker_jax.data_pipeline.shapes.scene import Scene
 from onethinker_jax.data_pipeline.worlds.groundings import (
     box_at,
     compact,
+    found,
     ground_motion,
     ground_span,
     ground_tube,
@@ -24,13 +25,13 @@ def _ground_life(scene: Scene, rng: random.Random) -> Question | None:
 
 def _ground_box(scene: Scene, rng: random.Random) -> Question | None:
     """Where an object is, named by colour and shape or as an extreme ("the largest")."""
-    found = extreme(scene, rng) if rng.random() < 0.25 else None
-    shape = found[1] if found else rng.choice(scene.shapes)
+    standing_out = extreme(scene, rng) if rng.random() < 0.25 else None
+    shape = standing_out[1] if standing_out else rng.choice(scene.shapes)
+    problem, thinking = f"Locate {shape.definite}.", found(scene, shape)
+    if standing_out:
+        word = standing_out[0]
+        problem, thinking = f"Locate the {word} object.", f"The {word} is {shape.definite}. {thinking}"
     index = scene.shapes.index(shape)
-    if found:
-        problem, thinking = f"Locate the {found[0]} object.", f"The {found[0]} is the {shape.name}."
-    else:
-        problem, thinking = f"Locate the {shape.name}.", ""
     return Question(problem, compact({"boxes": box_at(scene, index, 0.0)}), thinking)
 
 

@@ -35,6 +35,11 @@ def box_at(scene: Stage, index: int, time: float) -> list[int]:
     return mask_box(scene.visible_mask(index, time))
 
 
+def found(scene: Stage, actor: Actor) -> str:
+    """A sentence that says where an actor of a picture is, before its box does."""
+    return f"{sentence(actor.definite)} is {whereabouts(scene, actor)}."
+
+
 def ground_span(scene: Stage, spans: Sequence[Span], rng: random.Random) -> Question | None:
     """When one of these is there; None where nothing comes or goes."""
     if not spans:
@@ -115,7 +120,8 @@ def segment_image(scene: Stage, rng: random.Random) -> Question | None:
     prompts = mask_prompts(scene.visible_mask(index, 0.0))
     if prompts is None:
         return None
-    return Question(f"Segment {scene.actors[index].definite}.", compact(prompts), "", target=index)
+    actor = scene.actors[index]
+    return Question(f"Segment {actor.definite}.", compact(prompts), found(scene, actor), target=index)
 
 
 def segment_video(scene: Stage, rng: random.Random) -> Question | None:

@@ -7,6 +7,7 @@ from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.groundings import (
     box_at,
     compact,
+    found,
     ground_motion,
     ground_span,
     ground_tube,
@@ -24,13 +25,15 @@ def _ground_life(scene: PhotoScene, rng: random.Random) -> Question | None:
 
 def _ground_box(scene: PhotoScene, rng: random.Random) -> Question | None:
     """Where something is, named or, of several, as an extreme."""
-    found = extreme(scene, rng) if rng.random() < 0.2 else None
-    sprite = found[1] if found else rng.choice(scene.sprites)
-    if found:
-        names = "labelled divisions" if scene.kind == "map" else "pasted objects"
-        problem, thinking = f"Locate the {found[0]} of the {names}.", f"The {found[0]} is {sprite.definite}."
-    else:
-        problem, thinking = f"Locate {sprite.definite}.", ""
+    standing_out = extreme(scene, rng) if rng.random() < 0.2 else None
+    sprite = standing_out[1] if standing_out else rng.choice(scene.sprites)
+    problem, thinking = f"Locate {sprite.definite}.", found(scene, sprite)
+    if standing_out:
+        word, names = standing_out[0], "labelled divisions" if scene.kind == "map" else "pasted objects"
+        problem, thinking = (
+            f"Locate the {word} of the {names}.",
+            f"The {word} is {sprite.definite}. {thinking}",
+        )
     index = scene.sprites.index(sprite)
     return Question(problem, compact({"boxes": box_at(scene, index, 0.0)}), thinking)
 
