@@ -63,7 +63,7 @@ def shapes() -> TrainConfig:
 
     A Qwen3-VL of 1.9M parameters that has described pictures of that world (`SHAPES_BASE`): SFT teaches it the tasks,
     then EMA-GRPO improves its answers against the live reward service. Needs neither data nor weights: it makes the
-    data, and the model lies in the package. Its learning rates (Muon at 8e-3, AdamW at 1e-3), rows of 320 tokens and
+    data, and the model lies in the package. Its learning rates (Muon at 8e-3, AdamW at 3e-4), rows of 320 tokens and
     images of 128 x 128 are for a tiny model. A released one takes a preset of its size, such as `qwen3_vl_2b_sft`.
 
     Measured on 2 CPU cores: 7 minutes 37 s with installation; the README has what it comes to.
@@ -86,7 +86,7 @@ def shapes() -> TrainConfig:
             rollout=SamplerSettings(prompt_tokens=208, prompt_patches=160, max_new_tokens=152, group_size=8),
             batch=BatchSettings(rows=4, tokens=512, patches=160),
             optimizer=OptimizerSettings(
-                learning_rate=1e-3, warmup=0.1, vision_lr_multiplier=0.2, patch_lr_multiplier=0.02
+                learning_rate=3e-4, warmup=0.1, vision_lr_multiplier=0.2, patch_lr_multiplier=0.02
             ),
         ),
         evaluation=EvaluationSettings(
