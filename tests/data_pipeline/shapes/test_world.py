@@ -101,15 +101,6 @@ def test_files_have_the_asked_sizes_and_the_mix(world, records):
     assert min(shares.values()) >= 0.039 and math.isclose(sum(shares.values()), 1)
 
 
-def test_the_sft_file_asks_choices_three_times_as_often_as_the_others():
-    def share(split: str) -> float:
-        counts = ShapesWorld(**SIZES).task_counts(100_000, split)
-        return sum(n for (_, task), n in counts.items() if task.problem_type == "multiple choice") / 100_000
-
-    assert share("rl") == share("eval") == pytest.approx(15 / 99, abs=1e-4)
-    assert share("sft") == pytest.approx(45 / (99 + 30), abs=1e-4)
-
-
 def test_the_records_are_those_of_this_version(records):
     """Who changes them raises VERSION, so that no older folder is taken for the same; and then this."""
     said = [

@@ -144,7 +144,7 @@ SHAPES: dict[str, Any] = {
     "rl.batch.tokens": 512,
     "rl.batch.patches": 160,
     "rl.optimizer.kind": "adamw",
-    "rl.optimizer.learning_rate": 1e-3,
+    "rl.optimizer.learning_rate": 3e-4,
     "rl.optimizer.schedule": "cosine",
     "rl.optimizer.warmup": 0.1,
     "rl.optimizer.weight_decay": 1e-2,
