@@ -141,7 +141,7 @@ def test_only_the_files_of_stages_that_run_are_needed(files, base) -> None:
 def test_settings_of_a_fresh_tiny_model_are_refused(base, files, tmp_path, capsys) -> None:
     line = said(capsys, *files, "--model.init-from", base, "--out", tmp_path / "runs")
     assert line.startswith(f"model.init_from {base} with settings made for a fresh tiny model")
-    assert "sft.optimizer.learning_rate 0.008 (muon)" in line and "rl.optimizer.learning_rate 0.001" in line
+    assert "sft.optimizer.learning_rate 0.008 (muon)" in line and "rl.optimizer.learning_rate 0.0003" in line
     assert "data.image_max_pixels 16384" in line
     assert "take the preset qwen3_vl_2b_sft, then qwen3_vl_2b_rl" in line
     assert not (tmp_path / "runs").exists()
@@ -170,7 +170,7 @@ def test_what_is_refused_and_what_is_meant() -> None:
     with pytest.raises(SettingError, match=r"\(sft\.optimizer\.learning_rate 0\.008 \(muon\)\)"):
         check_fresh_settings(replace(config, rl=rl), sizes)
     check_fresh_settings(replace(config, rl=rl, sft=replace(config.sft, steps=0)), sizes)  # is not trained
-    with pytest.raises(SettingError, match=r"\(rl\.optimizer\.learning_rate 0\.001 \(adamw\)\)"):
+    with pytest.raises(SettingError, match=r"\(rl\.optimizer\.learning_rate 0\.0003 \(adamw\)\)"):
         check_fresh_settings(replace(config, sft=sft), sizes)
     with pytest.raises(SettingError, match=r"\(data\.image_max_pixels 16384, data\.video_max_pixels 6144\)"):
         check_fresh_settings(replace(config, sft=sft, rl=rl, data=shapes().data), sizes)
