@@ -7,7 +7,7 @@ from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Scene
 from onethinker_jax.data_pipeline.worlds.english import counted, seconds_text
 from onethinker_jax.data_pipeline.worlds.groundings import box_at
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
-from onethinker_jax.data_pipeline.worlds.stage import whereabouts
+from onethinker_jax.data_pipeline.worlds.stage import place_sentence
 
 
 def _list_count(items: list[str], what: str) -> str:
@@ -44,7 +44,7 @@ def _count_beside(scene: Scene, rng: random.Random) -> Question | None:
     if any(abs(gap) < 8 for gap in gaps):
         return None
     items = [o.name for o in scene.shapes if (o.origin[axis] - shape.origin[axis]) * sign > 0]
-    thinking = f"The {shape.name} is {whereabouts(scene, shape)}. " + _list_count(items, words)
+    thinking = f"{place_sentence(scene, shape)} {_list_count(items, words)}"
     return Question(f"How many objects are {words} the {shape.name}?", str(len(items)), thinking)
 
 
@@ -97,7 +97,7 @@ def _estimate_position(scene: Scene, rng: random.Random) -> Question | None:
     side, edge = ("width", "left edge") if axis == 0 else ("height", "top")
     share = (shape.origin[axis] + 0.5) / (scene.width, scene.height)[axis]
     problem = f"How far is the centre of the {shape.name} from the {edge} in percent of the image {side}?"
-    return Question(problem, str(round(100 * share)), f"The {shape.name} is {whereabouts(scene, shape)}.")
+    return Question(problem, str(round(100 * share)), place_sentence(scene, shape))
 
 
 def _estimate_stay(scene: Scene, rng: random.Random) -> Question | None:

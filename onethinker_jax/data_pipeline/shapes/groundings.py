@@ -5,9 +5,7 @@ import random
 from onethinker_jax.data_pipeline.shapes.phrases import extreme, life_spans
 from onethinker_jax.data_pipeline.shapes.scene import Scene
 from onethinker_jax.data_pipeline.worlds.groundings import (
-    box_at,
-    compact,
-    found,
+    ground_box,
     ground_motion,
     ground_span,
     ground_tube,
@@ -25,14 +23,9 @@ def _ground_life(scene: Scene, rng: random.Random) -> Question | None:
 
 def _ground_box(scene: Scene, rng: random.Random) -> Question | None:
     """Where an object is, named by colour and shape or as an extreme ("the largest")."""
-    standing_out = extreme(scene, rng) if rng.random() < 0.25 else None
-    shape = standing_out[1] if standing_out else rng.choice(scene.shapes)
-    problem, thinking = f"Locate {shape.definite}.", found(scene, shape)
-    if standing_out:
-        word = standing_out[0]
-        problem, thinking = f"Locate the {word} object.", f"The {word} is {shape.definite}. {thinking}"
-    index = scene.shapes.index(shape)
-    return Question(problem, compact({"boxes": box_at(scene, index, 0.0)}), thinking)
+    found = extreme(scene, rng) if rng.random() < 0.25 else None
+    word, shape = found or ("", rng.choice(scene.shapes))
+    return ground_box(scene, shape, word, "object")
 
 
 GROUNDINGS: QuestionTable = {

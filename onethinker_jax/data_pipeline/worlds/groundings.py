@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from onethinker_jax.data_pipeline.worlds.english import seconds_text, sentence
 from onethinker_jax.data_pipeline.worlds.masks import mask_box, mask_prompts
 from onethinker_jax.data_pipeline.worlds.question import Question
-from onethinker_jax.data_pipeline.worlds.stage import Actor, Stage, whereabouts
+from onethinker_jax.data_pipeline.worlds.stage import Actor, Stage, place_sentence, whereabouts
 
 MAX_TRACKED_SECONDS = 32
 
@@ -35,9 +35,13 @@ def box_at(scene: Stage, index: int, time: float) -> list[int]:
     return mask_box(scene.visible_mask(index, time))
 
 
-def found(scene: Stage, actor: Actor) -> str:
-    """A sentence that says where an actor of a picture is, before its box does."""
-    return f"{sentence(actor.definite)} is {whereabouts(scene, actor)}."
+def ground_box(scene: Stage, actor: Actor, word: str = "", among: str = "") -> Question:
+    """Where an actor of a picture is: asked by its name, or as what `word` singles out ("largest", "object")."""
+    problem, thinking = f"Locate {actor.definite}.", place_sentence(scene, actor)
+    if word:
+        problem, thinking = f"Locate the {word} {among}.", f"The {word} is {actor.definite}. {thinking}"
+    index = scene.actors.index(actor)
+    return Question(problem, compact({"boxes": box_at(scene, index, 0.0)}), thinking)
 
 
 def ground_span(scene: Stage, spans: Sequence[Span], rng: random.Random) -> Question | None:
@@ -121,7 +125,9 @@ def segment_image(scene: Stage, rng: random.Random) -> Question | None:
     if prompts is None:
         return None
     actor = scene.actors[index]
-    return Question(f"Segment {actor.definite}.", compact(prompts), found(scene, actor), target=index)
+    return Question(
+        f"Segment {actor.definite}.", compact(prompts), place_sentence(scene, actor), target=index
+    )
 
 
 def segment_video(scene: Stage, rng: random.Random) -> Question | None:

@@ -80,7 +80,8 @@ def choice(
     others = [option for option in dict.fromkeys(wrong) if option != right]
     options = [right, *rng.sample(others, min(count - 1, len(others)))]
     rng.shuffle(options)
-    letter = LETTERS[options.index(right)]
-    lettered = tuple(f"{a}. {option}" for a, option in zip(LETTERS, options, strict=False))
-    read = ", ".join(option.replace(".", "", 1) for option in lettered[: options.index(right) + 1])
-    return Question(stem, letter, f"{thinking} I look for {right}: {read}.", lettered)
+    place = options.index(right)
+    pairs = list(zip(LETTERS, options, strict=False))
+    lettered = tuple(f"{letter}. {option}" for letter, option in pairs)
+    read = ", ".join(f"{letter} {option}" for letter, option in pairs[: place + 1])
+    return Question(stem, LETTERS[place], f"{thinking} I look for {right}: {read}.", lettered)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onethinker_jax.data_pipeline.worlds.english import sentence
+
 MIN_VISIBLE = 0.5  # a question is asked about an actor only while at least this share of it is seen
 PLACES = tuple(
     f"{row} {column}" for row in ("upper", "middle", "lower") for column in ("left", "middle", "right")
@@ -135,6 +137,11 @@ def whereabouts(scene: Stage, actor: Actor, time: float = 0.0) -> str:
     """Which ninth of the frame an actor is in: "in the centre", "at the upper left"."""
     spot = place(scene, actor, time)
     return f"in the {spot}" if spot == "centre" else f"at the {spot}"
+
+
+def place_sentence(scene: Stage, actor: Actor) -> str:
+    """Where an actor is at the start: "The red star is in the centre."."""
+    return f"{sentence(actor.definite)} is {whereabouts(scene, actor)}."
 
 
 def clear_place(scene: Stage, actor: Actor, time: float = 0.0) -> bool:

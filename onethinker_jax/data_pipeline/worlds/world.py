@@ -168,7 +168,10 @@ class World(ABC):
         return jobs
 
     def task_counts(self, records: int, split: str = "") -> dict[tuple[str, Task], int]:
-        """How many of `records` fall on each (kind of scene, task): largest remainders of the questions' shares."""
+        """How many of `records` fall on each (kind of scene, task): by their questions' shares, largest remainders.
+
+        Those of the split "sft" are multiplied by `taught_more`.
+        """
         more = self.taught_more if split == "sft" else {}
         shares = {
             (kind, task): self.questions[task][kind].share * more.get(task.problem_type, 1)

@@ -8,7 +8,7 @@ from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene, Sprite
 from onethinker_jax.data_pipeline.worlds.english import listed, seconds_text, sentence
 from onethinker_jax.data_pipeline.worlds.groundings import box_at
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
-from onethinker_jax.data_pipeline.worlds.stage import whereabouts
+from onethinker_jax.data_pipeline.worlds.stage import place_sentence, whereabouts
 
 
 def _numbered(items: Sequence[str]) -> str:
@@ -49,7 +49,7 @@ def _count_beside(scene: PhotoScene, rng: random.Random) -> Question | None:
     names = [name for name in _among(scene, rng) if name != sprite.name]
     there = [name for name in names if gaps.get(name, -1) > 0]
     problem = f"How many of these are {words} {sprite.definite}: {listed(names)}?"
-    thinking = f"{sentence(sprite.definite)} is {whereabouts(scene, sprite)}. {sentence(words)} it: {_numbered(there)}"
+    thinking = f"{place_sentence(scene, sprite)} {sentence(words)} it: {_numbered(there)}"
     return Question(problem, str(len(there)), thinking)
 
 
@@ -168,9 +168,7 @@ def _estimate_position(scene: PhotoScene, rng: random.Random) -> Question | None
     problem = (
         f"How far is the centre of {sprite.definite} from the {edge} in percent of the picture's {side}?"
     )
-    return Question(
-        problem, str(round(100 * share)), f"{sentence(sprite.definite)} is {whereabouts(scene, sprite)}."
-    )
+    return Question(problem, str(round(100 * share)), place_sentence(scene, sprite))
 
 
 def _estimate_stay(scene: PhotoScene, rng: random.Random) -> Question | None:

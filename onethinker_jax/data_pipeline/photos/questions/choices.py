@@ -12,7 +12,7 @@ from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.choices import choose_place
 from onethinker_jax.data_pipeline.worlds.english import listed, sentence, spell
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable, choice
-from onethinker_jax.data_pipeline.worlds.stage import deeds, whereabouts
+from onethinker_jax.data_pipeline.worlds.stage import deeds, place_sentence, whereabouts
 
 
 def _choose_present(scene: PhotoScene, rng: random.Random) -> Question | None:
@@ -57,7 +57,7 @@ def _choose_beside(scene: PhotoScene, rng: random.Random) -> Question | None:
     if len(beside) != 1 or any(0 < abs(gap) < 0.06 * scene.width for gap in gaps):
         return None
     others = [name for name in options if name != sprite.name]
-    seen = f"{sentence(sprite.definite)} is {whereabouts(scene, sprite)}. {sentence(words)} it is {beside[0].phrase}."
+    seen = f"{place_sentence(scene, sprite)} {sentence(words)} it is {beside[0].phrase}."
     return choice(rng, f"Which of these is {words} {sprite.definite}?", beside[0].name, others, seen)
 
 

@@ -7,7 +7,7 @@ from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene
 from onethinker_jax.data_pipeline.worlds.groundings import (
     box_at,
     compact,
-    found,
+    ground_box,
     ground_motion,
     ground_span,
     ground_tube,
@@ -25,17 +25,10 @@ def _ground_life(scene: PhotoScene, rng: random.Random) -> Question | None:
 
 def _ground_box(scene: PhotoScene, rng: random.Random) -> Question | None:
     """Where something is, named or, of several, as an extreme."""
-    standing_out = extreme(scene, rng) if rng.random() < 0.2 else None
-    sprite = standing_out[1] if standing_out else rng.choice(scene.sprites)
-    problem, thinking = f"Locate {sprite.definite}.", found(scene, sprite)
-    if standing_out:
-        word, names = standing_out[0], "labelled divisions" if scene.kind == "map" else "pasted objects"
-        problem, thinking = (
-            f"Locate the {word} of the {names}.",
-            f"The {word} is {sprite.definite}. {thinking}",
-        )
-    index = scene.sprites.index(sprite)
-    return Question(problem, compact({"boxes": box_at(scene, index, 0.0)}), thinking)
+    found = extreme(scene, rng) if rng.random() < 0.2 else None
+    word, sprite = found or ("", rng.choice(scene.sprites))
+    names = "labelled divisions" if scene.kind == "map" else "pasted objects"
+    return ground_box(scene, sprite, word, f"of the {names}")
 
 
 def _ground_word(scene: PhotoScene, rng: random.Random) -> Question | None:
