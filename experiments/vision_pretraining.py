@@ -50,6 +50,8 @@ from onethinker_jax.train.optimizer import make_optimizer
 from onethinker_jax.train.run import begin, first_policy, open_log, prepare
 
 PROG = "python -m experiments.vision_pretraining"
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Trains a fresh vision tower on pictures drawn by lot; after `--` the trainer's words, by default shapes_base."""
@@ -94,7 +96,9 @@ def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.A
     for name, group in GROUPS.items():
         truth = pictures.labels[..., label : label + group.count]
         width = group.count * group.classes
-        logits = outputs[..., output : output + width].reshape(*outputs.shape[:-1], group.count, group.classes)
+        logits = outputs[..., output : output + width].reshape(
+            *outputs.shape[:-1], group.count, group.classes
+        )
         label, output = label + group.count, output + width
         told = truth != NOT_TOLD
         entropies = optax.softmax_cross_entropy_with_integer_labels(

@@ -111,7 +111,9 @@ def _frame_labels(scene: Scene, moment: float, ways: Sequence[str], size: tuple[
     blocks = blocks.reshape(grid[0] * grid[1], -1)
     labels = np.tile(_nothing(), (len(blocks), 1))
     objects = [_object_labels(scene, index, moment, ways[index], seen) for index in range(len(scene.shapes))]
-    areas = np.stack([(blocks == index + 1).sum(1) for index in range(len(objects))] or [np.zeros(len(blocks))])
+    areas = np.stack(
+        [(blocks == index + 1).sum(1) for index in range(len(objects))] or [np.zeros(len(blocks))]
+    )
     for token, index in enumerate(areas.argmax(0)):
         if areas[index, token] >= FEWEST_PIXELS:
             labels[token, : len(objects[index])] = objects[index]
@@ -176,7 +178,7 @@ def draw_batch(
 def _draw_row(
     rng: random.Random, number: int, palette: Sequence[str], bounds: dict[str, PixelBounds], grid_side: int
 ) -> tuple[np.ndarray, ...]:
-    """Patches, their geometry, and labels of one row: an image, or pairs of video frames of one kind until it is full."""
+    """Patches, their geometry, and labels of one row: an image, or as many pairs of video frames as fit."""
     media, labels, used = [], [], 0
     while True:
         scene, moments = draw_pair(rng, number, palette)

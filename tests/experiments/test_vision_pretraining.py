@@ -1,5 +1,7 @@
 """What visual tokens are taught to say: of hand-made scenes, and of every picture that is drawn."""
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -8,26 +10,25 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.vision_pretraining import (
+from experiments.vision_pretraining import take_tower, token_loss
+from experiments.visual_labels import (
     CHARACTERS,
     CLASSES,
-    DIGITS,
+    GROUPS,
     KINDS,
+    LABELS,
+    NOT_TOLD,
     OUTPUTS,
     PATCHES,
-    Arguments,
     Pictures,
     draw_batch,
-    draw_frame,
-    take_tower,
+    draw_pair,
     token_labels,
-    token_loss,
 )
 from experiments.word_accuracy import word_class
 from experiments.words import name_of_model
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
-from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Print, Scene, Shape
-from onethinker_jax.data_pipeline.worlds.stage import PLACES
+from onethinker_jax.data_pipeline.shapes.scene import COLOURS, Print, Scene, Shape
 from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.train.config.presets import TINY_MEDIA
 
@@ -47,89 +48,142 @@ def a_scene(kind: str, side: int, shapes: tuple[Shape, ...] = (), prints: tuple[
     return Scene((120, 120, 120), shapes, prints, kind=kind, width=side, height=side)
 
 
+NOTHING = {name: group.classes - 1 for name, group in GROUPS.items() if group.has_nothing}
+
+
+def named(labels: np.ndarray) -> dict[str, list[int]]:
+    """The labels of a token in one frame, by group."""
+    ends = np.cumsum([group.count for group in GROUPS.values()])[:-1]
+    return {name: part.tolist() for name, part in zip(GROUPS, np.split(labels, ends), strict=True)}
+
+
+def words_of(labels: np.ndarray) -> list[str | None]:
+    """Colour, shape, size, place and way; None where the token says nothing."""
+    said = [named(labels)[name][0] for name in CLASSES]
+    return [None if n == NOTHING[name] else CLASSES[name][n] for n, name in zip(said, CLASSES, strict=True)]
+
+
+def text_of(labels: np.ndarray) -> str:
+    return "".join(CHARACTERS[n] for n in named(labels)["character"] if n != NOTHING["character"])
+
+
 def test_a_token_says_what_most_of_its_pixels_belong_to() -> None:
     """A square within one token's 32 x 32 pixels, a circle over four tokens; tokens row by row."""
     square, circle = a_shape("red", "square", 12, (16, 16)), a_shape("blue", "circle", 20, (64, 64))
     scene = a_scene("shapes", 96, shapes=(square, circle))
-    objects, boxes, characters = token_labels(scene, 0.0, (96, 96))
-    none = [len(words) for words in CLASSES.values()]
-    red = [list(COLOURS).index("red"), list(SHAPES).index("square"), 0, PLACES.index("upper left")]
-    blue = [list(COLOURS).index("blue"), list(SHAPES).index("circle"), 0, PLACES.index("lower right")]
-    assert objects[0].tolist() == red
-    assert [objects[token].tolist() for token in (4, 5, 7, 8)] == [blue] * 4
-    assert [objects[token].tolist() for token in (1, 2, 3, 6)] == [none] * 4
-    assert boxes[0] == pytest.approx([4 / 96, 4 / 96, 29 / 96, 29 / 96], abs=0.002)
-    assert boxes[8] == pytest.approx([44 / 96, 44 / 96, 85 / 96, 85 / 96], abs=0.002)
-    assert not characters.any() and not boxes[1].any()
+    labels = token_labels(scene, (0.0, 0.0), (96, 96))
+    assert labels.shape == (9, 2, LABELS) and np.array_equal(labels[:, 0], labels[:, 1])
+    told = labels[:, 0]
+    assert words_of(told[0]) == ["red", "square", "small", "upper left", "still"]
+    assert all(
+        words_of(told[token]) == ["blue", "circle", "small", "lower right", "still"] for token in (4, 5, 7, 8)
+    )
+    assert all(words_of(told[token]) == [None] * 5 for token in (1, 2, 3, 6))
+    sides = [4 / 96, 4 / 96, 29 / 96, 29 / 96]
+    thousandths = [round(1000 * side) for side in sides]
+    assert named(told[0])["hundreds"] == [n // 100 for n in thousandths]
+    assert named(told[0])["tens"] == [n // 10 % 10 for n in thousandths]
+    assert named(told[0])["fiftieth"] == [round(50 * side) for side in sides]
+    assert named(told[8])["fiftieth"] == [round(50 * side) for side in (44 / 96, 44 / 96, 85 / 96, 85 / 96)]
+    for name in ("hundreds", "tens", "fiftieth"):
+        assert named(told[1])[name] == [NOT_TOLD] * 4
+    assert not any(text_of(token) for token in told)
 
 
 def test_labels_follow_a_picture_that_is_shrunk() -> None:
     square = a_shape("green", "square", 25, (40, 120))
-    scene = a_scene("shapes", 160, shapes=(square,))
-    objects, _, _ = token_labels(scene, 0.0, (128, 128))
-    seen = (objects[:, 0] == list(COLOURS).index("green")).reshape(4, 4)
+    labels = token_labels(a_scene("shapes", 160, shapes=(square,)), (0.0, 0.0), (128, 128))
+    seen = (labels[:, 0, 0] == list(COLOURS).index("green")).reshape(4, 4)
     assert seen[2:].any() and not seen[:2].any() and seen[3, 1] and not seen[:, 3].any()
 
 
-def test_characters_lie_where_their_ink_is() -> None:
-    """Of a word as wide as the frame its first letter is in the first column, its last in the last, in order."""
-    scene = a_scene("words", 96, prints=(Print("LAMP", 30, (4, 34), (0.0, 0.0)),))
-    *_, characters = token_labels(scene, 0.0, (96, 96))
-    where = {character: np.flatnonzero(characters[:, CHARACTERS.index(character)]) for character in "LAMP"}
-    assert all(len(tokens) == 1 and tokens[0] // 3 == 1 for tokens in where.values())
-    columns = [int(where[character][0] % 3) for character in "LAMP"]
-    assert columns[0] == 0 and columns == sorted(columns) and columns[-1] >= 1
+def test_each_frame_of_a_pair_is_told_by_itself() -> None:
+    """A square that goes right by a token's width, and one that is gone in the second frame."""
+    mover = Shape(
+        "red", "square", "small", 12, life=(0.0, 2.0), origin=(16, 16), target=(80, 16), move=(0.0, 1.0)
+    )
+    guest = Shape(
+        "blue", "star", "small", 12, life=(0.0, 0.0), origin=(16, 80), target=(16, 80), move=(0.0, 0.0)
+    )
+    scene = Scene(
+        (120, 120, 120), (mover, guest), (), kind="shapes", width=96, height=96, duration=2.0, fps=4
+    )
+    first, second = token_labels(scene, (0.0, 0.5), (96, 96)).transpose(1, 0, 2)
+    assert words_of(first[0]) == ["red", "square", "small", "upper left", "right"]
+    assert words_of(second[1]) == ["red", "square", "small", "upper middle", "right"]
+    assert words_of(first[1]) == words_of(second[0]) == [None] * 5
+    assert words_of(first[6])[:2] == ["blue", "star"] and words_of(second[6]) == [None] * 5
+
+
+def test_characters_are_in_order_and_lie_where_their_ink_is() -> None:
+    """The tokens of a word that is as wide as the frame, left to right, spell it; another time's print is not read."""
+    prints = (Print("LAMP", 30, (4, 34), (0.0, 0.0)), Print("77", 30, (4, 2), (1.0, 1.0)))
+    told = token_labels(a_scene("words", 96, prints=prints), (0.0, 0.0), (96, 96))[:, 0]
+    texts = [text_of(token) for token in told]
+    assert "".join(texts[3:6]) == "LAMP" and texts[3].startswith("L") and texts[5].endswith("P")
+    assert not any(texts[:3] + texts[6:])
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
-    one, again, other = (
-        draw_batch(Arguments(Path(), rows=len(KINDS), seed=seed), 3, BOUNDS, 16) for seed in (0, 0, 1)
-    )
+    one, again, other = (a_batch(rows=len(KINDS), seed=seed, step=3) for seed in (0, 0, 1))
     assert np.array_equal(one.vision.patches, again.vision.patches)
     assert not np.array_equal(one.vision.patches, other.vision.patches)
     assert one.vision.patches.shape[:2] == (len(KINDS), PATCHES)
-    assert (one.known == (one.vision.frame_ids[:, ::4] > 0)).all()
-    assert one.characters.any() and (one.objects[one.known][:, 0] < len(COLOURS)).any()
+    assert ((one.labels[..., 0] != NOT_TOLD).all(-1) == (one.vision.frame_ids[:, ::4] > 0)).all()
+    assert (one.labels < [group.classes for group in GROUPS.values() for _ in range(group.count)]).all()
+    moving = one.labels[..., 0, :] != one.labels[..., 1, :]
+    assert moving.any() and not moving[[KINDS[row][0] == "image" for row in range(len(KINDS))]].any()
+
+
+def a_batch(
+    *, rows: int, seed: int = 0, step: int = 0, palette: Sequence[str] = CLASSES["colour"]
+) -> Pictures:
+    return draw_batch(seed, step * len(KINDS), rows, palette, BOUNDS, 16)
 
 
 def test_every_kind_of_scene_is_drawn() -> None:
-    import random
-
     drawn = {
         (scene.data_type, scene.kind)
-        for scene, _ in (draw_frame(random.Random(n), n) for n in range(len(KINDS)))
+        for scene, _ in (draw_pair(random.Random(n), n) for n in range(len(KINDS)))
     }
     assert drawn == set(KINDS) and {kind for _, kind in drawn} == {"shapes", "words", "sum"}
 
 
+def test_the_frames_of_a_pair_are_half_a_second_apart() -> None:
+    for number, (medium, _) in enumerate(KINDS):
+        _, (first, second) = draw_pair(random.Random(number), number)
+        assert second - first == pytest.approx(0.5 if medium == "video" else 0.0)
+
+
 def test_a_palette_of_one_colour() -> None:
-    pictures = draw_batch(Arguments(Path(), rows=len(KINDS), colours=1), 0, BOUNDS, 16)
-    colours = set(pictures.objects[pictures.known][:, 0].tolist())
-    assert colours == {0, len(COLOURS)}
+    pictures = a_batch(rows=len(KINDS), palette=CLASSES["colour"][:1])
+    assert set(np.unique(pictures.labels[..., 0])) == {NOT_TOLD, 0, NOTHING["colour"]}
 
 
 def test_the_loss_is_that_of_each_token_alone() -> None:
     """Padding counts for nothing, and outputs that name everything have no loss and all right."""
-    pictures = draw_batch(Arguments(Path(), rows=4), 0, BOUNDS, 16)
-    outputs = np.zeros((2, 4, PATCHES // 4, OUTPUTS), np.float32)
-    first = 0
-    for index, words in enumerate(CLASSES.values()):
-        for row, token in np.ndindex(pictures.known.shape):
-            outputs[:, row, token, first + pictures.objects[row, token, index]] = 50.0
-        first += len(words) + 1
-    sides = np.round(pictures.boxes * 1000).astype(int)
-    for number, truth in zip(DIGITS.values(), (sides // 100, sides // 10 % 10), strict=True):
-        for row, token, side in np.ndindex(sides.shape):
-            outputs[:, row, token, first + number * side + truth[row, token, side]] = 50.0
-        first += 4 * number
-    outputs[..., first:-4] = 50.0 * (2 * pictures.characters - 1)
-    outputs[..., -4:] = pictures.boxes
-    loss, counts = token_loss(jnp.asarray(outputs), pictures)
+    pictures = a_batch(rows=4)
+    outputs = np.full((2, *pictures.labels.shape[:3], OUTPUTS), -50.0, np.float32)
+    first, label = 0, 0
+    for group in GROUPS.values():
+        for _ in range(group.count):
+            truth = pictures.labels[..., label]
+            for place in zip(*np.nonzero(truth != NOT_TOLD), strict=True):
+                outputs[:, *place, first + truth[place]] = 50.0
+            first, label = first + group.classes, label + 1
+    flat = outputs.reshape(*outputs.shape[:3], 2 * OUTPUTS)
+    loss, counts = token_loss(jnp.asarray(flat), pictures)
     assert float(loss) == pytest.approx(0.0, abs=1e-5)
-    assert (counts[1:7] == counts[0]).all() and counts[0] > 0
-    outputs[:, ~pictures.known] = -7.0
-    assert float(token_loss(jnp.asarray(outputs), pictures)[0]) == pytest.approx(0.0, abs=1e-5)
-    assert isinstance(pictures, Pictures)
+    shown, right = counts.T
+    assert (right[:-1] == shown[:-1]).all() and (shown[:-1] > 0).all() and right[-1] == 0
+    padding = (pictures.labels == NOT_TOLD).all((-2, -1))
+    assert padding.any()
+    flat[:, padding] = 7.0
+    assert float(token_loss(jnp.asarray(flat), pictures)[0]) == pytest.approx(0.0, abs=1e-5)
+    at = tuple(np.argwhere(pictures.labels[..., 0, GROUPS["colour"].count] != NOT_TOLD)[0])
+    flat[0, *at] = -flat[0, *at]
+    worse, counts = token_loss(jnp.asarray(flat), pictures)
+    assert float(worse) > 1 and (counts[:-1, 1] < counts[:-1, 0]).any()
 
 
 def test_a_tower_is_taken_from_another_model(model: Path) -> None:

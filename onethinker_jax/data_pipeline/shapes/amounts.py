@@ -1,24 +1,28 @@
 """Questions of the Shapes world whose answer is a number: counted, read or estimated."""
 
 import random
+from collections.abc import Callable
 
-from onethinker_jax.data_pipeline.shapes.phrases import life_spans
-from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Scene
-from onethinker_jax.data_pipeline.worlds.english import counted, seconds_text
+from onethinker_jax.data_pipeline.shapes.phrases import in_order, life_spans
+from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Scene, Shape
+from onethinker_jax.data_pipeline.worlds.english import plural, seconds_text
 from onethinker_jax.data_pipeline.worlds.groundings import box_at
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 from onethinker_jax.data_pipeline.worlds.stage import place_sentence
 
 
-def _list_count(items: list[str], what: str) -> str:
-    if not items:
-        return f"I see {what}: none."
-    return f"I see {what}: " + ", ".join(f"{i + 1} {item}" for i, item in enumerate(items)) + "."
+def count_aloud(scene: Scene, what: str, counts: Callable[[Shape], bool]) -> tuple[int, str]:
+    """How many objects count, and the counting: each in turn, behind it the number so far."""
+    number, said = 0, []
+    for shape in in_order(scene):
+        number += counts(shape)
+        said.append(f"{shape.name} {number}")
+    return number, f"I count {what}: {', '.join(said)}."
 
 
 def _count_all(scene: Scene, rng: random.Random) -> Question | None:
-    items = [shape.name for shape in scene.shapes]
-    return Question("How many objects are there?", str(len(items)), _list_count(items, "objects"))
+    number, thinking = count_aloud(scene, "objects", lambda shape: True)
+    return Question("How many objects are there?", str(number), thinking)
 
 
 def _count_kind(scene: Scene, rng: random.Random) -> Question | None:
@@ -28,9 +32,9 @@ def _count_kind(scene: Scene, rng: random.Random) -> Question | None:
     draw = rng.random()
     pool = list(COLOURS) if attribute == "colour" else list(SHAPES)
     value = rng.choice(repeated) if repeated and draw < 0.7 else rng.choice(values if draw < 0.9 else pool)
-    items = [shape.name for shape in scene.shapes if getattr(shape, attribute) == value]
-    what = f"{value} objects" if attribute == "colour" else counted(0, value)[2:]
-    return Question(f"How many {what} are there?", str(len(items)), _list_count(items, what))
+    what = f"{value} objects" if attribute == "colour" else plural(value)
+    number, thinking = count_aloud(scene, what, lambda shape: getattr(shape, attribute) == value)
+    return Question(f"How many {what} are there?", str(number), thinking)
 
 
 def _count_beside(scene: Scene, rng: random.Random) -> Question | None:
@@ -43,20 +47,20 @@ def _count_beside(scene: Scene, rng: random.Random) -> Question | None:
     gaps = [(other.origin[axis] - shape.origin[axis]) * sign for other in scene.shapes if other is not shape]
     if any(abs(gap) < 8 for gap in gaps):
         return None
-    items = [o.name for o in scene.shapes if (o.origin[axis] - shape.origin[axis]) * sign > 0]
-    thinking = f"{place_sentence(scene, shape)} {_list_count(items, words)}"
-    return Question(f"How many objects are {words} the {shape.name}?", str(len(items)), thinking)
+    number, counting = count_aloud(
+        scene, f"{words} it", lambda other: (other.origin[axis] - shape.origin[axis]) * sign > 0
+    )
+    thinking = f"{place_sentence(scene, shape)} {counting}"
+    return Question(f"How many objects are {words} the {shape.name}?", str(number), thinking)
 
 
 def _count_moment(scene: Scene, rng: random.Random) -> Question | None:
     time = rng.choice((0.0, scene.duration - 0.5, *(float(s) for s in range(1, int(scene.duration)))))
     if any(visible < 0.2 for visible in _shares_of_present(scene, time)):
         return None
-    items = [shape.name for shape in scene.shapes if shape.present(time)]
-    thinking = _list_count(items, f"at {seconds_text(time)} seconds")
-    return Question(
-        f"How many objects are visible at {seconds_text(time)} seconds?", str(len(items)), thinking
-    )
+    when = f"at {seconds_text(time)} seconds"
+    number, thinking = count_aloud(scene, when, lambda shape: shape.present(time))
+    return Question(f"How many objects are visible {when}?", str(number), thinking)
 
 
 def _shares_of_present(scene: Scene, time: float) -> list[float]:
@@ -65,8 +69,8 @@ def _shares_of_present(scene: Scene, time: float) -> list[float]:
 
 
 def _count_moving(scene: Scene, rng: random.Random) -> Question | None:
-    items = [shape.name for shape in scene.shapes if shape.moves]
-    return Question("How many objects move?", str(len(items)), _list_count(items, "moving"))
+    number, thinking = count_aloud(scene, "moving", lambda shape: shape.moves)
+    return Question("How many objects move?", str(number), thinking)
 
 
 def _read_number(scene: Scene, rng: random.Random) -> Question | None:
@@ -88,16 +92,20 @@ def _estimate_extent(scene: Scene, rng: random.Random) -> Question | None:
     low, high = box[axis], box[axis + 2]
     side, word = ("width", "wide") if axis == 0 else ("height", "tall")
     problem = f"How {word} is the {shape.name} in percent of the image {side}?"
-    thinking = f"The {shape.name} is {shape.size}. It spans {low} to {high} of 1000."
-    return Question(problem, str(round((high - low) / 10)), thinking)
+    start, extent = round(low / 10), round((high - low) / 10)
+    thinking = f"{place_sentence(scene, shape)} It spans {start} to {start + extent}. "
+    return Question(problem, str(extent), f"{thinking}{start + extent} - {start} = {extent}.")
 
 
 def _estimate_position(scene: Scene, rng: random.Random) -> Question | None:
     shape, axis = rng.choice(scene.shapes), rng.choice((0, 1))
     side, edge = ("width", "left edge") if axis == 0 else ("height", "top")
-    share = (shape.origin[axis] + 0.5) / (scene.width, scene.height)[axis]
+    length = (scene.width, scene.height)[axis]
+    middle = round(100 * (shape.origin[axis] + 0.5) / length)
+    half = round(100 * (shape.radius + 0.5) / length)
     problem = f"How far is the centre of the {shape.name} from the {edge} in percent of the image {side}?"
-    return Question(problem, str(round(100 * share)), place_sentence(scene, shape))
+    thinking = f"{place_sentence(scene, shape)} It spans {middle - half} to {middle + half}. "
+    return Question(problem, str(middle), f"{thinking}Half of {2 * middle} is {middle}.")
 
 
 def _estimate_stay(scene: Scene, rng: random.Random) -> Question | None:
@@ -105,8 +113,9 @@ def _estimate_stay(scene: Scene, rng: random.Random) -> Question | None:
     if not spans:
         return None
     what, (start, end), _ = rng.choice(spans)
-    thinking = f"{what.capitalize()} is seen from {seconds_text(start)} to {seconds_text(end)} seconds."
-    return Question(f"For how many seconds is {what} visible?", seconds_text(end - start), thinking)
+    first, last, stay = seconds_text(start), seconds_text(end), seconds_text(end - start)
+    thinking = f"{what.capitalize()} is seen from {first} to {last} seconds. {last} - {first} = {stay}."
+    return Question(f"For how many seconds is {what} visible?", stay, thinking)
 
 
 def _estimate_way(scene: Scene, rng: random.Random) -> Question | None:
@@ -118,7 +127,9 @@ def _estimate_way(scene: Scene, rng: random.Random) -> Question | None:
     size = (scene.width, scene.height)[axis]
     begin, end = (round(100 * (spot[axis] + 0.5) / size) for spot in (shape.origin, shape.target))
     problem = f"How far does the {shape.name} move in percent of the frame {('width', 'height')[axis]}?"
-    return Question(problem, str(abs(end - begin)), f"It moves {shape.direction} from {begin} to {end}.")
+    way, low, high = abs(end - begin), *sorted((begin, end))
+    thinking = f"It moves {shape.direction} from {begin} to {end}. {high} - {low} = {way}."
+    return Question(problem, str(way), thinking)
 
 
 AMOUNTS: QuestionTable = {

@@ -37,8 +37,7 @@ def _name_extreme(scene: Scene, rng: random.Random) -> Question | None:
     if found is None:
         return None
     word, shape = found
-    thinking = f"I see {listed(with_article(other.name) for other in scene.shapes)}. "
-    thinking += f"The {word} is {whereabouts(scene, shape)}."
+    thinking = f"The {word} is {whereabouts(scene, shape)}."
     return Question(f"What object is the {word}?", f"the {shape.size} {shape.name}", thinking)
 
 

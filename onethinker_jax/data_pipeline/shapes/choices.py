@@ -2,10 +2,10 @@
 
 import random
 
-from onethinker_jax.data_pipeline.shapes.phrases import extreme, lone_ones, other_names
+from onethinker_jax.data_pipeline.shapes.phrases import extreme, in_order, lone_ones, other_names
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, WORDS, Scene
 from onethinker_jax.data_pipeline.worlds.choices import choose_place
-from onethinker_jax.data_pipeline.worlds.english import listed, spell, with_article
+from onethinker_jax.data_pipeline.worlds.english import listed, sentence, spell
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable, choice
 from onethinker_jax.data_pipeline.worlds.stage import deeds, whereabouts
 
@@ -40,7 +40,7 @@ def _choose_extreme(scene: Scene, rng: random.Random) -> Question | None:
         return None
     word, shape = found
     here = [other.name for other in scene.shapes]
-    seen = f"I see {listed(map(with_article, here))}. The {word} is the {shape.name}."
+    seen = f"The {word} is the {shape.name}."
     names = here if len(here) == 4 else (here + other_names(scene, rng)[len(here) :])[:4]
     return choice(rng, f"Which object is the {word}?", shape.name, names, seen)
 
@@ -79,7 +79,8 @@ def _choose_event(scene: Scene, rng: random.Random) -> Question | None:
     if len(doing) != 1:
         return None
     shape = doing[0]
-    seen = f"The {shape.name} {listed(deeds(scene, shape))}."
+    told = "; ".join(f"the {one.name} {listed(deeds(scene, one))}" for one in in_order(scene))
+    seen = f"{sentence(told)}."
     here = [other.name for other in scene.shapes]
     names = (here + other_names(scene, rng)[len(here) :])[:4]
     return choice(rng, f"Which object {verb}?", shape.name, names, seen)

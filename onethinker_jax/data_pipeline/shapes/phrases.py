@@ -10,9 +10,16 @@ from onethinker_jax.data_pipeline.worlds.stage import PLACES, place
 
 def inventory(scene: Scene) -> str:
     """What is there, row by row: place, size, colour and shape of each object. So reasoning begins."""
-    seen = [(place(scene, shape, shape.life[0]), f"{shape.size} {shape.name}") for shape in scene.shapes]
-    order = sorted(seen, key=lambda one: (PLACES.index(one[0]), one[1]))
-    return f"I see {', '.join(f'{where} {what}' for where, what in order)}."
+    seen = (f"{place(scene, shape, shape.life[0])} {shape.size} {shape.name}" for shape in in_order(scene))
+    return f"I see {', '.join(seen)}."
+
+
+def in_order(scene: Scene) -> list[Shape]:
+    """The objects row by row, of those in one ninth of the frame the larger first: as all reasoning lists them."""
+    return sorted(
+        scene.shapes,
+        key=lambda shape: (PLACES.index(place(scene, shape, shape.life[0])), shape.size, shape.name),
+    )
 
 
 def other_names(scene: Scene, rng: random.Random) -> list[str]:

@@ -2,20 +2,22 @@
 
 import random
 
+from onethinker_jax.data_pipeline.shapes.amounts import count_aloud
 from onethinker_jax.data_pipeline.shapes.scene import Scene
-from onethinker_jax.data_pipeline.worlds.english import counted
+from onethinker_jax.data_pipeline.worlds.english import counted, plural
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 
 
 def _price_shapes(scene: Scene, rng: random.Random) -> Question | None:
     kind = rng.choice(scene.shapes).shape
     price, other = rng.sample(range(1, 6), 2)
-    count = sum(shape.shape == kind for shape in scene.shapes)
+    count, counting = count_aloud(scene, plural(kind), lambda shape: shape.shape == kind)
     rest = len(scene.shapes) - count
     problem = f"Each {kind} is worth {price} and any other object {other}. What is the total?"
-    thinking = f"I see {counted(count, kind)} and {counted(rest, 'other')}. "
-    thinking += f"{count} * {price} + {rest} * {other} = {count * price + rest * other}."
-    return Question(problem, str(count * price + rest * other), thinking)
+    total = count * price + rest * other
+    thinking = f"{counting} {counted(count, kind)} and {counted(rest, 'other')}: {count} * {price} = {count * price}, "
+    thinking += f"{rest} * {other} = {rest * other}, {count * price} + {rest * other} = {total}."
+    return Question(problem, str(total), thinking)
 
 
 def _solve_print(scene: Scene, rng: random.Random) -> Question | None:

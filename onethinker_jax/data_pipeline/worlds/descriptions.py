@@ -1,7 +1,8 @@
 """Captions that are nothing but what is to be seen: a model that starts from nothing learns to see from them.
 
 They have no chain of thought and no tags. Each says one thing of every actor of the scene, in words that the reasoning
-of the tasks uses too: places and names; boxes; when something is there; where it goes; what it does.
+of the tasks uses too: places and names; boxes, in a video at a second; when something is there; where it goes; what it
+does.
 """
 
 import random
@@ -10,7 +11,15 @@ from collections.abc import Callable
 from onethinker_jax.data_pipeline.worlds.english import seconds_text, sentence
 from onethinker_jax.data_pipeline.worlds.groundings import box_at, compact
 from onethinker_jax.data_pipeline.worlds.question import Question
-from onethinker_jax.data_pipeline.worlds.stage import PLACES, Actor, Stage, deeds, place, whereabouts
+from onethinker_jax.data_pipeline.worlds.stage import (
+    MIN_VISIBLE,
+    PLACES,
+    Actor,
+    Stage,
+    deeds,
+    place,
+    whereabouts,
+)
 
 Caption = Callable[[Stage], Question]
 
@@ -21,8 +30,11 @@ def describe_actors(scene: Stage, inventory: str, rng: random.Random) -> Questio
     def listed(scene: Stage) -> Question:
         return Question("List the objects.", inventory, "")
 
+    def boxes(scene: Stage) -> Question:
+        return _list_boxes_at(scene, rng.choice(scene.whole_seconds))
+
     image: tuple[Caption, ...] = (listed, _list_boxes)
-    video: tuple[Caption, ...] = (listed, _list_spans, _list_ways, _list_deeds)
+    video: tuple[Caption, ...] = (listed, _list_spans, _list_ways, _list_deeds, boxes, boxes)
     return rng.choice(video if scene.duration else image)(scene)
 
 
@@ -31,6 +43,16 @@ def _list_boxes(scene: Stage) -> Question:
         return f"{actor.definite} spans {compact(box_at(scene, scene.actors.index(actor), 0.0))}"
 
     return _each(scene, "Where is each object?", box)
+
+
+def _list_boxes_at(scene: Stage, second: int) -> Question:
+    def box(actor: Actor) -> str:
+        index = scene.actors.index(actor)
+        if scene.visible_share(index, second) < MIN_VISIBLE:
+            return f"{actor.definite} is not seen"
+        return f"{actor.definite} spans {compact(box_at(scene, index, second))}"
+
+    return _each(scene, f"Where is each object at {second} seconds?", box)
 
 
 def _list_spans(scene: Stage) -> Question:

@@ -18,8 +18,12 @@ def with_article(name: str) -> str:
 
 def counted(count: int, noun: str) -> str:
     """A number and its noun: 1 circle, 2 circles, 0 crosses."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"
+    return f"{count} {noun if count == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Several of a noun: circles, crosses."""
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
 def spell(text: str) -> str:

@@ -114,7 +114,7 @@ def track(scene: Stage, rng: random.Random) -> Question | None:
     index = rng.choice(moving or steady)
     actor = scene.actors[index]
     problem = f"Track the object with the box {compact(box_at(scene, index, 0.0))} at 0 seconds."
-    thinking = f"It is {actor.definite}. {_way(scene, actor)}."
+    thinking = f"The box is {whereabouts(scene, actor)}. It is {actor.definite}. {_way(scene, actor)}."
     return Question(problem, compact({"boxes": _boxes(scene, index, range(1, last + 1))}), thinking)
 
 
