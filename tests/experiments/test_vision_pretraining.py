@@ -180,7 +180,7 @@ def test_the_loss_is_that_of_each_token_alone() -> None:
     assert padding.any()
     flat[:, padding] = 7.0
     assert float(token_loss(jnp.asarray(flat), pictures)[0]) == pytest.approx(0.0, abs=1e-5)
-    at = tuple(np.argwhere(pictures.labels[..., 0, GROUPS["colour"].count] != NOT_TOLD)[0])
+    at = tuple(np.argwhere(pictures.labels[..., 0, len(CLASSES)] != NOT_TOLD)[0])  # one with an object
     flat[0, *at] = -flat[0, *at]
     worse, counts = token_loss(jnp.asarray(flat), pictures)
     assert float(worse) > 1 and (counts[:-1, 1] < counts[:-1, 0]).any()
