@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from onethinker_jax.lora_settings import LoRASettings
+from onethinker_jax.model.attention.saved import SAVED
 from onethinker_jax.model.int8_weights import matmul
 
 
@@ -109,9 +110,12 @@ Remat = Literal["none", "dots", "full"]
 def recompute(body: Callable, remat: Remat) -> Callable:
     """A scan body which keeps, of each layer, what `remat` says for the backward pass; the rest is made anew there.
 
-    `none` keeps everything, `dots` the results of matrix products, `full` the layer's input alone.
+    `none` keeps everything, `dots` the results of matrix products and of attention, `full` the layer's input alone.
     """
     if remat == "none":
         return body
-    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    policies = jax.checkpoint_policies
+    dots = policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
+    )
     return jax.checkpoint(body, policy=dots if remat == "dots" else None)

@@ -29,6 +29,7 @@ from onethinker_jax.model.attention.flash_blocks import (
     token_codes,
 )
 from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
+from onethinker_jax.model.attention.saved import name_saved
 
 LOG2_E = math.log2(math.e)
 SMALLEST = 16  # side of a matrix that the tensor cores take
@@ -95,7 +96,8 @@ def forward(
         *arrays,
     )
     out = out[:, :length]
-    return out, (query, key, value, segments, branches, out, logsumexp[:, :, :length])
+    out, logsumexp = name_saved(out, logsumexp[:, :, :length])
+    return out, (query, key, value, segments, branches, out, logsumexp)
 
 
 def backward(

@@ -27,6 +27,7 @@ from onethinker_jax.model.attention.flash_blocks import (
     token_codes,
 )
 from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, update
+from onethinker_jax.model.attention.saved import name_saved
 
 LANES = 128
 BLOCK = 512  # queries, and keys, of one step
@@ -70,7 +71,8 @@ def forward(
 ) -> tuple[Float[Array, "B T N H"], tuple[Array, ...]]:
     """Attention's result, and what `backward` needs: arrays in the kernels' layout."""
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-    out, logsumexp = _attend(query, key, value, segments, branches, causal=causal, interpret=interpret)
+    attended = _attend(query, key, value, segments, branches, causal=causal, interpret=interpret)
+    out, logsumexp = name_saved(*attended)
     return out.swapaxes(1, 2), (query, key, value, segments, branches, out, logsumexp)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
+from onethinker_jax.model.attention.saved import name_saved
 from onethinker_jax.model.attention.skipping_scan import skipping_scan
 
 # Segment int32 [B, T], branch int32 [B, T] and position in the row int32 [1, T] of tokens.
@@ -77,7 +78,7 @@ def _forward(
         return (state.acc / state.l).astype(value.dtype), (state.m + jnp.log(state.l))[..., 0]
 
     parts = jax.lax.map(chunk, jnp.arange(count))
-    out, logsumexp = jax.tree.map(partial(_join, axis=3), parts)
+    out, logsumexp = name_saved(*jax.tree.map(partial(_join, axis=3), parts))
     return out, (query, key, value, segments, branches, out, logsumexp, needed)
 
 

@@ -55,7 +55,8 @@ class ModelSettings:
     family: str | None = None
     """A released size, such as `8b`: what `plan` compiles without weights; `init_from` must be of that size."""
     remat: Remat = "full"
-    """What is kept of a layer for the backward pass: everything, its matrix products, or its input alone."""
+    """What is kept of a layer for the backward pass: everything, its matrix products and attention, or its input
+    alone."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """What the towers compute in; losses, norms, softmax and gradient sums are float32 either way."""
     master_dtype: Literal["float32", "bfloat16"] = "float32"
