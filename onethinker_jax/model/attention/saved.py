@@ -7,6 +7,8 @@ SAVED = "attention"
 
 
 def name_saved(out: Array, logsumexp: Array) -> tuple[Array, Array]:
-    """The output, and the logarithm of each query's sum of exponentials, named; with them a layer that is computed
-    anew computes its queries, keys and values, and not its attention."""
+    """The output, and the logarithm of each query's sum of exponentials, named.
+
+    A layer that keeps them and is otherwise computed anew computes its queries, keys and values, and not its attention.
+    """
     return checkpoint_name(out, SAVED), checkpoint_name(logsumexp, SAVED)

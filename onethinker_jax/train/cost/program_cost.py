@@ -42,9 +42,13 @@ def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1, skip_conditional: bool = F
     """FLOPs of all devices together by kind: `matmul`, and each attention kernel by its name.
 
     `trips` is how often a `while` of unknown length is taken to run. Of a `cond` the costliest branch counts,
-    or with `skip_conditional` the cheapest.
+    or with `skip_conditional` the cheapest. A kernel whose results nothing uses does not count: JAX leaves it in what a
+    layer makes anew, XLA takes it out.
     """
     inside = partial(count_flops, trips=trips, skip_conditional=skip_conditional)
+    used = {
+        id(one) for users in (*(equation.invars for equation in jaxpr.eqns), jaxpr.outvars) for one in users
+    }
     total: Counter[str] = Counter()
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -54,6 +58,8 @@ def count_flops(jaxpr: core.Jaxpr, *, trips: int = 1, skip_conditional: bool = F
             rows: Any = equation.invars[0].aval
             kernel: Any = equation.invars[1].aval
             total["matmul"] += 2 * math.prod(rows.shape[-2:]) * kernel.shape[-1]
+        elif name == "pallas_call" and used.isdisjoint(map(id, equation.outvars)):
+            continue
         elif name == "pallas_call":
             estimate = params["cost_estimate"]
             total[str(params["name"])] += 0 if estimate is None else int(estimate.flops)

@@ -1,5 +1,7 @@
 """FLOPs through scans, shards and recomputation; bytes and collectives of compiled text through loops."""
 
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,6 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from onethinker_jax.model.attention.attention import Backend, attention
+from onethinker_jax.model.layers import Remat, recompute
 from onethinker_jax.model.sharding import BATCH_AXES, make_mesh
 from onethinker_jax.train.cost.program_cost import count_flops, count_traffic
 
@@ -81,6 +84,33 @@ def test_attention_kernels_count_by_name(backend: Backend) -> None:
         "attention_query_gradient_causal": 3 * product,
         "attention_key_gradients_causal": 4 * product,
     }
+
+
+@pytest.mark.parametrize("on_mesh", [False, True])
+@pytest.mark.parametrize("backend", ["xla", "flash_tpu", "flash_gpu"])
+def test_what_remat_makes_anew(backend: Backend, on_mesh: bool) -> None:
+    """Of a scanned layer `dots` makes no product and no attention anew, `full` all that it has."""
+    if on_mesh and jax.device_count() < 8:
+        pytest.skip("needs eight devices, virtual ones do")
+
+    def total(x: jax.Array, kernels: jax.Array, remat: Remat) -> jax.Array:
+        def body(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, None]:
+            query = (x @ kernel).reshape(*x.shape[:2], 4, 128)
+            ids = jnp.ones(x.shape[:2], jnp.int32)
+            out = attention(query, query[:, :, :2], query[:, :, 2:], ids, causal=True, backend=backend)
+            return jnp.tanh(out.reshape(x.shape)), None
+
+        return jax.lax.scan(recompute(body, remat), x, kernels)[0].sum()
+
+    def count(remat: Remat) -> dict[str, int]:
+        gradient = jax.grad(partial(total, remat=remat), argnums=(0, 1))
+        return flops(gradient, (8, 256, 512), (3, 512, 512))
+
+    with jax.set_mesh(make_mesh(2, 2, 2)) if on_mesh else nullcontext():
+        none, dots, full = count("none"), count("dots"), count("full")
+    assert dots == none
+    forward = "matmul" if backend == "xla" else "attention_forward_causal"
+    assert full[forward] > none[forward] and full["matmul"] > none["matmul"]
 
 
 HLO = """HloModule jit_step
