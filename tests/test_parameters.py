@@ -13,9 +13,10 @@ PACKAGE = ROOT / "onethinker_jax"
 
 # What `pallas_call` hands to a kernel, a reference an argument and its own scratch, is not ours to bundle.
 KERNELS = {
-    f"model/attention/{file}.py": {"_forward_kernel", "_query_gradient_kernel", "_key_gradients_kernel"}
-    for file in ("flash_gpu", "flash_tpu")
-} | {"model/attention/decode_gpu.py": {"_kernel"}}
+    "model/attention/flash_gpu.py": {"_forward_kernel", "_query_gradient_kernel", "_key_gradients_kernel"},
+    "model/attention/flash_tpu.py": {"_forward_kernel", "_gradients_kernel"},
+    "model/attention/decode_gpu.py": {"_kernel"},
+}
 # protoc writes it.
 GENERATED = {"rewards/proto/reward_pb2_grpc.py"}
 

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from onethinker_jax.lora_settings import LoRASettings
-from onethinker_jax.model.attention.saved import SAVED
+from onethinker_jax.model.attention.online_softmax import SAVED
 from onethinker_jax.model.int8_weights import matmul
 
 

@@ -1,8 +1,9 @@
 """The door of the flash kernels for TPUs (`flash_tpu.py`) and GPUs (`flash_gpu.py`): one function with a gradient.
 
 Written after FlashAttention (arXiv 2205.14135, 2307.08691): the forward pass keeps each query's logarithm of the
-sum of exponentials. With it the backward pass computes the scores a second time, in one kernel for the queries'
-gradient and in one for the gradients of keys and values. `qwen3_vl.py` has the legend of the axis letters.
+sum of exponentials. With it the backward pass computes the scores a second time, on a TPU in one kernel for all
+gradients, on a GPU in one for those of queries and in one for those of keys and values. `qwen3_vl.py` has the legend
+of the axis letters.
 """
 
 from functools import partial

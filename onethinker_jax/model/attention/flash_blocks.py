@@ -10,9 +10,13 @@ from jaxtyping import Array, Bool, Int
 
 from onethinker_jax.model.attention.kv_cache import KeyValues
 
-Part = Literal["forward", "query_gradient", "key_gradients"]
-"""A kernel of attention. The last one accumulates over blocks of keys, the others over blocks of queries."""
+Part = Literal["forward", "gradients", "query_gradient", "key_gradients"]
+"""A kernel of attention. A TPU has one for all gradients, a GPU two: of queries, and of keys and values."""
 PARTS: tuple[Part, ...] = get_args(Part)
+OVER_KEYS: tuple[Part, ...] = ("gradients", "key_gradients")
+"""Those that accumulate over blocks of keys; the others over blocks of queries."""
+PRODUCTS: dict[Part, int] = {"forward": 2, "gradients": 5, "query_gradient": 3, "key_gradients": 4}
+"""Matrix products over all pairs that a kernel makes; the backward ones make the scores anew."""
 
 BRANCHES = 1 << 12  # more than a segment has; segment * BRANCHES + branch must fit in int32
 
@@ -85,17 +89,17 @@ def pairs_of_one_segment(tokens: int, length: int, causal: bool) -> int:
 
 
 def kernel_cost(
-    query: Array, key: Array, *, rows: int, tokens: tuple[int, int], products: int, causal: bool
+    part: Part, query: Array, key: Array, *, rows: int, tokens: tuple[int, int], causal: bool
 ) -> dict[str, int]:
     """The fields of a `pallas.CostEstimate`, as if every row were one segment.
 
-    A kernel makes `products` matrix products over all pairs of a query and a key. `rows` counts those of all heads;
-    `tokens` are how many a row has and the size of their heads, before `query` and `key` were padded.
+    `rows` counts those of all heads; `tokens` are how many a row has and the size of their heads, before `query` and
+    `key` were padded.
     """
     length, size = tokens
     pairs = pairs_of_one_segment(rows * length, length, causal)
     return {
-        "flops": 2 * products * pairs * size,
+        "flops": 2 * PRODUCTS[part] * pairs * size,
         "transcendentals": pairs,
         "bytes_accessed": (query.size + key.size) * 2 * query.dtype.itemsize,
     }

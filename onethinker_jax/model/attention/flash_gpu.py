@@ -28,8 +28,7 @@ from onethinker_jax.model.attention.flash_blocks import (
     kernel_name,
     token_codes,
 )
-from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
-from onethinker_jax.model.attention.saved import name_saved
+from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, name_saved, update
 
 LOG2_E = math.log2(math.e)
 SMALLEST = 16  # side of a matrix that the tensor cores take
@@ -54,6 +53,9 @@ class Visits(NamedTuple):
 
     blocks: Int[Array, "B O I"]  # along the last axis the first `counts` are in use
     counts: Int[Array, "B O"]
+
+
+PARTS: tuple[Part, ...] = ("forward", "query_gradient", "key_gradients")
 
 
 def block_sizes(part: Part, length: int, itemsize: int) -> tuple[int, int]:
@@ -89,7 +91,7 @@ def forward(
             jax.ShapeDtypeStruct(arrays[0].shape, value.dtype),
             jax.ShapeDtypeStruct((rows, heads, padded), jnp.float32),
         ],
-        **_settings("forward", tiles, query, key, products=2, causal=causal, interpret=interpret),
+        **_settings("forward", tiles, query, key, causal=causal, interpret=interpret),
     )(
         *_visits(block_meetings(*ids, query_block=tiles.outer, key_block=tiles.inner, causal=causal)),
         *token_codes(*ids),
@@ -123,7 +125,7 @@ def _query_gradient(
 ) -> Array:
     query, key = arrays[:2]
     tiles = _fit(QUERY_GRADIENT, query.shape[1], query.dtype.itemsize)
-    settings = _settings("query_gradient", tiles, query, key, products=3, causal=causal, interpret=interpret)
+    settings = _settings("query_gradient", tiles, query, key, causal=causal, interpret=interpret)
     arrays, statistics, ids = _pad_all(tiles, arrays, statistics, ids)
     rows, padded, heads, size = arrays[0].shape
     outer_ids, inner_ids, queries, keys, outer_statistics = _query_specs(tiles, arrays[0], key)
@@ -157,7 +159,7 @@ def _key_gradients(
     """A program holds a key block, and loops over its query blocks and over the heads that share the key."""
     query, key = arrays[:2]
     tiles = _fit(KEY_GRADIENTS, query.shape[1], query.dtype.itemsize)
-    settings = _settings("key_gradients", tiles, query, key, products=4, causal=causal, interpret=interpret)
+    settings = _settings("key_gradients", tiles, query, key, causal=causal, interpret=interpret)
     arrays, statistics, ids = _pad_all(tiles, arrays, statistics, ids)
     rows, padded, kv_heads, size = arrays[1].shape
     shared = query.shape[2] // kv_heads
@@ -345,18 +347,18 @@ def _query_specs(tiles: Tiles, query: Array, key: Array) -> tuple[pl.BlockSpec, 
 
 
 def _settings(
-    part: Part, tiles: Tiles, query: Array, key: Array, *, products: int, causal: bool, interpret: bool
+    part: Part, tiles: Tiles, query: Array, key: Array, *, causal: bool, interpret: bool
 ) -> dict[str, Any]:
     """The arguments that every `pallas_call` here takes."""
     return {
         "compiler_params": plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
         "cost_estimate": pl.CostEstimate(
             **kernel_cost(
+                part,
                 query,
                 key,
                 rows=query.shape[0] * query.shape[2],
                 tokens=(query.shape[1], query.shape[3]),
-                products=products,
                 causal=causal,
             )
         ),

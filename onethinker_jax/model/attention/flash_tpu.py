@@ -10,6 +10,7 @@ T to whole blocks. Scores, softmax and sums are float32. `qwen3_vl.py` has the l
 outer and inner blocks, W entries of a work list.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,21 +27,24 @@ from onethinker_jax.model.attention.flash_blocks import (
     kernel_name,
     token_codes,
 )
-from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, update
-from onethinker_jax.model.attention.saved import name_saved
+from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, name_saved, update
 
 LANES = 128
 BLOCK = 512  # queries, and keys, of one step
-FIRST, LAST = 1, 2  # bits of `WorkList.edges`
+FIRST, LAST, ROW_FIRST, ROW_LAST = 1, 2, 4, 8  # bits of `WorkList.edges`
+QUERY_BYTES = 2**25
+"""Of a chip's vector memory (64 MiB and more from v5 on), for the gradient of a row's queries: 65,536 of them."""
+OTHER_BYTES = 2**24
+"""For the blocks that the kernel reads and writes."""
 
 
 class WorkList(NamedTuple):
     """Pairs of blocks that can meet, those of one accumulator behind one another; all but `count` are int32 [W]."""
 
     rows: Array
-    outer: Array  # the block that accumulates: of queries, or for dk and dv of keys
+    outer: Array  # the block that accumulates: of queries, or in the backward pass of keys
     inner: Array
-    edges: Array  # FIRST and LAST of an accumulator
+    edges: Array  # FIRST and LAST of an accumulator, ROW_FIRST and ROW_LAST of a row
     count: Array  # int32 [], how many of the W entries are in use
 
 
@@ -51,6 +55,9 @@ class Codes(NamedTuple):
     queries_across: Array  # int32 [B, 2, T], the same along lanes
     keys_down: Array  # int32 [B, T, 1]
     keys_across: Array  # int32 [B, 1, T]
+
+
+PARTS: tuple[Part, ...] = ("forward", "gradients")
 
 
 def block_sizes(part: Part, length: int, itemsize: int) -> tuple[int, int]:
@@ -92,10 +99,25 @@ def backward(
     meetings = block_meetings(segments, branches, query_block=block, key_block=block, causal=causal)
     codes = _codes(segments, branches)
     arrays = (query, key, value, gradient, logsumexp, delta)
-    settings: dict[str, Any] = {"causal": causal, "tokens": (length, size), "interpret": interpret}
-    dq = _query_gradient(_work_list(meetings), codes, arrays, block, **settings)
-    dk, dv = _key_gradients(_work_list(meetings.swapaxes(1, 2)), codes, arrays, block, **settings)
+    blocks, chunk = query.shape[2] // block, most_queries(block) // block
+    settings: dict[str, Any] = {"tokens": (length, size), "causal": causal, "interpret": interpret}
+    parts = []
+    for first in range(0, blocks, chunk):
+        work = _work_list(meetings[:, first : first + chunk].swapaxes(1, 2), first)
+        queries = block, first, min(chunk, blocks - first)
+        parts.append(_gradients(work, codes, arrays, queries, **settings))
+    dqs, dks, dvs = zip(*parts, strict=True)
+    dq = jnp.concatenate(dqs, 2).astype(query.dtype)
+    dk, dv = (
+        sum(of_heads).reshape(*key.shape[:2], -1, *key.shape[2:]).sum(2).astype(key.dtype)
+        for of_heads in (dks, dvs)
+    )
     return tuple(x[:, :, :length, :size].swapaxes(1, 2) for x in (dq, dk, dv))  # pyright: ignore[reportReturnType]
+
+
+def most_queries(block: int) -> int:
+    """The queries whose gradient a kernel holds, of heads of `LANES` numbers: whole blocks of them."""
+    return max(1, QUERY_BYTES // (4 * LANES * block)) * block
 
 
 def _attend(
@@ -134,81 +156,64 @@ def _attend(
             jax.ShapeDtypeStruct((rows, heads, 1, padded), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        cost_estimate=_cost(query, key, (length, size), products=2, causal=causal),
+        cost_estimate=_cost(query, key, (length, size), part="forward", causal=causal),
         interpret=interpret,
         name=kernel_name("forward", causal),
     )(*work[:4], codes.queries_down, codes.keys_across, query, key, value)
     return out[:, :, :length, :size], logsumexp[:, :, 0, :length]
 
 
-def _query_gradient(
+def _gradients(
     work: WorkList,
     codes: Codes,
     arrays: tuple[Array, ...],
-    block: int,
+    queries: tuple[int, int, int],
     *,
     causal: bool,
     tokens: tuple[int, int],
     interpret: bool,
-) -> Array:
+) -> tuple[Array, Array, Array]:
+    """The gradient of `queries` (tokens of a block, the first block, how many), and theirs of keys and values.
+
+    All are float32. Keys and values have one of each query head: heads that share a key run on cores of their own.
+    """
     query, key = arrays[:2]
-    heads, lanes = query.shape[1], query.shape[3]
-    codes_specs, queries, keys, statistics = _specs(block, lanes, heads // key.shape[1])
+    rows, heads, _, lanes = query.shape
+    shared = heads // key.shape[1]
+    block, first, count = queries
+    inner = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n, inner[w], 0))
+    keys = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n // shared, outer[w], 0))
+    of_keys = _spec(block, lanes, lambda n, w, rows, outer, inner, _: (rows[w], n, outer[w], 0))
+    statistics = pl.BlockSpec(
+        (None, None, 1, block), lambda n, w, rows, outer, inner, _: (rows[w], n, 0, inner[w])
+    )
+    across = pl.BlockSpec((None, 2, block), lambda n, w, rows, outer, inner, _: (rows[w], 0, inner[w]))
+    down = pl.BlockSpec((None, block, 1), lambda n, w, rows, outer, inner, _: (rows[w], outer[w], 0))
+    held = (count * block, lanes)
     return pl.pallas_call(
-        partial(_query_gradient_kernel, causal=causal, scale=tokens[1] ** -0.5),
+        partial(_gradients_kernel, causal=causal, scale=tokens[1] ** -0.5, first=first),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=4,
             grid=(heads, work.count),
-            in_specs=[*codes_specs, queries, keys, keys, queries, statistics, statistics],
-            out_specs=queries,
-            scratch_shapes=[pltpu.VMEM((block, lanes), jnp.float32)],
+            in_specs=[across, down, inner, keys, keys, inner, statistics, statistics],
+            out_specs=[pl.BlockSpec(memory_space=pl.ANY), of_keys, of_keys],
+            scratch_shapes=[
+                pltpu.VMEM(shape, jnp.float32) for shape in (held, (block, lanes), (block, lanes))
+            ],
         ),
-        out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        cost_estimate=_cost(query, key, tokens, products=3, causal=causal),
-        interpret=interpret,
-        name=kernel_name("query_gradient", causal),
-    )(*work[:4], codes.queries_down, codes.keys_across, *arrays)
-
-
-def _key_gradients(
-    work: WorkList,
-    codes: Codes,
-    arrays: tuple[Array, ...],
-    block: int,
-    *,
-    causal: bool,
-    tokens: tuple[int, int],
-    interpret: bool,
-) -> tuple[Array, Array]:
-    """A key block accumulates, over its query blocks and over the heads that share the key."""
-    query, key, value = arrays[:3]
-    lanes = query.shape[3]
-    shared = query.shape[1] // key.shape[1]
-    keys = _spec(block, lanes, lambda k, w, r, rows, outer, inner, _: (rows[w], k, outer[w], 0))
-    queries = _spec(
-        block, lanes, lambda k, w, r, rows, outer, inner, _: (rows[w], k * shared + r, inner[w], 0)
-    )
-    statistics = pl.BlockSpec(
-        (None, None, 1, block),
-        lambda k, w, r, rows, outer, inner, _: (rows[w], k * shared + r, 0, inner[w]),
-    )
-    across = pl.BlockSpec((None, 2, block), lambda k, w, r, rows, outer, inner, _: (rows[w], 0, inner[w]))
-    down = pl.BlockSpec((None, block, 1), lambda k, w, r, rows, outer, inner, _: (rows[w], outer[w], 0))
-    return pl.pallas_call(
-        partial(_key_gradients_kernel, causal=causal, scale=tokens[1] ** -0.5, shared=shared),
-        grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=4,
-            grid=(key.shape[1], work.count, shared),
-            in_specs=[across, down, queries, keys, keys, queries, statistics, statistics],
-            out_specs=[keys, keys],
-            scratch_shapes=[pltpu.VMEM((block, lanes), jnp.float32) for _ in range(2)],
+        out_shape=[
+            jax.ShapeDtypeStruct((rows, heads, *held), jnp.float32),
+            *(jax.ShapeDtypeStruct((rows, heads, *key.shape[2:]), jnp.float32) for _ in range(2)),
+        ],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary"),
+            vmem_limit_bytes=4 * math.prod(held) + OTHER_BYTES,
         ),
-        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary", "arbitrary")),
-        cost_estimate=_cost(query, key, tokens, products=4, causal=causal),
+        cost_estimate=_cost(
+            query, key, tokens, share=held[0] / query.shape[2], part="gradients", causal=causal
+        ),
         interpret=interpret,
-        name=kernel_name("key_gradients", causal),
+        name=kernel_name("gradients", causal),
     )(*work[:4], codes.queries_across, codes.keys_down, *arrays)
 
 
@@ -238,36 +243,19 @@ def _forward_kernel(
         logsumexp[...] = (m[...] + jnp.log(divisor)).T[:1]
 
 
-def _query_gradient_kernel(
-    rows, outer, inner, edges, query_codes, key_codes, query, key, value, gradient, logsumexp, delta, out, sum_,
-    *, causal, scale,
-):  # fmt: skip
-    at = pl.program_id(1)
-
-    @pl.when(edges[at] & FIRST != 0)
-    def _() -> None:
-        sum_[...] = jnp.zeros_like(sum_)
-
-    seen = _seen(query_codes, key_codes, outer[at], inner[at], causal)
-    scores = _dot(query[...], key[...], 1, 1) * scale
-    weights = jnp.where(seen, jnp.exp(scores - _column(logsumexp)), 0.0)
-    slope = weights * (_dot(gradient[...], value[...], 1, 1) - _column(delta)) * scale
-    sum_[...] += _dot(slope.astype(key.dtype), key[...], 1, 0)
-
-    @pl.when(edges[at] & LAST != 0)
-    def _() -> None:
-        out[...] = sum_[...].astype(out.dtype)
-
-
-def _key_gradients_kernel(
+def _gradients_kernel(
     rows, outer, inner, edges, query_codes, key_codes, query, key, value, gradient, logsumexp, delta,
-    key_out, value_out, key_sum, value_sum,
-    *, causal, scale, shared,
+    query_out, key_out, value_out, query_sum, key_sum, value_sum,
+    *, causal, scale, first,
 ):  # fmt: skip
     """Scores are transposed, [keys, queries]: what belongs to a query then lies along the lanes."""
-    at, head = pl.program_id(1), pl.program_id(2)
+    head, at = pl.program_id(0), pl.program_id(1)
 
-    @pl.when((edges[at] & FIRST != 0) & (head == 0))
+    @pl.when(edges[at] & ROW_FIRST != 0)
+    def _() -> None:
+        query_sum[...] = jnp.zeros_like(query_sum)
+
+    @pl.when(edges[at] & FIRST != 0)
     def _() -> None:
         key_sum[...] = jnp.zeros_like(key_sum)
         value_sum[...] = jnp.zeros_like(value_sum)
@@ -278,14 +266,21 @@ def _key_gradients_kernel(
         seen &= _positions(inner[at], seen.shape, 1) >= _positions(outer[at], seen.shape, 0)
     scores = _dot(key[...], query[...], 1, 1) * scale
     weights = jnp.where(seen, jnp.exp(scores - logsumexp[...]), 0.0)
-    slope = weights * (_dot(value[...], gradient[...], 1, 1) - delta[...]) * scale
+    slope = (weights * (_dot(value[...], gradient[...], 1, 1) - delta[...]) * scale).astype(query.dtype)
     value_sum[...] += _dot(weights.astype(gradient.dtype), gradient[...], 1, 0)
-    key_sum[...] += _dot(slope.astype(query.dtype), query[...], 1, 0)
+    key_sum[...] += _dot(slope, query[...], 1, 0)
+    block = query.shape[0]
+    mine = pl.ds(pl.multiple_of((inner[at] - first) * block, block), block)
+    query_sum[mine, :] += _dot(slope, key[...], 0, 0)
 
-    @pl.when((edges[at] & LAST != 0) & (head == shared - 1))
+    @pl.when(edges[at] & LAST != 0)
     def _() -> None:
-        key_out[...] = key_sum[...].astype(key_out.dtype)
-        value_out[...] = value_sum[...].astype(value_out.dtype)
+        key_out[...] = key_sum[...]
+        value_out[...] = value_sum[...]
+
+    @pl.when(edges[at] & ROW_LAST != 0)
+    def _() -> None:
+        pltpu.sync_copy(query_sum, query_out.at[rows[at], head])
 
 
 def _seen(query_codes, key_codes, query_block, key_block, causal: bool) -> Bool[Array, "Q S"]:
@@ -312,8 +307,8 @@ def _column(statistics) -> Array:
     return jnp.broadcast_to(statistics[...], (LANES, statistics.shape[-1])).T[:, :1]
 
 
-def _work_list(meetings: Bool[Array, "B O I"]) -> WorkList:
-    """The pairs in order of (row, outer, inner).
+def _work_list(meetings: Bool[Array, "B O I"], first: int = 0) -> WorkList:
+    """The pairs in order of (row, outer, inner); inner blocks count from `first`.
 
     An outer block that meets none gets one pair all the same, because its result must be written.
     """
@@ -322,12 +317,17 @@ def _work_list(meetings: Bool[Array, "B O I"]) -> WorkList:
     meetings |= lonely & (jnp.arange(inners) == 0)
     found = jnp.nonzero(meetings.reshape(-1), size=meetings.size, fill_value=0)[0].astype(jnp.int32)
     group = found // inners
+    rows = group // outers
     count = meetings.sum(dtype=jnp.int32)
     entry = jnp.arange(meetings.size, dtype=jnp.int32)
-    first = (entry == 0) | (group != jnp.roll(group, 1))
-    last = (entry == count - 1) | (group != jnp.roll(group, -1))
-    edges = FIRST * first.astype(jnp.int32) + LAST * last.astype(jnp.int32)
-    return WorkList(group // outers, group % outers, found % inners, edges, count)
+
+    def edges_of(numbers: Array, first: int, last: int) -> Array:
+        begins = (entry == 0) | (numbers != jnp.roll(numbers, 1))
+        ends = (entry == count - 1) | (numbers != jnp.roll(numbers, -1))
+        return first * begins.astype(jnp.int32) + last * ends.astype(jnp.int32)
+
+    edges = edges_of(group, FIRST, LAST) + edges_of(rows, ROW_FIRST, ROW_LAST)
+    return WorkList(rows, group % outers, first + found % inners, edges, count)
 
 
 def _codes(segments: Array, branches: Array) -> Codes:
@@ -368,9 +368,9 @@ def _pad_ids(ids: Array, block: int) -> Array:
 
 
 def _cost(
-    query: Array, key: Array, tokens: tuple[int, int], *, products: int, causal: bool
+    query: Array, key: Array, tokens: tuple[int, int], *, part: Part, causal: bool, share: float = 1.0
 ) -> pl.CostEstimate:
+    """Of a kernel that computes this `share` of all pairs."""
     rows = query.shape[0] * query.shape[1]
-    return pl.CostEstimate(
-        **kernel_cost(query, key, rows=rows, tokens=tokens, products=products, causal=causal)
-    )
+    cost = kernel_cost(part, query, key, rows=rows, tokens=tokens, causal=causal)
+    return pl.CostEstimate(**{name: int(share * count) for name, count in cost.items()})

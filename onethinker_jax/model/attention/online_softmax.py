@@ -19,10 +19,13 @@ from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 NEGATIVE = -1e30
 """The score of a key that is not seen; finite, so that m - m' is never infinity minus infinity."""
+SAVED = "attention"
+"""The name under which `layers.recompute` finds what attention keeps for its backward pass."""
 
 
 class OnlineSoftmax(NamedTuple):
@@ -79,3 +82,11 @@ def merge(parts: Sequence[OnlineSoftmax]) -> OnlineSoftmax:
 def column(numbers: Array, like: Array) -> Array:
     """`numbers`, one a query, with a last axis of 1, to be broadcast along the last axis of `like`."""
     return numbers[..., None] if numbers.ndim < like.ndim else numbers[..., :1]
+
+
+def name_saved(out: Array, logsumexp: Array) -> tuple[Array, Array]:
+    """The output, and the logarithm of each query's sum of exponentials, named `SAVED`.
+
+    A layer that keeps them and is otherwise computed anew computes its queries, keys and values, and not its attention.
+    """
+    return checkpoint_name(out, SAVED), checkpoint_name(logsumexp, SAVED)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from onethinker_jax.model.attention.flash import Kernels, module_of
-from onethinker_jax.model.attention.flash_blocks import BRANCHES, Part, block_meetings
+from onethinker_jax.model.attention.flash_blocks import BRANCHES, OVER_KEYS, Part, block_meetings
 
 Ids = Int[np.ndarray, "B T"]
 
@@ -55,8 +55,18 @@ def computed_pairs(
         if (
             kernels == "tpu"
         ):  # whose work list has a pair for every block that accumulates, if it meets one or not
-            count += int((~meetings.any(1 if part == "key_gradients" else 2)).sum())
+            count += _lonely_blocks(meetings, part, query_block)
     return count * query_block * key_block
+
+
+def _lonely_blocks(meetings: np.ndarray, part: Part, query_block: int) -> int:
+    """The blocks of one row that accumulate and meet none, of `meetings` [1, query blocks, key blocks]."""
+    if part not in OVER_KEYS:
+        return int((~meetings.any(2)).sum())
+    chunk = module_of("tpu").most_queries(query_block) // query_block
+    return sum(
+        int((~part.any(1)).sum()) for part in np.split(meetings, range(chunk, meetings.shape[1], chunk), 1)
+    )
 
 
 def _runs(segments: Ids, branches: Ids) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:

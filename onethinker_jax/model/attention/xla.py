@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, update
-from onethinker_jax.model.attention.saved import name_saved
+from onethinker_jax.model.attention.online_softmax import NEGATIVE, OnlineSoftmax, begin, name_saved, update
 from onethinker_jax.model.attention.skipping_scan import skipping_scan
 
 # Segment int32 [B, T], branch int32 [B, T] and position in the row int32 [1, T] of tokens.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onethinker_jax.model.attention.flash import Kernels
+from onethinker_jax.model.attention.flash import Kernels, module_of
 from onethinker_jax.model.attention.flash_blocks import PARTS, Part, kernel_name, pairs_of_one_segment
 from onethinker_jax.model.attention.pair_count import computed_pairs, seen_pairs
 from onethinker_jax.train.cost.program_cost import of_pairs, without_recomputation
@@ -62,7 +62,7 @@ class AttentionLayout:
         return {
             kernel_name(part, causal): layouts.share(part, kernels, causal=causal)
             for layouts, causal in ((self.text, True), (self.patches, False))
-            for part in PARTS
+            for part in (PARTS if kernels is None else module_of(kernels).PARTS)
         }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from onethinker_jax.model.attention.flash_blocks import ONE_LAYER
+from onethinker_jax.model.attention.flash_blocks import ONE_LAYER, PRODUCTS
 from onethinker_jax.train.cost.collectives import KINDS, bytes_between_hosts, bytes_sent, groups_of
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
@@ -85,7 +85,7 @@ def of_pairs(flops: Counter[str], shares: Mapping[str, float], *, others: float 
 
 
 def without_recomputation(flops: Mapping[str, int]) -> Counter[str]:
-    """Attention's backward pass is four matrix products; its two kernels do seven, making scores anew twice.
+    """Attention's backward pass is four matrix products; making scores anew a TPU's kernel does five, a GPU's two seven.
 
     The kernel of experts multiplies a token with all of them and counts with the token's own.
     """
@@ -93,7 +93,9 @@ def without_recomputation(flops: Mapping[str, int]) -> Counter[str]:
     for kind in kept:
         if found := re.fullmatch(rf"experts_(\d+)_of_(\d+){ONE_LAYER}", kind):
             kept[kind] = kept[kind] * int(found[1]) // int(found[2])
-    kept["attention_backward"] = sum(n for kind, n in flops.items() if "query_gradient" in kind) * 4 // 3
+    for part in ("gradients", "query_gradient"):
+        total = sum(n for kind, n in flops.items() if kind.startswith(f"attention_{part}"))
+        kept["attention_backward"] += total * 4 // PRODUCTS[part]
     return kept
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onethinker_jax.model.attention import flash_gpu, flash_tpu
-from onethinker_jax.model.attention.flash_blocks import PARTS, kernel_name, pairs_of_one_segment
+from onethinker_jax.model.attention.flash_blocks import kernel_name, pairs_of_one_segment
 from onethinker_jax.model.attention.pair_count import computed_pairs, seen_pairs
 from onethinker_jax.train.cost.program_cost import count_flops
 from tests.model.attention.test_attention import CASES, masks
@@ -71,6 +71,7 @@ def computed(module: ModuleType, segments: np.ndarray, branches: np.ndarray, cau
 
     return {
         "forward": blocks(out[:count]),
+        "gradients": blocks(dv[count:]),
         "query_gradient": blocks(dq[:count]),
         "key_gradients": blocks(dv[count:]),
     }
@@ -87,7 +88,7 @@ def test_the_kernels_compute_what_is_counted(monkeypatch, module: ModuleType, ca
     for case in ("branches", "short segments"):
         segments, branches = LAYOUTS[case]
         found = computed(module, segments, branches, causal)
-        for part in PARTS:
+        for part in module.PARTS:
             counted = computed_pairs(kernels, part, segments, branches, causal=causal, itemsize=4)
             # Of a block of padding the TPU's kernels compute one pair; the forward pass then writes zeros.
             hidden = kernels == "tpu" and part == "forward" and case == "short segments"
@@ -109,7 +110,7 @@ def test_blocks_of_the_released_kernels_hold_what_is_seen(kernels: Any) -> None:
     segments = np.ones_like(branches)
     seen = seen_pairs(segments, branches, causal=True)
     whole = pairs_of_one_segment(segments.size, segments.size, True)
-    for part in PARTS:
+    for part in module_of(kernels).PARTS:
         counted = computed_pairs(kernels, part, segments, branches, causal=True)
         assert seen < counted < 1.35 * seen < 0.75 * whole, part
 

@@ -177,7 +177,7 @@ class Estimator:
         towers = ((self._text, batch.tokens, text), (self._vision, batch.patches, vision))
         for tower, length, trained in towers:
             passes = passes_of(remat, trained)
-            runs = attention_runs(shares, remat, trained, causal=tower.causal)
+            runs = attention_runs(shares, self._kernels, remat, trained, causal=tower.causal)
             repeated = remat == "full" and trained != "nothing"
             flops += tower.product_flops(batch.rows * length, passes, repeated=repeated)
             flops += tower.attention_flops(batch.rows, length, runs)

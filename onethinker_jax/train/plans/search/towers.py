@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from onethinker_jax.model.attention.flash_blocks import Part, kernel_name, pairs_of_one_segment
+from onethinker_jax.model.attention.flash import Kernels, module_of
+from onethinker_jax.model.attention.flash_blocks import PRODUCTS, kernel_name, pairs_of_one_segment
 from onethinker_jax.model.config import Qwen3VLConfig
 from onethinker_jax.model.layers import Remat
-
-# Matrix products over all pairs that a kernel makes; the backward ones make the scores anew.
-_PRODUCTS: dict[Part, int] = {"forward": 2, "query_gradient": 3, "key_gradients": 4}
 
 Trained = Literal["all", "through", "nothing"]
 """What the backward pass computes of a tower: all gradients; those that pass through its frozen kernels, as beside
@@ -67,7 +65,7 @@ class Tower:
         pairs = pairs_of_one_segment(rows * length, length, self.causal)
         pair_flops = 2.0 * pairs * self.heads * self.head_dim * self.layers
         return pair_flops * sum(
-            count * runs.get(kernel_name(part, self.causal), 0.0) for part, count in _PRODUCTS.items()
+            count * runs.get(kernel_name(part, self.causal), 0.0) for part, count in PRODUCTS.items()
         )
 
     def kept_numbers(self, tokens: float, remat: Remat) -> float:
@@ -83,7 +81,7 @@ def text_tower(sizes: Qwen3VLConfig) -> Tower:
         Product(text.hidden_size, heads, "outputs"),
         Product(text.num_heads * text.head_dim, text.hidden_size, "inputs"),
     ]
-    kept = heads + text.hidden_size
+    kept = heads + text.num_heads * text.head_dim + text.hidden_size
     feed_forward = text.intermediate_size
     if text.moe is None:
         kept += 2 * feed_forward
@@ -109,7 +107,7 @@ def vision_tower(sizes: Qwen3VLConfig) -> Tower:
         Product(width, wide, "outputs"),
         Product(wide, width, "inputs"),
     )
-    kept = 4 * width + wide
+    kept = 5 * width + wide
     return Tower(vision.depth, width, vision.num_heads, vision.head_dim, products, kept, causal=False)
 
 
@@ -138,11 +136,11 @@ def passes_of(remat: Remat, trained: Trained) -> int:
 
 
 def attention_runs(
-    shares: Mapping[str, float], remat: Remat, trained: Trained, *, causal: bool
+    shares: Mapping[str, float], kernels: Kernels, remat: Remat, trained: Trained, *, causal: bool
 ) -> dict[str, float]:
-    """Kernel -> runs a layer, times the share of pairs that it computes; attention is no product that `dots` keeps."""
-    forward = 1 if remat == "none" or trained == "nothing" else 2
+    """Kernel -> runs a layer, times the share of pairs that it computes; only `remat` full attends anew."""
+    forward = 2 if remat == "full" and trained != "nothing" else 1
     backward = 0 if trained == "nothing" else 1
-    counts: dict[Part, int] = {"forward": forward, "query_gradient": backward, "key_gradients": backward}
+    counts = {part: forward if part == "forward" else backward for part in module_of(kernels).PARTS}
     names = {kernel_name(part, causal): count for part, count in counts.items()}
     return {name: count * shares.get(name, 1.0) for name, count in names.items()}
