@@ -85,7 +85,7 @@ def of_pairs(flops: Counter[str], shares: Mapping[str, float], *, others: float 
 
 
 def without_recomputation(flops: Mapping[str, int]) -> Counter[str]:
-    """Attention's backward pass is four matrix products; making scores anew a TPU's kernel does five, a GPU's two seven.
+    """Attention's backward pass is four matrix products; a TPU's kernel does five, a GPU's two seven: scores anew.
 
     The kernel of experts multiplies a token with all of them and counts with the token's own.
     """

@@ -82,6 +82,7 @@ def attend(request, monkeypatch):
     backend, size = BACKENDS[request.param]
     monkeypatch.setattr(attention_xla, "CHUNK", size)
     monkeypatch.setattr(flash_tpu, "BLOCK", size)
+    monkeypatch.setattr(flash_tpu, "QUERY_BYTES", 2 * size * 4 * flash_tpu.LANES)  # two blocks a kernel
     for kernel in ("FORWARD", "QUERY_GRADIENT", "KEY_GRADIENTS"):  # float32 takes half of a tile
         tiles = flash_gpu.Tiles(outer=2 * size, inner=size, warps=4, stages=2)
         monkeypatch.setattr(flash_gpu, kernel, tiles)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onethinker_jax.model.attention import flash_gpu, flash_tpu
+from onethinker_jax.model.attention.flash import module_of
 from onethinker_jax.model.attention.flash_blocks import kernel_name, pairs_of_one_segment
 from onethinker_jax.model.attention.pair_count import computed_pairs, seen_pairs
 from onethinker_jax.train.cost.program_cost import count_flops
