@@ -103,7 +103,6 @@ OTHERS = {
     *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
     *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps", "--arms", "--prompts"),
     *("--heldout", "--mixtures", "--seeds", "--tower", "--records", "--member", "--moments", "--scratch"),
-    *("--digits",),
     *(
         "--build-arg",
         "--target",

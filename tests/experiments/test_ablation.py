@@ -68,10 +68,6 @@ def test_short(model: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureF
     run(parse(words(tmp_path, model, world)))
     assert "3 trials, 3 of them done" in capsys.readouterr().out
     assert (tmp_path / "results.jsonl").read_bytes() == before
-    shutil.rmtree(tmp_path / "start")  # the SFT model answers once more for the arms that are left
-    (tmp_path / "results.jsonl").write_bytes(b"".join(before.splitlines(keepends=True)[:2]))
-    run(parse(words(tmp_path, model, world)))
-    assert len(read_lines(tmp_path / "results.jsonl")) == 3
     with pytest.raises(ResultsError, match=r"the line of run (none|mixed-\S+) is of other settings"):
         run(parse(words(tmp_path, model, world, "--prompts", "2")))
 
@@ -90,6 +86,18 @@ def test_a_stopped_trial_goes_on(model: Path, world: Path, tmp_path: Path) -> No
     assert process.returncode == 130
     assert [line["run"] for line in read_lines(tmp_path / "results.jsonl")] == ["none"]
     assert list((first / "checkpoints").glob("[12]"))
+    run(parse(words(tmp_path, model, world)))
+    check_short(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_one_device")
+def test_an_arm_that_is_left(model: Path, world: Path, tmp_path: Path) -> None:
+    """The SFT model answers once more for it, where its answers are gone."""
+    run(parse(words(tmp_path, model, world)))
+    lines = (tmp_path / "results.jsonl").read_bytes().splitlines(keepends=True)
+    shutil.rmtree(tmp_path / "start")
+    (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:2]))
     run(parse(words(tmp_path, model, world)))
     check_short(tmp_path)
 
