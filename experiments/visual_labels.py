@@ -7,6 +7,7 @@ second apart. Each frame is told by itself, so a token also says what comes, goe
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -184,7 +185,7 @@ def _draw_row(
         scene, moments = draw_pair(rng, number, palette)
         shown = {moment: bounds[scene.data_type].fit(render(scene, moment)) for moment in set(moments)}
         frames = np.stack([shown[moment] for moment in moments])
-        medium = cut_video(Video(frames, np.array(moments), scene.duration, scene.fps, ""), QWEN3_VL)
+        medium = cut_video(Video(frames, np.array(moments), scene.duration, scene.fps, Path()), QWEN3_VL)
         if used + len(medium.patches) > PATCHES:
             break
         used += len(medium.patches)

@@ -99,7 +99,7 @@ def backward(
     meetings = block_meetings(segments, branches, query_block=block, key_block=block, causal=causal)
     codes = _codes(segments, branches)
     arrays = (query, key, value, gradient, logsumexp, delta)
-    blocks, chunk = query.shape[2] // block, most_queries(block) // block
+    heads, blocks, chunk = query.shape[1], query.shape[2] // block, most_queries(block) // block
     settings: dict[str, Any] = {"tokens": (length, size), "causal": causal, "interpret": interpret}
     parts = []
     for first in range(0, blocks, chunk):
@@ -109,8 +109,11 @@ def backward(
     dqs, dks, dvs = zip(*parts, strict=True)
     dq = jnp.concatenate(dqs, 2).astype(query.dtype)
     dk, dv = (
-        sum(of_heads).reshape(*key.shape[:2], -1, *key.shape[2:]).sum(2).astype(key.dtype)
-        for of_heads in (dks, dvs)
+        jnp.stack(runs)
+        .reshape(-1, *key.shape[:2], heads // key.shape[1], *key.shape[2:])
+        .sum((0, 3))
+        .astype(key.dtype)
+        for runs in (dks, dvs)
     )
     return tuple(x[:, :, :length, :size].swapaxes(1, 2) for x in (dq, dk, dv))  # pyright: ignore[reportReturnType]
 
