@@ -5,9 +5,9 @@
 The model of `benchmarks.generate` and `--batch` conversations of `--tokens` tokens, an image of 256 tokens in each; all
 tokens are targets, all weights are trained. Two processes take turns: SFT's own update (`ours`), and
 `AutoModelForImageTextToText` with sdpa, cross entropy and torch's fused AdamW (`transformers`). A step is forward,
-backward, clipping and AdamW, in float32 unless `--dtype bfloat16`; with `--remat full` torch too checkpoints its layers.
-Memory is the process's largest resident size, minus that with the weights loaded. Both train the same weights on the same
-batches, and their losses are printed.
+backward, clipping and AdamW, in float32 unless `--dtype bfloat16`; with `--remat full` torch checkpoints layers too.
+Memory is the process's largest resident size, minus that with the weights loaded. Both train the same weights on the
+same batches, and their losses are printed.
 """
 
 import argparse

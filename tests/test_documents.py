@@ -51,6 +51,19 @@ def test_rooms_that_the_changelog_sends_to_are_there() -> None:
             assert path.is_dir() or path.with_suffix(".py").exists(), stem + last
 
 
+def test_the_map_names_each_place_and_each_page_once() -> None:
+    rows = re.findall(
+        r"^\| (.*) \| (.*) \|$", (ROOT / "README.md").read_text().split("## The map")[1], re.MULTILINE
+    )
+    places = [name for cell, _ in rows[1:] for name in re.findall(r"`([^`]+)`", cell)]
+    assert len(places) > 10 and len(set(places)) == len(places)
+    pages = [page for _, cell in rows[1:] for page in re.findall(r"\]\((docs/[\w.]+)\)", cell)]
+    twice = {page for page in pages if pages.count(page) > 1}
+    assert len(pages) > 20 and not twice
+    missing = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {*pages, *places}
+    assert not missing
+
+
 def test_there_are_documents() -> None:
     assert len(DOCUMENTS) > 10
 
