@@ -21,7 +21,7 @@ train: $(TRAIN_STAMP)
 	$(BIN)/python -m onethinker_jax.train $(ARGS)
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
