@@ -222,7 +222,7 @@ def _decoding(
 def kept_activations(model: ModelSettings, sizes: Qwen3VLConfig, tokens: int, patches: int) -> float:
     """Bytes of the layers' activations of a micro-batch on a device that `model.remat` keeps for its backward pass.
 
-    With `full` a layer's input; with `dots` its matrix products too; with `none` about twice as much.
+    With `full` a layer's input; with `dots` its matrix products and attention too; with `none` about twice as much.
     """
     text, vision = sizes.text, sizes.vision
     item = jnp.dtype(model.compute_dtype).itemsize
@@ -230,11 +230,11 @@ def kept_activations(model: ModelSettings, sizes: Qwen3VLConfig, tokens: int, pa
     def of_layer(width: int, products: int) -> int:
         return {"full": width, "dots": width + products, "none": 2 * (width + products)}[model.remat]
 
-    heads = (text.num_heads + 2 * text.num_kv_heads) * text.head_dim
+    heads = 2 * (text.num_heads + text.num_kv_heads) * text.head_dim
     feed_forward = 2 * text.intermediate_size
     if text.moe is not None:
         feed_forward = 2 * text.moe.intermediate_size * text.moe.experts_per_token
     a_token = text.num_layers * of_layer(text.hidden_size, heads + 2 * text.hidden_size + feed_forward)
-    seen = 5 * vision.hidden_size + vision.intermediate_size
+    seen = 6 * vision.hidden_size + vision.intermediate_size
     a_patch = vision.depth * of_layer(vision.hidden_size, seen)
     return float(item * (tokens * a_token + patches * a_patch))
