@@ -70,7 +70,7 @@ def qwen3_vl_2b_sft_gpu() -> TrainConfig:
     For an H100 or A100. Needs the weights of Qwen/Qwen3-VL-2B-Instruct, `--data.sft-file` and
     `--data.heldout-file`. AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update, one row at a
     time; matrix products are kept for the backward pass.
-    Planned, not run: 59.1 of 74.5 GiB. An update of full rows takes an H100 at least 12.1 s, 10,000 updates 34 h.
+    Planned, not run: 59.1 of 74.5 GiB. An update of full rows takes an H100 at least 11.1 s, 10,000 updates 31 h.
     """
     mesh = MeshSettings()
     return on_mesh(qwen3_vl_2b_sft(), "qwen3_vl_2b_sft_gpu", mesh, rows=1, heldout_slots=12, remat="dots")
@@ -116,7 +116,7 @@ def qwen3_vl_8b_rl_8gpu() -> TrainConfig:
     Qwen/Qwen3-VL-8B-Instruct, `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a
     step; 48 prompts with their 8 answers are decoded together, two groups at a time are trained on, each by four GPUs,
     and matrix products are kept for the backward pass.
-    Planned, not run: 59.9 of 74.5 GiB a GPU. A step of full lengths takes H100s at least 240 s, 200 steps 13 h.
+    Planned, not run: 61.1 of 74.5 GiB a GPU. A step of full lengths takes H100s at least 233 s, 200 steps 13 h.
     """
     mesh = MeshSettings(fsdp=2, tensor=4)
     config = on_mesh(qwen3_vl_8b_rl(), "qwen3_vl_8b_rl_8gpu", mesh, rows=2, heldout_slots=64, remat="dots")

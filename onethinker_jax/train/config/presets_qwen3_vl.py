@@ -189,7 +189,7 @@ def qwen3_vl_8b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_8b_sft` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 65.3 of 95.74 GiB a chip. A step of full lengths takes at least 186 s, 200 steps 10 h.
+    Planned, not run: 65.3 of 95.74 GiB a chip. A step of full lengths takes at least 170 s, 200 steps 9 h.
     """
     mesh = MeshSettings(fsdp=4, tensor=4)
     return groups_in_rows(_rl("8b", mesh, prompt_slots=128, prefill_rows=4, remat="dots"))
