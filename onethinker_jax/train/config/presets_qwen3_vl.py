@@ -128,7 +128,7 @@ def qwen3_vl_8b_sft() -> TrainConfig:
 
     Needs the weights of Qwen/Qwen3-VL-8B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
-    Planned, not run: 26.0 of 31.25 GiB a chip. An update of full rows takes at least 3.07 s, 10,000 updates 8.5 h.
+    Planned, not run: 27.2 of 31.25 GiB a chip. An update of full rows takes at least 2.91 s, 10,000 updates 8.1 h.
     """
     return _sft("8b", MeshSettings(fsdp=16))
 
@@ -164,7 +164,7 @@ def qwen3_vl_2b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_2b_sft` exported, or the weights of Qwen/Qwen3-VL-2B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 25.9 of 31.25 GiB a chip. A step of full lengths takes at least 272 s, 200 steps 15 h.
+    Planned, not run: 28.0 of 31.25 GiB a chip. A step of full lengths takes at least 273 s, 200 steps 15 h.
     """
     mesh = MeshSettings(fsdp=2, tensor=4)
     return groups_in_rows(_rl("2b", mesh, prompt_slots=32, prefill_rows=2, remat="dots"))
