@@ -91,8 +91,7 @@ def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.A
     """
     outputs = outputs.reshape(*outputs.shape[:-1], 2, OUTPUTS)
     known = jnp.any(pictures.labels != NOT_TOLD, axis=(-2, -1))
-    loss, counts, label, output = jnp.zeros(()), [], 0, 0
-    errors = jnp.zeros(())
+    loss, counts, sides, label, output = jnp.zeros(()), [], [], 0, 0
     for name, group in GROUPS.items():
         truth = pictures.labels[..., label : label + group.count]
         width = group.count * group.classes
@@ -109,10 +108,8 @@ def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.A
         named = logits[0].argmax(-1)
         counts.append([jnp.sum(says), jnp.sum(says & (named == truth))])
         if name == "fiftieth":
-            errors = jnp.sum(says * jnp.abs(named - truth)) / 50
-            counts_of_sides = jnp.sum(says)
-    counts.append([counts_of_sides, errors])
-    return loss / (jnp.sum(known) * len(outputs)), jnp.array(counts, jnp.float32)
+            sides = [jnp.sum(says), jnp.sum(says * jnp.abs(named - truth)) / 50]
+    return loss / (jnp.sum(known) * len(outputs)), jnp.array([*counts, sides], jnp.float32)
 
 
 def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, arguments: Arguments) -> nnx.State:

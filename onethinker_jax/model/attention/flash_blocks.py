@@ -11,10 +11,9 @@ from jaxtyping import Array, Bool, Int
 from onethinker_jax.model.attention.kv_cache import KeyValues
 
 Part = Literal["forward", "gradients", "query_gradient", "key_gradients"]
-"""A kernel of attention. A TPU has one for all gradients, a GPU two: of queries, and of keys and values."""
+"""A kernel of attention. A TPU has one for all gradients, a GPU two: of queries, and of keys and values. `gradients`
+and `key_gradients` accumulate over blocks of keys, the others over blocks of queries."""
 PARTS: tuple[Part, ...] = get_args(Part)
-OVER_KEYS: tuple[Part, ...] = ("gradients", "key_gradients")
-"""Those that accumulate over blocks of keys; the others over blocks of queries."""
 PRODUCTS: dict[Part, int] = {"forward": 2, "gradients": 5, "query_gradient": 3, "key_gradients": 4}
 """Matrix products over all pairs that a kernel makes; the backward ones make the scores anew."""
 

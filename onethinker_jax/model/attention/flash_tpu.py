@@ -305,11 +305,6 @@ def _dot(left: Array, right: Array, left_axis: int, right_axis: int) -> Array:
     )
 
 
-def _column(statistics) -> Array:
-    """[1, Q] along lanes -> [Q, 1] along sublanes."""
-    return jnp.broadcast_to(statistics[...], (LANES, statistics.shape[-1])).T[:, :1]
-
-
 def _work_list(meetings: Bool[Array, "B O I"], first: int = 0) -> WorkList:
     """The pairs in order of (row, outer, inner); inner blocks count from `first`.
 
@@ -324,10 +319,10 @@ def _work_list(meetings: Bool[Array, "B O I"], first: int = 0) -> WorkList:
     count = meetings.sum(dtype=jnp.int32)
     entry = jnp.arange(meetings.size, dtype=jnp.int32)
 
-    def edges_of(numbers: Array, first: int, last: int) -> Array:
+    def edges_of(numbers: Array, begin_bit: int, end_bit: int) -> Array:
         begins = (entry == 0) | (numbers != jnp.roll(numbers, 1))
         ends = (entry == count - 1) | (numbers != jnp.roll(numbers, -1))
-        return first * begins.astype(jnp.int32) + last * ends.astype(jnp.int32)
+        return begin_bit * begins.astype(jnp.int32) + end_bit * ends.astype(jnp.int32)
 
     edges = edges_of(group, FIRST, LAST) + edges_of(rows, ROW_FIRST, ROW_LAST)
     return WorkList(rows, group % outers, first + found % inners, edges, count)

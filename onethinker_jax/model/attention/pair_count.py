@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from onethinker_jax.model.attention.flash import Kernels, module_of
-from onethinker_jax.model.attention.flash_blocks import BRANCHES, OVER_KEYS, Part, block_meetings
+from onethinker_jax.model.attention.flash_blocks import BRANCHES, Part, block_meetings
 
 Ids = Int[np.ndarray, "B T"]
 
@@ -52,21 +52,21 @@ def computed_pairs(
         ids = (np.pad(x[row : row + 1], missing) for x in (segments, branches))
         meetings = block_meetings(*ids, query_block=query_block, key_block=key_block, causal=causal)
         count += int(meetings.sum())
-        if (
-            kernels == "tpu"
-        ):  # whose work list has a pair for every block that accumulates, if it meets one or not
+        if kernels == "tpu":
             count += _lonely_blocks(meetings, part, query_block)
     return count * query_block * key_block
 
 
 def _lonely_blocks(meetings: np.ndarray, part: Part, query_block: int) -> int:
-    """The blocks of one row that accumulate and meet none, of `meetings` [1, query blocks, key blocks]."""
-    if part not in OVER_KEYS:
+    """The blocks of one row that accumulate and meet none, of `meetings` [1, query blocks, key blocks].
+
+    A TPU's work list has a pair for each of them; one of gradients for each of its runs over the queries.
+    """
+    if part == "forward":
         return int((~meetings.any(2)).sum())
     chunk = module_of("tpu").most_queries(query_block) // query_block
-    return sum(
-        int((~part.any(1)).sum()) for part in np.split(meetings, range(chunk, meetings.shape[1], chunk), 1)
-    )
+    runs = np.split(meetings, range(chunk, meetings.shape[1], chunk), 1)
+    return sum(int((~run.any(1)).sum()) for run in runs)
 
 
 def _runs(segments: Ids, branches: Ids) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
