@@ -43,12 +43,11 @@ class Group:
 GROUPS = {
     **{name: Group(1, len(words) + 1, has_nothing=True) for name, words in CLASSES.items()},
     "hundreds": Group(4, 11, has_nothing=False),
-    "tens": Group(4, 10, has_nothing=False),
     "fiftieth": Group(4, 51, has_nothing=False),
     "character": Group(4, len(CHARACTERS) + 1, has_nothing=True),
 }
 """The labels of a token in one frame: the object's words; of the four sides of its box in thousandths of the frame the
-hundreds and the tens, as answers write them, and the nearest fiftieth; and the characters in reading order."""
+hundreds, as answers write them, and the nearest fiftieth; and the characters in reading order."""
 LABELS = sum(group.count for group in GROUPS.values())
 OUTPUTS = sum(group.count * group.classes for group in GROUPS.values())
 """Labels, and logits of their classes, of a token in one frame."""
@@ -58,9 +57,9 @@ FEWEST_PIXELS = 64
 """Of the 1,024 of a visual token, below which it counts as background."""
 PATCHES = 64  # of a row: an image, or as many pairs of frames as fit
 KINDS = (
-    *(("image", "shapes"), ("video", "shapes"), ("image", "words"), ("video", "shapes"), ("image", "shapes")),
-    *(("video", "words"), ("image", "shapes"), ("video", "shapes"), ("image", "sum"), ("video", "shapes")),
-    *(("image", "shapes"), ("video", "sum"), ("image", "shapes")),
+    *(("image", "shapes"), ("video", "words"), ("video", "shapes"), ("image", "words"), ("video", "shapes")),
+    *(("image", "sum"), ("image", "shapes"), ("video", "words"), ("video", "shapes"), ("image", "words")),
+    *(("image", "shapes"), ("video", "sum"), ("video", "shapes"), ("image", "sum"), ("image", "shapes")),
 )
 """The kinds of pictures, in turn."""
 
@@ -151,7 +150,6 @@ def _object_labels(scene: Scene, index: int, moment: float, way: str, seen: np.n
     return [
         *(words.index(word) for words, word in zip(CLASSES.values(), said, strict=True)),
         *(side // 100 for side in sides),
-        *(side // 10 % 10 for side in sides),
         *(round(side / 20) for side in sides),
     ]
 

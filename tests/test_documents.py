@@ -113,7 +113,7 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
 OTHERS = {
     *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
     *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
-    *("--small", "--speed", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
+    *("--small", "--speed", "--remat", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
     *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps", "--arms", "--prompts"),
     *("--heldout", "--mixtures", "--seeds", "--tower", "--records", "--member", "--moments", "--scratch"),
     *(

@@ -82,10 +82,9 @@ def test_a_token_says_what_most_of_its_pixels_belong_to() -> None:
     sides = [4 / 96, 4 / 96, 29 / 96, 29 / 96]
     thousandths = [round(1000 * side) for side in sides]
     assert named(told[0])["hundreds"] == [n // 100 for n in thousandths]
-    assert named(told[0])["tens"] == [n // 10 % 10 for n in thousandths]
     assert named(told[0])["fiftieth"] == [round(50 * side) for side in sides]
     assert named(told[8])["fiftieth"] == [round(50 * side) for side in (44 / 96, 44 / 96, 85 / 96, 85 / 96)]
-    for name in ("hundreds", "tens", "fiftieth"):
+    for name in ("hundreds", "fiftieth"):
         assert named(told[1])[name] == [NOT_TOLD] * 4
     assert not any(text_of(token) for token in told)
 
