@@ -108,34 +108,34 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
     assert seen > 50
 
 
-# Flags in the documents that are of pip, hf, gcloud, docker, Slurm, kubectl, tensorboard, git, ruff, vLLM, evaluation
-# harnesses, our benchmarks and our experiments.
+# Flags in the documents that are of other programs, and of our experiments.
 OTHERS = {
-    *("--local-dir", "--no-deps", "--no-build-isolation", "--logdir", "--worker", "--command", "--check"),
-    *("--peer", "--rounds", "--side", "--vocabulary", "--cores", "--micro-batch", "--prompt", "--response"),
-    *("--small", "--speed", "--remat", "--work", "--callers", "--gpu", "--gigabytes", "--experts", "--port"),
-    *("--start", "--data", "--workers", "--add", "--learning-rates", "--steps", "--arms", "--prompts"),
-    *("--heldout", "--mixtures", "--seeds", "--tower", "--records", "--member", "--moments", "--scratch"),
-    *(
-        "--build-arg",
-        "--target",
-        "--rm",
-        "--gpus",
-        "--nodes",
-        "--wait",
-        "--requeue",
-        "--signal",
-        "--from-file",
-    ),
-    *("--model", "--clients", "--requests", "--url", "--minutes", "--only", "--tiny"),
-    *("--base-url", "--max-tokens", "--api-nproc", "--api-mode", "--stream", "--video-llm", "--local-media"),
-    *("--tasks", "--batch", "--max-model-len", "--memory-requests", "--tokens"),
-    *("--limit-mm-per-prompt", "--allowed-local-media-path", "--generation-config"),
+    *("--logdir", "--check"),  # tensorboard, ruff
+    *("--no-deps", "--no-build-isolation"),  # pip
+    "--local-dir",  # hf
+    *("--worker", "--command"),  # gcloud
+    *("--build-arg", "--target", "--rm", "--gpus", "--port"),  # docker
+    *("--nodes", "--requeue", "--signal", "--gpu"),  # Slurm
+    *("--wait", "--from-file"),  # kubectl
+    *("--max-model-len", "--limit-mm-per-prompt", "--generation-config"),  # vLLM
+    "--allowed-local-media-path",
+    *("--model", "--base-url", "--max-tokens", "--api-nproc", "--api-mode"),  # evaluation harnesses
+    *("--stream", "--video-llm", "--local-media", "--tasks"),
+    *("--start", "--data", "--learning-rates", "--arms", "--prompts", "--heldout", "--mixtures", "--seeds"),
+    *("--tower", "--add"),
 }
 
 
-def test_flags_that_documents_name_are_there(flags: dict[str, set[str]]) -> None:
-    known = set().union(*flags.values()) | OTHERS | {"--flags"}
+@pytest.fixture(scope="module")
+def benchmark_flags() -> set[str]:
+    """The flags that the programs in `benchmarks` define."""
+    programs = (ROOT / "benchmarks").rglob("*.py")
+    texts = [path.read_text(encoding="utf-8") for path in programs]
+    return {flag for text in texts for flag in re.findall(r'add_argument\(\s*"(--[a-z][a-z-]*)"', text)}
+
+
+def test_flags_that_documents_name_are_there(flags: dict[str, set[str]], benchmark_flags: set[str]) -> None:
+    known = set().union(*flags.values()) | benchmark_flags | OTHERS | {"--flags"}
     for document in DOCUMENTS_OF_TODAY:
         named = set(
             re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w.-]*\.)", document.read_text(encoding="utf-8"))

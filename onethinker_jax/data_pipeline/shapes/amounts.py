@@ -11,13 +11,21 @@ from onethinker_jax.data_pipeline.worlds.question import Asked, Question, Questi
 from onethinker_jax.data_pipeline.worlds.stage import place_sentence
 
 
-def count_aloud(scene: Scene, what: str, counts: Callable[[Shape], bool]) -> tuple[int, str]:
-    """How many objects count, and the counting: each in turn, behind it the number so far."""
+def count_aloud(
+    scene: Scene, what: str, counts: Callable[[Shape], bool], why: Callable[[Shape], str] = lambda shape: ""
+) -> tuple[int, str]:
+    """How many objects count, and the counting: each in turn, what it is judged by, and the number so far."""
     number, said = 0, []
     for shape in in_order(scene):
         number += counts(shape)
-        said.append(f"{shape.name} {number}")
+        said.append(f"{shape.name} {why(shape)}{number}")
     return number, f"I count {what}: {', '.join(said)}."
+
+
+def subtract_aloud(high: int, low: int) -> str:
+    """The difference, worked out in tens from the lower number on: "From 57: 67 is 10, 77 is 20, 82 is 25."."""
+    steps = [*range(10, high - low, 10), high - low]
+    return f"From {low}: {', '.join(f'{low + step} is {step}' for step in steps)}."
 
 
 def _count_all(scene: Scene, rng: random.Random) -> Question | None:
@@ -59,8 +67,12 @@ def _count_moment(scene: Scene, rng: random.Random) -> Question | None:
     if any(visible < 0.2 for visible in _shares_of_present(scene, time)):
         return None
     when = f"at {seconds_text(time)} seconds"
-    number, thinking = count_aloud(scene, when, lambda shape: shape.present(time))
+    number, thinking = count_aloud(scene, when, lambda shape: shape.present(time), _stay_words)
     return Question(f"How many objects are visible {when}?", str(number), thinking)
+
+
+def _stay_words(shape: Shape) -> str:
+    return f"from {seconds_text(shape.life[0])} to {seconds_text(shape.life[1])}: "
 
 
 def _shares_of_present(scene: Scene, time: float) -> list[float]:
@@ -69,7 +81,12 @@ def _shares_of_present(scene: Scene, time: float) -> list[float]:
 
 
 def _count_moving(scene: Scene, rng: random.Random) -> Question | None:
-    number, thinking = count_aloud(scene, "moving", lambda shape: shape.moves)
+    number, thinking = count_aloud(
+        scene,
+        "moving",
+        lambda shape: shape.moves,
+        lambda shape: f"moves {shape.direction}: " if shape.moves else "stays: ",
+    )
     return Question("How many objects move?", str(number), thinking)
 
 
@@ -94,7 +111,7 @@ def _estimate_extent(scene: Scene, rng: random.Random) -> Question | None:
     problem = f"How {word} is the {shape.name} in percent of the image {side}?"
     start, extent = round(low / 10), round((high - low) / 10)
     thinking = f"{place_sentence(scene, shape)} It spans {start} to {start + extent}. "
-    return Question(problem, str(extent), f"{thinking}{start + extent} - {start} = {extent}.")
+    return Question(problem, str(extent), thinking + subtract_aloud(start + extent, start))
 
 
 def _estimate_position(scene: Scene, rng: random.Random) -> Question | None:
@@ -105,7 +122,8 @@ def _estimate_position(scene: Scene, rng: random.Random) -> Question | None:
     half = round(100 * (shape.radius + 0.5) / length)
     problem = f"How far is the centre of the {shape.name} from the {edge} in percent of the image {side}?"
     thinking = f"{place_sentence(scene, shape)} It spans {middle - half} to {middle + half}. "
-    return Question(problem, str(middle), f"{thinking}Half of {2 * middle} is {middle}.")
+    total = f"{middle - half} + {middle + half} = {2 * middle}"
+    return Question(problem, str(middle), f"{thinking}{total}, half of it is {middle}.")
 
 
 def _estimate_stay(scene: Scene, rng: random.Random) -> Question | None:
@@ -128,8 +146,9 @@ def _estimate_way(scene: Scene, rng: random.Random) -> Question | None:
     begin, end = (round(100 * (spot[axis] + 0.5) / size) for spot in (shape.origin, shape.target))
     problem = f"How far does the {shape.name} move in percent of the frame {('width', 'height')[axis]}?"
     way, low, high = abs(end - begin), *sorted((begin, end))
-    thinking = f"It moves {shape.direction} from {begin} to {end}. {high} - {low} = {way}."
-    return Question(problem, str(way), thinking)
+    since, until = (seconds_text(time) for time in shape.move)
+    thinking = f"It moves {shape.direction}: at {since} seconds it is at {begin}, at {until} at {end}. "
+    return Question(problem, str(way), thinking + subtract_aloud(high, low))
 
 
 AMOUNTS: QuestionTable = {

@@ -19,6 +19,7 @@ from pycocotools import mask as coco_mask
 from onethinker_jax.data_pipeline.processor.prompts import question_text
 from onethinker_jax.data_pipeline.records.record import read_records, task_of
 from onethinker_jax.data_pipeline.shapes import random_scenes, rendering
+from onethinker_jax.data_pipeline.shapes.amounts import subtract_aloud
 from onethinker_jax.data_pipeline.shapes.questions import ask_task
 from onethinker_jax.data_pipeline.shapes.rendering import INK
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES
@@ -115,7 +116,7 @@ def test_the_records_are_those_of_this_version(records):
         if record.data_source == "shapes_shapes"  # prints depend on Pillow's font
     ]
     digest = hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
-    assert (VERSION, digest[:16]) == (7, "2b7a4a48319f2f5f")
+    assert (VERSION, digest[:16]) == (8, "66f48f442e5ed8f0")
 
 
 def test_scenes_are_shared_by_records_but_not_by_files(records):
@@ -391,3 +392,15 @@ def test_moments_are_counted_right(clips):
             assert sum(patch(frame, colour).sum() >= 20 for colour in COLOURS) == int(question.answer)
             seen += 1
     assert seen >= 5
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "said"),
+    [
+        (82, 57, "From 57: 67 is 10, 77 is 20, 82 is 25."),
+        (77, 57, "From 57: 67 is 10, 77 is 20."),
+        (60, 57, "From 57: 60 is 3."),
+    ],
+)
+def test_differences_are_worked_out_in_tens(high, low, said):
+    assert subtract_aloud(high, low) == said
