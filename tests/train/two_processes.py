@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 number, port, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
