@@ -123,7 +123,7 @@ def shapes_base() -> TrainConfig:
         sft=replace(
             full.sft,
             steps=5000,
-            batch=BatchSettings(rows=8, tokens=256, patches=272),
+            batch=BatchSettings(rows=6, tokens=320, patches=272),
             optimizer=replace(TINY_OPTIMIZER, warmup=0.01, beta2=0.99),
             save_every=250,
         ),
