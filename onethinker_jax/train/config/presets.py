@@ -73,7 +73,7 @@ def shapes() -> TrainConfig:
         model=replace(TINY_MODEL, init_from=SHAPES_BASE),
         data=replace(TINY_MEDIA, world_captions=0),
         sft=SFTSettings(
-            steps=1000,
+            steps=600,
             batch=BatchSettings(rows=6, tokens=320, patches=208),
             accumulate=1,
             optimizer=TINY_OPTIMIZER,
@@ -81,7 +81,7 @@ def shapes() -> TrainConfig:
             save_every=100,
         ),
         rl=RLSettings(
-            steps=72,
+            steps=48,
             prompts_per_step=24,
             num_minibatches=1,
             rollout=SamplerSettings(prompt_tokens=208, prompt_patches=160, max_new_tokens=152, group_size=8),
