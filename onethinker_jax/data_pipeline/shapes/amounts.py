@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from onethinker_jax.data_pipeline.shapes.phrases import in_order, life_spans
+from onethinker_jax.data_pipeline.shapes.phrases import in_order, life_spans, stay_words
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Scene, Shape
 from onethinker_jax.data_pipeline.worlds.english import plural, seconds_text
 from onethinker_jax.data_pipeline.worlds.groundings import box_at
@@ -67,12 +67,10 @@ def _count_moment(scene: Scene, rng: random.Random) -> Question | None:
     if any(visible < 0.2 for visible in _shares_of_present(scene, time)):
         return None
     when = f"at {seconds_text(time)} seconds"
-    number, thinking = count_aloud(scene, when, lambda shape: shape.present(time), _stay_words)
+    number, thinking = count_aloud(
+        scene, when, lambda shape: shape.present(time), lambda shape: f"{stay_words(shape)}: "
+    )
     return Question(f"How many objects are visible {when}?", str(number), thinking)
-
-
-def _stay_words(shape: Shape) -> str:
-    return f"from {seconds_text(shape.life[0])} to {seconds_text(shape.life[1])}: "
 
 
 def _shares_of_present(scene: Scene, time: float) -> list[float]:

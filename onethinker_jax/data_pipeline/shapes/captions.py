@@ -2,9 +2,9 @@
 
 import random
 
-from onethinker_jax.data_pipeline.shapes.phrases import extreme
+from onethinker_jax.data_pipeline.shapes.phrases import extreme, stay_words
 from onethinker_jax.data_pipeline.shapes.scene import Scene, Shape
-from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, seconds_text, with_article
+from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, with_article
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 from onethinker_jax.data_pipeline.worlds.stage import clear_place, deeds, place, whereabouts
 
@@ -47,21 +47,20 @@ def _caption_video(scene: Scene, rng: random.Random) -> Question | None:
         return None
     items = [f"the {shape.name} {listed(deeds(scene, shape))}" for shape in order]
     answer = "; ".join(items)
-    thinking = f"There are {NUMBER_WORDS[len(items)]}: {'; '.join(_stay(scene, shape) for shape in order)}."
+    thinking = f"There are {NUMBER_WORDS[len(items)]}: {'; '.join(_history(scene, shape) for shape in order)}."
     return Question("Describe what happens.", f"{answer[0].upper()}{answer[1:]}.", thinking)
 
 
 def _tell_deed(scene: Scene, rng: random.Random) -> Question | None:
     shape = rng.choice(scene.shapes)
-    thinking = f"There is the {_stay(scene, shape)}."
+    thinking = f"There is the {_history(scene, shape)}."
     return Question(f"What does the {shape.name} do?", f"it {listed(deeds(scene, shape))}", thinking)
 
 
-def _stay(scene: Scene, shape: Shape) -> str:
+def _history(scene: Scene, shape: Shape) -> str:
     """When an object is there, and where first and last: "red star from 0.0 to 3.5, centre to upper left"."""
-    start, end = shape.life
-    seconds = f"from {seconds_text(start)} to {seconds_text(end)}"
-    return f"{shape.name} {seconds}, {place(scene, shape, start)} to {place(scene, shape, end)}"
+    first, last = (place(scene, shape, time) for time in shape.life)
+    return f"{shape.name} {stay_words(shape)}, {first} to {last}"
 
 
 CAPTIONS: QuestionTable = {

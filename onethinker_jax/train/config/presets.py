@@ -49,13 +49,12 @@ TINY_MEDIA = DataSettings(
 
 
 SHAPES_BASE = Path(__file__).parents[1] / "shapes_base"
-"""The model that `shapes` starts from, as bfloat16. It has seen and described scenes of the Shapes world and answered
-nothing: its tower is of `python -m experiments.vision_pretraining OUT --steps 3500`, the rest of
-`shapes_base --model.init-from OUT/model --model.tiny`."""
+"""The model that `shapes` starts from, as bfloat16. Its tower has been told what it sees, its decoder has read
+descriptions of scenes of the Shapes world and no question of a task. `docs/shapes.md` has the commands."""
 
 SHAPES_LONG_BASE = Path(__file__).parents[1] / "shapes_long_base"
-"""The model that `shapes_long` starts from, as bfloat16: that of `shapes`, its tower told more, after 21,500 updates of
-SFT. `docs/shapes.md` has the commands."""
+"""The model that `shapes_long` starts from, as bfloat16: the same tower and a decoder that has begun to answer.
+`docs/shapes.md` has the commands."""
 
 
 def shapes() -> TrainConfig:
@@ -104,7 +103,7 @@ def shapes_base() -> TrainConfig:
     Needs neither data nor weights. 100,000 scenes that no other preset has (another seed), each with a caption and no
     question of a task: what is where, boxes, spans, letters. Another 20,000 records of the tasks are for the tokenizer
     alone. `python -m experiments.vision_pretraining` takes these settings for the tower; behind that tower (as
-    `model.init_from`) the run makes what `shapes` starts from, in 45 minutes of a core.
+    `model.init_from`) the run makes a start for `shapes`, in 45 minutes of a core.
     """
     full = shapes()
     return replace(
