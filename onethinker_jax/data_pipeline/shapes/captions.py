@@ -47,7 +47,9 @@ def _caption_video(scene: Scene, rng: random.Random) -> Question | None:
         return None
     items = [f"the {shape.name} {listed(deeds(scene, shape))}" for shape in order]
     answer = "; ".join(items)
-    thinking = f"There are {NUMBER_WORDS[len(items)]}: {'; '.join(_history(scene, shape) for shape in order)}."
+    thinking = (
+        f"There are {NUMBER_WORDS[len(items)]}: {'; '.join(_history(scene, shape) for shape in order)}."
+    )
     return Question("Describe what happens.", f"{answer[0].upper()}{answer[1:]}.", thinking)
 
 
