@@ -19,7 +19,6 @@ from pycocotools import mask as coco_mask
 from onethinker_jax.data_pipeline.processor.prompts import question_text
 from onethinker_jax.data_pipeline.records.record import read_records, task_of
 from onethinker_jax.data_pipeline.shapes import random_scenes, rendering
-from onethinker_jax.data_pipeline.shapes.amounts import subtract_aloud
 from onethinker_jax.data_pipeline.shapes.questions import ask_task
 from onethinker_jax.data_pipeline.shapes.rendering import INK
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES
@@ -392,15 +391,3 @@ def test_moments_are_counted_right(clips):
             assert sum(patch(frame, colour).sum() >= 20 for colour in COLOURS) == int(question.answer)
             seen += 1
     assert seen >= 5
-
-
-@pytest.mark.parametrize(
-    ("high", "low", "said"),
-    [
-        (82, 57, "From 57: 67 is 10, 77 is 20, 82 is 25."),
-        (77, 57, "From 57: 67 is 10, 77 is 20."),
-        (60, 57, "From 57: 60 is 3."),
-    ],
-)
-def test_differences_are_worked_out_in_tens(high, low, said):
-    assert subtract_aloud(high, low) == said
