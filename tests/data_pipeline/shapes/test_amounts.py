@@ -4,6 +4,7 @@ import pytest
 
 from onethinker_jax.data_pipeline.shapes.amounts import subtract_aloud
 
+
 @pytest.mark.parametrize(
     ("high", "low", "said"),
     [
