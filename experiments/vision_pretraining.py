@@ -7,8 +7,8 @@ captions alone it learns colours and places soon, and shapes hardly at all (docs
 and every DeepStack feature of it, says of each of its two frames what most of its 32 x 32 pixels belong to (colour,
 shape, size, place, way and box of the object, or background) and which characters have their middle in it, in order
 (`visual_labels.py`). The sides of the box are also said as answers begin to write them, by their hundreds of a
-thousandth of the frame: a decoder can copy what it would have to work out of a number. (Their tens too were told: they
-stayed at chance.) Linear heads read all that; they are thrown away.
+thousandth of the frame: a decoder can copy what it would have to work out of a number. Linear heads read all that; they
+are thrown away.
 
 The run's data, tokenizer and fresh model are those of the preset `shapes_base`, made in OUT; `OUT/model` is what
 `python -m onethinker_jax.train shapes_base --model.init-from OUT/model …` goes on from.

@@ -49,7 +49,7 @@ def test_two_processes_of_four_devices(alone, tmp_path) -> None:
         for number, name in enumerate(("tied", tiny.MOE))
     ]
     commands = [["-m", "tests.train.two_processes", number, port, tmp_path] for number in range(2)]
-    ends = running.ends_of(running.start_together(commands))
+    ends = running.ends_of(running.start_together(commands, devices=4))
     assert [status for status, _ in ends] == [0, 0], ends
     for checkpoint in checkpoints:
         again = tmp_path / "again" / checkpoint.name / "model.safetensors"

@@ -5,14 +5,10 @@ python -m tests.train.two_processes NUMBER PORT FOLDER
 Process 0 writes what came of the update into FOLDER/update.npz; both read FOLDER/weights/* and write FOLDER/again/*.
 """
 
-import os
 import sys
 from pathlib import Path
 
 number, port, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=4"
-os.environ["JAX_PLATFORMS"] = "cpu"
-
 import jax  # noqa: E402
 
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=number)

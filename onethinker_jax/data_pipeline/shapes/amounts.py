@@ -3,22 +3,22 @@
 import random
 from collections.abc import Callable
 
-from onethinker_jax.data_pipeline.shapes.phrases import in_order, life_spans, stay_words
+from onethinker_jax.data_pipeline.shapes.phrases import in_order, life_spans
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Scene, Shape
-from onethinker_jax.data_pipeline.worlds.english import plural, seconds_text
+from onethinker_jax.data_pipeline.worlds.english import plural, seconds_text, span_words
 from onethinker_jax.data_pipeline.worlds.groundings import box_at
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 from onethinker_jax.data_pipeline.worlds.stage import place_sentence
 
 
 def count_aloud(
-    scene: Scene, what: str, counts: Callable[[Shape], bool], why: Callable[[Shape], str] = lambda shape: ""
+    scene: Scene, what: str, counts: Callable[[Shape], bool], why: Callable[[Shape], str] | None = None
 ) -> tuple[int, str]:
     """How many objects count, and the counting: each in turn, what it is judged by, and the number so far."""
     number, said = 0, []
     for shape in in_order(scene):
         number += counts(shape)
-        said.append(f"{shape.name} {why(shape)}{number}")
+        said.append(f"{shape.name} {why(shape)}: {number}" if why else f"{shape.name} {number}")
     return number, f"I count {what}: {', '.join(said)}."
 
 
@@ -68,7 +68,7 @@ def _count_moment(scene: Scene, rng: random.Random) -> Question | None:
         return None
     when = f"at {seconds_text(time)} seconds"
     number, thinking = count_aloud(
-        scene, when, lambda shape: shape.present(time), lambda shape: f"{stay_words(shape)}: "
+        scene, when, lambda shape: shape.present(time), lambda shape: span_words(*shape.life)
     )
     return Question(f"How many objects are visible {when}?", str(number), thinking)
 
@@ -83,7 +83,7 @@ def _count_moving(scene: Scene, rng: random.Random) -> Question | None:
         scene,
         "moving",
         lambda shape: shape.moves,
-        lambda shape: f"moves {shape.direction}: " if shape.moves else "stays: ",
+        lambda shape: f"moves {shape.direction}" if shape.moves else "stays",
     )
     return Question("How many objects move?", str(number), thinking)
 

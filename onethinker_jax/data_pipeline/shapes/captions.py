@@ -2,9 +2,9 @@
 
 import random
 
-from onethinker_jax.data_pipeline.shapes.phrases import extreme, stay_words
+from onethinker_jax.data_pipeline.shapes.phrases import extreme
 from onethinker_jax.data_pipeline.shapes.scene import Scene, Shape
-from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, with_article
+from onethinker_jax.data_pipeline.worlds.english import NUMBER_WORDS, listed, span_words, with_article
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 from onethinker_jax.data_pipeline.worlds.stage import clear_place, deeds, place, whereabouts
 
@@ -62,7 +62,7 @@ def _tell_deed(scene: Scene, rng: random.Random) -> Question | None:
 def _history(scene: Scene, shape: Shape) -> str:
     """When an object is there, and where first and last: "red star from 0.0 to 3.5, centre to upper left"."""
     first, last = (place(scene, shape, time) for time in shape.life)
-    return f"{shape.name} {stay_words(shape)}, {first} to {last}"
+    return f"{shape.name} {span_words(*shape.life)}, {first} to {last}"
 
 
 CAPTIONS: QuestionTable = {

@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable
 
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, SHAPES, Scene, Shape
-from onethinker_jax.data_pipeline.worlds.english import seconds_text
 from onethinker_jax.data_pipeline.worlds.groundings import Span
 from onethinker_jax.data_pipeline.worlds.stage import PLACES, place
 
@@ -54,11 +53,6 @@ def extreme(scene: Scene, rng: random.Random) -> tuple[str, Shape] | None:
         if key(first) - key(second) >= margin:
             return word, first
     return None
-
-
-def stay_words(shape: Shape) -> str:
-    """When an object is there: "from 0.0 to 3.5" (seconds)."""
-    return f"from {seconds_text(shape.life[0])} to {seconds_text(shape.life[1])}"
 
 
 def life_spans(scene: Scene) -> list[Span]:

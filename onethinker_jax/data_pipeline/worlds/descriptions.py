@@ -8,7 +8,7 @@ does.
 import random
 from collections.abc import Callable
 
-from onethinker_jax.data_pipeline.worlds.english import seconds_text, sentence
+from onethinker_jax.data_pipeline.worlds.english import sentence, span_words
 from onethinker_jax.data_pipeline.worlds.groundings import box_at, compact
 from onethinker_jax.data_pipeline.worlds.question import Question
 from onethinker_jax.data_pipeline.worlds.stage import (
@@ -57,8 +57,7 @@ def _list_boxes_at(scene: Stage, second: int) -> Question:
 
 def _list_spans(scene: Stage) -> Question:
     def span(actor: Actor) -> str:
-        start, end = (seconds_text(time) for time in actor.life)
-        return f"{actor.definite} is seen from {start} to {end} seconds"
+        return f"{actor.definite} is seen {span_words(*actor.life)} seconds"
 
     return _each(scene, "When is each object visible?", span)
 

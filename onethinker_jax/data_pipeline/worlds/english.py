@@ -36,6 +36,11 @@ def seconds_text(value: float) -> str:
     return f"{value:.1f}"
 
 
+def span_words(start: float, end: float) -> str:
+    """A span of seconds: "from 0.0 to 3.5"."""
+    return f"from {seconds_text(start)} to {seconds_text(end)}"
+
+
 def sentence(text: str) -> str:
     """The text with a capital letter in front; the others stay as they are."""
     return text[0].upper() + text[1:]

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
-from onethinker_jax.data_pipeline.worlds.english import seconds_text, sentence
+from onethinker_jax.data_pipeline.worlds.english import seconds_text, sentence, span_words
 from onethinker_jax.data_pipeline.worlds.masks import mask_box, mask_prompts
 from onethinker_jax.data_pipeline.worlds.question import Question
 from onethinker_jax.data_pipeline.worlds.stage import Actor, Stage, place_sentence, whereabouts
@@ -95,10 +95,7 @@ def ground_tube(scene: Stage, rng: random.Random) -> Question | None:
     start, end = actor.life
     seconds = [s for s in range((math.ceil(start)), (math.floor(end)) + 1) if s < scene.duration]
     boxes = compact(_boxes(scene, index, seconds))
-    thinking = (
-        f"{sentence(actor.definite)} is seen from {seconds_text(start)} to {seconds_text(end)} seconds. "
-    )
-    thinking += f"{_way(scene, actor)}."
+    thinking = f"{sentence(actor.definite)} is seen {span_words(start, end)} seconds. {_way(scene, actor)}."
     answer = f'{{"time":{span_text(start, end)},"boxes":{boxes}}}'
     return Question(f"When and where is {actor.definite} visible?", answer, thinking)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from onethinker_jax.data_pipeline.photos.questions.phrases import extent, life_spans, names_here, whole_ones
 from onethinker_jax.data_pipeline.photos.scenes.scene import PhotoScene, Sprite
-from onethinker_jax.data_pipeline.worlds.english import listed, seconds_text, sentence
+from onethinker_jax.data_pipeline.worlds.english import listed, seconds_text, sentence, span_words
 from onethinker_jax.data_pipeline.worlds.groundings import box_at
 from onethinker_jax.data_pipeline.worlds.question import Asked, Question, QuestionTable
 from onethinker_jax.data_pipeline.worlds.stage import place_sentence, whereabouts
@@ -176,7 +176,7 @@ def _estimate_stay(scene: PhotoScene, rng: random.Random) -> Question | None:
     if not spans:
         return None
     what, (start, end), verb = rng.choice(spans)
-    thinking = f"{sentence(what)} is {verb} from {seconds_text(start)} to {seconds_text(end)} seconds."
+    thinking = f"{sentence(what)} is {verb} {span_words(start, end)} seconds."
     return Question(f"For how many seconds is {what} {verb}?", seconds_text(end - start), thinking)
 
 
