@@ -57,9 +57,9 @@ FEWEST_PIXELS = 64
 """Of the 1,024 of a visual token, below which it counts as background."""
 PATCHES = 64  # of a row: an image, or as many pairs of frames as fit
 KINDS = (
-    *(("image", "shapes"), ("video", "words"), ("video", "shapes"), ("image", "words"), ("video", "shapes")),
-    *(("image", "sum"), ("image", "shapes"), ("video", "words"), ("video", "shapes"), ("image", "words")),
-    *(("image", "shapes"), ("video", "sum"), ("video", "shapes"), ("image", "sum"), ("image", "shapes")),
+    *(("image", "sum"), ("video", "shapes"), ("image", "words"), ("video", "sum"), ("image", "shapes")),
+    *(("video", "words"), ("image", "sum"), ("video", "shapes"), ("image", "words"), ("image", "shapes")),
+    *(("video", "sum"), ("video", "shapes"), ("image", "sum"), ("video", "words"), ("image", "words")),
 )
 """The kinds of pictures, in turn."""
 
