@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from onethinker_jax.data_pipeline.worlds.english import seconds_text, sentence, span_words
 from onethinker_jax.data_pipeline.worlds.masks import mask_box, mask_prompts
 from onethinker_jax.data_pipeline.worlds.question import Question
-from onethinker_jax.data_pipeline.worlds.stage import Actor, Stage, place_sentence, whereabouts
+from onethinker_jax.data_pipeline.worlds.stage import Actor, Stage, place, place_sentence, whereabouts
 
 MAX_TRACKED_SECONDS = 32
 
@@ -74,11 +74,9 @@ def _boxes(scene: Stage, index: int, seconds: Iterable[int]) -> dict[str, list[i
     return {str(second): box_at(scene, index, float(second)) for second in seconds}
 
 
-def _way(scene: Stage, actor: Actor) -> str:
-    begin, end = (whereabouts(scene, actor, time) for time in actor.life)
-    if not actor.moves:
-        return f"It stays {begin}"
-    return f"It moves {actor.direction} from {begin[3:]} to {end[3:]}"
+def _places(scene: Stage, actor: Actor, seconds: Iterable[int]) -> str:
+    """Where an actor is at each of the seconds, in words: "1: upper left, 2: centre"."""
+    return ", ".join(f"{second}: {place(scene, actor, float(second))}" for second in seconds)
 
 
 def ground_tube(scene: Stage, rng: random.Random) -> Question | None:
@@ -95,14 +93,15 @@ def ground_tube(scene: Stage, rng: random.Random) -> Question | None:
     start, end = actor.life
     seconds = [s for s in range((math.ceil(start)), (math.floor(end)) + 1) if s < scene.duration]
     boxes = compact(_boxes(scene, index, seconds))
-    thinking = f"{sentence(actor.definite)} is seen {span_words(start, end)} seconds. {_way(scene, actor)}."
+    thinking = f"{sentence(actor.definite)} is seen {span_words(start, end)} seconds. "
+    thinking += f"{_places(scene, actor, seconds)}."
     answer = f'{{"time":{span_text(start, end)},"boxes":{boxes}}}'
     return Question(f"When and where is {actor.definite} visible?", answer, thinking)
 
 
 def track(scene: Stage, rng: random.Random) -> Question | None:
     """An actor's boxes at the seconds 1, 2, …, given that at 0; None without one that is well seen throughout."""
-    last = min(MAX_TRACKED_SECONDS, len(scene.whole_seconds) - 1)
+    seconds = scene.whole_seconds[1 : MAX_TRACKED_SECONDS + 1]
     whole = (0.0, scene.duration)
     steady = [i for i, a in enumerate(scene.actors) if a.life == whole and scene.well_seen(i, *whole)]
     moving = [i for i in steady if scene.actors[i].moves]
@@ -111,8 +110,8 @@ def track(scene: Stage, rng: random.Random) -> Question | None:
     index = rng.choice(moving or steady)
     actor = scene.actors[index]
     problem = f"Track the object with the box {compact(box_at(scene, index, 0.0))} at 0 seconds."
-    thinking = f"The box is {whereabouts(scene, actor)}. It is {actor.definite}. {_way(scene, actor)}."
-    return Question(problem, compact({"boxes": _boxes(scene, index, range(1, last + 1))}), thinking)
+    thinking = f"The box is {whereabouts(scene, actor)}: {actor.definite}. {_places(scene, actor, seconds)}."
+    return Question(problem, compact({"boxes": _boxes(scene, index, seconds)}), thinking)
 
 
 def segment_image(scene: Stage, rng: random.Random) -> Question | None:
