@@ -69,7 +69,7 @@ def our_step(directory: Path, settings: argparse.Namespace) -> Callable[[int], d
         examples = [our_example(settings.tokens, seed) for seed in seeds(number, settings)]
         batch, left = pack_rows(examples, rows=settings.batch, tokens=settings.tokens, patches=patches)
         assert not left
-        gradients, sums = update.accumulate(state.params, None, update.zeros(state.params), batch, None)
+        gradients, sums = update.accumulate(state.params, None, None, batch, None)
         state, _ = update.apply(state, gradients, sums["tokens"], sums["loss"])
         jax.block_until_ready(state)
         return {"tokens": settings.batch * settings.tokens, "loss": float(sums["loss"] / sums["tokens"])}

@@ -32,7 +32,7 @@ class LoRA(nnx.Module):
 
     def __call__(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """What is added to the kernel's product."""
-        return ((x @ self.a[...]) @ self.b[...]) * self.scale
+        return matmul(matmul(x, self.a[...]), self.b[...]) * self.scale
 
 
 class Linear(nnx.Module):

@@ -57,7 +57,8 @@ def train_sft(
 
     with health, run.notice.deferred(run.log) as notice:
         for step in range(start + 1, settings.steps + 1):
-            place, gradients, sums = batches.state(), update.zeros(state.params), None
+            place, sums = batches.state(), None
+            gradients = update.zeros(state.params) if settings.accumulate > 1 else None
             for _ in range(settings.accumulate):
                 if stopping and run.hosts.any(notice.cut.is_set()):
                     if step > start + 1:

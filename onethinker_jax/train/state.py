@@ -88,9 +88,10 @@ class Update:
     """The compiled halves of an update.
 
     `accumulate(params, reference, gradients, batch, base) -> (gradients, sums)` and
-    `apply(state, gradients, count, loss) -> (state, gradient norm)`; `zeros(params)` starts an update. `base` is what
-    adapters are added to, by default nothing. Where `loss`, the update's sum, or the norm is not finite, `apply` gives
-    the state as it was, bit for bit, with one more skip.
+    `apply(state, gradients, count, loss) -> (state, gradient norm)`. An update starts from `zeros(params)`, or from
+    None where it has one micro-batch, whose gradients need no sum. `base` is what adapters are added to, by default
+    nothing. Where `loss`, the update's sum, or the norm is not finite, `apply` gives the state as it was, bit for bit,
+    with one more skip.
     """
 
     accumulate: Callable[..., tuple[nnx.State, Sums]]
@@ -122,13 +123,14 @@ def make_update(
     def accumulate(
         params: nnx.State,
         reference: nnx.State | None,
-        gradients: nnx.State,
+        gradients: nnx.State | None,
         batch: Any,
         base: nnx.State | None = None,
     ) -> tuple[nnx.State, Sums]:
         (total, sums), new = jax.value_and_grad(typed_loss, has_aux=True)(params, reference, batch, base)
         new = constrain_parameters(in_dtype(new, "float32"))
-        return jax.tree.map(jnp.add, gradients, new), {"loss": total, **sums}
+        whole = new if gradients is None else jax.tree.map(jnp.add, gradients, new)
+        return whole, {"loss": total, **sums}
 
     def apply(
         state: TrainState, gradients: nnx.State, count: jax.Array, loss: jax.Array

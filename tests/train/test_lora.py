@@ -293,6 +293,7 @@ def test_the_plan_counts_adapters_and_one_base() -> None:
         config,
         model=replace(config.model, lora=lora),
         mesh=replace(config.mesh, fsdp=1, tensor=1),
+        sft=replace(config.sft, accumulate=2),  # gradients that add up
     )
     programs = {program.name: program for program in plan_programs(config, sizes, make_mesh())}
     text, layers = sizes.text, 4

@@ -122,7 +122,9 @@ def _sft_programs(
     full = expected_sft(config, full_lengths(largest_sizes(config)))
     given = None if lengths is None else expected_sft(config, lengths)
     stage = Updates("SFT", full, given, 1, shape.rows, shape.tokens)
-    return _update_programs(stage, update, (state, lying.get(BASE)), gradients, batch)
+    return _update_programs(
+        stage, update, (state, lying.get(BASE)), gradients, batch, single=sft.accumulate == 1
+    )
 
 
 def _rl_programs(
@@ -323,7 +325,10 @@ def _update_programs(
     gradients: nnx.State,
     batch: Any,
     beside: dict[str, Any] | None = None,
+    *,
+    single: bool = False,
 ) -> list[Program]:
+    """Gradients and update; with `single` an update has one micro-batch."""
     state, base = state_and_base
     beside = beside or {}
     count = jax.ShapeDtypeStruct((), jnp.float32)
@@ -334,7 +339,7 @@ def _update_programs(
             {
                 "parameters": state.params,
                 "reference": state.reference,
-                "gradients": gradients,
+                "gradients": None if single else gradients,
                 "batch": batch,
                 BASE: base,
             },
