@@ -9,7 +9,7 @@ the arrays is a prompt slot. `qwen3_vl.py` has the legend of the axis letters.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int, Key
 
+from onethinker_jax.model.attention.attention import platform_backend
 from onethinker_jax.model.attention.decode_attention import Visible, whole_chunks
 from onethinker_jax.model.attention.kv_cache import (
     KVCache,
@@ -135,18 +136,18 @@ class Programs:
 
 
 def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: GenerationShape) -> Programs:
-    """Sampling's programs: parameters come first, then the arguments of the functions below."""
+    """Sampling's programs: parameters come first, then the arguments of the functions below.
 
-    def prefill_prompts(
-        params: nnx.State, prompts: ModelInputs, length: Array, following: Array
-    ) -> Prefilled:
-        return prefill(nnx.merge(graphdef, params), prompts, length, following, kv_dtype=shape.kv_dtype)
+    Equal arguments give the same programs, and prefill is one for all samplings: what was compiled is not compiled
+    again.
+    """
+    return _programs(graphdef, sampling, shape, platform_backend())
 
-    def embed_prompts(
-        params: nnx.State, prompts: ModelInputs, length: Array, following: Array
-    ) -> tuple[Embedded, Prefilled]:
-        return embed(nnx.merge(graphdef, params), prompts, length, following)
 
+@lru_cache(maxsize=8)
+def _programs(
+    graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: GenerationShape, backend: str
+) -> Programs:
     def prefill_next_chunk(
         params: nnx.State, embedded: Embedded, prompts: Prefilled, start: HostOrDevice
     ) -> Prefilled:
@@ -160,13 +161,31 @@ def make_programs(graphdef: nnx.GraphDef, sampling: SamplingConfig, shape: Gener
 
     return Programs(
         jax.jit(new_cache),
-        jax.jit(prefill_prompts),
-        jax.jit(embed_prompts),
+        *_whole_prefill(graphdef, shape.kv_dtype, backend),
         jax.jit(prefill_next_chunk, donate_argnums=2),
         jax.jit(insert, donate_argnums=0),
         jax.jit(decode, donate_argnums=1, compiler_options=decode_options(shape.weights_dtype)),
         jax.jit(take_rows),
     )
+
+
+@lru_cache(maxsize=8)
+def _whole_prefill(
+    graphdef: nnx.GraphDef, kv_dtype: str, _backend: str
+) -> tuple[Callable[..., Prefilled], Callable[..., tuple[Embedded, Prefilled]]]:
+    """`Programs.prefill` and `Programs.embed`."""
+
+    def prefill_prompts(
+        params: nnx.State, prompts: ModelInputs, length: Array, following: Array
+    ) -> Prefilled:
+        return prefill(nnx.merge(graphdef, params), prompts, length, following, kv_dtype=kv_dtype)
+
+    def embed_prompts(
+        params: nnx.State, prompts: ModelInputs, length: Array, following: Array
+    ) -> tuple[Embedded, Prefilled]:
+        return embed(nnx.merge(graphdef, params), prompts, length, following)
+
+    return jax.jit(prefill_prompts), jax.jit(embed_prompts)
 
 
 def decode_options(weights_dtype: str | None) -> dict[str, int | str]:
