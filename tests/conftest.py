@@ -1,11 +1,14 @@
 """Settings of every test: JAX on the CPU as eight virtual devices, compilations cached between runs."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from onethinker_jax import command_line
 
 CACHE = (
     Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onethinker_jax" / "test-compilations"
@@ -29,6 +32,10 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+gc.set_threshold(
+    *command_line.GARBAGE_THRESHOLDS
+)  # as commands do: half a million objects live as long as a worker
 
 # What a shell's script runs in the background ignores Ctrl-C, and so would the processes that tests send one to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
