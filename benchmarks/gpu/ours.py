@@ -25,8 +25,7 @@ from onethinker_jax.model.sharding import DECODE_RULES, make_mesh, shard_rows
 from onethinker_jax.train.advantages import init_moments
 from onethinker_jax.train.config.run import TrainConfig
 from onethinker_jax.train.optimizer import make_optimizer
-from onethinker_jax.train.policy import Policy, planned_sizes
-from onethinker_jax.train.sft import sft_update
+from onethinker_jax.train.policy import planned_sizes
 from onethinker_jax.train.state import TrainState, init_state
 
 GRADIENTS, UPDATE, PREFILL, DECODING = "SFT gradients", "SFT update", "RL prefill", "RL decoding"
@@ -34,11 +33,11 @@ GRADIENTS, UPDATE, PREFILL, DECODING = "SFT gradients", "SFT update", "RL prefil
 
 @dataclass
 class Training:
-    """A model that is trained, and the sum of its gradients."""
+    """A model that is trained, and its gradients."""
 
     model: str
     state: TrainState
-    gradients: nnx.State
+    gradients: nnx.State | None = None
 
 
 @dataclass
@@ -113,9 +112,8 @@ class Ours:
         sums: dict[str, jax.Array] = {}
 
         def micro_batch() -> jax.Array:
-            held.gradients, new = gradients_of.executable(
-                held.state.params, None, held.gradients, batch, None
-            )
+            held.gradients = None  # an update has one micro-batch, whose gradients need no sum
+            held.gradients, new = gradients_of.executable(held.state.params, None, None, batch, None)
             sums.update(new)
             return new["loss"]
 
@@ -138,13 +136,10 @@ class Ours:
     def _trained(self, config: TrainConfig, model: str) -> Training:
         if not isinstance(self._held, Training) or self._held.model != model:
             self.clear()
-            graphdef, params = fresh_weights(planned_sizes(config.model), config, self._mesh)
+            _, params = fresh_weights(planned_sizes(config.model), config, self._mesh)
             optimizer = make_optimizer(config.sft.optimizer, config.sft.steps, train_vision=True)
-            update = sft_update(
-                Policy(graphdef, self._mesh, config.model.compute_dtype), optimizer, config.sft
-            )
             state = init_state(params, optimizer, init_moments(1), self._mesh, reference=False)
-            self._held = Training(model, state, update.zeros(params))
+            self._held = Training(model, state)
         return self._held
 
     def _weights(self, config: TrainConfig, model: str) -> nnx.State:

@@ -12,6 +12,7 @@ from flax import nnx
 from onethinker_jax.model import experts_tpu, moe, text
 from onethinker_jax.model.attention import decode_attention
 from onethinker_jax.model.experts_tpu import LayerOfStack
+from onethinker_jax.model.generation import generate
 from onethinker_jax.model.int8_weights import Int8Weights, quantise_matrix
 from onethinker_jax.model.qwen3_vl import Qwen3VL
 from onethinker_jax.model.sharding import decoding_layout, make_mesh, tree_shardings
@@ -103,7 +104,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Qwen3VL:
 def as_on_a_tpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Decodes by the interpreted kernels; the list has the tokens of every call of the kernel of experts."""
     calls: list[int] = []
-    for module in (decode_attention, text, moe):
+    for module in (decode_attention, text, moe, generate):
         monkeypatch.setattr(module, "platform_backend", lambda: "flash_tpu_interpreted")
 
     def counted(x: jax.Array, *arguments: Any, **options: Any) -> jax.Array:

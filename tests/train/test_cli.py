@@ -62,7 +62,7 @@ WRONG_FLAGS = {
     ),
     "overlong buffer": (
         ["--rl.loss.overlong", "penalty"],
-        "rl.loss.overlong penalty needs rl.loss.overlong_buffer in 1 .. rl.rollout.max_new_tokens 152, not 0",
+        "rl.loss.overlong penalty needs rl.loss.overlong_buffer in 1 .. rl.rollout.max_new_tokens 168, not 0",
     ),
     "overlap": (
         ["--rl.overlap"],
