@@ -72,7 +72,8 @@ def train_sft(
                 flying.add(new)
                 sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
                 stopping = stopping or notice.reached()
-            assert sums is not None and gradients is not None
+            assert sums is not None
+            assert gradients is not None
             state, norm = update.apply(state, gradients, sums["tokens"], sums["loss"])
             health.note(NotedUpdate(step, place, sums["loss"], norm))
 
