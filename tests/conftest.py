@@ -33,9 +33,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-gc.set_threshold(
-    *command_line.GARBAGE_THRESHOLDS
-)  # as commands do: half a million objects live as long as a worker
+# As commands do: hundreds of thousands of objects live as long as a worker.
+gc.set_threshold(*command_line.GARBAGE_THRESHOLDS)
 
 # What a shell's script runs in the background ignores Ctrl-C, and so would the processes that tests send one to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -33,11 +33,10 @@ GRADIENTS, UPDATE, PREFILL, DECODING = "SFT gradients", "SFT update", "RL prefil
 
 @dataclass
 class Training:
-    """A model that is trained, and its gradients."""
+    """A model that is trained."""
 
     model: str
     state: TrainState
-    gradients: nnx.State | None = None
 
 
 @dataclass
@@ -109,19 +108,23 @@ class Ours:
         gradients_of, update = programs[GRADIENTS], programs[UPDATE]
         held = self._trained(config, case.model)
         batch = shard_rows(packed_row(planned_sizes(config.model), case.tokens, scale), self._mesh)
-        sums: dict[str, jax.Array] = {}
+        made: dict[str, Any] = {}  # of the newest micro-batch
 
         def micro_batch() -> jax.Array:
-            held.gradients = None  # an update has one micro-batch, whose gradients need no sum
-            held.gradients, new = gradients_of.executable(held.state.params, None, None, batch, None)
-            sums.update(new)
-            return new["loss"]
+            made.clear()  # memory holds one set of gradients
+            # An update has one micro-batch, whose gradients need no sum.
+            made["gradients"], made["sums"] = gradients_of.executable(
+                held.state.params, None, None, batch, None
+            )
+            return made["sums"]["loss"]
 
         def step() -> jax.Array:
-            held.state, norm = update.executable(held.state, held.gradients, sums["tokens"], sums["loss"])
+            sums = made["sums"]
+            held.state, norm = update.executable(held.state, made["gradients"], sums["tokens"], sums["loss"])
             return norm
 
-        first = float(micro_batch() / sums["tokens"])  # of the weights as they were made
+        loss = micro_batch()
+        first = float(loss / made["sums"]["tokens"])  # of the weights as they were made
         seconds = median_seconds(micro_batch, scale.repeats), median_seconds(step, scale.repeats)
         yield Row(
             case.part,
