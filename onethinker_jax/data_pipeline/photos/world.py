@@ -24,7 +24,7 @@ from onethinker_jax.data_pipeline.photos.scenes.views import picture_of_map, pic
 from onethinker_jax.data_pipeline.worlds.question import Question
 from onethinker_jax.data_pipeline.worlds.world import Job, Part, World, WorldError
 
-VERSION = 5
+VERSION = 6
 """Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
 
 UNSEEN = "unseen"

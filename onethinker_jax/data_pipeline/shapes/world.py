@@ -19,7 +19,7 @@ from onethinker_jax.data_pipeline.worlds.building import build_world
 from onethinker_jax.data_pipeline.worlds.question import Question
 from onethinker_jax.data_pipeline.worlds.world import Job, World, WorldPaths
 
-VERSION = 9
+VERSION = 10
 """Raise it when scenes, questions or wordings change: a folder made by another version is made anew."""
 
 

@@ -74,9 +74,15 @@ def _boxes(scene: Stage, index: int, seconds: Iterable[int]) -> dict[str, list[i
     return {str(second): box_at(scene, index, float(second)) for second in seconds}
 
 
-def _places(scene: Stage, actor: Actor, seconds: Iterable[int]) -> str:
-    """Where an actor is at each of the seconds, in words: "1: upper left, 2: centre"."""
-    return ", ".join(f"{second}: {place(scene, actor, float(second))}" for second in seconds)
+def _spot(scene: Stage, index: int, time: float) -> str:
+    """Where an actor is, in words, and the hundreds of its box's four sides: "upper left 0134"."""
+    hundreds = (min(side // 100, 9) for side in box_at(scene, index, time))
+    return f"{place(scene, scene.actors[index], time)} {''.join(map(str, hundreds))}"
+
+
+def _spots(scene: Stage, index: int, seconds: Iterable[int]) -> str:
+    """Where an actor is at each of the seconds: "1: upper left 0134, 2: centre 3467"."""
+    return ", ".join(f"{second}: {_spot(scene, index, float(second))}" for second in seconds)
 
 
 def ground_tube(scene: Stage, rng: random.Random) -> Question | None:
@@ -94,7 +100,7 @@ def ground_tube(scene: Stage, rng: random.Random) -> Question | None:
     seconds = [s for s in range((math.ceil(start)), (math.floor(end)) + 1) if s < scene.duration]
     boxes = compact(_boxes(scene, index, seconds))
     thinking = f"{sentence(actor.definite)} is seen {span_words(start, end)} seconds. "
-    thinking += f"{_places(scene, actor, seconds)}."
+    thinking += f"{_spots(scene, index, seconds)}."
     answer = f'{{"time":{span_text(start, end)},"boxes":{boxes}}}'
     return Question(f"When and where is {actor.definite} visible?", answer, thinking)
 
@@ -110,7 +116,7 @@ def track(scene: Stage, rng: random.Random) -> Question | None:
     index = rng.choice(moving or steady)
     actor = scene.actors[index]
     problem = f"Track the object with the box {compact(box_at(scene, index, 0.0))} at 0 seconds."
-    thinking = f"The box is {whereabouts(scene, actor)}: {actor.definite}. {_places(scene, actor, seconds)}."
+    thinking = f"The box is {whereabouts(scene, actor)}: {actor.definite}. {_spots(scene, index, seconds)}."
     return Question(problem, compact({"boxes": _boxes(scene, index, seconds)}), thinking)
 
 
@@ -141,7 +147,7 @@ def segment_video(scene: Stage, rng: random.Random) -> Question | None:
     prompts = mask_prompts(scene.visible_mask(index, float(key)))
     if prompts is None:
         return None
-    thinking = f"It is well seen at {key} seconds, {whereabouts(scene, actor, float(key))}."
+    thinking = f"It is well seen at {key} seconds: {_spot(scene, index, float(key))}."
     return Question(
         f"Segment {actor.definite}.", compact({"time": float(key), **prompts}), thinking, target=index
     )

@@ -115,7 +115,7 @@ def test_the_records_are_those_of_this_version(records):
         if record.data_source == "shapes_shapes"  # prints depend on Pillow's font
     ]
     digest = hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
-    assert (VERSION, digest[:16]) == (9, "2b89b2a8efb22c57")
+    assert (VERSION, digest[:16]) == (10, "3bf189bffa8e7669")
 
 
 def test_scenes_are_shared_by_records_but_not_by_files(records):
