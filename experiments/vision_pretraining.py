@@ -140,7 +140,7 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
     palette = CLASSES["colour"][: arguments.colours]
 
     def drawn(step: int) -> Pictures:
-        return draw_batch(arguments.seed, step, arguments.rows, palette, bounds, processor.grid_side)
+        return draw_batch(arguments.seed, step, arguments.rows, bounds, processor.grid_side, palette)
 
     began, total = time.perf_counter(), np.zeros((len(GROUPS) + 1, 2))
     with ThreadPoolExecutor(1) as pool:

@@ -5,8 +5,9 @@ second apart. Each frame is told by itself, so a token also says what comes, goe
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -56,7 +57,9 @@ NOT_TOLD = -1
 FEWEST_PIXELS = 64
 """Of the 1,024 of a visual token, below which it counts as background."""
 PATCHES = 64  # of a row: an image, or as many pairs of frames as fit
-KINDS = (
+Kind = tuple[str, str]
+"""A medium, and what a scene of it shows."""
+KINDS: tuple[Kind, ...] = (
     *(("image", "sum"), ("video", "shapes"), ("image", "words"), ("video", "sum"), ("image", "shapes")),
     *(("video", "words"), ("image", "sum"), ("video", "shapes"), ("image", "words"), ("image", "shapes")),
     *(("video", "sum"), ("video", "shapes"), ("image", "sum"), ("video", "words"), ("image", "words")),
@@ -73,11 +76,18 @@ class Pictures:
     labels: np.ndarray  # int32 [R, P / 4, 2, LABELS], NOT_TOLD in padding
 
 
+def labels_of(pictures: Pictures, group: str) -> np.ndarray:
+    """What the visual tokens say of a group: int32 [R, P / 4, 2, count]."""
+    names = list(GROUPS)
+    first = sum(GROUPS[name].count for name in names[: names.index(group)])
+    return pictures.labels[..., first : first + GROUPS[group].count]
+
+
 def draw_pair(
-    rng: random.Random, number: int, palette: Sequence[str] = CLASSES["colour"]
+    rng: random.Random, number: int, palette: Sequence[str] = CLASSES["colour"], kinds: Sequence[Kind] = KINDS
 ) -> tuple[Scene, tuple[float, float]]:
     """The scene of a picture, kinds in turn, its objects in colours of the palette, and the times of its two frames."""
-    medium, kind = KINDS[number % len(KINDS)]
+    medium, kind = kinds[number % len(kinds)]
     scene = image_scene(rng, kind) if medium == "image" else video_scene(rng, kind)
     shapes = tuple(
         shape if shape.colour in palette else replace(shape, colour=rng.choice(palette))
@@ -165,22 +175,32 @@ def _middles(printed: Print) -> Iterator[tuple[str, float, float]]:
 
 
 def draw_batch(
-    seed: int, step: int, rows: int, palette: Sequence[str], bounds: dict[str, PixelBounds], grid_side: int
+    seed: int,
+    step: int,
+    rows: int,
+    bounds: dict[str, PixelBounds],
+    grid_side: int,
+    palette: Sequence[str] = CLASSES["colour"],
+    kinds: Sequence[Kind] = KINDS,
 ) -> Pictures:
     """The pictures of an update: a function of the arguments alone."""
     rng = random.Random(f"{seed}/{step}")
-    made = [_draw_row(rng, step * rows + row, palette, bounds, grid_side) for row in range(rows)]
+
+    def drawn(number: int) -> tuple[Scene, tuple[float, float]]:
+        return draw_pair(rng, number, palette, kinds)
+
+    made = [_draw_row(partial(drawn, step * rows + row), bounds, grid_side) for row in range(rows)]
     arrays = [np.stack(column) for column in zip(*made, strict=True)]
     return Pictures(VisionInputs(*arrays[:-1]), arrays[-1])
 
 
 def _draw_row(
-    rng: random.Random, number: int, palette: Sequence[str], bounds: dict[str, PixelBounds], grid_side: int
+    drawn: Callable[[], tuple[Scene, tuple[float, float]]], bounds: dict[str, PixelBounds], grid_side: int
 ) -> tuple[np.ndarray, ...]:
     """Patches, their geometry, and labels of one row: an image, or as many pairs of video frames as fit."""
     media, labels, used = [], [], 0
     while True:
-        scene, moments = draw_pair(rng, number, palette)
+        scene, moments = drawn()
         shown = {moment: bounds[scene.data_type].fit(render(scene, moment)) for moment in set(moments)}
         frames = np.stack([shown[moment] for moment in moments])
         medium = cut_video(Video(frames, np.array(moments), scene.duration, scene.fps, Path()), QWEN3_VL)

@@ -137,7 +137,7 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
 def a_batch(
     *, rows: int, seed: int = 0, step: int = 0, palette: Sequence[str] = CLASSES["colour"]
 ) -> Pictures:
-    return draw_batch(seed, step * len(KINDS), rows, palette, BOUNDS, 16)
+    return draw_batch(seed, step * len(KINDS), rows, BOUNDS, 16, palette)
 
 
 def test_every_kind_of_scene_is_drawn() -> None:

@@ -19,7 +19,7 @@ from onethinker_jax.serve.engine import Job, Piece
 from onethinker_jax.serve.guard import Guard
 from onethinker_jax.serve.server import Server
 from tests.serve.serving import SMALL
-from tests.waiting import HANG_S
+from tests.waiting import HANG_S, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -72,6 +72,7 @@ class Running:
         done = asyncio.run_coroutine_threadsafe(inner.serve(sockets=[second._socket]), core.loop)
         try:
             yield second.root.replace(arguments.host, "127.0.0.1")
+            wait_until(lambda: not inner.server_state.connections)  # uvicorn cannot close a closing socket
         finally:
             second.stop()
             done.result(HANG_S)
