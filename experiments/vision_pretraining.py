@@ -25,6 +25,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,9 @@ class Arguments:
     tower: Path | None = None
     """A Hugging Face directory whose tower is trained on, in place of a fresh one. With `--steps 0` it is taken as it
     is, behind it a fresh decoder and a tokenizer of another world."""
+    heads_first: int = 0
+    """Updates of the heads alone, before those of `--steps`: heads that start at nothing would first spoil a tower that
+    sees already."""
     seed: int = 0
     """Of the pictures."""
     log_every: int = 200
@@ -113,12 +117,13 @@ def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.A
 
 
 def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, arguments: Arguments) -> nnx.State:
-    """The tower's parameters after `arguments.steps` updates; a line every `log_every`."""
+    """The tower's parameters after `heads_first` updates of the heads alone and `steps` of both; prints lines."""
     graphdef, tower = nnx.split(model.visual)
     count = 1 + len(config.model.deepstack_layers)
     heads = jnp.zeros((count, config.model.hidden_size, 2 * OUTPUTS))
     params: dict[str, Any] = {"visual": tower, "heads": heads}
-    optimizer = make_optimizer(config.sft.optimizer, arguments.steps, train_vision=True)
+    steps = arguments.heads_first + arguments.steps
+    optimizer = make_optimizer(config.sft.optimizer, steps, train_vision=True)
     state = optimizer.init(params)
     limits, factor = processor.limits, QWEN3_VL.factor
     bounds = {"image": limits.image_bounds(factor), "video": limits.video_bounds(factor)}
@@ -129,13 +134,21 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
         outputs = jnp.einsum("nrmd,ndo->nrmo", features, params["heads"])
         return token_loss(outputs, pictures)
 
-    @jax.jit
+    @partial(jax.jit, static_argnames="trained")
     def update(
-        params: dict[str, Any], state: Any, pictures: Pictures
+        params: dict[str, Any], state: Any, pictures: Pictures, trained: tuple[str, ...]
     ) -> tuple[Any, Any, jax.Array, jax.Array]:
-        (value, counts), gradients = jax.value_and_grad(loss, has_aux=True)(params, pictures)
+        kept = {name: value for name, value in params.items() if name not in trained}
+
+        def loss_of(trained: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+            return loss({**kept, **trained}, pictures)
+
+        moved = {name: params[name] for name in trained}
+        (value, counts), gradients = jax.value_and_grad(loss_of, has_aux=True)(moved)
+        gradients = {**jax.tree.map(jnp.zeros_like, kept), **gradients}
         changes, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, changes), state, value, counts
+        moved = optax.apply_updates(moved, {name: changes[name] for name in trained})
+        return {**kept, **moved}, state, value, counts
 
     palette = CLASSES["colour"][: arguments.colours]
 
@@ -145,11 +158,12 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
     began, total = time.perf_counter(), np.zeros((len(GROUPS) + 1, 2))
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(drawn, 0)
-        for step in range(1, arguments.steps + 1):
+        for step in range(1, steps + 1):
             pictures, ahead = ahead.result(), pool.submit(drawn, step)
-            params, state, value, counts = update(params, state, pictures)
+            trained = ("heads",) if step <= arguments.heads_first else ("heads", "visual")
+            params, state, value, counts = update(params, state, pictures, trained)
             total += np.asarray(counts)
-            if step % arguments.log_every == 0 or step == arguments.steps:
+            if step % arguments.log_every == 0 or step == steps:
                 shares = (total[:, 1] / np.maximum(total[:, 0], 1)).round(3).tolist()
                 named = dict(zip((*GROUPS, "side_error"), shares, strict=True))
                 seconds = round(time.perf_counter() - began)

@@ -60,9 +60,9 @@ PATCHES = 64  # of a row: an image, or as many pairs of frames as fit
 Kind = tuple[str, str]
 """A medium, and what a scene of it shows."""
 KINDS: tuple[Kind, ...] = (
-    *(("image", "sum"), ("video", "shapes"), ("image", "words"), ("video", "sum"), ("image", "shapes")),
-    *(("video", "words"), ("image", "sum"), ("video", "shapes"), ("image", "words"), ("image", "shapes")),
-    *(("video", "sum"), ("video", "shapes"), ("image", "sum"), ("video", "words"), ("image", "words")),
+    *(("video", "shapes"), ("image", "words"), ("image", "shapes"), ("video", "sum"), ("video", "shapes")),
+    *(("image", "sum"), ("image", "shapes"), ("video", "words"), ("video", "shapes"), ("image", "words")),
+    *(("video", "shapes"), ("image", "sum"), ("image", "shapes"), ("video", "shapes"), ("video", "words")),
 )
 """The kinds of pictures, in turn."""
 

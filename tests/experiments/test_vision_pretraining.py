@@ -1,7 +1,9 @@
 """What visual tokens are taught to say: of hand-made scenes, and of every picture that is drawn."""
 
+import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.vision_pretraining import take_tower, token_loss
+from experiments.vision_pretraining import Arguments, pretrain, take_tower, token_loss
 from experiments.visual_labels import (
     CHARACTERS,
     CLASSES,
@@ -30,7 +32,7 @@ from experiments.words import name_of_model
 from onethinker_jax.data_pipeline.media.resizing import PixelBounds
 from onethinker_jax.data_pipeline.shapes.scene import COLOURS, Print, Scene, Shape
 from onethinker_jax.model.hf_weights import load_hf
-from onethinker_jax.train.config.presets import TINY_MEDIA
+from onethinker_jax.train.config.presets import TINY_MEDIA, shapes
 
 BOUNDS = {
     "image": PixelBounds(32, TINY_MEDIA.image_min_pixels, TINY_MEDIA.image_max_pixels),
@@ -183,6 +185,29 @@ def test_the_loss_is_that_of_each_token_alone() -> None:
     flat[0, *at] = -flat[0, *at]
     worse, counts = token_loss(jnp.asarray(flat), pictures)
     assert float(worse) > 1 and (counts[:-1, 1] < counts[:-1, 0]).any()
+
+
+@pytest.mark.parametrize(("heads_first", "steps", "moves"), [(2, 0, False), (1, 1, True)])
+def test_heads_are_trained_before_the_tower(
+    heads_first, steps, moves, model: Path, processor, capsys
+) -> None:
+    net = load_hf(model, dtype=jnp.float32)
+    full, sizes = shapes(), net.config
+    config = replace(
+        full,
+        model=replace(
+            full.model,
+            hidden_size=sizes.text.hidden_size,
+            deepstack_layers=sizes.vision.deepstack_layers,
+        ),
+    )
+    before = jax.tree.map(np.asarray, nnx.state(net.visual))
+    arguments = Arguments(Path(), steps, rows=2, heads_first=heads_first, log_every=1)
+    after = pretrain(net, config, processor, arguments)
+    same = jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), before, after))
+    assert all(same) is not moves
+    losses = [json.loads(line)["loss"] for line in capsys.readouterr().out.splitlines()]
+    assert len(losses) == 2 and losses[1] != losses[0]
 
 
 def test_a_tower_is_taken_from_another_model(model: Path) -> None:
