@@ -36,7 +36,7 @@ import optax
 import tyro
 from flax import nnx
 
-from experiments.visual_labels import CLASSES, GROUPS, NOT_TOLD, OUTPUTS, Pictures, draw_batch
+from experiments.visual_labels import CLASSES, GROUPS, NOT_TOLD, OUTPUTS, Group, Pictures, draw_batch
 from experiments.words import Command, say, split_words
 from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL
 from onethinker_jax.data_pipeline.processor.processor import Processor
@@ -86,8 +86,20 @@ def parse(words: Sequence[str]) -> Command[Arguments]:
     return Command(arguments, replace(base, name=out.name, out=out.parent))
 
 
+def target_probabilities(group: Group, truth: jax.Array) -> jax.Array:
+    """What a token is to say of a label: float [..., classes], of its class `truth`, int [...].
+
+    Where classes are ordered, it and its neighbours, by a normal distribution of one class's width.
+    """
+    if group.ordered:
+        return jax.nn.softmax(-jnp.square(jnp.arange(group.classes) - truth[..., None]) / 2)
+    return jax.nn.one_hot(truth, group.classes)
+
+
 def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.Array]:
-    """The mean over visual tokens of their labels' cross entropies, and counts, float [len(GROUPS) + 1, 2].
+    """The mean over visual tokens of their labels' divergences, and counts, float [len(GROUPS) + 1, 2].
+
+    A label's divergence is that of the outputs from `target_probabilities`: their cross entropy, less its least value.
 
     `outputs` are float [n, R, P / 4, 2 x OUTPUTS]: of the merged tokens, then of each DeepStack feature. The counts are
     of the merged tokens: for each group of labels how many say something, and how many of those are named right; last
@@ -104,10 +116,8 @@ def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.A
         )
         label, output = label + group.count, output + width
         told = truth != NOT_TOLD
-        entropies = optax.softmax_cross_entropy_with_integer_labels(
-            logits, jnp.broadcast_to(jnp.where(told, truth, 0), logits.shape[:-1])
-        )
-        loss += jnp.sum(entropies * told)
+        targets = target_probabilities(group, jnp.where(told, truth, 0))
+        loss += jnp.sum(told * optax.kl_divergence(jax.nn.log_softmax(logits), targets))
         says = told & (truth < group.classes - group.has_nothing)
         named = logits[0].argmax(-1)
         counts.append([jnp.sum(says), jnp.sum(says & (named == truth))])

@@ -34,17 +34,21 @@ CLASSES = {"colour": tuple(COLOURS), "shape": SHAPES, "size": SIZES, "place": PL
 
 @dataclass(frozen=True)
 class Group:
-    """`count` labels of `classes` classes each; the last of them is "nothing" where `has_nothing`."""
+    """`count` labels of `classes` classes each; the last of them is "nothing" where `has_nothing`.
+
+    Where classes are `ordered`, those beside the true one are nearly right.
+    """
 
     count: int
     classes: int
     has_nothing: bool
+    ordered: bool = False
 
 
 GROUPS = {
     **{name: Group(1, len(words) + 1, has_nothing=True) for name, words in CLASSES.items()},
     "hundreds": Group(4, 11, has_nothing=False),
-    "fiftieth": Group(4, 51, has_nothing=False),
+    "fiftieth": Group(4, 51, has_nothing=False, ordered=True),
     "character": Group(4, len(CHARACTERS) + 1, has_nothing=True),
 }
 """The labels of a token in one frame: the object's words; of the four sides of its box in thousandths of the frame the

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.vision_pretraining import Arguments, pretrain, take_tower, token_loss
+from experiments.vision_pretraining import Arguments, pretrain, take_tower, target_probabilities, token_loss
 from experiments.visual_labels import (
     CHARACTERS,
     CLASSES,
@@ -25,6 +25,7 @@ from experiments.visual_labels import (
     Pictures,
     draw_batch,
     draw_pair,
+    labels_of,
     token_labels,
 )
 from experiments.word_accuracy import word_class
@@ -165,13 +166,12 @@ def test_the_loss_is_that_of_each_token_alone() -> None:
     """Padding counts for nothing, and outputs that name everything have no loss and all right."""
     pictures = a_batch(rows=4)
     outputs = np.full((2, *pictures.labels.shape[:3], OUTPUTS), -50.0, np.float32)
-    first, label = 0, 0
-    for group in GROUPS.values():
-        for _ in range(group.count):
-            truth = pictures.labels[..., label]
-            for place in zip(*np.nonzero(truth != NOT_TOLD), strict=True):
-                outputs[:, *place, first + truth[place]] = 50.0
-            first, label = first + group.classes, label + 1
+    first = 0
+    for name, group in GROUPS.items():
+        said = np.asarray(target_probabilities(group, labels_of(pictures, name)))
+        last = first + group.count * group.classes
+        outputs[..., first:last] = np.log(np.maximum(said, 1e-30)).reshape(*said.shape[:3], -1)
+        first = last
     flat = outputs.reshape(*outputs.shape[:3], 2 * OUTPUTS)
     loss, counts = token_loss(jnp.asarray(flat), pictures)
     assert float(loss) == pytest.approx(0.0, abs=1e-5)
