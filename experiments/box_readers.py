@@ -28,6 +28,7 @@ import optax
 import tyro
 from flax import nnx
 
+from experiments.vision_pretraining import scaled
 from experiments.visual_labels import GROUPS, NOT_TOLD, Pictures, draw_batch, labels_of
 from experiments.words import name_of_model, say
 from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL
@@ -75,7 +76,7 @@ def first_params(features: int, width: int) -> Params:
 
 def read_sides(params: Params, features: jax.Array) -> dict[str, jax.Array]:
     """Logits [R, M, FRAMES, SIDES, CLASSES] by reader, of features [R, M, 1 + DeepStack, D]."""
-    features = features * jax.lax.rsqrt(jnp.mean(features**2, -1, keepdims=True) + 1e-6)
+    features = scaled(features)
     flat = features.reshape(*features.shape[:2], -1)
     logits = {
         "one layer": features[:, :, 0] @ params["linear"],

@@ -96,6 +96,11 @@ def target_probabilities(group: Group, truth: jax.Array) -> jax.Array:
     return jax.nn.one_hot(truth, group.classes)
 
 
+def scaled(features: jax.Array) -> jax.Array:
+    """Features of a mean square of 1, as the decoder reads them: else an update of the heads changes too much."""
+    return features * jax.lax.rsqrt(jnp.mean(jnp.square(features), -1, keepdims=True) + 1e-6)
+
+
 def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.Array]:
     """The mean over visual tokens of their labels' divergences, and counts, float [len(GROUPS) + 1, 2].
 
@@ -140,7 +145,7 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
 
     def loss(params: dict[str, Any], pictures: Pictures) -> tuple[jax.Array, jax.Array]:
         merged, taps = nnx.merge(graphdef, params["visual"])(pictures.vision)
-        features = jnp.concatenate([merged[None], taps])
+        features = scaled(jnp.concatenate([merged[None], taps]))
         outputs = jnp.einsum("nrmd,ndo->nrmo", features, params["heads"])
         return token_loss(outputs, pictures)
 
