@@ -125,7 +125,7 @@ def measure(arguments: Arguments, drawn: Callable[[int, int], Pictures]) -> dict
     state = optimizer.init(params)
 
     @jax.jit
-    def update(params: Params, state: Any, pictures: Pictures) -> tuple[Params, Any]:
+    def update(params: Params, state: Any, pictures: Pictures) -> tuple[Any, Any]:
         sides = jnp.asarray(labels_of(pictures, "fiftieth"))
         gradients = jax.grad(reader_loss)(params, features_of(pictures), sides)
         changes, state = optimizer.update(gradients, state, params)

@@ -161,8 +161,9 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
         moved = {name: params[name] for name in trained}
         (value, counts), gradients = jax.value_and_grad(loss_of, has_aux=True)(moved)
         gradients = {**jax.tree.map(jnp.zeros_like, kept), **gradients}
+        changes: Any
         changes, state = optimizer.update(gradients, state, params)
-        moved = optax.apply_updates(moved, {name: changes[name] for name in trained})
+        moved: Any = optax.apply_updates(moved, {name: changes[name] for name in trained})
         return {**kept, **moved}, state, value, counts
 
     palette = CLASSES["colour"][: arguments.colours]

@@ -168,7 +168,7 @@ def test_the_loss_is_that_of_each_token_alone() -> None:
     outputs = np.full((2, *pictures.labels.shape[:3], OUTPUTS), -50.0, np.float32)
     first = 0
     for name, group in GROUPS.items():
-        said = np.asarray(target_probabilities(group, labels_of(pictures, name)))
+        said = np.asarray(target_probabilities(group, jnp.asarray(labels_of(pictures, name))))
         last = first + group.count * group.classes
         outputs[..., first:last] = np.log(np.maximum(said, 1e-30)).reshape(*said.shape[:3], -1)
         first = last
