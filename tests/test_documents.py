@@ -108,7 +108,7 @@ def test_commands_that_documents_show_take_their_flags(flags: dict[str, set[str]
     assert seen > 50
 
 
-# Flags in the documents that are of other programs, and of our experiments.
+# Flags in the documents that are of other programs.
 OTHERS = {
     *("--logdir", "--check"),  # tensorboard, ruff
     *("--no-deps", "--no-build-isolation"),  # pip
@@ -121,8 +121,6 @@ OTHERS = {
     "--allowed-local-media-path",
     *("--model", "--base-url", "--max-tokens", "--api-nproc", "--api-mode"),  # evaluation harnesses
     *("--stream", "--video-llm", "--local-media", "--tasks"),
-    *("--start", "--data", "--learning-rates", "--arms", "--prompts", "--heldout", "--mixtures", "--seeds"),
-    *("--tower", "--add"),
 }
 
 
@@ -134,8 +132,25 @@ def benchmark_flags() -> set[str]:
     return {flag for text in texts for flag in re.findall(r'add_argument\(\s*"(--[a-z][a-z-]*)"', text)}
 
 
-def test_flags_that_documents_name_are_there(flags: dict[str, set[str]], benchmark_flags: set[str]) -> None:
-    known = set().union(*flags.values()) | benchmark_flags | OTHERS | {"--flags"}
+@pytest.fixture(scope="module")
+def experiment_flags() -> set[str]:
+    """The flags of the programs in `experiments`: the fields of their arguments."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "experiments").glob("*.py")]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    fields = [
+        line.target
+        for one in classes
+        if one.name == "Arguments"
+        for line in one.body
+        if isinstance(line, ast.AnnAssign)
+    ]
+    return {f"--{field.id.replace('_', '-')}" for field in fields if isinstance(field, ast.Name)}
+
+
+def test_flags_that_documents_name_are_there(
+    flags: dict[str, set[str]], benchmark_flags: set[str], experiment_flags: set[str]
+) -> None:
+    known = set().union(*flags.values()) | benchmark_flags | experiment_flags | OTHERS | {"--flags"}
     for document in DOCUMENTS_OF_TODAY:
         named = set(
             re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w.-]*\.)", document.read_text(encoding="utf-8"))
