@@ -9,7 +9,7 @@ from onethinker_jax.data_pipeline.shapes.world import build_shapes_world
 from onethinker_jax.data_pipeline.worlds.world import WorldPaths
 from onethinker_jax.rewards.client.server_process import start_server
 from onethinker_jax.train.__main__ import main, parse
-from onethinker_jax.train.config.presets import PRESETS
+from onethinker_jax.train.config.presets import PRESETS, shapes
 from tests.train import running
 
 
@@ -62,7 +62,8 @@ WRONG_FLAGS = {
     ),
     "overlong buffer": (
         ["--rl.loss.overlong", "penalty"],
-        "rl.loss.overlong penalty needs rl.loss.overlong_buffer in 1 .. rl.rollout.max_new_tokens 168, not 0",
+        "rl.loss.overlong penalty needs rl.loss.overlong_buffer in 1 .. rl.rollout.max_new_tokens "
+        f"{shapes().rl.rollout.max_new_tokens}, not 0",
     ),
     "overlap": (
         ["--rl.overlap"],
