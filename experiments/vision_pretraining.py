@@ -143,28 +143,20 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
     limits, factor = processor.limits, QWEN3_VL.factor
     bounds = {"image": limits.image_bounds(factor), "video": limits.video_bounds(factor)}
 
-    def loss(params: dict[str, Any], pictures: Pictures) -> tuple[jax.Array, jax.Array]:
-        merged, taps = nnx.merge(graphdef, params["visual"])(pictures.vision)
-        features = scaled(jnp.concatenate([merged[None], taps]))
-        outputs = jnp.einsum("nrmd,ndo->nrmo", features, params["heads"])
-        return token_loss(outputs, pictures)
-
-    @partial(jax.jit, static_argnames="trained")
+    @partial(jax.jit, static_argnames="heads_alone")
     def update(
-        params: dict[str, Any], state: Any, pictures: Pictures, trained: tuple[str, ...]
+        params: dict[str, Any], state: Any, pictures: Pictures, heads_alone: bool
     ) -> tuple[Any, Any, jax.Array, jax.Array]:
-        kept = {name: value for name, value in params.items() if name not in trained}
+        def loss(params: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+            visual = jax.lax.stop_gradient(params["visual"]) if heads_alone else params["visual"]
+            merged, taps = nnx.merge(graphdef, visual)(pictures.vision)
+            features = scaled(jnp.concatenate([merged[None], taps]))
+            return token_loss(jnp.einsum("nrmd,ndo->nrmo", features, params["heads"]), pictures)
 
-        def loss_of(trained: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-            return loss({**kept, **trained}, pictures)
-
-        moved = {name: params[name] for name in trained}
-        (value, counts), gradients = jax.value_and_grad(loss_of, has_aux=True)(moved)
-        gradients = {**jax.tree.map(jnp.zeros_like, kept), **gradients}
-        changes: Any
+        (value, counts), gradients = jax.value_and_grad(loss, has_aux=True)(params)
         changes, state = optimizer.update(gradients, state, params)
-        moved: Any = optax.apply_updates(moved, {name: changes[name] for name in trained})
-        return {**kept, **moved}, state, value, counts
+        moved: Any = optax.apply_updates(params, changes)
+        return {**moved, "visual": params["visual"]} if heads_alone else moved, state, value, counts
 
     palette = CLASSES["colour"][: arguments.colours]
 
@@ -176,8 +168,8 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
         ahead = pool.submit(drawn, 0)
         for step in range(1, steps + 1):
             pictures, ahead = ahead.result(), pool.submit(drawn, step)
-            trained = ("heads",) if step <= arguments.heads_first else ("heads", "visual")
-            params, state, value, counts = update(params, state, pictures, trained)
+            heads_alone = step <= arguments.heads_first
+            params, state, value, counts = update(params, state, pictures, heads_alone)
             total += np.asarray(counts)
             if step % arguments.log_every == 0 or step == steps:
                 shares = (total[:, 1] / np.maximum(total[:, 0], 1)).round(3).tolist()
