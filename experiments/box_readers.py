@@ -5,8 +5,8 @@
 The tower is not trained. Two readers are, on visual tokens of pictures drawn by lot (`visual_labels.py`): each says of
 the object under a token, in each of its two frames, to which fiftieth of the frame the left, top, right and bottom side
 of its box is nearest. One is a layer upon the merged token; the other has two, and reads the token's DeepStack features
-too. On pictures that they were not trained on, the overlap (IoU) of their boxes with the true ones
-says what the tower knows, and whether it says so plainly.
+too. On pictures that they were not trained on, the overlap (IoU) of their boxes with the true ones says what the tower
+knows, and whether it says so plainly.
 """
 
 from onethinker_jax import command_line
@@ -31,7 +31,6 @@ from flax import nnx
 from experiments.vision_pretraining import scaled
 from experiments.visual_labels import GROUPS, NOT_TOLD, Pictures, draw_batch, labels_of
 from experiments.words import name_of_model, say
-from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL
 from onethinker_jax.model.hf_weights import load_hf
 from onethinker_jax.rewards.metrics import box_iou
 from onethinker_jax.train.config.presets import shapes
@@ -150,8 +149,7 @@ def measure(arguments: Arguments, drawn: Callable[[int, int], Pictures]) -> dict
 def run(arguments: Arguments) -> None:
     """Reads the model's processor, trains the readers, prints what they reach."""
     processor = make_processor(shapes(), arguments.model)
-    limits, factor = processor.limits, QWEN3_VL.factor
-    bounds = {"image": limits.image_bounds(factor), "video": limits.video_bounds(factor)}
+    bounds = {"image": processor.image_bounds, "video": processor.video_bounds}
 
     def drawn(seed: int, step: int) -> Pictures:
         kinds = ((arguments.medium, "shapes"),)

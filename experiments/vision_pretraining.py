@@ -36,9 +36,17 @@ import optax
 import tyro
 from flax import nnx
 
-from experiments.visual_labels import CLASSES, GROUPS, NOT_TOLD, OUTPUTS, Group, Pictures, draw_batch
+from experiments.visual_labels import (
+    CLASSES,
+    GROUPS,
+    NOT_TOLD,
+    OUTPUTS,
+    Group,
+    Pictures,
+    draw_batch,
+    labels_of,
+)
 from experiments.words import Command, say, split_words
-from onethinker_jax.data_pipeline.processor.patches import QWEN3_VL
 from onethinker_jax.data_pipeline.processor.processor import Processor
 from onethinker_jax.errors import UserError
 from onethinker_jax.model.hf_weights import load_hf
@@ -112,14 +120,14 @@ def token_loss(outputs: jax.Array, pictures: Pictures) -> tuple[jax.Array, jax.A
     """
     outputs = outputs.reshape(*outputs.shape[:-1], 2, OUTPUTS)
     known = jnp.any(pictures.labels != NOT_TOLD, axis=(-2, -1))
-    loss, counts, sides, label, output = jnp.zeros(()), [], [], 0, 0
+    loss, counts, sides, output = jnp.zeros(()), [], [], 0
     for name, group in GROUPS.items():
-        truth = pictures.labels[..., label : label + group.count]
+        truth = labels_of(pictures, name)
         width = group.count * group.classes
         logits = outputs[..., output : output + width].reshape(
             *outputs.shape[:-1], group.count, group.classes
         )
-        label, output = label + group.count, output + width
+        output += width
         told = truth != NOT_TOLD
         targets = target_probabilities(group, jnp.where(told, truth, 0))
         loss += jnp.sum(told * optax.kl_divergence(jax.nn.log_softmax(logits), targets))
@@ -140,8 +148,7 @@ def pretrain(model: Qwen3VL, config: TrainConfig, processor: Processor, argument
     steps = arguments.heads_first + arguments.steps
     optimizer = make_optimizer(config.sft.optimizer, steps, train_vision=True)
     state = optimizer.init(params)
-    limits, factor = processor.limits, QWEN3_VL.factor
-    bounds = {"image": limits.image_bounds(factor), "video": limits.video_bounds(factor)}
+    bounds = {"image": processor.image_bounds, "video": processor.video_bounds}
 
     @partial(jax.jit, static_argnames="heads_alone")
     def update(
