@@ -140,7 +140,7 @@ def qwen3_vl_32b_sft() -> TrainConfig:
 
     Needs the weights of Qwen/Qwen3-VL-32B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
-    Planned, not run: 49.1 of 95.74 GiB a chip. An update of full rows takes at least 12 s, 10,000 updates 33 h.
+    Planned, not run: 43.4 of 95.74 GiB a chip. An update of full rows takes at least 11.5 s, 10,000 updates 32 h.
     """
     return _sft("32b", MeshSettings(fsdp=32))
 
@@ -152,7 +152,7 @@ def qwen3_vl_30b_a3b_sft() -> TrainConfig:
 
     Needs the weights of Qwen/Qwen3-VL-30B-A3B-Instruct, `--data.sft-file` and `--data.heldout-file`.
     AdamW at 1e-5, the vision tower frozen, 32 rows of 16,384 tokens an update.
-    Planned, not run: 37.7 of 95.74 GiB a chip. An update of full rows takes at least 2.28 s, 10,000 updates 6.3 h.
+    Planned, not run: 31.9 of 95.74 GiB a chip. An update of full rows takes at least 2.07 s, 10,000 updates 5.8 h.
     """
     return _sft("30b-a3b", MeshSettings(fsdp=32))
 
@@ -164,7 +164,7 @@ def qwen3_vl_2b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_2b_sft` exported, or the weights of Qwen/Qwen3-VL-2B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 28.0 of 31.25 GiB a chip. A step of full lengths takes at least 273 s, 200 steps 15 h.
+    Planned, not run: 27.9 of 31.25 GiB a chip. A step of full lengths takes at least 273 s, 200 steps 15 h.
     """
     mesh = MeshSettings(fsdp=2, tensor=4)
     return groups_in_rows(_rl("2b", mesh, prompt_slots=32, prefill_rows=2, remat="dots"))
@@ -202,7 +202,7 @@ def qwen3_vl_8b_rl_v6e() -> TrainConfig:
 
     Needs the model that `qwen3_vl_8b_sft` exported, or the weights of Qwen/Qwen3-VL-8B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 21.9 of 31.25 GiB a chip. A step of full lengths takes at least 117 s, 200 steps 6.5 h.
+    Planned, not run: 21.8 of 31.25 GiB a chip. A step of full lengths takes at least 117 s, 200 steps 6.5 h.
     """
     return groups_in_rows(_rl("8b", MeshSettings(fsdp=8, tensor=4), prompt_slots=64))
 
@@ -226,7 +226,7 @@ def qwen3_vl_30b_a3b_rl() -> TrainConfig:
 
     Needs the model that `qwen3_vl_30b_a3b_sft` exported, or the weights of Qwen/Qwen3-VL-30B-A3B-Instruct,
     `--data.rl-file` and `--data.heldout-file`. AdamW at 2e-6, 128 prompts x 8 answers a step.
-    Planned, not run: 35.6 of 95.74 GiB a chip. A step of full lengths takes at least 61.2 s, 200 steps 3.4 h.
+    Planned, not run: 35.8 of 95.74 GiB a chip. A step of full lengths takes at least 58.6 s, 200 steps 3.3 h.
     """
     return groups_in_rows(_rl("30b-a3b", MeshSettings(fsdp=16, tensor=4), prompt_slots=128))
 
