@@ -132,7 +132,7 @@ def shapes_base() -> TrainConfig:
 def shapes_long() -> TrainConfig:
     """`python -m onethinker_jax.train shapes_long`: the default job for a night on 2 CPU cores.
 
-    Needs neither data nor weights. A model of the same size that has begun to answer (`SHAPES_LONG_BASE`: 78% of greedy
+    Needs neither data nor weights. A model of the same size that has begun to answer (`SHAPES_LONG_BASE`: 80% of greedy
     answers are right); 90,000 SFT records, 30,000 captions and 20,000 records of RL. Not yet run to its end.
     """
     full = shapes()
